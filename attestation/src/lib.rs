@@ -1,0 +1,1 @@
+//! Nitro attestation documents: parse, verify, decide; the NSM client and the software NSM.

@@ -1,0 +1,3 @@
+//! Example workload: prices signed inside an enclave.
+
+fn main() {}

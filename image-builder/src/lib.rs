@@ -1,0 +1,1 @@
+//! From an OCI image and enclave.toml to a reproducible EIF.

@@ -1,0 +1,1 @@
+//! Transports and wire protocol between enclave-init and parent-agent.

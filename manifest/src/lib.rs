@@ -1,0 +1,1 @@
+//! enclave.toml and the configuration derived from it.

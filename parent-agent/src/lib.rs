@@ -1,0 +1,1 @@
+//! The agent on the EC2 instance.

@@ -1,0 +1,3 @@
+//! Developer commands: demo, test, kernel, qemu.
+
+fn main() {}
