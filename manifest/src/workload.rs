@@ -1,0 +1,148 @@
+//! What runs in the enclave and how it is kept running.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Backoff, Interval, Port};
+
+/// How the enclave ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadKind {
+    /// Serves requests until it is stopped; every exit is subject to the restart policy.
+    Service,
+    /// Runs until it is stopped, serves nothing; every exit is subject to the restart policy.
+    Daemon,
+    /// Runs once; its exit ends the enclave, and exit code 0 is success.
+    Batch,
+}
+
+/// When the workload is started again after it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never: the enclave ends with the workload.
+    Never,
+    /// After a non-zero exit code or a signal.
+    OnFailure,
+    /// After every exit.
+    Always,
+}
+
+/// The `restart` table of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Restart {
+    /// When to restart.
+    pub policy: RestartPolicy,
+    /// How many restarts in a row are tried before the enclave ends. The count
+    /// starts again once the workload has run for ten times the longest delay.
+    pub max: u32,
+    /// The delays between restarts.
+    pub backoff: Backoff,
+}
+
+/// A user and group by number: what the kernel knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// A user as written in a manifest or an OCI image: `user`, `uid`, `user:group`
+/// or `uid:gid`. `image-builder` resolves names in the image's `/etc/passwd`
+/// and `/etc/group`, so that the enclave only ever sees numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserSource(pub String);
+
+/// How the workload's health is probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// What is asked.
+    #[serde(flatten)]
+    pub probe: HealthProbe,
+    /// How often, from the workload's start.
+    #[serde(default = "default_health_interval")]
+    pub interval: Interval,
+}
+
+/// One way to ask a workload whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthProbe {
+    /// `GET` this URL on the enclave's loopback address; a status of 200 to 399 is healthy.
+    Http(String),
+    /// Connect to this TCP port on the enclave's loopback address.
+    Tcp(Port),
+}
+
+/// Which of the workload's log lines may leave the enclave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogRelease {
+    /// All of them.
+    #[default]
+    Always,
+    /// All of them, but only from an enclave in debug mode, whose PCR0 is zero.
+    DebugOnly,
+    /// None.
+    Never,
+}
+
+/// The `[logs]` table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// Which lines may leave the enclave. Measured, so the parent cannot switch it on.
+    pub release: LogRelease,
+}
+
+/// The workload as it is measured: every default applied, every name resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// How the enclave ends.
+    pub kind: WorkloadKind,
+    /// Program and arguments, each passed as it stands; never empty.
+    pub command: Vec<String>,
+    /// The environment: the image's, overlaid with the manifest's.
+    pub env: BTreeMap<String, String>,
+    /// The directory that the program starts in.
+    pub working_directory: String,
+    /// Whom it runs as.
+    pub user: User,
+    /// When it is started again.
+    pub restart: Restart,
+    /// How its health is probed, if at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// How long it has between SIGTERM and SIGKILL.
+    pub stop_grace: Interval,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::OnFailure,
+            max: 5,
+            backoff: Backoff::DEFAULT,
+        }
+    }
+}
+
+const fn default_health_interval() -> Interval {
+    Interval::DEFAULT_HEALTH
+}
