@@ -1,0 +1,108 @@
+//! Byte strings and texts whose greatest length is part of their type.
+
+use std::fmt;
+use std::ops::Deref;
+
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use minicbor::{Decode, Encode};
+
+/// A byte string of at most `MAX` bytes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Bytes<const MAX: usize>(Vec<u8>);
+
+impl<const MAX: usize> Bytes<MAX> {
+    /// The bytes, unless there are more than `MAX` of them.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
+        let bytes = bytes.into();
+        (bytes.len() <= MAX).then_some(Self(bytes))
+    }
+
+    /// The bytes alone.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const MAX: usize> Deref for Bytes<MAX> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> fmt::Debug for Bytes<MAX> {
+    /// The length only: contents may be secret, and are rarely readable.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({} of at most {MAX})", self.0.len())
+    }
+}
+
+impl<C, const MAX: usize> Encode<C> for Bytes<MAX> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C, const MAX: usize> Decode<'b, C> for Bytes<MAX> {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let position = d.position();
+        let bytes = d.bytes()?;
+        Self::new(bytes).ok_or_else(|| {
+            DecodeError::message(format!(
+                "{} bytes where at most {MAX} are allowed",
+                bytes.len()
+            ))
+            .at(position)
+        })
+    }
+}
+
+/// A text of at most `MAX` bytes, meant for people: a longer one is cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text<const MAX: usize>(String);
+
+impl<const MAX: usize> Text<MAX> {
+    /// The text, cut at the last character that fits.
+    pub fn new(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(text.floor_char_boundary(MAX));
+        Self(text)
+    }
+}
+
+impl<const MAX: usize> Deref for Text<MAX> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> fmt::Display for Text<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<C, const MAX: usize> Encode<C> for Text<MAX> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.str(&self.0)?.ok()
+    }
+}
+
+impl<'b, C, const MAX: usize> Decode<'b, C> for Text<MAX> {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let position = d.position();
+        let text = d.str()?;
+        if text.len() > MAX {
+            return Err(DecodeError::message(format!(
+                "a text of {} bytes where at most {MAX} are allowed",
+                text.len()
+            ))
+            .at(position));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}

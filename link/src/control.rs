@@ -1,0 +1,188 @@
+//! The control channel's messages.
+
+use minicbor::{Decode, Encode};
+
+use crate::bounded::{Bytes, Text};
+
+/// Largest runtime configuration, in bytes.
+pub const MAX_RUNTIME_CONFIG: usize = 32 * 1024;
+/// Largest attestation document, in bytes: the NSM's response buffer is 12 KiB.
+pub const MAX_DOCUMENT: usize = 12 * 1024;
+/// Largest nonce and user data of an attestation request, in bytes (the NSM's limit).
+pub const MAX_NONCE: usize = 512;
+/// Largest public key of an attestation request, in bytes (the NSM's limit).
+pub const MAX_PUBLIC_KEY: usize = 1024;
+/// Longest text meant for people, in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// A boot of an enclave, told from every other by 16 random bytes.
+pub type BootId = Bytes<16>;
+
+/// What `enclave-init` says to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromInit {
+    /// First on every control connection.
+    #[n(0)]
+    Boot {
+        /// Which boot this is.
+        #[n(0)]
+        boot: BootId,
+        /// The init's release.
+        #[n(1)]
+        version: Text<64>,
+    },
+    /// A boot step has ended well.
+    #[n(1)]
+    Step {
+        /// The step's name.
+        #[n(0)]
+        name: Text<64>,
+        /// Microseconds from the init's start to the step's end.
+        #[n(1)]
+        at_us: u64,
+        /// Microseconds that the step took.
+        #[n(2)]
+        took_us: u64,
+    },
+    /// The workload is running, and healthy where it has a health probe.
+    #[n(2)]
+    Ready {
+        /// Microseconds from the init's start.
+        #[n(0)]
+        at_us: u64,
+    },
+    /// The workload's health, when it changes and at least every [`HEALTH_INTERVAL_MS`].
+    #[n(3)]
+    Health {
+        /// How the workload is.
+        #[n(0)]
+        state: HealthState,
+        /// Why, for people; empty when there is nothing to say.
+        #[n(1)]
+        detail: Text<MAX_TEXT>,
+    },
+    /// The document that a [`FromAgent::Challenge`] asked for.
+    #[n(4)]
+    Document {
+        /// The challenge's number.
+        #[n(0)]
+        id: u64,
+        /// The NSM's answer, untouched.
+        #[n(1)]
+        document: Bytes<MAX_DOCUMENT>,
+    },
+    /// The NSM refused a [`FromAgent::Challenge`].
+    #[n(5)]
+    ChallengeFailed {
+        /// The challenge's number.
+        #[n(0)]
+        id: u64,
+        /// The NSM's reason.
+        #[n(1)]
+        reason: Text<MAX_TEXT>,
+    },
+    /// The workload has ended.
+    #[n(6)]
+    WorkloadExited {
+        /// How it ended.
+        #[n(0)]
+        status: ExitStatus,
+        /// Milliseconds until it is started again; absent if it is not.
+        #[n(1)]
+        restart_in_ms: Option<u64>,
+    },
+    /// Last: the enclave is about to power off.
+    #[n(7)]
+    Ending {
+        /// Why.
+        #[n(0)]
+        cause: EndCause,
+        /// The same for people.
+        #[n(1)]
+        detail: Text<MAX_TEXT>,
+    },
+}
+
+/// Milliseconds between two [`FromInit::Health`] messages at most: what tells
+/// the agent that the enclave is alive.
+pub const HEALTH_INTERVAL_MS: u64 = 5_000;
+
+/// How the workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum HealthState {
+    /// Not running yet, or between restarts.
+    #[n(0)]
+    Starting,
+    /// Running, and the last probe (if any) was answered.
+    #[n(1)]
+    Healthy,
+    /// Running, and the last probe failed.
+    #[n(2)]
+    Unhealthy,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum ExitStatus {
+    /// It returned this code.
+    #[n(0)]
+    Code(#[n(0)] i32),
+    /// This signal ended it.
+    #[n(1)]
+    Signal(#[n(0)] i32),
+}
+
+/// Why an enclave ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum EndCause {
+    /// The agent asked for it.
+    #[n(0)]
+    Shutdown,
+    /// The workload ended, and its restart policy has no more to offer.
+    #[n(1)]
+    WorkloadExited(#[n(0)] ExitStatus),
+    /// A boot step failed.
+    #[n(2)]
+    BootFailed,
+    /// The init itself failed.
+    #[n(3)]
+    InitFailed,
+}
+
+/// What the agent says to `enclave-init`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromAgent {
+    /// First on every control connection: the deployment's runtime
+    /// configuration, empty if it has none. The boot waits for it, measures it
+    /// into PCR16 and keeps it; on a later connection it is ignored.
+    #[n(0)]
+    Start {
+        /// Handed to the workload as a file, byte for byte.
+        #[n(0)]
+        runtime_config: Bytes<MAX_RUNTIME_CONFIG>,
+    },
+    /// Asks for an attestation document.
+    #[n(1)]
+    Challenge {
+        /// Number of the challenge, repeated in the answer.
+        #[n(0)]
+        id: u64,
+        /// Put into the document.
+        #[n(1)]
+        nonce: Option<Bytes<MAX_NONCE>>,
+        /// Put into the document.
+        #[n(2)]
+        user_data: Option<Bytes<MAX_NONCE>>,
+        /// Put into the document.
+        #[n(3)]
+        public_key: Option<Bytes<MAX_PUBLIC_KEY>>,
+    },
+    /// Asks the enclave to stop the workload and power off.
+    #[n(2)]
+    Shutdown {
+        /// Milliseconds between SIGTERM and SIGKILL, if not the manifest's own.
+        #[n(0)]
+        grace_ms: Option<u64>,
+    },
+}
