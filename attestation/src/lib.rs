@@ -1,1 +1,56 @@
-//! Nitro attestation documents: parse, verify, decide; the NSM client and the software NSM.
+//! Attestation documents of AWS Nitro Enclaves: parse, verify, decide.
+//!
+//! A document passes through three types, and cannot skip one:
+//!
+//! 1. [`Document`]: the bytes are a document by AWS's rules and nothing else.
+//!    Nothing in it is to be believed yet.
+//! 2. [`Authentic`]: its signature holds, and its certificates lead to a pinned
+//!    root, all valid at a stated time. AWS's hypervisor made it, for *some*
+//!    enclave, at *some* time.
+//! 3. [`Accepted`]: a [`Policy`] is satisfied: these measurements, this nonce,
+//!    this fresh. Only now can a register be read as trusted.
+//!
+//! [`verify`] goes all the way and reports every check by the identifier of its
+//! [`Rule`], whether it passed or not.
+//!
+//! ```no_run
+//! use attestation::{Policy, Roots, Time, verify};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (document, measurements, nonce) = (Vec::new(), "", [0; 32]);
+//! let policy = Policy::builder()
+//!     .measurements(serde_json::from_str(measurements)?)
+//!     .nonce(nonce.to_vec())
+//!     .build()?;
+//! let verification = verify(&document, &Roots::aws(), &policy, Time::Now);
+//! match verification.outcome {
+//!     Ok(accepted) => println!("enclave {}", accepted.module_id()),
+//!     Err(rejection) => eprintln!("refused: {rejection}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The `nsm` feature adds the client of the Nitro security module, and
+//! `software-nsm` a server that stands for it where there is no hardware.
+
+#![forbid(unsafe_code)]
+
+mod cbor;
+mod chain;
+mod document;
+#[cfg(feature = "nsm")]
+pub mod nsm;
+mod policy;
+mod report;
+mod rule;
+#[cfg(feature = "software-nsm")]
+pub mod software_nsm;
+mod verify;
+
+pub use chain::{MAX_CABUNDLE, Roots, RootsError};
+pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT};
+pub use policy::{Policy, PolicyBuilder, PolicyError};
+pub use report::{Check, Outcome, Report};
+pub use rule::{Rejection, Rule};
+pub use verify::{Accepted, Authentic, Time, Verification, verify};

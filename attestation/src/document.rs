@@ -1,0 +1,376 @@
+//! A document's bytes as types: strict, without copies.
+
+use crate::cbor::Cursor;
+use crate::chain::MAX_CABUNDLE;
+use crate::rule::{Rejection, Rule};
+
+/// Largest document: the NSM's response buffer has 12 KiB, and documents of
+/// other tools up to a payload of 16 KiB; the rest is header and signature.
+pub const MAX_DOCUMENT: usize = MAX_PAYLOAD + 256;
+/// Largest payload (AWS, "Verifying the root of trust").
+pub const MAX_PAYLOAD: usize = 16 * 1024;
+/// Registers that an enclave has.
+pub const PCR_COUNT: usize = 32;
+
+/// Size of a SHA-384 register.
+pub(crate) const PCR_BYTES: usize = 48;
+/// Size of an ES384 signature: two numbers of 48 bytes.
+const SIGNATURE_BYTES: usize = 96;
+const COSE_SIGN1_TAG: u64 = 18;
+/// `{1: -35}` in CBOR: the algorithm is ES384 (RFC 9053, section 2.1).
+const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
+const MAX_MODULE_ID: usize = 255;
+const MAX_CERTIFICATE: usize = 1024;
+const MAX_PUBLIC_KEY: usize = 1024;
+const MAX_USER_DATA: usize = 512;
+const MAX_NONCE: usize = 512;
+
+/// A document that keeps AWS's rules of form. Nothing in it is to be believed
+/// before it is [`Accepted`](crate::Accepted).
+#[derive(Debug, Clone)]
+pub struct Document<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) signature: &'a [u8],
+    pub(crate) module_id: &'a str,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) pcrs: [Option<&'a [u8; PCR_BYTES]>; PCR_COUNT],
+    pub(crate) certificate: &'a [u8],
+    /// Root first.
+    pub(crate) cabundle: Cabundle<'a>,
+    pub(crate) public_key: Option<&'a [u8]>,
+    pub(crate) user_data: Option<&'a [u8]>,
+    pub(crate) nonce: Option<&'a [u8]>,
+}
+
+/// The certificates between leaf and root, root first, without an allocation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cabundle<'a> {
+    certificates: [&'a [u8]; MAX_CABUNDLE],
+    count: usize,
+}
+
+impl<'a> Cabundle<'a> {
+    pub(crate) fn as_slice(&self) -> &[&'a [u8]] {
+        self.certificates.get(..self.count).unwrap_or_default()
+    }
+}
+
+impl<'a> Document<'a> {
+    /// Reads a document: a COSE_Sign1, tagged or not, and nothing behind it.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Rejection> {
+        if bytes.len() > MAX_DOCUMENT {
+            return Err(Rejection::new(
+                Rule::DocumentSize,
+                format!("{} bytes, at most {MAX_DOCUMENT} are allowed", bytes.len()),
+            ));
+        }
+        let mut cursor = Cursor::new(bytes);
+        cursor.skip_tag(COSE_SIGN1_TAG)?;
+        let parts = cursor.array()?;
+        if parts != 4 {
+            return Err(Rejection::new(
+                Rule::CoseStructure,
+                format!("an array of {parts} instead of 4"),
+            ));
+        }
+        let protected = cursor.bytes()?;
+        if protected != PROTECTED_HEADER {
+            return Err(Rejection::new(
+                Rule::CoseProtectedHeader,
+                format!(
+                    "{} instead of {}",
+                    hex::encode(protected),
+                    hex::encode(PROTECTED_HEADER)
+                ),
+            ));
+        }
+        let mut unprotected = cursor.map()?;
+        if cursor.next_entry(&mut unprotected) {
+            return Err(Rejection::new(
+                Rule::CoseUnprotectedHeader,
+                "it is not empty",
+            ));
+        }
+        if cursor.skip_null() {
+            return Err(Rejection::new(Rule::CosePayload, "it is detached"));
+        }
+        let payload = bounded(cursor.bytes()?, 1..=MAX_PAYLOAD, Rule::CosePayload)?;
+        let signature = bounded(
+            cursor.bytes()?,
+            SIGNATURE_BYTES..=SIGNATURE_BYTES,
+            Rule::CoseSignatureSize,
+        )?;
+        if cursor.left() != 0 {
+            return Err(Rejection::new(
+                Rule::CborTrailing,
+                format!("{} bytes follow the document", cursor.left()),
+            ));
+        }
+        parse_payload(payload, signature)
+    }
+
+    /// The enclave's identity as the document claims it.
+    pub fn unverified_module_id(&self) -> &'a str {
+        self.module_id
+    }
+
+    /// The document's time as it claims it, in milliseconds since 1970.
+    pub fn unverified_timestamp_ms(&self) -> u64 {
+        self.timestamp_ms
+    }
+
+    /// A register as the document claims it.
+    pub fn unverified_pcr(&self, index: usize) -> Option<&'a [u8; PCR_BYTES]> {
+        self.pcrs.get(index).copied().flatten()
+    }
+
+    /// The nonce as the document claims it.
+    pub fn unverified_nonce(&self) -> Option<&'a [u8]> {
+        self.nonce
+    }
+
+    /// The user data as the document claims it.
+    pub fn unverified_user_data(&self) -> Option<&'a [u8]> {
+        self.user_data
+    }
+
+    /// The public key as the document claims it.
+    pub fn unverified_public_key(&self) -> Option<&'a [u8]> {
+        self.public_key
+    }
+
+    /// The certificates as the document claims them, DER, root first, leaf last.
+    pub fn unverified_certificates(&self) -> impl Iterator<Item = &'a [u8]> {
+        let cabundle = self.cabundle.clone();
+        let leaf = self.certificate;
+        (0..cabundle.count)
+            .filter_map(move |index| cabundle.as_slice().get(index).copied())
+            .chain(std::iter::once(leaf))
+    }
+
+    /// The bytes that the signature covers (RFC 9052, section 4.4).
+    pub(crate) fn sig_structure(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.payload.len() + 32);
+        bytes.extend_from_slice(b"\x84\x6aSignature1");
+        bytes.push(0x44);
+        bytes.extend_from_slice(&PROTECTED_HEADER);
+        bytes.push(0x40);
+        // A payload of at most 16 KiB has a length of at most two bytes.
+        let length = u16::try_from(self.payload.len()).unwrap_or(u16::MAX);
+        match length {
+            0..24 => bytes.push(0x40 | u8::try_from(length).unwrap_or_default()),
+            24..256 => bytes.extend([0x58, u8::try_from(length).unwrap_or_default()]),
+            _ => {
+                bytes.push(0x59);
+                bytes.extend(length.to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(self.payload);
+        bytes
+    }
+}
+
+/// The payload's keys; the order is that of [`KEYS`].
+const KEYS: [&str; 9] = [
+    "module_id",
+    "digest",
+    "timestamp",
+    "pcrs",
+    "certificate",
+    "cabundle",
+    "public_key",
+    "user_data",
+    "nonce",
+];
+
+fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<'a>, Rejection> {
+    let mut document = Document {
+        payload,
+        signature,
+        module_id: "",
+        timestamp_ms: 0,
+        pcrs: [None; PCR_COUNT],
+        certificate: &[],
+        cabundle: Cabundle::default(),
+        public_key: None,
+        user_data: None,
+        nonce: None,
+    };
+    let mut seen = [false; KEYS.len()];
+    let mut cursor = Cursor::new(payload);
+    let mut entries = cursor.map()?;
+    while cursor.next_entry(&mut entries) {
+        let key = cursor.text()?;
+        let index = KEYS.iter().position(|known| *known == key).ok_or_else(|| {
+            Rejection::new(Rule::PayloadKeys, format!("key {key:?} is not known"))
+        })?;
+        if let Some(seen) = seen.get_mut(index)
+            && std::mem::replace(seen, true)
+        {
+            return Err(Rejection::new(
+                Rule::PayloadKeys,
+                format!("key {key:?} is there twice"),
+            ));
+        }
+        match key {
+            "module_id" => document.module_id = parse_module_id(&mut cursor)?,
+            "digest" => parse_digest(&mut cursor)?,
+            "timestamp" => document.timestamp_ms = parse_timestamp(&mut cursor)?,
+            "pcrs" => document.pcrs = parse_pcrs(&mut cursor)?,
+            "certificate" => {
+                document.certificate = bounded(
+                    cursor.bytes()?,
+                    1..=MAX_CERTIFICATE,
+                    Rule::PayloadCertificate,
+                )?;
+            }
+            "cabundle" => document.cabundle = parse_cabundle(&mut cursor)?,
+            "public_key" => {
+                document.public_key =
+                    optional(&mut cursor, 1..=MAX_PUBLIC_KEY, Rule::PayloadPublicKey)?;
+            }
+            "user_data" => {
+                document.user_data =
+                    optional(&mut cursor, 0..=MAX_USER_DATA, Rule::PayloadUserData)?;
+            }
+            _ => document.nonce = optional(&mut cursor, 0..=MAX_NONCE, Rule::PayloadNonce)?,
+        }
+    }
+    if cursor.left() != 0 {
+        return Err(Rejection::new(
+            Rule::CborTrailing,
+            format!("{} bytes follow the payload's map", cursor.left()),
+        ));
+    }
+    // The last three are optional.
+    for (key, seen) in KEYS.iter().zip(seen).take(6) {
+        if !seen {
+            return Err(Rejection::new(
+                Rule::PayloadKeys,
+                format!("key {key:?} is missing"),
+            ));
+        }
+    }
+    Ok(document)
+}
+
+fn parse_module_id<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Rejection> {
+    let id = cursor.text()?;
+    bounded(id.as_bytes(), 1..=MAX_MODULE_ID, Rule::PayloadModuleId)?;
+    Ok(id)
+}
+
+fn parse_digest(cursor: &mut Cursor<'_>) -> Result<(), Rejection> {
+    match cursor.text()? {
+        "SHA384" => Ok(()),
+        other => Err(Rejection::new(
+            Rule::PayloadDigest,
+            format!("{other:?} instead of SHA384"),
+        )),
+    }
+}
+
+fn parse_timestamp(cursor: &mut Cursor<'_>) -> Result<u64, Rejection> {
+    let timestamp = cursor.unsigned()?;
+    // Signed arithmetic on seconds follows; no clock will get near this.
+    if timestamp == 0 || i64::try_from(timestamp).is_err() {
+        return Err(Rejection::new(
+            Rule::PayloadTimestamp,
+            format!("{timestamp} ms"),
+        ));
+    }
+    Ok(timestamp)
+}
+
+fn parse_pcrs<'a>(
+    cursor: &mut Cursor<'a>,
+) -> Result<[Option<&'a [u8; PCR_BYTES]>; PCR_COUNT], Rejection> {
+    let mut pcrs = [None; PCR_COUNT];
+    let mut entries = cursor.map()?;
+    let mut last = None;
+    while cursor.next_entry(&mut entries) {
+        let index = cursor.unsigned()?;
+        if last.is_some_and(|last| index <= last) {
+            return Err(Rejection::new(
+                Rule::PayloadPcrs,
+                format!("index {index} is there twice or out of order"),
+            ));
+        }
+        last = Some(index);
+        let value = cursor.bytes()?;
+        let slot = usize::try_from(index)
+            .ok()
+            .and_then(|index| pcrs.get_mut(index));
+        let slot = slot.ok_or_else(|| {
+            Rejection::new(
+                Rule::PayloadPcrs,
+                format!("index {index} is not below {PCR_COUNT}"),
+            )
+        })?;
+        *slot = Some(value.try_into().map_err(|_| {
+            Rejection::new(
+                Rule::PayloadPcrs,
+                format!(
+                    "PCR{index} has {} bytes instead of {PCR_BYTES}",
+                    value.len()
+                ),
+            )
+        })?);
+    }
+    if last.is_none() {
+        return Err(Rejection::new(Rule::PayloadPcrs, "there is none"));
+    }
+    Ok(pcrs)
+}
+
+fn parse_cabundle<'a>(cursor: &mut Cursor<'a>) -> Result<Cabundle<'a>, Rejection> {
+    let count = cursor.array()?;
+    let count = usize::try_from(count)
+        .ok()
+        .filter(|count| (1..=MAX_CABUNDLE).contains(count))
+        .ok_or_else(|| {
+            Rejection::new(
+                Rule::PayloadCabundle,
+                format!("{count} certificates; 1 to {MAX_CABUNDLE} are allowed"),
+            )
+        })?;
+    let mut cabundle = Cabundle {
+        count,
+        ..Cabundle::default()
+    };
+    for slot in cabundle.certificates.iter_mut().take(count) {
+        *slot = bounded(cursor.bytes()?, 1..=MAX_CERTIFICATE, Rule::PayloadCabundle)?;
+    }
+    Ok(cabundle)
+}
+
+/// A byte string that may be `null`, as real documents write an absent one.
+fn optional<'a>(
+    cursor: &mut Cursor<'a>,
+    range: std::ops::RangeInclusive<usize>,
+    rule: Rule,
+) -> Result<Option<&'a [u8]>, Rejection> {
+    if cursor.skip_null() {
+        return Ok(None);
+    }
+    bounded(cursor.bytes()?, range, rule).map(Some)
+}
+
+fn bounded(
+    bytes: &[u8],
+    range: std::ops::RangeInclusive<usize>,
+    rule: Rule,
+) -> Result<&[u8], Rejection> {
+    if range.contains(&bytes.len()) {
+        return Ok(bytes);
+    }
+    Err(Rejection::new(
+        rule,
+        format!(
+            "{} bytes; {} to {} are allowed",
+            bytes.len(),
+            range.start(),
+            range.end()
+        ),
+    ))
+}

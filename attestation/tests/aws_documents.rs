@@ -1,0 +1,213 @@
+//! The nine documents that AWS signed: accepted at their own time with the
+//! right policy, refused otherwise.
+
+use std::path::PathBuf;
+
+use attestation::{Document, Policy, PolicyError, Roots, Rule, Time, verify};
+use eif::Pcr;
+use serde_json::Value;
+
+struct Vector {
+    bytes: Vec<u8>,
+    facts: Value,
+}
+
+impl Vector {
+    fn debug(&self) -> bool {
+        self.facts["debug"].as_bool().unwrap()
+    }
+
+    /// Every register that the index lists, and those it leaves out as zero.
+    fn policy(&self) -> attestation::PolicyBuilder {
+        let listed = self.facts["pcrs"].as_object().unwrap();
+        let mut policy = Policy::builder();
+        for index in 0..u8::try_from(self.facts["pcr_count"].as_u64().unwrap()).unwrap() {
+            let value = listed
+                .get(&index.to_string())
+                .map(|hex| hex.as_str().unwrap().parse().unwrap());
+            policy = policy.pcr(index, value.unwrap_or(Pcr::ZERO));
+        }
+        if self.debug() {
+            policy.allow_debug()
+        } else {
+            policy
+        }
+    }
+
+    fn rule(&self, policy: attestation::PolicyBuilder, time: Time) -> Option<Rule> {
+        let policy = policy.build().unwrap();
+        verify(&self.bytes, &Roots::aws(), &policy, time)
+            .outcome
+            .err()
+            .map(|rejection| rejection.rule)
+    }
+}
+
+fn vectors() -> Vec<Vector> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
+    let index: Vec<Value> = serde_json::from_str(&index).unwrap();
+    let vectors: Vec<_> = index
+        .into_iter()
+        .map(|facts| Vector {
+            bytes: std::fs::read(folder.join(facts["file"].as_str().unwrap())).unwrap(),
+            facts,
+        })
+        .collect();
+    assert_eq!(vectors.len(), 9);
+    vectors
+}
+
+#[test]
+fn accepted_at_their_own_time() {
+    for vector in vectors() {
+        let policy = vector.policy().build().unwrap();
+        let verification = verify(&vector.bytes, &Roots::aws(), &policy, Time::OfDocument);
+        let accepted = verification.outcome.unwrap();
+        assert_eq!(accepted.module_id(), vector.facts["module_id"]);
+        assert_eq!(accepted.timestamp_ms(), vector.facts["timestamp"]);
+        let length = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
+        for (field, found) in [
+            ("nonce_len", length(accepted.nonce())),
+            ("user_data_len", length(accepted.user_data())),
+            ("public_key_len", length(accepted.public_key())),
+        ] {
+            assert_eq!(
+                vector.facts[field].as_u64(),
+                found.map(|length| length as u64),
+                "{field}"
+            );
+        }
+    }
+}
+
+#[test]
+fn refused_now_and_before_they_were_made() {
+    for vector in vectors() {
+        assert_eq!(
+            vector.rule(vector.policy(), Time::Now),
+            Some(Rule::CertificateValidity)
+        );
+        let made = vector.facts["timestamp"].as_u64().unwrap();
+        let a_day = 24 * 60 * 60 * 1000;
+        assert_eq!(
+            vector.rule(vector.policy(), Time::At(made - a_day)),
+            Some(Rule::CertificateValidity)
+        );
+    }
+}
+
+#[test]
+fn freshness_is_judged_at_the_stated_time() {
+    for vector in vectors() {
+        let made = vector.facts["timestamp"].as_u64().unwrap();
+        assert_eq!(vector.rule(vector.policy(), Time::At(made + 300_000)), None);
+        assert_eq!(
+            vector.rule(vector.policy(), Time::At(made + 300_001)),
+            Some(Rule::FreshnessAge)
+        );
+        let soon_after_the_leaf = 2_000;
+        assert_eq!(
+            vector.rule(
+                vector.policy().clock_skew(std::time::Duration::ZERO),
+                Time::At(made - soon_after_the_leaf)
+            ),
+            Some(Rule::FreshnessFuture)
+        );
+    }
+}
+
+#[test]
+fn refused_with_a_wrong_register_or_nonce() {
+    for vector in vectors() {
+        let wrong = Pcr::new([7; 48]);
+        let policy = Policy::builder().pcr(0, wrong).allow_debug();
+        assert_eq!(
+            vector.rule(policy, Time::OfDocument),
+            Some(Rule::PolicyPcr(0))
+        );
+        let absent = vector.policy().pcr(31, Pcr::ZERO);
+        assert_eq!(
+            vector.rule(absent, Time::OfDocument),
+            Some(Rule::PolicyPcr(31))
+        );
+        let nonce = vector.policy().nonce(b"another".to_vec());
+        assert_eq!(
+            vector.rule(nonce, Time::OfDocument),
+            Some(Rule::PolicyNonce)
+        );
+    }
+}
+
+#[test]
+fn a_debug_enclave_is_refused_unless_allowed_by_name() {
+    let vectors = vectors();
+    let debug: Vec<_> = vectors.iter().filter(|vector| vector.debug()).collect();
+    assert_eq!(debug.len(), 1);
+    let policy = Policy::builder().pcr(0, Pcr::ZERO);
+    assert_eq!(
+        debug[0].rule(policy.clone(), Time::OfDocument),
+        Some(Rule::PolicyDebug)
+    );
+    assert_eq!(debug[0].rule(policy.allow_debug(), Time::OfDocument), None);
+}
+
+#[test]
+fn refused_under_another_root() {
+    let other = attestation_test_root();
+    for vector in vectors() {
+        let policy = vector.policy().build().unwrap();
+        let verification = verify(&vector.bytes, &other, &policy, Time::OfDocument);
+        assert_eq!(verification.outcome.unwrap_err().rule, Rule::ChainRoot);
+    }
+}
+
+fn attestation_test_root() -> Roots {
+    let root = attestation::software_nsm::TestRoot::generate().unwrap();
+    Roots::from_pem(root.certificate_pem().as_bytes()).unwrap()
+}
+
+#[test]
+fn a_policy_without_a_measurement_is_refused() {
+    let policy = Policy::builder().nonce(vec![1]).build();
+    assert_eq!(policy.unwrap_err(), PolicyError::NoMeasurement);
+    let policy = Policy::builder().pcr(32, Pcr::ZERO).build();
+    assert_eq!(policy.unwrap_err(), PolicyError::NoSuchPcr(32));
+}
+
+/// The low bits of the last byte of neither signature nor key are free: every
+/// bit of a document is covered by some check.
+#[test]
+fn every_flipped_bit_is_refused() {
+    let vector = &vectors()[4];
+    let policy = vector.policy().build().unwrap();
+    let made = vector.facts["timestamp"].as_u64().unwrap();
+    let roots = Roots::aws();
+    let mut bytes = vector.bytes.clone();
+    for index in 0..bytes.len() {
+        for bit in 0..8 {
+            bytes[index] ^= 1 << bit;
+            let outcome = verify(&bytes, &roots, &policy, Time::At(made)).outcome;
+            assert!(outcome.is_err(), "bit {bit} of byte {index}");
+            bytes[index] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    for vector in vectors() {
+        for length in 0..vector.bytes.len() {
+            assert!(
+                Document::parse(&vector.bytes[..length]).is_err(),
+                "{length}"
+            );
+        }
+        let mut longer = vector.bytes.clone();
+        longer.push(0);
+        assert_eq!(
+            Document::parse(&longer).unwrap_err().rule,
+            Rule::CborTrailing
+        );
+    }
+}
