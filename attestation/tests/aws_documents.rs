@@ -1,6 +1,12 @@
 //! The nine documents that AWS signed: accepted at their own time with the
 //! right policy, refused otherwise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::PathBuf;
 
 use attestation::{Document, Policy, PolicyError, Roots, Rule, Time, verify};

@@ -1,5 +1,11 @@
 //! The software NSM behaves as the device, and its documents verify.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::Path;
 
 use attestation::nsm::{Nsm, NsmError, Refusal};

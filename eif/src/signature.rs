@@ -129,9 +129,9 @@ impl Signer {
             register_index: 0,
             register_value: pcr0.as_bytes().to_vec(),
         })?;
-        let cose = CoseSign1::new::<WholeMessage>(&payload, &HeaderMap::new(), self)
-            .and_then(|cose| cose.as_bytes(false))
-            .map_err(|error| SigningError::Sign(error.to_string()))?;
+        let failed = |error: CoseError| SigningError::Sign(error.to_string());
+        let cose = CoseSign1::new::<WholeMessage>(&payload, &HeaderMap::new(), self);
+        let cose = cose.map_err(failed)?.as_bytes(false).map_err(failed)?;
         encode(&[Section {
             signing_certificate: self.certificate.pem.clone(),
             signature: cose,

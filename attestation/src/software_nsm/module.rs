@@ -231,14 +231,14 @@ enum DocumentError {
     #[error(transparent)]
     Root(#[from] RootError),
     #[error("COSE: {0:?}")]
-    Cose(CoseError),
+    Cose(Box<CoseError>),
     #[error("CBOR: {0}")]
     Encode(String),
 }
 
 impl From<CoseError> for DocumentError {
     fn from(error: CoseError) -> Self {
-        Self::Cose(error)
+        Self::Cose(Box::new(error))
     }
 }
 

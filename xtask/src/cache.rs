@@ -1,0 +1,148 @@
+//! What takes minutes to build, kept outside the tree by the contents of its recipe.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// Something built once per machine and recipe.
+pub(crate) struct Artefact {
+    /// Name of its folder in the cache, and for people.
+    pub(crate) name: &'static str,
+    /// The program that writes the artefact into the folder it is given.
+    recipe: &'static [&'static str],
+    /// Files whose contents decide whether it must be built again.
+    inputs: &'static [&'static str],
+    /// The artefact within its folder.
+    output: &'static str,
+    /// How long it takes on two cores, for people.
+    duration: &'static str,
+}
+
+/// The enclave's kernel.
+pub(crate) const KERNEL: Artefact = Artefact {
+    name: "kernel",
+    recipe: &["kernel/build"],
+    inputs: &["kernel/build", "kernel/x86_64.config"],
+    output: "bzImage",
+    duration: "6 minutes",
+};
+
+/// QEMU with the `nitro-enclave` machine.
+pub(crate) const QEMU: Artefact = Artefact {
+    name: "qemu",
+    recipe: &["tests/qemu/build"],
+    inputs: &["tests/qemu/build"],
+    output: "qemu-system-x86_64",
+    duration: "5 minutes",
+};
+
+/// The vsock device that QEMU's guests use.
+pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
+    name: "vhost-device-vsock",
+    recipe: &["tests/qemu/build-vsock-device"],
+    inputs: &["tests/qemu/build-vsock-device"],
+    output: "bin/vhost-device-vsock",
+    duration: "1 minute",
+};
+
+impl Artefact {
+    /// The artefact's path; builds it if this recipe has not been built yet.
+    pub(crate) fn get(&self, workspace: &Path) -> anyhow::Result<PathBuf> {
+        let mut key = Fnv::new();
+        for input in self.inputs {
+            let path = workspace.join(input);
+            key.update(&fs::read(&path).with_context(|| path.display().to_string())?);
+        }
+        let folder = folder()?.join(format!("{}-{:016x}", self.name, key.0));
+        let output = folder.join(self.output);
+        if output.exists() {
+            return Ok(output);
+        }
+        fs::create_dir_all(folder.parent().unwrap_or(&folder))?;
+        let lock = folder.with_extension("lock");
+        let lock = File::create(&lock).with_context(|| lock.display().to_string())?;
+        lock.lock()
+            .context("cannot wait for another build of the same artefact")?;
+        if output.exists() {
+            return Ok(output);
+        }
+        self.build(workspace, &folder)?;
+        Ok(output)
+    }
+
+    /// Builds beside the folder and renames, so that a folder is always whole.
+    fn build(&self, workspace: &Path, folder: &Path) -> anyhow::Result<()> {
+        let unfinished = folder.with_extension("unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)?;
+        }
+        eprintln!(
+            "building {} (about {}, once per machine)",
+            self.name, self.duration
+        );
+        let start = Instant::now();
+        let (program, arguments) = self.recipe.split_first().context("an empty recipe")?;
+        let status = Command::new(workspace.join(program))
+            .args(arguments)
+            .arg(&unfinished)
+            .current_dir("/")
+            .status()
+            .with_context(|| format!("cannot run {program}"))?;
+        if !status.success() {
+            bail!("{program} failed ({status}); its messages are above");
+        }
+        fs::rename(&unfinished, folder)?;
+        eprintln!("built {} in {} s", self.name, start.elapsed().as_secs());
+        Ok(())
+    }
+}
+
+/// The cache's folder.
+pub(crate) fn folder() -> anyhow::Result<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("ENCLAVE_TOOLKIT_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("enclave-toolkit")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/enclave-toolkit")))
+        .context("HOME is not set: set ENCLAVE_TOOLKIT_CACHE to a folder for built artefacts")
+}
+
+/// FNV-1a with 64 bits: a name for contents that nobody attacks.
+struct Fnv(u64);
+
+impl Fnv {
+    const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Test vectors of the FNV specification.
+    #[test]
+    fn fnv_vectors() {
+        for (text, hash) in [
+            ("", 0xcbf2_9ce4_8422_2325),
+            ("a", 0xaf63_dc4c_8601_ec8c),
+            ("foobar", 0x8594_4171_f739_67e8),
+        ] {
+            let mut fnv = Fnv::new();
+            fnv.update(text.as_bytes());
+            assert_eq!(fnv.0, hash, "{text}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The stages of `cargo xtask test`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// Debian packages that builds and tests need.
+const PACKAGES: &[&str] = &[
+    "bc",
+    "bison",
+    "bzip2",
+    "cpio",
+    "dpkg-dev",
+    "flex",
+    "libcbor-dev",
+    "libelf-dev",
+    "libfdt-dev",
+    "libglib2.0-dev",
+    "libgnutls28-dev",
+    "libpixman-1-dev",
+    "libssl-dev",
+    "ninja-build",
+    "openssl",
+    "pkg-config",
+    "qemu-system-data",
+    "seabios",
+    "shellcheck",
+    "xz-utils",
+];
+
+/// One stage: its name, its command and what the environment adds.
+struct Stage {
+    name: &'static str,
+    command: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const STAGES: &[Stage] = &[
+    Stage {
+        name: "format",
+        command: &["cargo", "fmt", "--all", "--check"],
+        environment: &[],
+    },
+    Stage {
+        name: "scripts",
+        command: &[
+            "shellcheck",
+            ".ci/run",
+            "kernel/build",
+            "tests/qemu/build",
+            "tests/qemu/build-vsock-device",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "lints",
+        command: &[
+            "cargo",
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "documentation",
+        command: &[
+            "cargo",
+            "doc",
+            "--quiet",
+            "--workspace",
+            "--no-deps",
+            "--all-features",
+        ],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    Stage {
+        name: "tests",
+        command: &["cargo", "test", "--workspace", "--all-features"],
+        environment: &[],
+    },
+];
+
+/// Runs every stage, the cheap ones first, and stops at the first that fails.
+pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
+    install_packages()?;
+    let terminal = std::io::stdout().is_terminal();
+    let (passed, failed) = if terminal {
+        ("✓", "✗")
+    } else {
+        ("ok  ", "FAIL")
+    };
+    for stage in STAGES {
+        println!("--- {}: {}", stage.name, stage.command.join(" "));
+        let start = Instant::now();
+        let (program, arguments) = stage.command.split_first().context("an empty stage")?;
+        let status = Command::new(program)
+            .args(arguments)
+            .envs(stage.environment.iter().copied())
+            .current_dir(workspace)
+            .status()
+            .with_context(|| format!("cannot run {program}"))?;
+        let seconds = start.elapsed().as_secs();
+        if !status.success() {
+            println!("{failed} {} after {seconds} s", stage.name);
+            bail!("the stage `{}` failed; its messages are above", stage.name);
+        }
+        println!("{passed} {} in {seconds} s", stage.name);
+    }
+    Ok(())
+}
+
+/// Installs the packages that are missing; needs root only then.
+pub(crate) fn install_packages() -> anyhow::Result<()> {
+    let missing: Vec<_> = PACKAGES
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", missing.join(" "));
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n");
+    let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            Command::new("sudo")
+        };
+        if !root {
+            command.args(["-n", "apt-get"]);
+        }
+        let output = command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()?;
+        if !output.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.status.success())
+    };
+    let install = [
+        &["install", "-y", "--no-install-recommends"],
+        missing.as_slice(),
+    ]
+    .concat();
+    if apt(&["update"])? && apt(&install)? {
+        return Ok(());
+    }
+    bail!(
+        "packages are missing; run: sudo apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    )
+}
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
