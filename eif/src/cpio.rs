@@ -486,7 +486,7 @@ mod tests {
             "[a-z/]{1,40}", proptest::collection::vec(any::<u8>(), 0..300)), 0..8))
         {
             let entries: Vec<_> = contents.into_iter()
-                .map(|(name, bytes)| (entry(&name, Kind::File, bytes.len() as u32), bytes))
+                .map(|(name, bytes)| (entry(&name, Kind::File, u32::try_from(bytes.len()).unwrap()), bytes))
                 .collect();
             prop_assert_eq!(read_all(&archive(&entries)).unwrap(), entries);
         }
