@@ -415,6 +415,5 @@ fn rfc3339(time: OffsetDateTime) -> String {
 
 fn from_milliseconds(milliseconds: u64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
-        .map(rfc3339)
-        .unwrap_or_else(|_| format!("{milliseconds} ms"))
+        .map_or_else(|_| format!("{milliseconds} ms"), rfc3339)
 }
