@@ -8,24 +8,31 @@ use crate::Error;
 
 /// Size of the image's header in bytes.
 pub const HEADER_BYTES: usize = 548;
+/// Size of the header in front of each section's contents, in bytes.
+pub const SECTION_HEADER_BYTES: usize = 12;
 /// Most sections that a header has room for.
 pub const MAX_SECTIONS: usize = 32;
-/// Largest kernel command line in bytes (`COMMAND_LINE_SIZE` of x86-64 and arm64).
-pub const MAX_COMMAND_LINE: u64 = 2048;
+/// Fewest sections: a kernel, a command line, a ramdisk.
+pub const MIN_SECTIONS: usize = 3;
+/// Most ramdisks, beside a kernel, a command line, metadata and a signature.
+pub const MAX_RAMDISKS: usize = MAX_SECTIONS - 4;
+/// Largest kernel command line in bytes: one less than Linux's
+/// `COMMAND_LINE_SIZE` of 2048 on x86-64 and arm64, which includes a zero byte.
+pub const MAX_COMMAND_LINE: u64 = 2047;
 /// Largest metadata section in bytes.
-pub const MAX_METADATA: u64 = 1024 * 1024;
+pub const MAX_METADATA: u64 = 256 * 1024;
 /// Largest signature section in bytes.
 pub const MAX_SIGNATURE: u64 = 64 * 1024;
 
 pub(crate) const MAGIC: [u8; 4] = *b".eif";
-pub(crate) const SECTION_HEADER_BYTES: usize = 12;
 /// Where the CRC is: the last four bytes of the header.
 pub(crate) const CRC_OFFSET: usize = HEADER_BYTES - 4;
+/// The version that is written.
 const VERSION: u16 = 4;
 const FLAG_ARM64: u16 = 1;
 
 /// The processor that an image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
     /// 64-bit x86.
@@ -34,42 +41,69 @@ pub enum Architecture {
     Aarch64,
 }
 
-/// What a section holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a section holds, in the order in which sections stand in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SectionKind {
     /// The kernel.
     Kernel,
     /// The kernel's command line.
     CommandLine,
+    /// JSON about the build. Not measured.
+    Metadata,
     /// A cpio archive, usually compressed.
     Ramdisk,
     /// The signature over PCR0.
     Signature,
-    /// JSON about the build. Not measured.
-    Metadata,
 }
 
 /// The image's header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Format version, 3 or 4.
     pub version: u16,
     /// The processor that the image is for.
     pub architecture: Architecture,
-    /// Memory to start with unless told otherwise, in bytes.
+    /// Memory to start with unless told otherwise, in bytes. Not measured.
     pub default_memory: u64,
-    /// CPUs to start with unless told otherwise.
+    /// CPUs to start with unless told otherwise. Not measured.
     pub default_cpus: u64,
     /// CRC-32 (IEEE) of all bytes but its own four.
     pub crc32: u32,
-    /// Offset of each section's header, and size of its contents.
-    #[serde(skip)]
-    pub(crate) sections: Vec<(u64, u64)>,
+}
+
+/// Where the header says that a section lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Offset of the section's own header.
+    pub(crate) offset: u64,
+    /// Size of its contents.
+    pub(crate) size: u64,
 }
 
 impl SectionKind {
-    pub(crate) const fn code(self) -> u16 {
+    /// Largest size in bytes, for the kinds that are read into memory.
+    pub(crate) const fn limit(self) -> Option<u64> {
+        match self {
+            Self::CommandLine => Some(MAX_COMMAND_LINE),
+            Self::Metadata => Some(MAX_METADATA),
+            Self::Signature => Some(MAX_SIGNATURE),
+            Self::Kernel | Self::Ramdisk => None,
+        }
+    }
+
+    pub(crate) fn check_size(self, size: u64) -> Result<(), Error> {
+        match self.limit() {
+            Some(limit) if size > limit => Err(Error::SectionLimit {
+                kind: self,
+                size,
+                limit,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    const fn code(self) -> u16 {
         match self {
             Self::Kernel => 1,
             Self::CommandLine => 2,
@@ -79,7 +113,7 @@ impl SectionKind {
         }
     }
 
-    pub(crate) const fn from_code(code: u16) -> Option<Self> {
+    const fn from_code(code: u16) -> Option<Self> {
         match code {
             1 => Some(Self::Kernel),
             2 => Some(Self::CommandLine),
@@ -96,15 +130,24 @@ impl fmt::Display for SectionKind {
         f.pad(match self {
             Self::Kernel => "kernel",
             Self::CommandLine => "command line",
+            Self::Metadata => "metadata",
             Self::Ramdisk => "ramdisk",
             Self::Signature => "signature",
-            Self::Metadata => "metadata",
+        })
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
         })
     }
 }
 
 impl Header {
-    /// A header of the current version, its CRC still to be set.
+    /// A header of the version that is written, its CRC still to be set.
     pub(crate) fn new(architecture: Architecture, default_memory: u64, default_cpus: u64) -> Self {
         Self {
             version: VERSION,
@@ -112,12 +155,11 @@ impl Header {
             default_memory,
             default_cpus,
             crc32: 0,
-            sections: Vec::new(),
         }
     }
 
     /// Reads the header's bytes; says nothing yet of the sections themselves.
-    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, Vec<Extent>), Error> {
         let mut fields = Fields(bytes);
         let magic = fields.take();
         if magic != MAGIC {
@@ -128,14 +170,16 @@ impl Header {
             return Err(Error::Version(version));
         }
         let flags = u16::from_be_bytes(fields.take());
-        if flags & !FLAG_ARM64 != 0 {
-            return Err(Error::Flags(flags));
-        }
+        let architecture = match flags {
+            0 => Architecture::X86_64,
+            FLAG_ARM64 => Architecture::Aarch64,
+            _ => return Err(Error::Flags(flags)),
+        };
         let default_memory = u64::from_be_bytes(fields.take());
         let default_cpus = u64::from_be_bytes(fields.take());
         let _reserved: [u8; 2] = fields.take();
         let count = u16::from_be_bytes(fields.take());
-        if !(2..=MAX_SECTIONS).contains(&usize::from(count)) {
+        if !(MIN_SECTIONS..=MAX_SECTIONS).contains(&count.into()) {
             return Err(Error::SectionCount(count));
         }
         let offsets: [u64; MAX_SECTIONS] =
@@ -143,30 +187,41 @@ impl Header {
         let sizes: [u64; MAX_SECTIONS] = std::array::from_fn(|_| u64::from_be_bytes(fields.take()));
         let _unused: [u8; 4] = fields.take();
         let crc32 = u32::from_be_bytes(fields.take());
-        Ok(Self {
+        let header = Self {
             version,
-            architecture: if flags & FLAG_ARM64 == 0 {
-                Architecture::X86_64
-            } else {
-                Architecture::Aarch64
-            },
+            architecture,
             default_memory,
             default_cpus,
             crc32,
-            sections: offsets.into_iter().zip(sizes).take(count.into()).collect(),
-        })
+        };
+        let extents: Vec<_> = offsets
+            .into_iter()
+            .zip(sizes)
+            .take(count.into())
+            .map(|(offset, size)| Extent { offset, size })
+            .collect();
+        // What has no meaning is zero when written anew.
+        let canonical = header.encode(&extents);
+        match canonical
+            .iter()
+            .zip(bytes)
+            .position(|(new, old)| new != old)
+        {
+            None => Ok((header, extents)),
+            Some(offset) => Err(Error::Reserved(offset as u64)),
+        }
     }
 
-    /// The header's bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The header's bytes; `extents` are at most [`MAX_SECTIONS`].
+    pub(crate) fn encode(&self, extents: &[Extent]) -> Vec<u8> {
         let flags = match self.architecture {
             Architecture::X86_64 => 0,
             Architecture::Aarch64 => FLAG_ARM64,
         };
-        let count = u16::try_from(self.sections.len()).unwrap_or(u16::MAX);
-        let column = |pick: fn(&(u64, u64)) -> u64| {
+        let count = u16::try_from(extents.len()).unwrap_or(u16::MAX);
+        let column = |pick: fn(&Extent) -> u64| {
             (0..MAX_SECTIONS)
-                .flat_map(move |index| self.sections.get(index).map_or(0, pick).to_be_bytes())
+                .flat_map(move |index| extents.get(index).map_or(0, pick).to_be_bytes())
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
@@ -176,10 +231,62 @@ impl Header {
         bytes.extend(self.default_cpus.to_be_bytes());
         bytes.extend([0; 2]);
         bytes.extend(count.to_be_bytes());
-        bytes.extend(column(|section| section.0));
-        bytes.extend(column(|section| section.1));
+        bytes.extend(column(|extent| extent.offset));
+        bytes.extend(column(|extent| extent.size));
         bytes.extend([0; 4]);
         bytes.extend(self.crc32.to_be_bytes());
+        bytes
+    }
+}
+
+/// The header in front of a section's contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SectionHeader {
+    pub(crate) kind: SectionKind,
+    pub(crate) size: u64,
+}
+
+impl SectionHeader {
+    /// Reads the header of the section `index`, which `extent` describes.
+    pub(crate) fn parse(
+        bytes: &[u8; SECTION_HEADER_BYTES],
+        index: usize,
+        extent: Extent,
+    ) -> Result<Self, Error> {
+        let offset = extent.offset;
+        let mut fields = Fields(bytes);
+        let found = u16::from_be_bytes(fields.take());
+        let kind = SectionKind::from_code(found).ok_or(Error::SectionType {
+            index,
+            offset,
+            found,
+        })?;
+        let flags = u16::from_be_bytes(fields.take());
+        if flags != 0 {
+            return Err(Error::SectionFlags {
+                index,
+                offset,
+                flags,
+            });
+        }
+        let size = u64::from_be_bytes(fields.take());
+        if size != extent.size {
+            return Err(Error::SectionSize {
+                index,
+                offset,
+                header: extent.size,
+                section: size,
+            });
+        }
+        kind.check_size(size)?;
+        Ok(Self { kind, size })
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SECTION_HEADER_BYTES);
+        bytes.extend(self.kind.code().to_be_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend(self.size.to_be_bytes());
         bytes
     }
 }
@@ -196,6 +303,86 @@ impl Fields<'_> {
                 *field
             }
             None => [0; N],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header() -> (Header, Vec<Extent>) {
+        let mut header = Header::new(Architecture::Aarch64, 1 << 30, 2);
+        header.crc32 = 0x0102_0304;
+        let extents = (1..=3).map(|n| Extent { offset: n, size: n });
+        (header, extents.collect())
+    }
+
+    fn encoded() -> [u8; HEADER_BYTES] {
+        let (header, extents) = header();
+        header.encode(&extents).try_into().unwrap()
+    }
+
+    #[test]
+    fn what_is_encoded_is_parsed() {
+        assert_eq!(Header::parse(&encoded()).unwrap(), header());
+    }
+
+    #[test]
+    fn fields_lie_where_the_format_says() {
+        let bytes = encoded();
+        assert_eq!(&bytes[..8], b".eif\x00\x04\x00\x01");
+        assert_eq!(bytes[8..16], (1u64 << 30).to_be_bytes());
+        assert_eq!(bytes[16..24], 2u64.to_be_bytes());
+        assert_eq!(bytes[24..28], [0, 0, 0, 3]);
+        assert_eq!(bytes[28..36], 1u64.to_be_bytes());
+        assert_eq!(bytes[284..292], 1u64.to_be_bytes());
+        assert_eq!(bytes[544..], [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_has_no_meaning_must_be_zero() {
+        // Reserved, the fourth offset and size of three, the last ones, unused.
+        for offset in [24, 28 + 3 * 8, 284 + 3 * 8, 283, 539, 540, 543] {
+            let mut bytes = encoded();
+            bytes[offset] = 1;
+            let error = Header::parse(&bytes).unwrap_err();
+            assert!(
+                matches!(error, Error::Reserved(at) if at == offset as u64),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_known_versions_flags_and_counts_are_accepted() {
+        let with = |offset: usize, value: u16| {
+            let mut bytes = encoded();
+            bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
+            Header::parse(&bytes)
+        };
+        for version in [0, 1, 2, 5, u16::MAX] {
+            assert!(matches!(with(4, version), Err(Error::Version(found)) if found == version));
+        }
+        for flags in [2, 3, 0x8000] {
+            assert!(matches!(with(6, flags), Err(Error::Flags(found)) if found == flags));
+        }
+        for count in [0, 2, 33, u16::MAX] {
+            assert!(matches!(with(26, count), Err(Error::SectionCount(found)) if found == count));
+        }
+        assert!(with(4, 3).is_ok());
+        assert!(with(6, 0).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES)) {
+            let _ = Header::parse(bytes.as_slice().try_into().unwrap());
+            bytes[..8].copy_from_slice(b".eif\x00\x04\x00\x00");
+            bytes[26..28].copy_from_slice(&[0, 32]);
+            let _ = Header::parse(bytes.as_slice().try_into().unwrap());
         }
     }
 }

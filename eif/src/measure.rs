@@ -9,8 +9,12 @@ use thiserror::Error;
 
 use crate::header::SectionKind;
 
+/// Bytes read and measured at a time.
+pub(crate) const COPY_BYTES: usize = 64 * 1024;
 /// Size of a SHA-384 value in bytes.
 const PCR_BYTES: usize = 48;
+/// Length of its text form.
+const DIGITS: usize = 2 * PCR_BYTES;
 
 /// The value of a platform configuration register: 48 bytes, written in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,8 +23,14 @@ pub struct Pcr([u8; PCR_BYTES]);
 
 /// Why a text is not a [`Pcr`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not a PCR value: write 96 hexadecimal digits")]
-pub struct PcrError(String);
+pub enum PcrError {
+    /// Too long or too short.
+    #[error("a PCR value has {DIGITS} hexadecimal digits, this text has {0} bytes")]
+    Length(usize),
+    /// A character that is not a hexadecimal digit.
+    #[error("a PCR value has {DIGITS} hexadecimal digits, this text has the character {0:?}")]
+    Digit(char),
+}
 
 impl Pcr {
     /// A register that nothing has been measured into.
@@ -63,7 +73,12 @@ impl FromStr for Pcr {
 
     fn from_str(text: &str) -> Result<Self, PcrError> {
         let mut bytes = [0; PCR_BYTES];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| PcrError(text.to_owned()))?;
+        match text.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+            Some(digit) => return Err(PcrError::Digit(digit)),
+            None => {
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| PcrError::Length(text.len()))?
+            }
+        }
         Ok(Self(bytes))
     }
 }
@@ -151,6 +166,7 @@ impl From<NitroCli> for Measurements {
 }
 
 /// Measures contents as they pass by, in file order.
+#[derive(Clone)]
 pub(crate) struct Measurer {
     image: Context,
     boot: Context,
@@ -230,4 +246,90 @@ fn finish(context: Context) -> Pcr {
         *to = *from;
     }
     Pcr(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(sections: &[(SectionKind, &str)]) -> Measurements {
+        let mut measurer = Measurer::new();
+        for (kind, contents) in sections {
+            measurer.section(*kind);
+            measurer.update(contents.as_bytes());
+        }
+        measurer.finish()
+    }
+
+    #[test]
+    fn each_register_measures_its_sections() {
+        let measurements = measure(&[
+            (SectionKind::Kernel, "k"),
+            (SectionKind::CommandLine, "c"),
+            (SectionKind::Metadata, "not measured"),
+            (SectionKind::Ramdisk, "1"),
+            (SectionKind::Ramdisk, "2"),
+            (SectionKind::Ramdisk, "3"),
+            (SectionKind::Signature, "not measured"),
+        ]);
+        assert_eq!(measurements.pcr0, pcr_of(b"kc123"));
+        assert_eq!(measurements.pcr1, pcr_of(b"kc1"));
+        assert_eq!(measurements.pcr2, pcr_of(b"23"));
+        assert_eq!(measurements.pcr8, None);
+    }
+
+    #[test]
+    fn an_absent_application_measures_as_nothing_not_as_zero() {
+        let measurements = measure(&[(SectionKind::Ramdisk, "1")]);
+        // printf '%096d' 0 | xxd -r -p | cat - <(sha384sum </dev/null | xxd -r -p) | sha384sum
+        assert_eq!(
+            measurements.pcr2.to_string(),
+            "21b9efbc184807662e966d34f390821309eeac6802309798826296bf3e8bec7c\
+             10edb30948c90ba67310f7b964fc500a"
+        );
+    }
+
+    #[test]
+    fn a_pcr_is_hex_of_either_case() {
+        let text = "0aF".repeat(32);
+        let pcr: Pcr = text.parse().unwrap();
+        assert_eq!(pcr.to_string(), text.to_lowercase());
+        assert_eq!(pcr.as_bytes()[..3], [0x0a, 0xf0, 0xaf]);
+    }
+
+    #[test]
+    fn other_texts_are_not_pcrs() {
+        let parse = |text: &str| text.parse::<Pcr>().unwrap_err();
+        assert_eq!(parse(""), PcrError::Length(0));
+        assert_eq!(parse(&"0".repeat(95)), PcrError::Length(95));
+        assert_eq!(parse(&"0".repeat(98)), PcrError::Length(98));
+        assert_eq!(parse(&"é".repeat(48)), PcrError::Digit('é'));
+        assert_eq!(parse(&format!("{}g", "0".repeat(95))), PcrError::Digit('g'));
+    }
+
+    #[test]
+    fn measurements_are_written_as_nitro_cli_does() {
+        let pcr = |byte| Pcr::new([byte; PCR_BYTES]);
+        let mut measurements = Measurements {
+            pcr0: pcr(0x11),
+            pcr1: pcr(0x22),
+            pcr2: pcr(0x33),
+            pcr8: None,
+        };
+        let json = |measurements| serde_json::to_value(measurements).unwrap();
+        let (pcr0, pcr1, pcr2) = ("11".repeat(48), "22".repeat(48), "33".repeat(48));
+        assert_eq!(
+            json(measurements),
+            serde_json::json!({"Measurements": {
+                "HashAlgorithm": "Sha384 { ... }", "PCR0": pcr0, "PCR1": pcr1, "PCR2": pcr2,
+            }})
+        );
+        measurements.pcr8 = Some(pcr(0x88));
+        let signed = json(measurements);
+        assert_eq!(signed["Measurements"]["PCR8"], "88".repeat(48));
+        assert_eq!(
+            serde_json::from_value::<Measurements>(signed).unwrap(),
+            measurements
+        );
+    }
 }

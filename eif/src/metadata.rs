@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The metadata section, with AWS's names.
+/// The metadata section, JSON with AWS's names.
+///
+/// It is **not measured**: whoever passes an image on can change all of it
+/// without changing a PCR. Nothing that matters to security may rest on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Metadata {
@@ -25,7 +28,8 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BuildMetadata {
-    /// RFC 3339.
+    /// RFC 3339. A builder that promises identical files for identical input
+    /// writes the same time whenever it runs.
     pub build_time: String,
     /// The builder's name.
     pub build_tool: String,
@@ -35,4 +39,31 @@ pub struct BuildMetadata {
     pub operating_system: String,
     /// The kernel's version.
     pub kernel_version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_aws() {
+        let json = json!({
+            "ImageName": "payments",
+            "ImageVersion": "1.2",
+            "BuildMetadata": {
+                "BuildTime": "2026-01-01T00:00:00Z",
+                "BuildTool": "nitro-cli",
+                "BuildToolVersion": "1.4.2",
+                "OperatingSystem": "Linux",
+                "KernelVersion": "6.12.0",
+            },
+            "DockerInfo": {"Architecture": "amd64"},
+            "CustomMetadata": null,
+        });
+        let metadata: Metadata = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(metadata.build_metadata.build_tool_version, "1.4.2");
+        assert_eq!(serde_json::to_value(metadata).unwrap(), json);
+    }
 }

@@ -1,24 +1,20 @@
 //! Writing an image in one pass over its parts.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fmt;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 
 use crc32fast::Hasher;
 
 use crate::header::{
-    Architecture, HEADER_BYTES, Header, MAX_COMMAND_LINE, MAX_METADATA, MAX_SECTIONS,
-    SECTION_HEADER_BYTES, SectionKind,
+    Architecture, CRC_OFFSET, Extent, HEADER_BYTES, Header, MAX_RAMDISKS, SECTION_HEADER_BYTES,
+    SectionHeader, SectionKind,
 };
-use crate::measure::Measurer;
+use crate::measure::{COPY_BYTES, Measurer};
 use crate::signature::Signer;
 use crate::{Error, Measurements, Metadata};
 
-/// Bytes copied at a time.
-pub(crate) const COPY_BYTES: usize = 64 * 1024;
-/// Sections that are not ramdisks: kernel, command line, metadata, signature.
-const OTHER_SECTIONS: usize = 4;
-
 /// The parts of an image. Kernel and ramdisks are read once, from where the
-/// readers stand to their ends.
+/// readers stand to their ends; their sizes need not be known.
 pub struct Image<'a> {
     /// The processor that the image is for.
     pub architecture: Architecture,
@@ -28,41 +24,59 @@ pub struct Image<'a> {
     pub default_cpus: u64,
     /// The kernel.
     pub kernel: &'a mut dyn Read,
-    /// The kernel's command line, at most [`MAX_COMMAND_LINE`] bytes.
+    /// The kernel's command line, at most
+    /// [`MAX_COMMAND_LINE`](crate::MAX_COMMAND_LINE) bytes without a zero byte.
     pub command_line: &'a str,
-    /// The build's description, at most [`MAX_METADATA`] bytes as JSON.
+    /// The build's description, at most [`MAX_METADATA`](crate::MAX_METADATA)
+    /// bytes as JSON.
     pub metadata: &'a Metadata,
-    /// The boot ramdisk, then the application's.
+    /// The boot ramdisk, then the application's: 1 to
+    /// [`MAX_RAMDISKS`](crate::MAX_RAMDISKS).
     pub ramdisks: Vec<&'a mut dyn Read>,
     /// Signs PCR0, if given.
     pub signer: Option<&'a Signer>,
 }
 
-/// Writes `image` to `output`, which must be empty and stand at its start, and
-/// gives the measurements of what was written.
+impl fmt::Debug for Image<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("architecture", &self.architecture)
+            .field("default_memory", &self.default_memory)
+            .field("default_cpus", &self.default_cpus)
+            .field("command_line", &self.command_line)
+            .field("metadata", &self.metadata)
+            .field("ramdisks", &self.ramdisks.len())
+            .field("signer", &self.signer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes `image`, version 4, to `output`, which must be empty, and gives the
+/// measurements of what was written. After an error the output is unusable.
+///
+/// The same parts give the same bytes, but for the signature (see [`Signer`]).
 pub fn write<W: Write + Seek>(image: Image<'_>, output: &mut W) -> Result<Measurements, Error> {
-    if image.ramdisks.is_empty() {
-        return Err(Error::NoRamdisk);
+    if !(1..=MAX_RAMDISKS).contains(&image.ramdisks.len()) {
+        return Err(Error::Ramdisks(image.ramdisks.len()));
     }
-    if image.ramdisks.len() > MAX_SECTIONS - OTHER_SECTIONS {
-        return Err(Error::TooManyRamdisks(image.ramdisks.len()));
+    if let Some(at) = image.command_line.find('\0') {
+        return Err(Error::CommandLine(at));
     }
-    if image.command_line.contains('\0') {
-        return Err(Error::CommandLine);
+    let metadata = serde_json::to_vec(image.metadata).map_err(Error::MetadataJson)?;
+    SectionKind::CommandLine.check_size(image.command_line.len() as u64)?;
+    SectionKind::Metadata.check_size(metadata.len() as u64)?;
+    if output.seek(SeekFrom::End(0)).map_err(Error::Write)? != 0 {
+        return Err(Error::OutputNotEmpty);
     }
-    let metadata = serde_json::to_vec(image.metadata).map_err(Error::Metadata)?;
-    check_limit(
-        SectionKind::CommandLine,
-        image.command_line.len(),
-        MAX_COMMAND_LINE,
-    )?;
-    check_limit(SectionKind::Metadata, metadata.len(), MAX_METADATA)?;
 
     let header = Header::new(image.architecture, image.default_memory, image.default_cpus);
-    output.write_all(&header.encode())?;
+    output
+        .write_all(&header.encode(&[]))
+        .map_err(Error::Write)?;
     let mut writer = Writer {
         output,
         header,
+        extents: Vec::new(),
         measurer: Measurer::new(),
         crc: Hasher::new(),
         position: HEADER_BYTES as u64,
@@ -73,10 +87,10 @@ pub fn write<W: Write + Seek>(image: Image<'_>, output: &mut W) -> Result<Measur
     for ramdisk in image.ramdisks {
         writer.section(SectionKind::Ramdisk, ramdisk)?;
     }
-    let measurer = std::mem::replace(&mut writer.measurer, Measurer::new());
-    let mut measurements = measurer.finish();
+    let mut measurements = writer.measurer.clone().finish();
     if let Some(signer) = image.signer {
         let section = signer.sign(measurements.pcr0)?;
+        SectionKind::Signature.check_size(section.len() as u64)?;
         writer.section(SectionKind::Signature, &mut section.as_slice())?;
         measurements.pcr8 = Some(signer.pcr8());
     }
@@ -84,19 +98,10 @@ pub fn write<W: Write + Seek>(image: Image<'_>, output: &mut W) -> Result<Measur
     Ok(measurements)
 }
 
-fn check_limit(kind: SectionKind, size: usize, limit: u64) -> Result<(), Error> {
-    match u64::try_from(size) {
-        Ok(size) if size <= limit => Ok(()),
-        _ => Err(Error::SectionLimit {
-            kind,
-            size: u64::try_from(size).unwrap_or(u64::MAX),
-        }),
-    }
-}
-
 struct Writer<'a, W> {
     output: &'a mut W,
     header: Header,
+    extents: Vec<Extent>,
     measurer: Measurer,
     /// Over everything behind the image's header.
     crc: Hasher,
@@ -106,8 +111,8 @@ struct Writer<'a, W> {
 impl<W: Write + Seek> Writer<'_, W> {
     /// Copies one section; its size is known, and written, once it has ended.
     fn section(&mut self, kind: SectionKind, contents: &mut dyn Read) -> Result<(), Error> {
-        let start = self.position;
-        self.output.write_all(&section_header(kind, 0))?;
+        let offset = self.position;
+        self.write(&SectionHeader { kind, size: 0 }.encode())?;
         self.measurer.section(kind);
         let mut crc = Hasher::new();
         let mut size: u64 = 0;
@@ -116,48 +121,48 @@ impl<W: Write + Seek> Writer<'_, W> {
             let count = match contents.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Error::Input { kind, source }),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
-            self.output.write_all(bytes)?;
+            self.write(bytes)?;
             self.measurer.update(bytes);
             crc.update(bytes);
             size = size.checked_add(count as u64).ok_or(Error::TooLarge)?;
         }
-        let header = section_header(kind, size);
-        self.output.seek(SeekFrom::Start(start))?;
-        self.output.write_all(&header)?;
+        let header = SectionHeader { kind, size }.encode();
+        self.seek(offset)?;
+        self.write(&header)?;
         self.crc.update(&header);
         self.crc.combine(&crc);
-        self.position = start
+        self.position = offset
             .checked_add(SECTION_HEADER_BYTES as u64)
-            .and_then(|position| position.checked_add(size))
+            .and_then(|contents| contents.checked_add(size))
             .ok_or(Error::TooLarge)?;
-        self.output.seek(SeekFrom::Start(self.position))?;
-        self.header.sections.push((start, size));
+        self.seek(self.position)?;
+        self.extents.push(Extent { offset, size });
         Ok(())
     }
 
     /// Writes the header, now that everything in it is known.
     fn finish(mut self) -> Result<(), Error> {
         let mut crc = Hasher::new();
-        let bytes = self.header.encode();
-        crc.update(bytes.get(..crate::header::CRC_OFFSET).unwrap_or_default());
+        let bytes = self.header.encode(&self.extents);
+        crc.update(bytes.get(..CRC_OFFSET).unwrap_or_default());
         crc.combine(&self.crc);
         self.header.crc32 = crc.finalize();
-        self.output.seek(SeekFrom::Start(0))?;
-        self.output.write_all(&self.header.encode())?;
-        self.output.seek(SeekFrom::Start(self.position))?;
-        self.output.flush()?;
-        Ok(())
+        self.seek(0)?;
+        self.write(&self.header.encode(&self.extents))?;
+        self.seek(self.position)?;
+        self.output.flush().map_err(Error::Write)
     }
-}
 
-fn section_header(kind: SectionKind, size: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SECTION_HEADER_BYTES);
-    bytes.extend(kind.code().to_be_bytes());
-    bytes.extend([0; 2]);
-    bytes.extend(size.to_be_bytes());
-    bytes
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.output.write_all(bytes).map_err(Error::Write)
+    }
+
+    fn seek(&mut self, offset: u64) -> Result<(), Error> {
+        let position = self.output.seek(SeekFrom::Start(offset));
+        position.map(|_| ()).map_err(Error::Write)
+    }
 }
