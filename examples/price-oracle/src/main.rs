@@ -1,3 +1,87 @@
-//! Example workload: prices signed inside an enclave.
+//! The price oracle: see the library's documentation.
+//!
+//! Exit codes: 0 after SIGTERM or SIGINT, 1 if it could not start.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use price_oracle::config::Environment;
+use price_oracle::enclave_api::EnclaveApi;
+use price_oracle::probe::Probe;
+use price_oracle::source::Source;
+use price_oracle::{RuntimeConfig, Service, SigningKey};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info};
+
+/// Where the service listens; `enclave.toml` maps a port of the parent to it.
+const LISTEN: &str = "127.0.0.1:8080";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // A line of JSON each; the enclave adds the time.
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .without_time()
+        .with_target(false)
+        .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    let file = &environment.runtime_config;
+    let config = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let config = RuntimeConfig::parse(&config)?;
+    let upstream = config.upstream.clone();
+    let resolver = resolver()?;
+    let service = Service {
+        key: SigningKey::generate()?,
+        source: Source::new(config, resolver.clone())?,
+        api: EnclaveApi::new(environment.api),
+        probe: Probe::new(resolver, environment.proxy),
+    };
+    let listener = TcpListener::bind(LISTEN)
+        .await
+        .with_context(|| format!("cannot listen on {LISTEN}"))?;
+    info!(
+        listen = LISTEN,
+        upstream = format!("{}:{}", upstream.host.as_ref(), upstream.port),
+        key = "P-384, made in this enclave",
+        "started"
+    );
+    service
+        .serve(listener, either(&mut terminate, &mut interrupt))
+        .await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The system's resolver, without `getaddrinfo`: this is a static binary.
+fn resolver() -> anyhow::Result<TokioResolver> {
+    let mut builder = TokioResolver::builder_tokio().context("no /etc/resolv.conf")?;
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4Only;
+    options.attempts = 1;
+    builder.build().context("the resolver cannot be made")
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,100 @@
+//! From a container image to an attested, running, logging enclave, and back
+//! to nothing, on one machine: what `cargo xtask demo` runs.
+//!
+//! The enclave is started by `parent-agent` under `sim`: the image's own init
+//! and file system in namespaces, with a software NSM. Everything else is the
+//! toolkit as it is deployed.
+//!
+//! Exit codes: 0 everything was shown, 1 something failed, 2 wrong usage.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod leftovers;
+mod oci;
+mod prices;
+mod screen;
+mod story;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent::Agent;
+use crate::screen::Screen;
+
+/// Builds, starts, uses, attests and stops the price oracle's enclave.
+///
+/// Exit codes: 0 everything was shown, 1 something failed, 2 wrong usage.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// The `image-builder` program.
+    #[arg(long, value_name = "PATH")]
+    image_builder: PathBuf,
+    /// The `parent-agent` program.
+    #[arg(long, value_name = "PATH")]
+    parent_agent: PathBuf,
+    /// The `enclave-init` program that goes into the image.
+    #[arg(long, value_name = "PATH")]
+    enclave_init: PathBuf,
+    /// The kernel that goes into the image.
+    #[arg(long, value_name = "PATH")]
+    kernel: PathBuf,
+    /// The `price-oracle` program that goes into the image.
+    #[arg(long, value_name = "PATH")]
+    workload: PathBuf,
+    /// Keep the folder with the images and measurements, and say where it is.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Arc::new(Screen::new());
+    match run(&cli, &screen).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            screen::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli, screen: &Arc<Screen>) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new()
+        .prefix("enclave-demo-")
+        .tempdir()
+        .context("no temporary folder")?;
+    // Outside of the story, so that it is stopped however the story ends.
+    let mut agent = None;
+    let result = tokio::select! {
+        result = story::tell(cli, folder.path(), &mut agent, screen) => result,
+        result = interrupted() => result,
+    };
+    if let Some(agent) = agent {
+        Agent::end(agent).await;
+    }
+    if cli.keep {
+        let folder = folder.keep();
+        screen.note(&format!(
+            "the images and measurements are in {}",
+            folder.display()
+        ));
+    }
+    result
+}
+
+/// Ends with an error when somebody wants the demo to stop.
+async fn interrupted() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
+    tokio::select! {
+        _ = interrupt.recv() => bail!("interrupted; everything that was started has been stopped"),
+        _ = terminate.recv() => bail!("terminated; everything that was started has been stopped"),
+    }
+}

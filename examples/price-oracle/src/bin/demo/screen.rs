@@ -1,0 +1,169 @@
+//! What a person sees.
+
+use std::io::{IsTerminal, Stdout, Write, stderr, stdout};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+
+/// Standard output, with colours only where it is a terminal.
+///
+/// A reader that went away (`demo | head`) is not the demo's concern, so
+/// failures to write are ignored.
+pub(crate) struct Screen {
+    out: Stdout,
+    colours: bool,
+    start: Instant,
+    phases: Mutex<Vec<Phase>>,
+    findings: Mutex<Vec<String>>,
+}
+
+struct Phase {
+    short: &'static str,
+    start: Instant,
+    took: Duration,
+}
+
+impl Screen {
+    pub(crate) fn new() -> Self {
+        Self {
+            out: stdout(),
+            colours: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            start: Instant::now(),
+            phases: Mutex::default(),
+            findings: Mutex::default(),
+        }
+    }
+
+    /// The first line.
+    pub(crate) fn title(&self, title: &str, subtitle: &str) {
+        self.line(&self.paint(BOLD, title));
+        self.line(&self.paint(DIM, subtitle));
+    }
+
+    /// Begins a part; `short` names it in the summary of times.
+    pub(crate) fn phase(&self, short: &'static str, title: &str) {
+        self.end_phase();
+        let mut phases = locked(&self.phases);
+        phases.push(Phase {
+            short,
+            start: Instant::now(),
+            took: Duration::ZERO,
+        });
+        let number = phases.len();
+        self.line("");
+        self.line(&self.paint(BOLD, &format!("{number}. {title}")));
+    }
+
+    /// One fact of the part.
+    pub(crate) fn fact(&self, label: &str, text: &str) {
+        self.line(&format!("   {label:<22} {text}"));
+    }
+
+    /// One fact that the summary repeats, because it was checked.
+    pub(crate) fn proven(&self, finding: impl Into<String>) {
+        locked(&self.findings).push(finding.into());
+    }
+
+    /// A line that the enclave logged.
+    pub(crate) fn log(&self, stream: &str, text: &str) {
+        self.line(&self.paint(DIM, &format!("   │ {stream:<12} {text}")));
+    }
+
+    /// A remark.
+    pub(crate) fn note(&self, text: &str) {
+        self.line(&self.paint(DIM, text));
+    }
+
+    /// What was proven, what was not, and how long it took.
+    pub(crate) fn summary(&self, not_shown: &[&str]) {
+        self.end_phase();
+        self.line("");
+        self.line(&self.paint(BOLD, "Proven"));
+        for finding in locked(&self.findings).iter() {
+            self.line(&format!("   {} {finding}", self.paint(GREEN, "✓")));
+        }
+        self.line(&self.paint(BOLD, "Not shown here"));
+        for item in not_shown {
+            self.line(&format!("   - {item}"));
+        }
+        let parts: Vec<_> = locked(&self.phases)
+            .iter()
+            .map(|phase| format!("{} {}", phase.short, seconds(phase.took)))
+            .collect();
+        let total = seconds(self.start.elapsed());
+        self.line("");
+        self.line(&format!(
+            "{} {}",
+            self.paint(BOLD, &format!("{total} in total:")),
+            parts.join(", ")
+        ));
+    }
+
+    fn line(&self, text: &str) {
+        let _ = writeln!(&self.out, "{text}");
+    }
+
+    fn end_phase(&self) {
+        if let Some(phase) = locked(&self.phases).last_mut() {
+            phase.took = phase.start.elapsed();
+        }
+    }
+
+    fn paint(&self, style: &str, text: &str) -> String {
+        if self.colours {
+            format!("\x1b[{style}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Says why the demo failed, in one line.
+pub(crate) fn failure(error: &anyhow::Error) {
+    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let label = if colours {
+        format!("\x1b[{RED}mdemo failed:\x1b[0m")
+    } else {
+        "demo failed:".to_owned()
+    };
+    let _ = writeln!(stderr(), "{label} {error:#}");
+}
+
+/// The value, also after a panic elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A length of time as people write it.
+pub(crate) fn seconds(time: Duration) -> String {
+    if time < Duration::from_millis(1) {
+        format!("{} µs", time.as_micros())
+    } else if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+/// A size as people write it.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / (1024 * 1024);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_have_readable_units() {
+        assert_eq!(seconds(Duration::from_micros(250)), "250 µs");
+        assert_eq!(seconds(Duration::from_millis(42)), "42 ms");
+        assert_eq!(seconds(Duration::from_millis(2345)), "2.3 s");
+        assert_eq!(mebibytes(4 * 1024 * 1024 + 512 * 1024), "4.5 MiB");
+    }
+}
