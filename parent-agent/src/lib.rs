@@ -1,1 +1,48 @@
-//! The agent on the EC2 instance.
+//! The agent on the EC2 instance: starts an enclave, carries its traffic and
+//! logs, and relays attestation.
+//!
+//! `parent-agent run IMAGE.eif` is one process per enclave. It reads the image,
+//! whose metadata say what it asks of the host ([`image`]), claims a folder for
+//! the enclave's sockets ([`state`]), starts it under a hypervisor
+//! ([`hypervisor`]) through a guard process that cleans up if the agent is
+//! killed ([`guard`]), and supervises it to its end ([`run`], with the rules in
+//! [`enclave`]). Meanwhile it answers the heartbeat ([`heartbeat`]), serves the
+//! connections that the enclave opens ([`channels`]), carries those from
+//! outside to it ([`ingress`]), and answers the other sub-commands ([`client`])
+//! over the local API ([`api`]).
+//!
+//! # Exit codes
+//!
+//! Each command ends with an [`Exit`]; for `run` the code tells how the enclave
+//! ended. Standard output carries log records (or, with `--json`, every event),
+//! standard error what is meant for people.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod channels;
+pub mod cli;
+pub mod client;
+pub mod console;
+mod copy;
+pub mod enclave;
+mod error;
+pub mod event;
+mod exit;
+pub mod guard;
+pub mod heartbeat;
+pub mod hypervisor;
+pub mod image;
+pub mod ingress;
+pub mod output;
+pub mod ramdisk;
+pub mod report;
+pub mod resolve;
+pub mod run;
+pub mod state;
+pub mod status;
+mod supervisor;
+pub mod traffic;
+
+pub use error::Error;
+pub use exit::{EXIT_CODES, Exit};

@@ -1,0 +1,316 @@
+//! The local API: HTTP/1.1 on the enclave's control socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | a [`Status`](crate::status::Status) |
+//! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
+//! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
+//!
+//! A refusal is an [`ErrorResponse`] with a status from 400 on. The socket lies
+//! in a folder that only its owner can enter: whoever can connect may use it.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::enclave::{Cause, End};
+use crate::event::{Challenge, ChallengeError, Event};
+use crate::status::Board;
+
+/// Most connections at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 32;
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 16 * 1024;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the enclave may take for a document.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long answers may take to leave once the enclave has ended.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait after an error that the next connection would meet as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The body of `POST /v1/attest`; every field in base64, and optional.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestRequest {
+    /// At most 512 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// At most 512 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+}
+
+/// The body of `POST /v1/stop`; may be left out.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// Milliseconds between SIGTERM and SIGKILL, if not the manifest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+}
+
+/// How an enclave ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EndResponse {
+    /// Its cause.
+    pub cause: Cause,
+    /// The same for people.
+    pub detail: String,
+    /// What `run` exits with.
+    pub exit_code: u8,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ErrorResponse {
+    /// For people.
+    pub error: String,
+}
+
+/// What the API answers from.
+#[derive(Debug)]
+pub struct Api {
+    /// What is known of the enclave.
+    pub board: Arc<Board>,
+    /// Where the supervisor listens.
+    pub events: mpsc::Sender<Event>,
+    /// How the enclave ended, once it has.
+    pub ended: watch::Receiver<Option<End>>,
+}
+
+struct Refusal(StatusCode, String);
+
+type Answer = Result<Response<Full<Bytes>>, Refusal>;
+
+/// Listens on the control socket at `path`.
+pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    UnixListener::bind(path)
+}
+
+impl Api {
+    /// Serves requests until the enclave has ended and the answers have left.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut ended = self.ended.clone();
+        loop {
+            tokio::select! {
+                accepted = accept(&listener, &places) => {
+                    if let Some((stream, place)) = accepted {
+                        while connections.try_join_next().is_some() {}
+                        let api = Arc::clone(&self);
+                        connections.spawn(async move {
+                            api.connection(stream).await;
+                            drop(place);
+                        });
+                    }
+                }
+                // An error means that the supervisor has ended.
+                _ = ended.wait_for(Option::is_some) => break,
+            }
+        }
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            debug!("connections to the local API are still open and are given up");
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: UnixStream) {
+        let mut ended = self.ended.clone();
+        let service = service_fn(move |request| {
+            let api = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(api.answer(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let closed = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            _ = ended.wait_for(Option::is_some) => None,
+        };
+        let result = if let Some(result) = closed {
+            result
+        } else {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
+        if let Err(error) = result {
+            debug!(%error, "a connection to the local API has failed");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/v1/status") => Ok(json(StatusCode::OK, &self.board.read())),
+            (&Method::POST, "/v1/attest") => self.attest(request).await,
+            (&Method::POST, "/v1/stop") => self.stop(request).await,
+            (_, "/v1/status" | "/v1/attest" | "/v1/stop") => Err(Refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "use GET for /v1/status, and POST for /v1/attest and /v1/stop".to_owned(),
+            )),
+            (_, path) => Err(Refusal(
+                StatusCode::NOT_FOUND,
+                format!("there is no {path}: use /v1/status, /v1/attest or /v1/stop"),
+            )),
+        };
+        answer.unwrap_or_else(|Refusal(status, error)| json(status, &ErrorResponse { error }))
+    }
+
+    async fn attest(&self, request: Request<Incoming>) -> Answer {
+        let request: AttestRequest = read(request).await?;
+        let (reply, document) = oneshot::channel();
+        let challenge = Challenge {
+            nonce: field("nonce", request.nonce.as_deref())?,
+            user_data: field("user_data", request.user_data.as_deref())?,
+            public_key: field("public_key", request.public_key.as_deref())?,
+            reply,
+        };
+        let document = async {
+            self.events
+                .send(Event::Challenge(challenge))
+                .await
+                .map_err(|_| ChallengeError::NotConnected("ending"))?;
+            document
+                .await
+                .unwrap_or(Err(ChallengeError::NotConnected("ending")))
+        };
+        match timeout(DOCUMENT_TIMEOUT, document)
+            .await
+            .unwrap_or(Err(ChallengeError::TimedOut))
+        {
+            Ok(document) => {
+                let mut response = Response::new(Full::from(document));
+                let content_type = HeaderValue::from_static("application/cbor");
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+                Ok(response)
+            }
+            Err(error) => {
+                let status = match error {
+                    ChallengeError::NotConnected(_) | ChallengeError::Busy => {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    }
+                    ChallengeError::Refused(_) => StatusCode::BAD_GATEWAY,
+                    ChallengeError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+                };
+                Err(Refusal(status, error.to_string()))
+            }
+        }
+    }
+
+    async fn stop(&self, request: Request<Incoming>) -> Answer {
+        let StopRequest { grace_ms } = read(request).await?;
+        let stop = Event::Stop {
+            grace: grace_ms.map(Duration::from_millis),
+            insists: false,
+        };
+        // If nobody listens any more, the end has come already.
+        let _ = self.events.send(stop).await;
+        let mut ended = self.ended.clone();
+        let end = match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone(),
+            Err(_) => None,
+        };
+        let Some(End { cause, detail }) = end else {
+            return Err(Refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the agent ended before the enclave".to_owned(),
+            ));
+        };
+        let end = EndResponse {
+            cause,
+            detail,
+            exit_code: cause.exit() as u8,
+        };
+        Ok(json(StatusCode::OK, &end))
+    }
+}
+
+async fn accept(
+    listener: &UnixListener,
+    places: &Arc<Semaphore>,
+) -> Option<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            warn!(%error, "cannot accept a connection to the local API");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Reads a body of JSON; an empty one stands for `{}`.
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let body = match timeout(REQUEST_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return Err(bad(format!("the body cannot be read: {error}"))),
+        Err(_) => return Err(bad("the body did not arrive in time".to_owned())),
+    };
+    let bytes = if body.is_empty() {
+        b"{}"
+    } else {
+        body.as_ref()
+    };
+    serde_json::from_slice(bytes)
+        .map_err(|error| bad(format!("the body is not understood: {error}")))
+}
+
+fn field<const MAX: usize>(
+    name: &str,
+    base64: Option<&str>,
+) -> Result<Option<link::Bytes<MAX>>, Refusal> {
+    let Some(base64) = base64 else {
+        return Ok(None);
+    };
+    let bytes = STANDARD
+        .decode(base64)
+        .map_err(|error| bad(format!("{name} is not base64: {error}")))?;
+    let length = bytes.len();
+    match link::Bytes::new(bytes) {
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(bad(format!(
+            "{name} has {length} bytes; the security module takes at most {MAX}"
+        ))),
+    }
+}
+
+fn bad(error: String) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, error)
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    // The bodies have nothing that JSON cannot express.
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Full::from(bytes));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

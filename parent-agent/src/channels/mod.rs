@@ -1,0 +1,96 @@
+//! The connections that the enclave opens to the agent's port.
+
+pub mod control;
+pub mod egress;
+pub mod logs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::hello::{self, HelloError};
+use link::{Channel, Listener, Stream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::channels::egress::Egress;
+use crate::channels::logs::Logs;
+use crate::event::Event;
+
+/// Most connections that have not said yet what they are for; others wait to be accepted.
+const MAX_GREETING: usize = 256;
+/// How long to wait after an error that the next connection would meet as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the channels share.
+#[derive(Debug)]
+pub struct Channels {
+    /// Where the supervisor listens.
+    pub events: mpsc::Sender<Event>,
+    /// Where log records go.
+    pub logs: Arc<Logs>,
+    /// Where the workload may connect to.
+    pub egress: Arc<Egress>,
+}
+
+impl Channels {
+    /// Serves the agent's port until the future is dropped.
+    pub async fn serve(self: Arc<Self>, listener: Listener) {
+        let greeting = Arc::new(Semaphore::new(MAX_GREETING));
+        let mut connections = JoinSet::new();
+        let mut number = 0;
+        loop {
+            let Ok(place) = Arc::clone(&greeting).acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection of the enclave");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            while connections.try_join_next().is_some() {}
+            number += 1;
+            let channels = Arc::clone(&self);
+            connections.spawn(async move {
+                if let Some((stream, channel)) = channels.greet(stream).await {
+                    drop(place);
+                    channels.carry(stream, channel, number).await;
+                }
+            });
+        }
+    }
+
+    async fn greet(&self, mut stream: Stream) -> Option<(Stream, Channel)> {
+        match hello::accept(&mut stream, |channel| channel != Channel::Ingress).await {
+            Ok(channel) => Some((stream, channel)),
+            Err(error @ (HelloError::Version { .. } | HelloError::Magic(_))) => {
+                let _ = self
+                    .events
+                    .send(Event::Incompatible(error.to_string()))
+                    .await;
+                None
+            }
+            Err(error) => {
+                debug!(%error, "a connection of the enclave came to nothing");
+                None
+            }
+        }
+    }
+
+    async fn carry(&self, stream: Stream, channel: Channel, number: u64) {
+        match channel {
+            Channel::Control => control::serve(stream, number, &self.events).await,
+            Channel::Logs => {
+                if let Err(error) = self.logs.serve(stream).await {
+                    warn!(%error, "the log connection has ended");
+                }
+            }
+            Channel::Egress => self.egress.serve(stream).await,
+            // Not accepted by the hello.
+            Channel::Ingress => {}
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Talking to a running enclave's agent: `status`, `attest` and `stop`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::HOST;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
+use crate::cli::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
+use crate::exit::Exit;
+use crate::state::{CONTROL_SOCKET, Name, StateDir, StateError};
+use crate::status::Status;
+
+/// Largest answer, in bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// How long an answer may take, except to `stop`.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an ended enclave's folder may take to be removed.
+const GONE_TIMEOUT: Duration = Duration::from_secs(30);
+const GONE_POLL: Duration = Duration::from_millis(5);
+
+/// Why an enclave could not be asked, or did not answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The state folder cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No enclave runs.
+    #[error("no enclave is running under {}: start one with `parent-agent run`, or name its --state-dir", .0.display())]
+    NoneRunning(PathBuf),
+    /// The named one does not run.
+    #[error("no enclave named `{0}` is running")]
+    NotRunning(Name),
+    /// Several run.
+    #[error("several enclaves are running ({0}): choose one with --name")]
+    Several(String),
+    /// The agent cannot be reached.
+    #[error("the agent of `{name}` cannot be reached: {reason}")]
+    Unreachable {
+        /// The enclave.
+        name: Name,
+        /// Why.
+        reason: String,
+    },
+    /// The agent refused.
+    #[error("{0}")]
+    Refused(String),
+    /// A file cannot be read or written.
+    #[error("{} cannot be used: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output cannot be written to.
+    #[error("standard output cannot be written: {0}")]
+    Output(#[from] io::Error),
+    /// The enclave has ended, but something is left.
+    #[error("the enclave `{0}` has ended, but its agent is still there after {seconds} s", seconds = GONE_TIMEOUT.as_secs())]
+    NotGone(Name),
+}
+
+/// Prints an enclave's status.
+pub async fn status(args: StatusArgs) -> Result<Exit, ClientError> {
+    let client = Client::find(args.target)?;
+    let answer = client.ask(Method::GET, "/v1/status", &()).await?;
+    let status: Status = client.parse(&answer)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&status).map_err(io::Error::from)? + "\n"
+    } else {
+        status.table()
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+/// Gets an attestation document.
+pub async fn attest(args: AttestArgs) -> Result<Exit, ClientError> {
+    let public_key = match args.public_key {
+        Some(path) => Some(fs::read(&path).map_err(|source| ClientError::File { path, source })?),
+        None => None,
+    };
+    let client = Client::find(args.target)?;
+    let request = AttestRequest {
+        nonce: args.nonce.map(|nonce| STANDARD.encode(nonce.0)),
+        user_data: args.user_data.map(|data| STANDARD.encode(data.0)),
+        public_key: public_key.map(|key| STANDARD.encode(key)),
+    };
+    let document = client.ask(Method::POST, "/v1/attest", &request).await?;
+    if let Some(path) = args.output {
+        fs::write(&path, &document).map_err(|source| ClientError::File { path, source })?;
+        return Ok(Exit::Success);
+    }
+    let mut stdout = io::stdout().lock();
+    if stdout.is_terminal() {
+        writeln!(stdout, "{}", STANDARD.encode(&document))?;
+    } else {
+        stdout.write_all(&document)?;
+        stdout.flush()?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Stops an enclave and waits until nothing of it is left.
+pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
+    let client = Client::find(args.target)?;
+    let request = StopRequest {
+        grace_ms: args
+            .grace
+            .map(|grace| crate::status::milliseconds(grace.as_duration())),
+    };
+    // The agent bounds how long a stop takes.
+    let answer = client.send(Method::POST, "/v1/stop", &request).await?;
+    let end: EndResponse = client.parse(&answer)?;
+    let gone = async {
+        while client.state.is_running(&client.name) {
+            sleep(GONE_POLL).await;
+        }
+    };
+    if timeout(GONE_TIMEOUT, gone).await.is_err() {
+        return Err(ClientError::NotGone(client.name));
+    }
+    let line = format!("{}: {}: {}\n", client.name, end.cause, end.detail);
+    io::stdout().lock().write_all(line.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+struct Client {
+    state: StateDir,
+    name: Name,
+}
+
+impl Client {
+    /// The named enclave, or the only one.
+    fn find(target: TargetArgs) -> Result<Self, ClientError> {
+        let state = StateDir::new(target.state.state_dir)?;
+        let running = state.running()?;
+        let name = match target.name {
+            Some(name) if running.contains(&name) => name,
+            Some(name) => return Err(ClientError::NotRunning(name)),
+            None => match running.as_slice() {
+                [] => return Err(ClientError::NoneRunning(state.path().to_owned())),
+                [only] => only.clone(),
+                several => {
+                    let names: Vec<_> = several.iter().map(Name::as_str).collect();
+                    return Err(ClientError::Several(names.join(", ")));
+                }
+            },
+        };
+        Ok(Self { state, name })
+    }
+
+    /// The answer's body, if it comes in time.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Bytes, ClientError> {
+        timeout(ANSWER_TIMEOUT, self.send(method, path, body))
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                Err(self.unreachable(&format!("it did not answer within {seconds} s")))
+            })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Bytes, ClientError> {
+        let body = match method {
+            Method::GET => Vec::new(),
+            _ => serde_json::to_vec(body).map_err(|error| self.unreachable(&error))?,
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "localhost")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| self.unreachable(&error))?;
+        let socket = self.state.enclave(&self.name).join(CONTROL_SOCKET);
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let connection = tokio::spawn(connection);
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| self.unreachable(&error))?
+            .to_bytes();
+        connection.abort();
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        let error = serde_json::from_slice(&body)
+            .map_or_else(|_| status.to_string(), |ErrorResponse { error }| error);
+        Err(ClientError::Refused(error))
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|error| {
+            self.unreachable(&format!(
+                "its answer is not understood ({error}); is it of another release?"
+            ))
+        })
+    }
+
+    fn unreachable(&self, reason: &impl ToString) -> ClientError {
+        ClientError::Unreachable {
+            name: self.name.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}

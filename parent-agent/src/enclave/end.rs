@@ -1,0 +1,93 @@
+//! How an enclave can end.
+
+use std::fmt;
+
+use link::control::{EndCause, ExitStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+
+/// What an end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// It was told to stop, and did.
+    Stopped,
+    /// The workload ended with code 0.
+    WorkloadFinished,
+    /// The workload failed for good.
+    WorkloadFailed,
+    /// It never became ready.
+    BootFailed,
+    /// It ended, or fell silent, without a word.
+    Died,
+    /// It did not stop in time.
+    Killed,
+}
+
+impl Cause {
+    /// The exit code of `run`.
+    pub const fn exit(self) -> Exit {
+        match self {
+            Self::Stopped | Self::WorkloadFinished => Exit::Success,
+            Self::WorkloadFailed => Exit::WorkloadFailed,
+            Self::BootFailed => Exit::BootFailed,
+            Self::Died => Exit::Died,
+            Self::Killed => Exit::Killed,
+        }
+    }
+
+    /// Whether the end was one to be expected, so that nobody asks for the console.
+    pub const fn is_expected(self) -> bool {
+        matches!(self, Self::Stopped | Self::WorkloadFinished)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Stopped => "stopped",
+            Self::WorkloadFinished => "workload finished",
+            Self::WorkloadFailed => "workload failed",
+            Self::BootFailed => "boot failed",
+            Self::Died => "died",
+            Self::Killed => "killed",
+        })
+    }
+}
+
+/// How an enclave ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its kind.
+    pub cause: Cause,
+    /// The same for people, in one line.
+    pub detail: String,
+}
+
+/// The end that the init has announced.
+pub(super) fn announced(cause: EndCause, detail: &str) -> End {
+    let (cause, what) = match cause {
+        EndCause::Shutdown => (Cause::Stopped, "stopped as asked".to_owned()),
+        EndCause::WorkloadExited(ExitStatus::Code(0)) => (
+            Cause::WorkloadFinished,
+            "the workload ended with code 0".to_owned(),
+        ),
+        EndCause::WorkloadExited(ExitStatus::Code(code)) => (
+            Cause::WorkloadFailed,
+            format!("the workload ended with code {code}"),
+        ),
+        EndCause::WorkloadExited(ExitStatus::Signal(signal)) => (
+            Cause::WorkloadFailed,
+            format!("the workload was killed by signal {signal}"),
+        ),
+        EndCause::BootFailed => (Cause::BootFailed, String::new()),
+        EndCause::InitFailed => (Cause::Died, "the init failed".to_owned()),
+    };
+    let detail = match (what.is_empty(), detail.is_empty()) {
+        (_, true) => what,
+        (true, false) => detail.to_owned(),
+        (false, false) => format!("{what}: {detail}"),
+    };
+    End { cause, detail }
+}

@@ -1,0 +1,377 @@
+//! The life of an enclave as a state machine: what is heard goes in, what is to
+//! be done comes out. No clock, no input or output.
+//!
+//! Starting → Booting → Ready → Ending → Ended. Until the end there is always a
+//! deadline, except while the hypervisor is being started, which has its own.
+
+mod end;
+
+use std::fmt;
+use std::time::Duration;
+
+use link::control::{EndCause, FromInit};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+pub use end::{Cause, End};
+
+/// The longest silence of an enclave that is ready, or ending: it says
+/// something every [`link::control::HEALTH_INTERVAL_MS`].
+pub const MAX_SILENCE: Duration = Duration::from_secs(60);
+/// How long an enclave may be without a control connection before it counts as dead.
+pub const MAX_DISCONNECTED: Duration = Duration::from_secs(10);
+/// How long the machine may go on after its init has announced the end.
+pub const MAX_POWER_OFF: Duration = Duration::from_secs(10);
+/// How long an enclave may take to stop if nobody says how long; its manifest
+/// may give the workload less.
+pub const MAX_STOP: Duration = Duration::from_secs(300);
+/// What an enclave gets on top of the grace that was asked for.
+pub const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// How long a killed enclave may take to be gone.
+pub const MAX_KILL: Duration = Duration::from_secs(10);
+
+/// Where an enclave is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The hypervisor is being started.
+    Starting,
+    /// The machine runs; the workload does not yet.
+    Booting,
+    /// The workload runs.
+    Ready,
+    /// The end has begun.
+    Ending,
+    /// It is gone.
+    Ended,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Booting => "booting",
+            Self::Ready => "ready",
+            Self::Ending => "ending",
+            Self::Ended => "ended",
+        })
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input<'a> {
+    /// The hypervisor runs the machine.
+    Started,
+    /// The enclave's first sign of life.
+    Heartbeat,
+    /// A control connection was opened.
+    Connected,
+    /// The control connection was lost.
+    Disconnected,
+    /// The init said something.
+    Message(&'a FromInit),
+    /// The init and this agent do not understand each other.
+    Incompatible(String),
+    /// Somebody asks for the end.
+    Stop {
+        /// What the workload gets between SIGTERM and SIGKILL, if not the manifest's.
+        grace: Option<Duration>,
+        /// Whether a second request means that patience has ended.
+        insists: bool,
+    },
+    /// The machine has ended, in these words.
+    Exited(String),
+    /// The deadline has passed.
+    Deadline,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the init to stop.
+    SendShutdown {
+        /// The grace that was asked for.
+        grace: Option<Duration>,
+    },
+    /// Kill the machine.
+    Kill,
+}
+
+/// A request to stop.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    grace: Option<Duration>,
+}
+
+/// An enclave's life so far.
+#[derive(Debug)]
+pub struct Enclave {
+    phase: Phase,
+    boot_timeout: Duration,
+    connected: bool,
+    was_ready: bool,
+    /// The last thing that was heard, for people.
+    progress: String,
+    deadline: Option<Instant>,
+    /// The end at the latest, once a stop was asked for.
+    stop_by: Option<Instant>,
+    stop: Option<Stop>,
+    /// What the init gave as the reason of its end.
+    announced: Option<(EndCause, String)>,
+    /// Why the machine was killed.
+    killed: Option<End>,
+    end: Option<End>,
+}
+
+impl Enclave {
+    /// An enclave that is about to be started, and may be silent for
+    /// `boot_timeout` at a time until it is ready.
+    pub fn new(boot_timeout: Duration) -> Self {
+        Self {
+            phase: Phase::Starting,
+            boot_timeout,
+            connected: false,
+            was_ready: false,
+            progress: "it gave no heartbeat".to_owned(),
+            deadline: None,
+            stop_by: None,
+            stop: None,
+            announced: None,
+            killed: None,
+            end: None,
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How it ended, once it has.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// When [`Input::Deadline`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Takes note of what happened at `now`, and says what is to be done.
+    pub fn on(&mut self, input: Input<'_>, now: Instant) -> Option<Action> {
+        if self.phase == Phase::Ended {
+            return None;
+        }
+        match input {
+            Input::Exited(how) => {
+                self.ended(&how);
+                None
+            }
+            Input::Deadline => self.late(now),
+            Input::Stop { grace, insists } => self.stop(grace, insists, now),
+            // What a killed machine still says changes nothing.
+            _ if self.killed.is_some() => None,
+            Input::Started => {
+                self.running();
+                self.alive(now);
+                None
+            }
+            Input::Heartbeat => {
+                self.running();
+                self.say("it gave its heartbeat, but opened no control connection");
+                self.alive(now);
+                None
+            }
+            Input::Connected => {
+                self.running();
+                self.connected = true;
+                self.say("its boot has begun");
+                self.alive(now);
+                // The request may have been lost with the connection before.
+                self.stop
+                    .map(|Stop { grace }| Action::SendShutdown { grace })
+            }
+            Input::Disconnected => {
+                self.connected = false;
+                if self.announced.is_none() {
+                    self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
+                }
+                None
+            }
+            Input::Message(message) => {
+                self.heard(message, now);
+                None
+            }
+            // Later it is somebody other than the init.
+            Input::Incompatible(_) if self.connected || self.phase > Phase::Booting => None,
+            Input::Incompatible(reason) => Some(self.kill(Cause::BootFailed, reason, now)),
+        }
+    }
+
+    fn heard(&mut self, message: &FromInit, now: Instant) {
+        match message {
+            FromInit::Step { name, .. } => {
+                self.say(&format!("its last boot step was `{name}`"));
+            }
+            FromInit::Ready { .. } if self.phase == Phase::Booting => {
+                self.phase = Phase::Ready;
+                self.was_ready = true;
+            }
+            FromInit::Ending { cause, detail } => {
+                self.announced = Some((*cause, detail.to_string()));
+                self.phase = Phase::Ending;
+                self.deadline = Some(now + MAX_POWER_OFF);
+                return;
+            }
+            _ => {}
+        }
+        if self.announced.is_none() {
+            self.alive(now);
+        }
+    }
+
+    fn stop(&mut self, grace: Option<Duration>, insists: bool, now: Instant) -> Option<Action> {
+        if self.stop.is_some() || self.killed.is_some() || self.announced.is_some() {
+            if insists && self.killed.is_none() {
+                return Some(self.kill(Cause::Killed, "it was told twice to stop".to_owned(), now));
+            }
+            return None;
+        }
+        self.stop = Some(Stop { grace });
+        if self.connected {
+            self.phase = Phase::Ending;
+            self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
+            self.alive(now);
+            Some(Action::SendShutdown { grace })
+        } else {
+            // It has no ear yet.
+            let phase = self.phase;
+            Some(self.kill(Cause::Stopped, format!("stopped while {phase}"), now))
+        }
+    }
+
+    fn late(&mut self, now: Instant) -> Option<Action> {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return None;
+        }
+        if let Some(end) = self.killed.take() {
+            self.finish(
+                end.cause,
+                format!(
+                    "{}; its processes did not end when they were killed",
+                    end.detail
+                ),
+            );
+            return None;
+        }
+        if let Some((cause, detail)) = self.announced.take() {
+            let end = end::announced(cause, &detail);
+            let detail = format!(
+                "{}; its machine was still on {} s later and was killed",
+                end.detail,
+                MAX_POWER_OFF.as_secs()
+            );
+            return Some(self.kill(end.cause, detail, now));
+        }
+        if self.stop_by.is_some_and(|by| now >= by) {
+            let detail = match self.stop {
+                Some(Stop { grace: Some(grace) }) => {
+                    format!("it did not stop within {} s", grace.as_secs())
+                }
+                _ => format!(
+                    "it did not stop within {} s; `stop --grace` gives it longer",
+                    MAX_STOP.as_secs()
+                ),
+            };
+            return Some(self.kill(Cause::Killed, detail, now));
+        }
+        if self.phase == Phase::Booting {
+            let detail = format!(
+                "{} within {} s; --console shows what it prints, --boot-timeout gives it longer",
+                self.progress_without_sign(),
+                self.boot_timeout.as_secs()
+            );
+            return Some(self.kill(Cause::BootFailed, detail, now));
+        }
+        let (cause, what) = match self.stop {
+            Some(_) => (Cause::Killed, "while it was stopping"),
+            None => (Cause::Died, "and was killed"),
+        };
+        let detail = if self.connected {
+            format!("it was silent for {} s {what}", MAX_SILENCE.as_secs())
+        } else {
+            format!(
+                "its control connection was lost for {} s {what}",
+                MAX_DISCONNECTED.as_secs()
+            )
+        };
+        Some(self.kill(cause, detail, now))
+    }
+
+    fn progress_without_sign(&self) -> String {
+        if self.connected {
+            format!("{}, and it said nothing more", self.progress)
+        } else {
+            self.progress.clone()
+        }
+    }
+
+    fn ended(&mut self, how: &str) {
+        let (cause, detail) = if let Some(end) = self.killed.take() {
+            (end.cause, end.detail)
+        } else if let Some((cause, detail)) = self.announced.take() {
+            let end = end::announced(cause, &detail);
+            (end.cause, end.detail)
+        } else if self.stop.is_some() {
+            (Cause::Died, format!("{how} while it was stopping"))
+        } else if self.was_ready {
+            (Cause::Died, how.to_owned())
+        } else {
+            (
+                Cause::BootFailed,
+                format!("{how} before it was ready: {}", self.progress),
+            )
+        };
+        self.finish(cause, detail);
+    }
+
+    fn kill(&mut self, cause: Cause, detail: String, now: Instant) -> Action {
+        self.phase = Phase::Ending;
+        self.killed = Some(End { cause, detail });
+        self.deadline = Some(now + MAX_KILL);
+        Action::Kill
+    }
+
+    fn finish(&mut self, cause: Cause, detail: String) {
+        self.phase = Phase::Ended;
+        self.deadline = None;
+        self.end = Some(End { cause, detail });
+    }
+
+    /// The machine may be heard before the hypervisor says that it runs.
+    fn running(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Booting;
+        }
+    }
+
+    fn alive(&mut self, now: Instant) {
+        let silence = match self.phase {
+            Phase::Booting => self.boot_timeout,
+            _ => MAX_SILENCE,
+        };
+        self.deadline = Some(self.capped(now + silence));
+    }
+
+    fn capped(&self, deadline: Instant) -> Instant {
+        self.stop_by.map_or(deadline, |by| by.min(deadline))
+    }
+
+    fn say(&mut self, progress: &str) {
+        progress.clone_into(&mut self.progress);
+    }
+}
+
+#[cfg(test)]
+mod tests;

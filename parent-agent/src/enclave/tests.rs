@@ -1,0 +1,276 @@
+use link::Text;
+use link::control::{ExitStatus, HealthState};
+use proptest::prelude::*;
+
+use super::*;
+use crate::exit::Exit;
+
+const BOOT: Duration = Duration::from_secs(30);
+const STOP: Input<'static> = Input::Stop {
+    grace: None,
+    insists: true,
+};
+
+fn ready() -> FromInit {
+    FromInit::Ready { at_us: 1 }
+}
+
+fn ending(cause: EndCause) -> FromInit {
+    FromInit::Ending {
+        cause,
+        detail: Text::new("because"),
+    }
+}
+
+fn health() -> FromInit {
+    FromInit::Health {
+        state: HealthState::Healthy,
+        detail: Text::default(),
+    }
+}
+
+fn booted(now: Instant) -> Enclave {
+    let mut enclave = Enclave::new(BOOT);
+    assert_eq!(enclave.on(Input::Started, now), None);
+    assert_eq!(enclave.phase(), Phase::Booting);
+    assert_eq!(enclave.on(Input::Heartbeat, now), None);
+    assert_eq!(enclave.on(Input::Connected, now), None);
+    assert_eq!(enclave.on(Input::Message(&ready()), now), None);
+    assert_eq!(enclave.phase(), Phase::Ready);
+    enclave
+}
+
+fn end(enclave: &Enclave) -> (Cause, &str) {
+    let end = enclave.end().unwrap();
+    (end.cause, &end.detail)
+}
+
+#[test]
+fn an_orderly_life() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    let grace = Some(Duration::from_secs(3));
+    let stop = Input::Stop {
+        grace,
+        insists: false,
+    };
+    assert_eq!(enclave.on(stop, now), Some(Action::SendShutdown { grace }));
+    assert_eq!(enclave.phase(), Phase::Ending);
+    enclave.on(Input::Message(&ending(EndCause::Shutdown)), now);
+    enclave.on(Input::Disconnected, now);
+    enclave.on(Input::Exited("init ended with code 0".to_owned()), now);
+    assert_eq!(end(&enclave), (Cause::Stopped, "stopped as asked: because"));
+    assert_eq!(enclave.deadline(), None);
+}
+
+#[test]
+fn every_announced_cause_has_its_exit_code() {
+    for (cause, exit) in [
+        (EndCause::Shutdown, Exit::Success),
+        (EndCause::WorkloadExited(ExitStatus::Code(0)), Exit::Success),
+        (
+            EndCause::WorkloadExited(ExitStatus::Code(3)),
+            Exit::WorkloadFailed,
+        ),
+        (
+            EndCause::WorkloadExited(ExitStatus::Signal(9)),
+            Exit::WorkloadFailed,
+        ),
+        (EndCause::BootFailed, Exit::BootFailed),
+        (EndCause::InitFailed, Exit::Died),
+    ] {
+        let now = Instant::now();
+        let mut enclave = booted(now);
+        enclave.on(Input::Message(&ending(cause)), now);
+        enclave.on(Input::Exited("x".to_owned()), now);
+        assert_eq!(end(&enclave).0.exit(), exit, "{cause:?}");
+    }
+}
+
+#[test]
+fn silence_while_booting_is_a_failed_boot() {
+    let now = Instant::now();
+    let mut enclave = Enclave::new(BOOT);
+    enclave.on(Input::Started, now);
+    assert_eq!(enclave.on(Input::Deadline, now), None, "not due yet");
+    assert_eq!(enclave.on(Input::Deadline, now + BOOT), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), now + BOOT);
+    let (cause, detail) = end(&enclave);
+    assert_eq!(cause, Cause::BootFailed);
+    assert!(
+        detail.starts_with("it gave no heartbeat within 30 s"),
+        "{detail}"
+    );
+}
+
+#[test]
+fn every_word_of_a_boot_gives_it_more_time() {
+    let now = Instant::now();
+    let mut enclave = Enclave::new(BOOT);
+    enclave.on(Input::Started, now);
+    enclave.on(Input::Connected, now + BOOT / 2);
+    assert_eq!(enclave.on(Input::Deadline, now + BOOT), None);
+    let step = FromInit::Step {
+        name: Text::new("clock"),
+        at_us: 1,
+        took_us: 1,
+    };
+    enclave.on(Input::Message(&step), now + BOOT);
+    assert_eq!(enclave.deadline(), Some(now + 2 * BOOT));
+    assert_eq!(
+        enclave.on(Input::Deadline, now + 2 * BOOT),
+        Some(Action::Kill)
+    );
+    enclave.on(Input::Exited(String::new()), now);
+    assert!(end(&enclave).1.contains("`clock`"));
+}
+
+#[test]
+fn a_death_is_told_from_a_failed_boot() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    enclave.on(Input::Exited("qemu was killed by SIGKILL".to_owned()), now);
+    assert_eq!(end(&enclave), (Cause::Died, "qemu was killed by SIGKILL"));
+    let mut enclave = Enclave::new(BOOT);
+    enclave.on(Input::Started, now);
+    enclave.on(Input::Exited("qemu ended with code 1".to_owned()), now);
+    assert_eq!(end(&enclave).0, Cause::BootFailed);
+}
+
+#[test]
+fn a_stop_before_there_is_an_ear_kills() {
+    let now = Instant::now();
+    let mut enclave = Enclave::new(BOOT);
+    assert_eq!(enclave.on(STOP, now), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), now);
+    assert_eq!(end(&enclave), (Cause::Stopped, "stopped while starting"));
+}
+
+#[test]
+fn one_who_does_not_stop_is_killed() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    let grace = Duration::from_secs(2);
+    enclave.on(
+        Input::Stop {
+            grace: Some(grace),
+            insists: false,
+        },
+        now,
+    );
+    let by = now + grace + STOP_MARGIN;
+    enclave.on(Input::Message(&health()), by - Duration::from_secs(1));
+    assert_eq!(enclave.on(Input::Deadline, by), Some(Action::Kill));
+    assert_eq!(enclave.on(Input::Deadline, by), None);
+    enclave.on(Input::Deadline, by + MAX_KILL);
+    let (cause, detail) = end(&enclave);
+    assert_eq!(cause, Cause::Killed);
+    assert!(detail.contains("within 2 s"), "{detail}");
+}
+
+#[test]
+fn a_second_signal_kills_but_a_second_request_does_not() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    enclave.on(STOP, now);
+    let request = Input::Stop {
+        grace: None,
+        insists: false,
+    };
+    assert_eq!(enclave.on(request, now), None);
+    assert_eq!(enclave.on(STOP, now), Some(Action::Kill));
+    assert_eq!(enclave.on(STOP, now), None);
+}
+
+#[test]
+fn a_lost_connection_may_come_back() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.deadline(), Some(now + MAX_DISCONNECTED));
+    assert_eq!(enclave.on(Input::Connected, now), None);
+    assert_eq!(enclave.phase(), Phase::Ready);
+    assert_eq!(enclave.deadline(), Some(now + MAX_SILENCE));
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(
+        enclave.on(Input::Deadline, now + MAX_DISCONNECTED),
+        Some(Action::Kill)
+    );
+    enclave.on(Input::Exited(String::new()), now);
+    assert_eq!(end(&enclave).0, Cause::Died);
+}
+
+#[test]
+fn a_request_to_stop_is_repeated_on_a_new_connection() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    let shutdown = Some(Action::SendShutdown { grace: None });
+    assert_eq!(enclave.on(STOP, now), shutdown);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(Input::Connected, now), shutdown);
+}
+
+#[test]
+fn a_machine_that_stays_on_is_killed_and_keeps_its_cause() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    let cause = EndCause::WorkloadExited(ExitStatus::Code(7));
+    enclave.on(Input::Message(&ending(cause)), now);
+    assert_eq!(
+        enclave.on(Input::Deadline, now + MAX_POWER_OFF),
+        Some(Action::Kill)
+    );
+    enclave.on(Input::Exited(String::new()), now);
+    let (cause, detail) = end(&enclave);
+    assert_eq!(cause, Cause::WorkloadFailed);
+    assert!(
+        detail.contains("code 7") && detail.contains("still on"),
+        "{detail}"
+    );
+}
+
+#[test]
+fn a_stranger_is_refused_only_while_the_init_is_awaited() {
+    let now = Instant::now();
+    let mut enclave = Enclave::new(BOOT);
+    enclave.on(Input::Started, now);
+    let stranger = || Input::Incompatible("version 2".to_owned());
+    assert_eq!(enclave.on(stranger(), now), Some(Action::Kill));
+    enclave.on(Input::Exited(String::new()), now);
+    assert_eq!(end(&enclave), (Cause::BootFailed, "version 2"));
+    assert_eq!(booted(now).on(stranger(), now), None);
+}
+
+proptest! {
+    /// Whatever is heard in whatever order: an exit ends it, the end stays,
+    /// and until then a deadline is set once the machine runs.
+    #[test]
+    fn every_life_ends(choices in proptest::collection::vec((0..10u8, 0..90u64), 0..40)) {
+        let mut now = Instant::now();
+        let mut enclave = Enclave::new(BOOT);
+        let mut started = false;
+        for (choice, seconds) in choices {
+            now += Duration::from_secs(seconds);
+            let messages = [ready(), ending(EndCause::Shutdown), health()];
+            let input = match choice {
+                0 => { started = true; Input::Started }
+                1 => Input::Heartbeat,
+                2 => Input::Connected,
+                3 => Input::Disconnected,
+                4..=6 => Input::Message(&messages[usize::from(choice - 4)]),
+                7 => Input::Incompatible("x".to_owned()),
+                8 => STOP,
+                _ => Input::Deadline,
+            };
+            enclave.on(input, now);
+            prop_assert!(!started || enclave.deadline().is_some() || enclave.end().is_some());
+        }
+        enclave.on(Input::Exited("gone".to_owned()), now);
+        let end = enclave.end().cloned();
+        prop_assert!(end.is_some());
+        enclave.on(STOP, now);
+        enclave.on(Input::Connected, now);
+        prop_assert_eq!(enclave.end().cloned(), end);
+        prop_assert_eq!(enclave.phase(), Phase::Ended);
+    }
+}

@@ -1,0 +1,95 @@
+//! Every way in which a command can fail, and its exit code.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::client::ClientError;
+use crate::exit::Exit;
+use crate::guard::GuardError;
+use crate::hypervisor::HypervisorError;
+use crate::image::{ImageError, RuntimeConfigError};
+use crate::ingress::IngressError;
+use crate::ramdisk::UnpackError;
+use crate::state::StateError;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The arguments do not go together.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// The image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The runtime configuration cannot be used.
+    #[error(transparent)]
+    RuntimeConfig(#[from] RuntimeConfigError),
+    /// The enclave's folder cannot be had.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Ingress(#[from] IngressError),
+    /// The guard failed.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The enclave cannot be started.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// A socket of the enclave cannot be made.
+    #[error("the socket {path} cannot be made: {source}")]
+    Socket {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused something that is hardly ever refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A running enclave could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl Error {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
+    /// The exit code that tells a script what to look at.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_)
+            | Self::State(StateError::Name(_))
+            | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
+            Self::Image(_)
+            | Self::RuntimeConfig(_)
+            | Self::Hypervisor(
+                HypervisorError::NoInit
+                | HypervisorError::Unpack(
+                    UnpackError::Archive(_)
+                    | UnpackError::Compression(_)
+                    | UnpackError::Escape(_)
+                    | UnpackError::NotAFolder(_)
+                    | UnpackError::LinkTarget(_)
+                    | UnpackError::TooLarge { .. }
+                    | UnpackError::TooMany,
+                ),
+            ) => Exit::Image,
+            Self::State(_)
+            | Self::Ingress(_)
+            | Self::Guard(_)
+            | Self::Hypervisor(_)
+            | Self::Socket { .. }
+            | Self::System { .. } => Exit::Host,
+            Self::Client(_) => Exit::Failure,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the parts of the agent tell the one that supervises the enclave.
+
+use std::time::Duration;
+
+use link::control::{BootId, FromAgent, FromInit, MAX_NONCE, MAX_PUBLIC_KEY};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most events that wait.
+pub const MAX_EVENTS: usize = 256;
+
+/// Something that the supervisor must know.
+#[derive(Debug)]
+pub enum Event {
+    /// The enclave gave a heartbeat.
+    Heartbeat,
+    /// The init opened a control connection.
+    Connected {
+        /// The connection's number.
+        connection: u64,
+        /// Which boot it is of.
+        boot: BootId,
+        /// The init's release.
+        version: String,
+        /// What is sent here goes to the init; dropping it closes the connection.
+        sender: mpsc::Sender<FromAgent>,
+    },
+    /// The init said something.
+    Message {
+        /// The connection's number.
+        connection: u64,
+        /// What it said.
+        message: FromInit,
+    },
+    /// A control connection has ended.
+    Disconnected {
+        /// The connection's number.
+        connection: u64,
+    },
+    /// A peer on the agent's port does not understand this agent.
+    Incompatible(String),
+    /// Somebody asks for a document.
+    Challenge(Challenge),
+    /// Somebody asks for the end.
+    Stop {
+        /// What the workload gets between SIGTERM and SIGKILL, if not the manifest's.
+        grace: Option<Duration>,
+        /// Whether a second request means that patience has ended.
+        insists: bool,
+    },
+}
+
+/// A request for an attestation document.
+#[derive(Debug)]
+pub struct Challenge {
+    /// Put into the document.
+    pub nonce: Option<link::Bytes<MAX_NONCE>>,
+    /// Put into the document.
+    pub user_data: Option<link::Bytes<MAX_NONCE>>,
+    /// Put into the document.
+    pub public_key: Option<link::Bytes<MAX_PUBLIC_KEY>>,
+    /// Where the document goes.
+    pub reply: oneshot::Sender<Result<Vec<u8>, ChallengeError>>,
+}
+
+/// Why there is no document.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChallengeError {
+    /// The init is not connected yet, or no longer.
+    #[error("the enclave is {0}: try again once it is ready")]
+    NotConnected(&'static str),
+    /// Too many challenges wait for their documents.
+    #[error("too many challenges are waiting for their documents: try again")]
+    Busy,
+    /// The security module refused.
+    #[error("the enclave's security module refused: {0}")]
+    Refused(String),
+    /// No answer came.
+    #[error("the enclave did not answer in time")]
+    TimedOut,
+}

@@ -1,0 +1,47 @@
+//! The process's exit codes.
+
+use std::process::ExitCode;
+
+/// How a command ended, for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The command did what it was asked to. For `run`: the enclave was told to
+    /// stop and did, or its batch workload ended with code 0.
+    Success = 0,
+    /// Anything that has no code of its own, such as an enclave that is not running.
+    Failure = 1,
+    /// The command line is wrong (clap's own code).
+    Usage = 2,
+    /// The image, or the configuration in it, cannot be used.
+    Image = 3,
+    /// The host lacks something: a free port, a program, memory, a permission.
+    Host = 4,
+    /// The workload ended with an error, and its restart policy had no more to offer.
+    WorkloadFailed = 10,
+    /// The enclave ended, or fell silent, before it was ready.
+    BootFailed = 11,
+    /// The enclave ended, or fell silent, after it was ready, without saying why.
+    Died = 12,
+    /// The enclave did not stop in time and was killed.
+    Killed = 13,
+}
+
+/// The table of exit codes, for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done; the enclave stopped as asked, or its batch workload ended with code 0
+   1  any other error, such as an enclave that is not running
+   2  the command line is wrong
+   3  the image, or the configuration in it, cannot be used
+   4  the host lacks something: a free port, a program, memory, a permission
+  10  the workload failed, and its restart policy had no more to offer
+  11  the enclave ended or fell silent before it was ready
+  12  the enclave ended or fell silent after it was ready
+  13  the enclave did not stop in time and was killed";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,53 @@
+//! The first sign of life: one byte, sent back as it came.
+
+use std::io;
+use std::time::Duration;
+
+use link::Listener;
+use link::port::HEARTBEAT_BYTE;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::event::Event;
+
+/// How long a connection may take to send its byte.
+const BYTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait after an error that the next connection would meet as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers heartbeats, one connection at a time, and reports them.
+pub async fn serve(listener: Listener, events: mpsc::Sender<Event>) {
+    loop {
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a heartbeat");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match timeout(BYTE_TIMEOUT, answer(&mut stream)).await {
+            Ok(Ok(())) => {
+                if events.send(Event::Heartbeat).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => debug!(%error, "no heartbeat came"),
+            Err(_) => debug!("no heartbeat came in time"),
+        }
+    }
+}
+
+async fn answer(stream: &mut link::Stream) -> io::Result<()> {
+    let byte = stream.read_u8().await?;
+    if byte != HEARTBEAT_BYTE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{byte:#04x} instead of {HEARTBEAT_BYTE:#04x}"),
+        ));
+    }
+    stream.write_u8(byte).await?;
+    stream.flush().await
+}

@@ -1,0 +1,137 @@
+//! What runs an enclave.
+
+mod qemu;
+mod sim;
+mod software_nsm;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use link::Endpoint;
+use thiserror::Error;
+
+use crate::guard::{Guard, GuardError};
+use crate::ramdisk::UnpackError;
+
+pub use qemu::{Qemu, QemuOptions};
+pub use sim::{Sim, SimOptions};
+
+/// Where sockets that stand for vsock ports lie in an enclave's folder.
+const VSOCK_FOLDER: &str = "vsock";
+
+/// Where the agent must listen before the enclave is started.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// For control, logs and egress.
+    pub agent: Endpoint,
+    /// For the heartbeat.
+    pub heartbeat: Endpoint,
+}
+
+/// What is known of an enclave that was started.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Its context identifier, where it has one.
+    pub cid: Option<u32>,
+    /// Where its init listens for ingress.
+    pub init: Endpoint,
+}
+
+/// One way to run an enclave. Processes are started through the enclave's
+/// guard, and end with it; what they print is the console.
+pub trait Hypervisor {
+    /// The name that people know it by.
+    const NAME: &'static str;
+
+    /// Where the agent must listen.
+    fn listen(&self) -> Listen;
+
+    /// The file with the root that documents lead to, if it is not AWS's.
+    fn nsm_root(&self) -> Option<&Path>;
+
+    /// Starts the enclave. May be dropped half-way; [`finish`](Self::finish) follows then.
+    fn start(
+        &mut self,
+        guard: &mut Guard,
+    ) -> impl Future<Output = Result<Started, HypervisorError>>;
+
+    /// Waits until the enclave has ended, and says how. Cancellation safe.
+    fn ended(&mut self, guard: &mut Guard) -> impl Future<Output = String>;
+
+    /// Ends what this process itself does for the enclave. The guard does the rest.
+    fn finish(self) -> impl Future<Output = ()>;
+}
+
+/// Why an enclave could not be started.
+#[derive(Debug, Error)]
+pub enum HypervisorError {
+    /// A program is not installed.
+    #[error("`{}` is not {place}: {advice}", program.display())]
+    Missing {
+        /// The program.
+        program: PathBuf,
+        /// Where it was looked for.
+        place: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The image's file systems cannot be unpacked.
+    #[error("the image cannot be unpacked: {0}")]
+    Unpack(#[from] UnpackError),
+    /// The image's first ramdisk is not one of ours.
+    #[error(
+        "the image has no executable `init`: build it with `image-builder build`, and enclave-init as its init"
+    )]
+    NoInit,
+    /// The guard failed.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The software NSM's root cannot be used.
+    #[error("the software NSM's root {} cannot be used: {reason}", path.display())]
+    NsmRoot {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A helper did not come up.
+    #[error("{name} did not come up: {reason}")]
+    Helper {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("{} cannot be used: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl HypervisorError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Makes the folder for sockets that stand for vsock ports.
+fn make_vsock_folder(directory: &Path) -> Result<PathBuf, HypervisorError> {
+    let folder = directory.join(VSOCK_FOLDER);
+    std::fs::create_dir(&folder).map_err(HypervisorError::io(&folder))?;
+    Ok(folder)
+}
+
+/// A process's way of ending in words, or the guard's.
+async fn next_exit(guard: &mut Guard) -> String {
+    match guard.exited().await {
+        Ok(exit) => exit.to_string(),
+        Err(error) => error.to_string(),
+    }
+}

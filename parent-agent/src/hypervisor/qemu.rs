@@ -1,0 +1,299 @@
+//! An enclave in QEMU's `nitro-enclave` machine, which reads the EIF itself,
+//! measures it and has an NSM. Its vsock device is the separate program
+//! `vhost-device-vsock`, on whose Unix sockets the agent listens and connects.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use link::{Endpoint, port};
+use tokio::time::{Instant, sleep};
+
+use super::{Hypervisor, HypervisorError, Listen, Started, make_vsock_folder, next_exit};
+use crate::cli::Accelerator;
+use crate::guard::{Guard, Process};
+use crate::state::Name;
+
+/// The enclave's context identifier. Each enclave has a vsock device, and so a
+/// network of identifiers, of its own.
+const CID: u32 = 4;
+const VHOST: &str = "vhost-device-vsock";
+/// How long the vsock device may take to listen.
+const VHOST_TIMEOUT: Duration = Duration::from_secs(10);
+const VHOST_POLL: Duration = Duration::from_millis(2);
+/// The flag of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`).
+const LISTENING: &str = "00010000";
+
+/// What a virtual machine is started with.
+#[derive(Debug)]
+pub struct QemuOptions {
+    /// The enclave's name.
+    pub name: Name,
+    /// The image.
+    pub image: PathBuf,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// QEMU.
+    pub binary: PathBuf,
+    /// Folders with its firmware.
+    pub firmware: Vec<PathBuf>,
+    /// How it executes the enclave.
+    pub accelerator: Accelerator,
+    /// The vsock device.
+    pub vhost_device_vsock: PathBuf,
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Qemu {
+    options: QemuOptions,
+    sockets: PathBuf,
+}
+
+impl Qemu {
+    /// Prepares a machine in the enclave's folder.
+    pub fn new(mut options: QemuOptions, directory: &Path) -> Result<Self, HypervisorError> {
+        options.binary = find_program(
+            &options.binary,
+            "install a QEMU that has the nitro-enclave machine (10.0 with libcbor), or name it with --qemu-binary",
+        )?;
+        options.vhost_device_vsock = find_program(
+            &options.vhost_device_vsock,
+            "install it with `cargo install vhost-device-vsock`, or name it with --vhost-device-vsock",
+        )?;
+        Ok(Self {
+            options,
+            sockets: make_vsock_folder(directory)?,
+        })
+    }
+
+    /// Where the device listens for QEMU.
+    fn device(&self) -> PathBuf {
+        self.sockets.join("device")
+    }
+
+    /// Where the device listens for us, and the stem of where we listen.
+    fn guest(&self) -> PathBuf {
+        self.sockets.join("guest")
+    }
+
+    fn vhost(&self) -> Process {
+        Process {
+            name: VHOST.to_owned(),
+            program: self.options.vhost_device_vsock.clone(),
+            arguments: vec![
+                format!("--guest-cid={CID}"),
+                format!("--socket={}", self.device().display()),
+                format!("--uds-path={}", self.guest().display()),
+            ],
+            inherits_environment: true,
+        }
+    }
+
+    fn qemu(&self) -> Process {
+        let QemuOptions {
+            name,
+            image,
+            cpus,
+            memory_mib,
+            ..
+        } = &self.options;
+        // QEMU ends a value at a comma, unless it is doubled.
+        let device = self.device().display().to_string().replace(',', ",,");
+        let accelerator = match self.options.accelerator {
+            Accelerator::Tcg => "tcg",
+            Accelerator::Kvm => "kvm",
+        };
+        let mut arguments = vec![
+            "-M".to_owned(),
+            format!("nitro-enclave,vsock=vsock,id={name}"),
+            "-kernel".to_owned(),
+            image.display().to_string(),
+            "-m".to_owned(),
+            format!("{memory_mib}M"),
+            "-accel".to_owned(),
+            accelerator.to_owned(),
+            "-smp".to_owned(),
+            cpus.to_string(),
+            "-nographic".to_owned(),
+            "-no-reboot".to_owned(),
+            "-chardev".to_owned(),
+            format!("socket,id=vsock,path={device}"),
+        ];
+        for folder in &self.options.firmware {
+            arguments.push("-L".to_owned());
+            arguments.push(folder.display().to_string());
+        }
+        Process {
+            name: "QEMU".to_owned(),
+            program: self.options.binary.clone(),
+            arguments,
+            inherits_environment: true,
+        }
+    }
+
+    /// Waits until the device listens: QEMU tries to connect only once.
+    async fn wait_for_device(&self, guard: &mut Guard) -> Result<(), HypervisorError> {
+        let failed = |reason| HypervisorError::Helper {
+            name: VHOST,
+            reason,
+        };
+        let device = self.device();
+        let start = Instant::now();
+        while !is_listening(&device) {
+            if start.elapsed() > VHOST_TIMEOUT {
+                let seconds = VHOST_TIMEOUT.as_secs();
+                return Err(failed(format!("it did not listen within {seconds} s")));
+            }
+            tokio::select! {
+                exit = next_exit(guard) => return Err(failed(exit)),
+                () = sleep(VHOST_POLL) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Hypervisor for Qemu {
+    const NAME: &'static str = "qemu";
+
+    fn listen(&self) -> Listen {
+        let guest = self.guest();
+        let socket = |port| Endpoint::Unix {
+            path: PathBuf::from(format!("{}_{port}", guest.display())),
+        };
+        Listen {
+            agent: socket(port::AGENT),
+            heartbeat: socket(port::HEARTBEAT),
+        }
+    }
+
+    fn nsm_root(&self) -> Option<&Path> {
+        None
+    }
+
+    async fn start(&mut self, guard: &mut Guard) -> Result<Started, HypervisorError> {
+        guard.spawn(self.vhost()).await?;
+        self.wait_for_device(guard).await?;
+        guard.spawn(self.qemu()).await?;
+        Ok(Started {
+            cid: Some(CID),
+            init: Endpoint::UnixConnect {
+                path: self.guest(),
+                port: port::INIT,
+            },
+        })
+    }
+
+    async fn ended(&mut self, guard: &mut Guard) -> String {
+        // Neither is of use without the other.
+        next_exit(guard).await
+    }
+
+    async fn finish(self) {}
+}
+
+/// A program's absolute path: a plain name is looked up on `PATH`.
+fn find_program(program: &Path, advice: &'static str) -> Result<PathBuf, HypervisorError> {
+    let is_executable = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let missing = |place| HypervisorError::Missing {
+        program: program.to_owned(),
+        place,
+        advice,
+    };
+    if program.components().count() > 1 {
+        let absolute = std::path::absolute(program).map_err(HypervisorError::io(program))?;
+        return if is_executable(&absolute) {
+            Ok(absolute)
+        } else {
+            Err(missing("an executable file"))
+        };
+    }
+    std::env::var_os("PATH")
+        .iter()
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_absolute() && is_executable(path))
+        .ok_or_else(|| missing("on PATH"))
+}
+
+/// Whether a process listens on the Unix socket at `path`.
+fn is_listening(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path = format!(" {}", path.display());
+    table
+        .lines()
+        // Num: RefCount Protocol Flags Type St Inode Path
+        .filter_map(|line| line.strip_suffix(&path))
+        .any(|fields| fields.split_ascii_whitespace().nth(3) == Some(LISTENING))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn options(image: &str) -> QemuOptions {
+        QemuOptions {
+            name: "test".parse().unwrap(),
+            image: image.into(),
+            cpus: 2,
+            memory_mib: 256,
+            binary: "sh".into(),
+            firmware: vec!["/usr/share/qemu".into()],
+            accelerator: Accelerator::Tcg,
+            vhost_device_vsock: "/bin/sh".into(),
+        }
+    }
+
+    #[test]
+    fn commas_in_paths_reach_qemu() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("a,b");
+        fs::create_dir(&directory).unwrap();
+        let qemu = Qemu::new(options("/x.eif"), &directory).unwrap();
+        let arguments = qemu.qemu().arguments.join(" ");
+        assert!(arguments.contains("a,,b/vsock/device"), "{arguments}");
+        assert!(
+            arguments.contains("-m 256M -accel tcg -smp 2"),
+            "{arguments}"
+        );
+        assert!(arguments.ends_with("-L /usr/share/qemu"), "{arguments}");
+    }
+
+    #[test]
+    fn missing_programs_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut absent = options("/x.eif");
+        absent.binary = "no-such-qemu".into();
+        let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("`no-such-qemu` is not on PATH: install"),
+            "{error}"
+        );
+        let mut absent = options("/x.eif");
+        absent.vhost_device_vsock = "/etc/hostname".into();
+        let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is not an executable file"), "{error}");
+    }
+
+    #[test]
+    fn a_bound_socket_is_told_from_a_listening_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(!is_listening(&path));
+        let datagram = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(!is_listening(&path));
+        drop(datagram);
+        fs::remove_file(&path).unwrap();
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(is_listening(&path));
+    }
+}

@@ -1,0 +1,149 @@
+//! The enclave image: checked in full before anything is started.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use eif::{Contents, Eif, Measurements, Section, SectionKind};
+use manifest::{ConfigError, HOST_CONFIG_KEY, HostConfig};
+use thiserror::Error;
+
+/// Why an image cannot be run.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The file cannot be opened.
+    #[error("the image {} cannot be opened: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no sound EIF.
+    #[error("the image {} cannot be used: {source}", path.display())]
+    Eif {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: eif::Error,
+    },
+    /// The image says nothing to the host.
+    #[error(
+        "the image {} carries no host configuration, so it was not built by image-builder: build it with `image-builder build`", .0.display()
+    )]
+    NoHostConfig(PathBuf),
+    /// What the image says to the host cannot be used.
+    #[error("the image {} cannot be used: {source}", path.display())]
+    HostConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// The image's name goes into command lines as text.
+    #[error("the image's path {} is not UTF-8: move or rename it", .0.display())]
+    Path(PathBuf),
+}
+
+/// An image that has been found sound.
+#[derive(Debug)]
+pub struct Image {
+    path: PathBuf,
+    eif: Eif<File>,
+    host: HostConfig,
+}
+
+impl Image {
+    /// Reads the whole image, and checks and measures it.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let opened = |source| ImageError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(opened)?;
+        let absolute = path.canonicalize().map_err(opened)?;
+        if absolute.to_str().is_none() {
+            return Err(ImageError::Path(absolute));
+        }
+        let eif = Eif::open(file).map_err(|source| ImageError::Eif {
+            path: path.to_owned(),
+            source,
+        })?;
+        let value = eif
+            .metadata()
+            .and_then(|metadata| metadata.custom_metadata.get(HOST_CONFIG_KEY))
+            .ok_or_else(|| ImageError::NoHostConfig(path.to_owned()))?;
+        let host = HostConfig::from_value(value).map_err(|source| ImageError::HostConfig {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: absolute,
+            eif,
+            host,
+        })
+    }
+
+    /// The image's absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What an enclave started from the image reports of itself.
+    pub fn measurements(&self) -> Measurements {
+        self.eif.measurements()
+    }
+
+    /// What the image asks of the host.
+    pub fn host(&self) -> &HostConfig {
+        &self.host
+    }
+
+    /// Where the ramdisks lie, in the order in which they are unpacked.
+    pub fn ramdisks(&self) -> Vec<Section> {
+        let sections = self.eif.sections().iter().copied();
+        sections
+            .filter(|section| section.kind == SectionKind::Ramdisk)
+            .collect()
+    }
+
+    /// The contents of a ramdisk.
+    pub fn contents(&mut self, ramdisk: Section) -> io::Result<BufReader<Contents<'_, File>>> {
+        Ok(BufReader::new(self.eif.contents(ramdisk)?))
+    }
+}
+
+/// The runtime configuration in a file.
+pub fn read_runtime_config(path: &Path) -> Result<Vec<u8>, RuntimeConfigError> {
+    let failed = |source| RuntimeConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let limit = link::control::MAX_RUNTIME_CONFIG;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(RuntimeConfigError::TooLarge(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
+/// Why a runtime configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum RuntimeConfigError {
+    /// The file cannot be read.
+    #[error("the runtime configuration {} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than a message can carry.
+    #[error(
+        "the runtime configuration {} has more than {} bytes, which is the most that an enclave takes: shorten it", .0.display(), link::control::MAX_RUNTIME_CONFIG
+    )]
+    TooLarge(PathBuf),
+}

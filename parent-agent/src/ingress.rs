@@ -1,0 +1,268 @@
+//! Ports opened on the host and carried to the workload.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::frame::{self, MAX_TARGET};
+use link::target::{Connect, Reply};
+use link::{Channel, Endpoint, Text, hello};
+use manifest::IngressRule;
+use nix::sys::socket::{setsockopt, sockopt};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::cli::Publish;
+use crate::copy;
+use crate::report::Port;
+use crate::traffic::Traffic;
+
+/// Where ports are opened unless `--publish` says otherwise.
+const DEFAULT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Connections that wait to be accepted, at most.
+const BACKLOG: u32 = 1024;
+/// How long the enclave may take to accept, and to join its side.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after an error that the next connection would meet as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a port could not be opened.
+#[derive(Debug, Error)]
+pub enum IngressError {
+    /// Another process listens there.
+    #[error(
+        "port {} of {} is in use: stop what listens there, or choose another with --publish PORT:{port}", .address.port(), .address.ip()
+    )]
+    InUse {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// The manifest's port.
+        port: u16,
+    },
+    /// The system refused.
+    #[error(
+        "port {} of {} cannot be opened: {source}; choose another with --publish [ADDRESS:]PORT:{port}", .address.port(), .address.ip()
+    )]
+    Bind {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// The manifest's port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The manifest has no such port.
+    #[error(
+        "--publish names port {port}, which the image's manifest does not have under [network] ingress: {known}"
+    )]
+    Unknown {
+        /// The port.
+        port: u16,
+        /// The ports that there are.
+        known: String,
+    },
+}
+
+/// A port that is open.
+#[derive(Debug)]
+pub struct IngressPort {
+    rule: IngressRule,
+    address: SocketAddr,
+    listener: TcpListener,
+    /// What it has carried.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Opens the ports of `rules`, moved as `publish` says.
+pub fn open(
+    rules: &[IngressRule],
+    publish: &[Publish],
+) -> Result<Vec<Arc<IngressPort>>, IngressError> {
+    for Publish { port, .. } in publish {
+        if !rules.iter().any(|rule| rule.port == *port) {
+            let known: Vec<_> = rules.iter().map(|rule| rule.port.to_string()).collect();
+            return Err(IngressError::Unknown {
+                port: port.get(),
+                known: match known.as_slice() {
+                    [] => "it has none".to_owned(),
+                    ports => format!("it has {}", ports.join(", ")),
+                },
+            });
+        }
+    }
+    let mut ports = Vec::with_capacity(rules.len());
+    for &rule in rules {
+        let moved: Vec<_> = publish
+            .iter()
+            .filter(|publish| publish.port == rule.port)
+            .map(|publish| {
+                let address = publish.address.unwrap_or(DEFAULT_ADDRESS);
+                SocketAddr::new(address, publish.host_port)
+            })
+            .collect();
+        let addresses = if moved.is_empty() {
+            vec![SocketAddr::new(DEFAULT_ADDRESS, rule.port.get())]
+        } else {
+            moved
+        };
+        for address in addresses {
+            ports.push(Arc::new(bind(rule, address)?));
+        }
+    }
+    Ok(ports)
+}
+
+fn bind(rule: IngressRule, address: SocketAddr) -> Result<IngressPort, IngressError> {
+    let port = rule.port.get();
+    listen(address)
+        .and_then(|listener| {
+            Ok(IngressPort {
+                rule,
+                address: listener.local_addr()?,
+                listener,
+                traffic: Arc::default(),
+            })
+        })
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => IngressError::InUse { address, port },
+            _ => IngressError::Bind {
+                address,
+                port,
+                source,
+            },
+        })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections of an enclave before must not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl IngressPort {
+    /// The port for people and scripts.
+    pub fn describe(&self) -> Port {
+        Port {
+            listen: self.address.to_string(),
+            port: self.rule.port.get(),
+            to: self.rule.to.get(),
+        }
+    }
+
+    /// Carries connections to the init at `init` until the future is dropped,
+    /// as many at a time as `places` has.
+    pub async fn serve(self: Arc<Self>, init: Endpoint, places: Arc<Semaphore>) {
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let client = match self.listener.accept().await {
+                Ok((client, _)) => client,
+                Err(error) => {
+                    warn!(%error, port = %self.address, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            while connections.try_join_next().is_some() {}
+            let (port, init) = (Arc::clone(&self), init.clone());
+            connections.spawn(async move {
+                let _place = place;
+                port.carry(client, &init).await;
+            });
+        }
+    }
+
+    async fn carry(&self, client: TcpStream, init: &Endpoint) {
+        // Without these a connection works, only less well.
+        let _ = client.set_nodelay(true);
+        let _ = setsockopt(&client, sockopt::KeepAlive, &true);
+        let enclave = match timeout(JOIN_TIMEOUT, self.join(init)).await {
+            Ok(Ok(enclave)) => enclave,
+            Ok(Err(reason)) => {
+                self.traffic.refuse();
+                debug!(reason, port = %self.address, "a connection was not carried");
+                return;
+            }
+            Err(_) => {
+                self.traffic.refuse();
+                debug!(port = %self.address, "the enclave did not take a connection in time");
+                return;
+            }
+        };
+        let open = self.traffic.joined();
+        if let Err(error) = copy::join(client, enclave, &open.0.into, &open.0.out).await {
+            debug!(%error, port = %self.address, "an ingress connection has failed");
+        }
+    }
+
+    async fn join(&self, init: &Endpoint) -> Result<link::Stream, String> {
+        let mut stream = link::connect(init, JOIN_TIMEOUT)
+            .await
+            .map_err(|error| error.to_string())?;
+        hello::open(&mut stream, Channel::Ingress)
+            .await
+            .map_err(|error| error.to_string())?;
+        let connect = Connect {
+            host: Text::default(),
+            port: self.rule.to.get(),
+        };
+        frame::write(&mut stream, &connect, MAX_TARGET)
+            .await
+            .map_err(|error| error.to_string())?;
+        match frame::read(&mut stream, MAX_TARGET).await {
+            Ok(Reply::Connected) => Ok(stream),
+            Ok(Reply::Refused { reason, .. }) => Err(reason.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(port: u16) -> IngressRule {
+        IngressRule {
+            port: manifest::Port::new(port).unwrap(),
+            to: manifest::Port::new(80).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_what_to_do() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = open(&[rule(port)], &[]).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("port {port} of 127.0.0.1 is in use")),
+            "{error}"
+        );
+        let publish: Publish = format!("0:{port}").parse().unwrap();
+        let ports = open(&[rule(port)], &[publish]).unwrap();
+        let described = ports[0].describe();
+        assert_eq!((described.port, described.to), (port, 80));
+        assert_ne!(described.listen, format!("127.0.0.1:{port}"));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_port_is_refused() {
+        let publish: Publish = "8080:81".parse().unwrap();
+        let error = open(&[rule(82)], &[publish]).unwrap_err().to_string();
+        assert!(
+            error.contains("port 81") && error.contains("it has 82"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! The command line of the agent on the EC2 instance.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use parent_agent::cli::{Cli, Command};
+use parent_agent::{Error, Exit, client, guard, run};
+use tokio::runtime;
+use tracing_subscriber::EnvFilter;
+
+/// How long a thread that is stuck in a write may hold up the exit.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            // Nobody is left to be told that standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let exit = error.downcast_ref().map_or(Exit::Failure, Error::exit);
+            exit.into()
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Tether(args) => match guard::tether(args)? {},
+        Command::Version { json } => version(json),
+        Command::Guard { directory } => block_on(async move {
+            guard::serve(&directory).await?;
+            Ok(Exit::Success)
+        }),
+        Command::Run(args) => {
+            set_up_tracing();
+            block_on(async { Ok(run::run(*args).await?) })
+        }
+        Command::Status(args) => {
+            block_on(async { Ok(client::status(args).await.map_err(Error::from)?) })
+        }
+        Command::Attest(args) => {
+            block_on(async { Ok(client::attest(args).await.map_err(Error::from)?) })
+        }
+        Command::Stop(args) => {
+            block_on(async { Ok(client::stop(args).await.map_err(Error::from)?) })
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result
+}
+
+fn version(json: bool) -> anyhow::Result<Exit> {
+    let version = env!("CARGO_PKG_VERSION");
+    let line = if json {
+        serde_json::json!({ "name": "parent-agent", "version": version }).to_string()
+    } else {
+        format!("parent-agent {version}")
+    };
+    writeln!(io::stdout(), "{line}")?;
+    Ok(Exit::Success)
+}
+
+fn set_up_tracing() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,377 @@
+//! What `run` tells its user: lines for people on standard error, or JSON on
+//! standard output; log records always on standard output.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use link::logs::{Record, Source};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::console::printable;
+use crate::enclave::Cause;
+use crate::output::Output;
+use crate::status::{Health, Pcrs};
+
+/// How long the last report may wait for a reader.
+const LAST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One event, as `--json` prints it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Report<'a> {
+    /// The image was found sound and is about to be started.
+    Starting {
+        /// The enclave's name.
+        name: &'a str,
+        /// The image's path.
+        image: &'a str,
+        /// The hypervisor's name.
+        hypervisor: &'a str,
+        /// Whether the measurements will read as zero.
+        debug: bool,
+        /// What the image measures to.
+        pcrs: &'a Pcrs,
+        /// The ports opened for it.
+        ports: &'a [Port],
+        /// Its state folder.
+        state_directory: &'a str,
+        /// The root that its documents lead to, where that is not AWS's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        nsm_root: Option<&'a str>,
+    },
+    /// A boot step has ended well.
+    Step {
+        /// Its name.
+        name: &'a str,
+        /// Microseconds from the init's start to its end.
+        at_us: u64,
+        /// Microseconds that it took.
+        took_us: u64,
+    },
+    /// The workload runs.
+    Ready {
+        /// Microseconds from the init's start.
+        at_us: u64,
+        /// Milliseconds from the agent's start.
+        elapsed_ms: u64,
+    },
+    /// The workload's health has changed.
+    Health(&'a Health),
+    /// The workload has ended.
+    WorkloadExited {
+        /// How.
+        status: WorkloadStatus,
+        /// Milliseconds until it is started again, if it is.
+        restart_in_ms: Option<u64>,
+    },
+    /// A line of the console.
+    Console {
+        /// The line.
+        text: &'a str,
+    },
+    /// The enclave is gone.
+    Ended {
+        /// Its cause.
+        cause: Cause,
+        /// The same for people.
+        detail: &'a str,
+        /// What the process will exit with.
+        exit_code: u8,
+        /// The console's last lines, if the end was unexpected.
+        console: &'a [String],
+    },
+}
+
+/// A port opened on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Where the host listens.
+    pub listen: String,
+    /// The manifest's port.
+    pub port: u16,
+    /// The port inside the enclave.
+    pub to: u16,
+}
+
+/// How a workload ended.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadStatus {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl From<link::control::ExitStatus> for WorkloadStatus {
+    fn from(status: link::control::ExitStatus) -> Self {
+        match status {
+            link::control::ExitStatus::Code(code) => Self::Code(code),
+            link::control::ExitStatus::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
+/// Where reports go.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    output: Output,
+    json: bool,
+}
+
+impl Reporter {
+    /// Reports as JSON to `output`, or for people to standard error.
+    pub fn new(output: Output, json: bool) -> Self {
+        Self { output, json }
+    }
+
+    /// Reports without waiting.
+    pub fn report(&self, report: &Report<'_>) {
+        if self.json {
+            self.output.offer(json_line(report));
+        } else {
+            print(report);
+        }
+    }
+
+    /// Reports and waits, within reason, until it is out.
+    pub async fn last(&self, report: &Report<'_>) {
+        if self.json {
+            self.output
+                .write_within(json_line(report), LAST_TIMEOUT)
+                .await;
+        } else {
+            print(report);
+        }
+    }
+}
+
+fn json_line(report: &impl Serialize) -> Vec<u8> {
+    // The reports have nothing that JSON cannot express.
+    let mut line = serde_json::to_vec(report).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn print(report: &Report<'_>) {
+    let text = describe(report);
+    if !text.is_empty() {
+        // Nobody is left to be told that standard error is closed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// The report for people, in whole lines.
+fn describe(report: &Report<'_>) -> String {
+    match report {
+        Report::Starting {
+            name,
+            image,
+            hypervisor,
+            debug,
+            pcrs,
+            ports,
+            state_directory,
+            nsm_root,
+        } => {
+            let mut text = format!("enclave     {name} ({hypervisor})\nimage       {image}\n");
+            for (index, value) in &pcrs.0 {
+                let _ = writeln!(text, "PCR{index:<9}{value}");
+            }
+            if *debug {
+                text +=
+                    "debug       the enclave's PCRs read as zero: its documents prove nothing\n";
+            }
+            for Port { listen, to, .. } in *ports {
+                let _ = writeln!(text, "port        {listen} -> {to} in the enclave");
+            }
+            if let Some(root) = nsm_root {
+                let _ = writeln!(text, "NSM root    {root} (software NSM, not AWS's)");
+            }
+            let _ = writeln!(text, "state       {state_directory}");
+            let _ = writeln!(text, "try         parent-agent status --name {name}");
+            text
+        }
+        Report::Step { .. } => String::new(),
+        Report::Ready { at_us, elapsed_ms } => format!(
+            "ready       {} after the start, {} after the init's\n",
+            seconds(elapsed_ms.saturating_mul(1000)),
+            seconds(*at_us)
+        ),
+        Report::Health(Health { state, detail }) if detail.is_empty() => {
+            format!("health      {state}\n")
+        }
+        Report::Health(Health { state, detail }) => {
+            format!("health      {state}: {}\n", printable(detail))
+        }
+        Report::WorkloadExited {
+            status,
+            restart_in_ms,
+        } => {
+            let how = match status {
+                WorkloadStatus::Code(code) => format!("ended with code {code}"),
+                WorkloadStatus::Signal(signal) => format!("was killed by signal {signal}"),
+            };
+            match restart_in_ms {
+                Some(delay) => format!("workload    {how}, restarts in {delay} ms\n"),
+                None => format!("workload    {how}\n"),
+            }
+        }
+        Report::Console { text } => format!("console | {text}\n"),
+        Report::Ended {
+            cause,
+            detail,
+            exit_code,
+            console,
+        } => {
+            let mut text = String::new();
+            if !console.is_empty() {
+                text += "the console's last lines:\n";
+            }
+            for line in *console {
+                let _ = writeln!(text, "  {line}");
+            }
+            text + &format!(
+                "ended       {cause}: {} (exit code {exit_code})\n",
+                printable(detail)
+            )
+        }
+    }
+}
+
+fn seconds(microseconds: u64) -> String {
+    format!(
+        "{}.{:03} s",
+        microseconds / 1_000_000,
+        microseconds / 1000 % 1000
+    )
+}
+
+/// Appends a log record as one line: `TIME STREAM | TEXT`, or JSON that keeps
+/// every byte.
+pub fn log_line(record: &Record<'_>, json: bool, lines: &mut Vec<u8>) {
+    let time = timestamp(record.time_us);
+    let stream = record.stream.name();
+    if json {
+        let text = std::str::from_utf8(record.data).ok();
+        let line = LogLine {
+            event: "log",
+            time,
+            stream,
+            source: match record.source {
+                Source::Stdout => "stdout",
+                Source::Stderr => "stderr",
+                Source::Init => "init",
+            },
+            sequence: record.sequence,
+            continues: record.continues,
+            text,
+            base64: text.is_none().then(|| STANDARD.encode(record.data)),
+        };
+        lines.extend(json_line(&line));
+    } else {
+        let text = printable(&String::from_utf8_lossy(record.data));
+        let goes_on = if record.continues { "…" } else { "" };
+        lines.extend(format!("{time} {stream:<11} | {text}{goes_on}\n").into_bytes());
+    }
+}
+
+#[derive(Serialize)]
+struct LogLine<'a> {
+    event: &'static str,
+    time: String,
+    stream: &'static str,
+    source: &'static str,
+    sequence: u64,
+    continues: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+/// RFC 3339 with microseconds, in UTC; a time beyond the year 9999 stays a number.
+fn timestamp(microseconds: u64) -> String {
+    let nanoseconds = i128::from(microseconds) * 1000;
+    match OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) {
+        Ok(time) => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            time.year(),
+            u8::from(time.month()),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            time.microsecond()
+        ),
+        Err(_) => format!("{microseconds}us"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use link::logs::LogStream;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(data: &[u8]) -> Record<'_> {
+        Record {
+            stream: LogStream::Application,
+            sequence: 7,
+            time_us: 1_767_225_600_123_456,
+            source: Source::Stderr,
+            continues: false,
+            data,
+        }
+    }
+
+    fn line(data: &[u8], json: bool) -> String {
+        let mut lines = Vec::new();
+        log_line(&record(data), json, &mut lines);
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_one_readable_line() {
+        assert_eq!(
+            line(b"hello\tworld", false),
+            "2026-01-01T00:00:00.123456Z application | hello\tworld\n"
+        );
+        assert!(line(b"\x1b]0;x\x07\r\xff", false).ends_with("| \\u{1b}]0;x\\u{7}\\r\u{fffd}\n"));
+        assert_eq!(timestamp(u64::MAX), format!("{}us", u64::MAX));
+    }
+
+    #[test]
+    fn an_end_names_cause_detail_and_code() {
+        let text = describe(&Report::Ended {
+            cause: Cause::BootFailed,
+            detail: "no heartbeat",
+            exit_code: 11,
+            console: &["panic".to_owned()],
+        });
+        assert_eq!(
+            text,
+            "the console's last lines:\n  panic\nended       boot failed: no heartbeat (exit code 11)\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn json_keeps_every_byte(data in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let line = line(&data, true);
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let kept = match (&value["text"], &value["base64"]) {
+                (serde_json::Value::String(text), _) => text.clone().into_bytes(),
+                (_, serde_json::Value::String(base64)) => STANDARD.decode(base64).unwrap(),
+                _ => return Err(TestCaseError::fail(line)),
+            };
+            prop_assert_eq!(kept, data);
+        }
+    }
+}

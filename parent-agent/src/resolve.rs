@@ -1,0 +1,313 @@
+//! From a name to addresses that may be dialled.
+//!
+//! Names are resolved by `hickory-resolver` from `/etc/resolv.conf` and
+//! `/etc/hosts`; glibc's resolver does not work in a static binary. What a name
+//! resolves to is not the manifest's author's to decide, but the name server's:
+//! addresses that reach the instance itself or its metadata service are refused
+//! (DNS rebinding), unless the manifest or `--connect-to` names them as such.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::cli::ConnectTo;
+
+/// The longest that a name may take to be resolved.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// Why a name leads nowhere.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum ResolveError {
+    /// The name has no address.
+    #[error("{0} has no address")]
+    NotFound(String),
+    /// The name's addresses are this instance's own, or its metadata service's.
+    #[error(
+        "{host} resolves to {address}, which only a rule or --connect-to that names the address itself can allow"
+    )]
+    Forbidden {
+        /// The name.
+        host: String,
+        /// One of its addresses.
+        address: IpAddr,
+    },
+    /// No name server gave an answer.
+    #[error("{host} cannot be resolved: {reason}")]
+    Failed {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// No name server gave an answer in time.
+    #[error("{0} was not resolved within {seconds} s", seconds = RESOLVE_TIMEOUT.as_secs())]
+    TimedOut(String),
+}
+
+/// Resolves names and applies `--connect-to`.
+#[derive(Debug)]
+pub struct Resolver {
+    connect_to: HashMap<(String, u16), SocketAddr>,
+    names: Result<TokioResolver, String>,
+}
+
+impl Resolver {
+    /// A resolver with the system's configuration. Without one, only addresses
+    /// and `connect_to` lead anywhere.
+    pub fn from_system(connect_to: &[ConnectTo]) -> Self {
+        let names = hickory_resolver::system_conf::read_system_conf()
+            .map_err(|error| format!("/etc/resolv.conf: {error}"))
+            .and_then(|(config, options)| build(config, options));
+        Self::new(connect_to, names)
+    }
+
+    fn new(connect_to: &[ConnectTo], names: Result<TokioResolver, String>) -> Self {
+        let connect_to = connect_to
+            .iter()
+            .map(|rule| ((rule.host.clone(), rule.port), rule.address))
+            .collect();
+        Self { connect_to, names }
+    }
+
+    /// The addresses to dial for `host`, a name or an address that a rule allows.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if let Some(&address) = self.connect_to.get(&(host.clone(), port)) {
+            return Ok(vec![address]);
+        }
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let names = self.names.as_ref().map_err(|reason| ResolveError::Failed {
+            host: host.clone(),
+            reason: reason.clone(),
+        })?;
+        // The dot keeps search domains out: they are not the rule's.
+        let found = match timeout(RESOLVE_TIMEOUT, names.lookup_ip(format!("{host}."))).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
+                return Err(ResolveError::NotFound(host));
+            }
+            Ok(Err(error)) => {
+                return Err(ResolveError::Failed {
+                    host,
+                    reason: error.to_string(),
+                });
+            }
+            Err(_) => return Err(ResolveError::TimedOut(host)),
+        };
+        let mut addresses = Vec::new();
+        let mut forbidden = None;
+        for address in found.iter() {
+            if is_forbidden(address) {
+                forbidden = Some(address);
+            } else if addresses.len() < MAX_ADDRESSES {
+                addresses.push(SocketAddr::new(address, port));
+            }
+        }
+        match forbidden {
+            Some(address) if addresses.is_empty() => Err(ResolveError::Forbidden { host, address }),
+            None if addresses.is_empty() => Err(ResolveError::NotFound(host)),
+            _ => Ok(addresses),
+        }
+    }
+}
+
+fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        .with_options(options);
+    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Whether an address reaches this instance itself, its metadata service, or
+/// nobody in particular.
+fn is_forbidden(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_forbidden_v4(address),
+        IpAddr::V6(address) => {
+            embedded_v4(address).is_some_and(is_forbidden_v4)
+                || address.is_loopback()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_unicast_link_local()
+                // The instance's own services: metadata, DNS, time.
+                || address.segments().starts_with(&[0xfd00, 0x0ec2])
+        }
+    }
+}
+
+fn is_forbidden_v4(address: Ipv4Addr) -> bool {
+    address.is_loopback()
+        // The metadata service is 169.254.169.254.
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_broadcast()
+        // "This host on this network" (RFC 6890), of which 0.0.0.0 is one.
+        || address.octets().starts_with(&[0])
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped (RFC 4291),
+/// compatible (RFC 4291), NAT64 (RFC 6052) or 6to4 (RFC 3056).
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let from = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(from(high, low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+    use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A name server that knows these names' addresses.
+    async fn name_server(zone: &'static [(&str, &str)]) -> Resolver {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            loop {
+                let (count, peer) = socket.recv_from(&mut buffer).await.unwrap();
+                let request = Message::from_vec(&buffer[..count]).unwrap();
+                let query = request.queries[0].clone();
+                let mut response = request;
+                response.metadata.message_type = MessageType::Response;
+                response.metadata.response_code = ResponseCode::NXDomain;
+                for (name, address) in zone {
+                    if query.name().to_ascii() != *name {
+                        continue;
+                    }
+                    response.metadata.response_code = ResponseCode::NoError;
+                    let data = match address.parse().unwrap() {
+                        IpAddr::V4(address) => RData::A(address.into()),
+                        IpAddr::V6(address) => RData::AAAA(address.into()),
+                    };
+                    if data.record_type() == query.query_type() {
+                        response
+                            .answers
+                            .push(Record::from_rdata(query.name().clone(), 60, data));
+                    }
+                }
+                assert!(matches!(
+                    query.query_type(),
+                    RecordType::A | RecordType::AAAA
+                ));
+                socket
+                    .send_to(&response.to_vec().unwrap(), peer)
+                    .await
+                    .unwrap();
+            }
+        });
+        let mut connection = ConnectionConfig::udp();
+        connection.port = port;
+        let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
+        server.connections = vec![connection];
+        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        let rule = "pinned.example:443=127.0.0.1:4443".parse().unwrap();
+        Resolver::new(&[rule], build(config, ResolverOpts::default()))
+    }
+
+    #[tokio::test]
+    async fn names_resolve_but_not_to_ourselves() {
+        let resolver = name_server(&[
+            ("good.example.", "192.0.2.7"),
+            ("six.example.", "2001:db8::7"),
+            ("metadata.example.", "169.254.169.254"),
+            ("metadata6.example.", "fd00:ec2::254"),
+            ("mapped.example.", "::ffff:127.0.0.1"),
+            ("loop.example.", "127.0.0.1"),
+            ("mixed.example.", "127.0.0.1"),
+            ("mixed.example.", "192.0.2.8"),
+        ])
+        .await;
+        let resolve = |host: &'static str| resolver.addresses(host, 443);
+        let one = |address: &str| Ok(vec![address.parse::<SocketAddr>().unwrap()]);
+        assert_eq!(resolve("good.example").await, one("192.0.2.7:443"));
+        assert_eq!(resolve("GOOD.example.").await, one("192.0.2.7:443"));
+        assert_eq!(resolve("six.example").await, one("[2001:db8::7]:443"));
+        assert_eq!(resolve("mixed.example").await, one("192.0.2.8:443"));
+        for host in [
+            "metadata.example",
+            "metadata6.example",
+            "mapped.example",
+            "loop.example",
+            "localhost",
+        ] {
+            let error = resolve(host).await.unwrap_err();
+            assert!(matches!(error, ResolveError::Forbidden { .. }), "{error}");
+        }
+        assert_eq!(
+            resolve("absent.example").await,
+            Err(ResolveError::NotFound("absent.example".to_owned()))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_named_as_an_address_is_dialled() {
+        let resolver = name_server(&[]).await;
+        let one = |address: &str| Ok(vec![address.parse::<SocketAddr>().unwrap()]);
+        assert_eq!(
+            resolver.addresses("127.0.0.1", 80).await,
+            one("127.0.0.1:80")
+        );
+        assert_eq!(
+            resolver.addresses("Pinned.example", 443).await,
+            one("127.0.0.1:4443")
+        );
+        assert!(resolver.addresses("pinned.example", 80).await.is_err());
+        // Not an address by the standard: a name, which nobody has.
+        assert!(resolver.addresses("2130706433", 80).await.is_err());
+    }
+
+    #[test]
+    fn every_disguise_of_a_local_address_is_seen() {
+        for address in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.1.2.3",
+            "169.254.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(is_forbidden(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "10.0.0.1",
+            "192.168.1.1",
+            "8.8.8.8",
+            "fd00::1",
+            "2600::1",
+            "64:ff9b::808:808",
+        ] {
+            assert!(!is_forbidden(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! `parent-agent run`: one enclave from its image to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::control::MAX_RUNTIME_CONFIG;
+use link::{Endpoint, Listener};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::api::{self, Api};
+use crate::channels::Channels;
+use crate::channels::egress::Egress;
+use crate::channels::logs::Logs;
+use crate::cli::{HypervisorKind, RunArgs};
+use crate::console::Console;
+use crate::enclave::End;
+use crate::error::Error;
+use crate::event::{Event, MAX_EVENTS};
+use crate::exit::Exit;
+use crate::guard::Guard;
+use crate::hypervisor::{Hypervisor, HypervisorError, Qemu, QemuOptions, Sim, SimOptions};
+use crate::image::{Image, RuntimeConfigError, read_runtime_config};
+use crate::output::Output;
+use crate::report::{Port, Report, Reporter};
+use crate::resolve::Resolver;
+use crate::state::{CONTROL_SOCKET, Name, StateDir};
+use crate::status::{Board, Fixed, Pcrs};
+use crate::supervisor::Supervisor;
+use crate::{heartbeat, ingress};
+
+/// Most connections at a time, each way; fewer where descriptors are scarce.
+const MAX_CONNECTIONS: usize = 4096;
+/// Descriptors that are not for connections.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// Descriptors that a carried connection takes.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// How long log records may take to arrive once the enclave has ended.
+const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the API's last answers may take.
+const API_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long standard output's last lines may take.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Console lines that wait to be printed; further ones are kept, but not printed.
+const MAX_CONSOLE_WAITING: usize = 1024;
+/// Console lines shown after an unexpected end.
+const CONSOLE_TAIL: usize = 40;
+
+/// Runs an enclave to its end.
+pub async fn run(args: RunArgs) -> Result<Exit, Error> {
+    check(&args)?;
+    // First, so that no signal is lost.
+    let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
+    let signals = watch_signals(events.clone())?;
+    let image = open_image(&args).await?;
+    let runtime_config = match &args.runtime_config {
+        Some(path) => link::Bytes::new(read_runtime_config(path)?)
+            .ok_or_else(|| RuntimeConfigError::TooLarge(path.clone()))?,
+        None => link::Bytes::default(),
+    };
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => image.host().name.parse()?,
+    };
+    let claim = StateDir::new(args.state.state_dir.clone())?
+        .claim(&name)
+        .await?;
+    let (mut guard, console_pipe) = Guard::start(claim)?;
+
+    let (output, writer) = Output::new(tokio::io::stdout());
+    let reporter = Reporter::new(output.clone(), args.json);
+    let console = read_console(console_pipe, args.console, reporter.clone())?;
+    let directory = guard.directory().to_owned();
+    let run = Run {
+        runtime_config,
+        pcrs: image.measurements().into(),
+        name,
+        output,
+        reporter,
+        console,
+        events,
+        host: image.host().clone(),
+        args: &args,
+    };
+    let result = match args.hypervisor {
+        HypervisorKind::Sim => match run.sim(image, &directory) {
+            Ok(sim) => run.serve(sim, &mut guard, &mut receiver).await,
+            Err(error) => Err(error.into()),
+        },
+        HypervisorKind::Qemu => match run.qemu(&image, &directory) {
+            Ok(qemu) => run.serve(qemu, &mut guard, &mut receiver).await,
+            Err(error) => Err(error.into()),
+        },
+    };
+    let cleaned = guard.finish().await;
+    signals.abort();
+    // What is still to be printed is waited for, but not for ever.
+    let _ = timeout(OUTPUT_TIMEOUT, writer).await;
+    let exit = result?;
+    cleaned?;
+    Ok(exit)
+}
+
+/// What does not go together.
+fn check(args: &RunArgs) -> Result<(), Error> {
+    let simulated = args.hypervisor == HypervisorKind::Sim;
+    if args.debug && !simulated {
+        return Err(Error::Usage(
+            "--debug works only with --hypervisor sim: QEMU's machine always measures",
+        ));
+    }
+    if args.software_nsm_root.is_some() && !simulated {
+        return Err(Error::Usage(
+            "--software-nsm-root works only with --hypervisor sim: QEMU's machine has an NSM of its own, whose documents are not signed",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads and checks the image without holding up the runtime.
+async fn open_image(args: &RunArgs) -> Result<Image, Error> {
+    let path = args.image.clone();
+    let opened = tokio::task::spawn_blocking(move || Image::open(&path)).await;
+    match opened {
+        Ok(image) => Ok(image?),
+        Err(error) => Err(Error::system("the image cannot be read")(error.into())),
+    }
+}
+
+/// Turns SIGTERM and SIGINT into requests to stop; a second one insists.
+fn watch_signals(events: mpsc::Sender<Event>) -> Result<JoinHandle<()>, Error> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(Error::system("signals cannot be received"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(Error::system("signals cannot be received"))?;
+    Ok(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let stop = Event::Stop {
+                grace: None,
+                insists: true,
+            };
+            if events.send(stop).await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+/// Keeps the console's last lines, and prints them if wanted.
+fn read_console(
+    pipe: std::io::PipeReader,
+    print: bool,
+    reporter: Reporter,
+) -> Result<Console, Error> {
+    let live = print.then(|| {
+        let (live, mut lines) = mpsc::channel::<String>(MAX_CONSOLE_WAITING);
+        tokio::spawn(async move {
+            while let Some(text) = lines.recv().await {
+                reporter.report(&Report::Console { text: &text });
+            }
+        });
+        live
+    });
+    let console = Console::new(live);
+    let pipe = pipe::Receiver::from_owned_fd(pipe.into())
+        .map_err(Error::system("the console cannot be read"))?;
+    tokio::spawn(console.clone().read(pipe));
+    Ok(console)
+}
+
+/// What an enclave is run with.
+struct Run<'a> {
+    args: &'a RunArgs,
+    name: Name,
+    host: manifest::HostConfig,
+    pcrs: Pcrs,
+    runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    output: Output,
+    reporter: Reporter,
+    console: Console,
+    events: mpsc::Sender<Event>,
+}
+
+impl Run<'_> {
+    fn sim(&self, image: Image, directory: &Path) -> Result<Sim, HypervisorError> {
+        let options = SimOptions {
+            name: self.name.clone(),
+            memory_mib: self.memory_mib(),
+            debug: self.args.debug,
+            nsm_root: self.args.software_nsm_root.clone(),
+        };
+        Sim::new(image, options, directory)
+    }
+
+    fn qemu(&self, image: &Image, directory: &Path) -> Result<Qemu, HypervisorError> {
+        let options = QemuOptions {
+            name: self.name.clone(),
+            image: image.path().to_owned(),
+            cpus: self.args.cpus.unwrap_or(self.host.cpus),
+            memory_mib: self.memory_mib(),
+            binary: self.args.qemu_binary.clone(),
+            firmware: self.args.qemu_firmware.clone(),
+            accelerator: self.args.qemu_accel,
+            vhost_device_vsock: self.args.vhost_device_vsock.clone(),
+        };
+        Qemu::new(options, directory)
+    }
+
+    fn memory_mib(&self) -> u32 {
+        self.args.memory_mib.unwrap_or(self.host.memory_mib)
+    }
+
+    /// Opens everything, follows the enclave to its end, closes everything.
+    async fn serve<H: Hypervisor>(
+        self,
+        mut hypervisor: H,
+        guard: &mut Guard,
+        receiver: &mut mpsc::Receiver<Event>,
+    ) -> Result<Exit, Error> {
+        let result = self.serve_until_end(&mut hypervisor, guard, receiver).await;
+        hypervisor.finish().await;
+        result
+    }
+
+    async fn serve_until_end<H: Hypervisor>(
+        self,
+        hypervisor: &mut H,
+        guard: &mut Guard,
+        receiver: &mut mpsc::Receiver<Event>,
+    ) -> Result<Exit, Error> {
+        let connections = connection_limit();
+        let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
+        let resolver = Resolver::from_system(&self.args.connect_to);
+        let egress = Arc::new(Egress::new(self.host.egress.clone(), resolver, connections));
+        let logs = Arc::new(Logs::new(self.output.clone(), self.args.json));
+        let board = Arc::new(Board::new(
+            self.fixed::<H>(),
+            ports.clone(),
+            Arc::clone(&egress),
+            Arc::clone(&logs),
+        ));
+
+        // Dropping the set ends what is served.
+        let mut tasks = JoinSet::new();
+        let listen = hypervisor.listen();
+        let channels = Arc::new(Channels {
+            events: self.events.clone(),
+            logs: Arc::clone(&logs),
+            egress,
+        });
+        tasks.spawn(channels.serve(bind(&listen.agent)?));
+        tasks.spawn(heartbeat::serve(
+            bind(&listen.heartbeat)?,
+            self.events.clone(),
+        ));
+        let (ended, end) = watch::channel(None);
+        let api = self.serve_api(guard.directory(), &board, end)?;
+
+        self.report_start::<H>(guard.directory(), hypervisor.nsm_root(), &ports);
+        let supervisor = Supervisor::new(
+            self.args.boot_timeout.as_duration(),
+            self.runtime_config.clone(),
+            board,
+            self.reporter.clone(),
+        );
+        let places = Arc::new(Semaphore::new(connections));
+        let result = supervisor
+            .follow(hypervisor, guard, receiver, |started| {
+                for port in ports {
+                    tasks.spawn(port.serve(started.init.clone(), Arc::clone(&places)));
+                }
+            })
+            .await;
+
+        // What is left of the machine must not keep the log connection open.
+        let _ = guard.kill().await;
+        logs.drain(LOGS_TIMEOUT).await;
+        let end = result?;
+        self.report_end(&end).await;
+        let exit = end.cause.exit();
+        ended.send_replace(Some(end));
+        let _ = timeout(API_TIMEOUT, api).await;
+        Ok(exit)
+    }
+
+    fn fixed<H: Hypervisor>(&self) -> Fixed {
+        Fixed {
+            name: self.name.to_string(),
+            image: self.args.image.display().to_string(),
+            hypervisor: H::NAME,
+            debug: self.args.debug,
+            pcrs: self.pcrs.clone(),
+        }
+    }
+
+    fn serve_api(
+        &self,
+        directory: &Path,
+        board: &Arc<Board>,
+        ended: watch::Receiver<Option<End>>,
+    ) -> Result<JoinHandle<()>, Error> {
+        let path = directory.join(CONTROL_SOCKET);
+        let listener = api::listen(&path).map_err(|source| Error::Socket {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let api = Api {
+            board: Arc::clone(board),
+            events: self.events.clone(),
+            ended,
+        };
+        Ok(tokio::spawn(Arc::new(api).serve(listener)))
+    }
+
+    fn report_start<H: Hypervisor>(
+        &self,
+        directory: &Path,
+        nsm_root: Option<&Path>,
+        ports: &[Arc<ingress::IngressPort>],
+    ) {
+        let ports: Vec<Port> = ports.iter().map(|port| port.describe()).collect();
+        let nsm_root = nsm_root.map(|path| path.display().to_string());
+        self.reporter.report(&Report::Starting {
+            name: self.name.as_str(),
+            image: &self.args.image.display().to_string(),
+            hypervisor: H::NAME,
+            debug: self.args.debug,
+            pcrs: &self.pcrs,
+            ports: &ports,
+            state_directory: &directory.display().to_string(),
+            nsm_root: nsm_root.as_deref(),
+        });
+    }
+
+    async fn report_end(&self, end: &End) {
+        let console = if end.cause.is_expected() {
+            Vec::new()
+        } else {
+            self.console.tail(CONSOLE_TAIL)
+        };
+        self.reporter
+            .last(&Report::Ended {
+                cause: end.cause,
+                detail: &end.detail,
+                exit_code: end.cause.exit() as u8,
+                console: &console,
+            })
+            .await;
+    }
+}
+
+fn bind(endpoint: &Endpoint) -> Result<Listener, Error> {
+    Listener::bind(endpoint).map_err(|source| Error::Socket {
+        path: endpoint.to_string(),
+        source,
+    })
+}
+
+/// Allows as many descriptors as the system does, and says how many connections
+/// that makes each way.
+fn connection_limit() -> usize {
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, hard)| {
+        match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(_) => soft,
+        }
+    });
+    let connections = allowed.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION / 2;
+    usize::try_from(connections)
+        .unwrap_or(MAX_CONNECTIONS)
+        .clamp(1, MAX_CONNECTIONS)
+}

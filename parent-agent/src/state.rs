@@ -1,0 +1,484 @@
+//! Where running enclaves keep their sockets, and how one knows who runs.
+//!
+//! Each enclave has a folder of its own, `STATE-DIR/NAME`, readable by nobody
+//! else. Its file `lock` is held (flock) by the agent and by its guard for as
+//! long as either lives, so a folder whose lock is free belongs to nobody: the
+//! next `run` removes it. A symbolic link `tree` leads to an unpacked image, if
+//! there is one; it is removed with the folder.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+/// The local API's socket in an enclave's folder.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// The link to an unpacked image in an enclave's folder.
+pub const TREE_LINK: &str = "tree";
+/// The longest path of a Unix socket, in bytes: `sun_path` without its zero byte.
+const MAX_SOCKET_PATH: usize = 107;
+/// The longest path of a socket within an enclave's folder.
+const LONGEST_SOCKET: &str = "/vsock/enclave_7001";
+/// Permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+const LOCK: &str = "lock";
+/// The longest name of an enclave: a host name's label.
+const MAX_NAME: usize = 63;
+/// How long a predecessor of the same name may take to be cleaned away.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
+const CLAIM_RETRY: Duration = Duration::from_millis(20);
+
+/// Why an enclave's folder could not be had.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The name cannot name a folder and a host.
+    #[error(
+        "`{0}` cannot be an enclave's name: use 1 to {MAX_NAME} lower-case letters, digits and hyphens, with a letter or digit at both ends"
+    )]
+    Name(String),
+    /// An enclave of this name is there already.
+    #[error(
+        "an enclave named `{0}` is running already: stop it with `parent-agent stop --name {0}`, or choose another --name"
+    )]
+    Running(Name),
+    /// Sockets could not be bound in the folder.
+    #[error(
+        "the state folder {} leaves no room for sockets, whose paths have at most {MAX_SOCKET_PATH} bytes: choose a shorter --state-dir", .0.display()
+    )]
+    PathTooLong(PathBuf),
+    /// Somebody else could reach into the folder.
+    #[error(
+        "the state folder {} belongs to another user or is open to others: remove it, or choose another --state-dir", .0.display()
+    )]
+    NotPrivate(PathBuf),
+    /// The file system refused.
+    #[error("the state folder {} cannot be used: {source}; choose another --state-dir", path.display())]
+    Io {
+        /// What was tried on.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl StateError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// An enclave's name: a label of letters, digits and hyphens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl FromStr for Name {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        let sound = (1..=MAX_NAME).contains(&text.len())
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if sound {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(StateError::Name(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The folder that holds the folders of all enclaves.
+#[derive(Debug, Clone)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The folder at `path`, or the default: `$XDG_RUNTIME_DIR/enclaves`; for
+    /// root without that, `/run/enclaves`; for anybody else `/tmp/enclaves-UID`.
+    pub fn new(path: Option<PathBuf>) -> Result<Self, StateError> {
+        let Some(path) = path else {
+            return Ok(Self(default_path()));
+        };
+        std::path::absolute(&path)
+            .map(Self)
+            .map_err(StateError::io(&path))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder of the enclave `name`.
+    pub fn enclave(&self, name: &Name) -> PathBuf {
+        self.0.join(name.as_str())
+    }
+
+    /// The names of the enclaves that run.
+    pub fn running(&self) -> Result<Vec<Name>, StateError> {
+        let mut names: Vec<_> = self
+            .names()?
+            .into_iter()
+            .filter(|name| is_held(&self.enclave(name)))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether the enclave `name` runs, or is still being cleaned away.
+    pub fn is_running(&self, name: &Name) -> bool {
+        is_held(&self.enclave(name))
+    }
+
+    /// Makes the folder of a new enclave, empty and locked, and removes those
+    /// that crashed processes have left.
+    pub async fn claim(&self, name: &Name) -> Result<Claim, StateError> {
+        let directory = self.enclave(name);
+        if directory.as_os_str().len() + LONGEST_SOCKET.len() > MAX_SOCKET_PATH {
+            return Err(StateError::PathTooLong(directory));
+        }
+        create_private(&self.0, true)?;
+        if self.0 == shared_default() {
+            check_private(&self.0)?;
+        }
+        self.sweep();
+        let start = Instant::now();
+        loop {
+            create_private(&directory, false)?;
+            match check_private(&directory) {
+                Ok(()) => {}
+                // Another `run` has taken it for a crashed one's.
+                Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(lock) = lock(&directory).map_err(StateError::io(&directory))? {
+                clear(&directory).map_err(StateError::io(&directory))?;
+                return Ok(Claim { directory, lock });
+            }
+            // A guard that cleans up after a killed agent answers no API.
+            let answers = tokio::net::UnixStream::connect(directory.join(CONTROL_SOCKET))
+                .await
+                .is_ok();
+            if answers || start.elapsed() > CLAIM_TIMEOUT {
+                return Err(StateError::Running(name.clone()));
+            }
+            sleep(CLAIM_RETRY).await;
+        }
+    }
+
+    /// Removes the folders that belong to nobody.
+    fn sweep(&self) {
+        for name in self.names().unwrap_or_default() {
+            let directory = self.enclave(&name);
+            if check_private(&directory).is_err() {
+                continue;
+            }
+            let removed = match lock(&directory) {
+                Ok(Some(lock)) => remove(&directory, &lock),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(()) => tracing::info!(%name, "removed what a crashed agent left behind"),
+                Err(error) => {
+                    tracing::warn!(%name, %error, "cannot remove what a crashed agent left behind");
+                }
+            }
+        }
+    }
+
+    fn names(&self) -> Result<Vec<Name>, StateError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StateError::io(&self.0)(source)),
+        };
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+}
+
+/// An enclave's folder while it is ours; dropping it removes the folder.
+#[derive(Debug)]
+pub struct Claim {
+    directory: PathBuf,
+    lock: File,
+}
+
+impl Claim {
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The folder's lock, held as long as a copy of the descriptor is open anywhere.
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.directory, &self.lock) {
+            tracing::error!(
+                "cannot remove {}: {error}; the next `run` tries again",
+                self.directory.display()
+            );
+        }
+    }
+}
+
+/// Removes an enclave's folder and all that belongs to it, unless it has been
+/// removed already: `lock` must be the lock that the caller holds.
+pub fn remove(directory: &Path, lock: &File) -> io::Result<()> {
+    if !is_same_file(&directory.join(LOCK), lock) {
+        return Ok(());
+    }
+    clear(directory)?;
+    ignore_absent(fs::remove_file(directory.join(LOCK)))?;
+    match fs::remove_dir(directory) {
+        // Somebody who waited for the lock has made its file anew.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => ignore_absent(other),
+    }
+}
+
+/// Removes everything but the lock.
+fn clear(directory: &Path) -> io::Result<()> {
+    let link = directory.join(TREE_LINK);
+    if let Ok(tree) = fs::read_link(&link) {
+        remove_tree(&tree)?;
+    }
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else {
+            ignore_absent(fs::remove_file(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder with all its contents, also where a workload has taken
+/// away its own permissions.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_folders(path)?;
+            ignore_absent(fs::remove_dir_all(path))
+        }
+        other => ignore_absent(other),
+    }
+}
+
+fn open_folders(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes a folder's lock: `None` when somebody else has it, or has just removed it.
+fn lock(directory: &Path) -> io::Result<Option<File>> {
+    let path = directory.join(LOCK);
+    let file = match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+    {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // The file may have been removed between opening and locking it.
+    Ok(is_same_file(&path, &file).then_some(file))
+}
+
+fn is_same_file(path: &Path, file: &File) -> bool {
+    match (fs::symlink_metadata(path), file.metadata()) {
+        (Ok(path), Ok(file)) => (path.dev(), path.ino()) == (file.dev(), file.ino()),
+        _ => false,
+    }
+}
+
+fn is_held(directory: &Path) -> bool {
+    File::open(directory.join(LOCK))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn create_private(path: &Path, recursive: bool) -> Result<(), StateError> {
+    match DirBuilder::new()
+        .mode(0o700)
+        .recursive(recursive)
+        .create(path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(StateError::io(path)),
+    }
+}
+
+fn check_private(path: &Path) -> Result<(), StateError> {
+    let metadata = fs::symlink_metadata(path).map_err(StateError::io(path))?;
+    let private =
+        metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & OTHERS == 0;
+    if private {
+        Ok(())
+    } else {
+        Err(StateError::NotPrivate(path.to_owned()))
+    }
+}
+
+fn default_path() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(runtime) if runtime.is_absolute() => runtime.join("enclaves"),
+        _ if geteuid().is_root() => PathBuf::from("/run/enclaves"),
+        _ => shared_default(),
+    }
+}
+
+/// The one default that lies where others may write.
+fn shared_default() -> PathBuf {
+    PathBuf::from(format!("/tmp/enclaves-{}", geteuid()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_are_labels() {
+        for good in ["a", "payments-2", &"x".repeat(63)] {
+            assert_eq!(name(good).as_str(), good);
+        }
+        for bad in ["", "-a", "a-", "A", "a/b", "..", "a b", &"x".repeat(64)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_exclusive_and_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(base.path().join("state"))).unwrap();
+        let claim = state.claim(&name("one")).await.unwrap();
+        assert_eq!(state.running().unwrap(), [name("one")]);
+        assert!(lock(claim.directory()).unwrap().is_none());
+        let directory = claim.directory().to_owned();
+        drop(claim);
+        assert!(!directory.exists());
+        assert!(state.running().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_successors_folder_is_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(base.path().to_owned())).unwrap();
+        let old = state.claim(&name("one")).await.unwrap();
+        fs::remove_dir_all(old.directory()).unwrap();
+        let new = state.claim(&name("one")).await.unwrap();
+        drop(old);
+        assert!(new.directory().join(LOCK).exists());
+    }
+
+    #[tokio::test]
+    async fn a_running_enclave_is_named_at_once() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(base.path().to_owned())).unwrap();
+        let claim = state.claim(&name("one")).await.unwrap();
+        let _api = std::os::unix::net::UnixListener::bind(claim.directory.join(CONTROL_SOCKET));
+        let error = state.claim(&name("one")).await.unwrap_err();
+        assert!(matches!(error, StateError::Running(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_removed_with_its_tree() {
+        let base = tempfile::tempdir().unwrap();
+        let tree = base.path().join("tree");
+        fs::create_dir_all(tree.join("rootfs/closed")).unwrap();
+        fs::write(tree.join("rootfs/closed/file"), "x").unwrap();
+        fs::set_permissions(
+            tree.join("rootfs/closed"),
+            fs::Permissions::from_mode(0o000),
+        )
+        .unwrap();
+        let state = StateDir::new(Some(base.path().join("state"))).unwrap();
+        let claim = state.claim(&name("crashed")).await.unwrap();
+        std::os::unix::fs::symlink(&tree, claim.directory.join(TREE_LINK)).unwrap();
+        fs::create_dir(claim.directory.join("vsock")).unwrap();
+        let crashed = claim.directory().to_owned();
+        // A crash runs no destructors, but closes descriptors.
+        let Claim { lock, .. } = &claim;
+        lock.unlock().unwrap();
+        std::mem::forget(claim);
+        let other = state.claim(&name("other")).await.unwrap();
+        assert!(!crashed.exists());
+        assert!(!tree.exists());
+        assert!(other.directory().exists());
+    }
+
+    #[tokio::test]
+    async fn folders_of_others_and_long_paths_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(base.path().to_owned())).unwrap();
+        fs::create_dir(base.path().join("open")).unwrap();
+        fs::set_permissions(base.path().join("open"), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = state.claim(&name("open")).await.unwrap_err();
+        assert!(matches!(error, StateError::NotPrivate(_)), "{error}");
+        let long = StateDir::new(Some(base.path().join("x".repeat(80)))).unwrap();
+        let error = long.claim(&name("one")).await.unwrap_err();
+        assert!(matches!(error, StateError::PathTooLong(_)), "{error}");
+    }
+}

@@ -1,0 +1,428 @@
+//! What an enclave's agent knows of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use eif::{Measurements, Pcr};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::channels::egress::Egress;
+use crate::channels::logs::{LogCounts, Logs};
+use crate::console::printable;
+use crate::enclave::Phase;
+use crate::ingress::IngressPort;
+use crate::report::Port;
+use crate::traffic::Counts;
+
+/// Most boot steps that are remembered.
+const MAX_STEPS: usize = 64;
+
+/// Measured registers by number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pcrs(pub BTreeMap<u8, Pcr>);
+
+impl From<Measurements> for Pcrs {
+    fn from(measurements: Measurements) -> Self {
+        let mut pcrs = BTreeMap::from([
+            (0, measurements.pcr0),
+            (1, measurements.pcr1),
+            (2, measurements.pcr2),
+        ]);
+        pcrs.extend(measurements.pcr8.map(|pcr8| (8, pcr8)));
+        Self(pcrs)
+    }
+}
+
+/// The workload's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub state: String,
+    /// Why; may be empty.
+    pub detail: String,
+}
+
+/// A boot step that ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootStep {
+    /// Its name.
+    pub name: String,
+    /// Microseconds from the init's start to its end.
+    pub at_us: u64,
+    /// Microseconds that it took.
+    pub took_us: u64,
+}
+
+/// An ingress port and what it has carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressStatus {
+    /// The port.
+    #[serde(flatten)]
+    pub port: Port,
+    /// What it has carried.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// An egress destination and what was carried there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressStatus {
+    /// `host:port`.
+    pub destination: String,
+    /// What was carried there.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The enclave's name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: Phase,
+    /// Milliseconds since the agent started it.
+    pub uptime_ms: u64,
+    /// The image's path.
+    pub image: String,
+    /// The hypervisor's name.
+    pub hypervisor: String,
+    /// Whether its registers read as zero.
+    pub debug: bool,
+    /// Its context identifier, where it has one.
+    pub cid: Option<u32>,
+    /// The agent's process.
+    pub process_id: u32,
+    /// The agent's release.
+    pub agent_version: String,
+    /// The init's release, once it has told.
+    pub init_version: Option<String>,
+    /// The boot's identifier, hex, once it is known.
+    pub boot: Option<String>,
+    /// The workload's health.
+    pub health: Health,
+    /// How often the workload was started again.
+    pub restarts: u64,
+    /// What the image measures to.
+    pub pcrs: Pcrs,
+    /// The ports that are open for it.
+    pub ingress: Vec<IngressStatus>,
+    /// The destinations that it has asked for.
+    pub egress: Vec<EgressStatus>,
+    /// The boot steps so far.
+    pub boot_steps: Vec<BootStep>,
+    /// The log records so far.
+    pub logs: LogCounts,
+}
+
+/// What does not change while an enclave runs.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// The enclave's name.
+    pub name: String,
+    /// The image's path.
+    pub image: String,
+    /// The hypervisor's name.
+    pub hypervisor: &'static str,
+    /// Whether its registers read as zero.
+    pub debug: bool,
+    /// What the image measures to.
+    pub pcrs: Pcrs,
+}
+
+/// What the supervisor keeps up to date.
+#[derive(Debug)]
+pub struct Live {
+    /// Where the enclave is in its life.
+    pub phase: Phase,
+    /// Its context identifier, where it has one.
+    pub cid: Option<u32>,
+    /// The init's release.
+    pub init_version: Option<String>,
+    /// The boot's identifier, hex.
+    pub boot: Option<String>,
+    /// The workload's health.
+    pub health: Health,
+    /// How often the workload was started again.
+    pub restarts: u64,
+    /// The boot steps so far, the first [`MAX_STEPS`].
+    steps: Vec<BootStep>,
+}
+
+impl Live {
+    /// Remembers a boot step.
+    pub fn step(&mut self, step: BootStep) {
+        if self.steps.len() < MAX_STEPS {
+            self.steps.push(step);
+        }
+    }
+}
+
+/// All that is known, shared between the supervisor and the API.
+#[derive(Debug)]
+pub struct Board {
+    start: Instant,
+    fixed: Fixed,
+    live: Mutex<Live>,
+    ingress: Vec<Arc<IngressPort>>,
+    egress: Arc<Egress>,
+    logs: Arc<Logs>,
+}
+
+impl Board {
+    /// The board of an enclave that is being started.
+    pub fn new(
+        fixed: Fixed,
+        ingress: Vec<Arc<IngressPort>>,
+        egress: Arc<Egress>,
+        logs: Arc<Logs>,
+    ) -> Self {
+        Self {
+            start: Instant::now(),
+            fixed,
+            live: Mutex::new(Live {
+                phase: Phase::Starting,
+                cid: None,
+                init_version: None,
+                boot: None,
+                health: Health {
+                    state: "starting".to_owned(),
+                    detail: String::new(),
+                },
+                restarts: 0,
+                steps: Vec::new(),
+            }),
+            ingress,
+            egress,
+            logs,
+        }
+    }
+
+    /// How long ago the enclave was started.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Changes what is known.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Live) -> T) -> T {
+        change(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is known now.
+    pub fn read(&self) -> Status {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            name: self.fixed.name.clone(),
+            state: live.phase,
+            uptime_ms: milliseconds(self.start.elapsed()),
+            image: self.fixed.image.clone(),
+            hypervisor: self.fixed.hypervisor.to_owned(),
+            debug: self.fixed.debug,
+            cid: live.cid,
+            process_id: std::process::id(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            init_version: live.init_version.clone(),
+            boot: live.boot.clone(),
+            health: live.health.clone(),
+            restarts: live.restarts,
+            pcrs: self.fixed.pcrs.clone(),
+            ingress: self
+                .ingress
+                .iter()
+                .map(|port| IngressStatus {
+                    port: port.describe(),
+                    counts: port.traffic.read(),
+                })
+                .collect(),
+            egress: self
+                .egress
+                .counts()
+                .into_iter()
+                .map(|(destination, counts)| EgressStatus {
+                    destination,
+                    counts,
+                })
+                .collect(),
+            boot_steps: live.steps.clone(),
+            logs: self.logs.counts(),
+        }
+    }
+}
+
+/// A length of time in milliseconds.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Status {
+    /// The status as a table for people.
+    pub fn table(&self) -> String {
+        let mut table = String::new();
+        let mut row = |key: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(table, "{key:<12}{}", printable(&value));
+        };
+        row("name", self.name.clone());
+        row("state", self.state.to_string());
+        row("uptime", uptime(self.uptime_ms));
+        let cid = self
+            .cid
+            .map_or_else(String::new, |cid| format!(", CID {cid}"));
+        row("hypervisor", format!("{}{cid}", self.hypervisor));
+        row("image", self.image.clone());
+        if self.debug {
+            row("debug", "the enclave's PCRs read as zero".to_owned());
+        }
+        let detail = match self.health.detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        row("health", format!("{}{detail}", self.health.state));
+        row("restarts", self.restarts.to_string());
+        for (index, value) in &self.pcrs.0 {
+            row(&format!("PCR{index}"), value.to_string());
+        }
+        for IngressStatus { port, counts } in &self.ingress {
+            let Port { listen, to, .. } = port;
+            row("ingress", format!("{listen} -> {to}  {}", traffic(counts)));
+        }
+        for EgressStatus {
+            destination,
+            counts,
+        } in &self.egress
+        {
+            row("egress", format!("{destination}  {}", traffic(counts)));
+        }
+        for step in &self.boot_steps {
+            row(
+                "boot",
+                format!(
+                    "{:>9.3} ms  {} ({:.3} ms)",
+                    thousandths(step.at_us),
+                    step.name,
+                    thousandths(step.took_us)
+                ),
+            );
+        }
+        let missing = match self.logs.missing {
+            0 => String::new(),
+            missing => format!(", {missing} missing"),
+        };
+        row("logs", format!("{} records{missing}", self.logs.records));
+        let init = self.init_version.as_deref().unwrap_or("not known yet");
+        row(
+            "versions",
+            format!("agent {}, init {init}", self.agent_version),
+        );
+        row("process", self.process_id.to_string());
+        table
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people, three decimals")]
+fn thousandths(number: u64) -> f64 {
+    number as f64 / 1000.0
+}
+
+fn traffic(counts: &Counts) -> String {
+    let mut text = format!(
+        "{} connections ({} open), {} out, {} in",
+        counts.connections,
+        counts.open,
+        bytes(counts.bytes_out),
+        bytes(counts.bytes_in)
+    );
+    if counts.refused > 0 {
+        let _ = write!(text, ", {} refused", counts.refused);
+    }
+    text
+}
+
+fn bytes(count: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (size, unit) in units {
+        if count >= size {
+            return format!("{}.{} {unit}", count / size, count % size * 10 / size);
+        }
+    }
+    format!("{count} B")
+}
+
+fn uptime(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_what_an_operator_looks_for() {
+        let status = Status {
+            name: "payments".to_owned(),
+            state: Phase::Ready,
+            uptime_ms: 3_723_000,
+            image: "/images/payments.eif".to_owned(),
+            hypervisor: "qemu".to_owned(),
+            debug: false,
+            cid: Some(4),
+            process_id: 7,
+            agent_version: "0.1.0".to_owned(),
+            init_version: Some("0.1.0".to_owned()),
+            boot: None,
+            health: Health {
+                state: "unhealthy".to_owned(),
+                detail: "HTTP\x1b 500".to_owned(),
+            },
+            restarts: 2,
+            pcrs: Pcrs(BTreeMap::from([(0, Pcr::ZERO)])),
+            ingress: vec![IngressStatus {
+                port: Port {
+                    listen: "127.0.0.1:8080".to_owned(),
+                    port: 8080,
+                    to: 80,
+                },
+                counts: Counts {
+                    connections: 3,
+                    bytes_in: 1_600_000,
+                    ..Counts::default()
+                },
+            }],
+            egress: vec![],
+            boot_steps: vec![BootStep {
+                name: "clock".to_owned(),
+                at_us: 12_345,
+                took_us: 45,
+            }],
+            logs: LogCounts {
+                records: 10,
+                missing: 1,
+            },
+        };
+        let table = status.table();
+        for part in [
+            "state       ready",
+            "uptime      1 h 2 min",
+            "hypervisor  qemu, CID 4",
+            "unhealthy: HTTP\\u{1b} 500",
+            "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
+            "12.345 ms  clock (0.045 ms)",
+            "10 records, 1 missing",
+        ] {
+            assert!(table.contains(part), "{part} in\n{table}");
+        }
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["ingress"][0]["listen"], "127.0.0.1:8080");
+        assert_eq!(json["ingress"][0]["bytes_in"], 1_600_000);
+        assert_eq!(json["pcrs"]["0"].as_str().unwrap().len(), 96);
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+    }
+}

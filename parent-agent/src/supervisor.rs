@@ -1,0 +1,421 @@
+//! Follows one enclave from its start to its end: feeds what happens to the
+//! state machine of [`enclave`](crate::enclave), and does what that says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::control::{BootId, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use crate::enclave::{Action, Enclave, End, Input, Phase};
+use crate::event::{Challenge, ChallengeError, Event};
+use crate::guard::Guard;
+use crate::hypervisor::{Hypervisor, HypervisorError, Started};
+use crate::report::{Report, Reporter};
+use crate::status::{Board, BootStep, Health, milliseconds};
+
+/// Most challenges that wait for their documents.
+const MAX_CHALLENGES: usize = 64;
+
+/// What the supervisor knows and whom it tells.
+pub(crate) struct Supervisor {
+    enclave: Enclave,
+    board: Arc<Board>,
+    reporter: Reporter,
+    runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    boot: Option<BootId>,
+    control: Option<Control>,
+    challenges: Challenges,
+}
+
+struct Control {
+    connection: u64,
+    sender: mpsc::Sender<FromAgent>,
+}
+
+impl Supervisor {
+    /// A supervisor of an enclave that is about to be started.
+    pub(crate) fn new(
+        boot_timeout: Duration,
+        runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+        board: Arc<Board>,
+        reporter: Reporter,
+    ) -> Self {
+        Self {
+            enclave: Enclave::new(boot_timeout),
+            board,
+            reporter,
+            runtime_config,
+            boot: None,
+            control: None,
+            challenges: Challenges::default(),
+        }
+    }
+
+    /// Starts the enclave, calls `started`, and follows it to its end.
+    pub(crate) async fn follow<H: Hypervisor>(
+        mut self,
+        hypervisor: &mut H,
+        guard: &mut Guard,
+        events: &mut mpsc::Receiver<Event>,
+        started: impl FnOnce(&Started),
+    ) -> Result<End, HypervisorError> {
+        let Some(machine) = self.start(hypervisor, guard, events).await? else {
+            return Ok(self.gone("it was not started yet"));
+        };
+        self.board.update(|live| live.cid = machine.cid);
+        started(&machine);
+        self.on(Input::Started);
+        loop {
+            let deadline = self.enclave.deadline();
+            tokio::select! {
+                how = hypervisor.ended(guard) => {
+                    // What the enclave said last is on its way through the channels.
+                    self.last_words(events).await;
+                    return Ok(self.gone(&how));
+                }
+                Some(event) = events.recv() => {
+                    if self.handle(event) == Some(Action::Kill) {
+                        self.kill(guard).await;
+                    }
+                }
+                () = until(deadline) => {
+                    if self.on(Input::Deadline) == Some(Action::Kill) {
+                        self.kill(guard).await;
+                    }
+                    if let Some(end) = self.enclave.end() {
+                        return Ok(end.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts the machine, unless somebody wants it to stop before it runs.
+    async fn start<H: Hypervisor>(
+        &mut self,
+        hypervisor: &mut H,
+        guard: &mut Guard,
+        events: &mut mpsc::Receiver<Event>,
+    ) -> Result<Option<Started>, HypervisorError> {
+        let start = hypervisor.start(guard);
+        let mut start = std::pin::pin!(start);
+        loop {
+            tokio::select! {
+                result = &mut start => return result.map(Some),
+                Some(event) = events.recv() => {
+                    if self.handle(event) == Some(Action::Kill) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn kill(&self, guard: &mut Guard) {
+        if let Err(error) = guard.kill().await {
+            // Its end is noticed where processes' ends are.
+            debug!(%error, "the guard cannot kill");
+        }
+    }
+
+    /// Takes in what arrived before the machine's end: its control connection
+    /// ends with it.
+    async fn last_words(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let deadline = Instant::now() + LAST_WORDS_TIMEOUT;
+        while self.control.is_some() {
+            tokio::select! {
+                Some(event) = events.recv() => {
+                    self.handle(event);
+                }
+                () = sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    fn gone(&mut self, how: &str) -> End {
+        self.on(Input::Exited(how.to_owned()));
+        self.challenges.fail_all();
+        // An exit always ends it.
+        self.enclave.end().cloned().unwrap_or_else(|| End {
+            cause: crate::enclave::Cause::Died,
+            detail: how.to_owned(),
+        })
+    }
+
+    /// Feeds the state machine, and asks the init to stop if that is called for.
+    fn on(&mut self, input: Input<'_>) -> Option<Action> {
+        let action = self.enclave.on(input, Instant::now());
+        let phase = self.enclave.phase();
+        self.board.update(|live| live.phase = phase);
+        if let Some(Action::SendShutdown { grace }) = action {
+            self.send(FromAgent::Shutdown {
+                grace_ms: grace.map(milliseconds),
+            });
+        }
+        action
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Action> {
+        match event {
+            Event::Heartbeat => self.on(Input::Heartbeat),
+            Event::Incompatible(reason) => {
+                warn!(reason, "a connection of the enclave was refused");
+                self.on(Input::Incompatible(reason))
+            }
+            Event::Stop { grace, insists } => self.on(Input::Stop { grace, insists }),
+            Event::Challenge(challenge) => {
+                self.challenge(challenge);
+                None
+            }
+            Event::Connected {
+                connection,
+                boot,
+                version,
+                sender,
+            } => self.connected(connection, boot, version, sender),
+            Event::Disconnected { connection } => {
+                if self.is_current(connection) {
+                    self.control = None;
+                    self.challenges.fail_all();
+                    self.on(Input::Disconnected)
+                } else {
+                    None
+                }
+            }
+            Event::Message {
+                connection,
+                message,
+            } => {
+                if !self.is_current(connection) {
+                    return None;
+                }
+                self.message(message)
+            }
+        }
+    }
+
+    fn connected(
+        &mut self,
+        connection: u64,
+        boot: BootId,
+        version: String,
+        sender: mpsc::Sender<FromAgent>,
+    ) -> Option<Action> {
+        if self.boot.as_ref().is_some_and(|known| *known != boot) {
+            warn!("a control connection of another boot was refused");
+            return None;
+        }
+        self.board.update(|live| {
+            live.init_version = Some(version);
+            live.boot = Some(hex::encode(&*boot));
+        });
+        self.boot = Some(boot);
+        // An earlier connection closes as its sender goes.
+        self.control = Some(Control { connection, sender });
+        self.send(FromAgent::Start {
+            runtime_config: self.runtime_config.clone(),
+        });
+        self.on(Input::Connected)
+    }
+
+    fn message(&mut self, message: FromInit) -> Option<Action> {
+        let action = self.on(Input::Message(&message));
+        match message {
+            FromInit::Step {
+                name,
+                at_us,
+                took_us,
+            } => {
+                self.reporter.report(&Report::Step {
+                    name: &name,
+                    at_us,
+                    took_us,
+                });
+                let name = name.to_string();
+                self.board.update(|live| {
+                    live.step(BootStep {
+                        name,
+                        at_us,
+                        took_us,
+                    });
+                });
+            }
+            FromInit::Ready { at_us } => self.reporter.report(&Report::Ready {
+                at_us,
+                elapsed_ms: milliseconds(self.board.uptime()),
+            }),
+            FromInit::Health { state, detail } => self.health(state, detail.to_string()),
+            FromInit::Document { id, document } => {
+                self.challenges.answer(id, Ok(document.into_vec()));
+            }
+            FromInit::ChallengeFailed { id, reason } => {
+                let refused = ChallengeError::Refused(reason.to_string());
+                self.challenges.answer(id, Err(refused));
+            }
+            FromInit::WorkloadExited {
+                status,
+                restart_in_ms,
+            } => {
+                if restart_in_ms.is_some() {
+                    self.board.update(|live| live.restarts += 1);
+                }
+                self.reporter.report(&Report::WorkloadExited {
+                    status: status.into(),
+                    restart_in_ms,
+                });
+            }
+            FromInit::Boot { .. } | FromInit::Ending { .. } => {}
+        }
+        action
+    }
+
+    /// Reports health when it changes.
+    fn health(&mut self, state: HealthState, detail: String) {
+        let state = match state {
+            HealthState::Starting => "starting",
+            HealthState::Healthy => "healthy",
+            HealthState::Unhealthy => "unhealthy",
+        };
+        let health = Health {
+            state: state.to_owned(),
+            detail,
+        };
+        let changed = self.board.update(|live| {
+            let changed = live.health != health;
+            live.health = health.clone();
+            changed
+        });
+        if changed {
+            self.reporter.report(&Report::Health(&health));
+        }
+    }
+
+    fn challenge(&mut self, challenge: Challenge) {
+        let Challenge {
+            nonce,
+            user_data,
+            public_key,
+            reply,
+        } = challenge;
+        let Some(control) = &self.control else {
+            let phase = match self.enclave.phase() {
+                Phase::Starting => "starting",
+                Phase::Booting => "booting",
+                Phase::Ready => "out of reach",
+                Phase::Ending | Phase::Ended => "ending",
+            };
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(ChallengeError::NotConnected(phase)));
+            return;
+        };
+        let Some(id) = self.challenges.add(reply) else {
+            return;
+        };
+        let message = FromAgent::Challenge {
+            id,
+            nonce,
+            user_data,
+            public_key,
+        };
+        if control.sender.try_send(message).is_err() {
+            self.challenges.answer(id, Err(ChallengeError::Busy));
+        }
+    }
+
+    fn send(&self, message: FromAgent) {
+        let sent = self
+            .control
+            .as_ref()
+            .map(|control| control.sender.try_send(message));
+        if !matches!(sent, Some(Ok(()))) {
+            // The state machine's deadline deals with an init that does not listen.
+            warn!("the init does not take messages");
+        }
+    }
+
+    fn is_current(&self, connection: u64) -> bool {
+        self.control
+            .as_ref()
+            .is_some_and(|control| control.connection == connection)
+    }
+}
+
+/// How long what an enclave said last may take to arrive once it has ended.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The challenges that wait for their documents.
+#[derive(Default)]
+struct Challenges {
+    last: u64,
+    waiting: HashMap<u64, Reply>,
+}
+
+type Reply = oneshot::Sender<Result<Vec<u8>, ChallengeError>>;
+
+impl Challenges {
+    /// Gives a challenge its number, unless too many wait.
+    fn add(&mut self, reply: Reply) -> Option<u64> {
+        self.waiting.retain(|_, reply| !reply.is_closed());
+        if self.waiting.len() >= MAX_CHALLENGES {
+            let _ = reply.send(Err(ChallengeError::Busy));
+            return None;
+        }
+        self.last += 1;
+        self.waiting.insert(self.last, reply);
+        Some(self.last)
+    }
+
+    fn answer(&mut self, id: u64, answer: Result<Vec<u8>, ChallengeError>) {
+        if let Some(reply) = self.waiting.remove(&id) {
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn fail_all(&mut self) {
+        for (_, reply) in self.waiting.drain() {
+            let _ = reply.send(Err(ChallengeError::NotConnected("ending")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn challenges_are_bounded_and_answered_once() {
+        let mut challenges = Challenges::default();
+        let mut receivers = Vec::new();
+        for _ in 0..MAX_CHALLENGES {
+            let (reply, receiver) = oneshot::channel();
+            assert!(challenges.add(reply).is_some());
+            receivers.push(receiver);
+        }
+        let (reply, refused) = oneshot::channel();
+        assert_eq!(challenges.add(reply), None);
+        assert_eq!(refused.await.unwrap(), Err(ChallengeError::Busy));
+        // One who has stopped waiting makes room.
+        drop(receivers.pop());
+        let (reply, receiver) = oneshot::channel();
+        let id = challenges.add(reply).unwrap();
+        challenges.answer(id, Ok(vec![7]));
+        challenges.answer(id, Ok(vec![8]));
+        challenges.answer(12345, Ok(vec![9]));
+        assert_eq!(receiver.await.unwrap(), Ok(vec![7]));
+        challenges.fail_all();
+        let first = receivers.swap_remove(0).await.unwrap();
+        assert!(matches!(first, Err(ChallengeError::NotConnected(_))));
+    }
+}

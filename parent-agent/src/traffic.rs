@@ -1,0 +1,136 @@
+//! Counting connections and their bytes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Most destinations that are counted one by one.
+const MAX_DESTINATIONS: usize = 1024;
+/// Where all further destinations are counted.
+const OTHERS: &str = "(others)";
+
+/// One port's or destination's counters.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    connections: AtomicU64,
+    open: AtomicU64,
+    refused: AtomicU64,
+    /// Bytes out of the enclave.
+    pub out: AtomicU64,
+    /// Bytes into the enclave.
+    pub into: AtomicU64,
+}
+
+/// A moment's reading of [`Traffic`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Connections joined since the start.
+    pub connections: u64,
+    /// Those still open.
+    pub open: u64,
+    /// Connections that were asked for and not joined.
+    pub refused: u64,
+    /// Bytes out of the enclave.
+    pub bytes_out: u64,
+    /// Bytes into the enclave.
+    pub bytes_in: u64,
+}
+
+impl Traffic {
+    /// Counts a connection as joined, and as open until the guard is dropped.
+    pub fn joined(self: &Arc<Self>) -> Open {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(self))
+    }
+
+    /// Counts a connection that was not joined.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What has been counted.
+    pub fn read(&self) -> Counts {
+        Counts {
+            connections: self.connections.load(Ordering::Relaxed),
+            open: self.open.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            bytes_out: self.out.load(Ordering::Relaxed),
+            bytes_in: self.into.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub struct Open(pub Arc<Traffic>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counters by destination.
+#[derive(Debug, Default)]
+pub struct Destinations(Mutex<BTreeMap<String, Arc<Traffic>>>);
+
+impl Destinations {
+    /// The counters of `destination`.
+    pub fn get(&self, destination: &str) -> Arc<Traffic> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = map.len() >= MAX_DESTINATIONS && !map.contains_key(destination);
+        let key = if full { OTHERS } else { destination };
+        Arc::clone(map.entry(key.to_owned()).or_default())
+    }
+
+    /// What has been counted, in the order of the destinations' names.
+    pub fn read(&self) -> Vec<(String, Counts)> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.iter()
+            .map(|(destination, traffic)| (destination.clone(), traffic.read()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_connections_are_counted_down() {
+        let traffic = Arc::new(Traffic::default());
+        let one = traffic.joined();
+        let two = traffic.joined();
+        drop(one);
+        assert_eq!((traffic.read().connections, traffic.read().open), (2, 1));
+        drop(two);
+        assert_eq!(traffic.read().open, 0);
+    }
+
+    #[test]
+    fn destinations_are_bounded() {
+        let destinations = Destinations::default();
+        for number in 0..2 * MAX_DESTINATIONS {
+            destinations.get(&format!("host-{number}:443")).refuse();
+        }
+        let counts = destinations.read();
+        assert_eq!(counts.len(), MAX_DESTINATIONS + 1);
+        assert_eq!(
+            counts.iter().map(|(_, counts)| counts.refused).sum::<u64>(),
+            2048
+        );
+        assert_eq!(
+            counts[0],
+            (
+                OTHERS.to_owned(),
+                Counts {
+                    refused: 1024,
+                    ..Counts::default()
+                }
+            )
+        );
+    }
+}
