@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::network::{EgressRule, IngressRule, Network};
+use crate::name::EnclaveName;
+use crate::network::{EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress};
+use crate::units::{Cpus, MemoryMib};
 use crate::workload::{Logs, Workload};
 
 /// Where the measured configuration lies in the application ramdisk.
@@ -20,7 +22,7 @@ pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 pub enum ConfigError {
     /// Larger than [`MAX_CONFIG_BYTES`].
     #[error(
-        "the image's configuration has {0} bytes, more than the {MAX_CONFIG_BYTES} that are allowed"
+        "the image's configuration has {0} bytes, more than the {MAX_CONFIG_BYTES} that are allowed: shorten the command or the environment"
     )]
     TooLarge(usize),
     /// Not the JSON that this version writes.
@@ -36,6 +38,9 @@ pub enum ConfigError {
         /// The version found.
         found: u32,
     },
+    /// Its lists of rules break a limit.
+    #[error("the image's configuration cannot be used: {0}")]
+    Network(#[from] NetworkError),
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -46,7 +51,7 @@ pub struct MeasuredConfig {
     /// [`CONFIG_SCHEMA`].
     pub schema: u32,
     /// The enclave's name.
-    pub name: String,
+    pub name: EnclaveName,
     /// What runs.
     pub workload: Workload,
     /// Its network.
@@ -58,14 +63,18 @@ pub struct MeasuredConfig {
 impl MeasuredConfig {
     /// Reads the document from the bytes of [`MEASURED_CONFIG_PATH`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let config: Self = parse(bytes)?;
-        check_schema(config.schema)?;
+        check_size(bytes)?;
+        check_schema(serde_json::from_slice(bytes)?)?;
+        let config: Self = serde_json::from_slice(bytes)?;
+        config.network.check()?;
         Ok(config)
     }
 
     /// The bytes to write at [`MEASURED_CONFIG_PATH`]; the same for equal values.
     pub fn to_json(&self) -> Result<Vec<u8>, ConfigError> {
-        Ok(serde_json::to_vec(self)?)
+        let bytes = serde_json::to_vec(self)?;
+        check_size(&bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -77,11 +86,11 @@ pub struct HostConfig {
     /// [`CONFIG_SCHEMA`].
     pub schema: u32,
     /// The enclave's name.
-    pub name: String,
+    pub name: EnclaveName,
     /// Virtual CPUs to start it with.
-    pub cpus: u32,
-    /// Memory to start it with, in MiB.
-    pub memory_mib: u32,
+    pub cpus: Cpus,
+    /// Memory to start it with.
+    pub memory_mib: MemoryMib,
     /// Ports to open for it.
     pub ingress: Vec<IngressRule>,
     /// Destinations to connect it to.
@@ -91,23 +100,182 @@ pub struct HostConfig {
 impl HostConfig {
     /// Reads the document from the value under [`HOST_CONFIG_KEY`].
     pub fn from_value(value: &serde_json::Value) -> Result<Self, ConfigError> {
+        check_schema(Schema::deserialize(value)?)?;
         let config = Self::deserialize(value)?;
-        check_schema(config.schema)?;
+        check_egress(&config.egress)?;
+        check_ingress(&config.ingress)?;
         Ok(config)
     }
 }
 
-fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ConfigError> {
+/// What every version's documents have: read first, so that a document of
+/// another version is refused for that and not for what is new in it.
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+fn check_size(bytes: &[u8]) -> Result<(), ConfigError> {
     if bytes.len() > MAX_CONFIG_BYTES {
         return Err(ConfigError::TooLarge(bytes.len()));
     }
-    Ok(serde_json::from_slice(bytes)?)
+    Ok(())
 }
 
-fn check_schema(found: u32) -> Result<(), ConfigError> {
+fn check_schema(Schema { schema: found }: Schema) -> Result<(), ConfigError> {
     if found == CONFIG_SCHEMA {
         Ok(())
     } else {
         Err(ConfigError::Schema { found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn measured() -> Value {
+        json!({
+            "schema": 1,
+            "name": "payments",
+            "workload": {
+                "kind": "service",
+                "command": ["/app/server"],
+                "env": {"RUST_LOG": "info"},
+                "working_directory": "/srv",
+                "user": {"uid": 1000, "gid": 1000},
+                "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
+                "health": {"tcp": 8080, "interval": "30s"},
+                "stop_grace": "10s"
+            },
+            "network": {
+                "egress": ["*.example.com:443"],
+                "ingress": [{"port": 8080, "to": 80}]
+            },
+            "logs": {"release": "always"}
+        })
+    }
+
+    fn host() -> Value {
+        json!({
+            "schema": 1,
+            "name": "payments",
+            "cpus": 2,
+            "memory_mib": 1024,
+            "ingress": [{"port": 8080, "to": 80}],
+            "egress": ["*.example.com:443"]
+        })
+    }
+
+    fn read(value: &Value) -> Result<MeasuredConfig, ConfigError> {
+        MeasuredConfig::from_json(&serde_json::to_vec(value).unwrap())
+    }
+
+    /// The error for `value` after the part at `pointer` has been replaced.
+    fn with<T>(
+        mut value: Value,
+        read: impl Fn(&Value) -> Result<T, ConfigError>,
+        pointer: &str,
+        part: Value,
+    ) -> String {
+        *value.pointer_mut(pointer).unwrap() = part;
+        read(&value).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn the_measured_document_reads_back() {
+        let config = read(&measured()).unwrap();
+        assert_eq!(config.workload.command.program(), "/app/server");
+        let bytes = config.to_json().unwrap();
+        assert_eq!(MeasuredConfig::from_json(&bytes).unwrap(), config);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&bytes).unwrap(),
+            measured(),
+            "nothing is added or left out"
+        );
+    }
+
+    #[test]
+    fn the_measured_document_is_checked_when_it_is_read() {
+        for (pointer, part, message) in [
+            ("/name", json!("A"), "name `A` is not allowed"),
+            ("/workload/command", json!([]), "command is empty"),
+            ("/workload/env", json!({"A=": ""}), "environment variable"),
+            (
+                "/workload/working_directory",
+                json!("srv"),
+                "not an absolute path",
+            ),
+            ("/workload/health", json!({}), "needs one probe"),
+            ("/workload/stop_grace", json!("0s"), "out of range"),
+            ("/network/egress", json!(["a.com:1", "a.com:1"]), "twice"),
+            ("/network/ingress/0/port", json!(0), "`0` is not a port"),
+            ("/logs", json!({"level": 1}), "unknown field `level`"),
+        ] {
+            let error = with(measured(), read, pointer, part);
+            assert!(error.contains(message), "{pointer}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_host_document_is_checked_when_it_is_read() {
+        assert_eq!(
+            HostConfig::from_value(&host()).unwrap().memory_mib.bytes(),
+            1 << 30
+        );
+        for (pointer, part, message) in [
+            ("/cpus", json!(0), "0 is not a number of CPUs"),
+            ("/memory_mib", json!(1), "1 is not a size of memory"),
+            ("/ingress/0/port", json!(70000), "`70000` is not a port"),
+            ("/egress", json!(["x"]), "has no port"),
+            ("/egress", json!(["a:1", "a:1"]), "twice"),
+        ] {
+            let error = with(host(), HostConfig::from_value, pointer, part);
+            assert!(error.contains(message), "{pointer}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named_before_anything_else() {
+        let newer = json!({"schema": 2, "new": true});
+        assert!(matches!(
+            read(&newer),
+            Err(ConfigError::Schema { found: 2 })
+        ));
+        assert!(matches!(
+            HostConfig::from_value(&newer),
+            Err(ConfigError::Schema { found: 2 })
+        ));
+    }
+
+    #[test]
+    fn a_document_has_a_largest_size() {
+        let mut value = measured();
+        value["workload"]["command"] = json!(["/a", "x".repeat(100_000), "x".repeat(100_000)]);
+        let mut config = read(&value).unwrap();
+        let text = "x".repeat(100_000);
+        config.workload.env.set("A".into(), text).unwrap();
+        assert!(matches!(config.to_json(), Err(ConfigError::TooLarge(_))));
+        let bytes = vec![b' '; MAX_CONFIG_BYTES + 1];
+        assert!(matches!(
+            MeasuredConfig::from_json(&bytes),
+            Err(ConfigError::TooLarge(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_documents_do_not_panic(position: prop::sample::Index, byte: u8) {
+            let mut bytes = serde_json::to_vec(&measured()).unwrap();
+            let position = position.index(bytes.len());
+            bytes[position] = byte;
+            if let Ok(config) = MeasuredConfig::from_json(&bytes) {
+                let again = MeasuredConfig::from_json(&config.to_json().unwrap());
+                prop_assert_eq!(again.unwrap(), config);
+            }
+        }
     }
 }

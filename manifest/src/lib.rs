@@ -11,13 +11,17 @@
 //!   measures. It holds only what the parent instance needs to start the image
 //!   and to carry its traffic. `parent-agent` reads it.
 //!
-//! Values are parsed once, here: a port is a [`Port`], a length of time a
-//! [`Interval`], an allowed destination an [`EgressRule`].
+//! Values are parsed once, here: a port is a [`Port`], a length of time an
+//! [`Interval`], an allowed destination an [`EgressRule`], and a [`Command`] has
+//! a program.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod health;
+mod name;
 mod network;
+mod process;
 mod source;
 mod units;
 mod workload;
@@ -26,12 +30,15 @@ pub use config::{
     CONFIG_SCHEMA, ConfigError, HOST_CONFIG_KEY, HostConfig, MAX_CONFIG_BYTES,
     MEASURED_CONFIG_PATH, MeasuredConfig,
 };
+pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use name::{EnclaveName, NameError};
 pub use network::{
-    EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network,
+    EgressError, EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES,
+    Network, NetworkError,
 };
-pub use source::{Enclave, ImageReference, Manifest, ManifestError, WorkloadSource};
-pub use units::{Backoff, Interval, Port, UnitError};
-pub use workload::{
-    Health, HealthProbe, LogRelease, Logs, Restart, RestartPolicy, User, UserSource, Workload,
-    WorkloadKind,
+pub use process::{
+    Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };
+pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError, WorkloadSource};
+pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
+pub use workload::{LogRelease, Logs, Restart, RestartPolicy, User, Workload, WorkloadKind};

@@ -1,9 +1,12 @@
 //! What may leave the enclave, and what may come in.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::units::Port;
@@ -22,10 +25,68 @@ const MAX_LABEL_BYTES: usize = 63;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// Destinations that the workload may open TCP connections to.
+    /// Destinations that the workload may open TCP connections to; at most
+    /// [`MAX_EGRESS_RULES`], none twice.
     pub egress: Vec<EgressRule>,
-    /// Ports that the parent instance opens on the workload's behalf.
+    /// Ports that the parent instance opens on the workload's behalf; at most
+    /// [`MAX_INGRESS_RULES`], no port of the parent twice.
     pub ingress: Vec<IngressRule>,
+}
+
+/// Why a list of rules was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NetworkError {
+    /// More than [`MAX_EGRESS_RULES`].
+    #[error("egress has {0} rules, at most {MAX_EGRESS_RULES} are allowed")]
+    EgressCount(usize),
+    /// More than [`MAX_INGRESS_RULES`].
+    #[error("ingress has {0} ports, at most {MAX_INGRESS_RULES} are allowed")]
+    IngressCount(usize),
+    /// A rule is there twice.
+    #[error("the egress rule `{rule}` is there twice: remove one")]
+    EgressTwice {
+        /// The rule.
+        rule: EgressRule,
+        /// Where it is the second time, counted from zero.
+        index: usize,
+    },
+    /// A port of the parent instance is there twice.
+    #[error("the ingress port {port} is there twice: remove one, or give it another `port`")]
+    IngressTwice {
+        /// The port.
+        port: Port,
+        /// Where it is the second time, counted from zero.
+        index: usize,
+    },
+}
+
+/// Checks the limits of a list of egress rules.
+pub(crate) fn check_egress(rules: &[EgressRule]) -> Result<(), NetworkError> {
+    if rules.len() > MAX_EGRESS_RULES {
+        return Err(NetworkError::EgressCount(rules.len()));
+    }
+    let mut seen = HashSet::new();
+    for (index, rule) in rules.iter().enumerate() {
+        if !seen.insert(rule) {
+            let rule = rule.clone();
+            return Err(NetworkError::EgressTwice { rule, index });
+        }
+    }
+    Ok(())
+}
+
+/// Checks the limits of a list of ingress rules.
+pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
+    if rules.len() > MAX_INGRESS_RULES {
+        return Err(NetworkError::IngressCount(rules.len()));
+    }
+    let mut seen = HashSet::new();
+    for (index, &IngressRule { port, .. }) in rules.iter().enumerate() {
+        if !seen.insert(port) {
+            return Err(NetworkError::IngressTwice { port, index });
+        }
+    }
+    Ok(())
 }
 
 impl Network {
@@ -33,6 +94,11 @@ impl Network {
     /// and the letters' case make no difference.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.egress.iter().any(|rule| rule.matches(host, port))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), NetworkError> {
+        check_egress(&self.egress)?;
+        check_ingress(&self.ingress)
     }
 }
 
@@ -53,8 +119,8 @@ pub enum EgressError {
 }
 
 /// One allowed destination: `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct EgressRule {
     host: HostPattern,
     port: Port,
@@ -112,8 +178,13 @@ impl FromStr for EgressRule {
             .map_err(|_| EgressError::Port(text.to_owned()))?;
         let lower = host.to_ascii_lowercase();
         let host = match lower.strip_prefix("*.") {
-            Some(suffix) if is_host_name(suffix) => HostPattern::Below(suffix.to_owned()),
-            None if is_host_name(&lower) => HostPattern::Exact(lower),
+            Some(suffix) if is_host_name(suffix) && !ends_in_number(suffix) => {
+                HostPattern::Below(suffix.to_owned())
+            }
+            None if ends_in_number(&lower) && lower.parse::<Ipv4Addr>().is_ok() => {
+                HostPattern::Exact(lower)
+            }
+            None if is_host_name(&lower) && !ends_in_number(&lower) => HostPattern::Exact(lower),
             _ => return Err(EgressError::Host(host.to_owned())),
         };
         Ok(Self { host, port })
@@ -129,11 +200,25 @@ impl fmt::Display for EgressRule {
     }
 }
 
-impl TryFrom<String> for EgressRule {
-    type Error = EgressError;
+// Parsed inside the visitor and not by `try_from`, so that an error is about the
+// rule's own line and not about the list's.
+impl<'de> Deserialize<'de> for EgressRule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Rule;
 
-    fn try_from(text: String) -> Result<Self, EgressError> {
-        text.parse()
+        impl Visitor<'_> for Rule {
+            type Value = EgressRule;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rule such as \"example.com:443\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<EgressRule, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Rule)
     }
 }
 
@@ -154,8 +239,7 @@ pub struct IngressRule {
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes: DNS
-/// names as they are used (RFC 1123, section 2.1, and underscores), and IPv4
-/// addresses, whose labels are digits.
+/// names as they are used (RFC 1123, section 2.1, and underscores).
 fn is_host_name(name: &str) -> bool {
     name.len() <= MAX_HOST_BYTES
         && name.split('.').all(|label| {
@@ -166,4 +250,160 @@ fn is_host_name(name: &str) -> bool {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         })
+}
+
+/// No top-level domain is a number (RFC 3696, section 2): a name that ends in
+/// one is meant as an IPv4 address.
+fn ends_in_number(name: &str) -> bool {
+    name.rsplit('.')
+        .next()
+        .is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(text: &str) -> Result<EgressRule, EgressError> {
+        text.parse()
+    }
+
+    #[test]
+    fn rules_are_names_patterns_or_addresses() {
+        for (text, printed) in [
+            ("example.com:443", "example.com:443"),
+            ("EXAMPLE.com:443", "example.com:443"),
+            ("*.Example.com:8443", "*.example.com:8443"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("localhost:1", "localhost:1"),
+            ("_dmarc.4chan.org:65535", "_dmarc.4chan.org:65535"),
+        ] {
+            assert_eq!(rule(text).unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_rule_is_refused() {
+        for text in ["", "example.com", "*.example.com"] {
+            assert_eq!(rule(text), Err(EgressError::NoPort(text.into())));
+        }
+        for text in [
+            "example.com:",
+            "example.com:0",
+            "example.com:65536",
+            "example.com:+443",
+            "example.com:443 ",
+            "example.com:https",
+            "a:b:c",
+        ] {
+            assert_eq!(rule(text), Err(EgressError::Port(text.into())));
+        }
+        for host in [
+            "",
+            ".",
+            "*",
+            "*.",
+            "*.*.com",
+            "a.*.com",
+            "*example.com",
+            "example..com",
+            "example.com.",
+            "-a.com",
+            "a-.com",
+            "a b",
+            "https://a",
+            "a/b",
+            "\u{e9}.com",
+            "[::1]",
+            "1.2.3",
+            "1.2.3.256",
+            "01.2.3.4",
+            "*.2.3.4",
+            &"a".repeat(64),
+            &"a.".repeat(127),
+        ] {
+            let error = rule(&format!("{host}:443")).unwrap_err();
+            assert_eq!(error, EgressError::Host(host.into()));
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_names_below_it_only() {
+        let network = Network {
+            egress: vec![
+                rule("*.example.com:443").unwrap(),
+                rule("kms.amazonaws.com:443").unwrap(),
+            ],
+            ingress: vec![],
+        };
+        for (host, port, allowed) in [
+            ("a.example.com", 443, true),
+            ("a.b.example.com", 443, true),
+            ("A.EXAMPLE.COM.", 443, true),
+            ("example.com", 443, false),
+            (".example.com", 443, false),
+            ("a..example.com", 443, false),
+            ("aexample.com", 443, false),
+            ("a.example.com.evil.org", 443, false),
+            ("evil.org/.example.com", 443, false),
+            ("a.example.com", 80, false),
+            ("kms.amazonaws.com", 443, true),
+            ("KMS.amazonaws.com.", 443, true),
+            ("x.kms.amazonaws.com", 443, false),
+            ("", 443, false),
+        ] {
+            assert_eq!(network.allows(host, port), allowed, "{host}:{port}");
+        }
+        assert!(!Network::default().allows("example.com", 443));
+    }
+
+    #[test]
+    fn lists_have_limits_and_no_duplicates() {
+        let rules: Vec<_> = (0..=MAX_EGRESS_RULES)
+            .map(|n| rule(&format!("a{n}.com:1")).unwrap())
+            .collect();
+        assert_eq!(check_egress(&rules[1..]), Ok(()));
+        assert_eq!(check_egress(&rules), Err(NetworkError::EgressCount(257)));
+        let twice = [rules[0].clone(), rule("A0.com:1").unwrap()];
+        assert!(matches!(
+            check_egress(&twice),
+            Err(NetworkError::EgressTwice { index: 1, .. })
+        ));
+
+        let port = |number| Port::new(number).unwrap();
+        let to = |number| IngressRule {
+            port: port(number),
+            to: port(80),
+        };
+        let rules: Vec<_> = (1..=65).map(to).collect();
+        assert_eq!(check_ingress(&rules[1..]), Ok(()));
+        assert_eq!(check_ingress(&rules), Err(NetworkError::IngressCount(65)));
+        assert_eq!(
+            check_ingress(&[to(1), to(2), to(1)]),
+            Err(NetworkError::IngressTwice {
+                port: port(1),
+                index: 2
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_rule_prints_reads_back(text in "(\\*\\.)?[a-z0-9_-]{1,5}(\\.[a-z0-9-]{1,5}){0,3}:[0-9]{1,5}") {
+            if let Ok(rule) = text.parse::<EgressRule>() {
+                prop_assert_eq!(rule.to_string().parse::<EgressRule>(), Ok(rule));
+            }
+        }
+
+        #[test]
+        fn a_pattern_never_matches_outside_its_suffix(host: String) {
+            let rule: EgressRule = "*.example.com:443".parse().unwrap();
+            if rule.matches(&host, 443) {
+                let host = host.to_ascii_lowercase();
+                prop_assert!(host.trim_end_matches('.').ends_with(".example.com"));
+            }
+        }
+    }
 }

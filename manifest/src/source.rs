@@ -1,20 +1,22 @@
 //! `enclave.toml` as a person writes it.
 
-use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use thiserror::Error;
+use toml::de::{DeTable, DeValue};
 
-use crate::network::{MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network};
-use crate::units::Interval;
-use crate::workload::{Health, Logs, Restart, UserSource, WorkloadKind};
+use crate::health::Health;
+use crate::name::EnclaveName;
+use crate::network::{Network, NetworkError};
+use crate::process::{Command, Environment, UserSource, WorkingDirectory};
+use crate::units::{Cpus, Interval, MemoryMib};
+use crate::workload::{Logs, Restart, RestartPolicy, WorkloadKind};
 
 /// The largest manifest that is read, in bytes.
-const MAX_MANIFEST_BYTES: usize = 256 * 1024;
-/// The longest enclave name.
-const MAX_NAME_BYTES: usize = 63;
+const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
 
 /// Why a manifest was refused. Each message names the file, and the line where
 /// there is one.
@@ -29,12 +31,16 @@ pub enum ManifestError {
         source: std::io::Error,
     },
     /// The file is larger than a manifest can be.
-    #[error("{} has {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}: is this the right file?", file.display())]
+    #[error("{} has more than the {MAX_MANIFEST_BYTES} bytes that a manifest may have: is this the right file?", file.display())]
     TooLarge {
         /// The manifest.
         file: PathBuf,
-        /// Its size in bytes.
-        size: usize,
+    },
+    /// The file is not text.
+    #[error("{} is not a text file in UTF-8: is this the right file?", file.display())]
+    NotText {
+        /// The manifest.
+        file: PathBuf,
     },
     /// A value is wrong, missing or unknown.
     #[error("{}:{line}: {message}", file.display())]
@@ -49,19 +55,17 @@ pub enum ManifestError {
 }
 
 /// The whole of `enclave.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
+    file: PathBuf,
+    text: String,
     /// The enclave and its image.
     pub enclave: Enclave,
     /// What runs in it.
-    #[serde(default)]
     pub workload: WorkloadSource,
     /// Its network.
-    #[serde(default)]
     pub network: Network,
     /// Its log policy.
-    #[serde(default)]
     pub logs: Logs,
 }
 
@@ -69,27 +73,44 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enclave {
-    /// Lower-case letters, digits and hyphens, at most 63.
-    pub name: String,
+    /// The enclave's name.
+    pub name: EnclaveName,
     /// The application's image.
     pub image: ImageReference,
-    /// Virtual CPUs, 1 to 128; 2 unless given.
+    /// Virtual CPUs; 2 unless given.
     #[serde(default = "default_cpus")]
-    pub cpus: u32,
-    /// Memory in MiB, 64 to 1 TiB; 1024 unless given.
-    #[serde(default = "default_memory_mib")]
-    pub memory_mib: u32,
+    pub cpus: Cpus,
+    /// Memory; 1024 MiB unless given.
+    #[serde(default = "default_memory")]
+    pub memory_mib: MemoryMib,
 }
 
-/// Where the application's image is. Relative paths start at the manifest's folder.
+/// Where the application's image is. In a [`Manifest`], relative paths have been
+/// joined to the manifest's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ImageReference {
-    /// `oci:PATH`: an OCI image layout folder.
-    OciLayout(PathBuf),
-    /// `docker-archive:PATH`: a tar file as `docker save` writes it.
-    DockerArchive(PathBuf),
+    /// `oci:FOLDER[:TAG]`: an OCI image layout.
+    OciLayout {
+        /// The folder that holds `index.json`.
+        path: PathBuf,
+        /// Which image, where there are several
+        /// (`org.opencontainers.image.ref.name`).
+        tag: Option<String>,
+    },
+    /// `docker-archive:FILE[:TAG]`: a tar file as `docker save` writes it.
+    DockerArchive {
+        /// The tar file.
+        path: PathBuf,
+        /// Which image, where there are several, as in `server:1.2`.
+        tag: Option<String>,
+    },
 }
+
+/// Why a text does not say where an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("image `{0}` is not understood: write `oci:FOLDER` or `docker-archive:FILE`")]
+pub struct ImageError(String);
 
 /// The `[workload]` table: what is absent comes from the OCI image's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -98,15 +119,16 @@ pub struct WorkloadSource {
     /// How the enclave ends; `service` unless given.
     pub kind: WorkloadKind,
     /// Program and arguments; the image's entrypoint and command unless given.
-    pub command: Option<Vec<String>>,
+    pub command: Option<Command>,
     /// Added to the image's environment.
-    pub env: BTreeMap<String, String>,
+    pub env: Environment,
     /// The image's user unless given, root if that has none.
     pub user: Option<UserSource>,
     /// The image's working directory unless given, `/` if that has none.
-    pub working_directory: Option<String>,
-    /// When it is started again.
-    pub restart: Restart,
+    pub working_directory: Option<WorkingDirectory>,
+    /// When it is started again; never for a batch workload, otherwise
+    /// [`Restart::default`] unless given.
+    pub restart: Option<Restart>,
     /// How its health is probed.
     pub health: Option<Health>,
     /// Between SIGTERM and SIGKILL; `10s` unless given.
@@ -118,152 +140,197 @@ impl Default for WorkloadSource {
         Self {
             kind: WorkloadKind::Service,
             command: None,
-            env: BTreeMap::new(),
+            env: Environment::default(),
             user: None,
             working_directory: None,
-            restart: Restart::default(),
+            restart: None,
             health: None,
             stop_grace: Interval::DEFAULT_STOP_GRACE,
         }
     }
 }
 
+impl WorkloadSource {
+    /// When the workload is started again, the default applied.
+    pub fn restart(&self) -> Restart {
+        self.restart.unwrap_or(match self.kind {
+            WorkloadKind::Batch => Restart::NEVER,
+            WorkloadKind::Service | WorkloadKind::Daemon => Restart::default(),
+        })
+    }
+}
+
+/// The file's tables, before the rules that concern more than one value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tables {
+    enclave: Enclave,
+    #[serde(default)]
+    workload: WorkloadSource,
+    #[serde(default)]
+    network: Network,
+    #[serde(default)]
+    logs: Logs,
+}
+
 impl Manifest {
     /// Reads and checks the manifest in `file`.
     pub fn load(file: &Path) -> Result<Self, ManifestError> {
-        let text = std::fs::read_to_string(file).map_err(|source| ManifestError::Read {
+        let cannot_read = |source| ManifestError::Read {
             file: file.to_owned(),
             source,
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)
+            .and_then(|open| open.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(cannot_read)?;
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge {
+                file: file.to_owned(),
+            });
+        }
+        let text = String::from_utf8(bytes).map_err(|_| ManifestError::NotText {
+            file: file.to_owned(),
         })?;
         Self::parse(&text, file)
     }
 
-    /// Checks the manifest in `text`; `file` is named in errors.
+    /// Checks the manifest in `text`; `file` is named in errors, and its folder
+    /// is where relative paths start.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ManifestError> {
-        if text.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::TooLarge {
-                file: file.to_owned(),
-                size: text.len(),
-            });
-        }
-        let manifest: Self = toml::from_str(text).map_err(|error| ManifestError::Invalid {
+        let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
             file: file.to_owned(),
-            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            line: line_at(text, error.span().map_or(0, |span| span.start)),
             message: error.message().replace('\n', " "),
         })?;
-        manifest.check(text, file)?;
+        let mut manifest = Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            enclave: tables.enclave,
+            workload: tables.workload,
+            network: tables.network,
+            logs: tables.logs,
+        };
+        if let Some(folder) = file.parent() {
+            manifest.enclave.image.join_to(folder);
+        }
+        manifest.check_network()?;
+        manifest.check_restart()?;
         Ok(manifest)
     }
 
-    /// Rules that concern more than one value's own syntax.
-    fn check(&self, text: &str, file: &Path) -> Result<(), ManifestError> {
-        let name = &self.enclave.name;
-        let broken: Option<(&str, String)> = if !is_enclave_name(name) {
-            Some((
-                "name",
-                format!(
-                    "name `{name}` is not allowed: use 1 to {MAX_NAME_BYTES} lower-case letters, digits and hyphens, with a letter or digit at both ends"
-                ),
-            ))
-        } else if !(1..=128).contains(&self.enclave.cpus) {
-            Some((
-                "cpus",
-                format!("cpus = {} is out of range: 1 to 128", self.enclave.cpus),
-            ))
-        } else if !(64..=1_048_576).contains(&self.enclave.memory_mib) {
-            Some((
-                "memory_mib",
-                format!(
-                    "memory_mib = {} is out of range: 64 to 1048576",
-                    self.enclave.memory_mib
-                ),
-            ))
-        } else if self.workload.command.as_ref().is_some_and(Vec::is_empty) {
-            Some(("command", "command is empty: give the program and its arguments, or leave it out to use the image's own".into()))
-        } else if self.network.egress.len() > MAX_EGRESS_RULES {
-            Some((
-                "egress",
-                format!(
-                    "egress has {} rules, at most {MAX_EGRESS_RULES} are allowed",
-                    self.network.egress.len()
-                ),
-            ))
-        } else if self.network.ingress.len() > MAX_INGRESS_RULES {
-            Some((
-                "ingress",
-                format!(
-                    "ingress has {} ports, at most {MAX_INGRESS_RULES} are allowed",
-                    self.network.ingress.len()
-                ),
-            ))
-        } else {
-            None
-        };
-        match broken {
-            None => Ok(()),
-            Some((key, message)) => Err(ManifestError::Invalid {
-                file: file.to_owned(),
-                line: line_of_key(text, key),
-                message,
-            }),
+    /// An error about the value at `path`, as in `["workload", "command"]`, where
+    /// numbers count the elements of arrays. Names the value's line, or the line
+    /// of the innermost table on the way that is there.
+    pub fn invalid(&self, path: &[&str], message: impl Into<String>) -> ManifestError {
+        ManifestError::Invalid {
+            file: self.file.clone(),
+            line: line_of(&self.text, path),
+            message: message.into(),
+        }
+    }
+
+    fn check_network(&self) -> Result<(), ManifestError> {
+        self.network.check().map_err(|error| {
+            let (key, index) = match &error {
+                NetworkError::EgressCount(_) => ("egress", String::new()),
+                NetworkError::IngressCount(_) => ("ingress", String::new()),
+                NetworkError::EgressTwice { index, .. } => ("egress", index.to_string()),
+                NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
+            };
+            self.invalid(&["network", key, &index], error.to_string())
+        })
+    }
+
+    /// A batch workload runs once.
+    fn check_restart(&self) -> Result<(), ManifestError> {
+        match (self.workload.kind, self.workload.restart) {
+            (WorkloadKind::Batch, Some(restart)) if restart.policy != RestartPolicy::Never => {
+                Err(self.invalid(
+                    &["workload", "restart"],
+                    "a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`",
+                ))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-impl FromStr for ImageReference {
-    type Err = String;
+impl ImageReference {
+    fn join_to(&mut self, folder: &Path) {
+        let (Self::OciLayout { path, .. } | Self::DockerArchive { path, .. }) = self;
+        *path = folder.join(&*path);
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("oci", path)) if !path.is_empty() => Ok(Self::OciLayout(path.into())),
-            Some(("docker-archive", path)) if !path.is_empty() => {
-                Ok(Self::DockerArchive(path.into()))
-            }
-            _ => Err(format!(
-                "image `{text}` is not understood: write `oci:FOLDER` or `docker-archive:FILE`"
-            )),
+impl FromStr for ImageReference {
+    type Err = ImageError;
+
+    fn from_str(text: &str) -> Result<Self, ImageError> {
+        let error = || ImageError(text.to_owned());
+        let (transport, rest) = text.split_once(':').ok_or_else(error)?;
+        let (path, tag) = match rest.split_once(':') {
+            None => (rest, None),
+            Some((path, tag)) => (path, Some(tag.to_owned())),
+        };
+        if path.is_empty() || path.contains('\0') || tag.as_deref() == Some("") {
+            return Err(error());
+        }
+        let path = path.into();
+        match transport {
+            "oci" => Ok(Self::OciLayout { path, tag }),
+            "docker-archive" => Ok(Self::DockerArchive { path, tag }),
+            _ => Err(error()),
         }
     }
 }
 
 impl TryFrom<String> for ImageReference {
-    type Error = String;
+    type Error = ImageError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ImageError> {
         text.parse()
     }
 }
 
-fn is_enclave_name(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-}
-
 /// The line, counted from 1, that holds the byte at `offset`.
-fn line_of(text: &str, offset: usize) -> usize {
+fn line_at(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|&&byte| byte == b'\n').count()
+    before.split(|&byte| byte == b'\n').count()
 }
 
-/// The line of the first `key = …`, or 1.
-fn line_of_key(text: &str, key: &str) -> usize {
-    text.lines()
-        .position(|line| {
-            line.trim_start()
-                .strip_prefix(key)
-                .is_some_and(|rest| rest.trim_start().starts_with('='))
-        })
-        .map_or(1, |index| index + 1)
+/// The line of the value at `path`, or of the last part of the path that is there.
+fn line_of(text: &str, path: &[&str]) -> usize {
+    let Ok(document) = DeTable::parse(text) else {
+        return 1;
+    };
+    let root = DeValue::Table(document.into_inner());
+    let mut value = &root;
+    let mut offset = 0;
+    for key in path {
+        let next = match value {
+            DeValue::Table(table) => table
+                .iter()
+                .find(|(name, _)| name.get_ref() == key)
+                .map(|(name, value)| (name.span().start, value)),
+            DeValue::Array(array) => key
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| array.get(index))
+                .map(|value| (value.span().start, value)),
+            _ => None,
+        };
+        let Some((start, next)) = next else { break };
+        offset = start;
+        value = next.get_ref();
+    }
+    line_at(text, offset)
 }
 
-const fn default_cpus() -> u32 {
-    2
+const fn default_cpus() -> Cpus {
+    Cpus::DEFAULT
 }
 
-const fn default_memory_mib() -> u32 {
-    1024
+const fn default_memory() -> MemoryMib {
+    MemoryMib::DEFAULT
 }

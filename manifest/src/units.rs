@@ -1,15 +1,22 @@
-//! Lengths of time, ports and back-off ranges, each parsed once from text.
+//! Lengths of time, back-off ranges, ports and sizes, each parsed once.
 
 use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// The longest [`Interval`]: seven days.
 const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The most virtual CPUs of an enclave.
+const MAX_CPUS: u32 = 128;
+/// The least memory of an enclave in MiB: what the driver accepts.
+const MIN_MEMORY_MIB: u32 = 64;
+/// The most memory of an enclave in MiB: one TiB.
+const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 
 /// Why a value with a unit could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -30,6 +37,14 @@ pub enum UnitError {
     /// The number is not between 1 and 65535.
     #[error("`{0}` is not a port: ports are whole numbers from 1 to 65535")]
     Port(String),
+    /// The number is not between 1 and 128.
+    #[error("{0} is not a number of CPUs: write a whole number from 1 to {MAX_CPUS}")]
+    Cpus(String),
+    /// The number is not between 64 and 1 048 576.
+    #[error(
+        "{0} is not a size of memory: write a whole number of MiB from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}"
+    )]
+    MemoryMib(String),
 }
 
 /// A length of time between one millisecond and seven days, written `500ms`,
@@ -85,7 +100,7 @@ impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.0.as_millis();
         for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-            if milliseconds % size == 0 {
+            if milliseconds.is_multiple_of(size) {
                 return write!(f, "{}{unit}", milliseconds / size);
             }
         }
@@ -173,7 +188,7 @@ impl From<Backoff> for String {
 
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u16")]
+#[serde(try_from = "WholeNumber", into = "u16")]
 pub struct Port(NonZeroU16);
 
 impl Port {
@@ -191,10 +206,10 @@ impl Port {
     }
 }
 
-impl TryFrom<u32> for Port {
+impl TryFrom<WholeNumber> for Port {
     type Error = UnitError;
 
-    fn try_from(number: u32) -> Result<Self, UnitError> {
+    fn try_from(WholeNumber(number): WholeNumber) -> Result<Self, UnitError> {
         u16::try_from(number)
             .ok()
             .and_then(Self::new)
@@ -212,15 +227,252 @@ impl FromStr for Port {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        text.parse()
-            .ok()
-            .and_then(Self::new)
-            .ok_or_else(|| UnitError::Port(text.to_owned()))
+        let number = decimal(text).ok_or_else(|| UnitError::Port(text.to_owned()))?;
+        Self::try_from(number)
     }
 }
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Virtual CPUs of an enclave, 1 to 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WholeNumber", into = "u32")]
+pub struct Cpus(u32);
+
+impl Cpus {
+    /// Unless the manifest says otherwise: 2.
+    pub const DEFAULT: Self = Self(2);
+
+    /// The number of CPUs.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<WholeNumber> for Cpus {
+    type Error = UnitError;
+
+    fn try_from(WholeNumber(number): WholeNumber) -> Result<Self, UnitError> {
+        in_range(number, 1, MAX_CPUS)
+            .map(Self)
+            .ok_or_else(|| UnitError::Cpus(number.to_string()))
+    }
+}
+
+impl From<Cpus> for u32 {
+    fn from(cpus: Cpus) -> Self {
+        cpus.0
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let number = decimal(text).ok_or_else(|| UnitError::Cpus(text.to_owned()))?;
+        Self::try_from(number)
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Memory of an enclave in MiB, 64 to 1 048 576 (one TiB).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WholeNumber", into = "u32")]
+pub struct MemoryMib(u32);
+
+impl MemoryMib {
+    /// Unless the manifest says otherwise: 1024.
+    pub const DEFAULT: Self = Self(1024);
+
+    /// The size in MiB.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        // At most 2^40: the widening cannot lose a bit, the product cannot overflow.
+        self.0 as u64 * 1024 * 1024
+    }
+
+    /// The smallest size that holds `bytes`, if an enclave can have it.
+    pub fn holding(bytes: u64) -> Option<Self> {
+        let mib = u32::try_from(bytes.div_ceil(1024 * 1024)).ok()?;
+        (mib <= MAX_MEMORY_MIB).then_some(Self(mib.max(MIN_MEMORY_MIB)))
+    }
+}
+
+impl TryFrom<WholeNumber> for MemoryMib {
+    type Error = UnitError;
+
+    fn try_from(WholeNumber(number): WholeNumber) -> Result<Self, UnitError> {
+        in_range(number, MIN_MEMORY_MIB, MAX_MEMORY_MIB)
+            .map(Self)
+            .ok_or_else(|| UnitError::MemoryMib(number.to_string()))
+    }
+}
+
+impl From<MemoryMib> for u32 {
+    fn from(memory: MemoryMib) -> Self {
+        memory.0
+    }
+}
+
+impl FromStr for MemoryMib {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let number = decimal(text).ok_or_else(|| UnitError::MemoryMib(text.to_owned()))?;
+        Self::try_from(number)
+    }
+}
+
+impl fmt::Display for MemoryMib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn in_range(number: i64, least: u32, most: u32) -> Option<u32> {
+    u32::try_from(number)
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+}
+
+/// A number of digits alone: `i64::from_str` would take a sign too.
+fn decimal(text: &str) -> Option<WholeNumber> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok().map(WholeNumber))?
+}
+
+/// A number as it is written, before its range is checked.
+struct WholeNumber(i64);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = WholeNumber;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<WholeNumber, E> {
+                Ok(WholeNumber(number))
+            }
+
+            // Whatever is out of range here is out of range for every unit.
+            fn visit_u64<E>(self, number: u64) -> Result<WholeNumber, E> {
+                Ok(WholeNumber(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+        }
+
+        deserializer.deserialize_i64(Number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn interval(text: &str) -> Result<Duration, UnitError> {
+        text.parse::<Interval>().map(Interval::as_duration)
+    }
+
+    #[test]
+    fn intervals_are_read_with_their_unit() {
+        for (text, milliseconds) in [
+            ("1ms", 1),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("168h", 604_800_000),
+        ] {
+            assert_eq!(interval(text), Ok(Duration::from_millis(milliseconds)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_interval_is_refused() {
+        for text in [
+            "", "5", "s", "-1s", "+1s", "1.5s", "1 s", "1S", "1d", "1sec", "１s",
+        ] {
+            assert_eq!(interval(text), Err(UnitError::Interval(text.into())));
+        }
+        for text in ["0s", "0ms", "169h", "10081m", "18446744073709551615h"] {
+            assert_eq!(interval(text), Err(UnitError::IntervalRange(text.into())));
+        }
+        assert_eq!(Interval::from_secs(0), None);
+        assert_eq!(Interval::from_secs(7 * 24 * 3600 + 1), None);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_longest_delay() {
+        let backoff: Backoff = "1s..5s".parse().unwrap();
+        let seconds: Vec<_> = (0..5).map(|n| backoff.delay(n).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 5, 5]);
+        assert_eq!(backoff.delay(u32::MAX), backoff.longest());
+        for text in ["1s", "2s..1s", "..", "1s...2s"] {
+            assert!(text.parse::<Backoff>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for text in ["", "0", "65536", "-1", "+80", " 80", "80 ", "8o"] {
+            assert!(text.parse::<Port>().is_err(), "{text}");
+        }
+        assert_eq!("65535".parse::<Port>().unwrap().get(), 65535);
+        assert!("0".parse::<Cpus>().is_err());
+        assert!("129".parse::<Cpus>().is_err());
+        assert!("63".parse::<MemoryMib>().is_err());
+        assert!("1048577".parse::<MemoryMib>().is_err());
+        assert_eq!("64".parse::<MemoryMib>().unwrap().bytes(), 64 << 20);
+    }
+
+    #[test]
+    fn a_size_of_memory_is_rounded_up() {
+        let holding = |bytes| MemoryMib::holding(bytes).map(MemoryMib::get);
+        assert_eq!(holding(1), Some(64));
+        assert_eq!(holding((100 << 20) + 1), Some(101));
+        assert_eq!(holding(1 << 40), Some(1 << 20));
+        assert_eq!(holding((1 << 40) + 1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_interval_prints_reads_back(milliseconds in 1u64..=604_800_000) {
+            let interval: Interval = format!("{milliseconds}ms").parse().unwrap();
+            prop_assert_eq!(interval.as_duration(), Duration::from_millis(milliseconds));
+            prop_assert_eq!(interval.to_string().parse::<Interval>().unwrap(), interval);
+        }
+
+        #[test]
+        fn a_delay_never_exceeds_the_longest(first in 1u64..600, more in 0u64..600, attempt: u32) {
+            let backoff: Backoff = format!("{first}s..{}s", first + more).parse().unwrap();
+            prop_assert!(backoff.delay(attempt) <= backoff.longest());
+            prop_assert!(backoff.delay(attempt) >= backoff.delay(0));
+            prop_assert_eq!(backoff.to_string().parse::<Backoff>().unwrap(), backoff);
+        }
+
+        #[test]
+        fn arbitrary_text_is_no_panic(text: String) {
+            let _ = (text.parse::<Interval>(), text.parse::<Backoff>(), text.parse::<Port>());
+        }
     }
 }

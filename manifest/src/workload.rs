@@ -1,11 +1,12 @@
 //! What runs in the enclave and how it is kept running.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Backoff, Interval, Port};
+use crate::health::Health;
+use crate::process::{Command, Environment, WorkingDirectory};
+use crate::units::{Backoff, Interval};
 
 /// How the enclave ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,35 +61,6 @@ impl fmt::Display for User {
     }
 }
 
-/// A user as written in a manifest or an OCI image: `user`, `uid`, `user:group`
-/// or `uid:gid`. `image-builder` resolves names in the image's `/etc/passwd`
-/// and `/etc/group`, so that the enclave only ever sees numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct UserSource(pub String);
-
-/// How the workload's health is probed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// What is asked.
-    #[serde(flatten)]
-    pub probe: HealthProbe,
-    /// How often, from the workload's start.
-    #[serde(default = "default_health_interval")]
-    pub interval: Interval,
-}
-
-/// One way to ask a workload whether it is well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HealthProbe {
-    /// `GET` this URL on the enclave's loopback address; a status of 200 to 399 is healthy.
-    Http(String),
-    /// Connect to this TCP port on the enclave's loopback address.
-    Tcp(Port),
-}
-
 /// Which of the workload's log lines may leave the enclave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -116,12 +88,12 @@ pub struct Logs {
 pub struct Workload {
     /// How the enclave ends.
     pub kind: WorkloadKind,
-    /// Program and arguments, each passed as it stands; never empty.
-    pub command: Vec<String>,
+    /// Program and arguments.
+    pub command: Command,
     /// The environment: the image's, overlaid with the manifest's.
-    pub env: BTreeMap<String, String>,
+    pub env: Environment,
     /// The directory that the program starts in.
-    pub working_directory: String,
+    pub working_directory: WorkingDirectory,
     /// Whom it runs as.
     pub user: User,
     /// When it is started again.
@@ -143,6 +115,11 @@ impl Default for Restart {
     }
 }
 
-const fn default_health_interval() -> Interval {
-    Interval::DEFAULT_HEALTH
+impl Restart {
+    /// Never: what a batch workload has.
+    pub const NEVER: Self = Self {
+        policy: RestartPolicy::Never,
+        max: 0,
+        backoff: Backoff::DEFAULT,
+    };
 }

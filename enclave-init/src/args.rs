@@ -1,0 +1,127 @@
+//! The command line: none as PID 1 of a machine, `sim …` as a process.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// How the init was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arguments {
+    /// As PID 1 of an enclave or a virtual machine.
+    Machine,
+    /// As an ordinary process that is to make the namespaces.
+    Launcher(Simulation),
+    /// As PID 1 of those namespaces.
+    Simulated(Simulation),
+}
+
+/// Where a simulated enclave finds what hardware would give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Simulation {
+    /// The unpacked ramdisks.
+    pub tree: PathBuf,
+    /// The folder of the sockets that stand for vsock.
+    pub sockets: PathBuf,
+    /// The software NSM's socket.
+    pub nsm: PathBuf,
+}
+
+/// The argument that starts a simulation.
+const SIM: &str = "sim";
+/// The argument that the launcher starts PID 1 with.
+const SIM_PID1: &str = "sim-pid1";
+
+impl Arguments {
+    /// Reads the arguments after the program's name. A kernel passes the words
+    /// of its command line that it does not know to PID 1: they are ignored.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = OsString>,
+        is_pid1: bool,
+    ) -> Result<Self, String> {
+        let mut arguments = arguments.into_iter();
+        let command = arguments.next();
+        let command = command.as_ref().and_then(|command| command.to_str());
+        match command {
+            Some(SIM) => Simulation::parse(arguments).map(Self::Launcher),
+            Some(SIM_PID1) => Simulation::parse(arguments).map(Self::Simulated),
+            _ if is_pid1 => Ok(Self::Machine),
+            _ => Err("usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET".to_owned()),
+        }
+    }
+}
+
+impl Simulation {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let (mut tree, mut sockets, mut nsm) = (None, None, None);
+        while let Some(name) = arguments.next() {
+            let place = match name.to_str() {
+                Some("--tree") => &mut tree,
+                Some("--sockets") => &mut sockets,
+                Some("--nsm") => &mut nsm,
+                _ => return Err(format!("unknown argument {}", name.display())),
+            };
+            let value = arguments.next();
+            *place =
+                Some(PathBuf::from(value.ok_or_else(|| {
+                    format!("{} needs a value", name.display())
+                })?));
+        }
+        let required =
+            |value: Option<PathBuf>, name: &str| value.ok_or_else(|| format!("{name} is missing"));
+        Ok(Self {
+            tree: required(tree, "--tree")?,
+            sockets: required(sockets, "--sockets")?,
+            nsm: required(nsm, "--nsm")?,
+        })
+    }
+
+    /// The arguments that start PID 1 of the namespaces.
+    pub fn pid1_arguments(&self) -> Vec<OsString> {
+        vec![
+            SIM_PID1.into(),
+            "--tree".into(),
+            self.tree.clone().into(),
+            "--sockets".into(),
+            self.sockets.clone().into(),
+            "--nsm".into(),
+            self.nsm.clone().into(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, is_pid1: bool) -> Result<Arguments, String> {
+        Arguments::parse(text.split_whitespace().map(OsString::from), is_pid1)
+    }
+
+    #[test]
+    fn machine_and_simulation() {
+        assert_eq!(parse("", true), Ok(Arguments::Machine));
+        assert_eq!(parse("splash unknown=1", true), Ok(Arguments::Machine));
+        assert!(parse("", false).unwrap_err().starts_with("usage"));
+        let Ok(Arguments::Launcher(simulation)) = parse("sim --nsm n --tree t --sockets s", false)
+        else {
+            panic!()
+        };
+        let again = Arguments::parse(simulation.pid1_arguments(), true);
+        assert_eq!(again, Ok(Arguments::Simulated(simulation)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(
+            parse("sim --tree t --sockets s", false),
+            Err("--nsm is missing".to_owned())
+        );
+        assert_eq!(
+            parse("sim --tree", false),
+            Err("--tree needs a value".to_owned())
+        );
+        assert_eq!(
+            parse("sim --other x", false),
+            Err("unknown argument --other".to_owned())
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The way out: names that the manifest allows resolve to addresses of the
+//! enclave's own loopback interface, and a connection to one of them is carried
+//! to the parent, which dials the real destination.
+
+mod names;
+mod proxy;
+mod resolver;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use link::Endpoint;
+use manifest::Network;
+use tokio::net::{TcpListener, UdpSocket};
+
+use crate::error::{Doing, InitError};
+use crate::logs::Logs;
+
+/// Where the workload finds the name server.
+pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+/// Where the workload finds the HTTP proxy.
+pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 3128);
+
+/// What the egress services share.
+pub(crate) struct Egress {
+    agent: Endpoint,
+    network: Arc<Network>,
+    logs: Logs,
+    names: names::Names,
+    places: Arc<tokio::sync::Semaphore>,
+}
+
+/// Starts the name server, and the proxy if any destination is allowed.
+pub(crate) async fn start(
+    agent: Endpoint,
+    network: Arc<Network>,
+    logs: Logs,
+) -> Result<(), InitError> {
+    let socket = UdpSocket::bind((NAME_SERVER, 53))
+        .await
+        .doing(|| "listening for names".to_owned())?;
+    let egress = Arc::new(Egress {
+        agent,
+        network,
+        logs,
+        names: names::Names::default(),
+        places: Arc::new(tokio::sync::Semaphore::new(crate::forward::MAX_CONNECTIONS)),
+    });
+    if !egress.network.egress.is_empty() {
+        let listener = TcpListener::bind(PROXY)
+            .await
+            .doing(|| "listening for the proxy".to_owned())?;
+        tokio::spawn(proxy::serve(listener, Arc::clone(&egress)));
+    }
+    tokio::spawn(resolver::serve(socket, egress));
+    Ok(())
+}

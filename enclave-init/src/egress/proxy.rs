@@ -1,0 +1,128 @@
+//! The HTTP proxy, for programs that prefer one: `CONNECT` only (RFC 9110,
+//! section 9.3.6), so TLS stays the program's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::target::Refusal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::Egress;
+use crate::forward;
+
+/// Largest request head in bytes.
+const MAX_HEAD: usize = 8 * 1024;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn serve(listener: TcpListener, egress: Arc<Egress>) {
+    loop {
+        let Ok(place) = Arc::clone(&egress.places).acquire_owned().await else {
+            return;
+        };
+        let Ok((workload, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let egress = Arc::clone(&egress);
+        tokio::spawn(async move {
+            let _place = place;
+            serve_connection(workload, &egress).await;
+        });
+    }
+}
+
+async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
+    let Ok(Some(head)) = timeout(HEAD_TIMEOUT, read_head(&mut workload)).await else {
+        return;
+    };
+    let (status, reason) = match parse_target(&head) {
+        None => (
+            "400 Bad Request",
+            "this proxy takes CONNECT host:port only".to_owned(),
+        ),
+        Some((host, port)) if !egress.network.allows(&host, port) => {
+            let reason = format!("{host}:{port} is not in the image's egress list");
+            egress.logs.system(format!("egress: {reason}"));
+            ("403 Forbidden", reason)
+        }
+        Some((host, port)) => match forward::open(&egress.agent, &host, port).await {
+            Ok(outside) => {
+                let established =
+                    workload.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+                if established.await.is_ok() {
+                    forward::join(workload, outside).await;
+                }
+                return;
+            }
+            Err(refused) => {
+                egress.logs.error(format!(
+                    "egress to {host}:{port} failed: {}",
+                    refused.reason
+                ));
+                let status = match refused.refusal {
+                    Refusal::NotAllowed => "403 Forbidden",
+                    Refusal::TimedOut => "504 Gateway Timeout",
+                    Refusal::Busy => "503 Service Unavailable",
+                    Refusal::NameNotFound | Refusal::Unreachable => "502 Bad Gateway",
+                };
+                (status, refused.reason)
+            }
+        },
+    };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reason}\n",
+        reason.len() + 1
+    );
+    // A program that is gone needs no answer.
+    let _ = workload.write_all(answer.as_bytes()).await;
+}
+
+/// The request's head. Nothing may follow it before the answer: a client that
+/// speaks first must wait for the tunnel.
+async fn read_head(workload: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == MAX_HEAD {
+            return None;
+        }
+        head.push(workload.read_u8().await.ok()?);
+    }
+    Some(head)
+}
+
+fn parse_target(head: &[u8]) -> Option<(String, u16)> {
+    let line = head.split(|&byte| byte == b'\r').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    if method != "CONNECT" || !version.starts_with("HTTP/1.") {
+        return None;
+    }
+    let (host, port) = target.rsplit_once(':')?;
+    Some((host.to_ascii_lowercase(), port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_connect_is_understood() {
+        let parse = |line: &str| parse_target(format!("{line}\r\nHost: x\r\n\r\n").as_bytes());
+        assert_eq!(
+            parse("CONNECT KMS.example:443 HTTP/1.1"),
+            Some(("kms.example".to_owned(), 443))
+        );
+        for line in [
+            "GET http://x/ HTTP/1.1",
+            "CONNECT x HTTP/1.1",
+            "CONNECT x:99999 HTTP/1.1",
+            "CONNECT x:1",
+            "",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

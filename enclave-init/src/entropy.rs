@@ -1,0 +1,53 @@
+//! Random bytes from the NSM into the kernel's pool.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+
+use attestation::nsm::Nsm;
+
+use crate::error::{Doing, InitError};
+
+/// The generator that the kernel must be fed by (AWS's guidance for enclaves).
+const GENERATOR: &str = "nsm-hwrng";
+const CURRENT_GENERATOR: &str = "/sys/devices/virtual/misc/hw_random/rng_current";
+/// Bytes credited: what the kernel's pool holds.
+const SEED_BYTES: usize = 256;
+
+/// Checks that the kernel draws from the NSM, and credits a seed from it.
+pub(crate) fn seed(nsm: &mut Nsm) -> Result<(), InitError> {
+    let current = fs::read_to_string(CURRENT_GENERATOR).unwrap_or_default();
+    if current.trim() != GENERATOR {
+        return Err(InitError::Entropy(current.trim().to_owned()));
+    }
+    let mut seed = Vec::with_capacity(SEED_BYTES);
+    while seed.len() < SEED_BYTES {
+        seed.extend(nsm.random()?);
+    }
+    seed.truncate(SEED_BYTES);
+    credit(&seed)
+}
+
+/// RNDADDENTROPY (random(4)): a count of bits, a count of bytes, the bytes.
+fn credit(seed: &[u8]) -> Result<(), InitError> {
+    const RNDADDENTROPY: nix::libc::Ioctl =
+        nix::request_code_write!(b'R', 0x03, 2 * size_of::<i32>()) as nix::libc::Ioctl;
+    let pool = File::options()
+        .write(true)
+        .open("/dev/random")
+        .doing(|| "opening /dev/random".to_owned())?;
+    let bytes = i32::try_from(seed.len()).unwrap_or_default();
+    let mut request = Vec::with_capacity(seed.len() + 8);
+    request.extend((bytes * 8).to_ne_bytes());
+    request.extend(bytes.to_ne_bytes());
+    request.extend(seed);
+    // SAFETY: the descriptor is open for the length of the call; the buffer holds
+    // the two counts and as many bytes as the second one says, and the kernel
+    // only reads it. It copies from the buffer, so its alignment does not matter.
+    let result = unsafe { nix::libc::ioctl(pool.as_raw_fd(), RNDADDENTROPY, request.as_ptr()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error()).doing(|| "crediting entropy".to_owned())
+    }
+}

@@ -1,0 +1,52 @@
+//! Why the enclave cannot go on.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why the enclave cannot go on. Every message goes to the parent and the console.
+#[derive(Debug, Error)]
+pub(crate) enum InitError {
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The parent did not answer.
+    #[error("no parent answered the heartbeat on vsock port {} within {} s", link::port::HEARTBEAT, crate::parent::FIND_TIMEOUT.as_secs())]
+    NoParent,
+    /// The control channel failed before the boot was over.
+    #[error("the control channel to the parent failed: {0}")]
+    Control(String),
+    /// The Nitro security module failed.
+    #[error("the Nitro security module failed: {0}")]
+    Nsm(#[from] attestation::nsm::NsmError),
+    /// The machine has no hardware random number generator.
+    #[error(
+        "the kernel's random number generator is {0:?}, not the Nitro security module's: is CONFIG_NSM missing?"
+    )]
+    Entropy(String),
+    /// The image's configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] manifest::ConfigError),
+    /// The workload cannot be started at all.
+    #[error("the workload cannot be started: {0}")]
+    Workload(String),
+}
+
+/// Names what a failed call was for.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, InitError>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, InitError> {
+        self.map_err(|error| InitError::System {
+            what: what(),
+            source: error.into(),
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections from outside to ports of the workload.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::target::{Connect, Refusal, Reply};
+use link::{Channel, Listener, Stream, Text, frame, hello};
+use manifest::Network;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::forward::{MAX_CONNECTIONS, join};
+use crate::logs::Logs;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failure to accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the agent's connections until the enclave ends.
+pub(crate) async fn serve(listener: Listener, network: Arc<Network>, logs: Logs) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                logs.error(format!("ingress: accepting failed: {error}"));
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let network = Arc::clone(&network);
+        let place = Arc::clone(&places).try_acquire_owned();
+        tokio::spawn(async move {
+            match place {
+                Ok(_place) => serve_connection(stream, &network).await,
+                Err(_) => drop(hello::refuse_busy(&mut stream).await),
+            }
+        });
+    }
+}
+
+async fn serve_connection(mut stream: Stream, network: &Network) {
+    if hello::accept(&mut stream, |channel| channel == Channel::Ingress)
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let request = timeout(
+        REQUEST_TIMEOUT,
+        frame::read::<_, Connect>(&mut stream, frame::MAX_TARGET),
+    );
+    let Ok(Ok(request)) = request.await else {
+        return;
+    };
+    let (reply, workload) = match dial(network, request.port).await {
+        Ok(workload) => (Reply::Connected, Some(workload)),
+        Err((refusal, reason)) => (
+            Reply::Refused {
+                refusal,
+                reason: Text::new(reason),
+            },
+            None,
+        ),
+    };
+    if frame::write(&mut stream, &reply, frame::MAX_TARGET)
+        .await
+        .is_ok()
+        && let Some(workload) = workload
+    {
+        join(workload, stream).await;
+    }
+}
+
+async fn dial(network: &Network, port: u16) -> Result<TcpStream, (Refusal, String)> {
+    if !network.ingress.iter().any(|rule| rule.to.get() == port) {
+        return Err((
+            Refusal::NotAllowed,
+            format!("port {port} is not in the image's ingress list"),
+        ));
+    }
+    match timeout(
+        CONNECT_TIMEOUT,
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)),
+    )
+    .await
+    {
+        Ok(Ok(workload)) => Ok(workload),
+        Ok(Err(error)) => Err((
+            Refusal::Unreachable,
+            format!("the workload does not answer on port {port}: {error}"),
+        )),
+        Err(_) => Err((
+            Refusal::TimedOut,
+            format!("the workload does not accept on port {port}"),
+        )),
+    }
+}

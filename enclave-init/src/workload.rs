@@ -1,0 +1,255 @@
+//! Starting the workload, and knowing how every process ended.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use link::control::ExitStatus;
+use manifest::{MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+
+use crate::error::InitError;
+
+/// Where the workload finds the runtime configuration.
+pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
+
+/// A running workload.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: Pid,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// Starts the workload as its user, in a session of its own, with its output
+/// going through pipes.
+pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<Running, InitError> {
+    let workload = &config.workload;
+    let (program, arguments) = workload
+        .command
+        .split_first()
+        .ok_or_else(|| InitError::Workload("its command is empty".to_owned()))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(&workload.env)
+        .env("HOSTNAME", config.name.as_str())
+        .env("ENCLAVE_API", crate::api::URL)
+        .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
+        .current_dir(workload.working_directory.as_str())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if !config.network.egress.is_empty() {
+        let (address, port) = crate::egress::PROXY;
+        let proxy = format!("http://{address}:{port}");
+        command
+            .env("HTTPS_PROXY", &proxy)
+            .env("https_proxy", &proxy);
+    }
+    let (uid, gid) = (workload.user.uid, workload.user.gid);
+    let identity = if simulated {
+        // Only one user of the host can be mapped, so a user of the image is
+        // another name for it, in a user namespace of the workload's own.
+        Some([
+            ("/proc/self/setgroups", "deny".to_owned()),
+            ("/proc/self/uid_map", format!("{uid} 0 1")),
+            ("/proc/self/gid_map", format!("{gid} 0 1")),
+        ])
+        .filter(|_| (uid, gid) != (0, 0))
+    } else {
+        command.uid(uid).gid(gid);
+        None
+    };
+    let identity: Vec<(CString, String)> = identity
+        .into_iter()
+        .flatten()
+        .filter_map(|(file, contents)| Some((CString::new(file).ok()?, contents)))
+        .collect();
+    // SAFETY: between fork and exec only system calls are made, on memory that
+    // was prepared before: setsid, unshare, open, write, close. None allocates
+    // or takes a lock.
+    unsafe {
+        command.pre_exec(move || {
+            setsid()?;
+            if identity.is_empty() {
+                return Ok(());
+            }
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            for (file, contents) in &identity {
+                let file = nix::fcntl::open(
+                    file.as_c_str(),
+                    nix::fcntl::OFlag::O_WRONLY,
+                    nix::sys::stat::Mode::empty(),
+                )?;
+                nix::unistd::write(&file, contents.as_bytes())?;
+            }
+            Ok(())
+        });
+    }
+    let child = command
+        .spawn()
+        .map_err(|error| InitError::Workload(explain(program, &error)))?;
+    Ok(Running {
+        pid: Pid::from_raw(i32::try_from(child.id()).unwrap_or_default()),
+        stdout: child.stdout.map(OwnedFd::from),
+        stderr: child.stderr.map(OwnedFd::from),
+    })
+}
+
+fn explain(program: &str, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => ": the program, its interpreter or its loader is missing",
+        io::ErrorKind::PermissionDenied => ": it is not executable for the workload's user",
+        _ => "",
+    };
+    format!("{program}: {error}{hint}")
+}
+
+/// Waits for every process that has ended, the workload or an orphan that PID 1
+/// inherited.
+pub(crate) fn reap() -> Vec<(Pid, ExitStatus)> {
+    let mut ended = Vec::new();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => ended.push((pid, ExitStatus::Code(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                ended.push((pid, ExitStatus::Signal(signal as i32)))
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return ended,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return ended,
+        }
+    }
+}
+
+/// Sends a signal to the workload and its process group.
+pub(crate) fn signal(pid: Pid, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill(Pid::from_raw(-pid.as_raw()), signal);
+}
+
+/// Kills every process but PID 1 itself.
+pub(crate) fn kill_all() {
+    // Nobody may be left.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+}
+
+/// How a process ended, for people.
+pub(crate) fn describe(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("exit code {code}"),
+        ExitStatus::Signal(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("signal {signal}"),
+            Err(_) => format!("signal {number}"),
+        },
+    }
+}
+
+/// Counts restarts by the workload's policy.
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    kind: WorkloadKind,
+    policy: Restart,
+    attempts: u32,
+}
+
+/// A workload that ran this many times the longest delay is taken for settled.
+const SETTLED_FACTOR: u32 = 10;
+
+impl Restarts {
+    pub(crate) fn new(kind: WorkloadKind, policy: Restart) -> Self {
+        Self {
+            kind,
+            policy,
+            attempts: 0,
+        }
+    }
+
+    /// The delay before the next start of a workload that ran for `ran` and
+    /// ended so; `None` when it is not started again.
+    pub(crate) fn next(&mut self, status: ExitStatus, ran: Duration) -> Option<Duration> {
+        let failed = status != ExitStatus::Code(0);
+        let wanted = match self.policy.policy {
+            RestartPolicy::Never => false,
+            RestartPolicy::OnFailure => failed,
+            RestartPolicy::Always => true,
+        };
+        if self.kind == WorkloadKind::Batch || !wanted {
+            return None;
+        }
+        if ran >= self.policy.backoff.longest().saturating_mul(SETTLED_FACTOR) {
+            self.attempts = 0;
+        }
+        if self.attempts >= self.policy.max {
+            return None;
+        }
+        let delay = self.policy.backoff.delay(self.attempts);
+        self.attempts += 1;
+        Some(delay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: ExitStatus = ExitStatus::Code(0);
+    const FAILED: ExitStatus = ExitStatus::Code(1);
+    const BRIEFLY: Duration = Duration::from_secs(1);
+
+    fn restarts(kind: WorkloadKind, policy: RestartPolicy, max: u32) -> Restarts {
+        let backoff = "1s..4s".parse().unwrap();
+        Restarts::new(
+            kind,
+            Restart {
+                policy,
+                max,
+                backoff,
+            },
+        )
+    }
+
+    #[test]
+    fn delays_double_until_the_attempts_are_used_up() {
+        let mut restarts = restarts(WorkloadKind::Service, RestartPolicy::OnFailure, 4);
+        let delays: Vec<_> = (0..5)
+            .map(|_| restarts.next(FAILED, BRIEFLY).map(|delay| delay.as_secs()))
+            .collect();
+        assert_eq!(delays, [Some(1), Some(2), Some(4), Some(4), None]);
+        assert_eq!(
+            restarts.next(FAILED, Duration::from_secs(40)),
+            Some(Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn policies() {
+        use RestartPolicy::{Always, Never, OnFailure};
+        for (policy, status, restarted) in [
+            (Never, FAILED, false),
+            (OnFailure, OK, false),
+            (OnFailure, ExitStatus::Signal(9), true),
+            (Always, OK, true),
+        ] {
+            assert_eq!(
+                restarts(WorkloadKind::Service, policy, 1)
+                    .next(status, BRIEFLY)
+                    .is_some(),
+                restarted
+            );
+            assert_eq!(
+                restarts(WorkloadKind::Batch, policy, 1).next(status, BRIEFLY),
+                None
+            );
+        }
+    }
+}

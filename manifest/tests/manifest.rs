@@ -1,0 +1,326 @@
+//! `enclave.toml` as people write it, right and wrong.
+
+use std::path::{Path, PathBuf};
+
+use manifest::{
+    Cpus, Health, HealthProbe, ImageReference, LogRelease, Manifest, ManifestError, MemoryMib,
+    RestartPolicy, WorkloadKind,
+};
+
+const COMPLETE: &str = r#"
+[enclave]
+name = "payments"
+image = "oci:./payments"
+cpus = 4
+memory_mib = 2048
+
+[workload]
+kind = "daemon"
+command = ["/app/server", "--fast"]
+env = { RUST_LOG = "info" }
+user = "1000:app"
+working_directory = "/srv"
+restart = { policy = "always", max = 3, backoff = "100ms..1m" }
+health = { http = "http://127.0.0.1:8080/health", interval = "5s" }
+stop_grace = "30s"
+
+[network]
+egress = ["kms.us-west-2.amazonaws.com:443", "*.example.com:443"]
+ingress = [{ port = 8080, to = 80 }]
+
+[logs]
+release = "debug-only"
+"#;
+
+fn parse(text: &str) -> Result<Manifest, ManifestError> {
+    Manifest::parse(text, Path::new("deploy/enclave.toml"))
+}
+
+#[test]
+fn every_key_is_read() {
+    let manifest = parse(COMPLETE).unwrap();
+    assert_eq!(manifest.enclave.name.as_str(), "payments");
+    assert_eq!(manifest.enclave.cpus.get(), 4);
+    assert_eq!(manifest.enclave.memory_mib.get(), 2048);
+    let workload = &manifest.workload;
+    assert_eq!(workload.kind, WorkloadKind::Daemon);
+    let command = workload.command.as_ref().unwrap();
+    assert_eq!(command.program(), "/app/server");
+    assert_eq!(command.arguments(), ["--fast"]);
+    assert_eq!(workload.env.get("RUST_LOG").unwrap(), "info");
+    assert_eq!(workload.user.as_ref().unwrap().to_string(), "1000:app");
+    assert_eq!(workload.working_directory.as_deref(), Some("/srv"));
+    assert_eq!(workload.restart().policy, RestartPolicy::Always);
+    assert_eq!(workload.restart().max, 3);
+    let Some(Health { probe, interval }) = &workload.health else {
+        panic!("no health");
+    };
+    assert!(matches!(probe, HealthProbe::Http(url) if url.target() == "/health"));
+    assert_eq!(interval.to_string(), "5s");
+    assert_eq!(workload.stop_grace.to_string(), "30s");
+    assert!(manifest.network.allows("api.example.com", 443));
+    assert_eq!(manifest.network.ingress[0].to.get(), 80);
+    assert_eq!(manifest.logs.release, LogRelease::DebugOnly);
+}
+
+#[test]
+fn two_keys_are_enough() {
+    let manifest = parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n").unwrap();
+    assert_eq!(manifest.enclave.cpus, Cpus::DEFAULT);
+    assert_eq!(manifest.enclave.memory_mib, MemoryMib::DEFAULT);
+    assert_eq!(manifest.workload.kind, WorkloadKind::Service);
+    assert_eq!(manifest.workload.restart().policy, RestartPolicy::OnFailure);
+    assert!(manifest.network.egress.is_empty());
+    assert!(manifest.network.ingress.is_empty());
+    assert_eq!(manifest.logs.release, LogRelease::Always);
+}
+
+#[test]
+fn a_batch_workload_is_not_restarted() {
+    let manifest =
+        parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n[workload]\nkind = \"batch\"\n")
+            .unwrap();
+    assert_eq!(manifest.workload.restart().policy, RestartPolicy::Never);
+}
+
+#[test]
+fn image_paths_start_at_the_manifests_folder() {
+    for (text, expected) in [
+        (
+            "oci:payments",
+            ImageReference::OciLayout {
+                path: "deploy/payments".into(),
+                tag: None,
+            },
+        ),
+        (
+            "oci:/srv/images:v1",
+            ImageReference::OciLayout {
+                path: "/srv/images".into(),
+                tag: Some("v1".into()),
+            },
+        ),
+        (
+            "docker-archive:a.tar:app:1.2",
+            ImageReference::DockerArchive {
+                path: "deploy/a.tar".into(),
+                tag: Some("app:1.2".into()),
+            },
+        ),
+    ] {
+        let manifest = parse(&format!("[enclave]\nname = \"a\"\nimage = \"{text}\"\n")).unwrap();
+        assert_eq!(manifest.enclave.image, expected);
+    }
+}
+
+/// Wrong manifests: a line of the complete one is replaced, and this is the
+/// whole error.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("name = \"payments\"", "", "2: missing field `name`"),
+    (
+        "name = \"payments\"",
+        "name = \"Payments\"",
+        "3: name `Payments` is not allowed: use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends",
+    ),
+    (
+        "image = \"oci:./payments\"",
+        "image = \"payments:latest\"",
+        "4: image `payments:latest` is not understood: write `oci:FOLDER` or `docker-archive:FILE`",
+    ),
+    (
+        "image = \"oci:./payments\"",
+        "image = \"oci:\"",
+        "4: image `oci:` is not understood: write `oci:FOLDER` or `docker-archive:FILE`",
+    ),
+    (
+        "cpus = 4",
+        "cpus = 0",
+        "5: 0 is not a number of CPUs: write a whole number from 1 to 128",
+    ),
+    (
+        "cpus = 4",
+        "cpus = \"4\"",
+        "5: invalid type: string \"4\", expected a whole number",
+    ),
+    (
+        "cpus = 4",
+        "cpu = 4",
+        "5: unknown field `cpu`, expected one of `name`, `image`, `cpus`, `memory_mib`",
+    ),
+    (
+        "memory_mib = 2048",
+        "memory_mib = 32",
+        "6: 32 is not a size of memory: write a whole number of MiB from 64 to 1048576",
+    ),
+    (
+        "kind = \"daemon\"",
+        "kind = \"cron\"",
+        "9: unknown variant `cron`, expected one of `service`, `daemon`, `batch`",
+    ),
+    (
+        "kind = \"daemon\"",
+        "kind = \"batch\"",
+        "14: a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`",
+    ),
+    (
+        "command = [\"/app/server\", \"--fast\"]",
+        "command = []",
+        "10: command is empty: give the program and its arguments, as in `[\"/app/server\", \"--port\", \"8080\"]`",
+    ),
+    (
+        "command = [\"/app/server\", \"--fast\"]",
+        "command = [\"/app/server\", \"\\u0000\"]",
+        "10: an argument of the command contains a zero byte: remove it",
+    ),
+    (
+        "env = { RUST_LOG = \"info\" }",
+        "env = { \"A=B\" = \"info\" }",
+        "11: `A=B` is not a name for an environment variable: it must not be empty or contain `=`",
+    ),
+    (
+        "env = { RUST_LOG = \"info\" }",
+        "env = { A = \"\\u0000\" }",
+        "11: the value of an environment variable contains a zero byte: remove it",
+    ),
+    (
+        "env = { RUST_LOG = \"info\" }",
+        "env = { A = \"1\", A = \"2\" }",
+        "11: duplicate key",
+    ),
+    (
+        "user = \"1000:app\"",
+        "user = \"a:b:c\"",
+        "12: user `a:b:c` is not understood: write a name or number, with a group if need be, as in `app`, `1000` or `1000:1000`",
+    ),
+    (
+        "working_directory = \"/srv\"",
+        "working_directory = \"srv\"",
+        "13: working_directory `srv` is not an absolute path: write one that begins with `/`",
+    ),
+    (
+        "backoff = \"100ms..1m\"",
+        "backoff = \"1m..1s\"",
+        "14: `1m..1s` is not a back-off range: write the first and the longest delay, as in `1s..30s`",
+    ),
+    (
+        "health = { http = \"http://127.0.0.1:8080/health\", interval = \"5s\" }",
+        "health = { interval = \"5s\" }",
+        "15: health needs one probe: write `http = \"http://127.0.0.1:PORT/PATH\"` or `tcp = PORT`, not both",
+    ),
+    (
+        "http = \"http://127.0.0.1:8080/health\"",
+        "http = \"https://example.com/\"",
+        "15: `https://example.com/` cannot be probed: write a plain HTTP URL on the enclave's loopback address, as in `http://127.0.0.1:8080/health`",
+    ),
+    (
+        "http = \"http://127.0.0.1:8080/health\"",
+        "udp = 53",
+        "15: unknown field `udp`, expected one of `http`, `tcp`, `interval`",
+    ),
+    (
+        "interval = \"5s\"",
+        "interval = \"5\"",
+        "15: `5` is not a length of time: write a whole number and a unit, as in `500ms`, `30s`, `5m` or `1h`",
+    ),
+    (
+        "stop_grace = \"30s\"",
+        "stop_grace = \"0s\"",
+        "16: `0s` is out of range: a length of time is at least 1ms and at most 7 days (168h)",
+    ),
+    (
+        "\"*.example.com:443\"]",
+        "\n  \"*.example.com\"]",
+        "20: `*.example.com` has no port: write `host:port`, as in `kms.us-west-2.amazonaws.com:443`",
+    ),
+    (
+        "\"*.example.com:443\"]",
+        "\n  \"a.com:1\",\n  \"A.com:1\"]",
+        "21: the egress rule `a.com:1` is there twice: remove one",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 8080, to = 80 },\n  { port = 8080, to = 81 }]",
+        "21: the ingress port 8080 is there twice: remove one, or give it another `port`",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 8080, to = 65536 }]",
+        "20: `65536` is not a port: ports are whole numbers from 1 to 65535",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 8080 }]",
+        "20: missing field `to`",
+    ),
+    (
+        "release = \"debug-only\"",
+        "release = \"sometimes\"",
+        "23: unknown variant `sometimes`, expected one of `always`, `debug-only`, `never`",
+    ),
+    (
+        "[logs]",
+        "[log]",
+        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`",
+    ),
+];
+
+#[test]
+fn errors_name_file_line_and_fix() {
+    for (right, wrong, expected) in WRONG {
+        assert!(COMPLETE.contains(right), "{right}");
+        let error = parse(&COMPLETE.replacen(right, wrong, 1))
+            .expect_err(wrong)
+            .to_string();
+        assert_eq!(error, format!("deploy/enclave.toml:{expected}"), "{wrong}");
+    }
+}
+
+#[test]
+fn an_absent_table_is_named() {
+    assert_eq!(
+        parse("").unwrap_err().to_string(),
+        "deploy/enclave.toml:1: missing field `enclave`"
+    );
+}
+
+#[test]
+fn lines_are_found_however_the_value_is_written() {
+    let line = |text: &str, path: &[&str]| match parse(text).unwrap().invalid(path, "") {
+        ManifestError::Invalid { line, .. } => line,
+        other => panic!("{other}"),
+    };
+    let dotted = "# a comment with name = 1\nenclave.image = \"oci:x\"\nenclave.name = \"a\"\n";
+    assert_eq!(line(dotted, &["enclave", "name"]), 3);
+    assert_eq!(line(COMPLETE, &["workload", "command"]), 10);
+    assert_eq!(line(COMPLETE, &["network", "egress", "1"]), 19);
+    let short = "[enclave]\nname = \"a\"\nimage = \"oci:x\"\n\n[workload]\nkind = \"daemon\"\n";
+    assert_eq!(line(short, &["workload", "command"]), 5);
+    assert_eq!(line(short, &["network", "egress"]), 1);
+}
+
+#[test]
+fn files_that_are_no_manifest_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |name: &str, bytes: &[u8]| {
+        let file: PathBuf = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        Manifest::load(&file).unwrap_err().to_string()
+    };
+    assert!(
+        load("binary", b"\xff\xfe")
+            .ends_with("is not a text file in UTF-8: is this the right file?")
+    );
+    assert!(load("large", &vec![b'#'; 256 * 1024 + 1]).contains("more than the 262144 bytes"));
+    let absent = Manifest::load(&folder.path().join("absent")).unwrap_err();
+    assert!(
+        absent
+            .to_string()
+            .ends_with("No such file or directory (os error 2)")
+    );
+    assert!(
+        Manifest::load(Path::new("/dev/zero"))
+            .unwrap_err()
+            .to_string()
+            .contains("more than")
+    );
+}
