@@ -73,12 +73,10 @@ impl FromStr for Pcr {
 
     fn from_str(text: &str) -> Result<Self, PcrError> {
         let mut bytes = [0; PCR_BYTES];
-        match text.chars().find(|digit| !digit.is_ascii_hexdigit()) {
-            Some(digit) => return Err(PcrError::Digit(digit)),
-            None => {
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| PcrError::Length(text.len()))?
-            }
+        if let Some(digit) = text.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+            return Err(PcrError::Digit(digit));
         }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| PcrError::Length(text.len()))?;
         Ok(Self(bytes))
     }
 }
@@ -121,7 +119,9 @@ struct NitroCli {
 
 #[derive(Serialize, Deserialize)]
 struct NitroCliMeasurements {
-    #[serde(rename = "HashAlgorithm")]
+    /// Without a meaning: nitro-cli prints what its SHA-384 library calls
+    /// itself, and that changes.
+    #[serde(rename = "HashAlgorithm", default)]
     hash_algorithm: String,
     #[serde(rename = "PCR0")]
     pcr0: Pcr,
