@@ -23,6 +23,7 @@ pub mod config;
 pub mod enclave_api;
 pub mod http;
 pub mod key;
+pub mod names;
 pub mod probe;
 pub mod quote;
 pub mod server;

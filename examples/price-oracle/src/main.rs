@@ -7,10 +7,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
 use price_oracle::config::Environment;
 use price_oracle::enclave_api::EnclaveApi;
+use price_oracle::names::Names;
 use price_oracle::probe::Probe;
 use price_oracle::source::Source;
 use price_oracle::{RuntimeConfig, Service, SigningKey};
@@ -47,12 +46,12 @@ async fn run() -> anyhow::Result<()> {
     let config = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let config = RuntimeConfig::parse(&config)?;
     let upstream = config.upstream.clone();
-    let resolver = resolver()?;
+    let names = Names::system()?;
     let service = Service {
         key: SigningKey::generate()?,
-        source: Source::new(config, resolver.clone())?,
+        source: Source::new(config, names.clone())?,
         api: EnclaveApi::new(environment.api),
-        probe: Probe::new(resolver, environment.proxy),
+        probe: Probe::new(names, environment.proxy),
     };
     let listener = TcpListener::bind(LISTEN)
         .await
@@ -68,15 +67,6 @@ async fn run() -> anyhow::Result<()> {
         .await;
     info!("stopped");
     Ok(())
-}
-
-/// The system's resolver, without `getaddrinfo`: this is a static binary.
-fn resolver() -> anyhow::Result<TokioResolver> {
-    let mut builder = TokioResolver::builder_tokio().context("no /etc/resolv.conf")?;
-    let options = builder.options_mut();
-    options.ip_strategy = LookupIpStrategy::Ipv4Only;
-    options.attempts = 1;
-    builder.build().context("the resolver cannot be made")
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::HOST;
@@ -12,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::http::exchange;
+use crate::names::Names;
 
 /// How long an attempt may take before it counts as left unanswered.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ pub struct Probe {
     /// The proxy, if there is one.
     pub proxy: Option<SocketAddr>,
     /// The enclave's DNS.
-    pub resolver: TokioResolver,
+    pub names: Names,
 }
 
 /// How the attempts ended.
@@ -88,13 +88,13 @@ pub enum Outcome {
 
 impl Probe {
     /// Attempts on destinations that no rule allows.
-    pub fn new(resolver: TokioResolver, proxy: Option<SocketAddr>) -> Self {
+    pub fn new(names: Names, proxy: Option<SocketAddr>) -> Self {
         Self {
             host: FORBIDDEN_HOST.to_owned(),
             port: FORBIDDEN_PORT,
             address: FORBIDDEN_ADDRESS,
             proxy,
-            resolver,
+            names,
         }
     }
 
@@ -112,14 +112,10 @@ impl Probe {
     }
 
     async fn by_name(&self) -> Result<(), String> {
-        let addresses = self
-            .resolver
-            .lookup_ip(format!("{}.", self.host))
-            .await
-            .map_err(|error| format!("name look-up: {error}"))?;
-        match addresses.iter().next() {
-            Some(address) => connect(SocketAddr::new(address, self.port)).await,
-            None => Err("name look-up: no address".to_owned()),
+        let addresses = self.names.look_up(&self.host).await;
+        match addresses.map_err(|error| error.to_string())?.first() {
+            Some(address) => connect(SocketAddr::new(*address, self.port)).await,
+            None => Err("the name has no address".to_owned()),
         }
     }
 }

@@ -1,13 +1,10 @@
 //! Where prices come from: an HTTPS server outside the enclave.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::net::NetError;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
@@ -22,6 +19,7 @@ use tokio_rustls::rustls::{self, ClientConfig};
 
 use crate::config::{RuntimeConfig, Upstream};
 use crate::http::{HttpError, exchange};
+use crate::names::{NameError, Names};
 use crate::quote::{Pair, Quote};
 
 /// How long a fetch may take, from the name's look-up to the last byte.
@@ -38,7 +36,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 pub struct Source {
     upstream: Upstream,
     tls: TlsConnector,
-    resolver: TokioResolver,
+    names: Names,
 }
 
 /// Why there is no price.
@@ -48,13 +46,8 @@ pub enum SourceError {
     #[error("TLS cannot be configured: {0}")]
     Configuration(#[source] rustls::Error),
     /// The source's name has no address here.
-    #[error("{host} has no address here ({source}): does enclave.toml allow it under egress?")]
-    Name {
-        /// The name.
-        host: String,
-        /// The resolver's reason.
-        source: Box<NetError>,
-    },
+    #[error("{0}; does enclave.toml allow it under egress?")]
+    Name(#[from] NameError),
     /// The source cannot be reached.
     #[error("{host}:{port} cannot be reached: {source}")]
     Connect {
@@ -109,7 +102,7 @@ pub enum SourceError {
 
 impl Source {
     /// The source that the configuration names.
-    pub fn new(config: RuntimeConfig, resolver: TokioResolver) -> Result<Self, SourceError> {
+    pub fn new(config: RuntimeConfig, names: Names) -> Result<Self, SourceError> {
         let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(SourceError::Configuration)?
@@ -118,7 +111,7 @@ impl Source {
         Ok(Self {
             upstream: config.upstream,
             tls: TlsConnector::from(Arc::new(tls)),
-            resolver,
+            names,
         })
     }
 
@@ -169,7 +162,7 @@ impl Source {
     /// Connects to the first of the name's addresses that answers.
     async fn connect(&self) -> Result<TcpStream, SourceError> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in self.addresses().await? {
+        for address in self.names.look_up(&self.host()).await? {
             match TcpStream::connect((address, self.upstream.port)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
@@ -180,18 +173,6 @@ impl Source {
             port: self.upstream.port,
             source: last,
         })
-    }
-
-    async fn addresses(&self) -> Result<Vec<IpAddr>, SourceError> {
-        // The final dot keeps search domains out of it.
-        let found = self.resolver.lookup_ip(format!("{}.", self.host())).await;
-        match found {
-            Ok(addresses) => Ok(addresses.iter().collect()),
-            Err(source) => Err(SourceError::Name {
-                host: self.host(),
-                source: Box::new(source),
-            }),
-        }
     }
 
     fn get(&self, pair: &Pair) -> Result<Request<Full<Bytes>>, hyper::http::Error> {

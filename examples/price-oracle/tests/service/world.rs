@@ -29,6 +29,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use price_oracle::enclave_api::EnclaveApi;
 use price_oracle::http::exchange;
+use price_oracle::names::Names;
 use price_oracle::probe::Probe;
 use price_oracle::source::Source;
 use price_oracle::{RuntimeConfig, Service, SigningKey};
@@ -91,21 +92,21 @@ impl World {
             "ca": authority,
         });
         let config = RuntimeConfig::parse(config.to_string().as_bytes()).unwrap();
-        let resolver = resolver(start_dns().await);
+        let names = names(start_dns().await);
         let (api, roots) = start_api(folder.path()).await;
         let api = if faults.no_api { closed_port() } else { api };
         let key = SigningKey::generate().unwrap();
         let public_key = key.public_key_der().to_vec();
         let service = Service {
             key,
-            source: Source::new(config, resolver.clone()).unwrap(),
+            source: Source::new(config, names.clone()).unwrap(),
             api: EnclaveApi::new(api),
             probe: Probe {
                 host: "outside.example".into(),
                 port: 443,
                 address: closed_port(),
                 proxy: Some(start_proxy("403 Forbidden", "no rule allows it").await),
-                resolver,
+                names,
             },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,7 +161,7 @@ pub(crate) fn closed_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 1))
 }
 
-pub(crate) fn resolver(server: SocketAddr) -> TokioResolver {
+pub(crate) fn names(server: SocketAddr) -> Names {
     let mut connection = ConnectionConfig::new(ProtocolConfig::Udp);
     connection.port = server.port();
     let server = NameServerConfig::new(server.ip(), true, vec![connection]);
@@ -168,10 +169,10 @@ pub(crate) fn resolver(server: SocketAddr) -> TokioResolver {
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4Only;
     builder.options_mut().attempts = 1;
-    builder.build().unwrap()
+    builder.build().unwrap().into()
 }
 
-/// A DNS server that knows [`SOURCE`] and refuses every other name, as the
+/// A DNS server that knows [`SOURCE`] and has no other name, as the
 /// enclave's own does.
 pub(crate) async fn start_dns() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -187,7 +188,7 @@ pub(crate) async fn start_dns() -> SocketAddr {
                 let address = RData::A(A(Ipv4Addr::LOCALHOST));
                 message.add_answer(Record::from_rdata(name, 60, address));
             } else {
-                message.metadata.response_code = ResponseCode::Refused;
+                message.metadata.response_code = ResponseCode::NXDomain;
             }
             let answer = message.to_vec().unwrap();
             socket.send_to(&answer, peer).await.unwrap();

@@ -95,15 +95,18 @@ pub(crate) struct Serving {
 }
 
 impl Agent {
-    /// Starts the agent; the enclave's log lines go to the screen as they come.
+    /// Starts the agent with this folder for temporary files; the enclave's log
+    /// lines go to the screen as they come.
     pub(crate) fn start(
         program: &Path,
         arguments: impl IntoIterator<Item = OsString>,
+        temporary: &Path,
         screen: &Arc<Screen>,
     ) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
             .env("RUST_LOG", "warn")
+            .env("TMPDIR", temporary)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -236,7 +239,10 @@ pub(crate) async fn output(
 }
 
 fn ended_with(status: ExitStatus) -> String {
-    format!("it ended with {status}")
+    match status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => status.to_string(),
+    }
 }
 
 async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {

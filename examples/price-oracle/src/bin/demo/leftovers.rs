@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The processes that name `folder` on their command line, and the files in it,
-/// each described in a few words.
+/// The processes that have a path below `folder` on their command line, and the
+/// files in `emptied`, each described in a few words.
 ///
-/// The enclave's init has its folder on its command line, and everything else
+/// The enclave's init has such paths on its command line, and everything else
 /// in the enclave lives in a PID namespace that the kernel ends with it.
-pub(crate) fn find(folder: &Path) -> Vec<String> {
+pub(crate) fn find(folder: &Path, emptied: &[&Path]) -> Vec<String> {
     let mut found = Vec::new();
     let marker = folder.as_os_str().as_bytes();
     let own = std::process::id().to_string();
@@ -29,8 +29,10 @@ pub(crate) fn find(folder: &Path) -> Vec<String> {
             ));
         }
     }
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        found.push(entry.path().display().to_string());
+    for folder in emptied {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            found.push(entry.path().display().to_string());
+        }
     }
     found
 }
@@ -58,7 +60,7 @@ mod tests {
         let mut up = [0; 2];
         let stdout = process.stdout.as_mut().unwrap();
         stdout.read_exact(&mut up).unwrap();
-        let found = find(folder.path());
+        let found = find(folder.path(), &[folder.path()]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with(&format!("process {}", process.id())));
         assert_eq!(found[1], file.display().to_string());
@@ -66,6 +68,6 @@ mod tests {
         process.kill().unwrap();
         process.wait().unwrap();
         fs::remove_file(file).unwrap();
-        assert_eq!(find(folder.path()), Vec::<String>::new());
+        assert_eq!(find(folder.path(), &[folder.path()]), Vec::<String>::new());
     }
 }

@@ -69,9 +69,13 @@ pub(crate) async fn tell(
     };
 
     screen.phase("start", "Start it");
-    let state = folder.join("state");
+    let (state, temporary) = (folder.join("state"), folder.join("tmp"));
+    for folder in [&state, &temporary] {
+        fs::create_dir(folder).context("cannot make the agent's folders")?;
+    }
     let run = run_arguments(folder, &state, &prices, &runtime_config)?;
-    let running = agent.insert(Agent::start(&cli.parent_agent, run, screen)?);
+    let running = Agent::start(&cli.parent_agent, run, &temporary, screen)?;
+    let running = agent.insert(running);
     let enclave = running.ready().await?;
     screen.fact("ready after", &seconds(enclave.boot));
     screen.fact("ingress", &format!("http://{}", enclave.address));
@@ -90,7 +94,7 @@ pub(crate) async fn tell(
         .await
         .context("parent-agent stop")?;
     running.stopped().await?;
-    let left = leftovers::find(&state);
+    let left = leftovers::find(folder, &[&state, &temporary]);
     ensure!(
         left.is_empty(),
         "the enclave left behind: {}",
@@ -127,11 +131,13 @@ async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Meas
     let manifest = folder.join("enclave.toml");
     fs::write(&manifest, MANIFEST).context("cannot write enclave.toml")?;
     let image = image(folder);
+    let printed = folder.join("measurements.json");
     let start = Instant::now();
-    let printed = output(
+    output(
         &cli.image_builder,
         [
             "build".into(),
+            "--manifest".into(),
             manifest.into_os_string(),
             "--init".into(),
             cli.enclave_init.clone().into_os_string(),
@@ -139,21 +145,20 @@ async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Meas
             cli.kernel.clone().into_os_string(),
             "--output".into(),
             image.clone().into_os_string(),
+            "--measurements".into(),
+            printed.clone().into_os_string(),
         ],
     )
     .await
     .context("image-builder build")?;
+    let took = seconds(start.elapsed());
     let size = fs::metadata(&image)
         .context("image-builder wrote no image")?
         .len();
-    screen.fact(
-        "enclave image",
-        &format!("{} in {}", mebibytes(size), seconds(start.elapsed())),
-    );
-    fs::write(folder.join("measurements.json"), &printed)
-        .context("cannot write measurements.json")?;
+    screen.fact("enclave image", &format!("{} in {took}", mebibytes(size)));
+    let printed = fs::read(printed).context("image-builder wrote no measurements")?;
     let measurements: Measurements =
-        serde_json::from_slice(&printed).context("image-builder printed no measurements")?;
+        serde_json::from_slice(&printed).context("image-builder's measurements")?;
     screen.fact("PCR0 whole image", &short(&measurements.pcr0));
     screen.fact("PCR1 kernel and init", &short(&measurements.pcr1));
     screen.fact("PCR2 application", &short(&measurements.pcr2));
@@ -172,7 +177,6 @@ fn run_arguments(
 ) -> anyhow::Result<Vec<OsString>> {
     let file = folder.join("runtime-config.json");
     fs::write(&file, runtime_config).context("cannot write the runtime configuration")?;
-    fs::create_dir(state).context("cannot make the agent's folder")?;
     Ok(vec![
         "run".into(),
         image(folder).into(),
@@ -303,7 +307,9 @@ async fn attest(
         &format!("{} bytes, accepted", relayed.len()),
     );
 
-    screen.proven("it runs the image that was built: PCR0, PCR1 and PCR2 are those that image-builder printed");
+    screen.proven(
+        "it runs the image that was built: PCR0, PCR1 and PCR2 are those that image-builder wrote",
+    );
     screen.proven(
         "it was given this runtime configuration, and with it this price source: PCR16 matches",
     );
