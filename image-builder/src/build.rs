@@ -1,20 +1,19 @@
 //! Putting an enclave image together.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use eif::{Architecture, BuildMetadata, Image, Measurements, Metadata, Signer};
 use manifest::{
-    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, MeasuredConfig,
-    User, Workload,
+    CONFIG_SCHEMA, Command, Environment, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH,
+    Manifest, ManifestError, MeasuredConfig, MemoryMib, User, WorkingDirectory, Workload,
 };
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::container::Container;
+use crate::container::{Container, Process};
 use crate::error::BuildError;
 use crate::tree::{Content, Kind, Tree};
 use crate::{kernel, oci, program, ramdisk, user};
@@ -76,7 +75,6 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         .signing
         .map(|files| load_signer(&files))
         .transpose()?;
-    let base = inputs.manifest.parent().unwrap_or(Path::new(""));
     let platform = match architecture {
         Architecture::X86_64 => "amd64",
         Architecture::Aarch64 => "arm64",
@@ -85,7 +83,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         config: container,
         config_digest,
         layers,
-    } = oci::load(&manifest.enclave.image, base, platform)?;
+    } = oci::load(&manifest.enclave.image, platform)?;
 
     let mut tree = Tree::default();
     let mut archives = Vec::with_capacity(layers.len());
@@ -93,26 +91,21 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         let archive = layer
             .apply(index, &mut tree)
             .map_err(|error| BuildError::Image {
-                image: base.to_owned(),
+                image: inputs.manifest.to_owned(),
                 reason: format!("layer {index}: {error}"),
             })?;
         archives.push(archive);
     }
-    let mismatch = |reason: String| BuildError::Mismatch {
-        manifest: inputs.manifest.to_owned(),
-        reason,
-    };
     let measured = measured_config(
         &manifest,
         &container.config,
         &tree,
         &mut archives,
         architecture,
-    )
-    .map_err(mismatch)?;
+    )?;
     let config = measured
         .to_json()
-        .map_err(|error| mismatch(error.to_string()))?;
+        .map_err(|error| manifest.invalid(&["workload"], error.to_string()))?;
 
     let temporary = |error| BuildError::File {
         path: std::env::temp_dir(),
@@ -131,7 +124,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         egress: manifest.network.egress.clone(),
     };
     let metadata = Metadata {
-        image_name: manifest.enclave.name.clone(),
+        image_name: manifest.enclave.name.to_string(),
         image_version: "1".to_owned(),
         build_metadata: BuildMetadata {
             build_time: rfc3339(inputs.build_time),
@@ -154,8 +147,8 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
     let measurements = eif::write(
         Image {
             architecture,
-            default_memory: u64::from(manifest.enclave.memory_mib) * MIB,
-            default_cpus: manifest.enclave.cpus.into(),
+            default_memory: u64::from(manifest.enclave.memory_mib.get()) * MIB,
+            default_cpus: manifest.enclave.cpus.get().into(),
             kernel: &mut kernel,
             command_line: COMMAND_LINE,
             metadata: &metadata,
@@ -169,10 +162,11 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         .into_inner()
         .map_err(|error| BuildError::file(inputs.output)(error.into_error()))?;
     let size = output.as_file().metadata().map_err(output_failed())?.len();
-    check_memory(size, manifest.enclave.memory_mib).map_err(mismatch)?;
+    check_memory(size, manifest.enclave.memory_mib)
+        .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     publish(output, inputs.output)?;
     Ok(Built {
-        name: manifest.enclave.name,
+        name: manifest.enclave.name.to_string(),
         size,
         measurements,
     })
@@ -223,40 +217,37 @@ fn load_signer(files: &SigningFiles<'_>) -> Result<Signer, BuildError> {
 /// Combines the manifest with the container's own configuration.
 fn measured_config(
     manifest: &Manifest,
-    container: &crate::container::Config,
+    process: &Process,
     tree: &Tree,
     layers: &mut [File],
     architecture: Architecture,
-) -> Result<MeasuredConfig, String> {
+) -> Result<MeasuredConfig, ManifestError> {
     let source = &manifest.workload;
-    let process = &container.config;
-    let command = source.command.clone().unwrap_or_else(|| process.command());
-    let Some(program) = command.first() else {
-        return Err("the image has no entrypoint: set workload.command".to_owned());
+    let about =
+        |key: &'static str| move |reason: String| manifest.invalid(&["workload", key], reason);
+    let command = match &source.command {
+        Some(command) => command.clone(),
+        None => Command::try_from(process.command()).map_err(|_| {
+            about("command")("the image has no entrypoint: set workload.command".to_owned())
+        })?,
     };
-    let mut environment: BTreeMap<String, String> = process.environment();
-    environment.extend(source.env.clone());
-    let working_directory = [
-        source.working_directory.as_ref(),
-        process.working_dir.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    .find(|folder| !folder.is_empty())
-    .map_or("/", String::as_str);
-    if !working_directory.starts_with('/') {
-        return Err(format!(
-            "the working directory {working_directory} does not start with /"
-        ));
-    }
-    match tree.lookup(working_directory.as_bytes()) {
-        _ if working_directory == "/" => {}
-        Some(node) if node.kind == Kind::Directory => {}
-        _ => {
-            return Err(format!(
-                "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
-            ));
-        }
+    let env = environment(process, &source.env).map_err(about("env"))?;
+    let working_directory = match (&source.working_directory, &process.working_dir) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
+            .map_err(|error| about("working_directory")(error.to_string()))?,
+        _ => WorkingDirectory::default(),
+    };
+    let is_folder = |path: &str| {
+        path == "/"
+            || tree
+                .lookup(path.as_bytes())
+                .is_some_and(|node| node.kind == Kind::Directory)
+    };
+    if !is_folder(&working_directory) {
+        return Err(about("working_directory")(format!(
+            "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
+        )));
     }
     let mut read = |content: Content, limit: u64| {
         let mut bytes = Vec::new();
@@ -267,29 +258,30 @@ fn measured_config(
     };
     program::check(
         tree,
-        program,
-        &environment,
-        working_directory,
+        command.program(),
+        &env,
+        &working_directory,
         architecture,
         &mut read,
-    )?;
-    let mut account_file = |path: &str| match tree.lookup(path.as_bytes()).map(|node| &node.kind) {
+    )
+    .map_err(about("command"))?;
+    let mut accounts = |path: &str| match tree.lookup(path.as_bytes()).map(|node| &node.kind) {
         Some(Kind::File { content, .. }) => read(*content, MAX_ACCOUNTS)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .map_err(|error| error.to_string()),
+            .map_err(|error| about("user")(format!("{path}: {error}"))),
         _ => Ok(String::new()),
     };
-    let name = source
-        .user
-        .as_ref()
-        .map(|user| &user.0)
-        .or(process.user.as_ref());
-    let user = match name.filter(|name| !name.is_empty()) {
-        Some(name) => user::resolve(
-            name,
-            &account_file("/etc/passwd")?,
-            &account_file("/etc/group")?,
-        )?,
+    let user = match (&source.user, &process.user) {
+        (Some(user), _) => Some(user.clone()),
+        (None, Some(user)) if !user.is_empty() => Some(
+            user.parse()
+                .map_err(|error: manifest::ProcessError| about("user")(error.to_string()))?,
+        ),
+        _ => None,
+    };
+    let user = match user {
+        Some(user) => user::resolve(&user, &accounts("/etc/passwd")?, &accounts("/etc/group")?)
+            .map_err(about("user"))?,
         None => User { uid: 0, gid: 0 },
     };
     Ok(MeasuredConfig {
@@ -297,11 +289,11 @@ fn measured_config(
         name: manifest.enclave.name.clone(),
         workload: Workload {
             kind: source.kind,
-            working_directory: working_directory.to_owned(),
             command,
-            env: environment,
+            env,
+            working_directory,
             user,
-            restart: source.restart,
+            restart: source.restart(),
             health: source.health.clone(),
             stop_grace: source.stop_grace,
         },
@@ -310,13 +302,25 @@ fn measured_config(
     })
 }
 
-fn check_memory(image_bytes: u64, memory_mib: u32) -> Result<(), String> {
+/// The image's environment, overlaid with the manifest's.
+fn environment(process: &Process, overlay: &Environment) -> Result<Environment, String> {
+    let mut environment = Environment::default();
+    let own = process.environment();
+    for (name, value) in own.iter().chain(overlay) {
+        environment
+            .set(name.clone(), value.clone())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(environment)
+}
+
+fn check_memory(image_bytes: u64, memory: MemoryMib) -> Result<(), String> {
     let needed = image_bytes.saturating_mul(MEMORY_PER_IMAGE).div_ceil(MIB);
-    if needed <= u64::from(memory_mib) {
+    if needed <= u64::from(memory.get()) {
         return Ok(());
     }
     Err(format!(
-        "the image has {} MiB and needs four times its size to start: set enclave.memory_mib to at least {needed} (it is {memory_mib})",
+        "the image has {} MiB and needs four times its size to start: set enclave.memory_mib to at least {needed} (it is {memory})",
         image_bytes.div_ceil(MIB)
     ))
 }
@@ -340,11 +344,11 @@ fn rfc3339(seconds: i64) -> String {
         .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
-/// Opens a finished image; its structure, checksum and signature have been checked.
-pub fn open_image(path: &Path) -> Result<eif::Eif<BufReader<File>>, BuildError> {
+/// Describes an image, whole or damaged.
+pub fn describe_image(path: &Path) -> Result<eif::Description, BuildError> {
     let file = File::open(path).map_err(BuildError::file(path))?;
-    eif::Eif::open(BufReader::new(file)).map_err(|error| BuildError::Input {
-        path: PathBuf::from(path),
+    eif::describe(BufReader::new(file)).map_err(|error| BuildError::Input {
+        path: path.to_owned(),
         reason: error.to_string(),
     })
 }

@@ -15,6 +15,7 @@ pub(crate) struct Container {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the specification's name")]
 pub(crate) struct Config {
     pub(crate) architecture: String,
     pub(crate) os: String,

@@ -36,14 +36,6 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The manifest asks for something that the container image does not have.
-    #[error("{}: {reason}", manifest.display())]
-    Mismatch {
-        /// The manifest.
-        manifest: PathBuf,
-        /// What is missing, and what to do.
-        reason: String,
-    },
     /// The enclave image could not be written.
     #[error("the enclave image cannot be written: {0}")]
     Eif(#[from] eif::Error),
@@ -59,7 +51,7 @@ impl BuildError {
     /// an input that cannot be used, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Manifest(_) | Self::Mismatch { .. } => 2,
+            Self::Manifest(_) => 2,
             Self::Input { .. } | Self::Image { .. } => 3,
             Self::File { .. } | Self::Eif(_) => 1,
         }

@@ -23,5 +23,5 @@ mod ramdisk;
 mod tree;
 mod user;
 
-pub use build::{Built, Inputs, SigningFiles, build, open_image};
+pub use build::{Built, Inputs, SigningFiles, build, describe_image};
 pub use error::BuildError;

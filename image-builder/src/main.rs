@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use image_builder::{BuildError, Inputs, SigningFiles, build, open_image};
+use eif::Description;
+use image_builder::{BuildError, Inputs, SigningFiles, build, describe_image};
 use serde_json::json;
 
 /// Build enclave images (EIF) from OCI images, without Docker.
@@ -30,7 +31,7 @@ enum Command {
     /// Build the image that a manifest describes, and print its measurements.
     ///
     /// The same inputs give the same bytes. The build time in the metadata is
-    /// 1970-01-01 unless SOURCE_DATE_EPOCH is set.
+    /// 1970-01-01 unless `SOURCE_DATE_EPOCH` is set.
     Build(BuildArgs),
     /// Check an image and show what is in it.
     Describe {
@@ -135,54 +136,61 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
 }
 
 fn describe(path: &Path, json: bool) -> Result<(), BuildError> {
-    let image = open_image(path)?;
-    let signer = image.signature().map(eif::Signature::subject);
+    let image = describe_image(path)?;
     if json {
-        let description = json!({
-            "header": image.header(),
-            "sections": image.sections(),
-            "command_line": image.command_line(),
-            "metadata": image.metadata(),
-            "signed_by": signer,
-            "measurements": image.measurements(),
-        });
-        println!("{description:#}");
-        return Ok(());
+        println!("{:#}", json!(image));
+    } else {
+        print_description(path, &image);
     }
-    let header = image.header();
+    match image.problems.into_iter().next() {
+        None => Ok(()),
+        Some(problem) => Err(BuildError::Input {
+            path: path.to_owned(),
+            reason: problem.to_string(),
+        }),
+    }
+}
+
+fn print_description(path: &Path, image: &Description) {
+    let Description {
+        header,
+        measurements,
+        ..
+    } = image;
     println!(
-        "{}: EIF version {}, checksum {:08x} good",
+        "{}: EIF version {}, checksum {:08x}",
         path.display(),
         header.version,
-        header.crc32
+        image.crc32
     );
     println!(
-        "default memory {} MiB, {} CPUs",
+        "started with  {} MiB, {} CPUs",
         header.default_memory / (1024 * 1024),
         header.default_cpus
     );
-    for section in image.sections() {
+    for section in &image.sections {
+        println!("{:<13} {:>12} bytes", section.kind, section.size);
+    }
+    println!(
+        "command line  {}",
+        image.command_line.as_deref().unwrap_or("unreadable")
+    );
+    let signer = image
+        .signature
+        .as_ref()
+        .map(|signature| signature.certificate().subject());
+    println!("signed by     {}", signer.unwrap_or("nobody"));
+    if let Some(metadata) = &image.metadata {
+        let build = &metadata.build_metadata;
         println!(
-            "{:<13} {:>12} bytes at {}",
-            section.kind, section.size, section.offset
+            "built by      {} {}, kernel {}",
+            build.build_tool, build.build_tool_version, build.kernel_version
         );
     }
-    println!("command line  {}", image.command_line());
-    println!("signed by     {}", signer.unwrap_or("nobody"));
-    let measurements = image.measurements();
     println!("PCR0  {}", measurements.pcr0);
     println!("PCR1  {}", measurements.pcr1);
     println!("PCR2  {}", measurements.pcr2);
     if let Some(pcr8) = measurements.pcr8 {
         println!("PCR8  {pcr8}");
     }
-    if let Some(metadata) = image.metadata() {
-        println!(
-            "built by {} {}, kernel {}",
-            metadata.build_metadata.build_tool,
-            metadata.build_metadata.build_tool_version,
-            metadata.build_metadata.kernel_version
-        );
-    }
-    Ok(())
 }

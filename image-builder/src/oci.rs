@@ -23,26 +23,18 @@ const MAX_LAYERS: usize = 512;
 const MAX_INDEX_DEPTH: usize = 4;
 
 /// Reads the image that the manifest names, for `architecture` as OCI calls it.
-/// Relative paths start at `base`.
 pub(crate) fn load(
     reference: &ImageReference,
-    base: &Path,
     architecture: &str,
 ) -> Result<Container, BuildError> {
     let (image, container) = match reference {
-        ImageReference::OciLayout(path) => {
-            let path = base.join(path);
-            let container = Layout {
+        ImageReference::OciLayout { path, tag } => {
+            let layout = Layout {
                 folder: path.clone(),
-            }
-            .load(architecture);
-            (path, container)
+            };
+            (path, layout.load(tag.as_deref(), architecture))
         }
-        ImageReference::DockerArchive(path) => {
-            let path = base.join(path);
-            let container = load_archive(&path);
-            (path, container)
-        }
+        ImageReference::DockerArchive { path, tag } => (path, load_archive(path, tag.as_deref())),
     };
     let container = container.map_err(|reason| BuildError::Image {
         image: image.clone(),
@@ -50,7 +42,7 @@ pub(crate) fn load(
     })?;
     if container.config.architecture != architecture || container.config.os != "linux" {
         return Err(BuildError::Image {
-            image,
+            image: image.clone(),
             reason: format!(
                 "it is for {}/{}, an enclave with this kernel needs linux/{architecture}: build the image with --platform linux/{architecture}",
                 container.config.os, container.config.architecture
@@ -69,6 +61,17 @@ struct Descriptor {
     size: u64,
     #[serde(default)]
     platform: Option<Platform>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// The tag (OCI image specification, "annotations.md").
+    fn name(&self) -> Option<&str> {
+        self.annotations
+            .get("org.opencontainers.image.ref.name")
+            .map(String::as_str)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,7 +96,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn load(&self, architecture: &str) -> Result<Container, String> {
+    fn load(&self, tag: Option<&str>, architecture: &str) -> Result<Container, String> {
         let index = self.folder.join("index.json");
         let bytes = read_bounded(&index).map_err(|error| {
             format!(
@@ -101,7 +104,16 @@ impl Layout {
                 index.display()
             )
         })?;
-        let manifest = self.find_manifest(&parse(&bytes, "index.json")?, architecture, 0)?;
+        let mut index: Index = parse(&bytes, "index.json")?;
+        if let Some(tag) = tag {
+            index
+                .manifests
+                .retain(|descriptor| descriptor.name() == Some(tag));
+            if index.manifests.is_empty() {
+                return Err(format!("it has no image with the tag {tag}"));
+            }
+        }
+        let manifest = self.find_manifest(&index, architecture, 0)?;
         let config_bytes = self.json(&manifest.config)?;
         let config: Config = parse(&config_bytes, "the image configuration")?;
         if manifest.layers.len() != config.rootfs.diff_ids.len()
@@ -205,9 +217,17 @@ impl Layout {
 struct ArchiveManifest {
     config: String,
     layers: Vec<String>,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
 }
 
-fn load_archive(path: &Path) -> Result<Container, String> {
+impl ArchiveManifest {
+    fn has(&self, tag: &str) -> bool {
+        self.repo_tags.iter().flatten().any(|name| name == tag)
+    }
+}
+
+fn load_archive(path: &Path, tag: Option<&str>) -> Result<Container, String> {
     let entries =
         index_archive(path).map_err(|error| format!("it is not a docker archive: {error}"))?;
     let read = |name: &str| -> Result<Vec<u8>, String> {
@@ -218,10 +238,13 @@ fn load_archive(path: &Path) -> Result<Container, String> {
             .map_err(|error| format!("{name}: {error}"))?;
         Ok(bytes)
     };
-    let manifests: Vec<ArchiveManifest> = parse(&read("manifest.json")?, "manifest.json")?;
+    let mut manifests: Vec<ArchiveManifest> = parse(&read("manifest.json")?, "manifest.json")?;
+    if let Some(tag) = tag {
+        manifests.retain(|manifest| manifest.has(tag));
+    }
     let [manifest] = manifests.as_slice() else {
         return Err(format!(
-            "it holds {} images instead of one: save one image only",
+            "it holds {} such images instead of one: name one by its tag, as in docker-archive:FILE:NAME:TAG",
             manifests.len()
         ));
     };

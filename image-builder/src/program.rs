@@ -1,9 +1,9 @@
 //! Whether the workload's program can be executed in the image at all.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use eif::Architecture;
+use manifest::Environment;
 
 use crate::tree::{Content, Kind, Node, Tree};
 
@@ -16,7 +16,7 @@ const HEAD_BYTES: u64 = 4096;
 pub(crate) fn check(
     tree: &Tree,
     program: &str,
-    environment: &BTreeMap<String, String>,
+    environment: &Environment,
     working_directory: &str,
     architecture: Architecture,
     mut read: impl FnMut(Content, u64) -> io::Result<Vec<u8>>,
@@ -47,7 +47,7 @@ pub(crate) fn check(
 fn find<'a>(
     tree: &'a Tree,
     program: &str,
-    environment: &BTreeMap<String, String>,
+    environment: &Environment,
     working_directory: &str,
 ) -> Option<(String, &'a Node)> {
     let at = |path: String| tree.lookup(path.as_bytes()).map(|node| (path, node));

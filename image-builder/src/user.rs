@@ -1,47 +1,43 @@
 //! From a user as people write it to the numbers that the kernel knows.
 
-use manifest::User;
+use manifest::{NameOrId, User, UserSource};
 
-/// Resolves `user`, `uid`, `user:group` or `uid:gid` in the image's own
-/// `/etc/passwd` and `/etc/group` (OCI image specification, `config.User`).
-pub(crate) fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, String> {
-    let (user, group_name) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
-    };
-    let entry = passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&user) || fields.get(2) == Some(&user));
-    let field = |index: usize| {
-        let fields = entry.as_ref()?;
-        fields.get(index)?.parse::<u32>().ok()
-    };
-    let uid = match field(2).or_else(|| user.parse().ok()) {
-        Some(uid) => uid,
-        None => {
-            return Err(format!(
-                "user `{user}` is not in the image's /etc/passwd: use one that is, or a number"
-            ));
+/// Resolves a user in the image's own `/etc/passwd` and `/etc/group` (OCI image
+/// specification, `config.User`). A number need not be listed there.
+pub(crate) fn resolve(source: &UserSource, passwd: &str, group: &str) -> Result<User, String> {
+    let (uid, own_group) = match &source.user {
+        NameOrId::Id(uid) => {
+            let listed = passwd.lines().find(|line| number(line, 2) == Some(*uid));
+            (*uid, listed.and_then(|line| number(line, 3)).unwrap_or(0))
+        }
+        NameOrId::Name(name) => {
+            let listed = passwd
+                .lines()
+                .find(|line| line.split(':').next() == Some(name));
+            listed
+                .and_then(|line| Some((number(line, 2)?, number(line, 3)?)))
+                .ok_or_else(|| format!("user `{name}` is not in the image's /etc/passwd: use one that is, or a number"))?
         }
     };
-    let gid = match group_name {
-        None => field(3).unwrap_or(0),
-        Some(name) => find_group(name, group).ok_or_else(|| {
-            format!("group `{name}` is not in the image's /etc/group: use one that is, or a number")
-        })?,
+    let gid = match &source.group {
+        None => own_group,
+        Some(NameOrId::Id(gid)) => *gid,
+        Some(NameOrId::Name(name)) => group
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))
+            .and_then(|line| number(line, 2))
+            .ok_or_else(|| {
+                format!(
+                    "group `{name}` is not in the image's /etc/group: use one that is, or a number"
+                )
+            })?,
     };
     Ok(User { uid, gid })
 }
 
-fn find_group(name: &str, group: &str) -> Option<u32> {
-    let listed = group.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name))
-            .then(|| fields.nth(1)?.parse().ok())
-            .flatten()
-    });
-    listed.or_else(|| name.parse().ok())
+/// A field of a line in one of these files (passwd(5), group(5)).
+fn number(line: &str, field: usize) -> Option<u32> {
+    line.split(':').nth(field)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -63,7 +59,7 @@ mod tests {
             ("0:0", 0, 0),
         ] {
             assert_eq!(
-                resolve(text, PASSWD, GROUP),
+                resolve(&text.parse().unwrap(), PASSWD, GROUP),
                 Ok(User { uid, gid }),
                 "{text}"
             );
@@ -73,15 +69,14 @@ mod tests {
     #[test]
     fn unknown_names_say_what_to_do() {
         assert!(
-            resolve("nobody", PASSWD, GROUP)
+            resolve(&"nobody".parse().unwrap(), PASSWD, GROUP)
                 .unwrap_err()
                 .contains("/etc/passwd")
         );
         assert!(
-            resolve("app:wheel", PASSWD, GROUP)
+            resolve(&"app:wheel".parse().unwrap(), PASSWD, GROUP)
                 .unwrap_err()
                 .contains("/etc/group")
         );
-        assert!(resolve("", PASSWD, GROUP).is_err());
     }
 }

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifest::{Interval, Port};
+use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
 
 use crate::exit::EXIT_CODES;
 use crate::guard::TetherArgs;
-use crate::state::Name;
 
 /// Starts enclaves and carries their traffic, logs and attestation.
 #[derive(Debug, Parser)]
@@ -89,7 +88,7 @@ pub struct RunArgs {
     pub hypervisor: HypervisorKind,
     /// The enclave's name on this host [default: the manifest's].
     #[arg(long)]
-    pub name: Option<Name>,
+    pub name: Option<EnclaveName>,
     /// Where enclaves' folders are.
     #[command(flatten)]
     pub state: StateArgs,
@@ -105,11 +104,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST:PORT=ADDR:PORT")]
     pub connect_to: Vec<ConnectTo>,
     /// Virtual CPUs [default: the manifest's].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub cpus: Option<u32>,
+    #[arg(long)]
+    pub cpus: Option<Cpus>,
     /// Memory in MiB [default: the manifest's].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(64..))]
-    pub memory_mib: Option<u32>,
+    #[arg(long)]
+    pub memory_mib: Option<MemoryMib>,
     /// Start in debug mode: PCRs read as zero, so documents prove nothing (sim only).
     #[arg(long)]
     pub debug: bool,
@@ -145,7 +144,7 @@ pub struct RunArgs {
 pub struct TargetArgs {
     /// The enclave's name; not needed when only one runs.
     #[arg(long)]
-    pub name: Option<Name>,
+    pub name: Option<EnclaveName>,
     /// Where enclaves' folders are.
     #[command(flatten)]
     pub state: StateArgs,

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::cli::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::Exit;
-use crate::state::{CONTROL_SOCKET, Name, StateDir, StateError};
+use crate::state::{CONTROL_SOCKET, StateDir, StateError};
 use crate::status::Status;
 
 /// Largest answer, in bytes.
@@ -42,7 +42,7 @@ pub enum ClientError {
     NoneRunning(PathBuf),
     /// The named one does not run.
     #[error("no enclave named `{0}` is running")]
-    NotRunning(Name),
+    NotRunning(EnclaveName),
     /// Several run.
     #[error("several enclaves are running ({0}): choose one with --name")]
     Several(String),
@@ -50,7 +50,7 @@ pub enum ClientError {
     #[error("the agent of `{name}` cannot be reached: {reason}")]
     Unreachable {
         /// The enclave.
-        name: Name,
+        name: EnclaveName,
         /// Why.
         reason: String,
     },
@@ -70,7 +70,7 @@ pub enum ClientError {
     Output(#[from] io::Error),
     /// The enclave has ended, but something is left.
     #[error("the enclave `{0}` has ended, but its agent is still there after {seconds} s", seconds = GONE_TIMEOUT.as_secs())]
-    NotGone(Name),
+    NotGone(EnclaveName),
 }
 
 /// Prints an enclave's status.
@@ -140,7 +140,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
 
 struct Client {
     state: StateDir,
-    name: Name,
+    name: EnclaveName,
 }
 
 impl Client {
@@ -155,7 +155,7 @@ impl Client {
                 [] => return Err(ClientError::NoneRunning(state.path().to_owned())),
                 [only] => only.clone(),
                 several => {
-                    let names: Vec<_> = several.iter().map(Name::as_str).collect();
+                    let names: Vec<_> = several.iter().map(EnclaveName::as_str).collect();
                     return Err(ClientError::Several(names.join(", ")));
                 }
             },

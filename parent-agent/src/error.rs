@@ -66,9 +66,7 @@ impl Error {
     /// The exit code that tells a script what to look at.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_)
-            | Self::State(StateError::Name(_))
-            | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
+            Self::Usage(_) | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
             Self::Image(_)
             | Self::RuntimeConfig(_)
             | Self::Hypervisor(
@@ -79,7 +77,7 @@ impl Error {
                     | UnpackError::Escape(_)
                     | UnpackError::NotAFolder(_)
                     | UnpackError::LinkTarget(_)
-                    | UnpackError::TooLarge { .. }
+                    | UnpackError::TooLarge(_)
                     | UnpackError::TooMany,
                 ),
             ) => Exit::Image,

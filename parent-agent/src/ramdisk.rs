@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eif::cpio::{CpioError, Entry, Kind, Reader};
 use flate2::bufread::MultiGzDecoder;
+use manifest::MemoryMib;
 use thiserror::Error;
 
 /// Most entries of all ramdisks together.
@@ -48,12 +49,9 @@ pub enum UnpackError {
     LinkTarget(String),
     /// The contents are larger than the enclave's memory.
     #[error(
-        "the ramdisks unpack to more than the enclave's memory of {mib} MiB: give it more with --memory-mib, or in the manifest"
+        "the ramdisks unpack to more than the enclave's memory of {0} MiB: give it more with --memory-mib, or in the manifest"
     )]
-    TooLarge {
-        /// The memory in MiB.
-        mib: u64,
-    },
+    TooLarge(MemoryMib),
     /// There are too many entries.
     #[error("the ramdisks have more than {MAX_ENTRIES} entries")]
     TooMany,
@@ -74,7 +72,7 @@ pub enum UnpackError {
 #[derive(Debug)]
 pub struct Unpacker<'a> {
     root: &'a Path,
-    memory_mib: u64,
+    memory: MemoryMib,
     bytes_left: u64,
     entries_left: u64,
     interrupted: &'a AtomicBool,
@@ -82,12 +80,12 @@ pub struct Unpacker<'a> {
 
 impl<'a> Unpacker<'a> {
     /// Unpacks into `root`, which is empty and which nobody else can write to,
-    /// at most `memory_mib` MiB; stops once `interrupted` is set.
-    pub fn new(root: &'a Path, memory_mib: u64, interrupted: &'a AtomicBool) -> Self {
+    /// at most `memory` of it; stops once `interrupted` is set.
+    pub fn new(root: &'a Path, memory: MemoryMib, interrupted: &'a AtomicBool) -> Self {
         Self {
             root,
-            memory_mib,
-            bytes_left: memory_mib.saturating_mul(1024 * 1024),
+            memory,
+            bytes_left: memory.bytes(),
             entries_left: MAX_ENTRIES,
             interrupted,
         }
@@ -115,9 +113,7 @@ impl<'a> Unpacker<'a> {
         let result = self.entries(&mut Reader::new(&mut limited));
         self.bytes_left = limited.left;
         if limited.exceeded {
-            return Err(UnpackError::TooLarge {
-                mib: self.memory_mib,
-            });
+            return Err(UnpackError::TooLarge(self.memory));
         }
         result
     }
@@ -307,8 +303,12 @@ mod tests {
         (entry(name, kind, contents.len()), contents)
     }
 
+    fn memory() -> MemoryMib {
+        "64".parse().unwrap()
+    }
+
     fn unpack(root: &Path, archive: &[u8]) -> Result<(), UnpackError> {
-        Unpacker::new(root, 1, &AtomicBool::new(false)).unpack(archive)
+        Unpacker::new(root, memory(), &AtomicBool::new(false)).unpack(archive)
     }
 
     #[test]
@@ -416,12 +416,12 @@ mod tests {
     #[test]
     fn size_compression_and_interruption_are_bounded() {
         let root = tempfile::tempdir().unwrap();
-        let large: &'static [u8] = vec![0; 2 * 1024 * 1024].leak();
+        let large: &'static [u8] = vec![0; 65 * 1024 * 1024].leak();
         let bytes = archive(&[named(Kind::File, "a", large)]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         gzip.write_all(&bytes).unwrap();
         let error = unpack(root.path(), &gzip.finish().unwrap()).unwrap_err();
-        assert!(matches!(error, UnpackError::TooLarge { mib: 1 }), "{error}");
+        assert!(matches!(error, UnpackError::TooLarge(_)), "{error}");
         let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0];
         assert!(matches!(
             unpack(root.path(), &zstd),
@@ -429,7 +429,7 @@ mod tests {
         ));
         let bytes = archive(&[named(Kind::File, "b", b"1")]);
         let stop = AtomicBool::new(true);
-        let stopped = Unpacker::new(root.path(), 1, &stop).unpack(bytes.as_slice());
+        let stopped = Unpacker::new(root.path(), memory(), &stop).unpack(bytes.as_slice());
         assert!(matches!(stopped, Err(UnpackError::Interrupted)));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use link::control::MAX_RUNTIME_CONFIG;
 use link::{Endpoint, Listener};
+use manifest::{EnclaveName, MemoryMib};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +30,7 @@ use crate::image::{Image, RuntimeConfigError, read_runtime_config};
 use crate::output::Output;
 use crate::report::{Port, Report, Reporter};
 use crate::resolve::Resolver;
-use crate::state::{CONTROL_SOCKET, Name, StateDir};
+use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::Supervisor;
 use crate::{heartbeat, ingress};
@@ -65,7 +66,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Error> {
     };
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => image.host().name.parse()?,
+        None => image.host().name.clone(),
     };
     let claim = StateDir::new(args.state.state_dir.clone())?
         .claim(&name)
@@ -180,7 +181,7 @@ fn read_console(
 /// What an enclave is run with.
 struct Run<'a> {
     args: &'a RunArgs,
-    name: Name,
+    name: EnclaveName,
     host: manifest::HostConfig,
     pcrs: Pcrs,
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
@@ -194,7 +195,7 @@ impl Run<'_> {
     fn sim(&self, image: Image, directory: &Path) -> Result<Sim, HypervisorError> {
         let options = SimOptions {
             name: self.name.clone(),
-            memory_mib: self.memory_mib(),
+            memory: self.memory(),
             debug: self.args.debug,
             nsm_root: self.args.software_nsm_root.clone(),
         };
@@ -206,7 +207,7 @@ impl Run<'_> {
             name: self.name.clone(),
             image: image.path().to_owned(),
             cpus: self.args.cpus.unwrap_or(self.host.cpus),
-            memory_mib: self.memory_mib(),
+            memory: self.memory(),
             binary: self.args.qemu_binary.clone(),
             firmware: self.args.qemu_firmware.clone(),
             accelerator: self.args.qemu_accel,
@@ -215,7 +216,7 @@ impl Run<'_> {
         Qemu::new(options, directory)
     }
 
-    fn memory_mib(&self) -> u32 {
+    fn memory(&self) -> MemoryMib {
         self.args.memory_mib.unwrap_or(self.host.memory_mib)
     }
 

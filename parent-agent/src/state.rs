@@ -6,14 +6,13 @@
 //! next `run` removes it. A symbolic link `tree` leads to an unpacked image, if
 //! there is one; it is removed with the folder.
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
+use manifest::EnclaveName;
 use nix::unistd::geteuid;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -29,8 +28,6 @@ const LONGEST_SOCKET: &str = "/vsock/enclave_7001";
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 const LOCK: &str = "lock";
-/// The longest name of an enclave: a host name's label.
-const MAX_NAME: usize = 63;
 /// How long a predecessor of the same name may take to be cleaned away.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
 const CLAIM_RETRY: Duration = Duration::from_millis(20);
@@ -38,16 +35,11 @@ const CLAIM_RETRY: Duration = Duration::from_millis(20);
 /// Why an enclave's folder could not be had.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// The name cannot name a folder and a host.
-    #[error(
-        "`{0}` cannot be an enclave's name: use 1 to {MAX_NAME} lower-case letters, digits and hyphens, with a letter or digit at both ends"
-    )]
-    Name(String),
     /// An enclave of this name is there already.
     #[error(
         "an enclave named `{0}` is running already: stop it with `parent-agent stop --name {0}`, or choose another --name"
     )]
-    Running(Name),
+    Running(EnclaveName),
     /// Sockets could not be bound in the folder.
     #[error(
         "the state folder {} leaves no room for sockets, whose paths have at most {MAX_SOCKET_PATH} bytes: choose a shorter --state-dir", .0.display()
@@ -77,41 +69,6 @@ impl StateError {
     }
 }
 
-/// An enclave's name: a label of letters, digits and hyphens.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(String);
-
-impl FromStr for Name {
-    type Err = StateError;
-
-    fn from_str(text: &str) -> Result<Self, StateError> {
-        let sound = (1..=MAX_NAME).contains(&text.len())
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if sound {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(StateError::Name(text.to_owned()))
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl Name {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// The folder that holds the folders of all enclaves.
 #[derive(Debug, Clone)]
 pub struct StateDir(PathBuf);
@@ -134,12 +91,12 @@ impl StateDir {
     }
 
     /// The folder of the enclave `name`.
-    pub fn enclave(&self, name: &Name) -> PathBuf {
+    pub fn enclave(&self, name: &EnclaveName) -> PathBuf {
         self.0.join(name.as_str())
     }
 
     /// The names of the enclaves that run.
-    pub fn running(&self) -> Result<Vec<Name>, StateError> {
+    pub fn running(&self) -> Result<Vec<EnclaveName>, StateError> {
         let mut names: Vec<_> = self
             .names()?
             .into_iter()
@@ -150,13 +107,13 @@ impl StateDir {
     }
 
     /// Whether the enclave `name` runs, or is still being cleaned away.
-    pub fn is_running(&self, name: &Name) -> bool {
+    pub fn is_running(&self, name: &EnclaveName) -> bool {
         is_held(&self.enclave(name))
     }
 
     /// Makes the folder of a new enclave, empty and locked, and removes those
     /// that crashed processes have left.
-    pub async fn claim(&self, name: &Name) -> Result<Claim, StateError> {
+    pub async fn claim(&self, name: &EnclaveName) -> Result<Claim, StateError> {
         let directory = self.enclave(name);
         if directory.as_os_str().len() + LONGEST_SOCKET.len() > MAX_SOCKET_PATH {
             return Err(StateError::PathTooLong(directory));
@@ -213,7 +170,7 @@ impl StateDir {
         }
     }
 
-    fn names(&self) -> Result<Vec<Name>, StateError> {
+    fn names(&self) -> Result<Vec<EnclaveName>, StateError> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -395,18 +352,8 @@ fn shared_default() -> PathBuf {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Name {
+    fn name(text: &str) -> EnclaveName {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn names_are_labels() {
-        for good in ["a", "payments-2", &"x".repeat(63)] {
-            assert_eq!(name(good).as_str(), good);
-        }
-        for bad in ["", "-a", "a-", "A", "a/b", "..", "a b", &"x".repeat(64)] {
-            assert!(bad.parse::<Name>().is_err(), "{bad}");
-        }
     }
 
     #[tokio::test]

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use link::{Endpoint, port};
+use manifest::{Cpus, EnclaveName, MemoryMib};
 use tokio::time::{Instant, sleep};
 
 use super::{Hypervisor, HypervisorError, Listen, Started, make_vsock_folder, next_exit};
 use crate::cli::Accelerator;
 use crate::guard::{Guard, Process};
-use crate::state::Name;
 
 /// The enclave's context identifier. Each enclave has a vsock device, and so a
 /// network of identifiers, of its own.
@@ -29,13 +29,13 @@ const LISTENING: &str = "00010000";
 #[derive(Debug)]
 pub struct QemuOptions {
     /// The enclave's name.
-    pub name: Name,
+    pub name: EnclaveName,
     /// The image.
     pub image: PathBuf,
     /// Virtual CPUs.
-    pub cpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u32,
+    pub cpus: Cpus,
+    /// Memory.
+    pub memory: MemoryMib,
     /// QEMU.
     pub binary: PathBuf,
     /// Folders with its firmware.
@@ -98,7 +98,7 @@ impl Qemu {
             name,
             image,
             cpus,
-            memory_mib,
+            memory,
             ..
         } = &self.options;
         // QEMU ends a value at a comma, unless it is doubled.
@@ -113,7 +113,7 @@ impl Qemu {
             "-kernel".to_owned(),
             image.display().to_string(),
             "-m".to_owned(),
-            format!("{memory_mib}M"),
+            format!("{memory}M"),
             "-accel".to_owned(),
             accelerator.to_owned(),
             "-smp".to_owned(),
@@ -244,8 +244,8 @@ mod tests {
         QemuOptions {
             name: "test".parse().unwrap(),
             image: image.into(),
-            cpus: 2,
-            memory_mib: 256,
+            cpus: Cpus::DEFAULT,
+            memory: MemoryMib::DEFAULT,
             binary: "sh".into(),
             firmware: vec!["/usr/share/qemu".into()],
             accelerator: Accelerator::Tcg,
@@ -262,7 +262,7 @@ mod tests {
         let arguments = qemu.qemu().arguments.join(" ");
         assert!(arguments.contains("a,,b/vsock/device"), "{arguments}");
         assert!(
-            arguments.contains("-m 256M -accel tcg -smp 2"),
+            arguments.contains("-m 1024M -accel tcg -smp 2"),
             "{arguments}"
         );
         assert!(arguments.ends_with("-L /usr/share/qemu"), "{arguments}");

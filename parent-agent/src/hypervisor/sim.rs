@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use attestation::software_nsm::{Identity, SoftwareNsm, serve};
 use eif::Measurements;
 use link::{Endpoint, port};
+use manifest::{EnclaveName, MemoryMib};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -22,7 +23,7 @@ use super::{
 use crate::guard::{Guard, Process};
 use crate::image::Image;
 use crate::ramdisk::{UnpackError, Unpacker};
-use crate::state::{Name, TREE_LINK};
+use crate::state::TREE_LINK;
 
 const NSM_SOCKET: &str = "nsm.sock";
 /// The instance that the software NSM names: none.
@@ -32,9 +33,9 @@ const INSTANCE_ID: &str = "i-00000000000000000";
 #[derive(Debug)]
 pub struct SimOptions {
     /// The enclave's name.
-    pub name: Name,
-    /// Most that the image may unpack to, in MiB.
-    pub memory_mib: u32,
+    pub name: EnclaveName,
+    /// Most that the image may unpack to.
+    pub memory: MemoryMib,
     /// Whether registers read as zero.
     pub debug: bool,
     /// Where the software NSM's root is kept, if anywhere.
@@ -114,10 +115,10 @@ impl Sim {
             return Err(HypervisorError::NoInit);
         };
         let tree = tree.to_owned();
-        let memory_mib = self.options.memory_mib;
+        let memory = self.options.memory;
         let interrupted = Arc::clone(&self.interrupted);
         let unpacking = self.unpacking.insert(tokio::task::spawn_blocking(move || {
-            unpack(image, &tree, memory_mib, &interrupted)
+            unpack(image, &tree, memory, &interrupted)
         }));
         let result = unpacking.await;
         self.unpacking = None;
@@ -185,10 +186,10 @@ impl Hypervisor for Sim {
 fn unpack(
     mut image: Image,
     tree: &Path,
-    memory_mib: u32,
+    memory: MemoryMib,
     interrupted: &AtomicBool,
 ) -> Result<(), HypervisorError> {
-    let mut unpacker = Unpacker::new(tree, memory_mib.into(), interrupted);
+    let mut unpacker = Unpacker::new(tree, memory, interrupted);
     for ramdisk in image.ramdisks() {
         let contents = image.contents(ramdisk).map_err(UnpackError::Read)?;
         unpacker.unpack(contents)?;

@@ -1,0 +1,334 @@
+//! A running `parent-agent run`, and the other side of its sockets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use link::control::{BootId, FromAgent, FromInit};
+use link::frame::{MAX_CONTROL, Reader, Writer};
+use link::{Channel, Endpoint, Listener, Stream, Text, hello};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::image::Builder;
+
+/// Longer than anything may take; only a failing test waits so long.
+pub const LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
+
+/// The program, with its state in `folder`.
+pub fn command(folder: &Path, subcommand: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parent-agent"));
+    command
+        .arg(subcommand)
+        .arg("--state-dir")
+        .arg(folder.join("s"))
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs the program to its end.
+pub async fn output(mut command: Command) -> Output {
+    timeout(LIMIT, command.output()).await.unwrap().unwrap()
+}
+
+/// The one line that a failing program prints.
+pub fn error_line(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1, "not one line: {text}");
+    assert!(lines[0].starts_with("error: "), "{text}");
+    lines[0].to_owned()
+}
+
+/// A `run` in progress.
+pub struct Agent {
+    pub folder: TempDir,
+    pub child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    stderr: ChildStderr,
+}
+
+impl Agent {
+    /// Runs an image that needs no network.
+    pub async fn start(arguments: &[&str]) -> Self {
+        Self::run(Builder::new(&[], &[]), arguments).await
+    }
+
+    /// Runs the image and waits until its init waits.
+    pub async fn run(image: Builder, arguments: &[&str]) -> Self {
+        let agent = Self::spawn(image, arguments);
+        agent.until_init_waits().await;
+        agent
+    }
+
+    /// Runs the image without waiting for anything.
+    pub fn spawn(image: Builder, arguments: &[&str]) -> Self {
+        Self::spawn_in(tempfile::tempdir().unwrap(), image, arguments)
+    }
+
+    pub fn spawn_in(folder: TempDir, image: Builder, arguments: &[&str]) -> Self {
+        let image = image.write(folder.path());
+        let mut child = command(folder.path(), "run")
+            .arg(image)
+            .args(["--hypervisor", "sim", "--json"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let events = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stderr = child.stderr.take().unwrap();
+        Self {
+            folder,
+            child,
+            events,
+            stderr,
+        }
+    }
+
+    /// The enclave's folder.
+    pub fn directory(&self) -> PathBuf {
+        self.folder.path().join("s/test")
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().cast_signed())
+    }
+
+    /// The process of the sub-command `name` that belongs to this agent.
+    pub fn process(&self, name: &str) -> Pid {
+        let pids: Vec<_> = processes(self.folder.path())
+            .into_iter()
+            .filter(|(_, command)| command.contains(name))
+            .map(|(pid, _)| pid)
+            .collect();
+        assert_eq!(pids.len(), 1, "{name}: {:?}", processes(self.folder.path()));
+        pids[0]
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    async fn until_init_waits(&self) {
+        let end = self.directory().join("tree/end");
+        until(|| end.exists()).await;
+    }
+
+    /// Has the init end with this code.
+    pub async fn end_init(&self, code: u8) {
+        let end = self.directory().join("tree/end");
+        tokio::fs::write(end, format!("{code}\n")).await.unwrap();
+    }
+
+    /// Reads events up to the next one of this kind.
+    pub async fn event(&mut self, kind: &str) -> Value {
+        let next = async {
+            loop {
+                let line = self.events.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("no event `{kind}`"));
+                let event: Value = serde_json::from_str(&line).unwrap();
+                if event["event"] == kind {
+                    return event;
+                }
+            }
+        };
+        timeout(LIMIT, next).await.unwrap()
+    }
+
+    /// Waits for the end: exit code, last event, what went to standard error.
+    pub async fn ended(mut self) -> (i32, Value, String) {
+        let ended = self.event("ended").await;
+        let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
+        let code = status.code().unwrap();
+        assert_eq!(ended["exit_code"], code);
+        let mut stderr = String::new();
+        self.stderr.read_to_string(&mut stderr).await.unwrap();
+        nothing_is_left(&self.folder).await;
+        (code, ended, stderr)
+    }
+
+    /// The local API's answer to a raw request: status and body.
+    pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
+        let socket = self.directory().join("control.sock");
+        let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        timeout(LIMIT, read).await.unwrap().unwrap();
+        let head = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap();
+        let code = std::str::from_utf8(&answer[9..12])
+            .unwrap()
+            .parse()
+            .unwrap();
+        (code, answer.split_off(head + 4))
+    }
+
+    pub async fn status(&self) -> Value {
+        let (code, body) = self.request("GET", "/v1/status", "").await;
+        assert_eq!(code, 200);
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Connects to the agent's port as the enclave does.
+    pub async fn connect(&self) -> Stream {
+        let path = self.directory().join("vsock/host_7000");
+        link::connect(&Endpoint::Unix { path }, LIMIT)
+            .await
+            .unwrap()
+    }
+
+    pub async fn open(&self, channel: Channel) -> Stream {
+        let mut stream = self.connect().await;
+        hello::open(&mut stream, channel).await.unwrap();
+        stream
+    }
+
+    /// Listens as the init does for ingress.
+    pub fn listen(&self) -> Listener {
+        let path = self.directory().join("vsock/enclave_7001");
+        Listener::bind(&Endpoint::Unix { path }).unwrap()
+    }
+
+    /// Gives the heartbeat.
+    pub async fn beat(&self) {
+        let path = self.directory().join("vsock/host_9000");
+        let mut stream = link::connect(&Endpoint::Unix { path }, LIMIT)
+            .await
+            .unwrap();
+        stream.write_u8(0xb7).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 0xb7);
+    }
+
+    /// Boots: heartbeat, control connection, readiness.
+    pub async fn boot(&mut self) -> Init {
+        self.beat().await;
+        let mut init = Init::connect(self, 1).await;
+        init.send(FromInit::Ready { at_us: 1000 }).await;
+        self.event("ready").await;
+        init
+    }
+}
+
+/// The init's end of a control connection.
+pub struct Init {
+    reader: Reader<ReadHalf<Stream>>,
+    writer: Writer<WriteHalf<Stream>>,
+    pub runtime_config: Vec<u8>,
+}
+
+impl Init {
+    /// Opens a control connection and takes the first message.
+    pub async fn connect(agent: &Agent, boot: u8) -> Self {
+        let mut init = Self::say_boot(agent, boot).await;
+        let Some(FromAgent::Start { runtime_config }) = init.receive().await else {
+            panic!("the first message is not Start");
+        };
+        init.runtime_config = runtime_config.into_vec();
+        init
+    }
+
+    pub async fn say_boot(agent: &Agent, boot: u8) -> Self {
+        let stream = agent.open(Channel::Control).await;
+        let (read, write) = tokio::io::split(stream);
+        let mut init = Self {
+            reader: Reader::new(read, MAX_CONTROL),
+            writer: Writer::new(write, MAX_CONTROL),
+            runtime_config: Vec::new(),
+        };
+        init.send(FromInit::Boot {
+            boot: BootId::new(vec![boot; 16]).unwrap(),
+            version: Text::new("9.9.9"),
+        })
+        .await;
+        init
+    }
+
+    pub async fn send(&mut self, message: FromInit) {
+        self.writer.send(&message).await.unwrap();
+    }
+
+    /// The next message, or `None` when the agent has closed the connection.
+    pub async fn receive(&mut self) -> Option<FromAgent> {
+        timeout(LIMIT, self.reader.receive())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+/// Waits until something is so.
+pub async fn until(condition: impl Fn() -> bool) {
+    let held = async {
+        while !condition() {
+            sleep(POLL).await;
+        }
+    };
+    timeout(LIMIT, held).await.expect("it never came to be");
+}
+
+/// Waits until neither process nor file of the agent is left.
+pub async fn nothing_is_left(folder: &TempDir) {
+    let left = || {
+        let trees = fs::read_dir(folder.path()).unwrap().filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.starts_with("enclave-").then_some(name)
+        });
+        let state = fs::read_dir(folder.path().join("s"));
+        let state = state
+            .into_iter()
+            .flatten()
+            .map(|entry| format!("{entry:?}"));
+        let processes = processes(folder.path())
+            .into_iter()
+            .map(|(_, command)| command);
+        trees.chain(state).chain(processes).collect::<Vec<_>>()
+    };
+    let gone = async {
+        while !left().is_empty() {
+            sleep(POLL).await;
+        }
+    };
+    if timeout(LIMIT, gone).await.is_err() {
+        panic!("left behind: {:?}", left());
+    }
+}
+
+/// The processes whose command line names the folder.
+pub fn processes(folder: &Path) -> Vec<(Pid, String)> {
+    let folder = folder.to_str().unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let Some(pid) = entry
+            .unwrap()
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(folder) {
+            found.push((Pid::from_raw(pid), command));
+        }
+    }
+    found
+}

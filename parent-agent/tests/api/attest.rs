@@ -1,0 +1,192 @@
+//! The relay of challenges, the local API, and the software NSM behind `sim`.
+
+use attestation::nsm::Nsm;
+use attestation::{Policy, Roots, Time, verify};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use link::control::{FromAgent, FromInit};
+use link::{Bytes, Text};
+use serde_json::Value;
+
+use crate::agent::{Agent, Init, command, output};
+
+fn error(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body["error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn documents_are_relayed_untouched() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    let key = agent.folder.path().join("key.der");
+    std::fs::write(&key, [7; 1024]).unwrap();
+    let mut attest = command(agent.folder.path(), "attest");
+    attest.args(["--nonce", "00ff", "--user-data", "abcd"]);
+    attest.arg("--public-key").arg(&key);
+    let asked = tokio::spawn(output(attest));
+    let Some(FromAgent::Challenge {
+        id,
+        nonce,
+        user_data,
+        public_key,
+    }) = init.receive().await
+    else {
+        panic!("no challenge");
+    };
+    assert_eq!(&**nonce.as_ref().unwrap(), [0x00, 0xff]);
+    assert_eq!(&**user_data.as_ref().unwrap(), [0xab, 0xcd]);
+    assert_eq!(&**public_key.as_ref().unwrap(), [7; 1024]);
+    let document: Vec<u8> = (0..=255).cycle().take(12 * 1024).collect();
+    // An answer to another challenge is not taken for this one's.
+    for (id, bytes) in [(id + 1, vec![1]), (id, document.clone())] {
+        let document = Bytes::new(bytes).unwrap();
+        init.send(FromInit::Document { id, document }).await;
+    }
+    let answer = asked.await.unwrap();
+    assert!(answer.status.success(), "{answer:?}");
+    assert_eq!(answer.stdout, document);
+}
+
+#[tokio::test]
+async fn a_refused_challenge_says_why() {
+    let mut agent = Agent::start(&[]).await;
+    let (code, body) = agent.request("POST", "/v1/attest", "").await;
+    assert_eq!(
+        (code, error(&body)),
+        (
+            503,
+            "the enclave is booting: try again once it is ready".to_owned()
+        )
+    );
+
+    let mut init = agent.boot().await;
+    let asked = agent.request("POST", "/v1/attest", "{}");
+    let answered = async {
+        let Some(FromAgent::Challenge {
+            id, nonce: None, ..
+        }) = init.receive().await
+        else {
+            panic!("no challenge");
+        };
+        let reason = Text::new("InputTooLarge");
+        init.send(FromInit::ChallengeFailed { id, reason }).await;
+    };
+    let ((code, body), ()) = tokio::join!(asked, answered);
+    assert_eq!(code, 502);
+    assert!(error(&body).contains("InputTooLarge"));
+
+    // The connection's end is the end of what waits.
+    let asked = agent.request("POST", "/v1/attest", "{}");
+    let lost = async {
+        init.receive().await;
+        drop(init);
+    };
+    let ((code, _), ()) = tokio::join!(asked, lost);
+    assert_eq!(code, 503);
+}
+
+#[tokio::test]
+async fn the_api_refuses_what_it_does_not_understand() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    let large = format!("{{\"nonce\":\"{}\"}}", STANDARD.encode([0; 513]));
+    let huge = "x".repeat(100_000);
+    for (method, path, body, code, part) in [
+        ("GET", "/", "", 404, "/v1/status"),
+        ("POST", "/v1/status", "", 405, "GET for /v1/status"),
+        ("GET", "/v1/stop", "", 405, "POST"),
+        ("POST", "/v1/attest", "not json", 400, "not understood"),
+        ("POST", "/v1/attest", "{\"nonse\":\"\"}", 400, "nonse"),
+        ("POST", "/v1/attest", "{\"nonce\":\"*\"}", 400, "not base64"),
+        ("POST", "/v1/attest", &large, 400, "513 bytes"),
+        ("POST", "/v1/attest", &huge, 400, "cannot be read"),
+        (
+            "POST",
+            "/v1/stop",
+            "{\"grace_ms\":-1}",
+            400,
+            "not understood",
+        ),
+    ] {
+        let (status, answer) = agent.request(method, path, body).await;
+        assert_eq!(status, code, "{method} {path}");
+        let error = error(&answer);
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(agent.status().await["state"], "ready");
+}
+
+#[tokio::test]
+async fn the_software_nsm_reports_what_the_image_measures_to() {
+    let mut agent = Agent::start(&[]).await;
+    let starting = agent.event("starting").await;
+    let root = starting["nsm_root"].as_str().unwrap();
+    let roots = Roots::from_pem(&std::fs::read(root).unwrap()).unwrap();
+    let mut nsm = Nsm::socket(&agent.directory().join("nsm.sock")).unwrap();
+    for index in [0_u16, 1, 2] {
+        let (value, locked) = nsm.describe_pcr(index).unwrap();
+        assert!(locked);
+        assert_eq!(
+            value.to_string(),
+            starting["pcrs"][index.to_string()].as_str().unwrap()
+        );
+    }
+    let document = nsm.attestation(None, Some(b"nonce"), None).unwrap();
+    let image = std::fs::File::open(agent.folder.path().join("test.eif")).unwrap();
+    let measurements = eif::Eif::open(image).unwrap().measurements();
+    let policy = Policy::builder()
+        .measurements(measurements)
+        .nonce(b"nonce".to_vec())
+        .build()
+        .unwrap();
+    let verification = verify(&document, &roots, &policy, Time::Now);
+    assert!(
+        verification.outcome.is_ok(),
+        "{:?}",
+        verification.outcome.err()
+    );
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
+async fn debug_mode_measures_nothing_and_a_kept_root_stays() {
+    let kept = tempfile::tempdir().unwrap();
+    let kept = kept.path().join("nsm");
+    let mut roots = Vec::new();
+    for _ in 0..2 {
+        let path = kept.to_str().unwrap();
+        let mut agent = Agent::start(&["--debug", "--software-nsm-root", path]).await;
+        let starting = agent.event("starting").await;
+        assert_eq!(starting["debug"], true);
+        roots.push(std::fs::read(starting["nsm_root"].as_str().unwrap()).unwrap());
+        let mut nsm = Nsm::socket(&agent.directory().join("nsm.sock")).unwrap();
+        assert_eq!(nsm.describe_pcr(0).unwrap().0, eif::Pcr::ZERO);
+        agent.end_init(0).await;
+        agent.ended().await;
+    }
+    assert_eq!(roots[0], roots[1]);
+    assert!(kept.join("root.key").exists());
+}
+
+#[tokio::test]
+async fn commands_find_their_enclave() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = output(command(folder.path(), "status")).await;
+    assert_eq!(none.status.code(), Some(1));
+    assert!(crate::agent::error_line(&none).contains("no enclave is running"));
+
+    let agent = Agent::start(&[]).await;
+    let init = Init::connect(&agent, 1).await;
+    let mut absent = command(agent.folder.path(), "stop");
+    absent.args(["--name", "absent"]);
+    let absent = output(absent).await;
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(crate::agent::error_line(&absent).contains("`absent`"));
+    let mut json = command(agent.folder.path(), "status");
+    json.arg("--json");
+    let status: Value = serde_json::from_slice(&output(json).await.stdout).unwrap();
+    assert_eq!(status["name"], "test");
+    drop(init);
+}

@@ -1,0 +1,205 @@
+//! Connections from the workload to destinations outside.
+
+use link::frame::{self, MAX_TARGET};
+use link::target::{Connect, Refusal, Reply};
+use link::{Channel, Stream, Text};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::agent::Agent;
+use crate::image::Builder;
+
+async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
+    let mut stream = agent.open(Channel::Egress).await;
+    let connect = Connect {
+        host: Text::new(host),
+        port,
+    };
+    frame::write(&mut stream, &connect, MAX_TARGET)
+        .await
+        .unwrap();
+    let reply = frame::read(&mut stream, MAX_TARGET).await.unwrap();
+    (stream, reply)
+}
+
+fn refusal(reply: &Reply) -> (Refusal, &str) {
+    match reply {
+        Reply::Refused { refusal, reason } => (*refusal, reason),
+        Reply::Connected => panic!("connected"),
+    }
+}
+
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+async fn run(rules: &[String], arguments: &[&str]) -> Agent {
+    Agent::run(Builder::new(rules, &[]), arguments).await
+}
+
+#[tokio::test]
+async fn bytes_and_ends_pass_both_ways_and_are_counted() {
+    let (server, port) = listen().await;
+    let agent = run(&[format!("127.0.0.1:{port}")], &[]).await;
+    let ((mut stream, reply), (mut peer, _)) =
+        tokio::join!(ask(&agent, "127.0.0.1", port), async {
+            server.accept().await.unwrap()
+        },);
+    assert_eq!(reply, Reply::Connected);
+    stream.write_all(b"request").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut request = Vec::new();
+    peer.read_to_end(&mut request).await.unwrap();
+    assert_eq!(request, b"request");
+    // The other direction outlives the first's end.
+    let answer: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+    let sent = answer.clone();
+    let sending = tokio::spawn(async move {
+        peer.write_all(&sent).await.unwrap();
+        peer.shutdown().await.unwrap();
+        peer
+    });
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(received == answer);
+    drop(sending.await.unwrap());
+    drop(stream);
+    let destination = loop {
+        let status = agent.status().await;
+        let destination = status["egress"][0].clone();
+        if destination["open"] == 0 {
+            break destination;
+        }
+    };
+    assert_eq!(destination["destination"], format!("127.0.0.1:{port}"));
+    assert_eq!(destination["connections"], 1);
+    assert_eq!(destination["bytes_out"], 7);
+    assert_eq!(destination["bytes_in"], 3_000_000);
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_up_nobody_else() {
+    let (server, port) = listen().await;
+    let agent = run(&[format!("127.0.0.1:{port}")], &[]).await;
+    let ((mut stuck, _), _unread) = tokio::join!(ask(&agent, "127.0.0.1", port), async {
+        server.accept().await.unwrap()
+    });
+    // Filled until nothing more is taken.
+    let chunk = vec![0; 1 << 20];
+    let filled = async {
+        loop {
+            stuck.write_all(&chunk).await.unwrap();
+        }
+    };
+    let other = async {
+        let ((mut stream, reply), (mut peer, _)) =
+            tokio::join!(ask(&agent, "127.0.0.1", port), async {
+                server.accept().await.unwrap()
+            },);
+        assert_eq!(reply, Reply::Connected);
+        peer.write_all(b"x").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    };
+    tokio::select! {
+        () = filled => {}
+        () = other => {}
+    }
+}
+
+#[tokio::test]
+async fn only_what_a_rule_allows_is_dialled() {
+    let (_server, port) = listen().await;
+    let closed = {
+        let (_listener, port) = listen().await;
+        port
+    };
+    let rules = [
+        format!("127.0.0.1:{closed}"),
+        format!("localhost:{port}"),
+        format!("*.0.0.1:{port}"),
+    ];
+    let agent = run(&rules, &[]).await;
+    let refused = |host: &'static str, port| {
+        let agent = &agent;
+        async move {
+            let (mut stream, reply) = ask(agent, host, port).await;
+            let (refusal, reason) = refusal(&reply);
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            (refusal, reason.to_owned())
+        }
+    };
+    let (refusal, reason) = refused("127.0.0.1", closed).await;
+    assert_eq!(refusal, Refusal::Unreachable, "{reason}");
+    for host in [
+        "127.0.0.1",
+        "127.0.0.2",
+        "169.254.169.254",
+        "example.com",
+        "",
+        "127.0.0.1.",
+    ] {
+        let (refusal, reason) = refused(host, port).await;
+        assert_eq!(refusal, Refusal::NotAllowed, "{host}: {reason}");
+        assert!(reason.contains("no egress rule"), "{reason}");
+    }
+    // Allowed by name, but the name leads to this machine itself.
+    let (refusal, reason) = refused("localhost", port).await;
+    assert_eq!(refusal, Refusal::NotAllowed);
+    assert!(reason.contains("resolves to"), "{reason}");
+    let status = agent.status().await;
+    let counts: Vec<_> = status["egress"].as_array().unwrap().iter().collect();
+    assert_eq!(counts[0]["destination"], "(not allowed)");
+    assert_eq!(counts[0]["refused"], 6);
+}
+
+#[tokio::test]
+async fn a_destination_can_be_moved() {
+    let (server, port) = listen().await;
+    let rule = ["api.example.com:443".to_owned()];
+    let agent = run(
+        &rule,
+        &[
+            "--connect-to",
+            &format!("api.example.com:443=127.0.0.1:{port}"),
+        ],
+    )
+    .await;
+    let ((mut stream, reply), (mut peer, _)) =
+        tokio::join!(ask(&agent, "API.example.com.", 443), async {
+            server.accept().await.unwrap()
+        },);
+    assert_eq!(reply, Reply::Connected);
+    peer.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    let (_, reply) = ask(&agent, "other.example.com", 443).await;
+    assert_eq!(refusal(&reply).0, Refusal::NotAllowed);
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_does_not_stop_the_enclave() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    let mut flood = Vec::new();
+    for number in 0..1000_u32 {
+        let mut stream = agent.connect().await;
+        if number % 2 == 0 {
+            stream.write_all(&number.to_be_bytes()).await.unwrap();
+        }
+        flood.push(stream);
+        if number % 100 == 0 {
+            assert_eq!(agent.status().await["state"], "ready");
+        }
+    }
+    drop(flood);
+    let (_, reply) = ask(&agent, "example.com", 443).await;
+    assert_eq!(refusal(&reply).0, Refusal::NotAllowed);
+    init.send(link::control::FromInit::Ending {
+        cause: link::control::EndCause::Shutdown,
+        detail: Text::default(),
+    })
+    .await;
+    agent.end_init(0).await;
+    assert_eq!(agent.ended().await.0, 0);
+}

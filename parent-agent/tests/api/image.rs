@@ -1,0 +1,126 @@
+//! Small images whose init is a shell script that waits to be told its exit
+//! code. What an init says over its sockets, the tests say in its place.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use eif::cpio::{Entry, Kind, Writer};
+use eif::{Architecture, BuildMetadata, Image, Metadata};
+use serde_json::{Value, json};
+
+/// Prints a line, then ends with the code that is written into the pipe `end`.
+const INIT: &str = "#!/bin/sh
+echo \"console of $1\"
+mkfifo \"$3/end.tmp\"
+mv \"$3/end.tmp\" \"$3/end\"
+read code < \"$3/end\"
+exit \"$code\"
+";
+
+/// What an image holds.
+pub struct Builder {
+    host: Option<Value>,
+    init: Option<&'static str>,
+    padding: usize,
+}
+
+impl Builder {
+    /// An image with these egress rules and ingress ports.
+    pub fn new(egress: &[String], ingress: &[(u16, u16)]) -> Self {
+        let ingress: Vec<_> = ingress
+            .iter()
+            .map(|(port, to)| json!({ "port": port, "to": to }))
+            .collect();
+        Self {
+            host: Some(json!({
+                "schema": 1,
+                "name": "test",
+                "cpus": 1,
+                "memory_mib": 64,
+                "egress": egress,
+                "ingress": ingress,
+            })),
+            init: Some(INIT),
+            padding: 0,
+        }
+    }
+
+    pub fn without_host_config(mut self) -> Self {
+        self.host = None;
+        self
+    }
+
+    pub fn init(mut self, init: Option<&'static str>) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// A file of this many bytes besides the init.
+    pub fn padding(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    /// Writes the image into `folder`.
+    pub fn write(self, folder: &Path) -> PathBuf {
+        let metadata = Metadata {
+            image_name: "test".to_owned(),
+            image_version: "1".to_owned(),
+            build_metadata: BuildMetadata {
+                build_time: "1970-01-01T00:00:00Z".to_owned(),
+                build_tool: "test".to_owned(),
+                build_tool_version: "0".to_owned(),
+                operating_system: "Linux".to_owned(),
+                kernel_version: "0".to_owned(),
+            },
+            docker_info: Value::Null,
+            custom_metadata: self
+                .host
+                .map_or(Value::Null, |host| json!({ "Host": host })),
+        };
+        let boot = archive(&[("init", 0o755, self.init.unwrap_or("").as_bytes())]);
+        let boot = if self.init.is_some() {
+            boot
+        } else {
+            archive(&[])
+        };
+        let padding = vec![0; self.padding];
+        let application = archive(&[("padding", 0o644, &padding)]);
+        let path = folder.join("test.eif");
+        eif::write(
+            Image {
+                architecture: Architecture::X86_64,
+                default_memory: 64 << 20,
+                default_cpus: 1,
+                kernel: &mut &b"not a kernel"[..],
+                command_line: "",
+                metadata: &metadata,
+                ramdisks: vec![&mut boot.as_slice(), &mut application.as_slice()],
+                signer: None,
+            },
+            &mut File::create(&path).unwrap(),
+        )
+        .unwrap();
+        path
+    }
+}
+
+fn archive(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (name, permissions, contents) in files {
+        let entry = Entry {
+            name: (*name).into(),
+            kind: Kind::File,
+            permissions: *permissions,
+            uid: 0,
+            gid: 0,
+            inode: 0,
+            links: 1,
+            mtime: 0,
+            device: (0, 0),
+            size: contents.len().try_into().unwrap(),
+        };
+        writer.append(&entry, *contents).unwrap();
+    }
+    writer.finish().unwrap()
+}

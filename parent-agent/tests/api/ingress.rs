@@ -1,0 +1,90 @@
+//! Connections from outside to the workload.
+
+use link::frame::{self, MAX_TARGET};
+use link::target::{Connect, Refusal, Reply};
+use link::{Channel, Listener, Stream, Text, hello};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::agent::Agent;
+use crate::image::Builder;
+
+async fn run() -> (Agent, Listener, String) {
+    let image = Builder::new(&[], &[(8080, 80)]);
+    let mut agent = Agent::run(image, &["--publish", "0:8080"]).await;
+    let starting = agent.event("starting").await;
+    let port = &starting["ports"][0];
+    assert_eq!(
+        (port["port"].as_u64(), port["to"].as_u64()),
+        (Some(8080), Some(80))
+    );
+    let address = port["listen"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"));
+    let listener = agent.listen();
+    (agent, listener, address)
+}
+
+async fn accept(listener: &Listener, reply: &Reply) -> Stream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let channel = hello::accept(&mut stream, |_| true).await.unwrap();
+    assert_eq!(channel, Channel::Ingress);
+    let connect: Connect = frame::read(&mut stream, MAX_TARGET).await.unwrap();
+    assert_eq!((&*connect.host, connect.port), ("", 80));
+    frame::write(&mut stream, reply, MAX_TARGET).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn connections_are_carried_with_their_ends() {
+    let (agent, listener, address) = run().await;
+    let (client, mut stream) = tokio::join!(
+        TcpStream::connect(&address),
+        accept(&listener, &Reply::Connected)
+    );
+    let mut client = client.unwrap();
+    client.write_all(b"GET").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut request = Vec::new();
+    stream.read_to_end(&mut request).await.unwrap();
+    assert_eq!(request, b"GET");
+    stream.write_all(b"answer").await.unwrap();
+    drop(stream);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    let counts = agent.status().await["ingress"][0].clone();
+    assert_eq!(
+        (counts["bytes_in"].as_u64(), counts["bytes_out"].as_u64()),
+        (Some(3), Some(6))
+    );
+}
+
+#[tokio::test]
+async fn what_the_enclave_refuses_is_closed() {
+    let (agent, listener, address) = run().await;
+    let refused = Reply::Refused {
+        refusal: Refusal::Unreachable,
+        reason: Text::new("nobody listens"),
+    };
+    let (client, _stream) = tokio::join!(TcpStream::connect(&address), accept(&listener, &refused));
+    assert_eq!(client.unwrap().read(&mut [0]).await.unwrap(), 0);
+    drop(listener);
+    // Nobody listens at all.
+    let mut client = TcpStream::connect(&address).await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(agent.status().await["ingress"][0]["refused"], 2);
+}
+
+#[tokio::test]
+async fn connections_end_with_the_enclave() {
+    let (agent, listener, address) = run().await;
+    let (client, stream) = tokio::join!(
+        TcpStream::connect(&address),
+        accept(&listener, &Reply::Connected)
+    );
+    agent.end_init(0).await;
+    agent.ended().await;
+    assert_eq!(client.unwrap().read(&mut [0]).await.unwrap(), 0);
+    assert!(TcpStream::connect(&address).await.is_err());
+    drop(stream);
+}

@@ -1,0 +1,155 @@
+//! Bad input: one line that says what to do, and an exit code of its kind.
+
+use std::path::Path;
+
+use crate::agent::{command, error_line, output};
+use crate::image::Builder;
+
+/// Runs `image` and expects it to fail with this code and these words.
+async fn refused(folder: &Path, image: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let mut run = command(folder, "run");
+    run.arg(image);
+    if !arguments.contains(&"--hypervisor") {
+        run.args(["--hypervisor", "sim"]);
+    }
+    // For people: the summary must not come before the error.
+    let ended = output({
+        run.args(arguments);
+        run
+    })
+    .await;
+    assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+    let line = error_line(&ended);
+    for word in words {
+        assert!(line.contains(word), "`{word}` in: {line}");
+    }
+    let state = folder.join("s");
+    assert!(!state.exists() || std::fs::read_dir(state).unwrap().count() == 0);
+}
+
+fn builder() -> Builder {
+    Builder::new(&[], &[])
+}
+
+#[tokio::test]
+async fn damaged_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let image = builder().write(folder);
+    let sound = std::fs::read(&image).unwrap();
+    let damaged = |bytes: &[u8]| {
+        let path = folder.join("damaged.eif");
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let absent = folder.join("absent.eif");
+    refused(folder, &absent, &[], 3, &["absent.eif", "No such file"]).await;
+    refused(folder, folder, &[], 3, &["cannot be used"]).await;
+    let cut = damaged(&sound[..sound.len() - 10]);
+    refused(folder, &cut, &[], 3, &["damaged.eif", "truncated"]).await;
+    let mut flipped = sound.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    refused(folder, &damaged(&flipped), &[], 3, &["CRC"]).await;
+    let mut lying = sound.clone();
+    lying[28 + 256 + 7] ^= 1;
+    refused(folder, &damaged(&lying), &[], 3, &["section"]).await;
+    refused(folder, &damaged(b"#!/bin/sh"), &[], 3, &["not an EIF"]).await;
+    refused(folder, &damaged(b""), &[], 3, &[]).await;
+}
+
+#[tokio::test]
+async fn images_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let image = builder().without_host_config().write(folder);
+    refused(
+        folder,
+        &image,
+        &[],
+        3,
+        &["host configuration", "image-builder build"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn images_that_cannot_be_started() {
+    for (init, padding, code, part) in [
+        (None, 0, 3, "no executable `init`"),
+        (
+            Some("#!/bin/sh\n"),
+            70 << 20,
+            3,
+            "more than the enclave's memory of 64 MiB",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = builder().init(init).padding(padding).write(folder.path());
+        let mut run = command(folder.path(), "run");
+        run.arg(image).args(["--hypervisor", "sim"]);
+        let ended = output(run).await;
+        assert_eq!(ended.status.code(), Some(code));
+        let text = String::from_utf8(ended.stderr).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.starts_with("error: ") && last.contains(part), "{text}");
+        crate::agent::nothing_is_left(&folder).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let image = Builder::new(&[], &[(port, 80)]).write(folder);
+    let in_use = format!("port {port} of 127.0.0.1 is in use");
+    refused(folder, &image, &[], 4, &[&in_use, "--publish"]).await;
+    let qemu = [
+        "--hypervisor",
+        "qemu",
+        "--qemu-binary",
+        "/absent/qemu",
+        "--publish",
+        "0:8080",
+    ];
+    let image = Builder::new(&[], &[(8080, 80)]).write(folder);
+    refused(folder, &image, &qemu, 4, &["/absent/qemu", "--qemu-binary"]).await;
+    let deep = "x".repeat(100);
+    refused(folder, &image, &["--state-dir", &deep], 4, &["--state-dir"]).await;
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let image = builder().write(folder);
+    refused(
+        folder,
+        &image,
+        &["--publish", "80:81"],
+        2,
+        &["port 81", "it has none"],
+    )
+    .await;
+    let qemu_debug = ["--hypervisor", "qemu", "--debug"];
+    refused(folder, &image, &qemu_debug, 2, &["--debug"]).await;
+    let large = folder.join("large");
+    std::fs::write(&large, vec![0; 32 * 1024 + 1]).unwrap();
+    let large = ["--runtime-config", large.to_str().unwrap()];
+    refused(folder, &image, &large, 3, &["32768 bytes", "shorten it"]).await;
+    let absent = ["--runtime-config", "/absent"];
+    refused(folder, &image, &absent, 3, &["/absent"]).await;
+    for arguments in [
+        ["--name", "Bad Name"],
+        ["--connect-to", "x"],
+        ["--memory-mib", "1"],
+        ["--boot-timeout", "soon"],
+    ] {
+        let mut run = command(folder, "run");
+        run.arg(&image)
+            .args(["--hypervisor", "sim"])
+            .args(arguments);
+        assert_eq!(output(run).await.status.code(), Some(2), "{arguments:?}");
+    }
+}

@@ -1,0 +1,299 @@
+//! From the start to every kind of end.
+
+use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
+use link::{Text, hello};
+use nix::sys::signal::{Signal, kill};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::agent::{Agent, Init, command, error_line, nothing_is_left, output, until};
+use crate::image::Builder;
+
+fn ending(cause: EndCause) -> FromInit {
+    FromInit::Ending {
+        cause,
+        detail: Text::default(),
+    }
+}
+
+#[tokio::test]
+async fn an_enclave_boots_is_seen_and_stops_when_told() {
+    let mut agent = Agent::start(&[]).await;
+    let started = agent.event("starting").await;
+    assert_eq!(started["name"], "test");
+    assert_eq!(started["pcrs"]["0"].as_str().unwrap().len(), 96);
+    assert_eq!(agent.status().await["state"], "booting");
+    let mut init = Init::connect(&agent, 1).await;
+    init.send(FromInit::Step {
+        name: Text::new("clock"),
+        at_us: 1234,
+        took_us: 34,
+    })
+    .await;
+    assert_eq!(agent.event("step").await["name"], "clock");
+    init.send(FromInit::Ready { at_us: 2000 }).await;
+    agent.event("ready").await;
+    for state in [
+        HealthState::Healthy,
+        HealthState::Healthy,
+        HealthState::Unhealthy,
+    ] {
+        let detail = Text::new("probe");
+        init.send(FromInit::Health { state, detail }).await;
+    }
+    assert_eq!(agent.event("health").await["state"], "healthy");
+    assert_eq!(agent.event("health").await["state"], "unhealthy");
+    init.send(FromInit::WorkloadExited {
+        status: ExitStatus::Code(3),
+        restart_in_ms: Some(1000),
+    })
+    .await;
+    assert_eq!(agent.event("workload_exited").await["status"]["code"], 3);
+
+    let status = agent.status().await;
+    assert_eq!(status["state"], "ready");
+    assert_eq!(status["init_version"], "9.9.9");
+    assert_eq!(status["boot"], "01".repeat(16));
+    assert_eq!(status["boot_steps"][0]["at_us"], 1234);
+    assert_eq!(status["restarts"], 1);
+    assert_eq!(status["pcrs"], started["pcrs"]);
+    let table = output(command(agent.folder.path(), "status")).await;
+    assert!(
+        String::from_utf8(table.stdout)
+            .unwrap()
+            .contains("state       ready")
+    );
+
+    let mut stop = command(agent.folder.path(), "stop");
+    stop.args(["--name", "test", "--grace", "1500ms"]);
+    let stopped = tokio::spawn(output(stop));
+    let shutdown = FromAgent::Shutdown {
+        grace_ms: Some(1500),
+    };
+    assert_eq!(init.receive().await, Some(shutdown));
+    init.send(ending(EndCause::Shutdown)).await;
+    agent.end_init(0).await;
+    let stopped = stopped.await.unwrap();
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(stopped.stdout, b"test: stopped: stopped as asked\n");
+    // `stop` returns when everything is gone already.
+    assert!(!agent.directory().exists());
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (0, Some("stopped")));
+}
+
+#[tokio::test]
+async fn every_announced_end_has_its_code() {
+    for (cause, code, name) in [
+        (
+            EndCause::WorkloadExited(ExitStatus::Code(0)),
+            0,
+            "workload-finished",
+        ),
+        (
+            EndCause::WorkloadExited(ExitStatus::Code(1)),
+            10,
+            "workload-failed",
+        ),
+        (EndCause::BootFailed, 11, "boot-failed"),
+        (EndCause::InitFailed, 12, "died"),
+    ] {
+        let mut agent = Agent::start(&[]).await;
+        let mut init = agent.boot().await;
+        init.send(ending(cause)).await;
+        agent.end_init(1).await;
+        let (exit, ended, _) = agent.ended().await;
+        assert_eq!((exit, ended["cause"].as_str()), (code, Some(name)));
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_a_word_is_told_with_the_console() {
+    let agent = Agent::start(&[]).await;
+    agent.end_init(7).await;
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (11, Some("boot-failed")));
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("enclave-init ended with code 7"),
+        "{detail}"
+    );
+    assert_eq!(ended["console"][0], "console of sim");
+
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    agent.end_init(7).await;
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (12, Some("died")));
+}
+
+#[tokio::test]
+async fn a_silent_boot_is_given_up() {
+    let agent = Agent::start(&["--boot-timeout", "100ms"]).await;
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!(code, 11);
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(detail.contains("no heartbeat"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_signal_stops_and_a_second_kills() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    agent.signal(Signal::SIGINT);
+    assert_eq!(
+        init.receive().await,
+        Some(FromAgent::Shutdown { grace_ms: None })
+    );
+    agent.signal(Signal::SIGTERM);
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (13, Some("killed")));
+}
+
+#[tokio::test]
+async fn a_signal_before_there_is_an_ear_stops_at_once() {
+    let agent = Agent::start(&[]).await;
+    agent.signal(Signal::SIGTERM);
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (0, Some("stopped")));
+}
+
+#[tokio::test]
+async fn another_protocol_version_ends_the_boot_with_advice() {
+    let agent = Agent::start(&[]).await;
+    let mut stream = agent.connect().await;
+    stream.write_all(b"ENCL\0\x63\x01\0").await.unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[4..6], hello::VERSION.to_be_bytes());
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!(code, 11);
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("version 99") && detail.contains("same release"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
+async fn a_control_connection_may_be_opened_again_but_not_by_another_boot() {
+    let mut agent = Agent::start(&[]).await;
+    let first = agent.boot().await;
+    let mut stranger = Init::say_boot(&agent, 2).await;
+    assert_eq!(stranger.receive().await, None);
+    let mut second = Init::connect(&agent, 1).await;
+    drop(first);
+    second
+        .send(FromInit::Health {
+            state: HealthState::Healthy,
+            detail: Text::default(),
+        })
+        .await;
+    agent.event("health").await;
+    assert_eq!(agent.status().await["state"], "ready");
+    second.send(ending(EndCause::Shutdown)).await;
+    agent.end_init(0).await;
+    assert_eq!(agent.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn the_runtime_configuration_arrives_byte_for_byte() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"\0\xfftenant=7").unwrap();
+    let agent = Agent::start(&["--runtime-config", file.path().to_str().unwrap()]).await;
+    let init = Init::connect(&agent, 1).await;
+    assert_eq!(init.runtime_config, b"\0\xfftenant=7");
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
+async fn a_killed_agent_leaves_nothing() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    agent.signal(Signal::SIGKILL);
+    agent.child.wait().await.unwrap();
+    nothing_is_left(&agent.folder).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_while_it_unpacks_leaves_nothing() {
+    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &[]);
+    agent.event("starting").await;
+    agent.signal(Signal::SIGKILL);
+    agent.child.wait().await.unwrap();
+    nothing_is_left(&agent.folder).await;
+}
+
+#[tokio::test]
+async fn a_killed_guard_ends_the_enclave() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    kill(agent.process("guard"), Signal::SIGKILL).unwrap();
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (12, Some("died")));
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(detail.contains("guard process was killed"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_killed_init_ends_the_enclave() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    kill(agent.process("init sim"), Signal::SIGKILL).unwrap();
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["cause"].as_str()), (12, Some("died")));
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(detail.contains("killed by SIGKILL"), "{detail}");
+}
+
+#[tokio::test]
+async fn what_agent_and_guard_left_when_killed_together_goes_with_the_next_run() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    let guard = agent.process("guard");
+    // Stopped first, so that neither sees the other's end.
+    kill(guard, Signal::SIGSTOP).unwrap();
+    agent.signal(Signal::SIGKILL);
+    kill(guard, Signal::SIGKILL).unwrap();
+    agent.child.wait().await.unwrap();
+    until(|| crate::agent::processes(&agent.directory()).is_empty()).await;
+    assert!(agent.directory().exists());
+    let Agent { folder, .. } = agent;
+    let mut next = Agent::spawn_in(folder, Builder::new(&[], &[]), &[]);
+    next.event("starting").await;
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_name_is_taken_until_its_enclave_is_gone() {
+    let mut agent = Agent::start(&[]).await;
+    let _init = agent.boot().await;
+    let mut second = command(agent.folder.path(), "run");
+    second
+        .arg(agent.folder.path().join("test.eif"))
+        .args(["--hypervisor", "sim"]);
+    let refused = output(second).await;
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(error_line(&refused).contains("`test` is running already"));
+
+    let mut other = command(agent.folder.path(), "run");
+    other.arg(agent.folder.path().join("test.eif")).args([
+        "--hypervisor",
+        "sim",
+        "--name",
+        "other",
+        "--boot-timeout",
+        "100ms",
+    ]);
+    assert_eq!(output(other).await.status.code(), Some(11));
+
+    // Right behind a killed one, while its guard still cleans up.
+    agent.signal(Signal::SIGKILL);
+    agent.child.wait().await.unwrap();
+    let Agent { folder, .. } = agent;
+    let mut next = Agent::spawn_in(folder, Builder::new(&[], &[]), &[]);
+    next.event("starting").await;
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().await.0, 0);
+}

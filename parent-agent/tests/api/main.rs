@@ -1,0 +1,12 @@
+//! The agent from outside: the real program, real processes, real sockets. The
+//! init of these tests' images only waits; the tests themselves speak in its
+//! place over the sockets that it would use.
+
+mod agent;
+mod attest;
+mod egress;
+mod image;
+mod ingress;
+mod input;
+mod life;
+mod logs;
