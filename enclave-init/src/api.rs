@@ -118,10 +118,11 @@ async fn attestation(request: Request<Incoming>, nsm: &SecurityModule) -> Result
     let body = body
         .map_err(|error| bad(format!("the body cannot be read: {error}")))?
         .to_bytes();
-    let request: AttestationRequest = match body.is_empty() {
-        true => AttestationRequest::default(),
-        false => serde_json::from_slice(&body)
-            .map_err(|error| bad(format!("the body is not understood: {error}")))?,
+    let request: AttestationRequest = if body.is_empty() {
+        AttestationRequest::default()
+    } else {
+        serde_json::from_slice(&body)
+            .map_err(|error| bad(format!("the body is not understood: {error}")))?
     };
     let decode = |name: &str, text: Option<String>| {
         text.map(|text| {
@@ -142,7 +143,7 @@ async fn attestation(request: Request<Incoming>, nsm: &SecurityModule) -> Result
         )
     })
     .await
-    .map_err(failed)
+    .map_err(|error| failed(&error))
 }
 
 async fn random(query: Option<&str>, nsm: &SecurityModule) -> Result<Vec<u8>, Failure> {
@@ -160,14 +161,14 @@ async fn random(query: Option<&str>, nsm: &SecurityModule) -> Result<Vec<u8>, Fa
         Ok(bytes)
     })
     .await
-    .map_err(failed)
+    .map_err(|error| failed(&error))
 }
 
 fn bad(error: String) -> Failure {
     (StatusCode::BAD_REQUEST, error)
 }
 
-fn failed(error: attestation::nsm::NsmError) -> Failure {
+fn failed(error: &attestation::nsm::NsmError) -> Failure {
     let status = match error {
         attestation::nsm::NsmError::Refused(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,

@@ -39,100 +39,14 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
 pub(crate) fn enter(root: &Path, simulated: bool) -> Result<(), InitError> {
     if simulated {
         // Nothing that is mounted here may be seen outside.
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .doing(|| "making the mounts private".to_owned())?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .doing(|| "making the mounts private".to_owned())?;
     }
-    mount(
-        Some(root),
-        root,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .doing(|| format!("binding {}", root.display()))?;
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_at("proc", &root.join("proc"), "proc", plain, "")?;
-    mount_at(
-        "sysfs",
-        &root.join("sys"),
-        "sysfs",
-        plain | MsFlags::MS_RDONLY,
-        "",
-    )?;
-    let dev = root.join("dev");
-    if simulated {
-        mount_at(
-            "tmpfs",
-            &dev,
-            "tmpfs",
-            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            "mode=0755,size=64k",
-        )?;
-        for device in DEVICES {
-            let node = dev.join(device);
-            File::create(&node).doing(|| node.display().to_string())?;
-            let host = Path::new("/dev").join(device);
-            mount(
-                Some(&host),
-                &node,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .doing(|| format!("binding {}", host.display()))?;
-        }
-    } else {
-        mount_at(
-            "devtmpfs",
-            &dev,
-            "devtmpfs",
-            MsFlags::MS_NOSUID,
-            "mode=0755",
-        )?;
-    }
-    for (name, target) in LINKS {
-        match std::os::unix::fs::symlink(target, dev.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).doing(|| format!("linking /dev/{name}"));
-            }
-            _ => {}
-        }
-    }
-    mount_at(
-        "devpts",
-        &dev.join("pts"),
-        "devpts",
-        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-        "newinstance,ptmxmode=0666,mode=0620",
-    )?;
-    mount_at(
-        "shm",
-        &dev.join("shm"),
-        "tmpfs",
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        "mode=1777",
-    )?;
-    mount_at(
-        "run",
-        &root.join("run"),
-        "tmpfs",
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        "mode=0755",
-    )?;
-    mount_at(
-        "tmp",
-        &root.join("tmp"),
-        "tmpfs",
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        "mode=1777",
-    )?;
-
+    bind(root, root)?;
+    mount_kernel_views(root)?;
+    mount_devices(&root.join("dev"), simulated)?;
+    mount_scratch(root)?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
@@ -181,6 +95,55 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
     // As in other container runtimes, any user may listen on any port.
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
         .doing(|| "allowing low ports".to_owned())
+}
+
+/// `/proc` and `/sys`.
+fn mount_kernel_views(root: &Path) -> Result<(), InitError> {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let read_only = plain | MsFlags::MS_RDONLY;
+    mount_at("proc", &root.join("proc"), "proc", plain, "")?;
+    mount_at("sysfs", &root.join("sys"), "sysfs", read_only, "")
+}
+
+/// `/dev`, with terminals and shared memory.
+fn mount_devices(dev: &Path, simulated: bool) -> Result<(), InitError> {
+    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    if simulated {
+        mount_at("tmpfs", dev, "tmpfs", inert, "mode=0755,size=64k")?;
+        for device in DEVICES {
+            let node = dev.join(device);
+            File::create(&node).doing(|| node.display().to_string())?;
+            bind(&Path::new("/dev").join(device), &node)?;
+        }
+    } else {
+        let nosuid = MsFlags::MS_NOSUID;
+        mount_at("devtmpfs", dev, "devtmpfs", nosuid, "mode=0755")?;
+    }
+    for (name, target) in LINKS {
+        match std::os::unix::fs::symlink(target, dev.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).doing(|| format!("linking /dev/{name}"));
+            }
+            _ => {}
+        }
+    }
+    let terminals = "newinstance,ptmxmode=0666,mode=0620";
+    mount_at("devpts", &dev.join("pts"), "devpts", inert, terminals)?;
+    let data = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at("shm", &dev.join("shm"), "tmpfs", data, "mode=1777")
+}
+
+/// The folders that start empty.
+fn mount_scratch(root: &Path) -> Result<(), InitError> {
+    let data = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at("run", &root.join("run"), "tmpfs", data, "mode=0755")?;
+    mount_at("tmp", &root.join("tmp"), "tmpfs", data, "mode=1777")
+}
+
+fn bind(what: &Path, target: &Path) -> Result<(), InitError> {
+    let kind = None::<&str>;
+    mount(Some(what), target, kind, MsFlags::MS_BIND, None::<&str>)
+        .doing(|| format!("binding {}", what.display()))
 }
 
 fn mount_at(

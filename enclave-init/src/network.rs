@@ -5,6 +5,16 @@ use std::os::fd::AsRawFd;
 
 use crate::error::{Doing, InitError};
 
+/// The flags of a working interface, in the width that `ifreq` has (netdevice(7)).
+const UP: i16 = {
+    let flags = nix::libc::IFF_UP | nix::libc::IFF_RUNNING;
+    assert!(flags <= i16::MAX as i32, "the flags fit an ifreq");
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+    {
+        flags as i16
+    }
+};
+
 /// Brings `lo` up; the kernel gives it 127.0.0.0/8 then.
 pub(crate) fn bring_up_loopback() -> Result<(), InitError> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").doing(|| "making a socket".to_owned())?;
@@ -13,7 +23,7 @@ pub(crate) fn bring_up_loopback() -> Result<(), InitError> {
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (nix::libc::IFF_UP | nix::libc::IFF_RUNNING) as i16;
+    request.ifr_ifru.ifru_flags = UP;
     // SAFETY: the descriptor is open for the length of the call, and SIOCSIFFLAGS
     // reads an `ifreq` whose name and flags are set (netdevice(7)).
     let result = unsafe {

@@ -55,19 +55,16 @@ impl Parent {
 /// machines. Both are tried at once.
 pub(crate) async fn find(simulated: Option<Descriptors>) -> Result<Parent, InitError> {
     let search = async {
-        match simulated {
-            Some(descriptors) => {
-                let parent = Parent::Simulated(descriptors);
-                until_answered(&parent.port(HEARTBEAT)).await;
-                parent
-            }
-            None => {
-                let (nitro, host) = (Parent::Vsock(PARENT_CID), Parent::Vsock(HOST_CID));
-                let (on_nitro, on_host) = (nitro.port(HEARTBEAT), host.port(HEARTBEAT));
-                tokio::select! {
-                    () = until_answered(&on_nitro) => nitro,
-                    () = until_answered(&on_host) => host,
-                }
+        if let Some(descriptors) = simulated {
+            let parent = Parent::Simulated(descriptors);
+            until_answered(&parent.port(HEARTBEAT)).await;
+            parent
+        } else {
+            let (nitro, host) = (Parent::Vsock(PARENT_CID), Parent::Vsock(HOST_CID));
+            let (on_nitro, on_host) = (nitro.port(HEARTBEAT), host.port(HEARTBEAT));
+            tokio::select! {
+                () = until_answered(&on_nitro) => nitro,
+                () = until_answered(&on_host) => host,
             }
         }
     };

@@ -108,7 +108,7 @@ async fn report(failed: Failed) {
         match (failed.session, failed.parent) {
             (Some(mut session), _) => drop(session.end(&message).await),
             (None, Some(parent)) => {
-                control::report_failure(&parent.agent(), &failed.boot, &message).await
+                control::report_failure(&parent.agent(), &failed.boot, &message).await;
             }
             (None, None) => {}
         }

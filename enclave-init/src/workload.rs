@@ -122,7 +122,7 @@ pub(crate) fn reap() -> Vec<(Pid, ExitStatus)> {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) => ended.push((pid, ExitStatus::Code(code))),
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.push((pid, ExitStatus::Signal(signal as i32)))
+                ended.push((pid, ExitStatus::Signal(signal as i32)));
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return ended,
             Ok(_) | Err(Errno::EINTR) => {}

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use manifest::EnclaveName;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::UnixStream;

@@ -1,12 +1,12 @@
 //! Connections from the workload to destinations outside.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use link::frame::{self, MAX_TARGET};
 use link::target::{Connect, Refusal, Reply};
 use link::{Stream, Text};
-use manifest::{EgressRule, HostPattern};
+use manifest::EgressRule;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -67,7 +67,10 @@ impl Egress {
             Err(_) => return,
         };
         let destination = format!("{}:{}", target.host.escape_debug(), target.port);
-        let allowed = self.allows(&target.host, target.port);
+        let allowed = self
+            .rules
+            .iter()
+            .any(|rule| rule.matches(&target.host, target.port));
         let key = if allowed { &destination } else { NOT_ALLOWED };
         let traffic = self.destinations.get(key);
         let place = self.places.try_acquire();
@@ -106,20 +109,6 @@ impl Egress {
         if let Err(error) = copy::join(stream, tcp, &open.0.out, &open.0.into).await {
             debug!(%error, destination, "an egress connection has failed");
         }
-    }
-
-    /// Whether a rule allows the target. An address must be named in full: no
-    /// pattern stands for addresses.
-    fn allows(&self, host: &str, port: u16) -> bool {
-        let is_address = host
-            .strip_suffix('.')
-            .unwrap_or(host)
-            .parse::<IpAddr>()
-            .is_ok();
-        self.rules.iter().any(|rule| {
-            rule.matches(host, port)
-                && !(is_address && matches!(rule.host(), HostPattern::Below(_)))
-        })
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Refused> {
@@ -174,21 +163,4 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     socket.set_keepalive(true)?;
     socket.set_nodelay(true)?;
     socket.connect(address).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_does_not_stand_for_addresses() {
-        let rules = ["*.0.0.1:80", "10.0.0.1:80", "*.example.com:443"];
-        let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let egress = Egress::new(rules, Resolver::from_system(&[]), 1);
-        assert!(egress.allows("10.0.0.1", 80));
-        assert!(egress.allows("a.example.com.", 443));
-        assert!(!egress.allows("127.0.0.1", 80));
-        assert!(!egress.allows("127.0.0.1.", 80));
-        assert!(!egress.allows("example.com", 443));
-    }
 }

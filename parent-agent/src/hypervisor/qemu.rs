@@ -279,7 +279,8 @@ mod tests {
             "{error}"
         );
         let mut absent = options("/x.eif");
-        absent.vhost_device_vsock = "/etc/hostname".into();
+        absent.vhost_device_vsock = folder.path().join("not-executable");
+        fs::write(&absent.vhost_device_vsock, "").unwrap();
         let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
         assert!(error.contains("is not an executable file"), "{error}");
     }

@@ -20,11 +20,11 @@ use tokio::time::{sleep, timeout};
 use crate::image::Builder;
 
 /// Longer than anything may take; only a failing test waits so long.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The program, with its state in `folder`.
-pub fn command(folder: &Path, subcommand: &str) -> Command {
+pub(crate) fn command(folder: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parent-agent"));
     command
         .arg(subcommand)
@@ -37,12 +37,12 @@ pub fn command(folder: &Path, subcommand: &str) -> Command {
 }
 
 /// Runs the program to its end.
-pub async fn output(mut command: Command) -> Output {
+pub(crate) async fn output(mut command: Command) -> Output {
     timeout(LIMIT, command.output()).await.unwrap().unwrap()
 }
 
 /// The one line that a failing program prints.
-pub fn error_line(output: &Output) -> String {
+pub(crate) fn error_line(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 1, "not one line: {text}");
@@ -51,32 +51,32 @@ pub fn error_line(output: &Output) -> String {
 }
 
 /// A `run` in progress.
-pub struct Agent {
-    pub folder: TempDir,
-    pub child: Child,
+pub(crate) struct Agent {
+    pub(crate) folder: TempDir,
+    pub(crate) child: Child,
     events: Lines<BufReader<ChildStdout>>,
     stderr: ChildStderr,
 }
 
 impl Agent {
     /// Runs an image that needs no network.
-    pub async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
         Self::run(Builder::new(&[], &[]), arguments).await
     }
 
     /// Runs the image and waits until its init waits.
-    pub async fn run(image: Builder, arguments: &[&str]) -> Self {
+    pub(crate) async fn run(image: Builder, arguments: &[&str]) -> Self {
         let agent = Self::spawn(image, arguments);
         agent.until_init_waits().await;
         agent
     }
 
     /// Runs the image without waiting for anything.
-    pub fn spawn(image: Builder, arguments: &[&str]) -> Self {
+    pub(crate) fn spawn(image: Builder, arguments: &[&str]) -> Self {
         Self::spawn_in(tempfile::tempdir().unwrap(), image, arguments)
     }
 
-    pub fn spawn_in(folder: TempDir, image: Builder, arguments: &[&str]) -> Self {
+    pub(crate) fn spawn_in(folder: TempDir, image: Builder, arguments: &[&str]) -> Self {
         let image = image.write(folder.path());
         let mut child = command(folder.path(), "run")
             .arg(image)
@@ -97,16 +97,16 @@ impl Agent {
     }
 
     /// The enclave's folder.
-    pub fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         self.folder.path().join("s/test")
     }
 
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap().cast_signed())
     }
 
     /// The process of the sub-command `name` that belongs to this agent.
-    pub fn process(&self, name: &str) -> Pid {
+    pub(crate) fn process(&self, name: &str) -> Pid {
         let pids: Vec<_> = processes(self.folder.path())
             .into_iter()
             .filter(|(_, command)| command.contains(name))
@@ -116,7 +116,7 @@ impl Agent {
         pids[0]
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
@@ -126,13 +126,13 @@ impl Agent {
     }
 
     /// Has the init end with this code.
-    pub async fn end_init(&self, code: u8) {
+    pub(crate) async fn end_init(&self, code: u8) {
         let end = self.directory().join("tree/end");
         tokio::fs::write(end, format!("{code}\n")).await.unwrap();
     }
 
     /// Reads events up to the next one of this kind.
-    pub async fn event(&mut self, kind: &str) -> Value {
+    pub(crate) async fn event(&mut self, kind: &str) -> Value {
         let next = async {
             loop {
                 let line = self.events.next_line().await.unwrap();
@@ -147,7 +147,7 @@ impl Agent {
     }
 
     /// Waits for the end: exit code, last event, what went to standard error.
-    pub async fn ended(mut self) -> (i32, Value, String) {
+    pub(crate) async fn ended(mut self) -> (i32, Value, String) {
         let ended = self.event("ended").await;
         let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
         let code = status.code().unwrap();
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// The local API's answer to a raw request: status and body.
-    pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
+    pub(crate) async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
         let socket = self.directory().join("control.sock");
         let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
         let request = format!(
@@ -181,34 +181,34 @@ impl Agent {
         (code, answer.split_off(head + 4))
     }
 
-    pub async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let (code, body) = self.request("GET", "/v1/status", "").await;
         assert_eq!(code, 200);
         serde_json::from_slice(&body).unwrap()
     }
 
     /// Connects to the agent's port as the enclave does.
-    pub async fn connect(&self) -> Stream {
+    pub(crate) async fn connect(&self) -> Stream {
         let path = self.directory().join("vsock/host_7000");
         link::connect(&Endpoint::Unix { path }, LIMIT)
             .await
             .unwrap()
     }
 
-    pub async fn open(&self, channel: Channel) -> Stream {
+    pub(crate) async fn open(&self, channel: Channel) -> Stream {
         let mut stream = self.connect().await;
         hello::open(&mut stream, channel).await.unwrap();
         stream
     }
 
     /// Listens as the init does for ingress.
-    pub fn listen(&self) -> Listener {
+    pub(crate) fn listen(&self) -> Listener {
         let path = self.directory().join("vsock/enclave_7001");
         Listener::bind(&Endpoint::Unix { path }).unwrap()
     }
 
     /// Gives the heartbeat.
-    pub async fn beat(&self) {
+    pub(crate) async fn beat(&self) {
         let path = self.directory().join("vsock/host_9000");
         let mut stream = link::connect(&Endpoint::Unix { path }, LIMIT)
             .await
@@ -218,7 +218,7 @@ impl Agent {
     }
 
     /// Boots: heartbeat, control connection, readiness.
-    pub async fn boot(&mut self) -> Init {
+    pub(crate) async fn boot(&mut self) -> Init {
         self.beat().await;
         let mut init = Init::connect(self, 1).await;
         init.send(FromInit::Ready { at_us: 1000 }).await;
@@ -228,15 +228,15 @@ impl Agent {
 }
 
 /// The init's end of a control connection.
-pub struct Init {
+pub(crate) struct Init {
     reader: Reader<ReadHalf<Stream>>,
     writer: Writer<WriteHalf<Stream>>,
-    pub runtime_config: Vec<u8>,
+    pub(crate) runtime_config: Vec<u8>,
 }
 
 impl Init {
     /// Opens a control connection and takes the first message.
-    pub async fn connect(agent: &Agent, boot: u8) -> Self {
+    pub(crate) async fn connect(agent: &Agent, boot: u8) -> Self {
         let mut init = Self::say_boot(agent, boot).await;
         let Some(FromAgent::Start { runtime_config }) = init.receive().await else {
             panic!("the first message is not Start");
@@ -245,7 +245,7 @@ impl Init {
         init
     }
 
-    pub async fn say_boot(agent: &Agent, boot: u8) -> Self {
+    pub(crate) async fn say_boot(agent: &Agent, boot: u8) -> Self {
         let stream = agent.open(Channel::Control).await;
         let (read, write) = tokio::io::split(stream);
         let mut init = Self {
@@ -261,12 +261,12 @@ impl Init {
         init
     }
 
-    pub async fn send(&mut self, message: FromInit) {
+    pub(crate) async fn send(&mut self, message: FromInit) {
         self.writer.send(&message).await.unwrap();
     }
 
     /// The next message, or `None` when the agent has closed the connection.
-    pub async fn receive(&mut self) -> Option<FromAgent> {
+    pub(crate) async fn receive(&mut self) -> Option<FromAgent> {
         timeout(LIMIT, self.reader.receive())
             .await
             .unwrap()
@@ -275,7 +275,7 @@ impl Init {
 }
 
 /// Waits until something is so.
-pub async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let held = async {
         while !condition() {
             sleep(POLL).await;
@@ -285,7 +285,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 }
 
 /// Waits until neither process nor file of the agent is left.
-pub async fn nothing_is_left(folder: &TempDir) {
+pub(crate) async fn nothing_is_left(folder: &TempDir) {
     let left = || {
         let trees = fs::read_dir(folder.path()).unwrap().filter_map(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
@@ -306,13 +306,15 @@ pub async fn nothing_is_left(folder: &TempDir) {
             sleep(POLL).await;
         }
     };
-    if timeout(LIMIT, gone).await.is_err() {
-        panic!("left behind: {:?}", left());
-    }
+    assert!(
+        timeout(LIMIT, gone).await.is_ok(),
+        "left behind: {:?}",
+        left()
+    );
 }
 
 /// The processes whose command line names the folder.
-pub fn processes(folder: &Path) -> Vec<(Pid, String)> {
+pub(crate) fn processes(folder: &Path) -> Vec<(Pid, String)> {
     let folder = folder.to_str().unwrap();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {

@@ -115,11 +115,7 @@ async fn only_what_a_rule_allows_is_dialled() {
         let (_listener, port) = listen().await;
         port
     };
-    let rules = [
-        format!("127.0.0.1:{closed}"),
-        format!("localhost:{port}"),
-        format!("*.0.0.1:{port}"),
-    ];
+    let rules = [format!("127.0.0.1:{closed}"), format!("localhost:{port}")];
     let agent = run(&rules, &[]).await;
     let refused = |host: &'static str, port| {
         let agent = &agent;
@@ -184,8 +180,9 @@ async fn a_flood_of_connections_does_not_stop_the_enclave() {
     let mut flood = Vec::new();
     for number in 0..1000_u32 {
         let mut stream = agent.connect().await;
-        if number % 2 == 0 {
-            stream.write_all(&number.to_be_bytes()).await.unwrap();
+        // Some say nothing, the others nonsense.
+        if number % 5 != 0 {
+            stream.write_all(&[0xff; 8]).await.unwrap();
         }
         flood.push(stream);
         if number % 100 == 0 {

@@ -18,7 +18,7 @@ exit \"$code\"
 ";
 
 /// What an image holds.
-pub struct Builder {
+pub(crate) struct Builder {
     host: Option<Value>,
     init: Option<&'static str>,
     padding: usize,
@@ -26,7 +26,7 @@ pub struct Builder {
 
 impl Builder {
     /// An image with these egress rules and ingress ports.
-    pub fn new(egress: &[String], ingress: &[(u16, u16)]) -> Self {
+    pub(crate) fn new(egress: &[String], ingress: &[(u16, u16)]) -> Self {
         let ingress: Vec<_> = ingress
             .iter()
             .map(|(port, to)| json!({ "port": port, "to": to }))
@@ -45,24 +45,24 @@ impl Builder {
         }
     }
 
-    pub fn without_host_config(mut self) -> Self {
+    pub(crate) fn without_host_config(mut self) -> Self {
         self.host = None;
         self
     }
 
-    pub fn init(mut self, init: Option<&'static str>) -> Self {
+    pub(crate) fn init(mut self, init: Option<&'static str>) -> Self {
         self.init = init;
         self
     }
 
     /// A file of this many bytes besides the init.
-    pub fn padding(mut self, bytes: usize) -> Self {
+    pub(crate) fn padding(mut self, bytes: usize) -> Self {
         self.padding = bytes;
         self
     }
 
     /// Writes the image into `folder`.
-    pub fn write(self, folder: &Path) -> PathBuf {
+    pub(crate) fn write(self, folder: &Path) -> PathBuf {
         let metadata = Metadata {
             image_name: "test".to_owned(),
             image_version: "1".to_owned(),

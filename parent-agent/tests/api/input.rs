@@ -115,8 +115,11 @@ async fn what_the_host_lacks() {
     ];
     let image = Builder::new(&[], &[(8080, 80)]).write(folder);
     refused(folder, &image, &qemu, 4, &["/absent/qemu", "--qemu-binary"]).await;
-    let deep = "x".repeat(100);
-    refused(folder, &image, &["--state-dir", &deep], 4, &["--state-dir"]).await;
+    let mut run = command(&folder.join("x".repeat(100)), "run");
+    run.arg(&image).args(["--hypervisor", "sim"]);
+    let ended = output(run).await;
+    assert_eq!(ended.status.code(), Some(4));
+    assert!(error_line(&ended).contains("choose a shorter --state-dir"));
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use link::Channel;
 use link::control::BootId;
 use link::frame::{MAX_LOGS, Reader, Writer};
 use link::logs::{FromAgent, FromInit, LogStream, Record, Source};
+use link::{Channel, Stream};
+
+use tokio::io::{ReadHalf, WriteHalf};
 
 use crate::agent::{Agent, command, output};
 use crate::image::Builder;
@@ -21,30 +23,63 @@ fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
     }
 }
 
-/// Sends records on a fresh connection and returns what is then held.
-async fn send(agent: &Agent, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
-    let (read, write) = tokio::io::split(agent.open(Channel::Logs).await);
-    let mut reader = Reader::new(read, MAX_LOGS);
-    let mut writer = Writer::new(write, MAX_LOGS);
-    let boot = BootId::new(vec![1; 16]).unwrap();
-    writer.send(&FromInit::Open { boot }).await.unwrap();
-    let FromAgent::Stored { .. } = reader.receive().await.unwrap().unwrap();
-    writer.send(&FromInit::Batch { records }).await.unwrap();
-    let FromAgent::Stored { last } = reader.receive().await.unwrap().unwrap();
-    last
+/// A log connection that has said which boot it is of.
+struct Connection {
+    reader: Reader<ReadHalf<Stream>>,
+    writer: Writer<WriteHalf<Stream>>,
+}
+
+impl Connection {
+    async fn open(agent: &Agent) -> Self {
+        let (read, write) = tokio::io::split(agent.open(Channel::Logs).await);
+        let mut connection = Self {
+            reader: Reader::new(read, MAX_LOGS),
+            writer: Writer::new(write, MAX_LOGS),
+        };
+        let boot = BootId::new(vec![1; 16]).unwrap();
+        connection
+            .writer
+            .send(&FromInit::Open { boot })
+            .await
+            .unwrap();
+        connection.stored().await;
+        connection
+    }
+
+    /// Sends records and returns what is then held.
+    async fn send(&mut self, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
+        self.writer
+            .send(&FromInit::Batch { records })
+            .await
+            .unwrap();
+        self.stored().await
+    }
+
+    async fn stored(&mut self) -> Vec<(LogStream, u64)> {
+        let FromAgent::Stored { last } = self.reader.receive().await.unwrap().unwrap();
+        last
+    }
 }
 
 #[tokio::test]
 async fn records_are_printed_once_across_connections() {
-    let mut agent = Agent::start(&[]).await;
     use LogStream::{Application, System};
+    let mut agent = Agent::start(&[]).await;
     let first = vec![record(Application, 1, b"one"), record(System, 1, b"booted")];
-    assert_eq!(send(&agent, first).await, [(Application, 1), (System, 1)]);
+    let mut connection = Connection::open(&agent).await;
+    assert_eq!(
+        connection.send(first).await,
+        [(Application, 1), (System, 1)]
+    );
+    let mut connection = Connection::open(&agent).await;
     let again = vec![
         record(Application, 1, b"one"),
         record(Application, 2, b"\xff\0"),
     ];
-    assert_eq!(send(&agent, again).await, [(Application, 2), (System, 1)]);
+    assert_eq!(
+        connection.send(again).await,
+        [(Application, 2), (System, 1)]
+    );
     let one = agent.event("log").await;
     assert_eq!(one["text"], "one");
     assert_eq!(one["time"], "2026-01-01T00:00:00.000001Z");
@@ -70,8 +105,10 @@ async fn what_was_sent_before_the_end_is_printed() {
         .zip(1..)
         .map(|(line, sequence)| record(LogStream::Application, sequence, line.as_bytes()))
         .collect();
-    let (sent, ()) = tokio::join!(send(&agent, records), agent.end_init(0));
+    let mut connection = Connection::open(&agent).await;
+    let (sent, ()) = tokio::join!(connection.send(records), agent.end_init(0));
     assert_eq!(sent, [(LogStream::Application, 5000)]);
+    drop(connection);
     for line in lines {
         assert_eq!(agent.event("log").await["text"], line);
     }

@@ -2,6 +2,13 @@
 //! init of these tests' images only waits; the tests themselves speak in its
 //! place over the sockets that it would use.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod agent;
 mod attest;
 mod egress;
