@@ -1,7 +1,7 @@
 //! The first eight bytes each way, which settle the protocol's version.
 //!
 //! The opener sends magic, version and channel; the acceptor answers with
-//! magic, its own version and a [`Status`]. This layout is fixed for good: any
+//! magic, its own version and a status. This layout is fixed for good: any
 //! two releases understand each other at least this far, and can say why they
 //! go no further.
 

@@ -2,8 +2,8 @@
 //! that a killed agent leaves nothing behind.
 //!
 //! The agent starts it from its own executable, in a process group of its own,
-//! with three descriptors: the folder's lock, a socket for [`Request`]s and
-//! [`Event`]s, and the pipe that carries the console. Once the socket is closed
+//! with three descriptors: the folder's lock, a socket for requests and
+//! events, and the pipe that carries the console. Once the socket is closed
 //! at the agent's end, for whatever reason, the guard kills everything below
 //! itself, removes the folder and ends. When the guard itself is killed, the
 //! kernel kills its children (`PR_SET_PDEATHSIG`) and the agent does the rest.
