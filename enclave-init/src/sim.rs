@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use link::Endpoint;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::{getegid, geteuid};
 
 use crate::args::Simulation;
+use crate::run::EXIT_FAILED;
 
 /// What stands for vsock and the NSM, as descriptors: their paths are out of
 /// reach once the root has changed.
@@ -88,20 +92,48 @@ pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     ] {
         fs::write(file, contents).map_err(|error| denied(file, error))?;
     }
+    // A descriptor, because a thread that waits cannot be made: a process that has
+    // left its PID namespace gets no more threads (clone(2), EINVAL). The mask
+    // does not reach PID 1: `Command` starts it with an empty one.
+    let children = SigSet::from(Signal::SIGCHLD);
+    let children = children
+        .thread_block()
+        .and_then(|()| {
+            SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        })
+        .map_err(|error| LaunchError::Process(error.into()))?;
     let mut pid1 = Command::new("/proc/self/exe")
         .args(simulation.pid1_arguments())
         .env_clear()
         .stdin(Stdio::null())
         .spawn()
         .map_err(LaunchError::Process)?;
-    let pid = Pid::from_raw(i32::try_from(pid1.id()).unwrap_or_default());
-    std::thread::spawn(move || {
-        let mut byte = [0];
-        while !matches!(io::stdin().read(&mut byte), Ok(0) | Err(_)) {}
-        // The whole pid namespace ends with its PID 1, which the kernel keeps
-        // as a zombie until it is waited for below: the pid is still its own.
-        let _ = kill(pid, Signal::SIGKILL);
-    });
-    let status = pid1.wait().map_err(LaunchError::Process)?;
-    Ok(status.code().unwrap_or(super::run::EXIT_FAILED.into()))
+    wait(&mut pid1, &children).map_err(LaunchError::Process)
+}
+
+/// Waits for PID 1 and gives its exit code; kills it once standard input ends.
+fn wait(pid1: &mut Child, children: &SignalFd) -> io::Result<i32> {
+    let stdin = io::stdin();
+    let mut watched = vec![
+        PollFd::new(children.as_fd(), PollFlags::POLLIN),
+        PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+    ];
+    loop {
+        if let Some(status) = pid1.try_wait()? {
+            return Ok(status.code().unwrap_or(EXIT_FAILED.into()));
+        }
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while let Ok(Some(_)) = children.read_signal() {}
+        let readable = watched
+            .get(1)
+            .is_some_and(|stdin| stdin.any().unwrap_or(true));
+        if readable && matches!(stdin.lock().read(&mut [0; 64]), Ok(0) | Err(_)) {
+            watched.truncate(1);
+            // The whole PID namespace ends with its PID 1.
+            pid1.kill()?;
+        }
+    }
 }
