@@ -17,7 +17,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -39,6 +39,9 @@ use crate::status::Board;
 const MAX_CONNECTIONS: usize = 32;
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
+/// How much of a larger one is read all the same, so that its sender reads the
+/// refusal instead of a broken connection.
+const MAX_DISCARDED: usize = 1024 * 1024;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the enclave may take for a document.
@@ -267,19 +270,38 @@ async fn accept(
 
 /// Reads a body of JSON; an empty one stands for `{}`.
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect();
-    let body = match timeout(REQUEST_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return Err(bad(format!("the body cannot be read: {error}"))),
+    let body = match timeout(REQUEST_TIMEOUT, read_body(request.into_body())).await {
+        Ok(body) => body?,
         Err(_) => return Err(bad("the body did not arrive in time".to_owned())),
     };
     let bytes = if body.is_empty() {
         b"{}"
     } else {
-        body.as_ref()
+        body.as_slice()
     };
     serde_json::from_slice(bytes)
         .map_err(|error| bad(format!("the body is not understood: {error}")))
+}
+
+async fn read_body(mut incoming: Incoming) -> Result<Vec<u8>, Refusal> {
+    let (mut body, mut length) = (Vec::new(), 0);
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| bad(format!("the body cannot be read: {error}")))?;
+        let data = frame.into_data().unwrap_or_default();
+        length += data.len();
+        if length <= MAX_BODY {
+            body.extend_from_slice(&data);
+        } else if length > MAX_DISCARDED {
+            break;
+        }
+    }
+    if length > MAX_BODY {
+        return Err(Refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {MAX_BODY} bytes"),
+        ));
+    }
+    Ok(body)
 }
 
 fn field<const MAX: usize>(

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
+
+use crate::report::{Report, Reporter};
 
 /// Lines that are kept.
 const MAX_LINES: usize = 200;
@@ -16,12 +17,12 @@ const READ_BYTES: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Console {
     lines: Arc<Mutex<VecDeque<String>>>,
-    live: Option<mpsc::Sender<String>>,
+    live: Option<Reporter>,
 }
 
 impl Console {
-    /// A console whose lines also go to `live`, as far as they fit there.
-    pub fn new(live: Option<mpsc::Sender<String>>) -> Self {
+    /// A console whose lines are also reported to `live`.
+    pub fn new(live: Option<Reporter>) -> Self {
         Self {
             lines: Arc::default(),
             live,
@@ -62,7 +63,7 @@ impl Console {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = printable(&String::from_utf8_lossy(line));
         if let Some(live) = &self.live {
-            let _ = live.try_send(line.clone());
+            live.report(&Report::Console { text: &line });
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == MAX_LINES {
@@ -88,6 +89,7 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Output;
 
     #[tokio::test]
     async fn the_last_lines_are_kept_and_cut() {
@@ -104,9 +106,13 @@ mod tests {
 
     #[tokio::test]
     async fn terminal_control_is_made_visible() {
-        let (live, mut lines) = mpsc::channel(1);
-        let console = Console::new(Some(live));
+        let (mut printed, writer) = tokio::io::duplex(256);
+        let (stderr, _task) = Output::new(writer);
+        let console = Console::new(Some(Reporter::new(&stderr, &stderr, false)));
+        drop(stderr);
         console.read(&b"\x1b[2Jgone\xff\n"[..]).await;
-        assert_eq!(lines.recv().await.unwrap(), "\\u{1b}[2Jgone\u{fffd}");
+        let mut text = String::new();
+        printed.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "console | \\u{1b}[2Jgone\u{fffd}\n");
     }
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
+use parent_agent::output::Output;
 use parent_agent::{Error, Exit, client, guard, run};
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
 /// How long a thread that is stuck in a write may hold up the exit.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a slow reader of standard error may hold up the exit.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,10 +40,13 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
             guard::serve(&directory).await?;
             Ok(Exit::Success)
         }),
-        Command::Run(args) => {
-            set_up_tracing();
-            block_on(async { Ok(run::run(*args).await?) })
-        }
+        Command::Run(args) => block_on(async {
+            let (stderr, _task) = Output::new(tokio::io::stderr());
+            set_up_tracing(&stderr);
+            let result = run::run(*args, &stderr).await;
+            stderr.flush(STDERR_TIMEOUT).await;
+            Ok(result?)
+        }),
         Command::Status(args) => {
             block_on(async { Ok(client::status(args).await.map_err(Error::from)?) })
         }
@@ -74,11 +80,12 @@ fn version(json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn set_up_tracing() {
+fn set_up_tracing(stderr: &Output) {
+    let stderr = stderr.clone();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(move || stderr.clone())
         .with_ansi(io::stderr().is_terminal())
         .init();
 }

@@ -1,6 +1,9 @@
-//! Standard output, written by one task so that a slow reader holds up only
-//! those who wait for it.
+//! Standard output and standard error, each written by one task so that a slow
+//! reader holds up only those who wait for it.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -10,11 +13,15 @@ use tokio::time::timeout;
 use tracing::error;
 
 /// Most chunks that wait to be written.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 1024;
 
-/// A way to standard output.
+/// A way to standard output or standard error.
 #[derive(Debug, Clone)]
-pub struct Output(mpsc::Sender<Chunk>);
+pub struct Output {
+    chunks: mpsc::Sender<Chunk>,
+    /// Lines that found no room since the writer last said so.
+    dropped: Arc<AtomicU64>,
+}
 
 #[derive(Debug)]
 struct Chunk {
@@ -27,7 +34,12 @@ impl Output {
     /// dropped.
     pub fn new(stream: impl AsyncWrite + Send + Unpin + 'static) -> (Self, JoinHandle<()>) {
         let (sender, chunks) = mpsc::channel(MAX_WAITING);
-        (Self(sender), tokio::spawn(write_all(stream, chunks)))
+        let output = Self {
+            chunks: sender,
+            dropped: Arc::default(),
+        };
+        let task = tokio::spawn(write_all(stream, chunks, Arc::clone(&output.dropped)));
+        (output, task)
     }
 
     /// Writes whole lines and returns once they are out. A stream that fails is
@@ -39,41 +51,68 @@ impl Output {
             bytes,
             written: Some(written),
         };
-        if self.0.send(chunk).await.is_ok() {
+        if self.chunks.send(chunk).await.is_ok() {
             let _ = done.await;
         }
     }
 
-    /// Writes whole lines some time, or drops them if too many wait already:
-    /// for those who must not be held up.
+    /// Writes whole lines some time, or drops and counts them if too many wait
+    /// already: for those who must not be held up.
     pub fn offer(&self, bytes: Vec<u8>) {
         let chunk = Chunk {
             bytes,
             written: None,
         };
-        if self.0.try_send(chunk).is_err() {
-            error!("standard output is not being read: a line was dropped");
+        if self.chunks.try_send(chunk).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Writes whole lines, but waits no longer than `limit`.
     pub async fn write_within(&self, bytes: Vec<u8>, limit: Duration) {
         if timeout(limit, self.write(bytes)).await.is_err() {
-            error!("standard output is not being read: a line was dropped");
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits until everything that was given so far is out, but no longer than
+    /// `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        // What does not get out in time is given up with the process.
+        let _ = timeout(limit, self.write(Vec::new())).await;
     }
 }
 
-async fn write_all(mut stream: impl AsyncWrite + Unpin, mut chunks: mpsc::Receiver<Chunk>) {
+/// For `tracing`, which writes one whole event at a time and must not block.
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.offer(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn write_all(
+    mut stream: impl AsyncWrite + Unpin,
+    mut chunks: mpsc::Receiver<Chunk>,
+    dropped: Arc<AtomicU64>,
+) {
     let mut broken = false;
     while let Some(chunk) = chunks.recv().await {
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            error!(lost, "lines were dropped because nobody read them in time");
+        }
         if !broken {
             let result = match stream.write_all(&chunk.bytes).await {
                 Ok(()) => stream.flush().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
-                error!(%error, "standard output has failed: log records are dropped from here on");
+                error!(%error, "an output has failed: its lines are dropped from here on");
                 broken = true;
             }
         }
@@ -121,5 +160,7 @@ mod tests {
         for _ in 0..2 * MAX_WAITING {
             output.offer(b"dropped\n".to_vec());
         }
+        assert!(output.dropped.load(Ordering::Relaxed) as usize > MAX_WAITING);
+        output.flush(Duration::from_secs(1)).await;
     }
 }

@@ -2,7 +2,6 @@
 //! standard output; log records always on standard output.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::time::Duration;
 
 use base64::Engine;
@@ -124,28 +123,32 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Reports as JSON to `output`, or for people to standard error.
-    pub fn new(output: Output, json: bool) -> Self {
-        Self { output, json }
+    /// Reports as JSON to standard output, or for people to standard error.
+    pub fn new(stdout: &Output, stderr: &Output, json: bool) -> Self {
+        let output = if json { stdout } else { stderr };
+        Self {
+            output: output.clone(),
+            json,
+        }
     }
 
     /// Reports without waiting.
     pub fn report(&self, report: &Report<'_>) {
-        if self.json {
-            self.output.offer(json_line(report));
-        } else {
-            print(report);
-        }
+        self.output.offer(self.text(report));
     }
 
     /// Reports and waits, within reason, until it is out.
     pub async fn last(&self, report: &Report<'_>) {
+        self.output
+            .write_within(self.text(report), LAST_TIMEOUT)
+            .await;
+    }
+
+    fn text(&self, report: &Report<'_>) -> Vec<u8> {
         if self.json {
-            self.output
-                .write_within(json_line(report), LAST_TIMEOUT)
-                .await;
+            json_line(report)
         } else {
-            print(report);
+            describe(report).into_bytes()
         }
     }
 }
@@ -155,14 +158,6 @@ fn json_line(report: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(report).unwrap_or_default();
     line.push(b'\n');
     line
-}
-
-fn print(report: &Report<'_>) {
-    let text = describe(report);
-    if !text.is_empty() {
-        // Nobody is left to be told that standard error is closed.
-        let _ = io::stderr().lock().write_all(text.as_bytes());
-    }
 }
 
 /// The report for people, in whole lines.

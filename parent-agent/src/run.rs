@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::api::{self, Api};
 use crate::channels::Channels;
@@ -47,13 +47,13 @@ const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long standard output's last lines may take.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Console lines that wait to be printed; further ones are kept, but not printed.
-const MAX_CONSOLE_WAITING: usize = 1024;
+/// How long a dead enclave's last console lines take to be read.
+const CONSOLE_SETTLES: Duration = Duration::from_millis(50);
 /// Console lines shown after an unexpected end.
 const CONSOLE_TAIL: usize = 40;
 
-/// Runs an enclave to its end.
-pub async fn run(args: RunArgs) -> Result<Exit, Error> {
+/// Runs an enclave to its end. What is meant for people goes to `stderr`.
+pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     check(&args)?;
     // First, so that no signal is lost.
     let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
@@ -74,7 +74,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Error> {
     let (mut guard, console_pipe) = Guard::start(claim)?;
 
     let (output, writer) = Output::new(tokio::io::stdout());
-    let reporter = Reporter::new(output.clone(), args.json);
+    let reporter = Reporter::new(&output, stderr, args.json);
     let console = read_console(console_pipe, args.console, reporter.clone())?;
     let directory = guard.directory().to_owned();
     let run = Run {
@@ -162,16 +162,7 @@ fn read_console(
     print: bool,
     reporter: Reporter,
 ) -> Result<Console, Error> {
-    let live = print.then(|| {
-        let (live, mut lines) = mpsc::channel::<String>(MAX_CONSOLE_WAITING);
-        tokio::spawn(async move {
-            while let Some(text) = lines.recv().await {
-                reporter.report(&Report::Console { text: &text });
-            }
-        });
-        live
-    });
-    let console = Console::new(live);
+    let console = Console::new(print.then_some(reporter));
     let pipe = pipe::Receiver::from_owned_fd(pipe.into())
         .map_err(Error::system("the console cannot be read"))?;
     tokio::spawn(console.clone().read(pipe));
@@ -346,6 +337,8 @@ impl Run<'_> {
         let console = if end.cause.is_expected() {
             Vec::new()
         } else {
+            // What was printed last may still be in the pipe.
+            sleep(CONSOLE_SETTLES).await;
             self.console.tail(CONSOLE_TAIL)
         };
         self.reporter

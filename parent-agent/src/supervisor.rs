@@ -163,7 +163,7 @@ impl Supervisor {
         match event {
             Event::Heartbeat => self.on(Input::Heartbeat),
             Event::Incompatible(reason) => {
-                warn!(reason, "a connection of the enclave was refused");
+                debug!(reason, "a connection of the enclave was refused");
                 self.on(Input::Incompatible(reason))
             }
             Event::Stop { grace, insists } => self.on(Input::Stop { grace, insists }),

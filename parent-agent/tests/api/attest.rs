@@ -100,7 +100,7 @@ async fn the_api_refuses_what_it_does_not_understand() {
         ("POST", "/v1/attest", "{\"nonse\":\"\"}", 400, "nonse"),
         ("POST", "/v1/attest", "{\"nonce\":\"*\"}", 400, "not base64"),
         ("POST", "/v1/attest", &large, 400, "513 bytes"),
-        ("POST", "/v1/attest", &huge, 400, "cannot be read"),
+        ("POST", "/v1/attest", &huge, 413, "16384 bytes"),
         (
             "POST",
             "/v1/stop",
