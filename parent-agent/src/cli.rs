@@ -51,6 +51,9 @@ pub enum Command {
 const STATE_DIR_HELP: &str = "The folder of all enclaves' sockets \
 [default: $XDG_RUNTIME_DIR/enclaves; for root /run/enclaves; otherwise /tmp/enclaves-UID]";
 
+/// Where Debian and its descendants put QEMU's firmware.
+const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
+
 /// Where enclaves' folders are.
 #[derive(Debug, Args)]
 pub struct StateArgs {
@@ -123,7 +126,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
     pub qemu_binary: PathBuf,
     /// A folder with QEMU's firmware; may be repeated.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_values = FIRMWARE)]
     pub qemu_firmware: Vec<PathBuf>,
     /// How QEMU executes the enclave.
     #[arg(long, value_enum, default_value = "tcg")]

@@ -110,6 +110,7 @@ pub struct Enclave {
     phase: Phase,
     boot_timeout: Duration,
     connected: bool,
+    was_connected: bool,
     was_ready: bool,
     /// The last thing that was heard, for people.
     progress: String,
@@ -132,6 +133,7 @@ impl Enclave {
             phase: Phase::Starting,
             boot_timeout,
             connected: false,
+            was_connected: false,
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
@@ -177,6 +179,8 @@ impl Enclave {
                 self.alive(now);
                 None
             }
+            // It is given once a boot, before the control connection.
+            Input::Heartbeat if self.was_connected => Some(self.booted_again(now)),
             Input::Heartbeat => {
                 self.running();
                 self.say("it gave its heartbeat, but opened no control connection");
@@ -186,6 +190,7 @@ impl Enclave {
             Input::Connected => {
                 self.running();
                 self.connected = true;
+                self.was_connected = true;
                 self.say("its boot has begun");
                 self.alive(now);
                 // The request may have been lost with the connection before.
@@ -334,6 +339,26 @@ impl Enclave {
             )
         };
         self.finish(cause, detail);
+    }
+
+    /// A machine that starts again, as one that nothing powers off does, has
+    /// come to its end: what runs next is another boot.
+    fn booted_again(&mut self, now: Instant) -> Action {
+        let (cause, detail) = match self.announced.take() {
+            Some((cause, detail)) => {
+                let end = end::announced(cause, &detail);
+                (end.cause, end.detail)
+            }
+            None if self.was_ready => (Cause::Died, "its machine started again".to_owned()),
+            None => (
+                Cause::BootFailed,
+                format!(
+                    "its machine started again before it was ready: {}",
+                    self.progress
+                ),
+            ),
+        };
+        self.kill(cause, detail, now)
     }
 
     fn kill(&mut self, cause: Cause, detail: String, now: Instant) -> Action {

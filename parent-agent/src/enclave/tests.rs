@@ -138,6 +138,33 @@ fn a_death_is_told_from_a_failed_boot() {
 }
 
 #[test]
+fn a_machine_that_starts_again_has_ended() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    enclave.on(Input::Message(&ending(EndCause::Shutdown)), now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), now);
+    assert_eq!(end(&enclave), (Cause::Stopped, "stopped as asked: because"));
+
+    let mut enclave = booted(now);
+    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), now);
+    assert_eq!(end(&enclave), (Cause::Died, "its machine started again"));
+
+    let mut enclave = Enclave::new(BOOT);
+    enclave.on(Input::Started, now);
+    for _ in 0..2 {
+        // An answer may be lost, and the heartbeat given again.
+        assert_eq!(enclave.on(Input::Heartbeat, now), None);
+    }
+    enclave.on(Input::Connected, now);
+    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), now);
+    assert_eq!(end(&enclave).0, Cause::BootFailed);
+}
+
+#[test]
 fn a_stop_before_there_is_an_ear_kills() {
     let now = Instant::now();
     let mut enclave = Enclave::new(BOOT);
