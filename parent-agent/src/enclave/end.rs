@@ -65,10 +65,11 @@ pub struct End {
     pub detail: String,
 }
 
-/// The end that the init has announced.
-pub(super) fn announced(cause: EndCause, detail: &str) -> End {
-    let (cause, what) = match cause {
-        EndCause::Shutdown => (Cause::Stopped, "stopped as asked".to_owned()),
+/// The end that the init has announced, with its own words where the cause
+/// alone does not say what happened.
+pub(super) fn announced(cause: EndCause, words: &str) -> End {
+    let (cause, detail) = match cause {
+        EndCause::Shutdown => (Cause::Stopped, "as asked".to_owned()),
         EndCause::WorkloadExited(ExitStatus::Code(0)) => (
             Cause::WorkloadFinished,
             "the workload ended with code 0".to_owned(),
@@ -81,13 +82,8 @@ pub(super) fn announced(cause: EndCause, detail: &str) -> End {
             Cause::WorkloadFailed,
             format!("the workload was killed by signal {signal}"),
         ),
-        EndCause::BootFailed => (Cause::BootFailed, String::new()),
-        EndCause::InitFailed => (Cause::Died, "the init failed".to_owned()),
-    };
-    let detail = match (what.is_empty(), detail.is_empty()) {
-        (_, true) => what,
-        (true, false) => detail.to_owned(),
-        (false, false) => format!("{what}: {detail}"),
+        EndCause::BootFailed => (Cause::BootFailed, words.to_owned()),
+        EndCause::InitFailed => (Cause::Died, format!("the init failed: {words}")),
     };
     End { cause, detail }
 }

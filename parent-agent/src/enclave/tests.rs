@@ -59,7 +59,7 @@ fn an_orderly_life() {
     enclave.on(Input::Message(&ending(EndCause::Shutdown)), now);
     enclave.on(Input::Disconnected, now);
     enclave.on(Input::Exited("init ended with code 0".to_owned()), now);
-    assert_eq!(end(&enclave), (Cause::Stopped, "stopped as asked: because"));
+    assert_eq!(end(&enclave), (Cause::Stopped, "as asked"));
     assert_eq!(enclave.deadline(), None);
 }
 
@@ -145,7 +145,7 @@ fn a_machine_that_starts_again_has_ended() {
     enclave.on(Input::Disconnected, now);
     assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
     enclave.on(Input::Exited("killed".to_owned()), now);
-    assert_eq!(end(&enclave), (Cause::Stopped, "stopped as asked: because"));
+    assert_eq!(end(&enclave), (Cause::Stopped, "as asked"));
 
     let mut enclave = booted(now);
     assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));

@@ -9,7 +9,7 @@ use std::path::Path;
 ///
 /// The enclave's init has such paths on its command line, and everything else
 /// in the enclave lives in a PID namespace that the kernel ends with it.
-pub(crate) fn find(folder: &Path, emptied: &[&Path]) -> Vec<String> {
+pub fn find(folder: &Path, emptied: &[&Path]) -> Vec<String> {
     let mut found = Vec::new();
     let marker = folder.as_os_str().as_bytes();
     let own = std::process::id().to_string();

@@ -1,18 +1,17 @@
 //! From a container image to an attested, running, logging enclave, and back
 //! to nothing, on one machine: what `cargo xtask demo` runs.
 //!
-//! The enclave is started by `parent-agent` under `sim`: the image's own init
-//! and file system in namespaces, with a software NSM. Everything else is the
-//! toolkit as it is deployed.
+//! The enclave is started by `parent-agent`: under `sim`, which runs the image's
+//! own init and file system in namespaces with a software NSM, or in QEMU's
+//! `nitro-enclave` machine. Everything else is the toolkit as it is deployed.
 //!
 //! Exit codes: 0 everything was shown, 1 something failed, 2 wrong usage.
 
 #![forbid(unsafe_code)]
 
 mod agent;
-mod leftovers;
-mod oci;
 mod prices;
+mod proof;
 mod screen;
 mod story;
 
@@ -21,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::Agent;
@@ -47,9 +46,27 @@ struct Cli {
     /// The `price-oracle` program that goes into the image.
     #[arg(long, value_name = "PATH")]
     workload: PathBuf,
+    /// What runs the enclave.
+    #[arg(long, value_enum, default_value = "sim")]
+    hypervisor: Hypervisor,
+    /// QEMU with the nitro-enclave machine; for `--hypervisor qemu`.
+    #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
+    qemu_binary: PathBuf,
+    /// The vsock device; for `--hypervisor qemu`.
+    #[arg(long, value_name = "PATH", default_value = "vhost-device-vsock")]
+    vhost_device_vsock: PathBuf,
     /// Keep the folder with the images and measurements, and say where it is.
     #[arg(long)]
     keep: bool,
+}
+
+/// What runs the enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Hypervisor {
+    /// Namespaces, Unix sockets and the software NSM.
+    Sim,
+    /// QEMU's `nitro-enclave` machine.
+    Qemu,
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -31,8 +31,7 @@ const LAST_WORDS: usize = 3;
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Starting {
     ports: Vec<Port>,
-    /// The certificate, PEM, of the software NSM's root.
-    pub(crate) nsm_root: Option<PathBuf>,
+    nsm_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,8 +87,9 @@ pub(crate) struct Agent {
 pub(crate) struct Serving {
     /// Where its ingress port is.
     pub(crate) address: SocketAddr,
-    /// The certificate, PEM, of the software NSM's root.
-    pub(crate) nsm_root: PathBuf,
+    /// The certificate, PEM, of the root that its documents lead to; none where
+    /// nobody signs them.
+    pub(crate) nsm_root: Option<PathBuf>,
     /// From the agent's start to readiness.
     pub(crate) boot: Duration,
 }
@@ -163,10 +163,7 @@ impl Agent {
         let port = starting.ports.first();
         Ok(Serving {
             address: port.context("the agent opened no ingress port")?.listen,
-            nsm_root: starting
-                .nsm_root
-                .clone()
-                .context("the agent did not name the software NSM's root")?,
+            nsm_root: starting.nsm_root.clone(),
             boot: Duration::from_millis(boot_ms),
         })
     }

@@ -8,44 +8,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use attestation::{Policy, Roots, Time, verify};
-use aws_lc_rs::digest::{SHA384, digest};
-use aws_lc_rs::rand::fill;
 use bytes::Bytes;
-use eif::{Measurements, Pcr};
+use eif::Measurements;
 use http_body_util::Full;
 use hyper::Request;
 use price_oracle::SignedQuote;
 use price_oracle::http::exchange;
 use price_oracle::probe::{Outcome, ProbeReport, Way};
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Cli;
+use demo::{leftovers, oci};
+
 use crate::agent::{Agent, Serving, output};
-use crate::prices::{self, Authority, Prices};
+use crate::prices::{self, Prices};
+use crate::proof::{self, Expected};
 use crate::screen::{Screen, mebibytes, seconds};
-use crate::{leftovers, oci};
+use crate::{Cli, Hypervisor};
 
 /// The example's manifest; its image is the folder `image` next to it.
-const MANIFEST: &str = include_str!("../../../enclave.toml");
+const MANIFEST: &str = include_str!("../../price-oracle/enclave.toml");
 /// The name in the manifest.
 const NAME: &str = "price-oracle";
 /// The port in the manifest.
 const PORT: u16 = 8080;
-/// The register that the runtime configuration is measured into.
-const RUNTIME_CONFIG_PCR: u8 = 16;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer of the service that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-const NONCE_BYTES: usize = 32;
-
-/// What a verifier knows of the enclave before it has spoken.
-struct Expected {
-    measurements: Measurements,
-    runtime_config: Pcr,
-}
 
 /// Builds, starts, uses, attests and stops. What it starts it puts into
 /// `agent`, for the caller to end.
@@ -57,23 +48,23 @@ pub(crate) async fn tell(
 ) -> anyhow::Result<()> {
     screen.title(
         "Prices, fetched and signed inside an enclave",
-        "simulated on this machine: no root, no AWS account, no Nitro hardware",
+        match cli.hypervisor {
+            Hypervisor::Sim => "simulated on this machine: no root, no AWS account, no Nitro hardware",
+            Hypervisor::Qemu => "in a virtual machine with a kernel, vsock and an NSM of its own: no AWS account, no Nitro hardware",
+        },
     );
 
     screen.phase("build", "Build the enclave image");
     let prices = Prices::start().await?;
     let runtime_config = runtime_config(&prices.authority);
-    let expected = Expected {
-        measurements: build(cli, folder, screen).await?,
-        runtime_config: measure(&runtime_config),
-    };
+    let expected = Expected::new(build(cli, folder, screen).await?, &runtime_config);
 
     screen.phase("start", "Start it");
     let (state, temporary) = (folder.join("state"), folder.join("tmp"));
     for folder in [&state, &temporary] {
         fs::create_dir(folder).context("cannot make the agent's folders")?;
     }
-    let run = run_arguments(folder, &state, &prices, &runtime_config)?;
+    let run = run_arguments(cli, folder, &state, &prices, &runtime_config)?;
     let running = Agent::start(&cli.parent_agent, run, &temporary, screen)?;
     let running = agent.insert(running);
     let enclave = running.ready().await?;
@@ -87,7 +78,11 @@ pub(crate) async fn tell(
     egress(&enclave, screen).await?;
 
     screen.phase("attest", "Challenge it");
-    attest(cli, &state, &enclave, &expected, &quote, screen).await?;
+    let documents = challenge(cli, &state, &enclave).await?;
+    match &enclave.nsm_root {
+        Some(root) => proof::signed(root, &documents, &expected, &quote, screen)?,
+        None => proof::unsigned(&documents, &expected, &quote, screen)?,
+    }
 
     screen.phase("stop", "Stop it");
     output(&cli.parent_agent, target("stop", &state))
@@ -103,23 +98,24 @@ pub(crate) async fn tell(
     screen.fact("left behind", "no process, no socket, no file");
     screen.proven("it is gone without a trace: no process, socket or file is left");
 
-    screen.summary(&[
-        "isolation: `sim` runs the image's init as an ordinary process; `cargo xtask test` boots the same file in QEMU",
-        "AWS's signature: these documents are signed by a software NSM, and only its root accepts them",
-    ]);
+    screen.summary(match cli.hypervisor {
+        Hypervisor::Sim => &[
+            "isolation: sim runs the image's init as an ordinary process; `cargo xtask demo qemu` boots the same file",
+            "AWS's signature: these documents are signed by a software NSM, and only its root accepts them",
+        ],
+        Hypervisor::Qemu => &[
+            "a signature: QEMU's NSM signs nothing; `cargo xtask demo` verifies signed documents of the same file",
+            "isolation from this machine, which sees all of the virtual machine's memory",
+        ],
+    });
     Ok(())
 }
 
 /// What the deployment decides, and the image does not.
-fn runtime_config(authority: &str) -> Vec<u8> {
+pub(crate) fn runtime_config(authority: &str) -> Vec<u8> {
     let upstream = format!("https://{}:443{}", prices::HOST, prices::PATH);
     let config = serde_json::json!({ "upstream": upstream, "ca": authority });
     config.to_string().into_bytes()
-}
-
-/// What PCR16 holds once `enclave-init` has measured this configuration.
-fn measure(runtime_config: &[u8]) -> Pcr {
-    Pcr::ZERO.extend(digest(&SHA384, runtime_config).as_ref())
 }
 
 async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Measurements> {
@@ -159,9 +155,9 @@ async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Meas
     let printed = fs::read(printed).context("image-builder wrote no measurements")?;
     let measurements: Measurements =
         serde_json::from_slice(&printed).context("image-builder's measurements")?;
-    screen.fact("PCR0 whole image", &short(&measurements.pcr0));
-    screen.fact("PCR1 kernel and init", &short(&measurements.pcr1));
-    screen.fact("PCR2 application", &short(&measurements.pcr2));
+    screen.fact("PCR0 whole image", &proof::short(&measurements.pcr0));
+    screen.fact("PCR1 kernel and init", &proof::short(&measurements.pcr1));
+    screen.fact("PCR2 application", &proof::short(&measurements.pcr2));
     Ok(measurements)
 }
 
@@ -170,6 +166,7 @@ fn image(folder: &Path) -> PathBuf {
 }
 
 fn run_arguments(
+    cli: &Cli,
     folder: &Path,
     state: &Path,
     prices: &Prices,
@@ -177,11 +174,19 @@ fn run_arguments(
 ) -> anyhow::Result<Vec<OsString>> {
     let file = folder.join("runtime-config.json");
     fs::write(&file, runtime_config).context("cannot write the runtime configuration")?;
-    Ok(vec![
-        "run".into(),
-        image(folder).into(),
-        "--hypervisor".into(),
-        "sim".into(),
+    let mut arguments: Vec<OsString> = vec!["run".into(), image(folder).into()];
+    arguments.extend(match cli.hypervisor {
+        Hypervisor::Sim => vec!["--hypervisor".into(), "sim".into()],
+        Hypervisor::Qemu => vec![
+            "--hypervisor".into(),
+            "qemu".into(),
+            "--qemu-binary".into(),
+            cli.qemu_binary.clone().into(),
+            "--vhost-device-vsock".into(),
+            cli.vhost_device_vsock.clone().into(),
+        ],
+    });
+    arguments.extend([
         "--json".into(),
         "--state-dir".into(),
         state.into(),
@@ -191,7 +196,8 @@ fn run_arguments(
         format!("{}:443={}", prices::HOST, prices.address).into(),
         "--publish".into(),
         format!("127.0.0.1:0:{PORT}").into(),
-    ])
+    ]);
+    Ok(arguments)
 }
 
 /// The arguments of a command for the running enclave.
@@ -216,7 +222,7 @@ async fn quote(enclave: &Serving, screen: &Screen) -> anyhow::Result<SignedQuote
     );
     screen.fact(
         "GET /quote/BTC-USD",
-        &format!("{} at {}", quote.quote.price, quote.time),
+        &format!("{} at {}", quote.quote.price, quote.time.format(&Rfc3339)?),
     );
     screen.fact(
         "fetched from",
@@ -263,132 +269,21 @@ async fn egress(enclave: &Serving, screen: &Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn attest(
-    cli: &Cli,
-    state: &Path,
-    enclave: &Serving,
-    expected: &Expected,
-    quote: &SignedQuote,
-    screen: &Screen,
-) -> anyhow::Result<()> {
-    let root = fs::read(&enclave.nsm_root)
-        .with_context(|| format!("cannot read {}", enclave.nsm_root.display()))?;
-    let roots = Roots::from_pem(&root)?;
-
-    let nonce = fresh_nonce()?;
+/// Asks for two documents, each over a path of its own and with a fresh nonce.
+async fn challenge(cli: &Cli, state: &Path, enclave: &Serving) -> anyhow::Result<proof::Documents> {
+    let nonce = proof::fresh_nonce()?;
     let path = format!("/attestation?nonce={}", hex::encode(nonce));
-    let document = get(enclave.address, &path).await?;
-    let start = Instant::now();
-    let verification = verify(&document, &roots, &expected.policy(&nonce)?, Time::Now);
-    let took = seconds(start.elapsed());
-    let checks = verification.report.checks.len();
-    let accepted = verification.outcome.context("the enclave's document")?;
-    screen.fact(
-        "from the service",
-        &format!("{} bytes, {checks} checks passed in {took}", document.len()),
-    );
-    let key = accepted
-        .public_key()
-        .context("the document carries no key")?;
-    quote.verify(key)?;
-    screen.fact("the quote's signature", "made by the attested key");
-
-    let own_nonce = fresh_nonce()?;
+    let of_service = get(enclave.address, &path).await?.to_vec();
+    let agents_nonce = proof::fresh_nonce()?;
     let mut arguments = target("attest", state);
-    arguments.extend(["--nonce".into(), hex::encode(own_nonce).into()]);
-    let relayed = output(&cli.parent_agent, arguments)
+    arguments.extend(["--nonce".into(), hex::encode(agents_nonce).into()]);
+    let of_agent = output(&cli.parent_agent, arguments)
         .await
         .context("parent-agent attest")?;
-    verify(&relayed, &roots, &expected.policy(&own_nonce)?, Time::Now)
-        .outcome
-        .context("the document that parent-agent relayed")?;
-    screen.fact(
-        "from parent-agent",
-        &format!("{} bytes, accepted", relayed.len()),
-    );
-
-    screen.proven(
-        "it runs the image that was built: PCR0, PCR1 and PCR2 are those that image-builder wrote",
-    );
-    screen.proven(
-        "it was given this runtime configuration, and with it this price source: PCR16 matches",
-    );
-    screen.proven("the documents are fresh: each carries the nonce of its challenge");
-    screen.proven("the quote was signed in it: the document attests the key");
-    refusals(&document, &nonce, &roots, expected, screen)
-}
-
-/// The same document, held against what it must not pass for.
-fn refusals(
-    document: &[u8],
-    nonce: &[u8],
-    roots: &Roots,
-    expected: &Expected,
-    screen: &Screen,
-) -> anyhow::Result<()> {
-    let other_image = Expected {
-        measurements: Measurements {
-            pcr0: expected.measurements.pcr0.extend(b"one byte more"),
-            ..expected.measurements
-        },
-        ..*expected
-    };
-    let other_config = Expected {
-        runtime_config: measure(&runtime_config(&Authority::new()?.pem)),
-        ..*expected
-    };
-    for (label, roots, policy, rule) in [
-        (
-            "as another image",
-            roots,
-            other_image.policy(nonce)?,
-            "policy.pcr.0",
-        ),
-        (
-            "with another source",
-            roots,
-            other_config.policy(nonce)?,
-            "policy.pcr.16",
-        ),
-        (
-            "replayed",
-            roots,
-            expected.policy(&fresh_nonce()?)?,
-            "policy.nonce",
-        ),
-        (
-            "as AWS's",
-            &Roots::aws(),
-            expected.policy(nonce)?,
-            "chain.root",
-        ),
-    ] {
-        match verify(document, roots, &policy, Time::Now).outcome {
-            Ok(_) => bail!("the document was accepted {label}"),
-            Err(rejection) if rejection.rule.to_string() == rule => {
-                screen.fact(label, &format!("refused: {rule}"));
-            }
-            Err(rejection) => bail!("{label}: {rejection}, where {rule} should have refused"),
-        }
-    }
-    screen.proven("a document of another image, with another source, replayed, or under AWS's root is refused");
-    Ok(())
-}
-
-impl Expected {
-    fn policy(&self, nonce: &[u8]) -> anyhow::Result<Policy> {
-        Ok(Policy::builder()
-            .measurements(self.measurements)
-            .pcr(RUNTIME_CONFIG_PCR, self.runtime_config)
-            .nonce(nonce.to_vec())
-            .build()?)
-    }
-}
-
-fn fresh_nonce() -> anyhow::Result<[u8; NONCE_BYTES]> {
-    let mut nonce = [0; NONCE_BYTES];
-    fill(&mut nonce).ok().context("no random bytes")?;
-    Ok(nonce)
+    Ok(proof::Documents {
+        of_service: (of_service, nonce),
+        of_agent: (of_agent, agents_nonce),
+    })
 }
 
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
@@ -412,10 +307,4 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
         );
     }
     Ok(response.into_body())
-}
-
-/// The beginning of a register: enough to recognise it by.
-fn short(pcr: &Pcr) -> String {
-    let text = pcr.to_string();
-    format!("{}…", text.get(..32).unwrap_or(&text))
 }

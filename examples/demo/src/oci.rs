@@ -25,7 +25,7 @@ struct Blob {
 
 /// Writes the layout into `folder`, which is made, and returns the size of its
 /// only layer in bytes.
-pub(crate) fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
+pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
     let program = fs::read(program)
         .with_context(|| format!("cannot read the workload {}", program.display()))?;
     let write = || -> io::Result<u64> {

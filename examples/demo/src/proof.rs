@@ -1,0 +1,253 @@
+//! What the enclave's documents prove, and what they must not pass for.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use attestation::{Policy, Roots, Time, verify};
+use aws_lc_rs::digest::{SHA384, digest};
+use aws_lc_rs::rand::fill;
+use aws_nitro_enclaves_cose::CoseSign1;
+use aws_nitro_enclaves_cose::crypto::{Hash, MessageDigest};
+use aws_nitro_enclaves_cose::error::CoseError;
+use aws_nitro_enclaves_nsm_api::api::AttestationDoc;
+use eif::{Measurements, Pcr};
+use price_oracle::SignedQuote;
+
+use crate::prices::Authority;
+use crate::screen::{Screen, seconds};
+use crate::story::runtime_config;
+
+/// The register that the runtime configuration is measured into.
+const RUNTIME_CONFIG_PCR: u8 = 16;
+const NONCE_BYTES: usize = 32;
+
+type Nonce = [u8; NONCE_BYTES];
+
+/// What a verifier knows of the enclave before it has spoken.
+pub(crate) struct Expected {
+    measurements: Measurements,
+    runtime_config: Pcr,
+}
+
+/// Two documents of the enclave, each with the nonce that was asked for.
+pub(crate) struct Documents {
+    /// From the service itself, with its key.
+    pub(crate) of_service: (Vec<u8>, Nonce),
+    /// From the init, relayed by the agent.
+    pub(crate) of_agent: (Vec<u8>, Nonce),
+}
+
+impl Expected {
+    pub(crate) fn new(measurements: Measurements, runtime_config: &[u8]) -> Self {
+        Self {
+            measurements,
+            runtime_config: measure(runtime_config),
+        }
+    }
+
+    fn policy(&self, nonce: &Nonce) -> anyhow::Result<Policy> {
+        Ok(Policy::builder()
+            .measurements(self.measurements)
+            .pcr(RUNTIME_CONFIG_PCR, self.runtime_config)
+            .nonce(nonce.to_vec())
+            .build()?)
+    }
+}
+
+pub(crate) fn fresh_nonce() -> anyhow::Result<Nonce> {
+    let mut nonce = [0; NONCE_BYTES];
+    fill(&mut nonce).ok().context("no random bytes")?;
+    Ok(nonce)
+}
+
+/// The beginning of a register: enough to recognise it by.
+pub(crate) fn short(pcr: &Pcr) -> String {
+    let text = pcr.to_string();
+    format!("{}…", text.get(..32).unwrap_or(&text))
+}
+
+/// Verifies documents under the root of the software NSM that signed them.
+pub(crate) fn signed(
+    root: &Path,
+    documents: &Documents,
+    expected: &Expected,
+    quote: &SignedQuote,
+    screen: &Screen,
+) -> anyhow::Result<()> {
+    let root = fs::read(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let roots = Roots::from_pem(&root)?;
+    let (document, nonce) = &documents.of_service;
+    let start = Instant::now();
+    let verification = verify(document, &roots, &expected.policy(nonce)?, Time::Now);
+    let took = seconds(start.elapsed());
+    let checks = verification.report.checks.len();
+    let accepted = verification.outcome.context("the service's document")?;
+    screen.fact(
+        "from the service",
+        &format!("{} bytes, {checks} checks passed in {took}", document.len()),
+    );
+    let key = accepted
+        .public_key()
+        .context("the service's document carries no key")?;
+    quote.verify(key)?;
+    screen.fact("the quote's signature", "made by the attested key");
+
+    let (relayed, agents_nonce) = &documents.of_agent;
+    verify(relayed, &roots, &expected.policy(agents_nonce)?, Time::Now)
+        .outcome
+        .context("the document that parent-agent relayed")?;
+    screen.fact(
+        "from parent-agent",
+        &format!("{} bytes, accepted", relayed.len()),
+    );
+
+    screen.proven(
+        "it runs the image that was built: PCR0, PCR1 and PCR2 are those that image-builder wrote",
+    );
+    screen.proven(
+        "it was given this runtime configuration, and with it this price source: PCR16 matches",
+    );
+    screen.proven("the documents are fresh: each carries the nonce of its challenge");
+    screen.proven("the quote was signed in it: the document attests the key");
+    refusals(document, nonce, &roots, expected, screen)
+}
+
+/// Compares documents that nobody has signed: QEMU's NSM measures, but leaves
+/// signature and certificates empty. They are read with AWS's own crates, since
+/// ours reads nothing that could not be verified.
+pub(crate) fn unsigned(
+    documents: &Documents,
+    expected: &Expected,
+    quote: &SignedQuote,
+    screen: &Screen,
+) -> anyhow::Result<()> {
+    let (of_service, nonce) = &documents.of_service;
+    let document = compare("from the service", of_service, nonce, expected, screen)?;
+    let key = document
+        .public_key
+        .context("the service's document carries no key")?;
+    quote.verify(&key)?;
+    screen.fact("the quote's signature", "made by the key in the document");
+    let (of_agent, nonce) = &documents.of_agent;
+    compare("from parent-agent", of_agent, nonce, expected, screen)?;
+    screen.proven(
+        "QEMU, whose code is not ours, measures what image-builder wrote: PCR0, PCR1 and PCR2",
+    );
+    screen.proven("the runtime configuration is in PCR16, and each nonce in its document");
+    screen.proven("a document without a signature is refused");
+    Ok(())
+}
+
+fn compare(
+    label: &str,
+    bytes: &[u8],
+    nonce: &Nonce,
+    expected: &Expected,
+    screen: &Screen,
+) -> anyhow::Result<AttestationDoc> {
+    let refused = verify(bytes, &Roots::aws(), &expected.policy(nonce)?, Time::Now);
+    let Err(rejection) = refused.outcome else {
+        bail!("a document without a signature was accepted {label}");
+    };
+    let payload = CoseSign1::from_bytes(bytes)
+        .and_then(|message| message.get_payload::<NoHash>(None))
+        .map_err(|error| anyhow!("the document {label}: {error:?}"))?;
+    let document = AttestationDoc::from_binary(&payload)
+        .map_err(|error| anyhow!("the document {label}: {error:?}"))?;
+    ensure!(
+        document.nonce.as_deref().map(Vec::as_slice) == Some(nonce),
+        "the document {label} carries another nonce"
+    );
+    for (index, value) in [
+        (0, expected.measurements.pcr0),
+        (1, expected.measurements.pcr1),
+        (2, expected.measurements.pcr2),
+        (RUNTIME_CONFIG_PCR.into(), expected.runtime_config),
+    ] {
+        let actual = document.pcrs.get(&index).map(hex::encode);
+        ensure!(
+            actual.as_deref() == Some(value.to_string().as_str()),
+            "PCR{index} {label} is {}, not {value}",
+            actual.as_deref().unwrap_or("absent")
+        );
+    }
+    screen.fact(
+        label,
+        &format!("{} bytes: registers and nonce are as expected", bytes.len()),
+    );
+    screen.fact("as a proof", &format!("refused: {}", rejection.rule));
+    Ok(document)
+}
+
+/// For reading a payload without checking a signature, which hashes nothing.
+struct NoHash;
+
+impl Hash for NoHash {
+    fn hash(_: MessageDigest, _: &[u8]) -> Result<Vec<u8>, CoseError> {
+        Err(CoseError::UnsupportedError("no hash is needed".to_owned()))
+    }
+}
+
+/// The same document, held against what it must not pass for.
+fn refusals(
+    document: &[u8],
+    nonce: &Nonce,
+    roots: &Roots,
+    expected: &Expected,
+    screen: &Screen,
+) -> anyhow::Result<()> {
+    let other_image = Expected {
+        measurements: Measurements {
+            pcr0: expected.measurements.pcr0.extend(b"one byte more"),
+            ..expected.measurements
+        },
+        ..*expected
+    };
+    let other_config = Expected {
+        runtime_config: measure(&runtime_config(&Authority::new()?.pem)),
+        ..*expected
+    };
+    for (label, roots, policy, rule) in [
+        (
+            "as another image",
+            roots,
+            other_image.policy(nonce)?,
+            "policy.pcr.0",
+        ),
+        (
+            "with another source",
+            roots,
+            other_config.policy(nonce)?,
+            "policy.pcr.16",
+        ),
+        (
+            "replayed",
+            roots,
+            expected.policy(&fresh_nonce()?)?,
+            "policy.nonce",
+        ),
+        (
+            "as AWS's",
+            &Roots::aws(),
+            expected.policy(nonce)?,
+            "chain.root",
+        ),
+    ] {
+        match verify(document, roots, &policy, Time::Now).outcome {
+            Ok(_) => bail!("the document was accepted {label}"),
+            Err(rejection) if rejection.rule.to_string() == rule => {
+                screen.fact(label, &format!("refused: {rule}"));
+            }
+            Err(rejection) => bail!("{label}: {rejection}, where {rule} should have refused"),
+        }
+    }
+    screen.proven("a document of another image, with another source, replayed, or under AWS's root is refused");
+    Ok(())
+}
+
+/// What PCR16 holds once `enclave-init` has measured this configuration.
+fn measure(runtime_config: &[u8]) -> Pcr {
+    Pcr::ZERO.extend(digest(&SHA384, runtime_config).as_ref())
+}
