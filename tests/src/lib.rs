@@ -1,1 +1,21 @@
-//! Cross-crate tests.
+//! What the end-to-end tests and the figures share: the programs under test,
+//! the image that they run, and the agent as a child process.
+//!
+//! `cargo xtask test` builds everything and names it in the environment:
+//!
+//! | variable | what it names |
+//! |---|---|
+//! | `ENCLAVE_TEST_PROGRAMS` | the folder with the programs of the release profile |
+//! | `ENCLAVE_TEST_KERNEL` | the enclave's kernel |
+//! | `ENCLAVE_TEST_QEMU` | QEMU with the `nitro-enclave` machine |
+//! | `ENCLAVE_TEST_VSOCK_DEVICE` | `vhost-device-vsock` |
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod image;
+pub mod programs;
+
+pub use agent::Agent;
+pub use image::Workload;
+pub use programs::{Hypervisor, Programs};

@@ -30,6 +30,15 @@ pub(crate) const KERNEL: Artefact = Artefact {
     duration: "6 minutes",
 };
 
+/// A kernel that somebody else has built, for images that nobody boots.
+pub(crate) const PREBUILT_KERNEL: Artefact = Artefact {
+    name: "prebuilt-kernel",
+    recipe: &["kernel/prebuilt"],
+    inputs: &["kernel/prebuilt"],
+    output: "bzImage",
+    duration: "half a minute",
+};
+
 /// QEMU with the `nitro-enclave` machine.
 pub(crate) const QEMU: Artefact = Artefact {
     name: "qemu",
@@ -49,14 +58,15 @@ pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
 };
 
 impl Artefact {
+    /// The artefact's path, if this recipe has been built.
+    pub(crate) fn find(&self, workspace: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let output = self.folder(workspace)?.join(self.output);
+        Ok(output.exists().then_some(output))
+    }
+
     /// The artefact's path; builds it if this recipe has not been built yet.
     pub(crate) fn get(&self, workspace: &Path) -> anyhow::Result<PathBuf> {
-        let mut key = Fnv::new();
-        for input in self.inputs {
-            let path = workspace.join(input);
-            key.update(&fs::read(&path).with_context(|| path.display().to_string())?);
-        }
-        let folder = folder()?.join(format!("{}-{:016x}", self.name, key.0));
+        let folder = self.folder(workspace)?;
         let output = folder.join(self.output);
         if output.exists() {
             return Ok(output);
@@ -71,6 +81,15 @@ impl Artefact {
         }
         self.build(workspace, &folder)?;
         Ok(output)
+    }
+
+    fn folder(&self, workspace: &Path) -> anyhow::Result<PathBuf> {
+        let mut key = Fnv::new();
+        for input in self.inputs {
+            let path = workspace.join(input);
+            key.update(&fs::read(&path).with_context(|| path.display().to_string())?);
+        }
+        Ok(folder()?.join(format!("{}-{:016x}", self.name, key.0)))
     }
 
     /// Builds beside the folder and renames, so that a folder is always whole.

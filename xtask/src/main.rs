@@ -8,6 +8,8 @@
 )]
 
 mod cache;
+mod demo;
+mod programs;
 mod stages;
 
 use std::path::{Path, PathBuf};
@@ -20,15 +22,22 @@ use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  setup   install what is missing, build the kernel, QEMU and the vsock device
-  kernel  print the path of the enclave's kernel, building it if need be (6 minutes, once)
-  qemu    print the path of QEMU with the nitro-enclave machine (5 minutes, once)
-  test    everything that CI checks; installs what is missing
+  demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
+  test             everything that CI checks; installs what is missing
+  setup            install what is missing, build the kernel, QEMU and the vsock device
+  kernel           print the path of the enclave's kernel, building it if need be
+                   (5 minutes, once)
+  qemu             print the path of QEMU with the nitro-enclave machine, building it
+                   if need be (5 minutes, once)
 ";
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1).unwrap_or_else(|| "help".to_owned());
-    match run(&command) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, arguments) = match arguments.split_first() {
+        Some((command, arguments)) => (command.as_str(), arguments),
+        None => ("help", arguments.as_slice()),
+    };
+    match run(command, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -37,9 +46,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &str) -> anyhow::Result<()> {
+fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
+    if !arguments.is_empty() && command != "demo" {
+        bail!("`{command}` takes no arguments\n\n{HELP}");
+    }
     match command {
+        "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;
             for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {

@@ -1,11 +1,13 @@
 //! The stages of `cargo xtask test`.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+
+use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::programs;
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -50,6 +52,7 @@ const STAGES: &[Stage] = &[
             "shellcheck",
             ".ci/run",
             "kernel/build",
+            "kernel/prebuilt",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
         ],
@@ -82,40 +85,57 @@ const STAGES: &[Stage] = &[
         ],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
-    Stage {
-        name: "tests",
-        command: &["cargo", "test", "--workspace", "--all-features"],
-        environment: &[],
-    },
 ];
+
+/// Of all members, those from end to end among them: one command, so that
+/// dependencies are compiled once.
+const TESTS: Stage = Stage {
+    name: "tests",
+    command: &["cargo", "test", "--workspace", "--all-features"],
+    environment: &[],
+};
 
 /// Runs every stage, the cheap ones first, and stops at the first that fails.
 pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     install_packages()?;
-    let terminal = std::io::stdout().is_terminal();
-    let (passed, failed) = if terminal {
-        ("✓", "✗")
-    } else {
-        ("ok  ", "FAIL")
-    };
     for stage in STAGES {
-        println!("--- {}: {}", stage.name, stage.command.join(" "));
+        stage.run(workspace, &[])?;
+    }
+    let kernel = KERNEL.get(workspace)?;
+    let qemu = QEMU.get(workspace)?;
+    let vsock_device = VSOCK_DEVICE.get(workspace)?;
+    let programs = programs::build(workspace)?;
+    TESTS.run(
+        workspace,
+        &[
+            ("ENCLAVE_TEST_PROGRAMS", &programs),
+            ("ENCLAVE_TEST_KERNEL", &kernel),
+            ("ENCLAVE_TEST_QEMU", &qemu),
+            ("ENCLAVE_TEST_VSOCK_DEVICE", &vsock_device),
+        ],
+    )
+}
+
+impl Stage {
+    fn run(&self, workspace: &Path, paths: &[(&str, &Path)]) -> anyhow::Result<()> {
+        println!("--- {}: {}", self.name, self.command.join(" "));
         let start = Instant::now();
-        let (program, arguments) = stage.command.split_first().context("an empty stage")?;
+        let (program, arguments) = self.command.split_first().context("an empty stage")?;
         let status = Command::new(program)
             .args(arguments)
-            .envs(stage.environment.iter().copied())
+            .envs(self.environment.iter().copied())
+            .envs(paths.iter().copied())
             .current_dir(workspace)
             .status()
             .with_context(|| format!("cannot run {program}"))?;
         let seconds = start.elapsed().as_secs();
         if !status.success() {
-            println!("{failed} {} after {seconds} s", stage.name);
-            bail!("the stage `{}` failed; its messages are above", stage.name);
+            println!("FAIL {} after {seconds} s", self.name);
+            bail!("the stage `{}` failed; its messages are above", self.name);
         }
-        println!("{passed} {} in {seconds} s", stage.name);
+        println!("ok   {} in {seconds} s", self.name);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Installs the packages that are missing; needs root only then.

@@ -1,4 +1,4 @@
-//! The price oracle as an OCI image layout (OCI Image Format, version 1), the
+//! A static program as an OCI image layout (OCI Image Format, version 1), the
 //! same bytes for the same program.
 
 use std::fs;
@@ -10,11 +10,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-/// Where the program is in the image.
-const PROGRAM: &str = "app/price-oracle";
+/// The folder of the program in the image.
+const FOLDER: &str = "app/";
 /// Nobody but the service itself; a static program needs no other file.
-const PASSWD: &str = "oracle:x:1000:1000::/app:/sbin/nologin\n";
-const GROUP: &str = "oracle:x:1000:\n";
+const PASSWD: &str = "app:x:1000:1000::/app:/sbin/nologin\n";
+const GROUP: &str = "app:x:1000:\n";
 const USER: &str = "1000:1000";
 
 /// A blob of the layout.
@@ -24,14 +24,17 @@ struct Blob {
 }
 
 /// Writes the layout into `folder`, which is made, and returns the size of its
-/// only layer in bytes.
+/// only layer in bytes. The program keeps its name.
 pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
-    let program = fs::read(program)
+    let contents = fs::read(program)
         .with_context(|| format!("cannot read the workload {}", program.display()))?;
+    let name = program.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{} has no name", program.display()))?;
+    let path = format!("{FOLDER}{name}");
     let write = || -> io::Result<u64> {
         fs::create_dir_all(folder.join("blobs/sha256"))?;
-        let layer = write_blob(folder, &layer(&program)?)?;
-        let config = write_blob(folder, &json_bytes(&config(&layer)))?;
+        let layer = write_blob(folder, &layer(&path, &contents)?)?;
+        let config = write_blob(folder, &json_bytes(&config(&path, &layer)))?;
         let manifest = write_blob(folder, &json_bytes(&manifest(&config, &layer)))?;
         fs::write(folder.join("index.json"), json_bytes(&index(&manifest)))?;
         fs::write(
@@ -43,10 +46,10 @@ pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
     write().with_context(|| format!("cannot write the container image to {}", folder.display()))
 }
 
-fn layer(program: &[u8]) -> io::Result<Vec<u8>> {
+fn layer(path: &str, program: &[u8]) -> io::Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
-    append(&mut tar, "app/", 0o755, &[])?;
-    append(&mut tar, PROGRAM, 0o755, program)?;
+    append(&mut tar, FOLDER, 0o755, &[])?;
+    append(&mut tar, path, 0o755, program)?;
     append(&mut tar, "etc/", 0o755, &[])?;
     append(&mut tar, "etc/group", 0o644, GROUP.as_bytes())?;
     append(&mut tar, "etc/passwd", 0o644, PASSWD.as_bytes())?;
@@ -69,13 +72,13 @@ fn append(tar: &mut Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) ->
     tar.append_data(&mut header, path, contents)
 }
 
-fn config(layer: &Blob) -> Value {
+fn config(path: &str, layer: &Blob) -> Value {
     json!({
         "architecture": architecture(),
         "os": "linux",
         "config": {
             "User": USER,
-            "Entrypoint": [format!("/{PROGRAM}")],
+            "Entrypoint": [format!("/{path}")],
             "WorkingDir": "/app",
         },
         "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
@@ -199,7 +202,7 @@ mod tests {
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
             let name = entry.path().unwrap().to_str().unwrap().to_owned();
-            if name == PROGRAM {
+            if name == "app/program" {
                 let mut contents = Vec::new();
                 entry.read_to_end(&mut contents).unwrap();
                 assert_eq!(contents, b"\x7fELF of a kind");
@@ -208,7 +211,10 @@ mod tests {
             assert_eq!(entry.header().mtime().unwrap(), 0);
             names.push(name);
         }
-        assert_eq!(names, ["app/", PROGRAM, "etc/", "etc/group", "etc/passwd"]);
+        assert_eq!(
+            names,
+            ["app/", "app/program", "etc/", "etc/group", "etc/passwd"]
+        );
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! The workload of the end-to-end tests. Its runtime configuration says what it
+//! does:
+//!
+//! | role | what it does |
+//! |---|---|
+//! | `serve` | sends back what each connection to port 8080 sends |
+//! | `lines N` | prints N numbered lines, in turn to standard output and error |
+//! | `bytes` | prints every byte, a long line and a line without an end, and ends |
+//! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
+//! | `exit N` | ends with that code |
+//! | `stubborn` | takes no notice of SIGTERM |
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{SigSet, Signal};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<u8> {
+    let file = std::env::var("ENCLAVE_RUNTIME_CONFIG").context("no runtime configuration")?;
+    let role = std::fs::read_to_string(&file).with_context(|| file.clone())?;
+    let (role, number) = role.split_once(' ').unwrap_or((&role, "0"));
+    let number: usize = number.parse().context("the role's number")?;
+    match role {
+        "serve" => serve()?,
+        "lines" => lines(number)?,
+        "bytes" => bytes()?,
+        "fetch" => fetch(number)?,
+        "exit" => return Ok(u8::try_from(number)?),
+        "stubborn" => {
+            SigSet::from(Signal::SIGTERM).thread_block()?;
+            println!("stubborn");
+            sleep();
+        }
+        other => bail!("there is no role {other:?}"),
+    }
+    Ok(0)
+}
+
+fn serve() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:8080")?;
+    println!("listening");
+    for stream in listener.incoming() {
+        let stream = stream?;
+        thread::spawn(move || {
+            // Who breaks a connection off notices that by itself.
+            let _ = echo(&stream);
+        });
+    }
+    Ok(())
+}
+
+fn echo(stream: &TcpStream) -> io::Result<()> {
+    io::copy(&mut &*stream, &mut &*stream)?;
+    stream.shutdown(Shutdown::Write)
+}
+
+fn lines(count: usize) -> anyhow::Result<()> {
+    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
+    for number in 0..count {
+        if number % 2 == 0 {
+            writeln!(stdout, "line {number}")?;
+        } else {
+            writeln!(stderr, "line {number}")?;
+        }
+    }
+    writeln!(stdout, "done")?;
+    sleep()
+}
+
+fn bytes() -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let every: Vec<u8> = (0..=255).collect();
+    stdout.write_all(&every)?;
+    stdout.write_all(b"\n")?;
+    stdout.write_all(&vec![b'x'; 150_000])?;
+    stdout.write_all(b"\nno end")?;
+    stdout.flush()?;
+    Ok(())
+}
+
+fn fetch(count: usize) -> anyhow::Result<()> {
+    let proxy = std::env::var("HTTPS_PROXY").context("no proxy")?;
+    let address = proxy.strip_prefix("http://").context("no HTTP proxy")?;
+    let stream = TcpStream::connect(address)?;
+    (&stream).write_all(b"CONNECT peer.example:443 HTTP/1.1\r\nHost: peer.example:443\r\n\r\n")?;
+    let mut reader = BufReader::new(&stream);
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    ensure!(
+        status.starts_with("HTTP/1.1 200"),
+        "the proxy says {status}"
+    );
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let sent: Vec<u8> = (0..count)
+        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+        .collect();
+    let received = thread::scope(|scope| -> anyhow::Result<Vec<u8>> {
+        let sending = scope.spawn(|| -> io::Result<()> {
+            (&stream).write_all(&sent)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received)?;
+        sending.join().ok().context("the sender panicked")??;
+        Ok(received)
+    })?;
+    ensure!(
+        received == sent,
+        "{} of {count} bytes came back",
+        received.len()
+    );
+    println!("fetched {count}");
+    sleep()
+}
+
+fn sleep() -> ! {
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,64 @@
+//! The image of the test workload.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use eif::Measurements;
+
+use crate::programs::Programs;
+
+/// The manifest; what the workload does is said by its runtime configuration.
+const MANIFEST: &str = r#"
+[enclave]
+name = "workload"
+image = "oci:image"
+memory_mib = 256
+
+[workload]
+restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
+stop_grace = "2s"
+
+[network]
+egress = ["peer.example:443"]
+ingress = [{ port = 8080, to = 8080 }]
+"#;
+
+/// A built image.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// The image.
+    pub path: PathBuf,
+    /// What `image-builder` says that it measures to.
+    pub measurements: Measurements,
+}
+
+impl Workload {
+    /// Builds the image in `folder`.
+    pub fn build(programs: &Programs, folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).context("no folder for the image")?;
+        demo::oci::write(&folder.join("image"), &programs.path("test-workload"))?;
+        let manifest = folder.join("enclave.toml");
+        fs::write(&manifest, MANIFEST).context("cannot write the manifest")?;
+        let path = folder.join("workload.eif");
+        let output = Command::new(programs.path("image-builder"))
+            .arg("build")
+            .arg("--json")
+            .arg("--manifest")
+            .arg(&manifest)
+            .arg("--kernel")
+            .arg(&programs.kernel)
+            .arg("--output")
+            .arg(&path)
+            .output()
+            .context("cannot run image-builder")?;
+        ensure!(
+            output.status.success(),
+            "image-builder: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let measurements = serde_json::from_slice(&output.stdout)?;
+        Ok(Self { path, measurements })
+    }
+}

@@ -1,0 +1,91 @@
+//! Every kind of end: its exit code, its cause, and nothing left behind (which
+//! [`Agent::ended`](enclave_tests::Agent::ended) checks).
+
+use enclave_tests::Hypervisor;
+use nix::sys::signal::Signal;
+
+use crate::{IMAGE, start, under_both};
+
+under_both!(
+    a_stop_is_orderly,
+    a_signal_is_a_stop,
+    one_who_does_not_stop_is_killed_inside,
+    a_workload_that_fails_is_started_again_and_given_up,
+    a_workload_that_ends_well_ends_the_enclave,
+    the_measurements_are_the_builders,
+);
+
+async fn a_stop_is_orderly(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, "serve", &[]);
+    agent.line("listening").await.unwrap();
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.end()["cause"], "stopped");
+}
+
+async fn a_signal_is_a_stop(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, "serve", &[]);
+    agent.line("listening").await.unwrap();
+    agent.signal(Signal::SIGTERM).unwrap();
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.end()["cause"], "stopped");
+}
+
+async fn one_who_does_not_stop_is_killed_inside(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, "stubborn", &[]);
+    agent.line("stubborn").await.unwrap();
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.end()["cause"], "stopped");
+    let killed = ended.records("errors").any(|record| {
+        record["text"]
+            .as_str()
+            .unwrap()
+            .contains("did not stop within 2s")
+    });
+    assert!(killed);
+}
+
+async fn a_workload_that_fails_is_started_again_and_given_up(hypervisor: Hypervisor) {
+    let agent = start(hypervisor, "exit 7", &[]);
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(10));
+    assert_eq!(ended.end()["cause"], "workload-failed");
+    assert_eq!(ended.end()["detail"], "the workload ended with code 7");
+    let exits = ended
+        .events
+        .iter()
+        .filter(|event| event["event"] == "workload_exited")
+        .count();
+    assert_eq!(exits, 3, "one start and two restarts");
+}
+
+async fn a_workload_that_ends_well_ends_the_enclave(hypervisor: Hypervisor) {
+    let agent = start(hypervisor, "exit 0", &[]);
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.end()["cause"], "workload-finished");
+}
+
+async fn the_measurements_are_the_builders(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, "serve", &[]);
+    agent.ready().await.unwrap();
+    let document = agent
+        .command("attest", &["--nonce", "c0ffee"])
+        .await
+        .unwrap();
+    // A register's value is in the document byte for byte, whoever signed it.
+    for value in [
+        IMAGE.measurements.pcr0,
+        IMAGE.measurements.pcr1,
+        IMAGE.measurements.pcr2,
+    ] {
+        let bytes = value.as_bytes();
+        assert!(
+            document.windows(bytes.len()).any(|window| window == bytes),
+            "{value}"
+        );
+    }
+    assert_eq!(agent.stopped().await.unwrap().code, Some(0));
+}

@@ -1,0 +1,52 @@
+//! From end to end: the built programs and one image, under `sim` and in QEMU.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
+
+mod ends;
+mod kills;
+mod logs;
+mod story;
+mod traffic;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use enclave_tests::{Agent, Hypervisor, Programs, Workload};
+
+static PROGRAMS: LazyLock<Programs> =
+    LazyLock::new(|| Programs::from_environment().unwrap_or_else(|error| panic!("{error:#}")));
+
+/// One file for every test, under both hypervisors.
+static IMAGE: LazyLock<Workload> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
+    Workload::build(&PROGRAMS, &folder).unwrap()
+});
+
+fn start(hypervisor: Hypervisor, role: &str, arguments: &[&str]) -> Agent {
+    Agent::start(&PROGRAMS, &IMAGE, hypervisor, role, arguments).unwrap()
+}
+
+/// Runs an asynchronous test under each hypervisor.
+macro_rules! under_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sim {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(enclave_tests::Hypervisor::Sim).await;
+            })+
+        }
+        mod qemu {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(enclave_tests::Hypervisor::Qemu).await;
+            })+
+        }
+    };
+}
+use under_both;

@@ -1,0 +1,39 @@
+//! The workspace's own programs, as they are released.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// What the release consists of, and what shows and tests it.
+const PACKAGES: [&str; 6] = [
+    "image-builder",
+    "enclave-init",
+    "parent-agent",
+    "price-oracle",
+    "demo",
+    "enclave-tests",
+];
+
+/// Builds the programs in the release profile, and gives their folder.
+pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--release", "--bins"])
+        .current_dir(workspace);
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo build failed; its messages are above");
+    }
+    // This program is in the folder of another profile, next to the one looked for.
+    let own = std::env::current_exe().context("where this program is")?;
+    let folder = own
+        .ancestors()
+        .nth(2)
+        .context("this program is in no target folder")?
+        .join("release");
+    Ok(folder)
+}
