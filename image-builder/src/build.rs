@@ -387,6 +387,28 @@ fn publish(file: NamedTempFile, path: &Path) -> Result<(), BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{Content, Metadata};
+
+    #[test]
+    fn files_are_counted_once_and_fit_into_a_ramdisk() {
+        let mut tree = Tree::default();
+        let mut file = |name: &[u8], size| {
+            let content = Content { offset: 0, size };
+            tree.file(name, Metadata::DIRECTORY, content).unwrap();
+        };
+        file(b"a", 7);
+        file(b"large", u64::from(u32::MAX));
+        tree.hard_link(b"b", b"a").unwrap();
+        assert_eq!(size_of_files(&tree), Ok(7 + u64::from(u32::MAX)));
+        let content = Content {
+            offset: 0,
+            size: 1 << 32,
+        };
+        tree.file(b"d/larger", Metadata::DIRECTORY, content)
+            .unwrap();
+        let reason = size_of_files(&tree).unwrap_err();
+        assert!(reason.starts_with("/d/larger has 4096 MiB"), "{reason}");
+    }
 
     #[test]
     fn a_build_time_is_whole_seconds() {

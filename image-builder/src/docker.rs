@@ -2,6 +2,7 @@
 //! specification v1.2, "Combined Image JSON + Filesystem Changeset Format").
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use crate::error::ImageError;
 use crate::image::{Parts, StoredLayer, open, parse, read_document};
 use crate::layer;
 use crate::layout::list;
+use crate::spool::Range;
 use crate::tree::{Content, Kind, Tree};
 
 #[derive(Debug, Deserialize)]
@@ -81,13 +83,21 @@ pub(crate) fn find(path: &Path, tag: Option<&str>) -> Result<Parts, ImageError> 
 /// also links to links.
 fn index(file: &File) -> Result<Tree, ImageError> {
     let size = file.metadata().map_err(ImageError::read)?.len();
+    let mut start = Vec::new();
+    Range::new(file, Content { offset: 0, size: 4 })
+        .read_to_end(&mut start)
+        .map_err(ImageError::read)?;
+    if layer::is_compressed(&start) {
+        return Err(ImageError::Invalid(
+            "it is compressed: decompress it first, as with gunzip".to_owned(),
+        ));
+    }
     let mut tree = Tree::default();
     for entry in Entries::new(file, Content { offset: 0, size }) {
         let entry = entry.map_err(|error| match error {
             ArchiveError::Io(source) => ImageError::read(source),
             ArchiveError::Header(0) => ImageError::Invalid(
-                "it is not a tar archive: write it with `docker save`, and do not compress it"
-                    .to_owned(),
+                "it is not a tar archive: write it with `docker save`".to_owned(),
             ),
             error => ImageError::Invalid(error.to_string()),
         })?;

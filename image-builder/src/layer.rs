@@ -13,6 +13,9 @@ use crate::tree::{Content, Tree, TreeError};
 /// accepts unless told otherwise. It is memory.
 const MAX_ZSTD_WINDOW: u32 = 27;
 
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -33,16 +36,16 @@ pub(crate) fn unpack(
         .read_to_end(&mut start)
         .map_err(ImageError::read)?;
     let whole = start.as_slice().chain(&mut stored);
-    let appended = match start.as_slice() {
-        [0x1f, 0x8b, ..] => spool.append(flate2::read::MultiGzDecoder::new(whole)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            let mut decoder = zstd::Decoder::new(whole).map_err(ImageError::read)?;
-            decoder
-                .window_log_max(MAX_ZSTD_WINDOW)
-                .map_err(ImageError::read)?;
-            spool.append(decoder)
-        }
-        _ => spool.append(whole),
+    let appended = if start.starts_with(GZIP) {
+        spool.append(flate2::read::MultiGzDecoder::new(whole))
+    } else if start.starts_with(ZSTD) {
+        let mut decoder = zstd::Decoder::new(whole).map_err(ImageError::read)?;
+        decoder
+            .window_log_max(MAX_ZSTD_WINDOW)
+            .map_err(ImageError::read)?;
+        spool.append(decoder)
+    } else {
+        spool.append(whole)
     };
     // Whatever is wrong with a damaged blob, its digest is what names it best.
     let read = !matches!(appended, Err(SpoolError::Full | SpoolError::Temporary(_)));
@@ -68,6 +71,11 @@ pub(crate) fn unpack(
         )));
     }
     Ok(content)
+}
+
+/// Whether these are the first bytes of something compressed.
+pub(crate) fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(GZIP) || start.starts_with(ZSTD)
 }
 
 /// Applies the layer's entries on top of the tree.

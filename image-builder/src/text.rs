@@ -73,7 +73,7 @@ pub(crate) fn description(path: &Path, image: &Description) -> String {
     for section in &image.sections {
         sheet.line(
             &section.kind.to_string(),
-            format_args!("{:>10} bytes", section.size),
+            format_args!("{} bytes", section.size),
         );
     }
     sheet.line("checksum", format_args!("{:08x}", image.crc32));
