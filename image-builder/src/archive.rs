@@ -205,9 +205,13 @@ impl<'a> Entries<'a> {
             .as_bytes()
             .iter()
             .enumerate()
-            .map(|(index, &byte)| match CHECKSUM.contains(&index) {
-                true => u32::from(b' '),
-                false => u32::from(byte),
+            .map(|(index, &byte)| {
+                let counted = if CHECKSUM.contains(&index) {
+                    b' '
+                } else {
+                    byte
+                };
+                u32::from(counted)
             })
             .sum();
         match header.cksum() {

@@ -80,7 +80,7 @@ pub(crate) fn load(
     };
     let path = path(reference);
     parts
-        .and_then(|parts| merge(parts, platform, limit, progress))
+        .and_then(|parts| merge(&parts, platform, limit, progress))
         .map_err(|error| match error {
             ImageError::Invalid(reason) => BuildError::Image {
                 image: path.to_owned(),
@@ -101,7 +101,7 @@ pub(crate) fn load(
 }
 
 fn merge(
-    parts: Parts,
+    parts: &Parts,
     platform: &str,
     limit: u64,
     progress: &mut dyn FnMut(Step),

@@ -65,11 +65,11 @@ impl Spool {
             self.file.write_all(bytes).map_err(SpoolError::Temporary)?;
             self.end = end;
         }
-        let content = Content {
+        let place = Content {
             offset: start,
             size: self.end - start,
         };
-        Ok((content, Digest::from(context)))
+        Ok((place, Digest::from(context)))
     }
 
     /// The entries of an archive in it.

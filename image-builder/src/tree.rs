@@ -134,9 +134,10 @@ impl Tree {
     pub(crate) fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
         self.count(name.len())?;
         let path = self.place(name)?;
-        let existing = match path.is_empty() {
-            true => Some(&mut self.root),
-            false => self.nodes.get_mut(&path),
+        let existing = if path.is_empty() {
+            Some(&mut self.root)
+        } else {
+            self.nodes.get_mut(&path)
         };
         match existing {
             // A directory of a lower layer keeps its entries.
@@ -544,14 +545,18 @@ mod tests {
 
     #[test]
     fn entries_and_names_are_bounded_over_all_layers() {
-        let mut tree = Tree::default();
-        tree.entries_left = 3;
+        let mut tree = Tree {
+            entries_left: 3,
+            ..Tree::default()
+        };
         // The same name again counts again, and so does a parent.
         tree.file(b"d/a", META, CONTENT).unwrap();
         tree.file(b"d/a", META, CONTENT).unwrap();
         assert_eq!(tree.file(b"a", META, CONTENT), Err(TreeError::Entries));
-        let mut tree = Tree::default();
-        tree.names_left = 10;
+        let mut tree = Tree {
+            names_left: 10,
+            ..Tree::default()
+        };
         assert_eq!(
             tree.symlink(b"link", META, b"target!".to_vec()),
             Err(TreeError::Names)

@@ -154,17 +154,6 @@ fn temporary_folders_that_cannot_be_used() {
 #[test]
 fn a_full_temporary_folder_is_named() {
     let project = Project::of(&Image::new(&[app().file("large", vec![7; 1 << 20])]));
-    let limited = |blocks: &str| {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", blocks])
-            .arg(env!("CARGO_BIN_EXE_image-builder"))
-            .args(["build", "--kernel", "kernel", "--init", "enclave-init"])
-            .args(["--output", "out.eif"])
-            .current_dir(project.folder())
-            .env("TMPDIR", project.path("tmp"));
-        command
-    };
     let folder = project.path("tmp");
     let words = [
         "cannot write ",
@@ -172,7 +161,22 @@ fn a_full_temporary_folder_is_named() {
         "File too large",
         "TMPDIR",
     ];
-    project.refuses(limited("100"), 1, &words);
+    project.refuses(limited(&project), 1, &words);
+}
+
+#[test]
+fn a_full_output_folder_is_named() {
+    let project = Project::new();
+    let mut kernel = crate::project::kernel();
+    kernel.resize(1 << 20, 0);
+    project.write("kernel", kernel);
+    let words = ["cannot write out.eif", "File too large", "has space"];
+    project.refuses(limited(&project), 1, &words);
+}
+
+/// The build, unable to write files of more than 50 KiB or so.
+fn limited(project: &Project) -> Command {
+    project.command_after("trap '' XFSZ; ulimit -f 100")
 }
 
 #[test]

@@ -56,6 +56,9 @@ fn a_sound_image() {
     assert!(!text.contains("problem"));
 }
 
+/// A change that damages an image.
+type Change = fn(&mut Vec<u8>);
+
 #[test]
 fn damaged_images() {
     let project = Project::new();
@@ -82,7 +85,6 @@ fn damaged_images() {
     assert_eq!(image["Problems"].as_array().unwrap().len(), 1);
 
     // These cannot.
-    type Change = fn(&mut Vec<u8>);
     let changes: [(Change, &str); 6] = [
         (|image| image.truncate(image.len() / 2), "truncated"),
         (|image| image.truncate(3), "truncated"),

@@ -78,15 +78,7 @@ fn more_layers_than_an_image_can_have() {
 fn memory_does_not_grow_with_the_image() {
     let project = Project::of(&image(&[zeros(160)]));
     project.write("enclave.toml", MANIFEST.replace("= 64", "= 1024"));
-    let output = Command::new("sh")
-        .args(["-c", "ulimit -v 98304; exec \"$@\"", "sh"])
-        .arg(env!("CARGO_BIN_EXE_image-builder"))
-        .args(["build", "--kernel", "kernel", "--init", "enclave-init"])
-        .args(["--output", "out.eif"])
-        .current_dir(project.folder())
-        .env("TMPDIR", project.path("tmp"))
-        .output()
-        .unwrap();
+    let output = project.command_after("ulimit -v 98304").output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -66,6 +66,20 @@ impl Project {
         command
     }
 
+    /// The same, started by a shell that does something before.
+    pub(crate) fn command_after(&self, setup: &str) -> Command {
+        let command = self.command();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{setup}; exec \"$@\""), "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(self.folder())
+            .env("TMPDIR", self.path("tmp"))
+            .env_remove("SOURCE_DATE_EPOCH");
+        shell
+    }
+
     /// Builds, and gives the image's bytes.
     pub(crate) fn build(&self) -> Vec<u8> {
         let output = self.command().output().unwrap();

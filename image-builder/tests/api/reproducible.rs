@@ -87,20 +87,15 @@ fn folder_umask_time_locale_and_temporary_folder_do_not_matter() {
     let expected = Project::of(&image).build();
     let project = Project::of(&image);
     fs::create_dir(project.path("elsewhere")).unwrap();
-    let output = Command::new("sh")
-        .args(["-c", "umask 077; exec \"$@\"", "sh"])
-        .arg(env!("CARGO_BIN_EXE_image-builder"))
-        .args(["build", "--kernel", "kernel", "--init", "enclave-init"])
-        .args(["--output", "elsewhere/image.eif", "--json"])
-        .current_dir(project.folder())
-        .env_clear()
+    let output = project
+        .command_after("umask 077")
         .env("TMPDIR", project.path("elsewhere"))
         .env("LC_ALL", "tr_TR.UTF-8")
         .env("TZ", "Pacific/Auckland")
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    let built = project.path("elsewhere/image.eif");
+    let built = project.path("out.eif");
     assert!(fs::read(&built).unwrap() == expected);
     let mode = fs::metadata(&built).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
