@@ -1,22 +1,25 @@
 //! Putting an enclave image together.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::str::FromStr;
 
-use eif::{Architecture, BuildMetadata, Image, Measurements, Metadata, Signer};
+use eif::{Architecture, BuildMetadata, Measurements, Metadata, Signer, SigningError};
 use manifest::{
-    CONFIG_SCHEMA, Command, Environment, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH,
-    Manifest, ManifestError, MeasuredConfig, MemoryMib, User, WorkingDirectory, Workload,
+    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, MemoryMib,
 };
 use serde_json::json;
+use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::container::{Container, Process};
+use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
-use crate::tree::{Content, Kind, Tree};
-use crate::{kernel, oci, program, ramdisk, user};
+use crate::image::{self, Image, open_regular};
+use crate::tree::{Kind, Tree};
+use crate::{config, kernel, ramdisk};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute.
@@ -25,9 +28,12 @@ const COMMAND_LINE: &str =
 /// An image may be as large as a quarter of the memory that it is started with:
 /// it is there once more when unpacked (AWS, "nitro-cli run-enclave").
 const MEMORY_PER_IMAGE: u64 = 4;
+/// The layers may have as many bytes as this many enclaves have memory: what
+/// is not replaced by a higher layer must fit into one.
+const LAYERS_PER_MEMORY: u64 = 4;
+/// Largest signing key or certificate that is read, in bytes.
+const MAX_PEM: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
-/// Largest `/etc/passwd` or `/etc/group` that is read.
-const MAX_ACCOUNTS: u64 = 1024 * 1024;
 
 /// What an image is built from.
 #[derive(Debug)]
@@ -40,10 +46,12 @@ pub struct Inputs<'a> {
     pub init: &'a Path,
     /// Where the image goes; replaced in one step when it is whole.
     pub output: &'a Path,
+    /// Where the measurements go, as JSON; likewise.
+    pub measurements: Option<&'a Path>,
     /// Key and certificate to sign with.
     pub signing: Option<SigningFiles<'a>>,
-    /// The time that the metadata names, in seconds since 1970.
-    pub build_time: i64,
+    /// The time that the metadata names.
+    pub build_time: BuildTime,
 }
 
 /// A key and its certificate, both PEM.
@@ -53,6 +61,30 @@ pub struct SigningFiles<'a> {
     pub key: &'a Path,
     /// Its certificate.
     pub certificate: &'a Path,
+}
+
+/// The time that an image's metadata names as that of its build: the start of
+/// 1970 unless given. It is not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildTime(OffsetDateTime);
+
+/// What is being done. Both take time where there is much to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A layer is decompressed.
+    Layer {
+        /// Which, counted from 1.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// Its size in bytes as it is stored.
+        bytes: u64,
+    },
+    /// The merged files are compressed.
+    Compress {
+        /// Their size in bytes.
+        bytes: u64,
+    },
 }
 
 /// A finished image.
@@ -66,8 +98,9 @@ pub struct Built {
     pub measurements: Measurements,
 }
 
-/// Builds the image.
-pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
+/// Builds the image. On failure, what was at the outputs' paths is still there,
+/// and nothing else. `progress` is told every step before it begins.
+pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = open_init(inputs.init, architecture)?;
@@ -75,95 +108,73 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
         .signing
         .map(|files| load_signer(&files))
         .transpose()?;
-    let platform = match architecture {
-        Architecture::X86_64 => "amd64",
-        Architecture::Aarch64 => "arm64",
-    };
-    let Container {
-        config: container,
-        config_digest,
-        layers,
-    } = oci::load(&manifest.enclave.image, platform)?;
-
-    let mut tree = Tree::default();
-    let mut archives = Vec::with_capacity(layers.len());
-    for (index, layer) in layers.into_iter().enumerate() {
-        let archive = layer
-            .apply(index, &mut tree)
-            .map_err(|error| BuildError::Image {
-                image: inputs.manifest.to_owned(),
-                reason: format!("layer {index}: {error}"),
-            })?;
-        archives.push(archive);
+    for output in std::iter::once(inputs.output).chain(inputs.measurements) {
+        check_writable(output)?;
     }
-    let measured = measured_config(
-        &manifest,
-        &container.config,
-        &tree,
-        &mut archives,
+
+    let memory = manifest.enclave.memory_mib;
+    let memory_bytes = u64::from(memory.get()).saturating_mul(MIB);
+    let image = image::load(
+        &manifest.enclave.image,
         architecture,
+        memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
+        progress,
     )?;
-    let config = measured
+    let files = size_of_files(&image.tree).map_err(|reason| BuildError::Image {
+        image: image::path(&manifest.enclave.image).to_owned(),
+        reason,
+    })?;
+    if files > memory_bytes {
+        return Err(manifest
+            .invalid(&["enclave", "memory_mib"], format!(
+                "the image's files have {} MiB and do not fit into enclave.memory_mib of {memory}: set it to at least twice as much, or make the image smaller",
+                files.div_ceil(MIB)
+            ))
+            .into());
+    }
+    let measured = config::measured(&manifest, &image, architecture)?
         .to_json()
         .map_err(|error| manifest.invalid(&["workload"], error.to_string()))?;
 
-    let temporary = |error| BuildError::File {
-        path: std::env::temp_dir(),
-        source: error,
-    };
-    let mut boot = ramdisk::boot(&mut init).map_err(temporary)?;
-    let mut application = ramdisk::application(&tree, &mut archives, MEASURED_CONFIG_PATH, &config)
-        .map_err(temporary)?;
+    let mut boot = ramdisk::boot(&mut init).map_err(BuildError::temporary)?;
+    progress(Step::Compress { bytes: files });
+    let mut application =
+        ramdisk::application(&image.tree, &image.spool, MEASURED_CONFIG_PATH, &measured)
+            .map_err(BuildError::temporary)?;
 
-    let host = HostConfig {
-        schema: CONFIG_SCHEMA,
-        name: manifest.enclave.name.clone(),
-        cpus: manifest.enclave.cpus,
-        memory_mib: manifest.enclave.memory_mib,
-        ingress: manifest.network.ingress.clone(),
-        egress: manifest.network.egress.clone(),
-    };
-    let metadata = Metadata {
-        image_name: manifest.enclave.name.to_string(),
-        image_version: "1".to_owned(),
-        build_metadata: BuildMetadata {
-            build_time: rfc3339(inputs.build_time),
-            build_tool: env!("CARGO_PKG_NAME").to_owned(),
-            build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            operating_system: "Linux".to_owned(),
-            kernel_version,
-        },
-        docker_info: json!({ "ConfigDigest": format!("sha256:{config_digest}") }),
-        custom_metadata: json!({ HOST_CONFIG_KEY: host }),
-    };
-
-    let folder = match inputs.output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let output_failed = || BuildError::file(inputs.output);
-    let mut output =
-        BufWriter::new(tempfile::NamedTempFile::new_in(folder).map_err(output_failed())?);
+    let mut output = BufWriter::new(new_file(inputs.output)?);
     let measurements = eif::write(
-        Image {
+        eif::Image {
             architecture,
-            default_memory: u64::from(manifest.enclave.memory_mib.get()) * MIB,
+            default_memory: memory_bytes,
             default_cpus: manifest.enclave.cpus.get().into(),
             kernel: &mut kernel,
             command_line: COMMAND_LINE,
-            metadata: &metadata,
+            metadata: &metadata(&manifest, &image, kernel_version, inputs.build_time),
             ramdisks: vec![&mut boot, &mut application],
             signer: signer.as_ref(),
         },
         &mut output,
-    )?;
-    output.flush().map_err(output_failed())?;
+    )
+    .map_err(|error| match error {
+        eif::Error::Write(source) => BuildError::write(inputs.output)(source),
+        error => BuildError::Eif(error),
+    })?;
     let output = output
         .into_inner()
-        .map_err(|error| BuildError::file(inputs.output)(error.into_error()))?;
-    let size = output.as_file().metadata().map_err(output_failed())?.len();
-    check_memory(size, manifest.enclave.memory_mib)
+        .map_err(|error| BuildError::write(inputs.output)(error.into_error()))?;
+    let size = output
+        .as_file()
+        .metadata()
+        .map_err(BuildError::write(inputs.output))?
+        .len();
+    check_memory(size, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
+    if let Some(path) = inputs.measurements {
+        let mut file = new_file(path)?;
+        writeln!(file, "{:#}", json!(measurements)).map_err(BuildError::write(path))?;
+        publish(file, path)?;
+    }
     publish(output, inputs.output)?;
     Ok(Built {
         name: manifest.enclave.name.to_string(),
@@ -172,14 +183,79 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Built, BuildError> {
     })
 }
 
+/// Describes an image, whole or damaged.
+pub fn describe_image(path: &Path) -> Result<eif::Description, BuildError> {
+    let file = open_regular(path).map_err(BuildError::read(path, "name an image that is there"))?;
+    eif::describe(BufReader::new(file)).map_err(|error| match error {
+        eif::Error::Read { source, .. } if source.raw_os_error().is_some() => {
+            BuildError::read(path, "try again, or copy it to another disk")(source)
+        }
+        error => BuildError::Input {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        },
+    })
+}
+
+impl Default for BuildTime {
+    fn default() -> Self {
+        Self(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+impl FromStr for BuildTime {
+    type Err = BuildError;
+
+    /// Reads the value of `SOURCE_DATE_EPOCH`: whole seconds since 1970
+    /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    fn from_str(text: &str) -> Result<Self, BuildError> {
+        Some(text)
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok())
+            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+            .map(Self)
+            .ok_or_else(|| {
+                BuildError::Argument(format!(
+                    "SOURCE_DATE_EPOCH is `{text}`: set it to whole seconds since 1970, up to the year 9999, or unset it"
+                ))
+            })
+    }
+}
+
+fn metadata(
+    manifest: &Manifest,
+    image: &Image,
+    kernel_version: String,
+    build_time: BuildTime,
+) -> Metadata {
+    let host = HostConfig {
+        schema: CONFIG_SCHEMA,
+        name: manifest.enclave.name.clone(),
+        cpus: manifest.enclave.cpus,
+        memory_mib: manifest.enclave.memory_mib,
+        ingress: manifest.network.ingress.clone(),
+        egress: manifest.network.egress.clone(),
+    };
+    Metadata {
+        image_name: manifest.enclave.name.to_string(),
+        image_version: "1".to_owned(),
+        build_metadata: BuildMetadata {
+            // Every time that can be parsed can be written.
+            build_time: build_time.0.format(&Rfc3339).unwrap_or_default(),
+            build_tool: env!("CARGO_PKG_NAME").to_owned(),
+            build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            operating_system: "Linux".to_owned(),
+            kernel_version,
+        },
+        docker_info: json!({ "ConfigDigest": image.config_digest.to_string() }),
+        custom_metadata: json!({ HOST_CONFIG_KEY: host }),
+    }
+}
+
 fn open_kernel(path: &Path) -> Result<(File, Architecture, String), BuildError> {
-    let mut file = File::open(path).map_err(BuildError::file(path))?;
-    let mut head = Vec::new();
-    (&mut file)
-        .take(kernel::HEAD_BYTES as u64)
-        .read_to_end(&mut head)
-        .and_then(|_| file.seek(SeekFrom::Start(0)))
-        .map_err(BuildError::file(path))?;
+    const ADVICE: &str = "give a kernel with --kernel (`cargo xtask kernel` builds one)";
+    let mut file = open_regular(path).map_err(BuildError::read(path, ADVICE))?;
+    let head = read_head(&mut file, kernel::HEAD_BYTES).map_err(BuildError::read(path, ADVICE))?;
     let (architecture, version) = kernel::identify(&head).map_err(|reason| BuildError::Input {
         path: path.to_owned(),
         reason,
@@ -188,130 +264,72 @@ fn open_kernel(path: &Path) -> Result<(File, Architecture, String), BuildError> 
 }
 
 fn open_init(path: &Path, architecture: Architecture) -> Result<File, BuildError> {
-    let mut file = File::open(path).map_err(BuildError::file(path))?;
-    let mut head = [0; 20];
-    let read = file.read_exact(&mut head);
-    let machine: u8 = match architecture {
-        Architecture::X86_64 => 62,
-        Architecture::Aarch64 => 183,
+    const ADVICE: &str = "give the enclave-init of this release with --init";
+    let mut file = open_regular(path).map_err(BuildError::read(path, ADVICE))?;
+    let head = read_head(&mut file, HEAD_BYTES).map_err(BuildError::read(path, ADVICE))?;
+    let wrong = match Elf::parse(&head) {
+        None => "it is not a 64-bit ELF program".to_owned(),
+        Some(elf) if elf.architecture != Some(architecture) => {
+            format!("it is not built for the kernel's processor, {architecture}")
+        }
+        Some(elf) if elf.interpreter.is_some() => {
+            "it is not static, and nothing is beside it when the enclave starts".to_owned()
+        }
+        Some(_) => return Ok(file),
     };
-    if read.is_err() || !head.starts_with(b"\x7fELF\x02\x01") || head.get(18) != Some(&machine) {
-        return Err(BuildError::Input {
-            path: path.to_owned(),
-            reason: "this is not an enclave-init for the kernel's processor: give the static binary of this release".to_owned(),
-        });
-    }
-    Ok(file)
+    Err(BuildError::Input {
+        path: path.to_owned(),
+        reason: format!("{wrong}: {ADVICE}"),
+    })
+}
+
+fn read_head(file: &mut File, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    Read::by_ref(file).take(limit).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(head)
 }
 
 fn load_signer(files: &SigningFiles<'_>) -> Result<Signer, BuildError> {
-    let read = |path: &Path| std::fs::read(path).map_err(BuildError::file(path));
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        open_regular(path)
+            .and_then(|file| file.take(MAX_PEM).read_to_end(&mut bytes))
+            .map_err(BuildError::read(path, "give a PEM file"))?;
+        Ok::<_, BuildError>(bytes)
+    };
     Signer::from_pem(&read(files.key)?, &read(files.certificate)?).map_err(|error| {
+        let path = match error {
+            SigningError::Certificate(_) => files.certificate,
+            _ => files.key,
+        };
         BuildError::Input {
-            path: files.certificate.to_owned(),
+            path: path.to_owned(),
             reason: error.to_string(),
         }
     })
 }
 
-/// Combines the manifest with the container's own configuration.
-fn measured_config(
-    manifest: &Manifest,
-    process: &Process,
-    tree: &Tree,
-    layers: &mut [File],
-    architecture: Architecture,
-) -> Result<MeasuredConfig, ManifestError> {
-    let source = &manifest.workload;
-    let about =
-        |key: &'static str| move |reason: String| manifest.invalid(&["workload", key], reason);
-    let command = match &source.command {
-        Some(command) => command.clone(),
-        None => Command::try_from(process.command()).map_err(|_| {
-            about("command")("the image has no entrypoint: set workload.command".to_owned())
-        })?,
-    };
-    let env = environment(process, &source.env).map_err(about("env"))?;
-    let working_directory = match (&source.working_directory, &process.working_dir) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
-            .map_err(|error| about("working_directory")(error.to_string()))?,
-        _ => WorkingDirectory::default(),
-    };
-    let is_folder = |path: &str| {
-        path == "/"
-            || tree
-                .lookup(path.as_bytes())
-                .is_some_and(|node| node.kind == Kind::Directory)
-    };
-    if !is_folder(&working_directory) {
-        return Err(about("working_directory")(format!(
-            "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
-        )));
+/// The size of all files. A file in a ramdisk has less than 4 GiB.
+fn size_of_files(tree: &Tree) -> Result<u64, String> {
+    let mut counted = BTreeSet::new();
+    let mut total: u64 = 0;
+    for (path, node) in tree.iter() {
+        let Kind::File { content, inode } = &node.kind else {
+            continue;
+        };
+        if content.size > eif::cpio::MAX_CONTENTS {
+            return Err(format!(
+                "/{} has {} MiB, but a file in an enclave image has less than 4096: split it",
+                String::from_utf8_lossy(path),
+                content.size / MIB
+            ));
+        }
+        if counted.insert(*inode) {
+            total = total.saturating_add(content.size);
+        }
     }
-    let mut read = |content: Content, limit: u64| {
-        let mut bytes = Vec::new();
-        ramdisk::open(layers, content)?
-            .take(limit)
-            .read_to_end(&mut bytes)?;
-        io::Result::Ok(bytes)
-    };
-    program::check(
-        tree,
-        command.program(),
-        &env,
-        &working_directory,
-        architecture,
-        &mut read,
-    )
-    .map_err(about("command"))?;
-    let mut accounts = |path: &str| match tree.lookup(path.as_bytes()).map(|node| &node.kind) {
-        Some(Kind::File { content, .. }) => read(*content, MAX_ACCOUNTS)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .map_err(|error| about("user")(format!("{path}: {error}"))),
-        _ => Ok(String::new()),
-    };
-    let user = match (&source.user, &process.user) {
-        (Some(user), _) => Some(user.clone()),
-        (None, Some(user)) if !user.is_empty() => Some(
-            user.parse()
-                .map_err(|error: manifest::ProcessError| about("user")(error.to_string()))?,
-        ),
-        _ => None,
-    };
-    let user = match user {
-        Some(user) => user::resolve(&user, &accounts("/etc/passwd")?, &accounts("/etc/group")?)
-            .map_err(about("user"))?,
-        None => User { uid: 0, gid: 0 },
-    };
-    Ok(MeasuredConfig {
-        schema: CONFIG_SCHEMA,
-        name: manifest.enclave.name.clone(),
-        workload: Workload {
-            kind: source.kind,
-            command,
-            env,
-            working_directory,
-            user,
-            restart: source.restart(),
-            health: source.health.clone(),
-            stop_grace: source.stop_grace,
-        },
-        network: manifest.network.clone(),
-        logs: manifest.logs,
-    })
-}
-
-/// The image's environment, overlaid with the manifest's.
-fn environment(process: &Process, overlay: &Environment) -> Result<Environment, String> {
-    let mut environment = Environment::default();
-    let own = process.environment();
-    for (name, value) in own.iter().chain(overlay) {
-        environment
-            .set(name.clone(), value.clone())
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(environment)
+    Ok(total)
 }
 
 fn check_memory(image_bytes: u64, memory: MemoryMib) -> Result<(), String> {
@@ -320,35 +338,99 @@ fn check_memory(image_bytes: u64, memory: MemoryMib) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the image has {} MiB and needs four times its size to start: set enclave.memory_mib to at least {needed} (it is {memory})",
+        "the enclave image has {} MiB and needs four times its size to start: set enclave.memory_mib to at least {needed} (it is {memory})",
         image_bytes.div_ceil(MIB)
     ))
 }
 
+/// The folder of a file that is to be written.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Finds out before the work whether its result can be written, with a file
+/// that has no name.
+fn check_writable(path: &Path) -> Result<(), BuildError> {
+    // A device must not be replaced by a file.
+    if std::fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+        let reason = std::io::Error::other("what is there is not a file");
+        return Err(BuildError::write(path)(reason));
+    }
+    tempfile::tempfile_in(folder(path))
+        .map(drop)
+        .map_err(BuildError::write(path))
+}
+
+/// A file that is removed unless it is published.
+fn new_file(path: &Path) -> Result<NamedTempFile, BuildError> {
+    tempfile::Builder::new()
+        .prefix(".image-builder-")
+        .tempfile_in(folder(path))
+        .map_err(BuildError::write(path))
+}
+
 /// Puts the finished file in its place, readable for everybody as any new file
 /// under the usual umask: its mode is not part of the image.
-fn publish(file: tempfile::NamedTempFile, output: &Path) -> Result<(), BuildError> {
+fn publish(file: NamedTempFile, path: &Path) -> Result<(), BuildError> {
     use std::os::unix::fs::PermissionsExt;
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))
-        .map_err(BuildError::file(output))?;
-    file.persist(output)
-        .map_err(|error| BuildError::file(output)(error.error))?;
+        .map_err(BuildError::write(path))?;
+    file.persist(path)
+        .map_err(|error| BuildError::write(path)(error.error))?;
     Ok(())
 }
 
-fn rfc3339(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Metadata};
 
-/// Describes an image, whole or damaged.
-pub fn describe_image(path: &Path) -> Result<eif::Description, BuildError> {
-    let file = File::open(path).map_err(BuildError::file(path))?;
-    eif::describe(BufReader::new(file)).map_err(|error| BuildError::Input {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    #[test]
+    fn files_are_counted_once_and_fit_into_a_ramdisk() {
+        let mut tree = Tree::default();
+        let mut file = |name: &[u8], size| {
+            let content = Content { offset: 0, size };
+            tree.file(name, Metadata::DIRECTORY, content).unwrap();
+        };
+        file(b"a", 7);
+        file(b"large", u64::from(u32::MAX));
+        tree.hard_link(b"b", b"a").unwrap();
+        assert_eq!(size_of_files(&tree), Ok(7 + u64::from(u32::MAX)));
+        let content = Content {
+            offset: 0,
+            size: 1 << 32,
+        };
+        tree.file(b"d/larger", Metadata::DIRECTORY, content)
+            .unwrap();
+        let reason = size_of_files(&tree).unwrap_err();
+        assert!(reason.starts_with("/d/larger has 4096 MiB"), "{reason}");
+    }
+
+    #[test]
+    fn a_build_time_is_whole_seconds() {
+        for (text, expected) in [
+            ("0", "1970-01-01T00:00:00Z"),
+            ("1700000000", "2023-11-14T22:13:20Z"),
+            ("253402300799", "9999-12-31T23:59:59Z"),
+        ] {
+            let time: BuildTime = text.parse().unwrap();
+            assert_eq!(time.0.format(&Rfc3339).unwrap(), expected);
+        }
+        for text in [
+            "",
+            " 1",
+            "1.5",
+            "-1",
+            "+1",
+            "now",
+            "253402300800",
+            "99999999999999999999",
+        ] {
+            assert!(text.parse::<BuildTime>().is_err(), "{text}");
+        }
+    }
 }

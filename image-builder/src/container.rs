@@ -5,14 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A container image, its layers still unread.
-#[derive(Debug)]
-pub(crate) struct Container {
-    pub(crate) config: Config,
-    /// SHA-256 of the configuration, hex.
-    pub(crate) config_digest: String,
-    pub(crate) layers: Vec<crate::layer::Layer>,
-}
+use crate::digest::Digest;
 
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
@@ -20,10 +13,11 @@ pub(crate) struct Config {
     pub(crate) architecture: String,
     pub(crate) os: String,
     #[serde(default)]
-    pub(crate) config: Process,
+    pub(crate) config: Option<Process>,
     pub(crate) rootfs: RootFs,
 }
 
+/// Absent and `null` are the same: Go writes either for what is empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Process {
@@ -41,7 +35,8 @@ pub(crate) struct Process {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RootFs {
-    pub(crate) diff_ids: Vec<String>,
+    #[serde(default)]
+    pub(crate) diff_ids: Option<Vec<Digest>>,
 }
 
 impl Process {
@@ -51,6 +46,8 @@ impl Process {
         parts.into_iter().flatten().flatten().cloned().collect()
     }
 
+    /// The variables; of one that is there twice, the last. A text without `=`
+    /// is none.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         self.env
             .iter()

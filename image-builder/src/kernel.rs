@@ -3,7 +3,7 @@
 use eif::Architecture;
 
 /// Bytes of a kernel that are looked at.
-pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const HEAD_BYTES: u64 = 64 * 1024;
 
 const X86_MAGIC: (usize, &[u8]) = (0x202, b"HdrS");
 const X86_VERSION_POINTER: usize = 0x20e;

@@ -9,19 +9,32 @@
 //! * the boot ramdisk: `init` (`enclave-init`), `dev/console`, mount points;
 //! * the application's: `rootfs/` with the merged image, and
 //!   [`manifest::MEASURED_CONFIG_PATH`].
+//!
+//! Files, directories, symbolic links, hard links and pipes of the layers are
+//! there with their owners and modes. Times are those of 1970. Extended
+//! attributes, which a ramdisk cannot hold, and device nodes, which the
+//! enclave's init makes itself, are left out. Memory does not grow with the
+//! size of an image, only with the number of its files, which is limited.
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod build;
+mod config;
 mod container;
+mod digest;
+mod docker;
+mod elf;
 mod error;
+mod image;
 mod kernel;
 mod layer;
-mod oci;
+mod layout;
 mod program;
 mod ramdisk;
+mod spool;
 mod tree;
 mod user;
 
-pub use build::{Built, Inputs, SigningFiles, build, describe_image};
+pub use build::{BuildTime, Built, Inputs, SigningFiles, Step, build, describe_image};
 pub use error::BuildError;

@@ -1,19 +1,20 @@
 //! `image-builder`: builds enclave images and shows what is in them.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command's output"
-)]
+#![expect(clippy::print_stderr, reason = "a command's output")]
 
+mod text;
+
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use eif::Description;
-use image_builder::{BuildError, Inputs, SigningFiles, build, describe_image};
+use image_builder::{BuildError, BuildTime, Inputs, SigningFiles, Step, build, describe_image};
 use serde_json::json;
+
+/// Steps with fewer bytes than this are over before anybody wonders.
+const SLOW_STEP: u64 = 32 * 1024 * 1024;
 
 /// Build enclave images (EIF) from OCI images, without Docker.
 ///
@@ -31,7 +32,11 @@ enum Command {
     /// Build the image that a manifest describes, and print its measurements.
     ///
     /// The same inputs give the same bytes. The build time in the metadata is
-    /// 1970-01-01 unless `SOURCE_DATE_EPOCH` is set.
+    /// 1970-01-01 unless `SOURCE_DATE_EPOCH` is set. Temporary files, as
+    /// large as all layers unpacked and the image itself, go to TMPDIR.
+    ///
+    /// PCR0 is measured over the whole image, PCR1 over kernel, command line and
+    /// init, PCR2 over the application, PCR8 over the signing certificate.
     Build(BuildArgs),
     /// Check an image and show what is in it.
     Describe {
@@ -66,7 +71,7 @@ struct BuildArgs {
     /// The key's certificate (PEM), measured into PCR8.
     #[arg(long, value_name = "PEM", requires = "signing_key")]
     signing_certificate: Option<PathBuf>,
-    /// Print the measurements as JSON.
+    /// Print the measurements as JSON, as attestation policies take them.
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +84,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("image-builder: {error}");
+            eprintln!("image-builder: {}", text::printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -94,103 +99,77 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
         (Some(key), Some(certificate)) => Some(SigningFiles { key, certificate }),
         _ => None,
     };
-    let build_time = std::env::var("SOURCE_DATE_EPOCH")
-        .ok()
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(0);
-    let built = build(&Inputs {
-        manifest: &args.manifest,
-        kernel: &args.kernel,
-        init: &init,
-        output: &args.output,
-        signing,
-        build_time,
-    })?;
-    let measurements = json!(built.measurements);
-    if let Some(file) = &args.measurements {
-        std::fs::write(file, format!("{measurements:#}\n")).map_err(|source| BuildError::File {
-            path: file.clone(),
-            source,
-        })?;
-    }
+    let build_time = match std::env::var_os("SOURCE_DATE_EPOCH") {
+        Some(seconds) => seconds.to_string_lossy().parse()?,
+        None => BuildTime::default(),
+    };
+    let mut progress: Box<dyn FnMut(Step)> = if io::stderr().is_terminal() {
+        Box::new(show)
+    } else {
+        Box::new(|_| ())
+    };
+    let built = build(
+        &Inputs {
+            manifest: &args.manifest,
+            kernel: &args.kernel,
+            init: &init,
+            output: &args.output,
+            measurements: args.measurements.as_deref(),
+            signing,
+            build_time,
+        },
+        &mut progress,
+    )?;
     if args.json {
-        println!("{measurements:#}");
-        return Ok(());
+        print(&format!("{:#}\n", json!(built.measurements)))
+    } else {
+        print(&text::built(&args.output, &built))
     }
-    println!(
-        "{} {} ({} KiB)",
-        built.name,
-        args.output.display(),
-        built.size.div_ceil(1024)
-    );
-    println!("PCR0  {}  the whole image", built.measurements.pcr0);
-    println!(
-        "PCR1  {}  kernel, command line, boot ramdisk",
-        built.measurements.pcr1
-    );
-    println!("PCR2  {}  application", built.measurements.pcr2);
-    if let Some(pcr8) = built.measurements.pcr8 {
-        println!("PCR8  {pcr8}  signing certificate");
+}
+
+/// Says what takes time.
+fn show(step: Step) {
+    match step {
+        Step::Layer {
+            number,
+            count,
+            bytes,
+        } if bytes >= SLOW_STEP => {
+            eprintln!("unpacking layer {number} of {count}, {}", text::size(bytes));
+        }
+        Step::Compress { bytes } if bytes >= SLOW_STEP => {
+            eprintln!("compressing {} of files", text::size(bytes));
+        }
+        Step::Layer { .. } | Step::Compress { .. } => {}
     }
-    Ok(())
 }
 
 fn describe(path: &Path, json: bool) -> Result<(), BuildError> {
     let image = describe_image(path)?;
     if json {
-        println!("{:#}", json!(image));
+        print(&format!("{:#}\n", json!(image)))?;
     } else {
-        print_description(path, &image);
+        print(&text::description(path, &image))?;
     }
-    match image.problems.into_iter().next() {
-        None => Ok(()),
-        Some(problem) => Err(BuildError::Input {
-            path: path.to_owned(),
-            reason: problem.to_string(),
-        }),
-    }
+    let reason = match image.problems.as_slice() {
+        [] => return Ok(()),
+        [problem] => problem.to_string(),
+        [first, others @ ..] => format!("{first} (and {} more)", others.len()),
+    };
+    Err(BuildError::Input {
+        path: path.to_owned(),
+        reason,
+    })
 }
 
-fn print_description(path: &Path, image: &Description) {
-    let Description {
-        header,
-        measurements,
-        ..
-    } = image;
-    println!(
-        "{}: EIF version {}, checksum {:08x}",
-        path.display(),
-        header.version,
-        image.crc32
-    );
-    println!(
-        "started with  {} MiB, {} CPUs",
-        header.default_memory / (1024 * 1024),
-        header.default_cpus
-    );
-    for section in &image.sections {
-        println!("{:<13} {:>12} bytes", section.kind, section.size);
-    }
-    println!(
-        "command line  {}",
-        image.command_line.as_deref().unwrap_or("unreadable")
-    );
-    let signer = image
-        .signature
-        .as_ref()
-        .map(|signature| signature.certificate().subject());
-    println!("signed by     {}", signer.unwrap_or("nobody"));
-    if let Some(metadata) = &image.metadata {
-        let build = &metadata.build_metadata;
-        println!(
-            "built by      {} {}, kernel {}",
-            build.build_tool, build.build_tool_version, build.kernel_version
-        );
-    }
-    println!("PCR0  {}", measurements.pcr0);
-    println!("PCR1  {}", measurements.pcr1);
-    println!("PCR2  {}", measurements.pcr2);
-    if let Some(pcr8) = measurements.pcr8 {
-        println!("PCR8  {pcr8}");
-    }
+fn print(text: &str) -> Result<(), BuildError> {
+    let mut output = io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|source| BuildError::Write {
+            path: "standard output".into(),
+            source,
+            advice: "read all of it",
+        })
 }

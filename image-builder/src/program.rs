@@ -3,151 +3,192 @@
 use std::io;
 
 use eif::Architecture;
-use manifest::Environment;
+use manifest::{Environment, User};
 
+use crate::elf::{Elf, HEAD_BYTES};
 use crate::tree::{Content, Kind, Node, Tree};
 
-/// Where programs are looked for when the environment names no `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Bytes of a program that are looked at.
-const HEAD_BYTES: u64 = 4096;
+/// How often a script may be run by a script (Linux, `exec_binprm`).
+const MAX_SCRIPTS: usize = 5;
+const EXECUTE: u32 = 0o111;
 
-/// Checks that the kernel will be able to execute `program`.
-pub(crate) fn check(
-    tree: &Tree,
-    program: &str,
-    environment: &Environment,
-    working_directory: &str,
-    architecture: Architecture,
-    mut read: impl FnMut(Content, u64) -> io::Result<Vec<u8>>,
-) -> Result<(), String> {
-    let (path, node) = find(tree, program, environment, working_directory)
-        .ok_or_else(|| missing(tree, program))?;
-    let content = executable(node).ok_or_else(|| {
-        format!("{path} is not an executable file: make it one (chmod +x) in the image")
-    })?;
-    let head = read(content, HEAD_BYTES).map_err(|error| error.to_string())?;
-    if let Some(line) = head.strip_prefix(b"#!") {
-        let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let interpreter = line
-            .split(u8::is_ascii_whitespace)
-            .find(|word| !word.is_empty())
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .unwrap_or_default();
-        return match tree.lookup(interpreter.as_bytes()).and_then(executable) {
-            Some(_) => Ok(()),
-            None => Err(format!(
-                "{path} is a script for {interpreter}, which the image does not have: add it, or use another entrypoint"
-            )),
+/// What a program is executed in.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) environment: &'a Environment,
+    pub(crate) working_directory: &'a str,
+    pub(crate) user: User,
+    pub(crate) architecture: Architecture,
+    /// Reads the beginning of a file.
+    pub(crate) read: &'a dyn Fn(Content, u64) -> io::Result<Vec<u8>>,
+}
+
+impl Surroundings<'_> {
+    /// Checks that the kernel will be able to execute `program`.
+    pub(crate) fn check(&self, program: &str) -> Result<(), String> {
+        let (path, node) = self.find(program).ok_or_else(|| self.missing(program))?;
+        self.check_file(&path, node, MAX_SCRIPTS)
+    }
+
+    /// As `execvp` does.
+    fn find(&self, program: &str) -> Option<(String, &Node)> {
+        let at = |path: String| {
+            let node = self.tree.lookup(path.as_bytes())?;
+            Some((path, node))
         };
-    }
-    check_elf(tree, &path, &head, architecture)
-}
-
-fn find<'a>(
-    tree: &'a Tree,
-    program: &str,
-    environment: &Environment,
-    working_directory: &str,
-) -> Option<(String, &'a Node)> {
-    let at = |path: String| tree.lookup(path.as_bytes()).map(|node| (path, node));
-    if program.starts_with('/') {
-        return at(program.to_owned());
-    }
-    if program.contains('/') {
-        return at(format!("{working_directory}/{program}"));
-    }
-    let path = environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-    path.split(':')
-        .filter_map(|folder| at(format!("{folder}/{program}")))
-        .find(|(_, node)| executable(node).is_some())
-}
-
-fn executable(node: &Node) -> Option<Content> {
-    match node.kind {
-        Kind::File { content, .. } if node.metadata.permissions & 0o111 != 0 => Some(content),
-        _ => None,
-    }
-}
-
-/// The message for a program that is not there, with the files of its name.
-fn missing(tree: &Tree, program: &str) -> String {
-    let name = program.rsplit('/').next().unwrap_or(program).as_bytes();
-    let similar: Vec<_> = tree
-        .iter()
-        .filter(|(path, node)| {
-            executable(node).is_some() && path.rsplit(|&byte| byte == b'/').next() == Some(name)
-        })
-        .map(|(path, _)| format!("/{}", String::from_utf8_lossy(path)))
-        .take(3)
-        .collect();
-    let hint = if similar.is_empty() {
-        "set workload.command to a program that is in the image".to_owned()
-    } else {
-        format!("did you mean {}?", similar.join(" or "))
-    };
-    format!("{program} does not exist in the image; {hint}")
-}
-
-/// Fields of the ELF header and program headers (System V ABI, chapters 4 and 5).
-fn check_elf(
-    tree: &Tree,
-    path: &str,
-    head: &[u8],
-    architecture: Architecture,
-) -> Result<(), String> {
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return Err(format!(
-            "{path} is neither a 64-bit ELF program nor a script with #!: use one that is"
-        ));
-    }
-    let half = |offset: usize| {
-        head.get(offset..)?
-            .first_chunk()
-            .map(|bytes| u16::from_le_bytes(*bytes))
-    };
-    let long = |offset: usize| {
-        let bytes = head.get(offset..)?.first_chunk()?;
-        usize::try_from(u64::from_le_bytes(*bytes)).ok()
-    };
-    let (machine, name) = match architecture {
-        Architecture::X86_64 => (62, "x86-64"),
-        Architecture::Aarch64 => (183, "arm64"),
-    };
-    if half(18) != Some(machine) {
-        return Err(format!(
-            "{path} is not built for {name}: use an image for the enclave's processor"
-        ));
-    }
-    let (Some(table), Some(size), Some(count)) = (long(32), half(54), half(56)) else {
-        return Ok(());
-    };
-    for index in 0..usize::from(count) {
-        let Some(header) = index
-            .checked_mul(size.into())
-            .and_then(|offset| offset.checked_add(table))
-        else {
-            return Ok(());
-        };
-        let is_interpreter = head
-            .get(header..)
-            .and_then(|bytes| bytes.first_chunk())
-            .map(|bytes| u32::from_le_bytes(*bytes))
-            == Some(3);
-        if !is_interpreter {
-            continue;
+        if program.contains('/') {
+            return at(self.absolute(program));
         }
-        let text = long(header.saturating_add(8))
-            .and_then(|offset| head.get(offset..)?.split(|&byte| byte == 0).next());
-        let Some(interpreter) = text else {
-            return Ok(());
+        let path = self.environment.get("PATH")?;
+        let found: Vec<_> = path
+            .split(':')
+            .filter_map(|folder| at(format!("{}/{program}", self.absolute(folder))))
+            .collect();
+        let executable = found.iter().position(|(_, node)| self.may_execute(node));
+        // If none is, the error names the first.
+        found.into_iter().nth(executable.unwrap_or(0))
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.working_directory.trim_end_matches('/'))
+        }
+    }
+
+    fn may_execute(&self, node: &Node) -> bool {
+        let bit = match (self.user.uid, self.user.gid) {
+            (0, _) => EXECUTE,
+            (uid, _) if uid == node.metadata.uid => 0o100,
+            (_, gid) if gid == node.metadata.gid => 0o010,
+            _ => 0o001,
         };
-        if tree.lookup(interpreter).and_then(executable).is_none() {
+        content(node).is_some() && node.metadata.permissions & bit != 0
+    }
+
+    fn check_file(&self, path: &str, node: &Node, scripts_left: usize) -> Result<(), String> {
+        let Some(content) = content(node) else {
             return Err(format!(
-                "{path} needs the loader {}, which the image does not have: link it statically, or use a base image with its C library",
-                String::from_utf8_lossy(interpreter)
+                "{path} is not a file: set workload.command to a program"
+            ));
+        };
+        if node.metadata.permissions & EXECUTE == 0 {
+            return Err(format!(
+                "{path} is not executable: make it so in the image (chmod +x)"
             ));
         }
+        if !self.may_execute(node) {
+            return Err(format!(
+                "{path} is not executable for user {}:{}: it belongs to {}:{} and has the mode {:04o}",
+                self.user.uid,
+                self.user.gid,
+                node.metadata.uid,
+                node.metadata.gid,
+                node.metadata.permissions
+            ));
+        }
+        let head = (self.read)(content, HEAD_BYTES).map_err(|error| error.to_string())?;
+        match head.strip_prefix(b"#!") {
+            Some(rest) => self.check_script(path, rest, scripts_left),
+            None => self.check_elf(path, &head),
+        }
     }
-    Ok(())
+
+    fn check_script(&self, path: &str, rest: &[u8], scripts_left: usize) -> Result<(), String> {
+        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        // As Linux does, only spaces and tabs separate.
+        let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+        let interpreter = words.next().unwrap_or_default();
+        if line.ends_with('\r') {
+            return Err(format!(
+                "{path} has Windows line ends, so Linux cannot find its interpreter: save it with Unix line ends"
+            ));
+        }
+        let absent = |name: &str| {
+            format!(
+                "{path} is a script for `{name}`, which the image does not have: add it, or use another program"
+            )
+        };
+        let place = self.absolute(interpreter);
+        let Some(node) = self
+            .tree
+            .lookup(place.as_bytes())
+            .filter(|node| content(node).is_some())
+        else {
+            return Err(absent(interpreter));
+        };
+        let Some(scripts_left) = scripts_left.checked_sub(1) else {
+            return Err(format!(
+                "{path} is a script for a script, more than {MAX_SCRIPTS} deep: Linux does not run it"
+            ));
+        };
+        self.check_file(&place, node, scripts_left)?;
+        // `env` looks for the program itself.
+        match (interpreter.rsplit('/').next(), words.next(), words.next()) {
+            (Some("env"), Some(name), None)
+                if !name.starts_with('-') && !name.contains('=') && self.find(name).is_none() =>
+            {
+                Err(absent(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_elf(&self, path: &str, head: &[u8]) -> Result<(), String> {
+        let Some(elf) = Elf::parse(head) else {
+            return Err(format!(
+                "{path} is neither a 64-bit ELF program nor a script with #!: use one that is"
+            ));
+        };
+        if elf.architecture != Some(self.architecture) {
+            return Err(format!(
+                "{path} is not built for {}, the enclave's processor: use an image that is",
+                self.architecture
+            ));
+        }
+        let Some(loader) = elf.interpreter else {
+            return Ok(());
+        };
+        match self.tree.lookup(loader) {
+            Some(node) if self.may_execute(node) => Ok(()),
+            _ => Err(format!(
+                "{path} needs the loader {}, which the image does not have: link it statically, or use a base image with its C library",
+                String::from_utf8_lossy(loader)
+            )),
+        }
+    }
+
+    /// The message for a program that is not there, with the files of its name.
+    fn missing(&self, program: &str) -> String {
+        let name = program.rsplit('/').next().unwrap_or(program).as_bytes();
+        let similar: Vec<_> = self
+            .tree
+            .iter()
+            .filter(|(path, node)| {
+                path.rsplit(|&byte| byte == b'/').next() == Some(name) && self.may_execute(node)
+            })
+            .map(|(path, _)| format!("/{}", String::from_utf8_lossy(path)))
+            .take(3)
+            .collect();
+        let hint = if similar.is_empty() {
+            "set workload.command to a program that is in the image".to_owned()
+        } else {
+            format!("did you mean {}?", similar.join(" or "))
+        };
+        let place = if program.contains('/') {
+            "does not exist in the image"
+        } else {
+            "is in no folder of the image's PATH"
+        };
+        format!("{program} {place}; {hint}")
+    }
+}
+
+fn content(node: &Node) -> Option<Content> {
+    match node.kind {
+        Kind::File { content, .. } => Some(content),
+        _ => None,
+    }
 }

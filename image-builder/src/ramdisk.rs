@@ -9,7 +9,8 @@ use eif::cpio::{Entry, Kind as EntryKind, Writer};
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-use crate::tree::{Content, Kind, Node, Tree};
+use crate::spool::Spool;
+use crate::tree::{Kind, Node, Tree};
 
 /// Mount points and devices that `enclave-init` finds when it starts.
 const FOLDERS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -40,7 +41,7 @@ pub(crate) fn boot(init: &mut File) -> io::Result<File> {
 /// Writes the merged image below `rootfs/`, and the measured configuration.
 pub(crate) fn application(
     tree: &Tree,
-    layers: &mut [File],
+    spool: &Spool,
     config_path: &str,
     config: &[u8],
 ) -> io::Result<File> {
@@ -60,18 +61,20 @@ pub(crate) fn application(
         config.len() as u64,
     )?;
     archive.append(&entry, config)?;
-    archive.append(
-        &numbers.entry(b"rootfs", EntryKind::Directory, 0o755, 0)?,
-        io::empty(),
-    )?;
 
     let links = count_links(tree);
     // The first name of a file carries its contents, later ones only its inode.
     let mut written = BTreeMap::new();
-    for (path, node) in tree.iter() {
-        let name = [b"rootfs/", path].concat();
+    let root = std::iter::once((&b""[..], tree.root()));
+    for (path, node) in root.chain(tree.iter()) {
+        let mut name = b"rootfs".to_vec();
+        if !path.is_empty() {
+            name.push(b'/');
+            name.extend_from_slice(path);
+        }
         let (kind, size) = match &node.kind {
             Kind::Directory => (EntryKind::Directory, 0),
+            Kind::Fifo => (EntryKind::Fifo, 0),
             Kind::Symlink(target) => (EntryKind::Symlink, target.len() as u64),
             Kind::File { inode, .. } if written.contains_key(inode) => (EntryKind::File, 0),
             Kind::File { content, .. } => (EntryKind::File, content.size),
@@ -79,25 +82,16 @@ pub(crate) fn application(
         let mut entry = numbers.entry(&name, kind, node.metadata.permissions, size)?;
         (entry.uid, entry.gid) = (node.metadata.uid, node.metadata.gid);
         match &node.kind {
-            Kind::Directory => archive.append(&entry, io::empty())?,
+            Kind::Directory | Kind::Fifo => archive.append(&entry, io::empty())?,
             Kind::Symlink(target) => archive.append(&entry, target.as_slice())?,
             Kind::File { content, inode } => {
                 entry.links = links.get(inode).copied().unwrap_or(1);
                 entry.inode = *written.entry(*inode).or_insert(entry.inode);
-                archive.append(&entry, open(layers, *content)?.take(size))?;
+                archive.append(&entry, spool.reader(*content).take(size))?;
             }
         }
     }
     finish(archive)
-}
-
-/// A file's bytes in its layer's archive.
-pub(crate) fn open(layers: &mut [File], content: Content) -> io::Result<impl Read + '_> {
-    let layer = layers
-        .get_mut(content.layer)
-        .ok_or(io::ErrorKind::NotFound)?;
-    layer.seek(SeekFrom::Start(content.offset))?;
-    Ok(layer.take(content.size))
 }
 
 fn count_links(tree: &Tree) -> BTreeMap<u32, u32> {

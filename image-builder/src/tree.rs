@@ -10,24 +10,39 @@ const MAX_LINKS: usize = 40;
 /// Longest path in bytes (`PATH_MAX` without its zero byte and the prefix that
 /// the ramdisk adds).
 const MAX_PATH: usize = 4000;
-/// Most entries in the whole tree.
-const MAX_ENTRIES: usize = 2_000_000;
+/// Longest name in a directory, in bytes (Linux, `NAME_MAX`); the enclave's
+/// kernel would leave out a longer one without a word.
+const MAX_NAME: usize = 255;
+/// Deepest path, in directories.
+const MAX_DEPTH: usize = 256;
+/// Most entries of all layers together; an agent unpacks no more than a million.
+const MAX_ENTRIES: usize = 999_000;
+/// Most bytes of all their paths and link targets together: they are in memory.
+const MAX_NAMES: usize = 256 * 1024 * 1024;
 
 /// Why an entry cannot be in the tree.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum TreeError {
     #[error("its path leads out of the image")]
     Escape,
-    #[error("its path is longer than {MAX_PATH} bytes, or contains a zero byte")]
+    #[error(
+        "its path or target is empty, has a zero byte, or is longer than {MAX_PATH} bytes, {MAX_NAME} in one name, or {MAX_DEPTH} directories"
+    )]
     Path,
     #[error("its path goes through too many symbolic links")]
     Links,
-    #[error("a part of its path is not a directory")]
+    #[error("its path goes through a file that is not a directory")]
     NotADirectory,
+    #[error("it would replace the root directory")]
+    Root,
     #[error("it is a hard link to something that is not a file in the image")]
     HardLink,
-    #[error("the image has more than {MAX_ENTRIES} entries")]
-    TooMany,
+    #[error("it hides a file in a directory that is a symbolic link")]
+    WhiteoutThroughLink,
+    #[error("the layers have more than {MAX_ENTRIES} entries")]
+    Entries,
+    #[error("the layers have paths of more than {MAX_NAMES} bytes")]
+    Names,
 }
 
 /// Owner and permissions.
@@ -38,10 +53,18 @@ pub(crate) struct Metadata {
     pub(crate) gid: u32,
 }
 
-/// Where a file's bytes are: a range of a layer's archive.
+impl Metadata {
+    /// What a directory has that no layer describes.
+    pub(crate) const DIRECTORY: Self = Self {
+        permissions: 0o755,
+        uid: 0,
+        gid: 0,
+    };
+}
+
+/// Where a file's bytes are: a range of the file that holds the archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Content {
-    pub(crate) layer: usize,
     pub(crate) offset: u64,
     pub(crate) size: u64,
 }
@@ -55,24 +78,46 @@ pub(crate) enum Kind {
         inode: u32,
     },
     Symlink(Vec<u8>),
+    Fifo,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) metadata: Metadata,
-    /// The layer that put it here.
-    layer: usize,
 }
 
 /// Paths without leading slash, in byte order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tree {
+    root: Node,
     nodes: BTreeMap<Vec<u8>, Node>,
     next_inode: u32,
+    entries_left: usize,
+    names_left: usize,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            root: Node {
+                kind: Kind::Directory,
+                metadata: Metadata::DIRECTORY,
+            },
+            nodes: BTreeMap::new(),
+            next_inode: 0,
+            entries_left: MAX_ENTRIES,
+            names_left: MAX_NAMES,
+        }
+    }
 }
 
 impl Tree {
+    /// The root directory.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// Every entry but the root, parents first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.nodes
@@ -80,62 +125,45 @@ impl Tree {
             .map(|(path, node)| (path.as_slice(), node))
     }
 
-    /// The entry at `path`, every symbolic link on the way followed.
+    /// The entry at `path`, every symbolic link on the way followed. As on
+    /// Linux, nothing is above the root directory.
     pub(crate) fn lookup(&self, path: &[u8]) -> Option<&Node> {
-        let path = self.resolve(path, true).ok()?;
-        self.nodes.get(&path)
+        self.get(&self.resolve(path, true).ok()?)
     }
 
-    pub(crate) fn directory(
-        &mut self,
-        layer: usize,
-        name: &[u8],
-        metadata: Metadata,
-    ) -> Result<(), TreeError> {
-        let path = self.place(layer, name)?;
-        if path.is_empty() {
-            return Ok(());
-        }
-        if let Some(node) = self.nodes.get_mut(&path)
-            && node.kind == Kind::Directory
-        {
+    pub(crate) fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
+        self.count(name.len())?;
+        let path = self.place(name)?;
+        let existing = if path.is_empty() {
+            Some(&mut self.root)
+        } else {
+            self.nodes.get_mut(&path)
+        };
+        match existing {
             // A directory of a lower layer keeps its entries.
-            (node.metadata, node.layer) = (metadata, layer);
-            return Ok(());
+            Some(node) if node.kind == Kind::Directory => {
+                node.metadata = metadata;
+                Ok(())
+            }
+            _ => self.replace(path, Kind::Directory, metadata),
         }
-        self.replace(
-            path,
-            Node {
-                kind: Kind::Directory,
-                metadata,
-                layer,
-            },
-        )
     }
 
     pub(crate) fn file(
         &mut self,
-        layer: usize,
         name: &[u8],
         metadata: Metadata,
         content: Content,
     ) -> Result<(), TreeError> {
-        let path = self.place(layer, name)?;
+        self.count(name.len())?;
+        let path = self.place(name)?;
         let inode = self.next_inode;
-        self.next_inode = inode.checked_add(1).ok_or(TreeError::TooMany)?;
-        self.replace(
-            path,
-            Node {
-                kind: Kind::File { content, inode },
-                metadata,
-                layer,
-            },
-        )
+        self.next_inode = inode.checked_add(1).ok_or(TreeError::Entries)?;
+        self.replace(path, Kind::File { content, inode }, metadata)
     }
 
     pub(crate) fn symlink(
         &mut self,
-        layer: usize,
         name: &[u8],
         metadata: Metadata,
         target: Vec<u8>,
@@ -143,87 +171,123 @@ impl Tree {
         if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
             return Err(TreeError::Path);
         }
-        let path = self.place(layer, name)?;
-        self.replace(
-            path,
-            Node {
-                kind: Kind::Symlink(target),
-                metadata,
-                layer,
-            },
-        )
+        self.count(name.len() + target.len())?;
+        let path = self.place(name)?;
+        self.replace(path, Kind::Symlink(target), metadata)
     }
 
-    pub(crate) fn hard_link(
-        &mut self,
-        layer: usize,
-        name: &[u8],
-        target: &[u8],
-    ) -> Result<(), TreeError> {
+    pub(crate) fn fifo(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
+        self.count(name.len())?;
+        let path = self.place(name)?;
+        self.replace(path, Kind::Fifo, metadata)
+    }
+
+    /// An entry that takes the place of what was there, without being put there.
+    pub(crate) fn omitted(&mut self, name: &[u8]) -> Result<(), TreeError> {
+        self.count(name.len())?;
+        let path = self.place(name)?;
+        self.remove_at(&path);
+        Ok(())
+    }
+
+    pub(crate) fn hard_link(&mut self, name: &[u8], target: &[u8]) -> Result<(), TreeError> {
+        refuse_escape(target)?;
         let target = self.resolve(target, false)?;
-        let node = self.nodes.get(&target).ok_or(TreeError::HardLink)?.clone();
-        if node.kind == Kind::Directory {
-            return Err(TreeError::HardLink);
-        }
-        let path = self.place(layer, name)?;
+        let Node { kind, metadata } = self.get(&target).ok_or(TreeError::HardLink)?.clone();
+        let target_bytes = match &kind {
+            Kind::Directory => return Err(TreeError::HardLink),
+            Kind::Symlink(target) => target.len(),
+            Kind::File { .. } | Kind::Fifo => 0,
+        };
+        self.count(name.len() + target_bytes)?;
+        let path = self.place(name)?;
         if path == target {
             return Ok(());
         }
-        self.replace(path, Node { layer, ..node })
+        self.replace(path, kind, metadata)
     }
 
-    /// Applies a whiteout: removes what lower layers put at the whiteout's
-    /// sibling `hidden`.
-    pub(crate) fn remove_below(
-        &mut self,
-        layer: usize,
-        whiteout: &[u8],
-        hidden: &[u8],
-    ) -> Result<(), TreeError> {
+    /// Applies a whiteout: removes its sibling `hidden`. Directories on the way
+    /// are taken as the layers have them, symbolic links are not followed: what
+    /// is behind one is not in the whiteout's directory.
+    pub(crate) fn remove(&mut self, whiteout: &[u8], hidden: &[u8]) -> Result<(), TreeError> {
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
             return Err(TreeError::Path);
         }
-        let mut path = self.resolve(parent(whiteout), true)?;
-        push(&mut path, hidden);
-        if self.nodes.get(&path).is_some_and(|node| node.layer < layer) {
-            self.nodes.remove(&path);
+        if let Some(mut path) = self.whiteout_directory(whiteout)? {
+            push(&mut path, hidden);
+            self.remove_at(&path);
         }
-        self.remove_children(&path, layer);
         Ok(())
     }
 
-    /// Applies an opaque whiteout: removes what lower layers put into its directory.
-    pub(crate) fn clear_below(&mut self, layer: usize, whiteout: &[u8]) -> Result<(), TreeError> {
-        let path = self.resolve(parent(whiteout), true)?;
-        self.remove_children(&path, layer);
+    /// Applies an opaque whiteout: removes everything in its directory.
+    pub(crate) fn clear(&mut self, whiteout: &[u8]) -> Result<(), TreeError> {
+        if let Some(path) = self.whiteout_directory(whiteout)? {
+            self.remove_children(&path);
+        }
         Ok(())
     }
 
-    fn remove_children(&mut self, path: &[u8], below_layer: usize) {
-        let removed: Vec<_> = self
-            .children(path)
-            .filter(|(_, node)| node.layer < below_layer)
-            .map(|(path, _)| path.clone())
+    /// Refuses a whiteout whose directory, now that its layer has been applied,
+    /// is reached through a symbolic link: programs differ on what it hides.
+    pub(crate) fn check_whiteout(&self, whiteout: &[u8]) -> Result<(), TreeError> {
+        let mut path = Vec::new();
+        for component in components(parent(whiteout)) {
+            push(&mut path, component);
+            if let Some(Kind::Symlink(_)) = self.nodes.get(&path).map(|node| &node.kind) {
+                return Err(TreeError::WhiteoutThroughLink);
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that a whiteout is in, if it is one.
+    fn whiteout_directory(&self, whiteout: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+        refuse_escape(whiteout)?;
+        check_length(whiteout)?;
+        let mut path = Vec::new();
+        for component in components(parent(whiteout)) {
+            push(&mut path, component);
+        }
+        let is_directory = self
+            .get(&path)
+            .is_some_and(|node| node.kind == Kind::Directory);
+        Ok(is_directory.then_some(path))
+    }
+
+    fn get(&self, path: &[u8]) -> Option<&Node> {
+        if path.is_empty() {
+            return Some(&self.root);
+        }
+        self.nodes.get(path)
+    }
+
+    fn remove_at(&mut self, path: &[u8]) {
+        self.nodes.remove(path);
+        self.remove_children(path);
+    }
+
+    fn remove_children(&mut self, path: &[u8]) {
+        let mut prefix = path.to_vec();
+        if !prefix.is_empty() {
+            prefix.push(b'/');
+        }
+        let below = self.nodes.range(prefix.clone()..);
+        let removed: Vec<_> = below
+            .map(|(path, _)| path)
+            .take_while(|path| path.starts_with(&prefix))
+            .cloned()
             .collect();
         for path in removed {
             self.nodes.remove(&path);
         }
     }
 
-    /// Everything below a directory.
-    fn children<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Node)> {
-        let mut prefix = path.to_vec();
-        if !prefix.is_empty() {
-            prefix.push(b'/');
-        }
-        self.nodes
-            .range(prefix.clone()..)
-            .take_while(move |(path, _)| path.starts_with(&prefix))
-    }
-
     /// The place of an entry: links in its parents are followed, missing
     /// parents made, its own name is taken as it is.
-    fn place(&mut self, layer: usize, name: &[u8]) -> Result<Vec<u8>, TreeError> {
+    fn place(&mut self, name: &[u8]) -> Result<Vec<u8>, TreeError> {
+        refuse_escape(name)?;
         let path = self.resolve(name, false)?;
         let mut made = Vec::new();
         for component in components(parent(&path)) {
@@ -232,81 +296,90 @@ impl Tree {
                 Some(node) if node.kind == Kind::Directory => {}
                 Some(_) => return Err(TreeError::NotADirectory),
                 None => {
-                    let metadata = Metadata {
-                        permissions: 0o755,
-                        uid: 0,
-                        gid: 0,
+                    self.count(made.len())?;
+                    let node = Node {
+                        kind: Kind::Directory,
+                        metadata: Metadata::DIRECTORY,
                     };
-                    self.nodes.insert(
-                        made.clone(),
-                        Node {
-                            kind: Kind::Directory,
-                            metadata,
-                            layer,
-                        },
-                    );
+                    self.nodes.insert(made.clone(), node);
                 }
             }
         }
         Ok(path)
     }
 
-    fn replace(&mut self, path: Vec<u8>, node: Node) -> Result<(), TreeError> {
+    fn replace(&mut self, path: Vec<u8>, kind: Kind, metadata: Metadata) -> Result<(), TreeError> {
         if path.is_empty() {
-            return Err(TreeError::NotADirectory);
+            return Err(TreeError::Root);
         }
-        if self.nodes.len() >= MAX_ENTRIES {
-            return Err(TreeError::TooMany);
-        }
-        self.remove_children(&path, usize::MAX);
-        self.nodes.insert(path, node);
+        self.remove_children(&path);
+        self.nodes.insert(path, Node { kind, metadata });
+        Ok(())
+    }
+
+    /// Takes an entry off what is left of the limits.
+    fn count(&mut self, name_bytes: usize) -> Result<(), TreeError> {
+        self.entries_left = self.entries_left.checked_sub(1).ok_or(TreeError::Entries)?;
+        self.names_left = self
+            .names_left
+            .checked_sub(name_bytes)
+            .ok_or(TreeError::Names)?;
         Ok(())
     }
 
     /// The path with every link in its parents followed, and in its last part
-    /// if `follow_last`. `..` never leads above the root of the image in a
-    /// link, and is an error in a name.
+    /// if `follow_last`. `..` never leads above the root of the image.
     fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, TreeError> {
-        if name.len() > MAX_PATH || name.contains(&0) {
-            return Err(TreeError::Path);
-        }
-        if components(name).any(|component| component == b"..") {
-            return Err(TreeError::Escape);
-        }
-        let mut pending: Vec<Vec<u8>> = components(name).map(<[u8]>::to_vec).rev().collect();
+        check_length(name)?;
+        let mut pending: Vec<&[u8]> = components(name).rev().collect();
         let mut path = Vec::new();
         let mut links = 0;
         while let Some(component) = pending.pop() {
+            let before = path.len();
             if component == b".." {
-                path = parent(&path).to_vec();
+                path.truncate(parent(&path).len());
                 continue;
             }
-            let mut next = path.clone();
-            push(&mut next, &component);
-            let link = match self.nodes.get(&next) {
-                Some(Node {
-                    kind: Kind::Symlink(target),
-                    ..
-                }) if follow_last || !pending.is_empty() => target,
-                _ => {
-                    path = next;
-                    continue;
-                }
+            push(&mut path, component);
+            let Some(Kind::Symlink(target)) = self.nodes.get(&path).map(|node| &node.kind) else {
+                continue;
             };
+            if pending.is_empty() && !follow_last {
+                break;
+            }
             links += 1;
             if links > MAX_LINKS {
                 return Err(TreeError::Links);
             }
-            if link.first() == Some(&b'/') {
-                path.clear();
-            }
-            pending.extend(components(link).map(<[u8]>::to_vec).rev());
+            path.truncate(if target.first() == Some(&b'/') {
+                0
+            } else {
+                before
+            });
+            pending.extend(components(target).rev());
         }
-        if path.len() > MAX_PATH {
-            return Err(TreeError::Path);
-        }
+        check_length(&path)?;
         Ok(path)
     }
+}
+
+/// A name in an archive must not lead upwards; targets of symbolic links may.
+fn refuse_escape(name: &[u8]) -> Result<(), TreeError> {
+    if components(name).any(|component| component == b"..") {
+        return Err(TreeError::Escape);
+    }
+    Ok(())
+}
+
+fn check_length(path: &[u8]) -> Result<(), TreeError> {
+    if path.len() > MAX_PATH
+        || path.contains(&0)
+        || components(path).count() > MAX_DEPTH
+        || components(path).any(|component| component.len() > MAX_NAME)
+    {
+        return Err(TreeError::Path);
+    }
+    Ok(())
 }
 
 fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
@@ -338,14 +411,7 @@ mod tests {
         uid: 1,
         gid: 2,
     };
-
-    fn content(offset: u64) -> Content {
-        Content {
-            layer: 0,
-            offset,
-            size: 1,
-        }
-    }
+    const CONTENT: Content = Content { offset: 7, size: 1 };
 
     fn paths(tree: &Tree) -> Vec<String> {
         tree.iter()
@@ -353,71 +419,147 @@ mod tests {
             .collect()
     }
 
+    fn tree(files: &[&str]) -> Tree {
+        let mut tree = Tree::default();
+        for name in files {
+            tree.file(name.as_bytes(), META, CONTENT).unwrap();
+        }
+        tree
+    }
+
     #[test]
     fn names_that_lead_out_are_refused() {
-        let mut tree = Tree::default();
+        let mut tree = tree(&["/abs/./x"]);
         for name in ["../a", "a/../../b", "a/.."] {
-            assert_eq!(
-                tree.file(0, name.as_bytes(), META, content(0)),
-                Err(TreeError::Escape),
-                "{name}"
-            );
+            let name = name.as_bytes();
+            assert_eq!(tree.file(name, META, CONTENT), Err(TreeError::Escape));
+            assert_eq!(tree.hard_link(b"b", name), Err(TreeError::Escape));
+            assert_eq!(tree.clear(name), Err(TreeError::Escape));
         }
-        tree.file(0, b"/abs/./x", META, content(0)).unwrap();
         assert_eq!(paths(&tree), ["abs", "abs/x"]);
+    }
+
+    #[test]
+    fn names_that_linux_cannot_have_are_refused() {
+        let mut tree = Tree::default();
+        let mut file = |name: &[u8]| tree.file(name, META, CONTENT);
+        assert_eq!(file(&[b'x'; 256]), Err(TreeError::Path));
+        assert_eq!(file(&[b'x'; 255]), Ok(()));
+        assert_eq!(file(b"a\0b"), Err(TreeError::Path));
+        assert_eq!(file(&b"d/".repeat(257)), Err(TreeError::Path));
+        assert_eq!(file(&b"dd-ee-ff/".repeat(500)), Err(TreeError::Path));
+        assert_eq!(file(b"/"), Err(TreeError::Root));
+        assert_eq!(file(b"./"), Err(TreeError::Root));
+        assert_eq!(tree.symlink(b"l", META, vec![]), Err(TreeError::Path));
+        let long = vec![b'x'; MAX_PATH + 1];
+        assert_eq!(tree.symlink(b"l", META, long), Err(TreeError::Path));
     }
 
     #[test]
     fn links_in_parents_stay_inside() {
         let mut tree = Tree::default();
-        tree.directory(0, b"usr/lib", META).unwrap();
-        tree.symlink(0, b"lib", META, b"usr/lib".to_vec()).unwrap();
-        tree.symlink(0, b"up", META, b"../../../..".to_vec())
-            .unwrap();
-        tree.file(1, b"lib/x", META, content(1)).unwrap();
-        tree.file(1, b"up/y", META, content(2)).unwrap();
-        assert_eq!(
-            paths(&tree),
-            ["lib", "up", "usr", "usr/lib", "usr/lib/x", "y"]
-        );
-        tree.symlink(1, b"loop", META, b"loop".to_vec()).unwrap();
-        assert_eq!(
-            tree.file(1, b"loop/x", META, content(3)),
-            Err(TreeError::Links)
-        );
+        tree.directory(b"usr/lib", META).unwrap();
+        tree.symlink(b"lib", META, b"usr/lib".to_vec()).unwrap();
+        tree.symlink(b"up", META, b"../../../..".to_vec()).unwrap();
+        tree.file(b"lib/x", META, CONTENT).unwrap();
+        tree.file(b"up/y", META, CONTENT).unwrap();
+        let expected = ["lib", "up", "usr", "usr/lib", "usr/lib/x", "y"];
+        assert_eq!(paths(&tree), expected);
+        tree.symlink(b"loop", META, b"loop".to_vec()).unwrap();
+        assert_eq!(tree.file(b"loop/x", META, CONTENT), Err(TreeError::Links));
         assert!(tree.lookup(b"loop").is_none());
     }
 
     #[test]
-    fn whiteouts_hide_lower_layers_only() {
-        let mut tree = Tree::default();
-        tree.file(0, b"d/a", META, content(0)).unwrap();
-        tree.file(0, b"d/b/c", META, content(0)).unwrap();
-        tree.file(1, b"d/new", META, content(1)).unwrap();
-        tree.remove_below(1, b"d/.wh.b", b"b").unwrap();
-        assert_eq!(paths(&tree), ["d", "d/a", "d/new"]);
-        tree.clear_below(1, b"d/.wh..wh..opq").unwrap();
-        assert_eq!(paths(&tree), ["d", "d/new"]);
+    fn paths_are_looked_up_as_linux_does() {
+        let mut tree = tree(&["usr/bin/app"]);
+        tree.symlink(b"bin", META, b"/usr/bin".to_vec()).unwrap();
+        for path in ["/bin/app", "/usr/./bin/../../bin//app", "../../bin/app"] {
+            assert!(tree.lookup(path.as_bytes()).is_some(), "{path}");
+        }
+        assert_eq!(tree.lookup(b"/").unwrap().kind, Kind::Directory);
+        assert!(tree.lookup(b"/bin/none").is_none());
+    }
+
+    #[test]
+    fn whiteouts_hide_what_is_in_their_directory() {
+        let mut tree = tree(&["d/a", "d/b/c", "e"]);
+        tree.remove(b"d/.wh.b", b"b").unwrap();
+        tree.remove(b"none/.wh.b", b"b").unwrap();
+        assert_eq!(paths(&tree), ["d", "d/a", "e"]);
+        for hidden in [&b""[..], b".", b".."] {
+            assert_eq!(tree.remove(b"d/.wh.", hidden), Err(TreeError::Path));
+        }
+        tree.clear(b"d/.wh..wh..opq").unwrap();
+        assert_eq!(paths(&tree), ["d", "e"]);
+        tree.clear(b".wh..wh..opq").unwrap();
+        assert!(paths(&tree).is_empty());
+    }
+
+    #[test]
+    fn whiteouts_do_not_reach_through_links() {
+        let mut tree = tree(&["e/a"]);
+        tree.symlink(b"d", META, b"e".to_vec()).unwrap();
+        tree.clear(b"d/.wh..wh..opq").unwrap();
+        tree.remove(b"d/.wh.a", b"a").unwrap();
+        assert_eq!(paths(&tree), ["d", "e", "e/a"]);
+        let refused = Err(TreeError::WhiteoutThroughLink);
+        assert_eq!(tree.check_whiteout(b"d/.wh.a"), refused);
+        tree.directory(b"d", META).unwrap();
+        assert_eq!(tree.check_whiteout(b"d/.wh.a"), Ok(()));
     }
 
     #[test]
     fn a_file_replaces_a_directory_and_its_entries() {
-        let mut tree = Tree::default();
-        tree.file(0, b"d/a", META, content(0)).unwrap();
-        tree.file(0, b"d-x", META, content(0)).unwrap();
-        tree.file(1, b"d", META, content(1)).unwrap();
+        let mut tree = tree(&["d/a", "d-x"]);
+        tree.file(b"d", META, CONTENT).unwrap();
         assert_eq!(paths(&tree), ["d", "d-x"]);
+        assert_eq!(
+            tree.file(b"d/a", META, CONTENT),
+            Err(TreeError::NotADirectory)
+        );
+        tree.omitted(b"d").unwrap();
+        assert_eq!(paths(&tree), ["d-x"]);
+    }
+
+    #[test]
+    fn the_root_directory_has_an_owner_too() {
+        let mut tree = Tree::default();
+        assert_eq!(tree.root().metadata, Metadata::DIRECTORY);
+        tree.directory(b"./", META).unwrap();
+        assert_eq!(tree.root().metadata, META);
+        assert!(paths(&tree).is_empty());
     }
 
     #[test]
     fn hard_links_share_an_inode() {
-        let mut tree = Tree::default();
-        tree.file(0, b"a", META, content(7)).unwrap();
-        tree.hard_link(1, b"b", b"a").unwrap();
+        let mut tree = tree(&["a"]);
+        tree.hard_link(b"b", b"./a").unwrap();
+        tree.hard_link(b"a", b"a").unwrap();
+        let kind = |path: &[u8]| tree.lookup(path).unwrap().kind.clone();
+        assert_eq!(kind(b"a"), kind(b"b"));
+        for target in [&b"none"[..], b"/", b""] {
+            assert_eq!(tree.hard_link(b"c", target), Err(TreeError::HardLink));
+        }
+    }
+
+    #[test]
+    fn entries_and_names_are_bounded_over_all_layers() {
+        let mut tree = Tree {
+            entries_left: 3,
+            ..Tree::default()
+        };
+        // The same name again counts again, and so does a parent.
+        tree.file(b"d/a", META, CONTENT).unwrap();
+        tree.file(b"d/a", META, CONTENT).unwrap();
+        assert_eq!(tree.file(b"a", META, CONTENT), Err(TreeError::Entries));
+        let mut tree = Tree {
+            names_left: 10,
+            ..Tree::default()
+        };
         assert_eq!(
-            tree.lookup(b"a").unwrap().kind,
-            tree.lookup(b"b").unwrap().kind
+            tree.symlink(b"link", META, b"target!".to_vec()),
+            Err(TreeError::Names)
         );
-        assert_eq!(tree.hard_link(1, b"c", b"none"), Err(TreeError::HardLink));
     }
 }

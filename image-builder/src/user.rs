@@ -35,9 +35,11 @@ pub(crate) fn resolve(source: &UserSource, passwd: &str, group: &str) -> Result<
     Ok(User { uid, gid })
 }
 
-/// A field of a line in one of these files (passwd(5), group(5)).
+/// A field of a line in one of these files (passwd(5), group(5)). The largest
+/// number is nobody's.
 fn number(line: &str, field: usize) -> Option<u32> {
-    line.split(':').nth(field)?.parse().ok()
+    let number = line.split(':').nth(field)?.parse().ok()?;
+    (number != u32::MAX).then_some(number)
 }
 
 #[cfg(test)]

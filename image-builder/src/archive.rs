@@ -1,0 +1,308 @@
+//! Reading tar archives (POSIX.1-2017, "pax", "ustar Interchange Format"; GNU
+//! tar's manual, "Basic Tar Format").
+//!
+//! The `tar` crate parses header fields. Walking the archive is done here: long
+//! names and extended headers must not grow memory, a file is never read only
+//! to get past it, and what another program would read differently is refused.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use tar::Header;
+use thiserror::Error;
+
+use crate::tree::{Content, Metadata};
+
+/// Longest name in a GNU header: Linux's `PATH_MAX`, with its zero byte.
+const MAX_LONG_NAME: u64 = 4096;
+/// Largest extended header: names, and attributes that are left out.
+const MAX_EXTENDED: u64 = 1024 * 1024;
+const BLOCK: u64 = 512;
+/// Where a header's type is.
+const TYPE: usize = 156;
+/// Where a header's checksum is, which it counts as spaces.
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+
+/// Why an archive cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum ArchiveError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the archive ends in the middle of an entry: it is truncated")]
+    Truncated,
+    #[error("the archive's header at byte {0} is not one of a tar file: it is damaged")]
+    Header(u64),
+    #[error("the archive's extended header at byte {0} cannot be read: it is damaged")]
+    Extended(u64),
+    #[error("an extended header or long name has {0} bytes, more than can be allowed")]
+    TooLong(u64),
+    #[error("entry {name}: {reason}")]
+    Entry { name: String, reason: &'static str },
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Directory,
+    File,
+    Symlink,
+    HardLink,
+    Fifo,
+    Device,
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: Type,
+    pub(crate) metadata: Metadata,
+    /// What a link points to.
+    pub(crate) target: Vec<u8>,
+    /// A file's bytes.
+    pub(crate) content: Content,
+}
+
+/// The entries of the archive in a range of a file.
+#[derive(Debug)]
+pub(crate) struct Entries<'a> {
+    file: &'a File,
+    position: u64,
+    end: u64,
+    long_name: Option<Vec<u8>>,
+    long_target: Option<Vec<u8>>,
+    extended: Extended,
+}
+
+/// The values of an extended header that matter here.
+#[derive(Debug, Default)]
+struct Extended {
+    name: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    sparse: bool,
+}
+
+impl<'a> Entries<'a> {
+    pub(crate) fn new(file: &'a File, range: Content) -> Self {
+        Self {
+            file,
+            position: range.offset,
+            end: range.offset.saturating_add(range.size),
+            long_name: None,
+            long_target: None,
+            extended: Extended::default(),
+        }
+    }
+
+    fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
+        loop {
+            let at = self.position;
+            let Some(header) = self.read_header()? else {
+                return Ok(None);
+            };
+            let size = number(&header.as_old().size, header.entry_size(), at)?;
+            match header.as_bytes()[TYPE] {
+                b'L' => self.long_name = Some(self.read_long_name(size)?),
+                b'K' => self.long_target = Some(self.read_long_name(size)?),
+                b'x' => {
+                    let bytes = self.read(size, MAX_EXTENDED)?;
+                    self.extended = Extended::parse(&bytes).ok_or(ArchiveError::Extended(at))?;
+                }
+                // Defaults for all that follows; no program for images uses them.
+                b'g' => {
+                    self.take(size)?;
+                }
+                kind => return self.entry(&header, kind, size, at).map(Some),
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        header: &Header,
+        kind: u8,
+        size: u64,
+        at: u64,
+    ) -> Result<Entry, ArchiveError> {
+        let extended = std::mem::take(&mut self.extended);
+        let long_name = self.long_name.take();
+        let long_target = self.long_target.take();
+        let name = extended
+            .name
+            .or(long_name)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let refuse = |reason| ArchiveError::Entry {
+            name: String::from_utf8_lossy(&name).into_owned(),
+            reason,
+        };
+        // The oldest archives mark a directory by its name alone.
+        let is_old_directory = kind == 0 && name.ends_with(b"/");
+        let kind = match kind {
+            0 if is_old_directory => Type::Directory,
+            0 | b'0' | b'7' => Type::File,
+            b'1' => Type::HardLink,
+            b'2' => Type::Symlink,
+            b'3' | b'4' => Type::Device,
+            b'5' => Type::Directory,
+            b'6' => Type::Fifo,
+            b'S' => return Err(refuse("sparse files are not supported: archive it whole")),
+            _ => return Err(refuse("it has a type that layers do not have")),
+        };
+        if extended.sparse {
+            return Err(refuse("sparse files are not supported: archive it whole"));
+        }
+        let target = extended.target.or(long_target).unwrap_or_else(|| {
+            let target = header.link_name_bytes();
+            target.map(std::borrow::Cow::into_owned).unwrap_or_default()
+        });
+        let old = header.as_old();
+        // The last number means "leave it as it is" to Linux.
+        let id = |value: u64| match u32::try_from(value) {
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(refuse("its user or group id is larger than Linux's")),
+        };
+        let uid = number(&old.uid, header.uid(), at)?;
+        let gid = number(&old.gid, header.gid(), at)?;
+        let permissions = number(&old.mode, header.mode().map(u64::from), at)?;
+        let metadata = Metadata {
+            permissions: u32::try_from(permissions & 0o7777).unwrap_or_default(),
+            uid: id(extended.uid.unwrap_or(uid))?,
+            gid: id(extended.gid.unwrap_or(gid))?,
+        };
+        // As Go's archive/tar, with which images are written: what is no file
+        // has no contents, whatever its header says.
+        let content = match kind {
+            Type::File => self.take(extended.size.unwrap_or(size))?,
+            _ => self.take(if is_old_directory { size } else { 0 })?,
+        };
+        Ok(Entry {
+            name,
+            kind,
+            metadata,
+            target,
+            content,
+        })
+    }
+
+    /// The next header, or `None` at the archive's end.
+    fn read_header(&mut self) -> Result<Option<Header>, ArchiveError> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        let at = self.position;
+        let mut header = Header::new_old();
+        let Content { offset, .. } = self.take(BLOCK)?;
+        self.file.read_exact_at(header.as_mut_bytes(), offset)?;
+        if header.as_bytes().iter().all(|&byte| byte == 0) {
+            self.position = self.end;
+            return Ok(None);
+        }
+        let sum: u32 = header
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .map(|(index, &byte)| {
+                let counted = if CHECKSUM.contains(&index) {
+                    b' '
+                } else {
+                    byte
+                };
+                u32::from(counted)
+            })
+            .sum();
+        match header.cksum() {
+            Ok(stored) if stored == sum => Ok(Some(header)),
+            _ => Err(ArchiveError::Header(at)),
+        }
+    }
+
+    /// Steps over contents of this size.
+    fn take(&mut self, size: u64) -> Result<Content, ArchiveError> {
+        let offset = self.position;
+        let end = offset.checked_add(size);
+        if end.is_none_or(|end| end > self.end) {
+            return Err(ArchiveError::Truncated);
+        }
+        self.position = offset.saturating_add(size.next_multiple_of(BLOCK));
+        Ok(Content { offset, size })
+    }
+
+    fn read(&mut self, size: u64, limit: u64) -> Result<Vec<u8>, ArchiveError> {
+        if size > limit {
+            return Err(ArchiveError::TooLong(size));
+        }
+        let Content { offset, .. } = self.take(size)?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn read_long_name(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
+        let mut name = self.read(size, MAX_LONG_NAME)?;
+        if name.last() == Some(&0) {
+            name.pop();
+        }
+        Ok(name)
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, ArchiveError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_entry().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.position = self.end;
+        }
+        next
+    }
+}
+
+impl Extended {
+    /// Records of the form `LENGTH KEY=VALUE\n`, where the length counts all of it.
+    fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let mut extended = Self::default();
+        while !bytes.is_empty() {
+            let space = bytes.iter().position(|&byte| byte == b' ')?;
+            let (digits, _) = bytes.split_at_checked(space)?;
+            let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            let (record, rest) = bytes.split_at_checked(length)?;
+            let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+            let equals = record.iter().position(|&byte| byte == b'=')?;
+            let (key, value) = record.split_at_checked(equals)?;
+            extended.set(key, value.get(1..)?)?;
+            bytes = rest;
+        }
+        Some(extended)
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let number = || std::str::from_utf8(value).ok()?.parse().ok();
+        match key {
+            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+            // An empty value takes back one that was set for all entries.
+            _ if value.is_empty() => {}
+            b"path" => self.name = Some(value.to_vec()),
+            b"linkpath" => self.target = Some(value.to_vec()),
+            b"size" => self.size = Some(number()?),
+            b"uid" => self.uid = Some(number()?),
+            b"gid" => self.gid = Some(number()?),
+            // Times, names of owners and extended attributes, which a ramdisk
+            // cannot hold.
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// A header's number; some programs leave the field blank for zero.
+fn number(field: &[u8], value: io::Result<u64>, at: u64) -> Result<u64, ArchiveError> {
+    if field.iter().all(|&byte| byte == 0 || byte == b' ') {
+        return Ok(0);
+    }
+    value.map_err(|_| ArchiveError::Header(at))
+}

@@ -1,0 +1,139 @@
+//! The measured configuration: the manifest, and what it leaves to the image.
+
+use std::io::{self, Read};
+
+use eif::Architecture;
+use manifest::{
+    CONFIG_SCHEMA, Command, Environment, Manifest, ManifestError, MeasuredConfig, User,
+    WorkingDirectory, Workload,
+};
+
+use crate::container::Process;
+use crate::image::Image;
+use crate::program::Surroundings;
+use crate::tree::{Content, Kind};
+use crate::user;
+
+/// `PATH` where neither image nor manifest sets one: Docker's.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Largest `/etc/passwd` or `/etc/group` that is read, in bytes.
+const MAX_ACCOUNTS: u64 = 1024 * 1024;
+
+/// Combines the manifest with the container's own configuration, and checks
+/// that the workload can be started in the image.
+pub(crate) fn measured(
+    manifest: &Manifest,
+    image: &Image,
+    architecture: Architecture,
+) -> Result<MeasuredConfig, ManifestError> {
+    let source = &manifest.workload;
+    let process = &image.process;
+    let about =
+        |key: &'static str| move |reason: String| manifest.invalid(&["workload", key], reason);
+    let command = match &source.command {
+        Some(command) => command.clone(),
+        None if process.command().is_empty() => {
+            return Err(about("command")(
+                "the image has no entrypoint: set workload.command".to_owned(),
+            ));
+        }
+        None => Command::try_from(process.command())
+            .map_err(|error| about("command")(format!("the image's entrypoint: {error}")))?,
+    };
+    let env = environment(process, &source.env).map_err(about("env"))?;
+    let working_directory = match (&source.working_directory, &process.working_dir) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
+            .map_err(|error| about("working_directory")(format!("the image's {error}")))?,
+        _ => WorkingDirectory::default(),
+    };
+    let is_folder = image
+        .tree
+        .lookup(working_directory.as_bytes())
+        .is_some_and(|node| node.kind == Kind::Directory);
+    if !is_folder {
+        return Err(about("working_directory")(format!(
+            "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
+        )));
+    }
+    let user = user(manifest, image).map_err(about("user"))?;
+    let surroundings = Surroundings {
+        tree: &image.tree,
+        environment: &env,
+        working_directory: &working_directory,
+        user,
+        architecture,
+        read: &|content, limit| read(image, content, limit),
+    };
+    surroundings
+        .check(command.program())
+        .map_err(about("command"))?;
+    Ok(MeasuredConfig {
+        schema: CONFIG_SCHEMA,
+        name: manifest.enclave.name.clone(),
+        workload: Workload {
+            kind: source.kind,
+            command,
+            env,
+            working_directory,
+            user,
+            restart: source.restart(),
+            health: source.health.clone(),
+            stop_grace: source.stop_grace,
+        },
+        network: manifest.network.clone(),
+        logs: manifest.logs,
+    })
+}
+
+/// The image's environment, overlaid with the manifest's.
+fn environment(process: &Process, overlay: &Environment) -> Result<Environment, String> {
+    let mut environment = Environment::default();
+    for (name, value) in process.environment() {
+        environment
+            .set(name, value)
+            .map_err(|error| format!("the image's environment: {error}"))?;
+    }
+    let path = || ("PATH".to_owned(), DEFAULT_PATH.to_owned());
+    let path = (!environment.contains_key("PATH")).then(path);
+    let overlay = overlay
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    for (name, value) in path.into_iter().chain(overlay) {
+        environment
+            .set(name, value)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(environment)
+}
+
+/// The user in numbers.
+fn user(manifest: &Manifest, image: &Image) -> Result<User, String> {
+    let source = match (&manifest.workload.user, &image.process.user) {
+        (Some(user), _) => user.clone(),
+        (None, Some(user)) if !user.is_empty() => user
+            .parse()
+            .map_err(|error: manifest::ProcessError| format!("the image's {error}"))?,
+        _ => return Ok(User { uid: 0, gid: 0 }),
+    };
+    let accounts = |path: &str| match image.tree.lookup(path.as_bytes()).map(|node| &node.kind) {
+        Some(Kind::File { content, .. }) if content.size > MAX_ACCOUNTS => Err(format!(
+            "the image's {path} has more than {MAX_ACCOUNTS} bytes: make it smaller"
+        )),
+        Some(Kind::File { content, .. }) => read(image, *content, MAX_ACCOUNTS)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .map_err(|error| format!("the image's {path}: {error}")),
+        _ => Ok(String::new()),
+    };
+    user::resolve(&source, &accounts("/etc/passwd")?, &accounts("/etc/group")?)
+}
+
+fn read(image: &Image, content: Content, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    image
+        .spool
+        .reader(content)
+        .take(limit)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

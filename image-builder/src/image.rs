@@ -1,0 +1,189 @@
+//! A container image: found, checked, its layers merged.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use eif::Architecture;
+use manifest::ImageReference;
+use serde::de::DeserializeOwned;
+
+use crate::container::{Config, Process};
+use crate::digest::Digest;
+use crate::error::{BuildError, ImageError};
+use crate::spool::{Range, Spool};
+use crate::tree::{Content, Tree};
+use crate::{Step, docker, layer, layout};
+
+/// Largest JSON document of an image, in bytes.
+const MAX_JSON: u64 = 4 * 1024 * 1024;
+/// Most layers of an image.
+const MAX_LAYERS: usize = 512;
+const MIB: u64 = 1024 * 1024;
+
+/// A container image with its layers merged.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) process: Process,
+    /// The digest of the configuration.
+    pub(crate) config_digest: Digest,
+    pub(crate) tree: Tree,
+    /// Where the files' contents are.
+    pub(crate) spool: Spool,
+}
+
+/// An image's parts, still unread.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The configuration's bytes.
+    pub(crate) config: Vec<u8>,
+    pub(crate) layers: Vec<StoredLayer>,
+}
+
+/// A layer as it is stored.
+#[derive(Debug)]
+pub(crate) struct StoredLayer {
+    pub(crate) name: String,
+    /// The digest of the stored bytes, where the image says it.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) file: PathBuf,
+    pub(crate) range: Content,
+}
+
+/// What OCI calls the processor.
+pub(crate) const fn platform(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "amd64",
+        Architecture::Aarch64 => "arm64",
+    }
+}
+
+/// The folder or file that an image is in.
+pub(crate) fn path(reference: &ImageReference) -> &Path {
+    match reference {
+        ImageReference::OciLayout { path, .. } | ImageReference::DockerArchive { path, .. } => path,
+    }
+}
+
+/// Reads the image that the manifest names and merges its layers, which may
+/// have `limit` bytes when decompressed.
+pub(crate) fn load(
+    reference: &ImageReference,
+    architecture: Architecture,
+    limit: u64,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Image, BuildError> {
+    let platform = platform(architecture);
+    let parts = match reference {
+        ImageReference::OciLayout { path, tag } => layout::find(path, tag.as_deref(), platform),
+        ImageReference::DockerArchive { path, tag } => docker::find(path, tag.as_deref()),
+    };
+    let path = path(reference);
+    parts
+        .and_then(|parts| merge(&parts, platform, limit, progress))
+        .map_err(|error| match error {
+            ImageError::Invalid(reason) => BuildError::Image {
+                image: path.to_owned(),
+                reason,
+            },
+            ImageError::Full => BuildError::Image {
+                image: path.to_owned(),
+                reason: format!(
+                    "its layers have more than {} MiB when decompressed, four times enclave.memory_mib: make the image smaller, or raise memory_mib",
+                    limit / MIB
+                ),
+            },
+            ImageError::Read { path: file, source } => {
+                BuildError::read(file.as_deref().unwrap_or(path), "check `image` in the manifest")(source)
+            }
+            ImageError::Temporary(source) => BuildError::temporary(source),
+        })
+}
+
+fn merge(
+    parts: &Parts,
+    platform: &str,
+    limit: u64,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Image, ImageError> {
+    let config: Config = parse(&parts.config, "its configuration")?;
+    if config.architecture != platform || config.os != "linux" {
+        return Err(ImageError::Invalid(format!(
+            "it is for {}/{}, but the kernel is for linux/{platform}: build the image with --platform linux/{platform}, or give another kernel",
+            config.os, config.architecture
+        )));
+    }
+    let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
+    let count = parts.layers.len();
+    if count != diff_ids.len() || count > MAX_LAYERS {
+        return Err(ImageError::Invalid(format!(
+            "it has {count} layers and {} diff ids: they must be as many, and at most {MAX_LAYERS}",
+            diff_ids.len()
+        )));
+    }
+    let mut tree = Tree::default();
+    let mut spool = Spool::new(limit).map_err(ImageError::Temporary)?;
+    for (number, (stored, diff_id)) in (1..).zip(parts.layers.iter().zip(&diff_ids)) {
+        progress(Step::Layer {
+            number,
+            count,
+            bytes: stored.range.size,
+        });
+        let file = open(&stored.file)?;
+        let bytes = Range::new(&file, stored.range);
+        layer::unpack(bytes, stored.digest.as_ref(), diff_id, &mut spool)
+            .and_then(|archive| layer::apply(&spool, archive, &mut tree))
+            .map_err(|error| {
+                error.about(&format!("layer {number} ({})", stored.name), &stored.file)
+            })?;
+    }
+    Ok(Image {
+        process: config.config.unwrap_or_default(),
+        config_digest: Digest::of(&parts.config),
+        tree,
+        spool,
+    })
+}
+
+/// Opens a regular file: opening a pipe would wait for somebody to write.
+pub(crate) fn open(path: &Path) -> Result<File, ImageError> {
+    open_regular(path).map_err(|source| ImageError::Read {
+        path: Some(path.to_owned()),
+        source,
+    })
+}
+
+/// See [`open`].
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file",
+        ));
+    }
+    File::open(path)
+}
+
+/// Reads a JSON document of the image.
+pub(crate) fn read_document(
+    file: &File,
+    range: Content,
+    what: &str,
+) -> Result<Vec<u8>, ImageError> {
+    if range.size > MAX_JSON {
+        return Err(ImageError::Invalid(format!(
+            "{what} has {} bytes, more than the {MAX_JSON} that are read",
+            range.size
+        )));
+    }
+    let mut bytes = Vec::new();
+    Range::new(file, range)
+        .read_to_end(&mut bytes)
+        .map_err(ImageError::read)?;
+    Ok(bytes)
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ImageError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ImageError::Invalid(format!("{what} cannot be read: {error}")))
+}

@@ -1,0 +1,116 @@
+//! One unnamed temporary file that holds every layer's archive, end to end.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::archive::{ArchiveError, Entries};
+use crate::digest::Digest;
+use crate::tree::Content;
+
+const COPY_BYTES: usize = 64 * 1024;
+
+/// The file, and how much it may still take.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: File,
+    end: u64,
+    limit: u64,
+}
+
+/// Why something could not be put into the spool.
+#[derive(Debug)]
+pub(crate) enum SpoolError {
+    /// The source could not be read.
+    Source(io::Error),
+    /// The temporary file could not be written.
+    Temporary(io::Error),
+    /// There is more than the spool's limit.
+    Full,
+}
+
+impl Spool {
+    /// An empty spool for at most `limit` bytes.
+    pub(crate) fn new(limit: u64) -> io::Result<Self> {
+        Ok(Self {
+            file: tempfile::tempfile()?,
+            end: 0,
+            limit,
+        })
+    }
+
+    /// Copies everything from the source; says where it is and what its digest is.
+    pub(crate) fn append(
+        &mut self,
+        mut source: impl Read,
+    ) -> Result<(Content, Digest), SpoolError> {
+        let start = self.end;
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(SpoolError::Source(error)),
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            let end = self.end.saturating_add(count as u64);
+            if end > self.limit {
+                return Err(SpoolError::Full);
+            }
+            context.update(bytes);
+            self.file.write_all(bytes).map_err(SpoolError::Temporary)?;
+            self.end = end;
+        }
+        let place = Content {
+            offset: start,
+            size: self.end - start,
+        };
+        Ok((place, Digest::from(context)))
+    }
+
+    /// The entries of an archive in it.
+    pub(crate) fn entries(
+        &self,
+        archive: Content,
+    ) -> impl Iterator<Item = Result<crate::archive::Entry, ArchiveError>> {
+        Entries::new(&self.file, archive)
+    }
+
+    /// Reads a part of it.
+    pub(crate) fn reader(&self, content: Content) -> Range<'_> {
+        Range::new(&self.file, content)
+    }
+}
+
+/// Reads a range of a file; any number may read at the same time.
+#[derive(Debug)]
+pub(crate) struct Range<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+}
+
+impl<'a> Range<'a> {
+    pub(crate) fn new(file: &'a File, Content { offset, size }: Content) -> Self {
+        Self {
+            file,
+            offset,
+            left: size,
+        }
+    }
+}
+
+impl Read for Range<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let buffer = buffer.get_mut(..most).unwrap_or_default();
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}

@@ -1,0 +1,156 @@
+//! What people read.
+
+use std::fmt::{Display, Write};
+use std::path::Path;
+
+use eif::{Description, Measurements};
+use image_builder::Built;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// What has been built.
+pub(crate) fn built(path: &Path, built: &Built) -> String {
+    let mut sheet = Sheet::default();
+    sheet.line("image", &built.name);
+    sheet.line(
+        "file",
+        format_args!("{}, {}", path.display(), size(built.size)),
+    );
+    sheet.measurements(&built.measurements);
+    sheet.0
+}
+
+/// What an image is, with everything that is wrong with it.
+pub(crate) fn description(path: &Path, image: &Description) -> String {
+    let mut sheet = Sheet::default();
+    let header = &image.header;
+    sheet.line("file", path.display());
+    sheet.line(
+        "format",
+        format_args!("EIF version {}, {}", header.version, header.architecture),
+    );
+    if let Some(metadata) = &image.metadata {
+        let build = &metadata.build_metadata;
+        sheet.line(
+            "image",
+            format_args!(
+                "{}, version {}",
+                metadata.image_name, metadata.image_version
+            ),
+        );
+        sheet.line(
+            "built by",
+            format_args!(
+                "{} {} at {}",
+                build.build_tool, build.build_tool_version, build.build_time
+            ),
+        );
+        sheet.line("kernel version", &build.kernel_version);
+    }
+    sheet.line(
+        "started with",
+        format_args!(
+            "{} MiB, {} CPUs",
+            header.default_memory / MIB,
+            header.default_cpus
+        ),
+    );
+    sheet.line(
+        "boots with",
+        image.command_line.as_deref().unwrap_or("what is not text"),
+    );
+    let signer = image
+        .signature
+        .as_ref()
+        .map(|signature| signature.certificate().subject());
+    let unsigned = if image.is_signed() {
+        "a signature that does not hold"
+    } else {
+        "nobody"
+    };
+    sheet.line("signed by", signer.unwrap_or(unsigned));
+    for section in &image.sections {
+        sheet.line(
+            &section.kind.to_string(),
+            format_args!("{} bytes", section.size),
+        );
+    }
+    sheet.line("checksum", format_args!("{:08x}", image.crc32));
+    sheet.measurements(&image.measurements);
+    for problem in &image.problems {
+        sheet.line("problem", problem);
+    }
+    sheet.0
+}
+
+/// A size as people say it.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..KIB => format!("{bytes} bytes"),
+        KIB..MIB => format!("{} KiB", bytes.div_ceil(KIB)),
+        _ => {
+            let tenths = bytes.saturating_mul(10) / MIB;
+            format!("{}.{} MiB", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+/// Text from outside on one line, and nothing that a terminal would act on.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+/// Lines of a label and a value.
+#[derive(Default)]
+struct Sheet(String);
+
+impl Sheet {
+    fn line(&mut self, label: &str, value: impl Display) {
+        let value = printable(&value.to_string());
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{label:<15} {value}");
+    }
+
+    fn measurements(&mut self, measurements: &Measurements) {
+        self.line("PCR0", measurements.pcr0);
+        self.line("PCR1", measurements.pcr1);
+        self.line("PCR2", measurements.pcr2);
+        if let Some(pcr8) = measurements.pcr8 {
+            self.line("PCR8", pcr8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (MIB - 1, "1024 KiB"),
+            (MIB, "1.0 MiB"),
+            (5 * MIB + MIB / 2, "5.5 MiB"),
+            (u64::MAX, "1759218604441.5 MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        assert_eq!(printable("a\u{1b}[2J\nb\u{e9}"), "a\\u{1b}[2J\\nb\u{e9}");
+    }
+}

@@ -1,0 +1,210 @@
+//! Workloads that could not be started, found when the image is built.
+
+use serde_json::json;
+
+use crate::image::{Image, app};
+use crate::layer::{Layer, dynamic_elf, elf, elf_for};
+use crate::project::{MANIFEST, Project};
+
+#[track_caller]
+fn refused(image: &Image, more: &str, words: &[&str]) {
+    let project = Project::of(image);
+    project.manifest(more);
+    let line = project.refused(2, words);
+    assert!(line.contains("enclave.toml:"), "{line}");
+}
+
+#[track_caller]
+fn builds(layer: Layer) {
+    Project::of(&Image::new(&[layer])).build();
+}
+
+#[test]
+fn programs_that_are_not_there() {
+    let layer = app().program("opt/server/bin/server", elf());
+    let image = Image::new(&[layer]);
+    let command = |program: &str| format!("[workload]\ncommand = [\"{program}\"]\n");
+    let meant = "did you mean /opt/server/bin/server?";
+    for (program, word) in [
+        ("/server", meant),
+        ("server", meant),
+        ("./server", meant),
+        (
+            "/none",
+            "set workload.command to a program that is in the image",
+        ),
+    ] {
+        let words = ["enclave.toml:6: ", program, word];
+        refused(&image, &command(program), &words);
+    }
+    refused(&image, &command("/opt"), &["/opt is not a file"]);
+}
+
+#[test]
+fn images_that_say_nothing_of_a_program() {
+    let image = Image::new(&[app()]).with("Entrypoint", json!(null));
+    refused(&image, "", &["no entrypoint", "set workload.command"]);
+    let image = Image::new(&[app()]).with("Entrypoint", json!([""]));
+    refused(&image, "", &["the image's entrypoint"]);
+}
+
+#[test]
+fn programs_that_are_not_executable() {
+    let image = Image::new(&[Layer::new().file("app", elf())]);
+    refused(&image, "", &["/app is not executable", "chmod +x"]);
+    let layer = app().with(|entry| (entry.mode, entry.uid) = (0o700, 5));
+    let image = Image::new(&[layer]);
+    let words = [
+        "/app is not executable for user 9:9",
+        "belongs to 5:0",
+        "0700",
+    ];
+    refused(&image, "[workload]\nuser = \"9:9\"\n", &words);
+    let project = Project::of(&image);
+    for user in ["5", "0"] {
+        project.manifest(&format!("[workload]\nuser = \"{user}\"\n"));
+        project.build();
+    }
+}
+
+#[test]
+fn programs_that_linux_cannot_execute() {
+    for (contents, word) in [
+        (b"".to_vec(), "neither a 64-bit ELF program nor a script"),
+        (b"MZ".to_vec(), "neither a 64-bit ELF program nor a script"),
+        (elf_for(183), "not built for x86_64"),
+        (elf_for(3), "not built for x86_64"),
+        (
+            dynamic_elf("/lib64/ld-linux-x86-64.so.2"),
+            "needs the loader /lib64/ld-linux-x86-64.so.2",
+        ),
+    ] {
+        let image = Image::new(&[Layer::new().program("app", contents)]);
+        refused(&image, "", &["/app ", word]);
+    }
+    builds(
+        Layer::new()
+            .program("app", dynamic_elf("/lib/ld.so"))
+            .program("usr/lib/ld.so", elf())
+            .symlink("lib", "usr/lib"),
+    );
+}
+
+#[test]
+fn scripts_whose_interpreter_cannot_be_executed() {
+    let script = |line: &str| Layer::new().program("app", line);
+    for (layer, word) in [
+        (
+            script("#!/bin/sh\n"),
+            "script for `/bin/sh`, which the image does not have",
+        ),
+        (script("#!\n"), "script for ``"),
+        (
+            script("#! /bin/sh -e\n").program("bin/sh", "not a program"),
+            "/bin/sh is neither",
+        ),
+        (
+            script("#!/bin/sh\n").file("bin/sh", elf()),
+            "/bin/sh is not executable",
+        ),
+        (
+            script("#!/bin/sh\n").program("bin/sh", dynamic_elf("/ld")),
+            "/bin/sh needs the loader /ld",
+        ),
+        (
+            script("#!/bin/sh\r\n").program("bin/sh", elf()),
+            "Windows line ends",
+        ),
+        (script("#!/app\n"), "a script for a script"),
+        (
+            script("#!/usr/bin/env python3\n").program("usr/bin/env", elf()),
+            "`python3`",
+        ),
+    ] {
+        refused(&Image::new(&[layer]), "", &[word]);
+    }
+    builds(
+        script("#! /bin/sh -e\n")
+            .program("bin/busybox", elf())
+            .symlink("bin/sh", "busybox"),
+    );
+    builds(
+        script("#!/usr/bin/env python3\n")
+            .program("usr/bin/env", elf())
+            .program("usr/local/bin/python3", elf()),
+    );
+}
+
+#[test]
+fn working_directories_that_are_not_there() {
+    for folder in ["/srv", "/app"] {
+        let image = Image::new(&[app()]).with("WorkingDir", json!(folder));
+        let words = [
+            "enclave.toml:",
+            folder,
+            "does not exist",
+            "workload.working_directory",
+        ];
+        refused(&image, "", &words);
+    }
+    let image = Image::new(&[app()]).with("WorkingDir", json!("srv"));
+    refused(&image, "", &["the image's working_directory `srv`"]);
+}
+
+#[test]
+fn users_that_are_not_there() {
+    let passwd = "a:x:4294967295:1::/:/bin/sh\n";
+    let image = Image::new(&[app().file("etc/passwd", passwd)]);
+    let workload = |user: &str| format!("[workload]\nuser = \"{user}\"\n");
+    refused(
+        &image,
+        &workload("b"),
+        &["enclave.toml:6: ", "`b`", "/etc/passwd"],
+    );
+    refused(&image, &workload("a"), &["`a`", "/etc/passwd"]);
+    refused(&image, &workload("1:g"), &["`g`", "/etc/group"]);
+    let image = Image::new(&[app()]).with("User", json!("b c"));
+    refused(&image, "", &["the image's user `b c`"]);
+    let image = Image::new(&[app().file("etc/passwd", vec![b'\n'; (1 << 20) + 1])]);
+    refused(&image, &workload("b"), &["/etc/passwd", "1048576 bytes"]);
+}
+
+#[test]
+fn images_that_do_not_fit_into_the_memory() {
+    let noise: Vec<u8> = {
+        // Not compressible: a linear congruential generator.
+        let mut state: u64 = 1;
+        let next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            u8::try_from(state >> 56).unwrap()
+        };
+        std::iter::repeat_with(next).take(17 << 20).collect()
+    };
+    let image = Image::new(&[app().file("noise", noise)]);
+    let words = [
+        "enclave.toml:4: ",
+        "four times its size",
+        "memory_mib to at least ",
+    ];
+    let project = Project::of(&image);
+    let line = project.refused(2, &words);
+    // What it says is enough.
+    let needed = line.split("at least ").nth(1).unwrap();
+    let needed = needed.split(' ').next().unwrap();
+    let enough = MANIFEST.replace("= 64", &format!("= {needed}"));
+    project.write("enclave.toml", enough);
+    project.build();
+
+    let image = Image::new(&[app().file("zeros", vec![0; 65 << 20])]);
+    refused(
+        &image,
+        "",
+        &[
+            "enclave.toml:4: ",
+            "files have 66 MiB",
+            "enclave.memory_mib",
+        ],
+    );
+}

@@ -1,0 +1,299 @@
+//! What is in the image is what the layers say.
+
+use manifest::{MEASURED_CONFIG_PATH, MeasuredConfig};
+use serde_json::json;
+use tar::EntryType;
+
+use crate::image::{Image, app};
+use crate::layer::{Layer, elf};
+use crate::project::Project;
+use crate::ramdisk::{file, list, ramdisks, rootfs};
+
+#[track_caller]
+fn assert_rootfs(layers: &[Layer], expected: &[&str]) {
+    let image = Project::of(&Image::new(layers)).build();
+    assert_eq!(rootfs(&image), expected);
+}
+
+const ROOT: &str = "drwxr-xr-x 1 0 0 0 ";
+const APP: &str = "-rwxr-xr-x 1 0 0 64 /app";
+
+#[test]
+fn the_boot_ramdisk_has_the_init_and_its_mount_points() {
+    let image = Project::new().build();
+    let [boot, _] = ramdisks(&image).try_into().unwrap();
+    let expected = [
+        "drwxr-xr-x 1 0 0 0 Jan 1 1970 dev",
+        "drwxr-xr-x 1 0 0 0 Jan 1 1970 proc",
+        "drwxr-xr-x 1 0 0 0 Jan 1 1970 run",
+        "drwxr-xr-x 1 0 0 0 Jan 1 1970 sys",
+        "drwxr-xr-x 1 0 0 0 Jan 1 1970 tmp",
+        "crw------- 1 0 0 5, 1 Jan 1 1970 dev/console",
+        "-rwxr-xr-x 1 0 0 64 Jan 1 1970 init",
+    ];
+    assert_eq!(list(&boot), expected);
+    assert_eq!(file(&boot, "init"), elf());
+}
+
+#[test]
+fn owners_modes_links_and_pipes_are_kept() {
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+    let layer = app()
+        .directory("./")
+        .with(|entry| (entry.mode, entry.uid, entry.gid) = (0o711, 1, 2))
+        .directory("tmp/")
+        .with(|entry| entry.mode = 0o1777)
+        .file("/usr/bin/su", "su")
+        .with(|entry| (entry.mode, entry.uid, entry.gid) = (0o4750, 1000, 4_294_967_294))
+        .hard_link("usr/bin/sudo", "usr/bin/su")
+        .symlink("bin", "usr/bin")
+        .symlink("dangling", "/no/where")
+        .hard_link("same", "dangling")
+        .entry(EntryType::Fifo, "pipe", 0o620, (3, 4))
+        .file(&long, "deep");
+    let deep = format!("-rw-r--r-- 1 0 0 4 /{long}");
+    let parent = format!("drwxr-xr-x 1 0 0 0 /{}", "d".repeat(120));
+    assert_rootfs(
+        &[layer],
+        &[
+            "drwx--x--x 1 1 2 0 ",
+            APP,
+            "lrwxrwxrwx 1 0 0 7 /bin -> usr/bin",
+            "lrwxrwxrwx 1 0 0 9 /dangling -> /no/where",
+            &parent,
+            &deep,
+            "prw--w---- 1 3 4 0 /pipe",
+            "lrwxrwxrwx 1 0 0 9 /same -> /no/where",
+            "drwxrwxrwt 1 0 0 0 /tmp",
+            "drwxr-xr-x 1 0 0 0 /usr",
+            "drwxr-xr-x 1 0 0 0 /usr/bin",
+            "-rwsr-x--- 2 1000 4294967294 2 /usr/bin/su",
+            "-rwsr-x--- 2 1000 4294967294 0 /usr/bin/sudo",
+        ],
+    );
+}
+
+#[test]
+fn whiteouts_hide_lower_layers_wherever_they_are() {
+    let lower = app()
+        .file("d/old", "1")
+        .file("d/kept", "2")
+        .file("e/old", "3")
+        .directory("e/sub")
+        .file("gone", "4")
+        .file("back", "5");
+    let upper = Layer::new()
+        .file("d/new", "6")
+        .file("d/.wh.old", "")
+        .file("e/new", "7")
+        .file("e/.wh..wh..opq", "")
+        .file(".wh.gone", "")
+        .file(".wh.never-was", "")
+        .file("back", "other")
+        .file(".wh.back", "");
+    let again = Layer::new().file(".wh.e", "").file("e", "a file now");
+    assert_rootfs(
+        &[lower, upper, again],
+        &[
+            ROOT,
+            APP,
+            "-rw-r--r-- 1 0 0 5 /back",
+            "drwxr-xr-x 1 0 0 0 /d",
+            "-rw-r--r-- 1 0 0 1 /d/kept",
+            "-rw-r--r-- 1 0 0 1 /d/new",
+            "-rw-r--r-- 1 0 0 10 /e",
+        ],
+    );
+}
+
+#[test]
+fn a_directory_that_was_hidden_and_made_again_is_a_new_one() {
+    let lower = app()
+        .entry(EntryType::Directory, "d", 0o700, (5, 5))
+        .file("d/old", "");
+    let upper = Layer::new().file("d/new", "").file(".wh.d", "");
+    let new = ["drwxr-xr-x 1 0 0 0 /d", "-rw-r--r-- 1 0 0 0 /d/new"];
+    assert_rootfs(&[lower, upper], &[&[ROOT, APP][..], &new].concat());
+}
+
+#[test]
+fn higher_layers_replace_lower_ones() {
+    let lower = app()
+        .file("a", "file")
+        .file("b/inside", "file")
+        .symlink("c", "a")
+        .file("first", "data")
+        .hard_link("second", "first")
+        .directory("d")
+        .with(|entry| entry.mode = 0o700)
+        .file("d/stays", "");
+    let upper = Layer::new()
+        .directory("a")
+        .file("a/inside", "x")
+        .symlink("b", "a")
+        .file("c", "no longer a link")
+        .file("first", "changed")
+        .hard_link("third", "second")
+        .directory("d")
+        .with(|entry| (entry.mode, entry.gid) = (0o750, 9));
+    assert_rootfs(
+        &[lower, upper],
+        &[
+            ROOT,
+            "drwxr-xr-x 1 0 0 0 /a",
+            "-rw-r--r-- 1 0 0 1 /a/inside",
+            APP,
+            "lrwxrwxrwx 1 0 0 1 /b -> a",
+            "-rw-r--r-- 1 0 0 16 /c",
+            "drwxr-x--- 1 0 9 0 /d",
+            "-rw-r--r-- 1 0 0 0 /d/stays",
+            "-rw-r--r-- 1 0 0 7 /first",
+            "-rw-r--r-- 2 0 0 4 /second",
+            "-rw-r--r-- 2 0 0 0 /third",
+        ],
+    );
+}
+
+#[test]
+fn the_last_of_entries_with_one_name_counts() {
+    let layer = app().file("x", "first").symlink("x", "app").file("x", "3");
+    assert_rootfs(&[layer], &[ROOT, APP, "-rw-r--r-- 1 0 0 1 /x"]);
+}
+
+#[test]
+fn links_lead_nowhere_but_into_the_image() {
+    let lower = app()
+        .symlink("up", "../../../../../etc")
+        .symlink("abs", "/srv")
+        .directory("etc");
+    let upper = Layer::new().file("up/x", "").file("abs/y", "");
+    assert_rootfs(
+        &[lower, upper],
+        &[
+            ROOT,
+            "lrwxrwxrwx 1 0 0 4 /abs -> /srv",
+            APP,
+            "drwxr-xr-x 1 0 0 0 /etc",
+            "-rw-r--r-- 1 0 0 0 /etc/x",
+            "drwxr-xr-x 1 0 0 0 /srv",
+            "-rw-r--r-- 1 0 0 0 /srv/y",
+            "lrwxrwxrwx 1 0 0 18 /up -> ../../../../../etc",
+        ],
+    );
+}
+
+#[test]
+fn device_nodes_are_left_out_and_hide_what_was_there() {
+    let lower = app().file("dev/null", "not a device");
+    let upper = Layer::new()
+        .entry(EntryType::Char, "dev/null", 0o666, (0, 0))
+        .entry(EntryType::Block, "dev/sda", 0o660, (0, 6));
+    assert_rootfs(&[lower, upper], &[ROOT, APP, "drwxr-xr-x 1 0 0 0 /dev"]);
+}
+
+#[test]
+fn extended_headers_are_read() {
+    let long = "n".repeat(150);
+    let layer = app()
+        .pax(&[
+            ("path", long.as_bytes()),
+            ("uid", b"3000000"),
+            ("gid", b"4000000"),
+            ("mtime", b"1700000000.5"),
+            ("SCHILY.xattr.security.capability", b"\x01\0\n\x02=\n"),
+        ])
+        .file("short", "x")
+        .pax(&[("linkpath", long.as_bytes()), ("comment", b"")])
+        .symlink("link", "short")
+        .file("after", "")
+        .with(|entry| entry.uid = 1);
+    assert_rootfs(
+        &[layer],
+        &[
+            ROOT,
+            "-rw-r--r-- 1 1 0 0 /after",
+            APP,
+            &format!("lrwxrwxrwx 1 0 0 150 /link -> {long}"),
+            &format!("-rw-r--r-- 1 3000000 4000000 1 /{long}"),
+        ],
+    );
+}
+
+#[test]
+fn layers_may_be_empty() {
+    let tars = vec![app().tar(), vec![0; 1024], vec![]];
+    let image = Image::stored(&tars, tars.clone());
+    assert_eq!(rootfs(&Project::of(&image).build()), [ROOT, APP]);
+}
+
+#[test]
+fn file_contents_are_those_of_the_layers() {
+    let large: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    let layers = [
+        app().file("a", "lower").file("large", large.clone()),
+        Layer::new().file("a", "upper").hard_link("z", "large"),
+    ];
+    let image = Project::of(&Image::new(&layers)).build();
+    let application = ramdisks(&image).pop().unwrap();
+    assert_eq!(file(&application, "rootfs/a"), b"upper");
+    assert!(file(&application, "rootfs/large") == large);
+    assert_eq!(file(&application, "rootfs/app"), elf());
+}
+
+fn config(project: &Project) -> MeasuredConfig {
+    let application = ramdisks(&project.build()).pop().unwrap();
+    MeasuredConfig::from_json(&file(&application, MEASURED_CONFIG_PATH)).unwrap()
+}
+
+#[test]
+fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
+    let layer = app()
+        .directory("srv")
+        .file("etc/passwd", "web:x:33:44::/:/bin/sh\n")
+        .file("etc/group", "log:x:55:\n");
+    let image = Image::new(&[layer])
+        .with("Cmd", json!(["--port", "80"]))
+        .with("Env", json!(["PATH=/bin", "A=1", "A=2", "NONE", "E="]))
+        .with("WorkingDir", json!("/srv"))
+        .with("User", json!("web:log"));
+    let project = Project::of(&image);
+    let workload = config(&project).workload;
+    assert_eq!(*workload.command, ["/app", "--port", "80"]);
+    let env: Vec<_> = workload.env.iter().collect();
+    let expected = [("A", "2"), ("E", ""), ("PATH", "/bin")].map(|(a, b)| (a.into(), b.into()));
+    assert_eq!(
+        env,
+        expected
+            .iter()
+            .map(|(a, b)| (a, b))
+            .collect::<Vec<(&String, &String)>>()
+    );
+    assert_eq!(workload.working_directory.as_str(), "/srv");
+    assert_eq!((workload.user.uid, workload.user.gid), (33, 55));
+
+    project.manifest(
+        "[workload]\ncommand = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\n",
+    );
+    let workload = config(&project).workload;
+    assert_eq!(*workload.command, ["app"]);
+    assert_eq!(workload.env["PATH"], "/usr/bin:/");
+    assert_eq!(workload.env["A"], "2");
+    assert_eq!(workload.env["B"], "3");
+    assert_eq!(workload.working_directory.as_str(), "/");
+    assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
+}
+
+#[test]
+fn what_an_image_leaves_out_has_dockers_defaults() {
+    let mut image = Image::new(&[app()]);
+    for absent in [json!(null), json!({})] {
+        image.config["config"] = absent;
+        let project = Project::of(&image);
+        project.manifest("[workload]\ncommand = [\"/app\"]\n");
+        let workload = config(&project).workload;
+        assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
+        assert_eq!(workload.working_directory.as_str(), "/");
+        assert_eq!(workload.env.len(), 1);
+        assert!(workload.env["PATH"].contains("/usr/local/bin"));
+    }
+}

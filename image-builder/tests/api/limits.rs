@@ -1,0 +1,109 @@
+//! What an image may cost the machine that it is built on.
+
+use std::io::Write;
+use std::process::Command;
+
+use crate::image::{Image, app, sha256};
+use crate::layer::Layer;
+use crate::project::{MANIFEST, Project};
+
+const MIB: usize = 1024 * 1024;
+
+/// A tar archive with one file of zeros, and its zstd form, which is small.
+fn zeros(mebibytes: usize) -> (String, Vec<u8>) {
+    let mut header = Layer::new().file("zeros", "").entries[0].clone();
+    header.contents.clear();
+    let mut head = tar::Header::from_byte_slice(&header.tar()).clone();
+    head.set_size((mebibytes * MIB) as u64);
+    head.set_cksum();
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let mut write = |bytes: &[u8]| {
+        digest.update(bytes);
+        encoder.write_all(bytes).unwrap();
+    };
+    write(head.as_bytes());
+    let block = vec![0; MIB];
+    for _ in 0..mebibytes {
+        write(&block);
+    }
+    write(&[0; 1024]);
+    let digest = format!("sha256:{}", hex::encode(digest.finish()));
+    (digest, encoder.finish().unwrap())
+}
+
+fn image(layers: &[(String, Vec<u8>)]) -> Image {
+    let mut image = Image::new(&[app()]);
+    for (diff_id, stored) in layers {
+        image.layers.push(stored.clone());
+        let diff_ids = image.config["rootfs"]["diff_ids"].as_array_mut().unwrap();
+        diff_ids.push(diff_id.clone().into());
+    }
+    image
+}
+
+#[test]
+fn layers_that_unpack_to_too_much() {
+    // 64 MiB of memory allow 256 MiB of layers, in one or in several.
+    let bomb = zeros(257);
+    assert!(bomb.1.len() < MIB);
+    let words = ["image image: ", "more than 256 MiB", "memory_mib"];
+    Project::of(&image(&[bomb])).refused(3, &words);
+    let half = zeros(129);
+    Project::of(&image(&[half.clone(), half])).refused(3, &words);
+}
+
+#[test]
+fn frames_that_need_too_much_memory() {
+    let tar = app().tar();
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(28).unwrap();
+    encoder.write_all(&tar).unwrap();
+    encoder.flush().unwrap();
+    let layer = encoder.finish().unwrap();
+    let image = Image::stored(&[tar], vec![layer]);
+    Project::of(&image).refused(3, &["layer 1", "cannot be decompressed", "memory"]);
+}
+
+#[test]
+fn more_layers_than_an_image_can_have() {
+    let mut layers = vec![app()];
+    layers.resize(513, Layer::new());
+    Project::of(&Image::new(&layers)).refused(3, &["513 layers", "at most 512"]);
+    layers.truncate(512);
+    Project::of(&Image::new(&layers)).build();
+}
+
+#[test]
+fn memory_does_not_grow_with_the_image() {
+    let project = Project::of(&image(&[zeros(160)]));
+    project.write("enclave.toml", MANIFEST.replace("= 64", "= 1024"));
+    let output = project.command_after("ulimit -v 98304").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// `script` gives the program a terminal.
+#[test]
+fn a_terminal_is_told_what_takes_long() {
+    let tar = app().file("zeros", vec![0; 33 * MIB]).tar();
+    let image = Image::stored(std::slice::from_ref(&tar), vec![tar.clone()]);
+    assert_eq!(image.config["rootfs"]["diff_ids"][0], sha256(&tar));
+    let project = Project::of(&image);
+    project.write("enclave.toml", MANIFEST.replace("= 64", "= 256"));
+    // Not on a terminal: `build` asserts that nothing is said.
+    project.build();
+    let command = format!(
+        "{} build --kernel kernel --init enclave-init --output out.eif",
+        env!("CARGO_BIN_EXE_image-builder")
+    );
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .current_dir(project.folder())
+        .env("TMPDIR", project.path("tmp"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("unpacking layer 1 of 1, 33.0 MiB"), "{text}");
+    assert!(text.contains("compressing 33.0 MiB of files"), "{text}");
+}

@@ -1,0 +1,24 @@
+//! The builder from outside: the real program, on images that the tests make.
+//! Nothing boots here: a kernel is a header, an init and a workload are too.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod bad_image;
+mod bad_input;
+mod bad_program;
+mod contents;
+mod describe;
+mod image;
+mod layer;
+mod limits;
+mod merge;
+mod oracle;
+mod project;
+mod ramdisk;
+mod reproducible;
+mod sources;
