@@ -47,16 +47,45 @@ impl<C, const MAX: usize> Encode<C> for Bytes<MAX> {
 
 impl<'b, C, const MAX: usize> Decode<'b, C> for Bytes<MAX> {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        let position = d.position();
-        let bytes = d.bytes()?;
-        Self::new(bytes).ok_or_else(|| {
-            DecodeError::message(format!(
-                "{} bytes where at most {MAX} are allowed",
-                bytes.len()
-            ))
-            .at(position)
-        })
+        bytes::<MAX, _>(d, &mut ()).map(|bytes| Self(bytes.to_vec()))
     }
+}
+
+/// Decodes a byte string of at most `MAX` bytes without copying it.
+pub(crate) fn bytes<'b, const MAX: usize, C>(
+    d: &mut Decoder<'b>,
+    _: &mut C,
+) -> Result<&'b [u8], DecodeError> {
+    let position = d.position();
+    let bytes = d.bytes()?;
+    if bytes.len() > MAX {
+        return Err(DecodeError::message(format!(
+            "{} bytes where at most {MAX} are allowed",
+            bytes.len()
+        ))
+        .at(position));
+    }
+    Ok(bytes)
+}
+
+/// Decodes an array of at most `MAX` items, whatever length it claims.
+pub(crate) fn array<'b, const MAX: usize, C, T: Decode<'b, C>>(
+    d: &mut Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, DecodeError> {
+    let position = d.position();
+    let mut items = Vec::new();
+    for item in d.array_iter_with(context)? {
+        let item = item?;
+        if items.len() == MAX {
+            return Err(DecodeError::message(format!(
+                "more than the {MAX} items that are allowed"
+            ))
+            .at(position));
+        }
+        items.push(item);
+    }
+    Ok(items)
 }
 
 /// A text of at most `MAX` bytes, meant for people: a longer one is cut.

@@ -47,7 +47,12 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let malformed = || EndpointError(text.to_owned());
         let (scheme, rest) = text.split_once(':').ok_or_else(malformed)?;
-        let number = |text: &str| text.parse::<u32>().map_err(|_| malformed());
+        let number = |text: &str| {
+            // `parse` alone would take a sign.
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse::<u32>().ok().filter(|_| digits);
+            number.ok_or_else(malformed)
+        };
         match scheme {
             "vsock" => {
                 let (cid, port) = rest.split_once(':').ok_or_else(malformed)?;

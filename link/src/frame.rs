@@ -22,9 +22,12 @@ const LENGTH_BYTES: usize = 4;
 /// Why a frame could not be read or written.
 #[derive(Debug, Error)]
 pub enum FrameError {
-    /// The connection failed, or ended inside a frame.
+    /// The connection failed.
     #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// The peer closed the connection inside a frame, or where one was due.
+    #[error("the peer closed the connection before its message was whole")]
+    Ended,
     /// The frame is larger than the channel allows.
     #[error("a frame of {length} bytes exceeds the channel's limit of {limit}")]
     TooLarge {
@@ -42,6 +45,15 @@ pub enum FrameError {
     /// Bytes follow the message within its frame.
     #[error("{0} bytes follow the message within its frame")]
     Trailing(usize),
+}
+
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Ended,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// Writes messages to one side of a channel.
@@ -82,7 +94,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 pub struct Reader<R> {
     stream: R,
     limit: usize,
-    /// Bytes of frames received so far; `start` is where the next frame begins.
+    /// Bytes received so far: at most one frame that is not whole, behind those
+    /// that are. `start` is where the next frame begins.
     buffer: Vec<u8>,
     start: usize,
 }
@@ -114,30 +127,26 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Reads until a whole frame is at `start`, and gives its body's length.
     async fn fill(&mut self) -> Result<Option<usize>, FrameError> {
-        self.buffer.drain(..self.start);
-        self.start = 0;
         loop {
-            let length = match self.buffer.first_chunk() {
-                Some(length) => usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX),
-                None => 0,
-            };
-            if length > self.limit {
-                return Err(FrameError::TooLarge {
-                    length,
-                    limit: self.limit,
-                });
-            }
-            let have = self.buffer.len();
-            let need = LENGTH_BYTES + length;
-            if have >= need && have >= LENGTH_BYTES {
-                return Ok(Some(length));
-            }
-            self.buffer.reserve(READ_STEP.min(self.limit));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                if have == 0 {
-                    return Ok(None);
+            let unread = self.buffer.get(self.start..).unwrap_or_default();
+            if let Some((prefix, body)) = unread.split_first_chunk() {
+                let length = body_length(*prefix, self.limit)?;
+                if body.len() >= length {
+                    return Ok(Some(length));
                 }
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            let is_empty = unread.is_empty();
+            // Only now, so that many small frames cost no copying.
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.buffer
+                .reserve(READ_STEP.min(LENGTH_BYTES + self.limit));
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if is_empty {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Ended)
+                };
             }
         }
     }
@@ -153,17 +162,16 @@ where
 }
 
 /// Reads exactly one message of at most `limit` bytes and not a byte more, so
-/// that the stream can be handed on. Not cancellation safe.
+/// that the stream can be handed on. Not cancellation safe, and it holds as much
+/// memory as the peer claims: for small limits.
 pub async fn read<R, M>(stream: &mut R, limit: usize) -> Result<M, FrameError>
 where
     R: AsyncRead + Unpin,
     M: for<'b> Decode<'b, ()>,
 {
-    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
-    if length > limit {
-        return Err(FrameError::TooLarge { length, limit });
-    }
-    let mut bytes = vec![0; length];
+    let mut prefix = [0; LENGTH_BYTES];
+    stream.read_exact(&mut prefix).await?;
+    let mut bytes = vec![0; body_length(prefix, limit)?];
     stream.read_exact(&mut bytes).await?;
     decode(&bytes)
 }
@@ -176,6 +184,14 @@ pub fn decode<'b, M: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<M, FrameError> {
         0 => Ok(message),
         left => Err(FrameError::Trailing(left)),
     }
+}
+
+fn body_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, FrameError> {
+    let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
+    if length > limit {
+        return Err(FrameError::TooLarge { length, limit });
+    }
+    Ok(length)
 }
 
 fn encode_into<M: Encode<()>>(

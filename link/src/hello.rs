@@ -3,8 +3,10 @@
 //! The opener sends magic, version and channel; the acceptor answers with
 //! magic, its own version and a status. This layout is fixed for good: any
 //! two releases understand each other at least this far, and can say why they
-//! go no further.
+//! go no further. A peer that begins with anything else gets no answer: it does
+//! not speak this protocol.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -54,6 +56,17 @@ impl Channel {
     }
 }
 
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Control => "control",
+            Self::Logs => "logs",
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        })
+    }
+}
+
 /// The acceptor's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
@@ -63,12 +76,36 @@ enum Status {
     Busy,
 }
 
+impl Status {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Accepted => 0,
+            Self::UnknownVersion => 1,
+            Self::UnknownChannel => 2,
+            Self::Busy => 3,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Accepted),
+            1 => Some(Self::UnknownVersion),
+            2 => Some(Self::UnknownChannel),
+            3 => Some(Self::Busy),
+            _ => None,
+        }
+    }
+}
+
 /// Why two sides could not agree to talk.
 #[derive(Debug, Error)]
 pub enum HelloError {
-    /// The connection failed or ended.
-    #[error("the connection ended during the hello: {0}")]
-    Io(#[from] io::Error),
+    /// The connection failed.
+    #[error("the connection failed during the hello: {0}")]
+    Io(io::Error),
+    /// The peer closed the connection before its hello was whole.
+    #[error("the peer closed the connection during the hello")]
+    Closed,
     /// Nothing came for [`HELLO_TIMEOUT`].
     #[error("the peer sent no hello within {} s", HELLO_TIMEOUT.as_secs())]
     TimedOut,
@@ -83,15 +120,29 @@ pub enum HelloError {
         /// The peer's version.
         peer: u16,
     },
-    /// The channel's number is not known, or the acceptor does not serve it.
-    #[error("channel {0} is not served here")]
-    Channel(u8),
+    /// At the acceptor: the opener's channel is not known, or not served here.
+    #[error("the peer asked for channel {0}, which is not served here")]
+    NotServed(u8),
+    /// At the opener: the acceptor does not serve the channel.
+    #[error("the peer does not serve the {0} channel")]
+    Refused(Channel),
     /// The acceptor has as many connections as it allows.
     #[error("the peer has too many connections open")]
     Busy,
-    /// The answer's status is not known.
-    #[error("the peer answered the hello with unknown status {0}")]
+    /// The answer's status is not known, or contradicts its version.
+    #[error("the peer answered the hello with status {0}, which makes no sense")]
     Status(u8),
+}
+
+impl From<io::Error> for HelloError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// Opens a channel on a fresh connection and waits for the peer's consent.
@@ -102,13 +153,13 @@ where
     timeout(HELLO_TIMEOUT, async {
         stream.write_all(&encode(channel.code())).await?;
         stream.flush().await?;
-        let (version, status) = read(stream).await?;
-        match status {
-            0 if version == VERSION => Ok(()),
-            0 | 1 => Err(HelloError::Version { peer: version }),
-            2 => Err(HelloError::Channel(channel.code())),
-            3 => Err(HelloError::Busy),
-            other => Err(HelloError::Status(other)),
+        let (version, code) = read(stream).await?;
+        match Status::from_code(code) {
+            Some(Status::Busy) => Err(HelloError::Busy),
+            _ if version != VERSION => Err(HelloError::Version { peer: version }),
+            Some(Status::Accepted) => Ok(()),
+            Some(Status::UnknownChannel) => Err(HelloError::Refused(channel)),
+            Some(Status::UnknownVersion) | None => Err(HelloError::Status(code)),
         }
     })
     .await
@@ -132,7 +183,7 @@ where
                 Err(HelloError::Version { peer: version }),
             ),
             Some(channel) if serves(channel) => (Status::Accepted, Ok(channel)),
-            _ => (Status::UnknownChannel, Err(HelloError::Channel(code))),
+            _ => (Status::UnknownChannel, Err(HelloError::NotServed(code))),
         };
         answer(stream, status).await?;
         result
@@ -172,13 +223,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(u16, u8), HelloEr
 }
 
 async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, status: Status) -> Result<(), HelloError> {
-    let code = match status {
-        Status::Accepted => 0,
-        Status::UnknownVersion => 1,
-        Status::UnknownChannel => 2,
-        Status::Busy => 3,
-    };
-    stream.write_all(&encode(code)).await?;
+    stream.write_all(&encode(status.code())).await?;
     stream.flush().await?;
     Ok(())
 }

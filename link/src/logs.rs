@@ -8,12 +8,15 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::bounded;
 use crate::control::BootId;
 
 /// Most bytes of text in one record; longer lines are split.
 pub const MAX_RECORD: usize = 64 * 1024;
 /// Most records in one batch.
 pub const MAX_BATCH_RECORDS: usize = 8192;
+/// Most streams that an acknowledgement names.
+const MAX_STREAMS: usize = LogStream::ALL.len();
 
 /// What `enclave-init` sends.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -30,6 +33,7 @@ pub enum FromInit<'a> {
     Batch {
         /// At most [`MAX_BATCH_RECORDS`].
         #[b(0)]
+        #[cbor(decode_with = "bounded::array::<MAX_BATCH_RECORDS, _, _>")]
         records: Vec<Record<'a>>,
     },
 }
@@ -42,6 +46,7 @@ pub enum FromAgent {
     Stored {
         /// The last number held, for each stream that has any.
         #[n(0)]
+        #[cbor(decode_with = "bounded::array::<MAX_STREAMS, _, _>")]
         last: Vec<(LogStream, u64)>,
     },
 }
@@ -66,7 +71,10 @@ pub struct Record<'a> {
     pub continues: bool,
     /// The bytes as they were written, without the line's end. At most [`MAX_RECORD`].
     #[b(5)]
-    #[cbor(with = "minicbor::bytes")]
+    #[cbor(
+        encode_with = "minicbor::bytes::encode",
+        decode_with = "bounded::bytes::<MAX_RECORD, _>"
+    )]
     pub data: &'a [u8],
 }
 

@@ -1,21 +1,22 @@
 //! Listening on and connecting to an [`Endpoint`] over tokio.
 
 use std::io;
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::Endpoint;
 
 /// Longest answer to `CONNECT`, in bytes: `OK 4294967295\n`.
 const MAX_CONNECT_ANSWER: usize = 14;
+/// How long to wait for room in a listener's queue.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection on any transport.
 #[derive(Debug)]
@@ -50,12 +51,9 @@ impl Listener {
                     .map(|listener| Self(Inner::Vsock(listener)))
             }
             Endpoint::Unix { path } => {
-                let listener = StdUnixListener::bind(path)?;
-                listener.set_nonblocking(true)?;
-                Ok(Self(Inner::Unix {
-                    listener: UnixListener::from_std(listener)?,
-                    path: path.clone(),
-                }))
+                let listener = UnixListener::bind(path)?;
+                let path = path.clone();
+                Ok(Self(Inner::Unix { listener, path }))
             }
             Endpoint::UnixConnect { .. } => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -89,68 +87,82 @@ impl Drop for Listener {
     }
 }
 
-/// Connects to `endpoint`, all hand-shakes included, within `limit`.
+/// Connects to `endpoint`, all hand-shakes included, within `limit`. Errors name
+/// the endpoint.
 pub async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Stream> {
-    timeout(limit, async {
+    let connecting = async {
         match endpoint {
             Endpoint::Vsock { cid, port } => VsockStream::connect(VsockAddr::new(*cid, *port))
                 .await
                 .map(Stream::Vsock),
-            Endpoint::Unix { path } => UnixStream::connect(path).await.map(Stream::Unix),
+            Endpoint::Unix { path } => connect_unix(path).await.map(Stream::Unix),
             Endpoint::UnixConnect { path, port } => {
-                let mut stream = UnixStream::connect(path).await?;
+                let mut stream = connect_unix(path).await?;
                 request_port(&mut stream, *port).await?;
                 Ok(Stream::Unix(stream))
             }
         }
-    })
-    .await
-    .unwrap_or_else(|_| {
-        Err(io::Error::new(
+    };
+    match timeout(limit, connecting).await {
+        Ok(result) => result.map_err(|error| {
+            let text = format!("cannot connect to {endpoint}: {error}");
+            io::Error::new(error.kind(), text)
+        }),
+        Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("{endpoint} did not answer within {limit:?}"),
-        ))
-    })
+        )),
+    }
+}
+
+/// Connects, and waits while the listener's queue is full: for a Unix socket
+/// that does not block, the kernel reports that as an error (`unix(7)`, `EAGAIN`).
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE_PAUSE).await,
+            result => return result,
+        }
+    }
 }
 
 /// Asks a multiplexing socket for a port of its virtual machine. The answer is
 /// read byte by byte: what follows it belongs to the connection.
 async fn request_port(stream: &mut UnixStream, port: u32) -> io::Result<()> {
-    stream
-        .write_all(format!("CONNECT {port}\n").as_bytes())
-        .await?;
-    let mut answer = Vec::with_capacity(MAX_CONNECT_ANSWER);
-    while answer.last() != Some(&b'\n') {
-        if answer.len() == MAX_CONNECT_ANSWER {
-            return Err(invalid_answer(&answer));
+    let exchange = async {
+        let request = format!("CONNECT {port}\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::with_capacity(MAX_CONNECT_ANSWER);
+        while answer.len() < MAX_CONNECT_ANSWER && answer.last() != Some(&b'\n') {
+            answer.push(stream.read_u8().await?);
         }
-        match stream.read_u8().await {
-            Ok(byte) => answer.push(byte),
+        Ok(answer)
+    };
+    let answer = exchange
+        .await
+        .map_err(|error: io::Error| match error.kind() {
             // The multiplexer closes the connection when nothing in the machine listens.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::new(
-                    io::ErrorKind::ConnectionRefused,
-                    format!("nothing listens on port {port} in the enclave"),
-                ));
-            }
-            Err(error) => return Err(error),
-        }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("nothing listens on port {port} in the enclave"),
+            ),
+            _ => error,
+        })?;
+    let port = answer
+        .strip_prefix(b"OK ")
+        .and_then(|rest| rest.strip_suffix(b"\n"));
+    match port {
+        Some(port) if !port.is_empty() && port.iter().all(u8::is_ascii_digit) => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "unexpected answer to CONNECT: {:?}",
+                String::from_utf8_lossy(&answer)
+            ),
+        )),
     }
-    if answer.starts_with(b"OK ") {
-        Ok(())
-    } else {
-        Err(invalid_answer(&answer))
-    }
-}
-
-fn invalid_answer(answer: &[u8]) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!(
-            "unexpected answer to CONNECT: {:?}",
-            String::from_utf8_lossy(answer)
-        ),
-    )
 }
 
 impl AsyncRead for Stream {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use eif::cpio::{CpioError, Entry, Kind, Reader};
 use flate2::bufread::MultiGzDecoder;
 use manifest::MemoryMib;
+use nix::fcntl::OFlag;
 use thiserror::Error;
 
 /// Most entries of all ramdisks together.
@@ -145,21 +146,22 @@ impl<'a> Unpacker<'a> {
                         .map_err(CpioError::from)?;
                     replace(&path).and_then(|()| symlink(OsStr::from_bytes(&target), &path))
                 }
-                Kind::File => match links.get(&entry.inode) {
-                    Some(first) if entry.links > 1 => {
-                        let linked = replace(&path).and_then(|()| fs::hard_link(first, &path));
-                        match linked {
-                            Ok(()) if entry.size > 0 => fill(reader, &path, &entry),
-                            other => other,
+                Kind::File => replace(&path).and_then(|()| match links.get(&entry.inode) {
+                    // Something else may have taken the first name's place.
+                    Some(first) if entry.links > 1 && is_file(first) => {
+                        fs::hard_link(first, &path)?;
+                        if entry.size > 0 {
+                            fill(reader, &path, &entry)?;
                         }
+                        Ok(())
                     }
                     _ => {
                         if entry.links > 1 {
                             links.insert(entry.inode, path.clone());
                         }
-                        replace(&path).and_then(|()| fill(reader, &path, &entry))
+                        fill(reader, &path, &entry)
                     }
-                },
+                }),
                 Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => Ok(()),
             };
             written.map_err(|source| UnpackError::Write {
@@ -197,6 +199,11 @@ impl<'a> Unpacker<'a> {
     }
 }
 
+/// Whether a file is at `path`; a link to one is not.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
 /// Writes a file's contents.
 fn fill<R: Read>(reader: &mut Reader<R>, path: &Path, entry: &Entry) -> io::Result<()> {
     let mut file = OpenOptions::new()
@@ -204,6 +211,7 @@ fn fill<R: Read>(reader: &mut Reader<R>, path: &Path, entry: &Entry) -> io::Resu
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)?;
     io::copy(&mut reader.contents(), &mut file)?;
     set_permissions(&file, entry.permissions)
@@ -411,6 +419,34 @@ mod tests {
         unpack(root.path(), &bytes).unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"intact");
         assert_eq!(fs::read(root.path().join("a")).unwrap(), b"evil");
+    }
+
+    /// A second name of a file, whose first name has become a link that leads out.
+    #[test]
+    fn a_name_of_a_replaced_file_does_not_lead_out() {
+        let parent = tempfile::tempdir().unwrap();
+        let victim = parent.path().join("victim");
+        fs::write(&victim, "intact").unwrap();
+        let linked = |name: &str, size| Entry {
+            inode: 7,
+            links: 2,
+            ..entry(name, Kind::File, size)
+        };
+        for replacement in [
+            named(Kind::Symlink, "a", b"../victim"),
+            named(Kind::Directory, "a", b""),
+        ] {
+            let root = tempfile::tempdir_in(parent.path()).unwrap();
+            let bytes = archive(&[
+                (linked("a", 0), b""),
+                replacement,
+                (linked("b", 4), b"evil"),
+                (linked("b", 4), b"more"),
+            ]);
+            unpack(root.path(), &bytes).unwrap();
+            assert_eq!(fs::read(&victim).unwrap(), b"intact");
+            assert_eq!(fs::read(root.path().join("b")).unwrap(), b"more");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use link::control::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
-use link::logs::{FromAgent, FromInit, LogStream, MAX_BATCH_RECORDS, MAX_RECORD, Record};
+use link::logs::{FromAgent, FromInit, LogStream, Record};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -139,7 +139,7 @@ impl Logs {
             let FromInit::Batch { records } = message else {
                 return Err(LogsError::Protocol("a connection is opened twice"));
             };
-            let lines = self.take(&records)?;
+            let lines = self.take(&records);
             drop(records);
             if !lines.is_empty() {
                 self.output.write(lines).await;
@@ -166,19 +166,13 @@ impl Logs {
     }
 
     /// Takes the records that are new, and gives them as lines.
-    fn take(&self, records: &[Record<'_>]) -> Result<Vec<u8>, LogsError> {
-        if records.len() > MAX_BATCH_RECORDS {
-            return Err(LogsError::Protocol("a batch has too many records"));
-        }
+    fn take(&self, records: &[Record<'_>]) -> Vec<u8> {
         let mut positions = self
             .positions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();
         for record in records {
-            if record.data.len() > MAX_RECORD {
-                return Err(LogsError::Protocol("a record is too large"));
-            }
             let last = positions.last.get(&record.stream).copied().unwrap_or(0);
             let Some(ahead) = record.sequence.checked_sub(last).filter(|&ahead| ahead > 0) else {
                 continue;
@@ -195,7 +189,7 @@ impl Logs {
             positions.records += 1;
             report::log_line(record, self.json, &mut lines);
         }
-        Ok(lines)
+        lines
     }
 
     async fn acknowledge<W>(&self, writer: &mut Writer<W>) -> Result<(), FrameError>
@@ -224,7 +218,7 @@ impl Logs {
 mod tests {
     use std::sync::Arc;
 
-    use link::logs::Source;
+    use link::logs::{MAX_RECORD, Source};
     use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf};
 
     use super::*;
@@ -351,6 +345,6 @@ mod tests {
         init.open(1).await;
         let large = vec![0; MAX_RECORD + 1];
         init.send(vec![record(1, &large)]).await;
-        assert!(matches!(task.await.unwrap(), Err(LogsError::Protocol(_))));
+        assert!(matches!(task.await.unwrap(), Err(LogsError::Frame(_))));
     }
 }

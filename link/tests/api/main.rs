@@ -1,0 +1,17 @@
+//! The link from outside: every message, both sides of every hand-shake, and
+//! peers that break the rules.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod endpoint;
+mod frames;
+mod hello;
+mod messages;
+mod samples;
+mod transport;
+mod wire_protocol;

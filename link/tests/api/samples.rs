@@ -1,0 +1,306 @@
+//! Messages: at least one of each kind, and strategies for all of them.
+
+use link::control::{
+    self, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY,
+    MAX_RUNTIME_CONFIG, MAX_TEXT,
+};
+use link::logs::{self, LogStream, Record, Source};
+use link::target::{Connect, MAX_HOST, Refusal, Reply};
+use link::{Bytes, Text};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(crate) const HEALTH: [HealthState; 3] = [
+    HealthState::Starting,
+    HealthState::Healthy,
+    HealthState::Unhealthy,
+];
+pub(crate) const SOURCES: [Source; 3] = [Source::Stdout, Source::Stderr, Source::Init];
+pub(crate) const REFUSALS: [Refusal; 5] = [
+    Refusal::NotAllowed,
+    Refusal::NameNotFound,
+    Refusal::Unreachable,
+    Refusal::TimedOut,
+    Refusal::Busy,
+];
+
+fn bytes<const MAX: usize>() -> impl Strategy<Value = Bytes<MAX>> {
+    let short = vec(any::<u8>(), 0..=MAX.min(40));
+    let full = any::<u8>().prop_map(|byte| vec![byte; MAX]);
+    prop_oneof![9 => short, 1 => full].prop_map(|bytes| Bytes::new(bytes).unwrap())
+}
+
+fn text<const MAX: usize>() -> impl Strategy<Value = Text<MAX>> {
+    // Longer ones are cut.
+    prop_oneof![9 => ".{0,30}", 1 => ".{1100}"].prop_map(|text: String| Text::new(text))
+}
+
+fn exit_status() -> impl Strategy<Value = ExitStatus> {
+    (any::<bool>(), any::<i32>()).prop_map(|(code, number)| {
+        if code {
+            ExitStatus::Code(number)
+        } else {
+            ExitStatus::Signal(number)
+        }
+    })
+}
+
+pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
+    use control::FromInit;
+    let cause = prop_oneof![
+        Just(EndCause::Shutdown),
+        exit_status().prop_map(EndCause::WorkloadExited),
+        Just(EndCause::BootFailed),
+        Just(EndCause::InitFailed),
+    ];
+    prop_oneof![
+        (bytes(), text()).prop_map(|(boot, version)| FromInit::Boot { boot, version }),
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(name, at_us, took_us)| FromInit::Step {
+            name,
+            at_us,
+            took_us
+        }),
+        any::<u64>().prop_map(|at_us| FromInit::Ready { at_us }),
+        (select(&HEALTH[..]), text())
+            .prop_map(|(state, detail)| FromInit::Health { state, detail }),
+        (any::<u64>(), bytes()).prop_map(|(id, document)| FromInit::Document { id, document }),
+        (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::ChallengeFailed { id, reason }),
+        (exit_status(), option::of(any::<u64>())).prop_map(|(status, restart_in_ms)| {
+            FromInit::WorkloadExited {
+                status,
+                restart_in_ms,
+            }
+        }),
+        (cause, text()).prop_map(|(cause, detail)| FromInit::Ending { cause, detail }),
+    ]
+}
+
+pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> {
+    use control::FromAgent;
+    let challenge = (
+        any::<u64>(),
+        option::of(bytes()),
+        option::of(bytes()),
+        option::of(bytes()),
+    );
+    prop_oneof![
+        bytes().prop_map(|runtime_config| FromAgent::Start { runtime_config }),
+        challenge.prop_map(|(id, nonce, user_data, public_key)| FromAgent::Challenge {
+            id,
+            nonce,
+            user_data,
+            public_key
+        }),
+        option::of(any::<u64>()).prop_map(|grace_ms| FromAgent::Shutdown { grace_ms }),
+    ]
+}
+
+/// The fields of a record; its data is borrowed from there.
+pub(crate) type Fields = (LogStream, u64, u64, Source, bool, Vec<u8>);
+
+pub(crate) fn records() -> impl Strategy<Value = Vec<Fields>> {
+    let data = vec(any::<u8>(), 0..60);
+    let record = (
+        select(&LogStream::ALL[..]),
+        any::<u64>(),
+        any::<u64>(),
+        select(&SOURCES[..]),
+        any::<bool>(),
+        data,
+    );
+    vec(record, 0..20)
+}
+
+pub(crate) fn batch(fields: &[Fields]) -> logs::FromInit<'_> {
+    logs::FromInit::Batch {
+        records: fields
+            .iter()
+            .map(
+                |(stream, sequence, time_us, source, continues, data)| Record {
+                    stream: *stream,
+                    sequence: *sequence,
+                    time_us: *time_us,
+                    source: *source,
+                    continues: *continues,
+                    data,
+                },
+            )
+            .collect(),
+    }
+}
+
+pub(crate) fn stored() -> impl Strategy<Value = logs::FromAgent> {
+    vec(
+        (select(&LogStream::ALL[..]), any::<u64>()),
+        0..=LogStream::ALL.len(),
+    )
+    .prop_map(|last| logs::FromAgent::Stored { last })
+}
+
+pub(crate) fn connect() -> impl Strategy<Value = Connect> {
+    (text(), any::<u16>()).prop_map(|(host, port)| Connect { host, port })
+}
+
+pub(crate) fn reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        Just(Reply::Connected),
+        (select(&REFUSALS[..]), text())
+            .prop_map(|(refusal, reason)| Reply::Refused { refusal, reason }),
+    ]
+}
+
+fn filled<const MAX: usize>(length: usize) -> Bytes<MAX> {
+    Bytes::new(vec![0xa5; length]).unwrap()
+}
+
+/// One of each kind, small enough that every byte of it can be changed.
+pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
+    use control::FromInit;
+    vec![
+        FromInit::Boot {
+            boot: filled(16),
+            version: Text::new("0.1.0"),
+        },
+        FromInit::Step {
+            name: Text::new("mounts"),
+            at_us: 1_000_000,
+            took_us: 70_000,
+        },
+        FromInit::Ready { at_us: 23 },
+        FromInit::Health {
+            state: HealthState::Unhealthy,
+            detail: Text::new("HTTP 500"),
+        },
+        FromInit::Document {
+            id: 7,
+            document: filled(30),
+        },
+        FromInit::ChallengeFailed {
+            id: u64::MAX,
+            reason: Text::new("no"),
+        },
+        FromInit::WorkloadExited {
+            status: ExitStatus::Signal(9),
+            restart_in_ms: Some(1000),
+        },
+        FromInit::WorkloadExited {
+            status: ExitStatus::Code(-1),
+            restart_in_ms: None,
+        },
+        FromInit::Ending {
+            cause: EndCause::WorkloadExited(ExitStatus::Code(3)),
+            detail: Text::new(""),
+        },
+        FromInit::Ending {
+            cause: EndCause::Shutdown,
+            detail: Text::new("asked"),
+        },
+    ]
+}
+
+pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
+    use control::FromAgent;
+    vec![
+        FromAgent::Start {
+            runtime_config: filled(25),
+        },
+        FromAgent::Challenge {
+            id: 1,
+            nonce: Some(filled(32)),
+            user_data: None,
+            public_key: Some(filled(3)),
+        },
+        FromAgent::Shutdown {
+            grace_ms: Some(10_000),
+        },
+        FromAgent::Shutdown { grace_ms: None },
+    ]
+}
+
+pub(crate) fn every_logs_from_init() -> Vec<logs::FromInit<'static>> {
+    use logs::FromInit;
+    let record = |stream, source, continues, data| Record {
+        stream,
+        sequence: 300,
+        time_us: 1_760_000_000_000_000,
+        source,
+        continues,
+        data,
+    };
+    vec![
+        FromInit::Open { boot: filled(16) },
+        FromInit::Batch { records: vec![] },
+        FromInit::Batch {
+            records: vec![
+                record(LogStream::Application, Source::Stdout, true, b"listening"),
+                record(LogStream::Errors, Source::Init, false, b"\xff"),
+            ],
+        },
+    ]
+}
+
+pub(crate) fn every_stored() -> Vec<logs::FromAgent> {
+    let last = LogStream::ALL.map(|stream| (stream, 1 << (stream as u32 * 20)));
+    vec![
+        logs::FromAgent::Stored { last: vec![] },
+        logs::FromAgent::Stored {
+            last: last.to_vec(),
+        },
+    ]
+}
+
+pub(crate) fn every_connect() -> Vec<Connect> {
+    vec![
+        Connect {
+            host: Text::default(),
+            port: 80,
+        },
+        Connect {
+            host: Text::new("kms.us-west-2.amazonaws.com"),
+            port: 443,
+        },
+    ]
+}
+
+pub(crate) fn every_reply() -> Vec<Reply> {
+    let refused = REFUSALS.map(|refusal| Reply::Refused {
+        refusal,
+        reason: Text::new("why"),
+    });
+    [vec![Reply::Connected], refused.to_vec()].concat()
+}
+
+/// The largest message of each channel.
+pub(crate) fn largest() -> (
+    control::FromInit,
+    control::FromAgent,
+    control::FromAgent,
+    Connect,
+) {
+    (
+        control::FromInit::Document {
+            id: u64::MAX,
+            document: filled(MAX_DOCUMENT),
+        },
+        control::FromAgent::Start {
+            runtime_config: filled(MAX_RUNTIME_CONFIG),
+        },
+        control::FromAgent::Challenge {
+            id: u64::MAX,
+            nonce: Some(filled(MAX_NONCE)),
+            user_data: Some(filled(MAX_NONCE)),
+            public_key: Some(filled(MAX_PUBLIC_KEY)),
+        },
+        Connect {
+            host: Text::new("x".repeat(MAX_HOST)),
+            port: u16::MAX,
+        },
+    )
+}
+
+/// A text of the greatest length.
+pub(crate) fn long_text() -> Text<MAX_TEXT> {
+    Text::new("é".repeat(MAX_TEXT))
+}
