@@ -108,6 +108,12 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .signing
         .map(|files| load_signer(&files))
         .transpose()?;
+    if inputs.measurements == Some(inputs.output) {
+        return Err(BuildError::Argument(format!(
+            "{} cannot be both the image and its measurements: give two files",
+            inputs.output.display()
+        )));
+    }
     for output in std::iter::once(inputs.output).chain(inputs.measurements) {
         check_writable(output)?;
     }

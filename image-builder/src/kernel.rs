@@ -37,3 +37,30 @@ pub(crate) fn identify(head: &[u8]) -> Result<(Architecture, String), String> {
         );
     Ok((Architecture::X86_64, version))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(pointer: u16, version: &[u8]) -> Vec<u8> {
+        let mut kernel = vec![0; 0x600];
+        kernel[0x202..0x206].copy_from_slice(b"HdrS");
+        kernel[0x20e..0x210].copy_from_slice(&pointer.to_le_bytes());
+        kernel[0x400..0x400 + version.len()].copy_from_slice(version);
+        kernel
+    }
+
+    #[test]
+    fn a_kernel_says_its_version() {
+        let version = |kernel: &[u8]| identify(kernel).unwrap().1;
+        assert_eq!(version(&kernel(0x200, b"6.12.9 (a@b) #1")), "6.12.9");
+        assert_eq!(version(&kernel(0, b"6.12.9")), "unknown");
+        assert_eq!(version(&kernel(u16::MAX, b"6.12.9")), "unknown");
+        assert_eq!(version(&kernel(0x200, b"6.\xff ")), "unknown");
+        assert_eq!(version(&kernel(0x200, &[b'6'; 200])), "unknown");
+        let whole = kernel(0x200, b"6.12.9");
+        for length in 0..whole.len() {
+            let _ = identify(&whole[..length]);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::io::Read;
 use crate::archive::{ArchiveError, Entry, Type};
 use crate::digest::{Digest, Hashing};
 use crate::error::ImageError;
+use crate::path::components;
 use crate::spool::{Spool, SpoolError};
 use crate::tree::{Content, Tree, TreeError};
 
@@ -136,9 +137,7 @@ enum Whiteout<'a> {
 }
 
 fn whiteout(name: &[u8]) -> Option<Whiteout<'_>> {
-    let base = name
-        .rsplit(|&byte| byte == b'/')
-        .find(|part| !part.is_empty())?;
+    let base = components(name).next_back()?;
     if base == OPAQUE {
         return Some(Whiteout::Opaque);
     }

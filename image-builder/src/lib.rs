@@ -30,6 +30,7 @@ mod image;
 mod kernel;
 mod layer;
 mod layout;
+mod path;
 mod program;
 mod ramdisk;
 mod spool;

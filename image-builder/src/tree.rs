@@ -5,16 +5,12 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::path::{
+    MAX_DEPTH, MAX_NAME, MAX_PATH, components, is_possible, leads_upwards, parent, push,
+};
+
 /// Most links followed to resolve one path (as Linux, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-/// Longest path in bytes (`PATH_MAX` without its zero byte and the prefix that
-/// the ramdisk adds).
-const MAX_PATH: usize = 4000;
-/// Longest name in a directory, in bytes (Linux, `NAME_MAX`); the enclave's
-/// kernel would leave out a longer one without a word.
-const MAX_NAME: usize = 255;
-/// Deepest path, in directories.
-const MAX_DEPTH: usize = 256;
 /// Most entries of all layers together; an agent unpacks no more than a million.
 const MAX_ENTRIES: usize = 999_000;
 /// Most bytes of all their paths and link targets together: they are in memory.
@@ -233,8 +229,10 @@ impl Tree {
     /// is reached through a symbolic link: programs differ on what it hides.
     pub(crate) fn check_whiteout(&self, whiteout: &[u8]) -> Result<(), TreeError> {
         let mut path = Vec::new();
-        for component in components(parent(whiteout)) {
-            push(&mut path, component);
+        let mut names = components(whiteout);
+        names.next_back();
+        for name in names {
+            push(&mut path, name);
             if let Some(Kind::Symlink(_)) = self.nodes.get(&path).map(|node| &node.kind) {
                 return Err(TreeError::WhiteoutThroughLink);
             }
@@ -245,10 +243,12 @@ impl Tree {
     /// The directory that a whiteout is in, if it is one.
     fn whiteout_directory(&self, whiteout: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
         refuse_escape(whiteout)?;
-        check_length(whiteout)?;
+        checked(whiteout)?;
         let mut path = Vec::new();
-        for component in components(parent(whiteout)) {
-            push(&mut path, component);
+        let mut names = components(whiteout);
+        names.next_back();
+        for name in names {
+            push(&mut path, name);
         }
         let is_directory = self
             .get(&path)
@@ -330,7 +330,7 @@ impl Tree {
     /// The path with every link in its parents followed, and in its last part
     /// if `follow_last`. `..` never leads above the root of the image.
     fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, TreeError> {
-        check_length(name)?;
+        checked(name)?;
         let mut pending: Vec<&[u8]> = components(name).rev().collect();
         let mut path = Vec::new();
         let mut links = 0;
@@ -358,48 +358,24 @@ impl Tree {
             });
             pending.extend(components(target).rev());
         }
-        check_length(&path)?;
+        checked(&path)?;
         Ok(path)
     }
 }
 
 /// A name in an archive must not lead upwards; targets of symbolic links may.
 fn refuse_escape(name: &[u8]) -> Result<(), TreeError> {
-    if components(name).any(|component| component == b"..") {
+    if leads_upwards(name) {
         return Err(TreeError::Escape);
     }
     Ok(())
 }
 
-fn check_length(path: &[u8]) -> Result<(), TreeError> {
-    if path.len() > MAX_PATH
-        || path.contains(&0)
-        || components(path).count() > MAX_DEPTH
-        || components(path).any(|component| component.len() > MAX_NAME)
-    {
-        return Err(TreeError::Path);
+fn checked(path: &[u8]) -> Result<(), TreeError> {
+    if is_possible(path) {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    let trimmed = path.strip_suffix(b"/").unwrap_or(path);
-    match trimmed.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => trimmed.get(..slash).unwrap_or_default(),
-        None => &[],
-    }
-}
-
-fn push(path: &mut Vec<u8>, component: &[u8]) {
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(component);
+    Err(TreeError::Path)
 }
 
 #[cfg(test)]
@@ -487,10 +463,13 @@ mod tests {
         tree.remove(b"d/.wh.b", b"b").unwrap();
         tree.remove(b"none/.wh.b", b"b").unwrap();
         assert_eq!(paths(&tree), ["d", "d/a", "e"]);
+        tree.remove(b"./d//.wh.a//", b"a").unwrap();
+        assert_eq!(paths(&tree), ["d", "e"]);
         for hidden in [&b""[..], b".", b".."] {
             assert_eq!(tree.remove(b"d/.wh.", hidden), Err(TreeError::Path));
         }
-        tree.clear(b"d/.wh..wh..opq").unwrap();
+        tree.file(b"d/f", META, CONTENT).unwrap();
+        tree.clear(b"d/.wh..wh..opq/").unwrap();
         assert_eq!(paths(&tree), ["d", "e"]);
         tree.clear(b".wh..wh..opq").unwrap();
         assert!(paths(&tree).is_empty());

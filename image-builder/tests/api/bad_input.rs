@@ -139,6 +139,14 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
+fn one_file_for_two_outputs() {
+    let project = Project::new();
+    let mut command = project.command();
+    command.args(["--measurements", "out.eif"]);
+    project.refuses(command, 2, &["out.eif", "give two files"]);
+}
+
+#[test]
 fn what_was_there_stays_when_a_build_fails() {
     let project = Project::new();
     project.write("out.eif", "precious");

@@ -88,7 +88,7 @@ fn whiteouts_hide_lower_layers_wherever_they_are() {
         .file("e/new", "7")
         .file("e/.wh..wh..opq", "")
         .file(".wh.gone", "")
-        .file(".wh.never-was", "")
+        .directory("./.wh.never-was/.")
         .file("back", "other")
         .file(".wh.back", "");
     let again = Layer::new().file(".wh.e", "").file("e", "a file now");
