@@ -4,20 +4,24 @@
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use link::control::{MAX_NONCE, MAX_PUBLIC_KEY};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Doing, InitError};
 use crate::security_module::SecurityModule;
@@ -31,7 +35,12 @@ const SOCKET: &str = "/run/enclave/api.sock";
 const MAX_BODY: usize = 8 * 1024;
 /// Most random bytes of one request.
 const MAX_RANDOM: usize = 4096;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Memory for what has been received of a connection, and what is to be sent.
+const MAX_BUFFER: usize = 16 * 1024;
+/// Most connections at a time; a further one waits.
+const MAX_CONNECTIONS: usize = 64;
+/// One request and its answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,37 +59,45 @@ pub(crate) async fn start(nsm: SecurityModule) -> Result<(), InitError> {
     let unix = UnixListener::bind(SOCKET).doing(|| format!("listening on {SOCKET}"))?;
     std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
-    let for_unix = nsm.clone();
     tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            match tcp.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, nsm.clone()))),
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            }
-        }
-    });
-    tokio::spawn(async move {
-        loop {
-            match unix.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, for_unix.clone()))),
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = tcp.accept() => {
+                    accepted.map(|(stream, _)| spawn(stream, nsm.clone(), place))
+                }
+                accepted = unix.accept() => {
+                    accepted.map(|(stream, _)| spawn(stream, nsm.clone(), place))
+                }
+            };
+            if accepted.is_err() {
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     });
     Ok(())
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, nsm: SecurityModule) {
-    let service = service_fn(|request| {
-        let nsm = nsm.clone();
-        async move { Ok::<_, Infallible>(respond(request, &nsm).await) }
+fn spawn<S>(stream: S, nsm: SecurityModule, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    tokio::spawn(async move {
+        let _place = place;
+        let service = service_fn(|request| {
+            let nsm = nsm.clone();
+            async move { Ok::<_, Infallible>(respond(request, &nsm).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .keep_alive(false)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks the connection off, or takes too long, needs no answer.
+        let _ = timeout(CONNECTION_TIMEOUT, connection).await;
     });
-    // A client that breaks the connection off needs no answer.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
 }
 
 async fn respond(request: Request<Incoming>, nsm: &SecurityModule) -> Response<Full<Bytes>> {
@@ -116,7 +133,13 @@ type Failure = (StatusCode, String);
 async fn attestation(request: Request<Incoming>, nsm: &SecurityModule) -> Result<Vec<u8>, Failure> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
     let body = body
-        .map_err(|error| bad(format!("the body cannot be read: {error}")))?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let reason = format!("the body has more than {MAX_BODY} bytes");
+                return (StatusCode::PAYLOAD_TOO_LARGE, reason);
+            }
+            bad(format!("the body cannot be read: {error}"))
+        })?
         .to_bytes();
     let request: AttestationRequest = if body.is_empty() {
         AttestationRequest::default()
@@ -124,17 +147,9 @@ async fn attestation(request: Request<Incoming>, nsm: &SecurityModule) -> Result
         serde_json::from_slice(&body)
             .map_err(|error| bad(format!("the body is not understood: {error}")))?
     };
-    let decode = |name: &str, text: Option<String>| {
-        text.map(|text| {
-            STANDARD
-                .decode(text)
-                .map_err(|error| bad(format!("{name} is not base64: {error}")))
-        })
-        .transpose()
-    };
-    let nonce = decode("nonce", request.nonce)?;
-    let user_data = decode("user_data", request.user_data)?;
-    let public_key = decode("public_key", request.public_key)?;
+    let nonce = decode::<MAX_NONCE>("nonce", request.nonce)?;
+    let user_data = decode::<MAX_NONCE>("user_data", request.user_data)?;
+    let public_key = decode::<MAX_PUBLIC_KEY>("public_key", request.public_key)?;
     nsm.run(move |nsm| {
         nsm.attestation(
             user_data.as_deref(),
@@ -144,6 +159,19 @@ async fn attestation(request: Request<Incoming>, nsm: &SecurityModule) -> Result
     })
     .await
     .map_err(|error| failed(&error))
+}
+
+fn decode<const MAX: usize>(
+    name: &str,
+    text: Option<String>,
+) -> Result<Option<link::Bytes<MAX>>, Failure> {
+    text.map(|text| {
+        let bytes = STANDARD
+            .decode(text)
+            .map_err(|error| bad(format!("{name} is not base64: {error}")))?;
+        link::Bytes::new(bytes).ok_or_else(|| bad(format!("{name} has more than {MAX} bytes")))
+    })
+    .transpose()
 }
 
 async fn random(query: Option<&str>, nsm: &SecurityModule) -> Result<Vec<u8>, Failure> {

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use attestation::nsm::Nsm;
+use attestation::nsm::{Nsm, NsmError};
 use aws_lc_rs::digest::{SHA384, digest};
 use eif::Pcr;
 use link::control::{BootId, FromInit};
-use link::{Bytes, Listener, Text};
+use link::{Endpoint, Listener, Text};
 use manifest::{LogRelease, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
 
 use crate::args::Simulation;
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
-use crate::parent::{self, Parent};
+use crate::parent::{self, Parent, Search};
 use crate::security_module::SecurityModule;
 use crate::sim::Descriptors;
 use crate::workload::RUNTIME_CONFIG_PATH;
@@ -25,13 +25,18 @@ use crate::{api, egress, entropy, ingress, mounts, network};
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
+/// Random bytes that tell this boot from every other.
+const BOOT_ID_BYTES: usize = 16;
 /// The folder of the application's file system in the ramdisks' tree.
 const ROOT: &str = "rootfs";
 
+/// The step that finds the parent.
+const HEARTBEAT_STEP: &str = "heartbeat";
+
 /// An enclave that has booted, up to its workload.
 pub(crate) struct Booted {
-    pub(crate) config: Arc<MeasuredConfig>,
-    pub(crate) parent: Parent,
+    pub(crate) config: MeasuredConfig,
+    pub(crate) agent: Endpoint,
     pub(crate) session: Session,
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
@@ -45,9 +50,39 @@ pub(crate) struct Booted {
 pub(crate) struct Failed {
     pub(crate) step: &'static str,
     pub(crate) error: InitError,
-    pub(crate) parent: Option<Parent>,
-    pub(crate) session: Option<Session>,
-    pub(crate) boot: BootId,
+    reached: Reached,
+}
+
+/// How far the boot has come towards the parent.
+#[derive(Default)]
+struct Reached {
+    search: Option<Search>,
+    parent: Option<Parent>,
+    session: Option<Session>,
+    boot: BootId,
+}
+
+impl Failed {
+    /// Tells the parent, which is looked for if that has not been tried.
+    pub(crate) async fn tell(self, message: &FromInit) {
+        let Reached {
+            search,
+            parent,
+            session,
+            boot,
+        } = self.reached;
+        if let Some(session) = session {
+            return session.end(message).await;
+        }
+        let parent = match (parent, search) {
+            (Some(parent), _) => Some(parent),
+            (None, Some(search)) if self.step != HEARTBEAT_STEP => parent::find(&search).await.ok(),
+            _ => None,
+        };
+        if let Some(parent) = parent {
+            control::report_failure(&parent.agent(), &boot, message).await;
+        }
+    }
 }
 
 /// The steps and their times.
@@ -105,67 +140,63 @@ impl Steps {
     }
 }
 
-/// What the steps leave behind for the next ones, and for a failure's report.
-#[derive(Default)]
-struct Found {
-    parent: Option<Parent>,
-    session: Option<Session>,
-}
-
 /// Boots.
 pub(crate) async fn boot(
     start: Instant,
     simulation: Option<&Simulation>,
 ) -> Result<Booted, Failed> {
     let mut steps = Steps::new(start);
-    let mut found = Found::default();
-    let mut boot = BootId::default();
-    match run_steps(&mut steps, &mut found, &mut boot, simulation).await {
-        Ok((config, nsm, logs, release)) => match (found.parent, found.session) {
-            (Some(parent), Some(session)) => Ok(Booted {
-                config,
-                parent,
-                session,
-                boot,
-                nsm,
-                logs,
-                release,
-                steps,
-            }),
-            (parent, session) => Err(Failed {
-                step: steps.current,
-                error: InitError::NoParent,
-                parent,
-                session,
-                boot,
-            }),
-        },
+    let mut reached = Reached::default();
+    let result = run_steps(&mut steps, &mut reached, simulation).await;
+    let result = result.and_then(|environment| match reached.session.take() {
+        Some(session) => Ok((session, environment)),
+        None => Err(InitError::NoParent),
+    });
+    match result {
+        Ok((session, environment)) => Ok(Booted {
+            config: environment.config,
+            agent: environment.agent,
+            session,
+            boot: reached.boot,
+            nsm: environment.nsm,
+            logs: environment.logs,
+            release: environment.release,
+            steps,
+        }),
         Err(error) => Err(Failed {
             step: steps.current,
             error,
-            parent: found.parent,
-            session: found.session,
-            boot,
+            reached,
         }),
     }
 }
 
+/// What the steps have made.
+struct Environment {
+    config: MeasuredConfig,
+    agent: Endpoint,
+    nsm: SecurityModule,
+    logs: Logs,
+    release: bool,
+}
+
 async fn run_steps(
     steps: &mut Steps,
-    found: &mut Found,
-    boot: &mut BootId,
+    reached: &mut Reached,
     simulation: Option<&Simulation>,
-) -> Result<(Arc<MeasuredConfig>, SecurityModule, Logs, bool), InitError> {
+) -> Result<Environment, InitError> {
     let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
     let descriptors = steps
         .run("mounts", async {
-            if simulation.is_none() {
+            let Some(simulation) = simulation else {
+                reached.search = Some(Search::Vsock);
                 mounts::mount_early()?;
-            }
-            simulation
-                .map(Descriptors::open)
-                .transpose()
-                .doing(|| "opening the simulation's sockets".to_owned())
+                return Ok(None);
+            };
+            let descriptors = Descriptors::open(simulation)
+                .doing(|| "opening the simulation's sockets".to_owned())?;
+            reached.search = Some(Search::Simulated(descriptors));
+            Ok(Some(descriptors))
         })
         .await?;
     let config = steps
@@ -180,65 +211,98 @@ async fn run_steps(
     steps
         .run("loopback", async { network::bring_up_loopback() })
         .await?;
-    let nsm_path = descriptors.as_ref().map(Descriptors::nsm);
-    // Who answers the heartbeat is told apart from a failed boot only by it.
-    let parent = steps.run("heartbeat", parent::find(descriptors)).await?;
+    let search = descriptors.map_or(Search::Vsock, Search::Simulated);
+    let parent = steps.run(HEARTBEAT_STEP, parent::find(&search)).await?;
+    reached.parent = Some(parent);
     let agent = parent.agent();
-    let listener_endpoint = parent.ingress();
-    found.parent = Some(parent);
 
-    let mut nsm = steps
+    let nsm = steps
         .run("nsm", async {
-            Ok(match &nsm_path {
-                Some(path) => Nsm::socket(path)?,
-                None => Nsm::device()?,
+            let path = descriptors.map(Descriptors::nsm);
+            SecurityModule::open(move || match path {
+                Some(path) => Nsm::socket(&path),
+                None => Nsm::device(),
             })
+            .await
         })
         .await?;
     let debug = steps
         .run("entropy", async {
             if simulation.is_none() {
-                entropy::seed(&mut nsm)?;
+                entropy::check_generator()?;
+                entropy::credit(&nsm.run(entropy::draw).await?)?;
             }
-            let seed = nsm.random()?;
-            *boot = Bytes::new(seed.get(..16).unwrap_or_default()).unwrap_or_default();
-            Ok(nsm.describe_pcr(0)?.0 == Pcr::ZERO)
+            let random = nsm.run(Nsm::random).await?;
+            reached.boot = random
+                .first_chunk::<BOOT_ID_BYTES>()
+                .and_then(|id| BootId::new(*id))
+                .ok_or(NsmError::Unexpected)?;
+            let (pcr0, _) = nsm.run(|nsm| nsm.describe_pcr(0)).await?;
+            Ok(pcr0 == Pcr::ZERO)
         })
         .await?;
-    let (session, runtime_config) = steps.run("control", control::open(&agent, boot)).await?;
-    found.session = Some(session);
+    let (session, runtime_config) = steps
+        .run("control", control::open(&agent, &reached.boot))
+        .await?;
+    reached.session = Some(session);
     steps
         .run("runtime-configuration", async {
-            nsm.extend_pcr(
-                RUNTIME_CONFIG_PCR,
-                digest(&SHA384, &runtime_config).as_ref(),
-            )?;
-            nsm.lock_pcr(RUNTIME_CONFIG_PCR)?;
-            let path = Path::new(RUNTIME_CONFIG_PATH);
-            fs::create_dir_all(path.parent().unwrap_or(path))
-                .and_then(|()| fs::write(path, &*runtime_config))
-                .doing(|| format!("writing {RUNTIME_CONFIG_PATH}"))
+            let digest = digest(&SHA384, &runtime_config);
+            nsm.run(move |nsm| {
+                nsm.extend_pcr(RUNTIME_CONFIG_PCR, digest.as_ref())?;
+                nsm.lock_pcr(RUNTIME_CONFIG_PCR)
+            })
+            .await?;
+            write_runtime_config(&runtime_config)
         })
         .await?;
 
-    let (nsm, logs) = (SecurityModule::new(nsm), Logs::new());
+    let logs = Logs::new();
     let release = match config.logs.release {
         LogRelease::Always => true,
         LogRelease::DebugOnly => debug,
         LogRelease::Never => false,
     };
-    steps
-        .run("services", async {
-            tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
-            let network = Arc::new(config.network.clone());
-            egress::start(agent, Arc::clone(&network), logs.clone()).await?;
-            let listener = Listener::bind(&listener_endpoint)
-                .doing(|| format!("listening on {listener_endpoint}"))?;
-            tokio::spawn(ingress::serve(listener, network, logs.clone()));
-            api::start(nsm.clone()).await
-        })
-        .await?;
-    Ok((Arc::new(config), nsm, logs, release))
+    let environment = Environment {
+        config,
+        agent,
+        nsm,
+        logs,
+        release,
+    };
+    let ingress = parent.ingress();
+    let services = start_services(&environment, &ingress, &reached.boot);
+    steps.run("services", services).await?;
+    Ok(environment)
+}
+
+/// Starts what carries the workload's connections and records.
+async fn start_services(
+    environment: &Environment,
+    ingress: &Endpoint,
+    boot: &BootId,
+) -> Result<(), InitError> {
+    let Environment {
+        config,
+        agent,
+        nsm,
+        logs,
+        ..
+    } = environment;
+    let network = Arc::new(config.network.clone());
+    egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
+    let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
+    tokio::spawn(ingress::serve(listener, network, logs.clone()));
+    api::start(nsm.clone()).await?;
+    tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
+    Ok(())
+}
+
+fn write_runtime_config(config: &[u8]) -> Result<(), InitError> {
+    let path = Path::new(RUNTIME_CONFIG_PATH);
+    fs::create_dir_all(path.parent().unwrap_or(path))
+        .and_then(|()| fs::write(path, config))
+        .doing(|| format!("writing {RUNTIME_CONFIG_PATH}"))
 }
 
 fn read_config(tree: &Path) -> Result<MeasuredConfig, InitError> {

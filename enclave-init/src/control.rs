@@ -7,8 +7,9 @@ use link::control::{
 };
 use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
 use link::{Bytes, Channel, Endpoint, Stream, Text, connect, hello};
-use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::error::InitError;
@@ -19,8 +20,14 @@ use crate::security_module::SecurityModule;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// Messages that wait for the agent; the oldest wait longest, a further one is dropped.
+/// How long the agent may take to read a message, and to close the connection
+/// after the last one.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Messages that wait for the agent; a further one is lost, and the log says so.
 const MAX_WAITING: usize = 256;
+/// Challenges that are answered at a time; a further one is refused.
+const MAX_CHALLENGES: usize = 16;
 
 /// A connection on which both sides have introduced themselves.
 pub(crate) struct Session {
@@ -34,6 +41,7 @@ pub(crate) struct Handle {
     messages: mpsc::Sender<FromInit>,
     health: watch::Sender<(HealthState, String)>,
     ready: watch::Sender<Option<u64>>,
+    logs: Logs,
 }
 
 /// A shutdown that the agent asked for.
@@ -45,12 +53,20 @@ pub(crate) struct Shutdown {
 impl Handle {
     /// Tells the agent, as soon as it listens.
     pub(crate) fn tell(&self, message: FromInit) {
-        // More than the limit wait only when the agent is away for long.
-        let _ = self.messages.try_send(message);
+        if self.messages.try_send(message).is_err() {
+            // Only when the agent is away for long: the log waits for it too.
+            self.logs
+                .error("control: too many messages wait for the agent; one was lost");
+        }
     }
 
     pub(crate) fn set_health(&self, state: HealthState, detail: impl Into<String>) {
-        self.health.send_replace((state, detail.into()));
+        let next = (state, detail.into());
+        self.health.send_if_modified(|health| {
+            let changes = *health != next;
+            *health = next;
+            changes
+        });
     }
 
     pub(crate) fn health(&self) -> HealthState {
@@ -120,16 +136,44 @@ impl Session {
     }
 
     /// Sends the last message of a boot that failed.
-    pub(crate) async fn end(&mut self, message: &FromInit) -> Result<(), FrameError> {
-        self.writer.send(message).await
+    pub(crate) async fn end(self, message: &FromInit) {
+        // The console has the reason too.
+        let _ = last_words(self.reader, self.writer, message).await;
+    }
+}
+
+/// Sends a message and closes. The agent closes too once it has read it: then
+/// the machine may end.
+async fn last_words(
+    mut reader: Reader<ReadHalf<Stream>>,
+    mut writer: Writer<WriteHalf<Stream>>,
+    message: &FromInit,
+) -> Result<(), String> {
+    send(&mut writer, message).await?;
+    let closing = async {
+        writer.into_inner().shutdown().await?;
+        while reader.receive::<FromAgent>().await?.is_some() {}
+        Ok::<_, FrameError>(())
+    };
+    // An agent that does not close has had its time.
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    Ok(())
+}
+
+async fn send(writer: &mut Writer<WriteHalf<Stream>>, message: &FromInit) -> Result<(), String> {
+    match timeout(SEND_TIMEOUT, writer.send(message)).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err(format!(
+            "the agent reads nothing for {} s",
+            SEND_TIMEOUT.as_secs()
+        )),
     }
 }
 
 /// Says why the boot failed before there was a session, if the parent listens.
 pub(crate) async fn report_failure(agent: &Endpoint, boot: &BootId, message: &FromInit) {
-    if let Ok(mut session) = Session::open(agent, boot).await {
-        // The console has the reason too.
-        let _ = session.end(message).await;
+    if let Ok(session) = Session::open(agent, boot).await {
+        session.end(message).await;
     }
 }
 
@@ -142,43 +186,43 @@ pub(crate) struct Parts {
 }
 
 /// Starts the channel's task. The receiver yields the shutdown that the agent
-/// asks for; the sender of the pair ends the task once everything is told.
+/// asks for; closing ends the task once everything is told.
 pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<Shutdown>, Closing) {
     let (messages, waiting) = mpsc::channel(MAX_WAITING);
     let health = watch::Sender::new((HealthState::Starting, String::new()));
     let ready = watch::Sender::new(None);
+    let last = watch::Sender::new(None);
     let (shutdowns, shutdown) = mpsc::channel(1);
-    let (close, closed) = oneshot::channel();
+    let handle = Handle {
+        messages,
+        health: health.clone(),
+        ready: ready.clone(),
+        logs: parts.logs.clone(),
+    };
     let task = Task {
         parts,
         waiting,
+        unsent: None,
         health: health.subscribe(),
         ready: ready.subscribe(),
+        last: last.subscribe(),
         shutdowns,
     };
-    let task = tokio::spawn(task.run(session, closed));
-    (
-        Handle {
-            messages,
-            health,
-            ready,
-        },
-        shutdown,
-        Closing { close, task },
-    )
+    let task = tokio::spawn(task.run(session));
+    (handle, shutdown, Closing { last, task })
 }
 
 /// Ends the channel.
 pub(crate) struct Closing {
-    close: oneshot::Sender<FromInit>,
+    last: watch::Sender<Option<FromInit>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Closing {
     /// Sends the last message and closes, within `limit`.
     pub(crate) async fn close(self, last: FromInit, limit: Duration) {
-        // The task may have ended by itself.
-        let _ = self.close.send(last);
+        self.last.send_replace(Some(last));
+        // Without an agent there is nobody to tell.
         let _ = timeout(limit, self.task).await;
     }
 }
@@ -186,95 +230,129 @@ impl Closing {
 struct Task {
     parts: Parts,
     waiting: mpsc::Receiver<FromInit>,
+    /// The message that the last session broke at.
+    unsent: Option<FromInit>,
     health: watch::Receiver<(HealthState, String)>,
     ready: watch::Receiver<Option<u64>>,
+    last: watch::Receiver<Option<FromInit>>,
     shutdowns: mpsc::Sender<Shutdown>,
 }
 
+/// What a session does next.
+enum Next {
+    Received(Option<FromAgent>),
+    Send(FromInit),
+    /// A message that must not be lost with the session.
+    Tell(FromInit),
+    Close,
+}
+
 impl Task {
-    async fn run(mut self, session: Session, mut closed: oneshot::Receiver<FromInit>) {
-        let mut session = Some(session);
-        loop {
-            let Some(current) = session.take() else {
-                tokio::select! {
-                    next = Session::open(&self.parts.agent, &self.parts.boot) => session = next.ok(),
-                    _ = &mut closed => return,
-                }
-                if session.is_none() {
-                    sleep(RECONNECT_DELAY).await;
-                }
-                continue;
-            };
-            // Why a session ended does not matter: the next one goes on.
-            if let Ok(true) = self.serve(current, &mut closed).await {
-                return;
-            }
-            self.parts
-                .logs
-                .system("control: the agent is gone; connecting again");
+    /// Serves one session after the other, until the last message is told.
+    async fn run(mut self, mut session: Session) {
+        while let Err(reason) = self.serve(session).await {
+            self.parts.logs.system(format!(
+                "control: the connection to the agent ended: {reason}; connecting again"
+            ));
             self.ready.mark_changed();
+            session = loop {
+                sleep(RECONNECT_DELAY).await;
+                if let Ok(session) = Session::open(&self.parts.agent, &self.parts.boot).await {
+                    break session;
+                }
+            };
         }
     }
 
-    /// Serves one session; true when the channel is to be closed for good.
-    async fn serve(
-        &mut self,
-        session: Session,
-        closed: &mut oneshot::Receiver<FromInit>,
-    ) -> Result<bool, FrameError> {
+    /// Serves one session; the error is why it ended before the last message.
+    async fn serve(&mut self, session: Session) -> Result<(), String> {
         let Session {
             mut reader,
             mut writer,
         } = session;
-        let (documents, mut answered) = mpsc::channel(1);
+        let mut challenges = JoinSet::new();
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if let Some(message) = &self.unsent {
+            send(&mut writer, message).await?;
+            self.unsent = None;
+        }
         loop {
-            tokio::select! {
-                message = reader.receive() => match message? {
-                    None => return Ok(false),
-                    Some(FromAgent::Start { .. }) => {}
-                    Some(FromAgent::Shutdown { grace_ms }) => {
-                        // A second request changes nothing.
-                        let _ = self.shutdowns.try_send(Shutdown { grace: grace_ms.map(Duration::from_millis) });
-                    }
-                    Some(FromAgent::Challenge { id, nonce, user_data, public_key }) => {
-                        let (nsm, documents) = (self.parts.nsm.clone(), documents.clone());
-                        tokio::spawn(async move {
-                            let document = nsm
-                                .run(move |nsm| nsm.attestation(user_data.as_deref(), nonce.as_deref(), public_key.as_deref()))
-                                .await;
-                            // The session may have ended meanwhile.
-                            let _ = documents.send(answer(id, document)).await;
-                        });
-                    }
-                },
-                Some(answer) = answered.recv() => writer.send(&answer).await?,
-                Some(message) = self.waiting.recv() => writer.send(&message).await?,
-                Ok(()) = self.ready.changed() => {
-                    let at_us = *self.ready.borrow_and_update();
-                    if let Some(at_us) = at_us {
-                        writer.send(&FromInit::Ready { at_us }).await?;
-                    }
+            let next = tokio::select! {
+                message = reader.receive() => {
+                    Next::Received(message.map_err(|error| error.to_string())?)
                 }
-                Ok(()) = self.health.changed() => writer.send(&health(&self.health)).await?,
-                _ = beat.tick() => writer.send(&health(&self.health)).await?,
-                last = &mut *closed => {
+                Some(Ok(answer)) = challenges.join_next() => Next::Send(answer),
+                Some(message) = self.waiting.recv() => Next::Tell(message),
+                // Not before the boot's steps, which wait as messages.
+                Ok(()) = self.ready.changed(), if self.waiting.is_empty() => match *self.ready.borrow_and_update() {
+                    Some(at_us) => Next::Send(FromInit::Ready { at_us }),
+                    None => continue,
+                },
+                Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),
+                _ = beat.tick() => Next::Send(health(&mut self.health)),
+                Ok(_) = self.last.wait_for(Option::is_some) => Next::Close,
+            };
+            match next {
+                Next::Received(None) => return Err("the agent closed it".to_owned()),
+                // What the boot was given stays.
+                Next::Received(Some(FromAgent::Start { .. })) => {}
+                Next::Received(Some(FromAgent::Shutdown { grace_ms })) => {
+                    let grace = grace_ms.map(Duration::from_millis);
+                    // A second request changes nothing.
+                    let _ = self.shutdowns.try_send(Shutdown { grace });
+                }
+                Next::Received(Some(FromAgent::Challenge {
+                    id,
+                    nonce,
+                    user_data,
+                    public_key,
+                })) if challenges.len() < MAX_CHALLENGES => {
+                    let nsm = self.parts.nsm.clone();
+                    challenges.spawn(async move {
+                        let document = nsm.run(move |nsm| {
+                            nsm.attestation(
+                                user_data.as_deref(),
+                                nonce.as_deref(),
+                                public_key.as_deref(),
+                            )
+                        });
+                        answer(id, document.await)
+                    });
+                }
+                Next::Received(Some(FromAgent::Challenge { id, .. })) => {
+                    let reason = Text::new("too many challenges are waiting already");
+                    send(&mut writer, &FromInit::ChallengeFailed { id, reason }).await?;
+                }
+                Next::Send(message) => send(&mut writer, &message).await?,
+                Next::Tell(message) => self.tell(&mut writer, message).await?,
+                Next::Close => {
                     while let Ok(message) = self.waiting.try_recv() {
-                        writer.send(&message).await?;
+                        self.tell(&mut writer, message).await?;
                     }
-                    if let Ok(last) = last {
-                        writer.send(&last).await?;
-                    }
-                    return Ok(true);
+                    let Some(last) = self.last.borrow().clone() else {
+                        continue;
+                    };
+                    return last_words(reader, writer, &last).await;
                 }
             }
         }
     }
+
+    /// Sends a message, and keeps it for the next session if this one breaks.
+    async fn tell(
+        &mut self,
+        writer: &mut Writer<WriteHalf<Stream>>,
+        message: FromInit,
+    ) -> Result<(), String> {
+        send(writer, self.unsent.insert(message)).await?;
+        self.unsent = None;
+        Ok(())
+    }
 }
 
-fn health(health: &watch::Receiver<(HealthState, String)>) -> FromInit {
-    let (state, detail) = health.borrow().clone();
+fn health(health: &mut watch::Receiver<(HealthState, String)>) -> FromInit {
+    let (state, detail) = health.borrow_and_update().clone();
     FromInit::Health {
         state,
         detail: Text::new(detail),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use attestation::nsm::Nsm;
+use attestation::nsm::{Nsm, NsmError};
 
 use crate::error::{Doing, InitError};
 
@@ -14,22 +14,30 @@ const CURRENT_GENERATOR: &str = "/sys/devices/virtual/misc/hw_random/rng_current
 /// Bytes credited: what the kernel's pool holds.
 const SEED_BYTES: usize = 256;
 
-/// Checks that the kernel draws from the NSM, and credits a seed from it.
-pub(crate) fn seed(nsm: &mut Nsm) -> Result<(), InitError> {
+/// Checks that the kernel draws from the NSM.
+pub(crate) fn check_generator() -> Result<(), InitError> {
     let current = fs::read_to_string(CURRENT_GENERATOR).unwrap_or_default();
-    if current.trim() != GENERATOR {
-        return Err(InitError::Entropy(current.trim().to_owned()));
+    if current.trim() == GENERATOR {
+        Ok(())
+    } else {
+        Err(InitError::Entropy(current.trim().to_owned()))
     }
+}
+
+/// Draws a seed for the kernel's pool.
+pub(crate) fn draw(nsm: &mut Nsm) -> Result<Vec<u8>, NsmError> {
     let mut seed = Vec::with_capacity(SEED_BYTES);
     while seed.len() < SEED_BYTES {
         seed.extend(nsm.random()?);
     }
     seed.truncate(SEED_BYTES);
-    credit(&seed)
+    Ok(seed)
 }
 
+/// Credits a seed.
+///
 /// RNDADDENTROPY (random(4)): a count of bits, a count of bytes, the bytes.
-fn credit(seed: &[u8]) -> Result<(), InitError> {
+pub(crate) fn credit(seed: &[u8]) -> Result<(), InitError> {
     const RNDADDENTROPY: nix::libc::Ioctl =
         nix::request_code_write!(b'R', 0x03, 2 * size_of::<i32>()) as nix::libc::Ioctl;
     let pool = File::options()

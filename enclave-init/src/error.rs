@@ -1,6 +1,7 @@
 //! Why the enclave cannot go on.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -15,6 +16,12 @@ pub(crate) enum InitError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The image has something else where a file system is to be mounted.
+    #[error(
+        "{} is not a folder, so nothing can be mounted there: make it one in the container image",
+        .0.display()
+    )]
+    MountPoint(PathBuf),
     /// The parent did not answer.
     #[error("no parent answered the heartbeat on vsock port {} within {} s", link::port::HEARTBEAT, crate::parent::FIND_TIMEOUT.as_secs())]
     NoParent,

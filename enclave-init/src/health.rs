@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use manifest::HealthProbe;
+use manifest::{HealthProbe, HealthUrl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,7 +13,6 @@ use tokio::time::timeout;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
-const HTTP_PORT: u16 = 80;
 
 /// Probes once; the error says what is wrong.
 pub(crate) async fn probe(probe: &HealthProbe) -> Result<(), String> {
@@ -32,36 +31,28 @@ pub(crate) async fn probe(probe: &HealthProbe) -> Result<(), String> {
     }
 }
 
-async fn get(url: &str) -> io::Result<()> {
-    let (authority, path) = split_url(url)
-        .ok_or_else(|| io::Error::other("the URL is not http://127.0.0.1:PORT/PATH"))?;
-    let port = match authority.rsplit_once(':') {
-        Some((_, port)) => port
-            .parse()
-            .map_err(|_| io::Error::other("the URL's port is not a number"))?,
-        None => HTTP_PORT,
-    };
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+async fn get(url: &HealthUrl) -> io::Result<()> {
+    let mut stream = TcpStream::connect(url.address()).await?;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        url.target(),
+        url.address()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut status = [0; STATUS_BYTES];
     stream.read_exact(&mut status).await?;
-    let status = String::from_utf8_lossy(&status).into_owned();
-    match status
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..))
-        .and_then(|code| code.parse::<u16>().ok())
-    {
+    match status_code(&status) {
         Some(200..=399) => Ok(()),
-        _ => Err(io::Error::other(format!(
-            "the answer begins with {status:?}"
-        ))),
+        Some(code) => Err(io::Error::other(format!("it answers with status {code}"))),
+        None => Err(io::Error::other("it does not answer in HTTP/1")),
     }
 }
 
-fn split_url(url: &str) -> Option<(&str, &str)> {
-    let rest = url.strip_prefix("http://")?;
-    Some(rest.split_once('/').unwrap_or((rest, "")))
+fn status_code(line: &[u8; STATUS_BYTES]) -> Option<u16> {
+    let line = std::str::from_utf8(line).ok()?;
+    let rest = line.strip_prefix("HTTP/1.")?;
+    let code = rest.strip_prefix(['0', '1'])?.strip_prefix(' ')?;
+    code.parse().ok()
 }
 
 #[cfg(test)]
@@ -69,12 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
+    fn status_lines() {
+        assert_eq!(status_code(b"HTTP/1.1 204"), Some(204));
+        assert_eq!(status_code(b"HTTP/1.0 500"), Some(500));
+        assert_eq!(status_code(b"HTTP/2.0 200"), None);
+        assert_eq!(status_code(b"\xff23456789012"), None);
         assert_eq!(
-            split_url("http://127.0.0.1:8080/health"),
-            Some(("127.0.0.1:8080", "health"))
+            status_code("HTTP/1.\u{e9}200".as_bytes().first_chunk().unwrap()),
+            None
         );
-        assert_eq!(split_url("http://localhost"), Some(("localhost", "")));
-        assert_eq!(split_url("https://127.0.0.1/"), None);
     }
 }

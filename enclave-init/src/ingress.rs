@@ -19,9 +19,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the agent's connections until the enclave ends.
+/// Connections that are told that there is no place for them; one more is closed.
+const MAX_REFUSALS: usize = 64;
+
+/// Serves the agent's connections until the enclave ends. One that says nothing
+/// keeps its place for as long as the hello and the request may take together.
 pub(crate) async fn serve(listener: Listener, network: Arc<Network>, logs: Logs) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let mut stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -31,14 +36,19 @@ pub(crate) async fn serve(listener: Listener, network: Arc<Network>, logs: Logs)
                 continue;
             }
         };
-        let network = Arc::clone(&network);
-        let place = Arc::clone(&places).try_acquire_owned();
-        tokio::spawn(async move {
-            match place {
-                Ok(_place) => serve_connection(stream, &network).await,
-                Err(_) => drop(hello::refuse_busy(&mut stream).await),
-            }
-        });
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let network = Arc::clone(&network);
+            tokio::spawn(async move {
+                let _place = place;
+                serve_connection(stream, &network).await;
+            });
+        } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+            tokio::spawn(async move {
+                let _place = place;
+                // Whoever is turned away may have gone already.
+                let _ = hello::refuse_busy(&mut stream).await;
+            });
+        }
     }
 }
 
@@ -66,9 +76,8 @@ async fn serve_connection(mut stream: Stream, network: &Network) {
             None,
         ),
     };
-    if frame::write(&mut stream, &reply, frame::MAX_TARGET)
-        .await
-        .is_ok()
+    let replying = frame::write(&mut stream, &reply, frame::MAX_TARGET);
+    if let Ok(Ok(())) = timeout(REQUEST_TIMEOUT, replying).await
         && let Some(workload) = workload
     {
         join(workload, stream).await;

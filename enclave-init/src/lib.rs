@@ -8,6 +8,23 @@
 //!
 //! Started as PID 1 it takes the machine for an enclave. Started as
 //! `init sim …` it makes namespaces for itself first; the rest is the same.
+//!
+//! # What the workload is trusted with
+//!
+//! The workload is part of the measured image, and one domain of trust with the
+//! init. As in any container its user keeps it from nothing that root may do if
+//! that user is root: it has all capabilities then, which in an enclave reach no
+//! further than the enclave. Another user has none; programs of the image with
+//! the set-user-ID bit work as in any container. `/dev/nsm` is root's, so other
+//! users ask the local API. A workload may behave as badly as it likes: it can
+//! use up its own places and its own log, and end its own enclave.
+//!
+//! # What happens when the init panics
+//!
+//! It should not; but a PID 1 that goes on after a broken invariant is worse
+//! than one that ends. The reason goes to standard error, which is the console,
+//! and the release build aborts: the kernel panics, and resets the machine as
+//! its command line says.
 
 mod api;
 mod args;
@@ -19,13 +36,17 @@ mod error;
 mod forward;
 mod health;
 mod ingress;
+mod limits;
 mod logs;
 mod mounts;
 mod network;
 mod parent;
+mod reaper;
 mod run;
 mod security_module;
+mod signals;
 mod sim;
+mod supervisor;
 mod workload;
 
 pub use args::{Arguments, Simulation};

@@ -153,6 +153,10 @@ fn mount_at(
     flags: MsFlags,
     options: &str,
 ) -> Result<(), InitError> {
+    // A link would lead out of the application's root, which is not entered yet.
+    if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
+        return Err(InitError::MountPoint(target.to_owned()));
+    }
     fs::create_dir_all(target).doing(|| format!("making {}", target.display()))?;
     mount(Some(source), target, Some(kind), flags, Some(options))
         .doing(|| format!("mounting {kind} on {}", target.display()))

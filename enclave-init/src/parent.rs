@@ -17,8 +17,17 @@ pub(crate) const FIND_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Where a parent may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Search {
+    /// At one of vsock's context identifiers.
+    Vsock,
+    /// Behind the sockets of a simulation.
+    Simulated(Descriptors),
+}
+
 /// The parent, once found.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Parent {
     /// Over vsock, with this context identifier.
     Vsock(u32),
@@ -52,23 +61,26 @@ impl Parent {
 }
 
 /// Finds who answers the heartbeat: context 3 on Nitro, 2 in other virtual
-/// machines. Both are tried at once.
-pub(crate) async fn find(simulated: Option<Descriptors>) -> Result<Parent, InitError> {
-    let search = async {
-        if let Some(descriptors) = simulated {
-            let parent = Parent::Simulated(descriptors);
-            until_answered(&parent.port(HEARTBEAT)).await;
-            parent
-        } else {
-            let (nitro, host) = (Parent::Vsock(PARENT_CID), Parent::Vsock(HOST_CID));
-            let (on_nitro, on_host) = (nitro.port(HEARTBEAT), host.port(HEARTBEAT));
-            tokio::select! {
-                () = until_answered(&on_nitro) => nitro,
-                () = until_answered(&on_host) => host,
+/// machines. Both are tried at once, for at most [`FIND_TIMEOUT`].
+pub(crate) async fn find(search: &Search) -> Result<Parent, InitError> {
+    let found = async {
+        match search {
+            Search::Simulated(descriptors) => {
+                let parent = Parent::Simulated(*descriptors);
+                until_answered(&parent.port(HEARTBEAT)).await;
+                parent
+            }
+            Search::Vsock => {
+                let (nitro, host) = (Parent::Vsock(PARENT_CID), Parent::Vsock(HOST_CID));
+                let (on_nitro, on_host) = (nitro.port(HEARTBEAT), host.port(HEARTBEAT));
+                tokio::select! {
+                    () = until_answered(&on_nitro) => nitro,
+                    () = until_answered(&on_host) => host,
+                }
             }
         }
     };
-    timeout(FIND_TIMEOUT, search)
+    timeout(FIND_TIMEOUT, found)
         .await
         .map_err(|_| InitError::NoParent)
 }

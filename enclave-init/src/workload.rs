@@ -1,18 +1,18 @@
-//! Starting the workload, and knowing how every process ended.
+//! Starting the workload, signalling it, and counting its restarts.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use link::control::ExitStatus;
+use link::logs::Source;
 use manifest::{MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 
 use crate::error::InitError;
@@ -20,34 +20,22 @@ use crate::error::InitError;
 /// Where the workload finds the runtime configuration.
 pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
 
-/// A running workload.
-#[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) pid: Pid,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
-}
+/// The ends of the pipes that a workload writes its output to.
+pub(crate) type Pipes = Vec<(OwnedFd, Source)>;
 
-/// Starts the workload as its user, in a session of its own, with its output
-/// going through pipes.
-pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<Running, InitError> {
+/// Starts the workload as its user, in a session of its own, with nothing to
+/// read and its output going through pipes.
+pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<(Pid, Pipes), InitError> {
     let workload = &config.workload;
-    let (program, arguments) = workload
-        .command
-        .split_first()
-        .ok_or_else(|| InitError::Workload("its command is empty".to_owned()))?;
+    let program = workload.command.program();
+    let folder = workload.working_directory.as_str();
+    if !Path::new(folder).is_dir() {
+        return Err(InitError::Workload(format!(
+            "the image has no folder {folder}, its working directory"
+        )));
+    }
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(&workload.env)
-        .env("HOSTNAME", config.name.as_str())
-        .env("ENCLAVE_API", crate::api::URL)
-        .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
-        .current_dir(workload.working_directory.as_str())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(workload.command.arguments()).env_clear();
     if !config.network.egress.is_empty() {
         let (address, port) = crate::egress::PROXY;
         let proxy = format!("http://{address}:{port}");
@@ -55,6 +43,15 @@ pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<Running,
             .env("HTTPS_PROXY", &proxy)
             .env("https_proxy", &proxy);
     }
+    command
+        .envs(&workload.env)
+        .env("HOSTNAME", config.name.as_str())
+        .env("ENCLAVE_API", crate::api::URL)
+        .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let (uid, gid) = (workload.user.uid, workload.user.gid);
     let identity = if simulated {
         // Only one user of the host can be mapped, so a user of the image is
@@ -66,6 +63,7 @@ pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<Running,
         ])
         .filter(|_| (uid, gid) != (0, 0))
     } else {
+        // `Command` clears the supplementary groups when root sets a user.
         command.uid(uid).gid(gid);
         None
     };
@@ -95,14 +93,21 @@ pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<Running,
             Ok(())
         });
     }
-    let child = command
+    let mut child = command
         .spawn()
         .map_err(|error| InitError::Workload(explain(program, &error)))?;
-    Ok(Running {
-        pid: Pid::from_raw(i32::try_from(child.id()).unwrap_or_default()),
-        stdout: child.stdout.map(OwnedFd::from),
-        stderr: child.stderr.map(OwnedFd::from),
-    })
+    let stdout = child
+        .stdout
+        .take()
+        .map(|pipe| (pipe.into(), Source::Stdout));
+    let stderr = child
+        .stderr
+        .take()
+        .map(|pipe| (pipe.into(), Source::Stderr));
+    Ok((
+        Pid::from_raw(child.id().cast_signed()),
+        stdout.into_iter().chain(stderr).collect(),
+    ))
 }
 
 fn explain(program: &str, error: &io::Error) -> String {
@@ -112,23 +117,6 @@ fn explain(program: &str, error: &io::Error) -> String {
         _ => "",
     };
     format!("{program}: {error}{hint}")
-}
-
-/// Waits for every process that has ended, the workload or an orphan that PID 1
-/// inherited.
-pub(crate) fn reap() -> Vec<(Pid, ExitStatus)> {
-    let mut ended = Vec::new();
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended.push((pid, ExitStatus::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.push((pid, ExitStatus::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return ended,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return ended,
-        }
-    }
 }
 
 /// Sends a signal to the workload and its process group.

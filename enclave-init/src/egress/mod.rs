@@ -3,6 +3,7 @@
 //! to the parent, which dials the real destination.
 
 mod names;
+mod notices;
 mod proxy;
 mod resolver;
 
@@ -12,9 +13,13 @@ use std::sync::Arc;
 use link::Endpoint;
 use manifest::Network;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
 
 use crate::error::{Doing, InitError};
+use crate::forward::MAX_CONNECTIONS;
 use crate::logs::Logs;
+use names::Names;
+use notices::Notices;
 
 /// Where the workload finds the name server.
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
@@ -22,12 +27,24 @@ pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 3128);
 
 /// What the egress services share.
-pub(crate) struct Egress {
+struct Egress {
     agent: Endpoint,
     network: Arc<Network>,
-    logs: Logs,
-    names: names::Names,
-    places: Arc<tokio::sync::Semaphore>,
+    notices: Notices,
+    names: Names,
+    places: Arc<Semaphore>,
+}
+
+impl Egress {
+    fn new(agent: Endpoint, network: Arc<Network>, logs: Logs) -> Arc<Self> {
+        Arc::new(Self {
+            agent,
+            network,
+            notices: Notices::new(logs),
+            names: Names::default(),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        })
+    }
 }
 
 /// Starts the name server, and the proxy if any destination is allowed.
@@ -39,13 +56,7 @@ pub(crate) async fn start(
     let socket = UdpSocket::bind((NAME_SERVER, 53))
         .await
         .doing(|| "listening for names".to_owned())?;
-    let egress = Arc::new(Egress {
-        agent,
-        network,
-        logs,
-        names: names::Names::default(),
-        places: Arc::new(tokio::sync::Semaphore::new(crate::forward::MAX_CONNECTIONS)),
-    });
+    let egress = Egress::new(agent, network, logs);
     if !egress.network.egress.is_empty() {
         let listener = TcpListener::bind(PROXY)
             .await

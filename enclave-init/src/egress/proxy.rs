@@ -1,10 +1,11 @@
 //! The HTTP proxy, for programs that prefer one: `CONNECT` only (RFC 9110,
 //! section 9.3.6), so TLS stays the program's own.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::target::Refusal;
+use link::target::{MAX_HOST, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -14,17 +15,18 @@ use crate::forward;
 
 /// Largest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn serve(listener: TcpListener, egress: Arc<Egress>) {
     loop {
-        let Ok(place) = Arc::clone(&egress.places).acquire_owned().await else {
-            return;
-        };
         let Ok((workload, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
+        };
+        let Ok(place) = Arc::clone(&egress.places).acquire_owned().await else {
+            return;
         };
         let egress = Arc::clone(&egress);
         tokio::spawn(async move {
@@ -35,17 +37,21 @@ pub(super) async fn serve(listener: TcpListener, egress: Arc<Egress>) {
 }
 
 async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
-    let Ok(Some(head)) = timeout(HEAD_TIMEOUT, read_head(&mut workload)).await else {
+    let Ok(Ok(head)) = timeout(HEAD_TIMEOUT, read_head(&mut workload)).await else {
         return;
     };
     let (status, reason) = match parse_target(&head) {
+        _ if !head.ends_with(END_OF_HEAD) => (
+            "431 Request Header Fields Too Large",
+            format!("the request's head is longer than {MAX_HEAD} bytes"),
+        ),
         None => (
             "400 Bad Request",
             "this proxy takes CONNECT host:port only".to_owned(),
         ),
         Some((host, port)) if !egress.network.allows(&host, port) => {
             let reason = format!("{host}:{port} is not in the image's egress list");
-            egress.logs.system(format!("egress: {reason}"));
+            egress.notices.refused(&reason);
             ("403 Forbidden", reason)
         }
         Some((host, port)) => match forward::open(&egress.agent, &host, port).await {
@@ -58,10 +64,9 @@ async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
                 return;
             }
             Err(refused) => {
-                egress.logs.error(format!(
-                    "egress to {host}:{port} failed: {}",
-                    refused.reason
-                ));
+                egress
+                    .notices
+                    .failed(&format!("{host}:{port} failed: {}", refused.reason));
                 let status = match refused.refusal {
                     Refusal::NotAllowed => "403 Forbidden",
                     Refusal::TimedOut => "504 Gateway Timeout",
@@ -80,33 +85,51 @@ async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
     let _ = workload.write_all(answer.as_bytes()).await;
 }
 
-/// The request's head. Nothing may follow it before the answer: a client that
-/// speaks first must wait for the tunnel.
-async fn read_head(workload: &mut TcpStream) -> Option<Vec<u8>> {
+/// The request's head, or its beginning if it is too long. Nothing may follow it
+/// before the answer: a client that speaks first must wait for the tunnel.
+async fn read_head(workload: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() == MAX_HEAD {
-            return None;
-        }
-        head.push(workload.read_u8().await.ok()?);
+    while !head.ends_with(END_OF_HEAD) && head.len() < MAX_HEAD {
+        head.push(workload.read_u8().await?);
     }
-    Some(head)
+    Ok(head)
 }
 
 fn parse_target(head: &[u8]) -> Option<(String, u16)> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    if method != "CONNECT" || !version.starts_with("HTTP/1.") {
+    if method != "CONNECT" || !version.starts_with("HTTP/1.") || words.next().is_some() {
         return None;
     }
     let (host, port) = target.rsplit_once(':')?;
+    let is_host = !host.is_empty()
+        && host.len() <= MAX_HOST
+        && host.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_host || !is_port {
+        return None;
+    }
     Some((host.to_ascii_lowercase(), port.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_head_gives_a_clean_target_or_none(head: Vec<u8>, line in "CONNECT .{0,300}:[0-9]{0,6} HTTP/1.1") {
+            for head in [head.as_slice(), line.as_bytes()] {
+                if let Some((host, _)) = parse_target(head) {
+                    prop_assert!(host.len() <= MAX_HOST);
+                    prop_assert!(host.bytes().all(|byte| byte.is_ascii_graphic()));
+                }
+            }
+        }
+    }
 
     #[test]
     fn only_connect_is_understood() {
@@ -120,6 +143,10 @@ mod tests {
             "CONNECT x HTTP/1.1",
             "CONNECT x:99999 HTTP/1.1",
             "CONNECT x:1",
+            "CONNECT x:+1 HTTP/1.1",
+            "CONNECT :1 HTTP/1.1",
+            "CONNECT x\ny:1 HTTP/1.1",
+            "CONNECT x:1 HTTP/1.1 more",
             "",
         ] {
             assert_eq!(parse(line), None, "{line}");

@@ -1,0 +1,106 @@
+//! Log lines about refused and failed connections. The workload decides how
+//! many there could be, so only so many are written: they must not push its own
+//! lines out of the queue.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::logs::Logs;
+
+/// Lines in one window.
+const MAX_LINES: u32 = 100;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Writes lines, but not too many.
+#[derive(Debug)]
+pub(super) struct Notices {
+    logs: Logs,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    start: Option<Instant>,
+    lines: u32,
+}
+
+enum Verdict {
+    Write,
+    Last,
+    LeaveOut,
+}
+
+impl Notices {
+    pub(super) fn new(logs: Logs) -> Self {
+        Self {
+            logs,
+            window: Mutex::default(),
+        }
+    }
+
+    /// A destination was refused.
+    pub(super) fn refused(&self, text: &str) {
+        self.write(|| self.logs.system(format!("egress: {text}")));
+    }
+
+    /// A destination that is allowed could not be reached.
+    pub(super) fn failed(&self, text: &str) {
+        self.write(|| self.logs.error(format!("egress: {text}")));
+    }
+
+    fn write(&self, line: impl FnOnce()) {
+        let verdict = self
+            .window
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(Instant::now());
+        match verdict {
+            Verdict::Write => line(),
+            Verdict::Last => {
+                line();
+                self.logs.error(format!(
+                    "egress: {MAX_LINES} lines within {} s; further ones are left out for as long",
+                    WINDOW.as_secs()
+                ));
+            }
+            Verdict::LeaveOut => {}
+        }
+    }
+}
+
+impl Window {
+    fn count(&mut self, now: Instant) -> Verdict {
+        if self
+            .start
+            .is_none_or(|start| now.duration_since(start) >= WINDOW)
+        {
+            *self = Self {
+                start: Some(now),
+                lines: 0,
+            };
+        }
+        self.lines = self.lines.saturating_add(1);
+        match self.lines {
+            ..MAX_LINES => Verdict::Write,
+            MAX_LINES => Verdict::Last,
+            _ => Verdict::LeaveOut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_has_so_many_lines_and_the_next_one_as_many() {
+        let mut window = Window::default();
+        let start = Instant::now();
+        for begin in [start, start + WINDOW] {
+            let written = (0..1000)
+                .filter(|_| !matches!(window.count(begin), Verdict::LeaveOut))
+                .count();
+            assert_eq!(written, MAX_LINES as usize);
+        }
+    }
+}

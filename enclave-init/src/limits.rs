@@ -1,0 +1,27 @@
+//! What a process inherits: the signals that it blocks, its file mode mask, and
+//! its number of descriptors.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::{Mode, umask};
+
+/// Descriptors for each process: enough for every connection that the init
+/// carries, two each, and what container runtimes give a workload at least.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Sets them for this process and, through it, for the workload. As root the
+/// number may be raised above the kernel's 4096; elsewhere it goes as far as the
+/// caller's own limit.
+pub(crate) fn set() {
+    // The launcher blocks some, and so may whoever started it.
+    let _ = SigSet::empty().thread_set_mask();
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS));
+    if raised.is_err() {
+        // Fewer connections then: whoever runs out waits and tries again.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard);
+    }
+}

@@ -1,0 +1,280 @@
+//! The workload's life: started, probed, restarted by its policy, stopped.
+//!
+//! A workload is its first process. When that ends, what it left behind is
+//! killed, as in any container: nothing holds ports or pipes that the next
+//! start needs, and a program that puts itself into the background has ended.
+
+use std::time::{Duration, Instant};
+
+use link::control::{EndCause, ExitStatus, FromInit, HealthState};
+use manifest::{MeasuredConfig, WorkloadKind};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::control::{Handle, Shutdown};
+use crate::error::{Doing, InitError};
+use crate::health;
+use crate::logs::Logs;
+use crate::reaper::{Ended, Reaper};
+use crate::signals::{Asked, Signals};
+use crate::workload::{self, Restarts, describe};
+
+/// How often a workload that is not ready yet is probed.
+const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Why the workload's supervision ended.
+pub(crate) struct End {
+    pub(crate) cause: EndCause,
+    pub(crate) detail: String,
+    pub(crate) outputs: Outputs,
+}
+
+/// What comes from outside: signals, and the agent's shutdown.
+pub(crate) struct Requests {
+    signals: Signals,
+    shutdown: mpsc::Receiver<Shutdown>,
+}
+
+enum Request {
+    Shutdown(Shutdown),
+    Forward(Signal),
+}
+
+impl Requests {
+    pub(crate) fn new(signals: Signals, shutdown: mpsc::Receiver<Shutdown>) -> Self {
+        Self { signals, shutdown }
+    }
+
+    /// The next one. Cancellation safe.
+    async fn next(&mut self) -> Request {
+        tokio::select! {
+            Some(shutdown) = self.shutdown.recv() => Request::Shutdown(shutdown),
+            asked = self.signals.next() => match asked {
+                Asked::Shutdown => Request::Shutdown(Shutdown { grace: None }),
+                Asked::Forward(signal) => Request::Forward(signal),
+            },
+        }
+    }
+
+    /// Waits for a shutdown. Cancellation safe.
+    async fn shutdown(&mut self) -> Shutdown {
+        loop {
+            if let Request::Shutdown(shutdown) = self.next().await {
+                return shutdown;
+            }
+        }
+    }
+}
+
+/// The tasks that read a workload's output. Dropping them closes the pipes.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs(JoinSet<()>);
+
+impl Outputs {
+    /// Waits until all that was written has been taken over, in a queue that may
+    /// have to wait for the parent. Every writer must have ended.
+    pub(crate) async fn finish(mut self) {
+        self.finished().await;
+    }
+
+    /// The same; cancellation safe.
+    async fn finished(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+struct Started {
+    pid: Pid,
+    ended: Ended,
+    outputs: Outputs,
+}
+
+/// Runs the workload.
+pub(crate) struct Supervisor<'a> {
+    pub(crate) config: &'a MeasuredConfig,
+    pub(crate) simulated: bool,
+    pub(crate) release: bool,
+    pub(crate) logs: &'a Logs,
+    pub(crate) handle: &'a Handle,
+    pub(crate) elapsed_us: &'a dyn Fn() -> u64,
+}
+
+impl Supervisor<'_> {
+    /// Runs the workload, again and again as its policy says.
+    pub(crate) async fn run(&self, mut requests: Requests) -> End {
+        let failed = |cause, detail| End {
+            cause,
+            detail,
+            outputs: Outputs::default(),
+        };
+        let reaper = match Reaper::start() {
+            Ok(reaper) => reaper,
+            Err(error) => {
+                let detail = format!("the ends of processes cannot be received: {error}");
+                return failed(EndCause::InitFailed, detail);
+            }
+        };
+        let workload = &self.config.workload;
+        let mut restarts = Restarts::new(workload.kind, workload.restart);
+        let mut is_first = true;
+        loop {
+            let begun = Instant::now();
+            let mut started = match self.start(&reaper) {
+                Ok(started) => started,
+                Err(error) if is_first => {
+                    let detail = format!("boot step workload failed: {error}");
+                    return failed(EndCause::BootFailed, detail);
+                }
+                Err(error) => return failed(EndCause::InitFailed, error.to_string()),
+            };
+            is_first = false;
+            let status = match self.watch(&mut started, &mut requests).await {
+                Watched::Exited(status) => status,
+                Watched::Shutdown(shutdown) => {
+                    self.stop(&mut started, shutdown).await;
+                    return End {
+                        cause: EndCause::Shutdown,
+                        detail: "shut down as asked".to_owned(),
+                        outputs: started.outputs,
+                    };
+                }
+            };
+            workload::kill_all();
+            let delay = restarts.next(status, begun.elapsed());
+            self.handle
+                .set_health(HealthState::Starting, describe(status));
+            self.handle.tell(FromInit::WorkloadExited {
+                status,
+                restart_in_ms: delay
+                    .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            });
+            let Some(delay) = delay else {
+                return End {
+                    cause: EndCause::WorkloadExited(status),
+                    detail: format!("{} ended with {}", self.subject(), describe(status)),
+                    outputs: started.outputs,
+                };
+            };
+            self.logs.error(format!(
+                "{} ended with {}; restart in {delay:?}",
+                self.subject(),
+                describe(status)
+            ));
+            // The output of one run comes before that of the next.
+            let pause = async {
+                sleep(delay).await;
+                started.outputs.finished().await;
+            };
+            tokio::select! {
+                () = pause => {}
+                _ = requests.shutdown() => {
+                    return End {
+                        cause: EndCause::Shutdown,
+                        detail: "shut down as asked, between restarts".to_owned(),
+                        outputs: started.outputs,
+                    };
+                }
+            }
+        }
+    }
+
+    fn subject(&self) -> &'static str {
+        match self.config.workload.kind {
+            WorkloadKind::Batch => "the batch",
+            WorkloadKind::Service | WorkloadKind::Daemon => "the workload",
+        }
+    }
+
+    fn start(&self, reaper: &Reaper) -> Result<Started, InitError> {
+        let (pid, ended, pipes) = reaper.spawn(|| workload::start(self.config, self.simulated))?;
+        self.logs.system(format!(
+            "workload started pid={pid} at_us={}",
+            (self.elapsed_us)()
+        ));
+        let mut outputs = Outputs::default();
+        for (pipe, source) in pipes {
+            let receiver = pipe::Receiver::from_owned_fd(pipe)
+                .doing(|| "reading the workload's output".to_owned())?;
+            let carrying = self.logs.clone().carry(receiver, source, self.release);
+            outputs.0.spawn(carrying);
+        }
+        Ok(Started {
+            pid,
+            ended,
+            outputs,
+        })
+    }
+
+    /// Probes until the workload ends or a shutdown is asked for.
+    async fn watch(&self, started: &mut Started, requests: &mut Requests) -> Watched {
+        let probing = self.probe();
+        tokio::pin!(probing);
+        loop {
+            tokio::select! {
+                status = started.ended.wait() => return Watched::Exited(status),
+                request = requests.next() => match request {
+                    Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
+                    Request::Forward(signal) => workload::signal(started.pid, signal),
+                },
+                () = &mut probing => {}
+            }
+        }
+    }
+
+    /// Probes the workload for as long as it is asked to.
+    async fn probe(&self) {
+        let Some(health) = &self.config.workload.health else {
+            self.set_healthy();
+            return std::future::pending().await;
+        };
+        loop {
+            let result = health::probe(&health.probe).await;
+            let pause = match (result, self.handle.health()) {
+                (Ok(()), HealthState::Healthy) => health.interval.as_duration(),
+                (Ok(()), _) => {
+                    self.set_healthy();
+                    health.interval.as_duration()
+                }
+                (Err(reason), HealthState::Starting) => {
+                    self.handle.set_health(HealthState::Starting, reason);
+                    STARTING_PROBE_INTERVAL
+                }
+                (Err(reason), _) => {
+                    self.logs.health(format!("unhealthy: {reason}"));
+                    self.handle.set_health(HealthState::Unhealthy, reason);
+                    health.interval.as_duration()
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    fn set_healthy(&self) {
+        self.logs.health("healthy");
+        self.handle.set_health(HealthState::Healthy, "");
+        self.handle.set_ready((self.elapsed_us)());
+    }
+
+    /// SIGTERM, the grace, SIGKILL to everything.
+    async fn stop(&self, started: &mut Started, shutdown: Shutdown) {
+        let grace = shutdown
+            .grace
+            .unwrap_or(self.config.workload.stop_grace.as_duration());
+        workload::signal(started.pid, Signal::SIGTERM);
+        if timeout(grace, started.ended.wait()).await.is_err() {
+            self.logs.error(format!(
+                "the workload did not stop within {grace:?} of SIGTERM and was killed"
+            ));
+        }
+        workload::kill_all();
+    }
+}
+
+enum Watched {
+    Exited(ExitStatus),
+    Shutdown(Shutdown),
+}

@@ -1,0 +1,121 @@
+//! The control connection: health, readiness, reconnecting.
+
+use std::fs;
+
+use link::control::{FromInit, HealthState};
+use link::logs::LogStream;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::agent::{Agent, Behaviour};
+use crate::enclave::{Image, message};
+
+fn health(wanted: HealthState) -> impl FnMut(&FromInit) -> Option<String> {
+    move |message| match message {
+        FromInit::Health { state, detail } if *state == wanted => Some(detail.to_string()),
+        _ => None,
+    }
+}
+
+fn ready(message: &FromInit) -> Option<u64> {
+    match message {
+        FromInit::Ready { at_us } => Some(*at_us),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_workload_without_a_probe_is_ready_at_once() {
+    let (enclave, mut control) = Image::new(&["wait"]).boot().await;
+    message(&mut control, ready).await;
+    message(&mut control, health(HealthState::Healthy)).await;
+    enclave.line(LogStream::Health, "healthy").await;
+}
+
+#[tokio::test]
+async fn health_follows_the_probe() {
+    let probe = json!({"http": "http://localhost:8080/health?deep=1", "interval": "10ms"});
+    let image =
+        Image::new(&["until /status", "answer 8080 /status"]).with("/workload/health", probe);
+    let (enclave, mut control) = image.boot().await;
+    // Not ready, and why.
+    let reason = message(&mut control, |message| match message {
+        FromInit::Ready { .. } => panic!("ready before anybody listens"),
+        FromInit::Health { state, detail } if !detail.is_empty() => {
+            Some((*state, detail.to_string()))
+        }
+        _ => None,
+    });
+    let (state, reason) = reason.await;
+    assert_eq!(state, HealthState::Starting);
+    assert!(reason.contains("refused"), "{reason}");
+
+    let write = |status: &str| fs::write(enclave.path("status"), status).unwrap();
+    write("503");
+    let unavailable = |message: &FromInit| match message {
+        FromInit::Health { detail, .. } if detail.contains("503") => Some(()),
+        _ => None,
+    };
+    message(&mut control, unavailable).await;
+    write("200");
+    message(&mut control, ready).await;
+    message(&mut control, health(HealthState::Healthy)).await;
+    write("500");
+    let reason = message(&mut control, health(HealthState::Unhealthy)).await;
+    assert_eq!(reason, "it answers with status 500");
+    enclave
+        .line(LogStream::Health, "unhealthy: it answers")
+        .await;
+    enclave.said("asked for /health?deep=1").await;
+    write("302");
+    message(&mut control, health(HealthState::Healthy)).await;
+}
+
+#[tokio::test]
+async fn a_new_connection_is_told_that_the_enclave_is_ready() {
+    let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
+    let at = message(&mut control, ready).await;
+    let boot = control.boot.clone();
+    drop(control);
+    let mut again = enclave.control().await;
+    assert_eq!(again.boot, boot);
+    assert_eq!(message(&mut again, ready).await, at);
+}
+
+#[tokio::test]
+async fn the_first_configuration_stays_when_a_later_agent_sends_another() {
+    let image = Image::new(&["until /go", "show /run/enclave/runtime-config", "wait"])
+        .agent(|agent| agent.runtime_config = b"first".to_vec());
+    let (mut enclave, mut control) = image.boot().await;
+    message(&mut control, ready).await;
+    drop(control);
+    enclave.prepared.agent.stop().await;
+    let behaviour = Behaviour {
+        runtime_config: b"second".to_vec(),
+        ..Behaviour::default()
+    };
+    enclave.prepared.agent = Agent::start(&enclave.folder().join("sockets"), behaviour);
+    message(&mut enclave.control().await, ready).await;
+    fs::write(enclave.path("go"), "").unwrap();
+    enclave.said("\"first\"").await;
+}
+
+#[tokio::test]
+async fn what_happens_while_the_agent_is_away_is_told_when_it_is_back() {
+    let image = Image::new(&["until /go", "first exit 3", "say again", "wait"]).restarted(1);
+    let (mut enclave, mut control) = image.boot().await;
+    message(&mut control, ready).await;
+    enclave.prepared.agent.stop().await;
+    drop(control);
+    fs::write(enclave.path("go"), "").unwrap();
+    enclave.prepared.agent = Agent::start(&enclave.folder().join("sockets"), Behaviour::default());
+    let mut again = enclave.control().await;
+    let restart = message(&mut again, |message| match message {
+        FromInit::WorkloadExited { restart_in_ms, .. } => Some(*restart_in_ms),
+        _ => None,
+    });
+    assert_eq!(restart.await, Some(10));
+    enclave.said("again").await;
+    enclave.signal(Signal::SIGTERM);
+    enclave.ended().await;
+}

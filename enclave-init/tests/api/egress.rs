@@ -1,0 +1,186 @@
+//! Connections of the workload to the outside.
+
+use link::Text;
+use link::logs::LogStream;
+use link::target::{Refusal, Reply};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::agent::Outgoing;
+use crate::enclave::{Enclave, Image, LIMIT};
+
+fn image(instructions: &[&str]) -> Image {
+    Image::new(instructions).with(
+        "/network/egress",
+        json!(["kms.example.test:443", "*.wild.test:8443", "192.0.2.7:80"]),
+    )
+}
+
+async fn outgoing(enclave: &mut Enclave) -> Outgoing {
+    let next = enclave.prepared.agent.egress.recv();
+    timeout(LIMIT, next).await.unwrap().unwrap()
+}
+
+/// Plays the destination: hears all, then answers.
+async fn converse(outgoing: Outgoing, expected: &str, answer: &str) {
+    let mut stream = outgoing.reply(Reply::Connected).await;
+    let mut heard = String::new();
+    timeout(LIMIT, stream.read_to_string(&mut heard))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(heard, expected);
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_connection_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
+    let (mut enclave, _control) = image(&[
+        "connect KMS.example.test 443 hello",
+        "connect a.b.wild.test 8443 there",
+        "wait",
+    ])
+    .boot()
+    .await;
+    for (host, port, text) in [
+        ("kms.example.test", 443, "hello"),
+        ("a.b.wild.test", 8443, "there"),
+    ] {
+        let outgoing = outgoing(&mut enclave).await;
+        assert_eq!((&*outgoing.target.host, outgoing.target.port), (host, port));
+        converse(outgoing, text, "welcome").await;
+    }
+    enclave.said("answer \"welcome\"").await;
+}
+
+#[tokio::test]
+async fn the_proxy_reaches_the_agent() {
+    let (mut enclave, _control) = image(&[
+        "proxy KMS.example.test:443 hello",
+        "proxy 192.0.2.7:80 address",
+        "wait",
+    ])
+    .boot()
+    .await;
+    for (host, port, text) in [
+        ("kms.example.test", 443, "hello"),
+        ("192.0.2.7", 80, "address"),
+    ] {
+        let outgoing = outgoing(&mut enclave).await;
+        assert_eq!((&*outgoing.target.host, outgoing.target.port), (host, port));
+        converse(outgoing, text, "welcome").await;
+    }
+    enclave.said("answer \"welcome\"").await;
+    enclave.said("proxy HTTP/1.1 200").await;
+}
+
+#[tokio::test]
+async fn allowed_names_have_an_address_and_no_other_record() {
+    let (enclave, _control) = image(&[
+        "name kms.example.test 1",
+        "name kms.example.test 28",
+        "name kms.example.test 16",
+        "name KMS.Example.TEST 1",
+        "name x.wild.test 1",
+        "say done",
+        "wait",
+    ])
+    .boot()
+    .await;
+    enclave.said("done").await;
+    assert_eq!(
+        enclave.lines(LogStream::Application)[..5],
+        [
+            "kms.example.test 1 NoError 1",
+            "kms.example.test 28 NoError 0",
+            "kms.example.test 16 NoError 0",
+            "KMS.Example.TEST 1 NoError 1",
+            "x.wild.test 1 NoError 1",
+        ]
+    );
+    assert_eq!(enclave.lines(LogStream::Errors), [""; 0]);
+}
+
+#[tokio::test]
+async fn names_that_are_not_listed_do_not_exist_and_the_log_says_so() {
+    let (enclave, _control) = image(&[
+        "name other.test 1",
+        "name wild.test 28",
+        "proxy other.test:443 x",
+        "proxy kms.example.test:80 x",
+        "proxy nonsense x",
+        "say done",
+        "wait",
+    ])
+    .boot()
+    .await;
+    enclave.said("done").await;
+    assert_eq!(
+        enclave.lines(LogStream::Application)[..5],
+        [
+            "other.test 1 NameError 0",
+            "wild.test 28 NameError 0",
+            "proxy HTTP/1.1 403 Forbidden",
+            "proxy HTTP/1.1 403 Forbidden",
+            "proxy HTTP/1.1 400 Bad Request",
+        ]
+    );
+    for text in [
+        "egress: the name other.test is not in the image's egress list",
+        "egress: the name wild.test is not in",
+        "egress: other.test:443 is not in",
+        "egress: kms.example.test:80 is not in",
+    ] {
+        enclave.line(LogStream::System, text).await;
+    }
+}
+
+#[tokio::test]
+async fn an_image_without_egress_has_names_for_nothing_and_no_proxy() {
+    let (enclave, _control) =
+        Image::new(&["name kms.example.test 1", "say done", "proxy a.test:1 x"])
+            .boot()
+            .await;
+    enclave.said("done").await;
+    enclave.said("kms.example.test 1 NameError 0").await;
+    enclave.said("ConnectionRefused").await;
+}
+
+#[tokio::test]
+async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
+    let (mut enclave, _control) = image(&[
+        "connect kms.example.test 443 x",
+        "proxy kms.example.test:443 x",
+        "wait",
+    ])
+    .boot()
+    .await;
+    for _ in 0..2 {
+        let refused = Reply::Refused {
+            refusal: Refusal::TimedOut,
+            reason: Text::new("the destination is asleep"),
+        };
+        drop(outgoing(&mut enclave).await.reply(refused).await);
+    }
+    enclave.said("proxy HTTP/1.1 504").await;
+    let text = "egress: kms.example.test:443 failed: the destination is asleep";
+    enclave.line(LogStream::Errors, text).await;
+    enclave.line(LogStream::System, text).await;
+}
+
+#[tokio::test]
+async fn a_workload_cannot_fill_the_log_with_refusals() {
+    let (enclave, _control) = image(&["say before", "names 3000", "wait"]).boot().await;
+    enclave.said("asked").await;
+    enclave
+        .line(LogStream::Errors, "further ones are left out")
+        .await;
+    let lines = enclave.lines(LogStream::System);
+    let refusals = lines.iter().filter(|line| line.contains("nowhere.test"));
+    let count = refusals.count();
+    assert!((100..3000).contains(&count), "{count}");
+    assert_eq!(enclave.lines(LogStream::Application), ["before", "asked"]);
+}

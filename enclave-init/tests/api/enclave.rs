@@ -1,0 +1,348 @@
+//! An enclave under `sim`, its folder made by the test.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
+use eif::{Measurements, Pcr};
+use link::control::{EndCause, FromInit};
+use link::logs::LogStream;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::agent::{Agent, Behaviour, Control, Received};
+
+/// Longer than anything may take; only a failing test waits so long.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+
+/// The image's measurements, as the software NSM is told them.
+pub(crate) const MEASUREMENTS: Measurements = Measurements {
+    pcr0: Pcr::new([1; 48]),
+    pcr1: Pcr::new([2; 48]),
+    pcr2: Pcr::new([3; 48]),
+    pcr8: None,
+};
+
+/// What an enclave is started from.
+pub(crate) struct Image {
+    config: Value,
+    files: Vec<(String, Vec<u8>)>,
+    behaviour: Behaviour,
+    is_debug: bool,
+}
+
+impl Image {
+    /// An image whose workload follows these instructions.
+    pub(crate) fn new(instructions: &[&str]) -> Self {
+        let command: Vec<_> = ["/bin/workload"].iter().chain(instructions).collect();
+        Self {
+            config: json!({
+                "schema": 1,
+                "name": "test",
+                "workload": {
+                    "kind": "service",
+                    "command": command,
+                    "env": {},
+                    "working_directory": "/",
+                    "user": {"uid": 0, "gid": 0},
+                    "restart": {"policy": "never", "max": 0, "backoff": "10ms..10ms"},
+                    "stop_grace": "20s",
+                },
+                "network": {"egress": [], "ingress": []},
+                "logs": {"release": "always"},
+            }),
+            files: Vec::new(),
+            behaviour: Behaviour::default(),
+            is_debug: false,
+        }
+    }
+
+    /// Replaces a part of the measured configuration.
+    pub(crate) fn with(mut self, pointer: &str, part: Value) -> Self {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        self.config.pointer_mut(parent).unwrap()[name] = part;
+        self
+    }
+
+    /// Restarts after every exit.
+    pub(crate) fn restarted(self, max: u32) -> Self {
+        let restart = json!({"policy": "always", "max": max, "backoff": "10ms..1s"});
+        self.with("/workload/restart", restart)
+    }
+
+    pub(crate) fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.to_owned(), contents.into()));
+        self
+    }
+
+    pub(crate) fn agent(mut self, change: impl FnOnce(&mut Behaviour)) -> Self {
+        change(&mut self.behaviour);
+        self
+    }
+
+    pub(crate) fn debug(mut self) -> Self {
+        self.is_debug = true;
+        self
+    }
+
+    /// Writes everything that the init needs, and serves it.
+    pub(crate) fn prepare(self) -> Prepared {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("tree/rootfs");
+        for below in ["tree/enclave", "tree/rootfs/bin", "sockets"] {
+            fs::create_dir_all(folder.path().join(below)).unwrap();
+        }
+        fs::write(
+            folder.path().join("tree/enclave/config.json"),
+            serde_json::to_vec(&self.config).unwrap(),
+        )
+        .unwrap();
+        install_workload(&root.join("bin/workload"));
+        for (path, contents) in self.files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        let test_root = TestRoot::generate().unwrap();
+        let root_pem = test_root.certificate_pem().to_owned();
+        let identity = Identity {
+            instance_id: "i-00000000000000000".to_owned(),
+            enclave_id: "enc0123456789abcdef".to_owned(),
+            measurements: (!self.is_debug).then_some(MEASUREMENTS),
+        };
+        let module = SoftwareNsm::new(identity, test_root).unwrap();
+        let listener = UnixListener::bind(folder.path().join("nsm")).unwrap();
+        let nsm = tokio::spawn(async move { serve(listener, module).await.unwrap() });
+        Prepared {
+            agent: Agent::start(&folder.path().join("sockets"), self.behaviour),
+            nsm,
+            root_pem,
+            folder,
+        }
+    }
+
+    pub(crate) fn start(self) -> Enclave {
+        self.prepare().start()
+    }
+
+    /// Starts, and waits for the control connection.
+    pub(crate) async fn boot(self) -> (Enclave, Control) {
+        let mut enclave = self.start();
+        let control = enclave.control().await;
+        (enclave, control)
+    }
+}
+
+/// The tests' workload is an example: `cargo test` builds it beside the program.
+fn install_workload(to: &Path) {
+    let program = Path::new(env!("CARGO_BIN_EXE_enclave-init"));
+    let workload = program.with_file_name("examples/workload");
+    fs::copy(&workload, to).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; build it with `cargo build -p enclave-init --examples`",
+            workload.display()
+        )
+    });
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// An enclave that could be started.
+pub(crate) struct Prepared {
+    pub(crate) folder: TempDir,
+    pub(crate) agent: Agent,
+    pub(crate) nsm: JoinHandle<()>,
+    pub(crate) root_pem: String,
+}
+
+impl Prepared {
+    pub(crate) fn command(&self) -> Command {
+        let path = |name: &str| self.folder.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_enclave-init"));
+        command
+            .arg("sim")
+            .arg("--tree")
+            .arg(path("tree"))
+            .arg("--sockets")
+            .arg(path("sockets"))
+            .arg("--nsm")
+            .arg(path("nsm"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    pub(crate) fn start(self) -> Enclave {
+        let mut launcher = self.command().spawn().unwrap();
+        Enclave {
+            input: launcher.stdin.take(),
+            launcher,
+            prepared: self,
+        }
+    }
+}
+
+/// A running enclave.
+pub(crate) struct Enclave {
+    pub(crate) launcher: Child,
+    /// The launcher's standard input: the enclave lives no longer than it.
+    pub(crate) input: Option<ChildStdin>,
+    pub(crate) prepared: Prepared,
+}
+
+impl Enclave {
+    pub(crate) fn folder(&self) -> &Path {
+        self.prepared.folder.path()
+    }
+
+    /// The next control connection.
+    pub(crate) async fn control(&mut self) -> Control {
+        let next = self.prepared.agent.controls.recv();
+        timeout(LIMIT, next).await.unwrap().unwrap()
+    }
+
+    pub(crate) fn launcher_pid(&self) -> Pid {
+        Pid::from_raw(self.launcher.id().unwrap().cast_signed())
+    }
+
+    /// PID 1, by its pid outside.
+    pub(crate) fn pid1(&self) -> Pid {
+        let pid = self.launcher_pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.launcher_pid(), signal).unwrap();
+    }
+
+    /// A path below the workload's root, as long as no mount hides it.
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.folder().join("tree/rootfs").join(below)
+    }
+
+    pub(crate) fn records(&self, stream: LogStream) -> Vec<Received> {
+        let records = self.prepared.agent.shared.records.borrow();
+        let records = records.iter().filter(|record| record.stream == stream);
+        records.cloned().collect()
+    }
+
+    pub(crate) fn lines(&self, stream: LogStream) -> Vec<String> {
+        let records = self.records(stream);
+        records.iter().map(Received::text).collect()
+    }
+
+    /// Waits for a record that contains this text.
+    pub(crate) async fn line(&self, stream: LogStream, text: &str) -> String {
+        let mut records = self.prepared.agent.shared.records.subscribe();
+        let found = timeout(
+            LIMIT,
+            records.wait_for(|records| {
+                records
+                    .iter()
+                    .any(|record| record.stream == stream && record.text().contains(text))
+            }),
+        );
+        assert!(
+            found.await.is_ok(),
+            "no {} record with {text:?} in {:#?}",
+            stream.name(),
+            self.lines(stream)
+        );
+        let mut lines = self.lines(stream).into_iter();
+        lines.find(|line| line.contains(text)).unwrap()
+    }
+
+    /// Waits for a line of the workload's.
+    pub(crate) async fn said(&self, text: &str) -> String {
+        self.line(LogStream::Application, text).await
+    }
+
+    /// Waits for the end: exit code and console.
+    pub(crate) async fn ended(&mut self) -> (i32, String) {
+        let status = timeout(LIMIT, self.launcher.wait()).await.unwrap().unwrap();
+        let mut console = String::new();
+        if let Some(stderr) = &mut self.launcher.stderr {
+            stderr.read_to_string(&mut console).await.unwrap();
+        }
+        self.nothing_is_left().await;
+        (status.code().unwrap_or(-1), console)
+    }
+
+    /// Waits until no process of the enclave is left.
+    pub(crate) async fn nothing_is_left(&self) {
+        until(|| processes(self.folder()).is_empty()).await;
+    }
+}
+
+/// Reads messages up to one that is wanted; none may be missing.
+pub(crate) async fn message<T>(
+    control: &mut Control,
+    mut wanted: impl FnMut(&FromInit) -> Option<T>,
+) -> T {
+    let found = async {
+        loop {
+            let message = control.receive().await;
+            let message = message.expect("the init has closed the connection");
+            if let Some(found) = wanted(&message) {
+                return found;
+            }
+        }
+    };
+    timeout(LIMIT, found).await.unwrap()
+}
+
+/// Waits for the last message.
+pub(crate) async fn ending(control: &mut Control) -> (EndCause, String) {
+    message(control, |message| match message {
+        FromInit::Ending { cause, detail } => Some((*cause, detail.to_string())),
+        _ => None,
+    })
+    .await
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    let held = async {
+        while !condition() {
+            sleep(POLL).await;
+        }
+    };
+    timeout(LIMIT, held).await.expect("it never came to be");
+}
+
+/// The processes of the enclave in this folder: those that run its workload's
+/// program, and those whose command line names it.
+pub(crate) fn processes(folder: &Path) -> Vec<Pid> {
+    let identity = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    let workload = identity(&folder.join("tree/rootfs/bin/workload"));
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        let name = process.file_name().and_then(|name| name.to_str());
+        let Some(pid) = name.and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let command = fs::read(process.join("cmdline")).unwrap_or_default();
+        let is_named = String::from_utf8_lossy(&command).contains(folder.to_str().unwrap());
+        if is_named || identity(&process.join("exe")).is_some_and(|exe| Some(exe) == workload) {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}

@@ -1,0 +1,146 @@
+//! Every way that an enclave is ended from outside.
+
+use link::control::{EndCause, FromAgent, FromInit};
+use link::logs::LogStream;
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
+
+use crate::enclave::{Image, ending, message, until};
+
+#[tokio::test]
+async fn the_agents_shutdown_is_orderly() {
+    let image = Image::new(&["catch SIGTERM", "say goodbye", "exit 5"]);
+    let (mut enclave, mut control) = image.boot().await;
+    enclave.said("catching").await;
+    control.send(FromAgent::Shutdown { grace_ms: None }).await;
+    // A second one changes nothing.
+    control
+        .send(FromAgent::Shutdown { grace_ms: Some(0) })
+        .await;
+    let (cause, detail) = ending(&mut control).await;
+    assert_eq!(
+        (cause, detail.as_str()),
+        (EndCause::Shutdown, "shut down as asked")
+    );
+    // By then the agent holds every record.
+    let lines = enclave.lines(LogStream::Application);
+    assert_eq!(lines, ["catching", "caught SIGTERM", "goodbye"]);
+    let last = enclave.lines(LogStream::System).pop().unwrap();
+    assert_eq!(last, "ending: shut down as asked");
+    assert_eq!(control.receive().await, None);
+    let (code, console) = enclave.ended().await;
+    assert_eq!((code, console.as_str()), (0, ""));
+}
+
+#[tokio::test]
+async fn sigterm_and_sigint_are_orderly_too() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut enclave, mut control) = Image::new(&["catch SIGTERM"]).boot().await;
+        enclave.said("catching").await;
+        enclave.signal(signal);
+        assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+        assert_eq!(enclave.ended().await.0, 0);
+        enclave.said("caught SIGTERM").await;
+    }
+}
+
+#[tokio::test]
+async fn other_signals_are_the_workloads() {
+    let image = Image::new(&["catch SIGHUP SIGUSR1 SIGUSR2", "wait"]);
+    let (enclave, _control) = image.boot().await;
+    enclave.said("catching").await;
+    for signal in [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGUSR1] {
+        enclave.signal(signal);
+        enclave.said(&format!("caught {signal}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_workload_that_ignores_sigterm_is_killed_after_its_grace() {
+    let instructions = ["ignore SIGTERM", "leave wait", "wait"];
+    let by_image = Image::new(&instructions).with("/workload/stop_grace", json!("50ms"));
+    let by_agent = Image::new(&instructions);
+    for (image, grace_ms) in [(by_image, None), (by_agent, Some(70))] {
+        let (mut enclave, mut control) = image.boot().await;
+        enclave.said("left").await;
+        control.send(FromAgent::Shutdown { grace_ms }).await;
+        assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+        assert_eq!(enclave.ended().await.0, 0);
+        let text = format!(
+            "did not stop within {}ms of SIGTERM",
+            grace_ms.unwrap_or(50)
+        );
+        enclave.line(LogStream::Errors, &text).await;
+    }
+}
+
+#[tokio::test]
+async fn sigterm_reaches_the_workloads_whole_group() {
+    let image = Image::new(&["leave catch SIGTERM", "catch SIGTERM", "until /never"]);
+    let (mut enclave, mut control) = image.boot().await;
+    let both = || {
+        let lines = enclave.lines(LogStream::Application);
+        lines.iter().filter(|line| *line == "catching").count() == 2
+    };
+    until(both).await;
+    control
+        .send(FromAgent::Shutdown {
+            grace_ms: Some(3000),
+        })
+        .await;
+    ending(&mut control).await;
+    let lines = enclave.lines(LogStream::Application);
+    let caught = lines.iter().filter(|line| *line == "caught SIGTERM");
+    assert_eq!(caught.count(), 2, "{lines:?}");
+    enclave.ended().await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_launchers_input_ends_everything() {
+    let (mut enclave, mut control) = Image::new(&["leave wait", "wait"]).boot().await;
+    enclave.said("left").await;
+    drop(enclave.input.take());
+    assert_eq!(enclave.ended().await.0, 1);
+    while control.receive().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_killed_takes_everything_along() {
+    let (mut enclave, _control) = Image::new(&["leave wait", "wait"]).boot().await;
+    enclave.said("left").await;
+    enclave.signal(Signal::SIGKILL);
+    enclave.ended().await;
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_killed_at_any_moment_takes_everything_along() {
+    for delay in 0..30 {
+        let mut enclave = Image::new(&["wait"]).start();
+        tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
+        enclave.signal(Signal::SIGKILL);
+        enclave.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pid_1_that_is_killed_takes_everything_along() {
+    let (mut enclave, _control) = Image::new(&["leave wait", "wait"]).boot().await;
+    enclave.said("left").await;
+    kill(enclave.pid1(), Signal::SIGKILL).unwrap();
+    assert_eq!(enclave.ended().await.0, 1);
+}
+
+#[tokio::test]
+async fn a_console_that_nobody_reads_does_not_change_the_end() {
+    let (mut enclave, mut control) = Image::new(&["until /end", "exit 3"]).boot().await;
+    drop(enclave.launcher.stderr.take());
+    message(&mut control, |message| match message {
+        FromInit::Ready { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    std::fs::write(enclave.path("end"), "").unwrap();
+    let (_, detail) = ending(&mut control).await;
+    assert!(detail.contains("exit code 3"), "{detail}");
+    assert_eq!(enclave.ended().await.0, 1);
+}

@@ -1,0 +1,139 @@
+//! Connections from outside to the workload.
+
+use link::target::{Connect, Refusal, Reply};
+use link::{Channel, Endpoint, Stream, Text, frame, hello};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::enclave::{Enclave, Image, LIMIT};
+
+async fn connect(enclave: &Enclave) -> Stream {
+    let path = enclave.folder().join("sockets/enclave_7001");
+    link::connect(&Endpoint::Unix { path }, LIMIT)
+        .await
+        .unwrap()
+}
+
+async fn ask(enclave: &Enclave, port: u16) -> (Stream, Reply) {
+    let mut stream = connect(enclave).await;
+    hello::open(&mut stream, Channel::Ingress).await.unwrap();
+    let host = Text::new("");
+    frame::write(&mut stream, &Connect { host, port }, frame::MAX_TARGET)
+        .await
+        .unwrap();
+    let reply = frame::read(&mut stream, frame::MAX_TARGET);
+    let reply = timeout(LIMIT, reply).await.unwrap().unwrap();
+    (stream, reply)
+}
+
+async fn serving() -> Enclave {
+    let image = Image::new(&["serve 8080"]).with(
+        "/network/ingress",
+        json!([{"port": 80, "to": 8080}, {"port": 81, "to": 8081}]),
+    );
+    let (enclave, _control) = image.boot().await;
+    enclave.said("serving").await;
+    enclave
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+    let enclave = serving().await;
+    let (mut stream, reply) = ask(&enclave, 8080).await;
+    assert_eq!(reply, Reply::Connected);
+    let mut sent: Vec<u8> = (0..1_000_000_u32)
+        .map(|number| number.to_le_bytes()[1])
+        .collect();
+    // The workload answers only once this direction has ended.
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut received))
+        .await
+        .unwrap()
+        .unwrap();
+    sent.reverse();
+    assert!(received == sent);
+    enclave.said("read 1000000 bytes from 127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn ports_that_are_not_listed_or_not_served_are_refused_with_a_reason() {
+    let enclave = serving().await;
+    for (port, expected, text) in [
+        (22, Refusal::NotAllowed, "not in the image's ingress list"),
+        // The port outside is not the port inside.
+        (80, Refusal::NotAllowed, "not in the image's ingress list"),
+        (7070, Refusal::NotAllowed, "not in the image's ingress list"),
+        (8081, Refusal::Unreachable, "does not answer on port 8081"),
+    ] {
+        let (mut stream, reply) = ask(&enclave, port).await;
+        let Reply::Refused { refusal, reason } = reply else {
+            panic!("{port} is connected");
+        };
+        assert_eq!(refusal, expected);
+        assert!(reason.contains(text), "{reason}");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_an_ingress_connection_is_closed() {
+    let enclave = serving().await;
+    for bytes in [
+        b"GET / HTTP/1.1\r\n".as_slice(),
+        // Another channel, and a frame larger than any request.
+        b"ENCL\0\x01\x01\0",
+        b"ENCL\0\x01\x04\0\xff\xff\xff\xff",
+        b"ENCL\0\x01\x04\0\0\0\0\x01\xff",
+    ] {
+        let mut stream = connect(&enclave).await;
+        stream.write_all(bytes).await.unwrap();
+        let mut rest = Vec::new();
+        // A reset is a way to close, too.
+        let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.len() <= 8, "{rest:?}");
+    }
+    let (_, reply) = ask(&enclave, 8080).await;
+    assert_eq!(reply, Reply::Connected);
+}
+
+#[tokio::test]
+async fn silent_connections_lose_their_place() {
+    let enclave = serving().await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(connect(&enclave).await);
+    }
+    for stream in &mut silent {
+        let read = timeout(LIMIT, stream.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn more_connections_than_places_are_turned_away() {
+    let enclave = serving().await;
+    let mut open = Vec::new();
+    let refused = loop {
+        let mut stream = connect(&enclave).await;
+        match hello::open(&mut stream, Channel::Ingress).await {
+            Ok(()) => open.push(stream),
+            Err(error) => break error,
+        }
+        assert!(open.len() <= 1024, "no end of places");
+    };
+    assert!(matches!(refused, hello::HelloError::Busy), "{refused}");
+    assert_eq!(open.len(), 1024);
+    drop(open);
+    let again = async {
+        loop {
+            let mut stream = connect(&enclave).await;
+            if hello::open(&mut stream, Channel::Ingress).await.is_ok() {
+                break;
+            }
+        }
+    };
+    timeout(LIMIT, again).await.unwrap();
+}

@@ -1,0 +1,130 @@
+//! The HTTP API for the workload.
+
+use attestation::{Policy, Roots, Time, verify};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use link::logs::LogStream;
+use serde_json::{Value, json};
+
+use crate::enclave::{Enclave, Image, MEASUREMENTS};
+
+/// The answers to requests, as status and body.
+async fn answers(requests: &[String]) -> (Enclave, Vec<(u16, Vec<u8>)>) {
+    let mut instructions: Vec<_> = requests.iter().map(String::as_str).collect();
+    instructions.extend(["say done", "wait"]);
+    let (enclave, _control) = Image::new(&instructions).boot().await;
+    enclave.said("done").await;
+    let lines = enclave.lines(LogStream::Application);
+    let answers = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("api "))
+        .map(|line| {
+            let (status, body) = line.split_once(' ').unwrap();
+            (status.parse().unwrap(), STANDARD.decode(body).unwrap())
+        })
+        .collect();
+    (enclave, answers)
+}
+
+#[tokio::test]
+async fn documents_come_over_both_transports() {
+    let body = json!({
+        "nonce": STANDARD.encode([9; 32]),
+        "user_data": STANDARD.encode([8; 512]),
+        "public_key": STANDARD.encode([7; 1024]),
+    });
+    let requests =
+        ["tcp", "unix"].map(|transport| format!("request {transport} POST /v1/attestation {body}"));
+    let (enclave, answers) = answers(&requests).await;
+    let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
+    assert_eq!(answers.len(), 2);
+    for (status, document) in answers {
+        assert_eq!(status, 200);
+        let policy = Policy::builder()
+            .measurements(MEASUREMENTS)
+            .nonce(vec![9; 32])
+            .user_data(vec![8; 512])
+            .public_key(vec![7; 1024])
+            .build()
+            .unwrap();
+        verify(&document, &roots, &policy, Time::Now)
+            .outcome
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_empty_body_asks_for_a_document_about_nothing() {
+    let (_enclave, answers) = answers(&["request tcp POST /v1/attestation ".to_owned()]).await;
+    assert_eq!(answers[0].0, 200);
+}
+
+#[tokio::test]
+async fn random_bytes_are_as_many_as_asked_for() {
+    let request = |count: u32| format!("request unix GET /v1/random?bytes={count}");
+    let (_enclave, answers) = answers(&[1, 257, 4096, 4096].map(request)).await;
+    let lengths: Vec<_> = answers
+        .iter()
+        .map(|(status, bytes)| (*status, bytes.len()))
+        .collect();
+    assert_eq!(lengths, [(200, 1), (200, 257), (200, 4096), (200, 4096)]);
+    assert_ne!(answers[2], answers[3]);
+}
+
+#[tokio::test]
+async fn wrong_requests_are_answered_with_a_reason() {
+    let attestation = |body: Value| format!("request tcp POST /v1/attestation {body}");
+    let cases = [
+        (
+            "request tcp GET /v1/attestation".to_owned(),
+            404,
+            "POST /v1/attestation",
+        ),
+        (
+            "request tcp GET /v1/random".to_owned(),
+            400,
+            "from 1 to 4096",
+        ),
+        (
+            "request tcp GET /v1/random?bytes=4097".to_owned(),
+            400,
+            "from 1 to 4096",
+        ),
+        (
+            attestation(json!({"nonce": "?"})),
+            400,
+            "nonce is not base64",
+        ),
+        (
+            attestation(json!({"nonce": STANDARD.encode([0; 513])})),
+            400,
+            "nonce has more than 512 bytes",
+        ),
+        (
+            attestation(json!({"public_key": STANDARD.encode([0; 1025])})),
+            400,
+            "public_key has more than 1024 bytes",
+        ),
+        (attestation(json!({"other": 1})), 400, "unknown field"),
+        (
+            attestation(json!({"nonce": "A".repeat(9000)})),
+            413,
+            "more than 8192 bytes",
+        ),
+    ];
+    let requests: Vec<_> = cases.iter().map(|(request, ..)| request.clone()).collect();
+    let (_enclave, answers) = answers(&requests).await;
+    assert_eq!(answers.len(), cases.len());
+    for ((request, expected, text), (status, body)) in cases.iter().zip(answers) {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status, *expected, "{request}: {body}");
+        let error = body["error"].as_str().unwrap();
+        assert!(error.contains(text), "{request}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_do_not_keep_others_out() {
+    let (_enclave, answers) = answers(&["half 64".to_owned()]).await;
+    assert_eq!(answers[0].0, 200);
+}

@@ -1,0 +1,25 @@
+//! The init from outside: the real program under `sim`, in real namespaces, with
+//! a real workload. The tests are the agent and the NSM.
+//!
+//! They need user namespaces, as `sim` does, and nothing else: they pass as root
+//! and as any other user.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod agent;
+mod attestation;
+mod boot;
+mod control;
+mod egress;
+mod enclave;
+mod ending;
+mod ingress;
+mod local_api;
+mod logs;
+mod restarts;
+mod surroundings;

@@ -1,0 +1,179 @@
+//! How a workload's ends are counted, and what is left of it.
+
+use link::control::{EndCause, ExitStatus, FromInit};
+use link::logs::LogStream;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::agent::Control;
+use crate::enclave::{Enclave, Image, ending, message};
+
+async fn exited(control: &mut Control) -> (ExitStatus, Option<u64>) {
+    message(control, |message| match message {
+        FromInit::WorkloadExited {
+            status,
+            restart_in_ms,
+        } => Some((*status, *restart_in_ms)),
+        _ => None,
+    })
+    .await
+}
+
+fn restart(policy: &str, max: u32) -> serde_json::Value {
+    json!({"policy": policy, "max": max, "backoff": "10ms..1s"})
+}
+
+fn started(enclave: &Enclave) -> usize {
+    let lines = enclave.lines(LogStream::System);
+    lines
+        .iter()
+        .filter(|line| line.starts_with("workload started"))
+        .count()
+}
+
+#[tokio::test]
+async fn a_failing_service_is_restarted_until_its_attempts_are_used_up() {
+    let image =
+        Image::new(&["say run", "exit 3"]).with("/workload/restart", restart("on-failure", 3));
+    let (mut enclave, mut control) = image.boot().await;
+    let failed = ExitStatus::Code(3);
+    for delay in [Some(10), Some(20), Some(40), None] {
+        assert_eq!(exited(&mut control).await, (failed, delay));
+    }
+    let (cause, detail) = ending(&mut control).await;
+    assert_eq!(cause, EndCause::WorkloadExited(failed));
+    assert_eq!(detail, "the workload ended with exit code 3");
+    let (code, console) = enclave.ended().await;
+    assert_eq!(code, 1);
+    assert!(console.contains(&detail), "{console}");
+    assert_eq!(enclave.lines(LogStream::Application), ["run"; 4]);
+    assert_eq!(started(&enclave), 4);
+    enclave
+        .line(LogStream::Errors, "ended with exit code 3; restart in 10ms")
+        .await;
+}
+
+#[tokio::test]
+async fn a_service_that_ends_well_is_not_restarted_on_failure() {
+    let image = Image::new(&["exit 0"]).with("/workload/restart", restart("on-failure", 3));
+    let (mut enclave, mut control) = image.boot().await;
+    assert_eq!(exited(&mut control).await, (ExitStatus::Code(0), None));
+    assert_eq!(enclave.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_batch_runs_once() {
+    for (code, instruction) in [(0, "exit 0"), (1, "exit 9")] {
+        let image = Image::new(&["say result", instruction])
+            .with("/workload/kind", json!("batch"))
+            .with("/workload/restart", restart("always", 3));
+        let (mut enclave, mut control) = image.boot().await;
+        assert_eq!(exited(&mut control).await.1, None);
+        let (_, detail) = ending(&mut control).await;
+        assert!(
+            detail.starts_with("the batch ended with exit code"),
+            "{detail}"
+        );
+        assert_eq!(enclave.ended().await.0, code);
+        assert_eq!(enclave.lines(LogStream::Application), ["result"]);
+    }
+}
+
+#[tokio::test]
+async fn a_crash_is_reported_by_its_signal_whichever_it_is() {
+    // SIGSEGV, SIGKILL, and a real-time signal, which has no name.
+    for (signal, name) in [
+        (11, "signal SIGSEGV"),
+        (9, "signal SIGKILL"),
+        (37, "signal 37"),
+    ] {
+        let die = format!("die {signal}");
+        let (mut enclave, mut control) = Image::new(&[&die]).boot().await;
+        assert_eq!(
+            exited(&mut control).await,
+            (ExitStatus::Signal(signal), None)
+        );
+        let (_, detail) = ending(&mut control).await;
+        assert!(detail.contains(name), "{detail}");
+        assert_eq!(enclave.ended().await.0, 1);
+    }
+}
+
+#[tokio::test]
+async fn orphans_are_reaped_while_the_workload_runs() {
+    let (enclave, _control) = Image::new(&["orphans 20", "wait"]).boot().await;
+    enclave.said("no process is left").await;
+    let lines = enclave.lines(LogStream::Application);
+    assert_eq!(lines.iter().filter(|line| *line == "orphan").count(), 20);
+}
+
+#[tokio::test]
+async fn what_a_workload_leaves_behind_ends_with_it() {
+    // The left-over process holds a port and the output that the next run needs.
+    let image = Image::new(&[
+        "leave listen 9000",
+        "until /tmp/listening",
+        "first exit 1",
+        "say second",
+        "wait",
+    ])
+    .restarted(1);
+    // The second run starts its own listener on the same port.
+    let (mut enclave, mut control) = image.boot().await;
+    assert_eq!(exited(&mut control).await, (ExitStatus::Code(1), Some(10)));
+    enclave.said("second").await;
+    let listening = || {
+        let lines = enclave.lines(LogStream::Application);
+        lines
+            .iter()
+            .filter(|line| *line == "listening on 9000")
+            .count()
+            == 2
+    };
+    crate::enclave::until(listening).await;
+    enclave.signal(Signal::SIGTERM);
+    assert_eq!(enclave.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_workload_that_goes_into_the_background_has_ended() {
+    let image = Image::new(&["leave wait", "exit 0"]);
+    let (mut enclave, mut control) = image.boot().await;
+    let (cause, _) = ending(&mut control).await;
+    assert_eq!(cause, EndCause::WorkloadExited(ExitStatus::Code(0)));
+    assert_eq!(enclave.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn many_restarts_leave_no_descriptors_behind() {
+    let image = Image::new(&["descriptors", "exit 1"]).with(
+        "/workload/restart",
+        json!({"policy": "always", "max": 60, "backoff": "1ms..50ms"}),
+    );
+    let (mut enclave, mut control) = image.boot().await;
+    ending(&mut control).await;
+    enclave.ended().await;
+    let counts: Vec<usize> = enclave
+        .lines(LogStream::Application)
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(counts.len(), 61);
+    // The log connection may come after the first runs.
+    assert!(counts[60] <= counts[0] + 4, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_shutdown_between_restarts_ends_the_enclave() {
+    let image = Image::new(&["exit 1"]).with(
+        "/workload/restart",
+        json!({"policy": "always", "max": 5, "backoff": "1h..1h"}),
+    );
+    let (mut enclave, mut control) = image.boot().await;
+    assert_eq!(exited(&mut control).await.1, Some(3_600_000));
+    enclave.signal(Signal::SIGINT);
+    let (cause, detail) = ending(&mut control).await;
+    assert_eq!(cause, EndCause::Shutdown);
+    assert!(detail.contains("between restarts"), "{detail}");
+    assert_eq!(enclave.ended().await.0, 0);
+}

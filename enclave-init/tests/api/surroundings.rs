@@ -1,0 +1,135 @@
+//! What the workload finds around itself.
+
+use link::logs::LogStream;
+use serde_json::json;
+
+use crate::enclave::{Enclave, Image};
+
+async fn surroundings(image: Image) -> (Enclave, Vec<String>) {
+    let (enclave, _control) = image.boot().await;
+    enclave.said("Umask").await;
+    let lines = enclave.lines(LogStream::Application);
+    (enclave, lines)
+}
+
+#[tokio::test]
+async fn the_workload_has_its_folder_name_limits_and_nothing_to_read() {
+    let image = Image::new(&["surroundings", "wait"])
+        .file("srv/app/file", "")
+        .with("/workload/working_directory", json!("/srv/app"));
+    let (_enclave, lines) = surroundings(image).await;
+    for expected in [
+        "folder /srv/app",
+        "host \"test\"",
+        "input 0",
+        "leader true",
+        "Umask:\t0022",
+        "SigBlk:\t0000000000000000",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == expected),
+            "{expected}: {lines:#?}"
+        );
+    }
+    let limit = lines
+        .iter()
+        .find(|line| line.starts_with("descriptors"))
+        .unwrap();
+    let soft: u64 = limit.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    assert!(soft >= hard.min(65_536), "{limit}");
+}
+
+#[tokio::test]
+async fn the_workload_runs_as_its_user() {
+    for (uid, gid) in [(0, 0), (1000, 100), (65534, 65534)] {
+        let image = Image::new(&["surroundings", "wait"])
+            .with("/workload/user", json!({"uid": uid, "gid": gid}));
+        let (_enclave, lines) = surroundings(image).await;
+        assert_eq!(lines[0], format!("uid {uid} gid {gid}"));
+    }
+}
+
+#[tokio::test]
+async fn the_environment_is_the_images_and_the_inits() {
+    let image = Image::new(&["surroundings", "wait"]).with(
+        "/workload/env",
+        json!({"A": "two words = \"quoted\"", "HOSTNAME": "other"}),
+    );
+    let (_enclave, lines) = surroundings(image).await;
+    let mut variables: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("variable "))
+        .collect();
+    variables.sort_unstable();
+    assert_eq!(
+        variables,
+        [
+            "A=two words = \"quoted\"",
+            "ENCLAVE_API=http://127.0.0.1:7070",
+            "ENCLAVE_RUNTIME_CONFIG=/run/enclave/runtime-config",
+            "HOSTNAME=test",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_is_named_when_there_is_one_unless_the_image_names_another() {
+    let image = Image::new(&["surroundings", "wait"])
+        .with("/workload/env", json!({"https_proxy": "http://mine:1"}))
+        .with("/network/egress", json!(["a.test:443"]));
+    let (_enclave, lines) = surroundings(image).await;
+    for expected in [
+        "variable HTTPS_PROXY=http://127.0.0.1:3128",
+        "variable https_proxy=http://mine:1",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_arrive_as_they_are() {
+    let arguments = [
+        "arguments",
+        "wait",
+        "two words",
+        "\"quoted\" 'twice'",
+        "",
+        "$HOME *",
+        "\u{e9}\n",
+    ];
+    let (enclave, _control) = Image::new(&arguments).boot().await;
+    enclave.said(&format!("{arguments:?}")).await;
+}
+
+#[tokio::test]
+async fn names_are_written_for_the_workload() {
+    let image = Image::new(&[
+        "show /etc/resolv.conf",
+        "show /etc/hostname",
+        "show /etc/hosts",
+        "wait",
+    ])
+    .file("etc/resolv.conf", "nameserver 192.0.2.1\n");
+    let (enclave, _control) = image.boot().await;
+    enclave.said("127.0.0.1 localhost test").await;
+    let lines = enclave.lines(LogStream::Application);
+    assert!(
+        lines[0].starts_with("\"nameserver 127.0.0.53\\n"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[1], "\"test\\n\"");
+}
+
+#[tokio::test]
+async fn what_the_workload_may_read_of_the_system_is_there() {
+    let image = Image::new(&[
+        "show /proc/sys/net/ipv4/ip_unprivileged_port_start",
+        "print /sys/kernel/notes /dev/null",
+        "say",
+        "wait",
+    ]);
+    let (enclave, _control) = image.boot().await;
+    enclave.said("\"0\\n\"").await;
+}

@@ -1,0 +1,207 @@
+//! The program that the API tests run in their enclaves. Each argument is one
+//! instruction, its words separated by spaces; they run one after the other, and
+//! each says what came of it in lines on standard output.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::zombie_processes,
+    clippy::unnecessary_debug_formatting,
+    reason = "a program without a runtime, whose failing instructions end it with their reason"
+)]
+
+mod network;
+
+use std::fs;
+use std::io::{Read, Write, stderr, stdin, stdout};
+use std::net::TcpListener;
+use std::process::{Command, exit};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getegid, geteuid, getgroups, getpid};
+
+const POLL: Duration = Duration::from_millis(5);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    for instruction in &arguments {
+        let words: Vec<&str> = instruction.split(' ').collect();
+        run(words[0], &words[1..], &arguments);
+    }
+}
+
+fn run(verb: &str, words: &[&str], arguments: &[String]) {
+    match verb {
+        "arguments" => println!("{arguments:?}"),
+        "say" => println!("{}", words.join(" ")),
+        "exit" => exit(words[0].parse().unwrap()),
+        "die" => die(words[0].parse().unwrap()),
+        "wait" => wait_for_ever(),
+        "surroundings" => surroundings(),
+        "show" => println!("{:?}", fs::read_to_string(words[0]).unwrap()),
+        "print" => print(words[0], words.get(1)),
+        "flood" => flood(words[0].parse().unwrap()),
+        "catch" => catch(words),
+        "ignore" => ignore(words[0]),
+        "orphans" => orphans(words[0].parse().unwrap()),
+        "leave" => leave(words),
+        "listen" => listen_for_ever(words[0].parse().unwrap()),
+        "descriptors" => descriptors(),
+        "first" => first(words),
+        "until" => until(words[0]),
+        "answer" => network::answer(words[0].parse().unwrap(), words[1]),
+        "name" => network::name(words[0], words[1].parse().unwrap()),
+        "names" => network::names(words[0].parse().unwrap()),
+        "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),
+        "proxy" => network::proxy(words[0], words[1]),
+        "serve" => network::serve(words[0].parse().unwrap()),
+        "request" => network::request(words[0], words[1], words[2], &words[3..].join(" ")),
+        "half" => network::half_request(words[0]),
+        _ => panic!("what is {verb}?"),
+    }
+}
+
+/// Ends by a signal; a number, because real-time signals have no name.
+fn die(signal: i32) {
+    // SAFETY: neither call touches memory; the default action ends the process.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+    unreachable!("signal {signal} did not end the process");
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
+}
+
+fn surroundings() {
+    println!("uid {} gid {}", geteuid(), getegid());
+    println!("groups {}", getgroups().unwrap().len());
+    println!("folder {}", std::env::current_dir().unwrap().display());
+    println!("host {:?}", nix::unistd::gethostname().unwrap());
+    println!("input {:?}", stdin().read(&mut [0]).unwrap());
+    println!("leader {}", nix::unistd::getsid(None).unwrap() == getpid());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    println!("descriptors {soft} {hard}");
+    for (name, value) in std::env::vars() {
+        println!("variable {name}={value}");
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    for line in status.lines() {
+        let blocked_or_ignored = ["SigBlk:", "SigIgn:", "Umask:"];
+        if blocked_or_ignored
+            .iter()
+            .any(|start| line.starts_with(start))
+        {
+            println!("{line}");
+        }
+    }
+}
+
+/// Writes one file to standard output, another to standard error.
+fn print(out: &str, err: Option<&&str>) {
+    stdout().write_all(&fs::read(out).unwrap()).unwrap();
+    stdout().flush().unwrap();
+    if let Some(err) = err {
+        stderr().write_all(&fs::read(err).unwrap()).unwrap();
+    }
+}
+
+fn flood(lines: u64) {
+    let mut out = stdout().lock();
+    for number in 0..lines {
+        writeln!(out, "{number:0>99}").unwrap();
+    }
+}
+
+/// Waits for each of these signals, in any order.
+fn catch(names: &[&str]) {
+    let mut set: SigSet = names
+        .iter()
+        .map(|name| name.parse::<Signal>().unwrap())
+        .collect();
+    set.thread_block().unwrap();
+    println!("catching");
+    for _ in names {
+        let caught = set.wait().unwrap();
+        println!("caught {caught}");
+        set.remove(caught);
+    }
+}
+
+fn ignore(name: &str) {
+    let signal: Signal = name.parse().unwrap();
+    // SAFETY: no handler is set that could touch anything.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    println!("ignoring");
+}
+
+/// Makes orphans, and waits until none is left, neither running nor as a zombie.
+fn orphans(count: u32) {
+    for _ in 0..count {
+        // The child leaves a child of its own behind.
+        let status = Command::new("/bin/workload")
+            .arg("leave say orphan")
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    let others = || {
+        let processes = fs::read_dir("/proc").unwrap();
+        processes
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| *pid != 1 && *pid != getpid().as_raw())
+            .count()
+    };
+    while others() > 0 {
+        sleep(POLL);
+    }
+    println!("no process is left");
+}
+
+/// Starts a program with this instruction and does not wait for it.
+fn leave(words: &[&str]) {
+    let child = Command::new("/bin/workload")
+        .arg(words.join(" "))
+        .spawn()
+        .unwrap();
+    println!("left {}", child.id());
+}
+
+fn listen_for_ever(port: u16) {
+    let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    println!("listening on {port}");
+    fs::write("/tmp/listening", "").unwrap();
+    wait_for_ever();
+}
+
+/// How many descriptors PID 1 has open.
+fn descriptors() {
+    println!("{}", fs::read_dir("/proc/1/fd").unwrap().count());
+}
+
+/// Runs the instruction in the first run only, as `first WORDS`.
+fn first(words: &[&str]) {
+    let marker = "/tmp/was-here";
+    if fs::metadata(marker).is_err() {
+        fs::write(marker, "").unwrap();
+        run(words[0], &words[1..], &[]);
+    }
+}
+
+/// Waits for a file.
+fn until(file: &str) {
+    while fs::metadata(file).is_err() {
+        sleep(POLL);
+    }
+}

@@ -1,0 +1,164 @@
+//! Instructions that use the network as an application does. A static program
+//! has no resolver, so names are asked for by hand.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE};
+
+/// Answers each HTTP request with what the file holds: a status.
+pub(crate) fn answer(port: u16, file: &str) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    println!("answering on {port}");
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let count = stream.read(&mut request).unwrap();
+        let request = String::from_utf8_lossy(&request[..count]).into_owned();
+        let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        println!("asked for {target}");
+        let status = std::fs::read_to_string(file).unwrap();
+        let answer = format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", status.trim());
+        // A probe that has seen enough is gone.
+        let _ = stream.write_all(answer.as_bytes());
+    }
+}
+
+fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
+    let mut query = Packet::new_query(1);
+    query.questions.push(Question::new(
+        Name::new(name).unwrap(),
+        QTYPE::try_from(kind).unwrap(),
+        CLASS::IN.into(),
+        false,
+    ));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    socket
+        .send_to(&query.build_bytes_vec().unwrap(), "127.0.0.53:53")
+        .unwrap();
+    let mut answer = [0; 512];
+    let count = socket.recv(&mut answer).unwrap();
+    let answer = Packet::parse(&answer[..count]).unwrap();
+    let addresses = answer
+        .answers
+        .iter()
+        .filter_map(|record| match &record.rdata {
+            RData::A(address) => Some(Ipv4Addr::from(address.address)),
+            _ => None,
+        });
+    (answer.rcode(), addresses.collect())
+}
+
+/// Asks for records of a type, by number, of a name.
+pub(crate) fn name(name: &str, kind: u16) {
+    let (code, addresses) = ask(name, kind);
+    println!("{name} {kind} {code:?} {}", addresses.len());
+}
+
+/// Asks for many names that do not exist.
+pub(crate) fn names(count: u32) {
+    for number in 0..count {
+        assert_eq!(
+            ask(&format!("n{number}.nowhere.test"), 1).0,
+            RCODE::NameError
+        );
+    }
+    println!("asked");
+}
+
+/// Says something, closes that direction, and prints what comes back.
+fn converse(mut stream: TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    match stream.read_to_string(&mut answer) {
+        Ok(_) => println!("answer {answer:?}"),
+        Err(error) => println!("broken {:?}", error.kind()),
+    }
+}
+
+pub(crate) fn connect(name: &str, port: u16, text: &str) {
+    let (_, addresses) = ask(name, 1);
+    converse(TcpStream::connect((addresses[0], port)).unwrap(), text);
+}
+
+/// Has the proxy connect to a target.
+pub(crate) fn proxy(target: &str, text: &str) {
+    let mut stream = TcpStream::connect("127.0.0.1:3128").unwrap();
+    stream
+        .write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    println!("proxy {}", head.lines().next().unwrap());
+    if head.contains(" 200 ") {
+        converse(stream, text);
+    }
+}
+
+/// Answers each connection, once its client has said everything.
+pub(crate) fn serve(port: u16) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    println!("serving on {port}");
+    loop {
+        let (mut stream, peer) = listener.accept().unwrap();
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let read = stream.read_to_end(&mut text);
+            println!("read {} bytes from {}", text.len(), peer.ip());
+            if read.is_ok() {
+                text.reverse();
+                // A client that is gone wants no answer.
+                let _ = stream.write_all(&text);
+            }
+        });
+    }
+}
+
+/// One request to the local API, over `tcp` or `unix`; the body in base64.
+pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut answer = Vec::new();
+    if transport == "unix" {
+        let mut stream = UnixStream::connect("/run/enclave/api.sock").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_to_end(&mut answer).unwrap();
+    } else {
+        let mut stream = TcpStream::connect("127.0.0.1:7070").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_to_end(&mut answer).unwrap();
+    }
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    let status = std::str::from_utf8(&answer[9..12]).unwrap();
+    println!("api {status} {}", STANDARD.encode(&answer[end + 4..]));
+}
+
+/// Opens so many connections to the local API that never say anything, keeps
+/// them, and waits until another is answered all the same.
+pub(crate) fn half_request(count: &str) {
+    let count: usize = count.parse().unwrap();
+    let silent: Vec<_> = (0..count)
+        .map(|_| TcpStream::connect("127.0.0.1:7070").unwrap())
+        .collect();
+    request("tcp", "GET", "/v1/random?bytes=1", "");
+    drop(silent);
+}
