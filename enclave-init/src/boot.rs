@@ -10,6 +10,7 @@ use attestation::nsm::{Nsm, NsmError};
 use aws_lc_rs::digest::{SHA384, digest};
 use eif::Pcr;
 use link::control::{BootId, FromInit};
+use link::port::HOST_CID;
 use link::{Endpoint, Listener, Text};
 use manifest::{LogRelease, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
 
@@ -17,6 +18,7 @@ use crate::args::Simulation;
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
+use crate::machine::Reset;
 use crate::parent::{self, Parent, Search};
 use crate::security_module::SecurityModule;
 use crate::sim::Descriptors;
@@ -186,11 +188,13 @@ async fn run_steps(
     simulation: Option<&Simulation>,
 ) -> Result<Environment, InitError> {
     let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
+    let mut reset = None;
     let descriptors = steps
         .run("mounts", async {
             let Some(simulation) = simulation else {
                 reached.search = Some(Search::Vsock);
                 mounts::mount_early()?;
+                reset = Some(Reset::open()?);
                 return Ok(None);
             };
             let descriptors = Descriptors::open(simulation)
@@ -214,6 +218,9 @@ async fn run_steps(
     let search = descriptors.map_or(Search::Vsock, Search::Simulated);
     let parent = steps.run(HEARTBEAT_STEP, parent::find(&search)).await?;
     reached.parent = Some(parent);
+    if let (Some(reset), Parent::Vsock(HOST_CID)) = (reset, parent) {
+        reset.by_triple_fault();
+    }
     let agent = parent.agent();
 
     let nsm = steps

@@ -38,6 +38,7 @@ mod health;
 mod ingress;
 mod limits;
 mod logs;
+mod machine;
 mod mounts;
 mod network;
 mod parent;

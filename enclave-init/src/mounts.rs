@@ -146,7 +146,8 @@ fn bind(what: &Path, target: &Path) -> Result<(), InitError> {
         .doing(|| format!("binding {}", what.display()))
 }
 
-fn mount_at(
+/// Mounts a file system of this kind, and makes its folder.
+pub(crate) fn mount_at(
     source: &str,
     target: &Path,
     kind: &str,

@@ -77,6 +77,8 @@ pub struct Process {
     pub arguments: Vec<String>,
     /// Whether it gets the agent's environment; otherwise it gets none.
     pub inherits_environment: bool,
+    /// Its `TMPDIR`, if it leaves temporary files behind when it is killed.
+    pub temporary: Option<PathBuf>,
 }
 
 /// What the agent asks of the guard, one JSON object a line.

@@ -122,6 +122,9 @@ fn start(process: &Process) -> io::Result<Child> {
     if !process.inherits_environment {
         command.env_clear();
     }
+    if let Some(temporary) = &process.temporary {
+        command.env("TMPDIR", temporary);
+    }
     Command::from(command).spawn()
 }
 

@@ -4,14 +4,18 @@ mod qemu;
 mod sim;
 mod software_nsm;
 
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use link::Endpoint;
+use manifest::EnclaveName;
 use thiserror::Error;
 
 use crate::guard::{Guard, GuardError};
 use crate::ramdisk::UnpackError;
+use crate::state::TREE_LINK;
 
 pub use qemu::{Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};
@@ -128,10 +132,34 @@ fn make_vsock_folder(directory: &Path) -> Result<PathBuf, HypervisorError> {
     Ok(folder)
 }
 
+/// Makes a folder for what is too large for the state folder or must be
+/// executable, which that may not allow. The link comes first: whoever cleans up
+/// finds the folder by it.
+fn make_scratch_folder(directory: &Path, name: &EnclaveName) -> Result<PathBuf, HypervisorError> {
+    let folder = std::env::temp_dir().join(format!("enclave-{name}-{}", random_hex()?));
+    let folder = std::path::absolute(&folder).map_err(HypervisorError::io(&folder))?;
+    symlink(&folder, directory.join(TREE_LINK)).map_err(HypervisorError::io(&folder))?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(HypervisorError::io(&folder))?;
+    Ok(folder)
+}
+
 /// A process's way of ending in words, or the guard's.
 async fn next_exit(guard: &mut Guard) -> String {
     match guard.exited().await {
         Ok(exit) => exit.to_string(),
         Err(error) => error.to_string(),
     }
+}
+
+/// Eight random bytes in hexadecimal.
+fn random_hex() -> Result<String, HypervisorError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 8];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(HypervisorError::io(path))?;
+    Ok(hex::encode(bytes))
 }

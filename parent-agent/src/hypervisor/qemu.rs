@@ -11,7 +11,9 @@ use link::{Endpoint, port};
 use manifest::{Cpus, EnclaveName, MemoryMib};
 use tokio::time::{Instant, sleep};
 
-use super::{Hypervisor, HypervisorError, Listen, Started, make_vsock_folder, next_exit};
+use super::{
+    Hypervisor, HypervisorError, Listen, Started, make_scratch_folder, make_vsock_folder, next_exit,
+};
 use crate::cli::Accelerator;
 use crate::guard::{Guard, Process};
 
@@ -50,6 +52,7 @@ pub struct QemuOptions {
 #[derive(Debug)]
 pub struct Qemu {
     options: QemuOptions,
+    directory: PathBuf,
     sockets: PathBuf,
 }
 
@@ -66,6 +69,7 @@ impl Qemu {
         )?;
         Ok(Self {
             options,
+            directory: directory.to_owned(),
             sockets: make_vsock_folder(directory)?,
         })
     }
@@ -90,10 +94,13 @@ impl Qemu {
                 format!("--uds-path={}", self.guest().display()),
             ],
             inherits_environment: true,
+            temporary: None,
         }
     }
 
-    fn qemu(&self) -> Process {
+    /// QEMU takes the image apart into temporary files, which it leaves behind
+    /// when it is killed.
+    fn qemu(&self, temporary: PathBuf) -> Process {
         let QemuOptions {
             name,
             image,
@@ -132,6 +139,7 @@ impl Qemu {
             program: self.options.binary.clone(),
             arguments,
             inherits_environment: true,
+            temporary: Some(temporary),
         }
     }
 
@@ -178,7 +186,8 @@ impl Hypervisor for Qemu {
     async fn start(&mut self, guard: &mut Guard) -> Result<Started, HypervisorError> {
         guard.spawn(self.vhost()).await?;
         self.wait_for_device(guard).await?;
-        guard.spawn(self.qemu()).await?;
+        let temporary = make_scratch_folder(&self.directory, &self.options.name)?;
+        guard.spawn(self.qemu(temporary)).await?;
         Ok(Started {
             cid: Some(CID),
             init: Endpoint::UnixConnect {
@@ -259,7 +268,7 @@ mod tests {
         let directory = folder.path().join("a,b");
         fs::create_dir(&directory).unwrap();
         let qemu = Qemu::new(options("/x.eif"), &directory).unwrap();
-        let arguments = qemu.qemu().arguments.join(" ");
+        let arguments = qemu.qemu(PathBuf::new()).arguments.join(" ");
         assert!(arguments.contains("a,,b/vsock/device"), "{arguments}");
         assert!(
             arguments.contains("-m 1024M -accel tcg -smp 2"),

@@ -2,9 +2,8 @@
 //! `enclave-init` in namespaces of its own, Unix sockets for vsock, the
 //! software NSM. For development: nothing isolates it from the host.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +17,12 @@ use tokio::task::JoinHandle;
 use tracing::error;
 
 use super::{
-    Hypervisor, HypervisorError, Listen, Started, make_vsock_folder, next_exit, software_nsm,
+    Hypervisor, HypervisorError, Listen, Started, make_scratch_folder, make_vsock_folder,
+    next_exit, random_hex, software_nsm,
 };
 use crate::guard::{Guard, Process};
 use crate::image::Image;
 use crate::ramdisk::{UnpackError, Unpacker};
-use crate::state::TREE_LINK;
 
 const NSM_SOCKET: &str = "nsm.sock";
 /// The instance that the software NSM names: none.
@@ -94,21 +93,6 @@ impl Sim {
         })
     }
 
-    /// Makes the folder that the image is unpacked into, outside the state
-    /// folder, which may not allow programs to be executed. The link comes
-    /// first: whoever cleans up finds the folder by it.
-    fn make_tree(&self) -> Result<PathBuf, HypervisorError> {
-        let tree =
-            std::env::temp_dir().join(format!("enclave-{}-{}", self.options.name, random_hex()?));
-        let tree = std::path::absolute(&tree).map_err(HypervisorError::io(&tree))?;
-        symlink(&tree, self.directory.join(TREE_LINK)).map_err(HypervisorError::io(&tree))?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&tree)
-            .map_err(HypervisorError::io(&tree))?;
-        Ok(tree)
-    }
-
     /// Unpacks in a thread of its own, which [`Hypervisor::finish`] waits for.
     async fn unpack(&mut self, tree: &Path) -> Result<(), HypervisorError> {
         let Some(image) = self.image.take() else {
@@ -144,7 +128,7 @@ impl Hypervisor for Sim {
     }
 
     async fn start(&mut self, guard: &mut Guard) -> Result<Started, HypervisorError> {
-        let tree = self.make_tree()?;
+        let tree = make_scratch_folder(&self.directory, &self.options.name)?;
         self.unpack(&tree).await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let process = Process {
@@ -160,6 +144,7 @@ impl Hypervisor for Sim {
                 text(&self.directory.join(NSM_SOCKET)),
             ],
             inherits_environment: false,
+            temporary: None,
         };
         guard.spawn(process).await?;
         Ok(Started {
@@ -201,14 +186,4 @@ fn unpack(
     } else {
         Err(HypervisorError::NoInit)
     }
-}
-
-/// Eight random bytes in hexadecimal.
-fn random_hex() -> Result<String, HypervisorError> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 8];
-    File::open(path)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(HypervisorError::io(path))?;
-    Ok(hex::encode(bytes))
 }
