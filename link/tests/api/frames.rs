@@ -162,6 +162,7 @@ async fn a_frame_above_the_limit_is_refused_at_its_length() {
         let (mut near, far) = duplex(64);
         // Not a byte of the body is there.
         near.write_all(&length.to_be_bytes()).await.unwrap();
+        drop(near);
         let mut reader = Reader::new(far, 64);
         for _ in 0..2 {
             let error = reader.receive::<Message>().await.unwrap_err();
@@ -172,6 +173,7 @@ async fn a_frame_above_the_limit_is_refused_at_its_length() {
         }
         let (mut near, mut far) = duplex(64);
         near.write_all(&length.to_be_bytes()).await.unwrap();
+        drop(near);
         let error = frame::read::<_, Message>(&mut far, 64).await.unwrap_err();
         assert!(matches!(error, FrameError::TooLarge { limit: 64, .. }));
     }

@@ -93,13 +93,17 @@ async fn a_full_queue_is_waited_for() {
         let endpoint = unix(&path);
         connecting.spawn(async move { connect(&endpoint, LIMIT).await });
     }
-    let mut accepted = Vec::new();
-    for _ in 0..20 {
-        accepted.push(listener.accept().await.unwrap());
-    }
+    let accepting = tokio::spawn(async move {
+        let mut accepted = Vec::new();
+        while accepted.len() < 20 {
+            accepted.push(listener.accept().await.unwrap());
+        }
+        (listener, accepted)
+    });
     while let Some(connected) = connecting.join_next().await {
         connected.unwrap().unwrap();
     }
+    let (_listener, _accepted) = accepting.await.unwrap();
 
     let mut waiting = Vec::new();
     let error = loop {
@@ -210,14 +214,14 @@ async fn a_closed_connection_is_a_port_that_nothing_listens_on() {
             "{error}"
         );
     }
-    // Closed before the request is read, which the kernel reports as a reset.
+    // Closed before the whole request is read, which the kernel reports as a reset.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm");
     let listener = UnixListener::bind(&path).unwrap();
     let endpoint = Endpoint::UnixConnect { path, port: 7001 };
     let closing = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        stream.readable().await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'C');
     };
     let (connected, ()) = tokio::join!(connect(&endpoint, LIMIT), closing);
     let error = connected.unwrap_err();
