@@ -13,6 +13,9 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::Endpoint;
 
+/// Most bytes of one write to vsock. Linux makes a larger one a packet of several
+/// parts, and `vhost-device-vsock` 0.3, QEMU's device, loses those.
+const MAX_VSOCK_WRITE: usize = 28 * 1024;
 /// Longest answer to `CONNECT`, in bytes: `OK 4294967295\n`.
 const MAX_CONNECT_ANSWER: usize = 14;
 /// How long to wait for room in a listener's queue.
@@ -185,7 +188,10 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Vsock(stream) => {
+                let (part, _) = buf.split_at(buf.len().min(MAX_VSOCK_WRITE));
+                Pin::new(stream).poll_write(cx, part)
+            }
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
