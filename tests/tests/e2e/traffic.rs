@@ -120,6 +120,6 @@ async fn destinations_that_do_not_answer_are_reported(hypervisor: Hypervisor) {
     let errors: Vec<_> = ended.records("errors").map(ToString::to_string).collect();
     let reported = errors
         .iter()
-        .any(|line| line.contains("egress to peer.example:443 failed") && line.contains("refused"));
+        .any(|line| line.contains("peer.example:443 failed") && line.contains("refused"));
     assert!(reported, "{errors:?}");
 }
