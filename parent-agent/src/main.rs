@@ -24,9 +24,13 @@ fn main() -> ExitCode {
     match execute(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
+            let (text, exit) = match error.downcast_ref::<Error>() {
+                // These name their causes themselves.
+                Some(own) => (own.to_string(), own.exit()),
+                None => (format!("{error:#}"), Exit::Failure),
+            };
             // Nobody is left to be told that standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            let exit = error.downcast_ref().map_or(Exit::Failure, Error::exit);
+            let _ = writeln!(io::stderr(), "error: {text}");
             exit.into()
         }
     }

@@ -21,7 +21,7 @@ async fn refused(folder: &Path, image: &Path, arguments: &[&str], code: i32, wor
     assert_eq!(ended.status.code(), Some(code), "{ended:?}");
     let line = error_line(&ended);
     for word in words {
-        assert!(line.contains(word), "`{word}` in: {line}");
+        assert_eq!(line.matches(word).count(), 1, "`{word}` in: {line}");
     }
     let state = folder.join("s");
     assert!(!state.exists() || std::fs::read_dir(state).unwrap().count() == 0);
