@@ -268,6 +268,17 @@ impl Control {
         self.writer.send(&message).await.unwrap();
     }
 
+    /// Closes the connection, and waits until the init has done the same: what it
+    /// sends before it has noticed is lost. Not by a drop: a process that is being
+    /// forked meanwhile may hold a copy of the socket.
+    pub(crate) async fn hang_up(self) {
+        let Self {
+            mut reader, writer, ..
+        } = self;
+        writer.into_inner().shutdown().await.unwrap();
+        while let Ok(Some(_)) = reader.receive::<FromInit>().await {}
+    }
+
     /// Sends a frame with this body.
     pub(crate) async fn send_raw(self, body: &[u8]) -> Reader<ReadHalf<Stream>> {
         let mut stream = self.writer.into_inner();

@@ -50,7 +50,11 @@ async fn health_follows_the_probe() {
     assert_eq!(state, HealthState::Starting);
     assert!(reason.contains("refused"), "{reason}");
 
-    let write = |status: &str| fs::write(enclave.path("status"), status).unwrap();
+    // The workload reads one or the other, never an empty file.
+    let write = |status: &str| {
+        fs::write(enclave.path("next"), status).unwrap();
+        fs::rename(enclave.path("next"), enclave.path("status")).unwrap();
+    };
     write("503");
     let unavailable = |message: &FromInit| match message {
         FromInit::Health { detail, .. } if detail.contains("503") => Some(()),
@@ -76,7 +80,7 @@ async fn a_new_connection_is_told_that_the_enclave_is_ready() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
     let at = message(&mut control, ready).await;
     let boot = control.boot.clone();
-    drop(control);
+    control.hang_up().await;
     let mut again = enclave.control().await;
     assert_eq!(again.boot, boot);
     assert_eq!(message(&mut again, ready).await, at);
@@ -88,7 +92,7 @@ async fn the_first_configuration_stays_when_a_later_agent_sends_another() {
         .agent(|agent| agent.runtime_config = b"first".to_vec());
     let (mut enclave, mut control) = image.boot().await;
     message(&mut control, ready).await;
-    drop(control);
+    control.hang_up().await;
     enclave.prepared.agent.stop().await;
     let behaviour = Behaviour {
         runtime_config: b"second".to_vec(),
@@ -106,7 +110,7 @@ async fn what_happens_while_the_agent_is_away_is_told_when_it_is_back() {
     let (mut enclave, mut control) = image.boot().await;
     message(&mut control, ready).await;
     enclave.prepared.agent.stop().await;
-    drop(control);
+    control.hang_up().await;
     fs::write(enclave.path("go"), "").unwrap();
     enclave.prepared.agent = Agent::start(&enclave.folder().join("sockets"), Behaviour::default());
     let mut again = enclave.control().await;

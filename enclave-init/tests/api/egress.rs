@@ -18,8 +18,14 @@ fn image(instructions: &[&str]) -> Image {
 }
 
 async fn outgoing(enclave: &mut Enclave) -> Outgoing {
-    let next = enclave.prepared.agent.egress.recv();
-    timeout(LIMIT, next).await.unwrap().unwrap()
+    let next = timeout(LIMIT, enclave.prepared.agent.egress.recv()).await;
+    match next {
+        Ok(Some(outgoing)) => outgoing,
+        _ => panic!(
+            "nothing comes out, but {:#?}",
+            enclave.prepared.agent.shared.records.borrow()
+        ),
+    }
 }
 
 /// Plays the destination: hears all, then answers.

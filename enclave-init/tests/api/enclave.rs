@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
@@ -25,6 +26,10 @@ use crate::agent::{Agent, Behaviour, Control, Received};
 /// Longer than anything may take; only a failing test waits so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
+
+/// Held while a program is written, and while one is started: a process that is
+/// forked meanwhile would hold the file open, and nobody could execute it.
+static PROGRAMS: Mutex<()> = Mutex::new(());
 
 /// The image's measurements, as the software NSM is told them.
 pub(crate) const MEASUREMENTS: Measurements = Measurements {
@@ -148,6 +153,7 @@ impl Image {
 fn install_workload(to: &Path) {
     let program = Path::new(env!("CARGO_BIN_EXE_enclave-init"));
     let workload = program.with_file_name("examples/workload");
+    let _programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     fs::copy(&workload, to).unwrap_or_else(|error| {
         panic!(
             "{}: {error}; build it with `cargo build -p enclave-init --examples`",
@@ -185,7 +191,10 @@ impl Prepared {
     }
 
     pub(crate) fn start(self) -> Enclave {
-        let mut launcher = self.command().spawn().unwrap();
+        let mut launcher = {
+            let _programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+            self.command().spawn().unwrap()
+        };
         Enclave {
             input: launcher.stdin.take(),
             launcher,
@@ -292,16 +301,21 @@ pub(crate) async fn message<T>(
     control: &mut Control,
     mut wanted: impl FnMut(&FromInit) -> Option<T>,
 ) -> T {
+    let mut others = Vec::new();
     let found = async {
         loop {
-            let message = control.receive().await;
-            let message = message.expect("the init has closed the connection");
+            let message = control.receive().await?;
             if let Some(found) = wanted(&message) {
-                return found;
+                return Some(found);
             }
+            others.push(message);
         }
     };
-    timeout(LIMIT, found).await.unwrap()
+    match timeout(LIMIT, found).await {
+        Ok(Some(found)) => found,
+        Ok(None) => panic!("the init has closed the connection after {others:#?}"),
+        Err(_) => panic!("not among {others:#?}"),
+    }
 }
 
 /// Waits for the last message.

@@ -138,7 +138,7 @@ async fn an_agent_that_takes_nothing_holds_the_workload_back() {
 
 #[tokio::test]
 async fn without_an_agent_the_oldest_are_dropped_and_counted() {
-    let image = Image::new(&["until /go", "flood 160000", "say done", "wait"]);
+    let image = Image::new(&["until /go", "flood 160000", "say done", "mark /end", "wait"]);
     let (mut enclave, mut control) = image.boot().await;
     message(&mut control, |message| match message {
         FromInit::Ready { .. } => Some(()),
@@ -150,14 +150,8 @@ async fn without_an_agent_the_oldest_are_dropped_and_counted() {
     enclave.prepared.agent.stop().await;
     fs::write(enclave.path("go"), "").unwrap();
     // The workload waits for nobody: it comes to its end.
-    let idle = || {
-        let processes = crate::enclave::processes(enclave.folder());
-        processes.iter().any(|process| {
-            let call = fs::read_to_string(format!("/proc/{process}/wchan")).unwrap_or_default();
-            call.contains("nanosleep")
-        })
-    };
-    until(idle).await;
+    let end = enclave.path("end");
+    until(|| end.exists()).await;
     enclave.prepared.agent = Agent::start(&enclave.folder().join("sockets"), Behaviour::default());
     enclave.said("done").await;
     let line = enclave

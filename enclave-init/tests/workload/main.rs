@@ -56,6 +56,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "descriptors" => descriptors(),
         "first" => first(words),
         "until" => until(words[0]),
+        "mark" => fs::write(words[0], "").unwrap(),
         "answer" => network::answer(words[0].parse().unwrap(), words[1]),
         "name" => network::name(words[0], words[1].parse().unwrap()),
         "names" => network::names(words[0].parse().unwrap()),

@@ -74,12 +74,15 @@ pub(crate) fn names(count: u32) {
     println!("asked");
 }
 
-/// Says something, closes that direction, and prints what comes back.
+/// Says something, closes that direction, and prints what comes back. The other
+/// side may break the connection at any moment.
 fn converse(mut stream: TcpStream, text: &str) {
-    stream.write_all(text.as_bytes()).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
-    match stream.read_to_string(&mut answer) {
+    let conversed = stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.shutdown(Shutdown::Write))
+        .and_then(|()| stream.read_to_string(&mut answer));
+    match conversed {
         Ok(_) => println!("answer {answer:?}"),
         Err(error) => println!("broken {:?}", error.kind()),
     }
