@@ -48,6 +48,15 @@ pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
     duration: "1 minute",
 };
 
+/// The builder of fuzz targets.
+pub(crate) const CARGO_FUZZ: Artefact = Artefact {
+    name: "cargo-fuzz",
+    recipe: &["fuzz/build-cargo-fuzz"],
+    inputs: &["fuzz/build-cargo-fuzz"],
+    output: "bin/cargo-fuzz",
+    duration: "1 minute",
+};
+
 impl Artefact {
     /// The artefact's path; builds it if this recipe has not been built yet.
     pub(crate) fn get(&self, workspace: &Path) -> anyhow::Result<PathBuf> {

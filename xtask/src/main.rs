@@ -8,6 +8,7 @@
 )]
 
 mod cache;
+mod fuzz;
 mod stages;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ usage: cargo xtask COMMAND
   setup   install what is missing, build the kernel, QEMU and the vsock device
   kernel  print the path of the enclave's kernel, building it if need be (6 minutes, once)
   qemu    print the path of QEMU with the nitro-enclave machine (5 minutes, once)
+  fuzz [SECONDS] [TARGET]
+          run the fuzz targets, or one, for some seconds each (10)
   test    everything that CI checks; installs what is missing
 ";
 
@@ -48,6 +51,7 @@ fn run(command: &str) -> anyhow::Result<()> {
         }
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
+        "fuzz" => fuzz::run(&root, &std::env::args().skip(2).collect::<Vec<_>>())?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),
