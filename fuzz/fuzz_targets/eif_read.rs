@@ -6,9 +6,13 @@
 use std::io::{Cursor, sink};
 
 use eif::{Eif, HEADER_BYTES, SECTION_HEADER_BYTES, describe};
+use fuzz::within;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+/// Most memory that one input takes, in KiB.
+const MEMORY_KIB: usize = 512;
+
+fn check(bytes: &[u8]) {
     let description = describe(Cursor::new(bytes));
     let image = Eif::open(Cursor::new(bytes));
     let description = match description {
@@ -34,4 +38,6 @@ fuzz_target!(|bytes: &[u8]| {
         length += SECTION_HEADER_BYTES as u64 + section.size;
     }
     assert_eq!(length, bytes.len() as u64);
-});
+}
+
+fuzz_target!(|bytes: &[u8]| within(MEMORY_KIB, || check(bytes)));

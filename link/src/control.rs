@@ -15,7 +15,8 @@ pub const MAX_PUBLIC_KEY: usize = 1024;
 /// Longest text meant for people, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
-/// A boot of an enclave, told from every other by 16 random bytes.
+/// A boot of an enclave, told from every other by 16 random bytes; empty when it
+/// failed before it had them.
 pub type BootId = Bytes<16>;
 
 /// What `enclave-init` says to the agent.

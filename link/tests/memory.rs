@@ -27,6 +27,7 @@ fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
 fn memory_follows_what_was_sent_and_not_what_was_claimed() {
     claimed_lengths();
     many_small_records();
+    deep_nesting();
     frames();
 }
 
@@ -78,6 +79,16 @@ fn many_small_records() {
     assert!(decoded);
     let batch = logs::MAX_BATCH_RECORDS * size_of::<logs::Record<'_>>();
     assert!(used <= 3 * batch, "{used} bytes");
+}
+
+/// A further field that is nested as deep as a frame allows: passing over it
+/// takes a bounded multiple of its bytes, and no stack.
+fn deep_nesting() {
+    let field = [0x82, 0x9f].repeat(MAX_LOGS / 2 - 8);
+    let body = [&[0x82, 0x00, 0x82, 0x40], field.as_slice()].concat();
+    let (refused, used) = peak(|| frame::decode::<logs::FromInit<'_>>(&body).is_err());
+    assert!(refused);
+    assert!(used <= 64 * MAX_LOGS, "{used} bytes");
 }
 
 /// The greatest frame that the channel allows, of which little comes.

@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 pub(crate) struct Artefact {
     /// Name of its folder in the cache, and for people.
     pub(crate) name: &'static str,
-    /// The program that writes the artefact into the folder it is given.
+    /// The program that writes the artefact into the folder that it is given
+    /// last, and its other arguments.
     recipe: &'static [&'static str],
     /// Files whose contents decide whether it must be built again.
     inputs: &'static [&'static str],
@@ -57,6 +58,24 @@ pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
     duration: "1 minute",
 };
 
+/// The builder of fuzz targets.
+pub(crate) const CARGO_FUZZ: Artefact = Artefact {
+    name: "cargo-fuzz",
+    recipe: &["xtask/install-program", "cargo-fuzz@0.13.1"],
+    inputs: &["xtask/install-program"],
+    output: "bin/cargo-fuzz",
+    duration: "1 minute",
+};
+
+/// The checker of dependencies.
+pub(crate) const CARGO_DENY: Artefact = Artefact {
+    name: "cargo-deny",
+    recipe: &["xtask/install-program", "cargo-deny@0.20.2"],
+    inputs: &["xtask/install-program"],
+    output: "bin/cargo-deny",
+    duration: "3 minutes",
+};
+
 impl Artefact {
     /// The artefact's path, if this recipe has been built.
     pub(crate) fn find(&self, workspace: &Path) -> anyhow::Result<Option<PathBuf>> {
@@ -85,6 +104,9 @@ impl Artefact {
 
     fn folder(&self, workspace: &Path) -> anyhow::Result<PathBuf> {
         let mut key = Fnv::new();
+        for word in self.recipe {
+            key.update(word.as_bytes());
+        }
         for input in self.inputs {
             let path = workspace.join(input);
             key.update(&fs::read(&path).with_context(|| path.display().to_string())?);

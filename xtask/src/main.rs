@@ -9,6 +9,8 @@
 
 mod cache;
 mod demo;
+mod figures;
+mod fuzz;
 mod programs;
 mod stages;
 
@@ -24,6 +26,9 @@ usage: cargo xtask COMMAND
 
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
+  figures          measure what SPECIFICATION.md promises
+  fuzz [SECONDS] [TARGET]
+                   run the fuzz targets, or one, for some seconds each (10)
   setup            install what is missing, build the kernel, QEMU and the vsock device
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && command != "demo" {
+    if !arguments.is_empty() && !matches!(command, "demo" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
@@ -61,6 +66,8 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         }
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
+        "figures" => figures::run(&root)?,
+        "fuzz" => fuzz::run(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+
 /// What the release consists of, and what shows and tests it.
 const PACKAGES: [&str; 6] = [
     "image-builder",
@@ -36,4 +38,14 @@ pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
         .context("this program is in no target folder")?
         .join("release");
     Ok(folder)
+}
+
+/// What the end-to-end tests and the figures find in the environment.
+pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 4]> {
+    Ok([
+        ("ENCLAVE_TEST_KERNEL", KERNEL.get(workspace)?),
+        ("ENCLAVE_TEST_QEMU", QEMU.get(workspace)?),
+        ("ENCLAVE_TEST_VSOCK_DEVICE", VSOCK_DEVICE.get(workspace)?),
+        ("ENCLAVE_TEST_PROGRAMS", build(workspace)?),
+    ])
 }

@@ -1,13 +1,13 @@
 //! The stages of `cargo xtask test`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
-use crate::programs;
+use crate::cache::CARGO_DENY;
+use crate::{fuzz, programs};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -34,13 +34,13 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// One stage: its name, its command and what the environment adds.
-struct Stage {
-    name: &'static str,
-    command: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
+struct Stage<'a> {
+    name: &'a str,
+    command: &'a [&'a str],
+    environment: &'a [(&'a str, &'a str)],
 }
 
-const STAGES: &[Stage] = &[
+const STAGES: &[Stage<'_>] = &[
     Stage {
         name: "format",
         command: &["cargo", "fmt", "--all", "--check"],
@@ -55,6 +55,7 @@ const STAGES: &[Stage] = &[
             "kernel/prebuilt",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
+            "xtask/install-program",
         ],
         environment: &[],
     },
@@ -89,7 +90,7 @@ const STAGES: &[Stage] = &[
 
 /// Of all members, those from end to end among them: one command, so that
 /// dependencies are compiled once.
-const TESTS: Stage = Stage {
+const TESTS: Stage<'_> = Stage {
     name: "tests",
     command: &["cargo", "test", "--workspace", "--all-features"],
     environment: &[],
@@ -101,30 +102,44 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     for stage in STAGES {
         stage.run(workspace, &[])?;
     }
-    let kernel = KERNEL.get(workspace)?;
-    let qemu = QEMU.get(workspace)?;
-    let vsock_device = VSOCK_DEVICE.get(workspace)?;
-    let programs = programs::build(workspace)?;
-    TESTS.run(
-        workspace,
-        &[
-            ("ENCLAVE_TEST_PROGRAMS", &programs),
-            ("ENCLAVE_TEST_KERNEL", &kernel),
-            ("ENCLAVE_TEST_QEMU", &qemu),
-            ("ENCLAVE_TEST_VSOCK_DEVICE", &vsock_device),
-        ],
-    )
+    dependencies(workspace)?;
+    TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- fuzz: cargo xtask fuzz");
+    fuzz::run(workspace, &[])?;
+    println!("ok   fuzz");
+    Ok(())
 }
 
-impl Stage {
-    fn run(&self, workspace: &Path, paths: &[(&str, &Path)]) -> anyhow::Result<()> {
+/// Licences, sources and versions of what the workspace depends on. Advisories
+/// are left to those who can reach their database: `cargo deny check`.
+fn dependencies(workspace: &Path) -> anyhow::Result<()> {
+    let program = CARGO_DENY.get(workspace)?.display().to_string();
+    let command = [
+        &program,
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    let stage = Stage {
+        name: "dependencies",
+        command: &command,
+        environment: &[],
+    };
+    stage.run(workspace, &[])
+}
+
+impl Stage<'_> {
+    fn run(&self, workspace: &Path, paths: &[(&str, PathBuf)]) -> anyhow::Result<()> {
         println!("--- {}: {}", self.name, self.command.join(" "));
         let start = Instant::now();
         let (program, arguments) = self.command.split_first().context("an empty stage")?;
         let status = Command::new(program)
             .args(arguments)
             .envs(self.environment.iter().copied())
-            .envs(paths.iter().copied())
+            .envs(paths.iter().map(|(name, path)| (name, path)))
             .current_dir(workspace)
             .status()
             .with_context(|| format!("cannot run {program}"))?;

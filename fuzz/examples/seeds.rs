@@ -1,0 +1,463 @@
+//! Writes the corpora with the encoders of the crates themselves: run it when a
+//! format has changed, from this folder: `cargo run --example seeds`. The files
+//! of `cpio_read` and `eif_read` that other programs made are left alone.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use eif::cpio::{Entry, Kind, Writer};
+use eif::{Architecture, BuildMetadata, Measurements, Metadata, Pcr};
+use fuzz::encode;
+use link::control::{self, EndCause, ExitStatus, HealthState};
+use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
+use link::logs::{self, LogStream, Record, Source};
+use link::target::{Connect, Refusal, Reply};
+use link::{Bytes, Text};
+use serde_json::json;
+
+fn main() {
+    link_control();
+    link_logs();
+    link_target();
+    link_frames();
+    write("link_hello", "opener", b"ENCL\0\x01\x01\0");
+    write("link_hello", "newer", b"ENCL\0\x02\x02\0");
+    write("link_hello", "http", b"GET / HTTP/1.1\r\n");
+    manifests();
+    configurations();
+    requests();
+    documents();
+    ramdisks();
+    write("agent_image", "image", &image());
+    layers();
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = PathBuf::from("corpus").join(target);
+    fs::create_dir_all(&folder).expect("the corpus");
+    fs::write(folder.join(name), bytes).expect("a seed");
+}
+
+/// Messages of one side, each behind the byte that says which side it is.
+fn messages<M: minicbor::Encode<()>>(target: &str, side: u8, limit: usize, all: &[(&str, M)]) {
+    for (name, message) in all {
+        let seed = [&[side], encode(message, limit).as_slice()].concat();
+        write(target, name, &seed);
+    }
+}
+
+fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {
+    Bytes::new(bytes).expect("a short string")
+}
+
+fn link_control() {
+    use control::{FromAgent, FromInit};
+    let status = ExitStatus::Code(1);
+    let from_init = [
+        (
+            "boot",
+            FromInit::Boot {
+                boot: bytes(&[7; 16]),
+                version: Text::new("0.1.0"),
+            },
+        ),
+        (
+            "step",
+            FromInit::Step {
+                name: Text::new("mounts"),
+                at_us: 70_000,
+                took_us: 1,
+            },
+        ),
+        ("ready", FromInit::Ready { at_us: 1 << 40 }),
+        (
+            "health",
+            FromInit::Health {
+                state: HealthState::Unhealthy,
+                detail: Text::new("HTTP 500"),
+            },
+        ),
+        (
+            "document",
+            FromInit::Document {
+                id: 1,
+                document: bytes(&[0x84; 24]),
+            },
+        ),
+        (
+            "challenge-failed",
+            FromInit::ChallengeFailed {
+                id: 2,
+                reason: Text::new("no NSM"),
+            },
+        ),
+        (
+            "workload-exited",
+            FromInit::WorkloadExited {
+                status,
+                restart_in_ms: Some(1000),
+            },
+        ),
+        (
+            "ending",
+            FromInit::Ending {
+                cause: EndCause::WorkloadExited(status),
+                detail: Text::new("it ended"),
+            },
+        ),
+    ];
+    messages("link_control", 0, MAX_CONTROL, &from_init);
+    let from_agent = [
+        (
+            "start",
+            FromAgent::Start {
+                runtime_config: bytes(b"{}"),
+            },
+        ),
+        (
+            "challenge",
+            FromAgent::Challenge {
+                id: 3,
+                nonce: Some(bytes(b"nonce")),
+                user_data: None,
+                public_key: Some(bytes(b"key")),
+            },
+        ),
+        (
+            "shutdown",
+            FromAgent::Shutdown {
+                grace_ms: Some(10_000),
+            },
+        ),
+    ];
+    messages("link_control", 1, MAX_CONTROL, &from_agent);
+}
+
+fn link_logs() {
+    use logs::{FromAgent, FromInit};
+    let record = |sequence, source, data| Record {
+        stream: LogStream::Application,
+        sequence,
+        time_us: 1_760_000_000_000_000,
+        source,
+        continues: false,
+        data,
+    };
+    let boot = bytes(&[7; 16]);
+    let records = vec![
+        record(1, Source::Stdout, b"one"),
+        record(300, Source::Stderr, b"\xff"),
+    ];
+    let from_init = [
+        ("open", FromInit::Open { boot }),
+        ("batch", FromInit::Batch { records }),
+    ];
+    messages("link_logs", 0, MAX_LOGS, &from_init);
+    let last = LogStream::ALL.map(|stream| (stream, 70_000)).to_vec();
+    messages(
+        "link_logs",
+        1,
+        MAX_LOGS,
+        &[("stored", FromAgent::Stored { last })],
+    );
+}
+
+fn connect() -> Connect {
+    Connect {
+        host: Text::new("kms.example"),
+        port: 443,
+    }
+}
+
+fn link_target() {
+    messages("link_target", 0, MAX_TARGET, &[("connect", connect())]);
+    let refused = Reply::Refused {
+        refusal: Refusal::Busy,
+        reason: Text::new("too many"),
+    };
+    let replies = [("connected", Reply::Connected), ("refused", refused)];
+    messages("link_target", 1, MAX_TARGET, &replies);
+}
+
+fn link_frames() {
+    let mut stream = vec![1, 2];
+    for text in ["", "one", &"x".repeat(150)] {
+        let body = encode(&Text::<200>::new(text), MAX_TARGET);
+        stream.extend((body.len() as u32).to_be_bytes());
+        stream.extend(body);
+    }
+    write("link_frames", "three", &stream);
+    stream.extend(301_u32.to_be_bytes());
+    write("link_frames", "too-large", &stream);
+}
+
+fn manifests() {
+    let minimal = "[enclave]\nname = \"a\"\nimage = \"oci:./a\"\n";
+    write("manifest_toml", "minimal", minimal.as_bytes());
+    let complete = r#"
+[enclave]
+name = "payments"
+image = "docker-archive:./payments.tar:1.2"
+cpus = 4
+memory_mib = 2048
+
+[workload]
+kind = "daemon"
+command = ["/app/server", "--fast"]
+env = { RUST_LOG = "info" }
+user = "1000:app"
+working_directory = "/srv"
+restart = { policy = "always", max = 3, backoff = "100ms..1m" }
+health = { http = "http://127.0.0.1:8080/health", interval = "5s" }
+stop_grace = "30s"
+
+[network]
+egress = ["kms.us-west-2.amazonaws.com:443", "*.example.com:443", "10.0.0.1:80"]
+ingress = [{ port = 8080, to = 80 }]
+
+[logs]
+release = "debug-only"
+"#;
+    write("manifest_toml", "complete", complete.as_bytes());
+    let health = complete.replace(
+        "http = \"http://127.0.0.1:8080/health\"",
+        "exec = [\"/check\"]",
+    );
+    write("manifest_toml", "health", health.as_bytes());
+}
+
+fn host() -> serde_json::Value {
+    json!({
+        "schema": 1,
+        "name": "payments",
+        "cpus": 2,
+        "memory_mib": 64,
+        "ingress": [{"port": 8080, "to": 80}],
+        "egress": ["*.example.com:443"]
+    })
+}
+
+fn configurations() {
+    let measured = json!({
+        "schema": 1,
+        "name": "payments",
+        "workload": {
+            "kind": "service",
+            "command": ["/app/server"],
+            "env": {"RUST_LOG": "info"},
+            "working_directory": "/srv",
+            "user": {"uid": 1000, "gid": 1000},
+            "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
+            "health": {"tcp": 8080, "interval": "30s"},
+            "stop_grace": "10s"
+        },
+        "network": {
+            "egress": ["*.example.com:443"],
+            "ingress": [{"port": 8080, "to": 80}]
+        },
+        "logs": {"release": "always"}
+    });
+    write(
+        "manifest_config",
+        "measured.json",
+        measured.to_string().as_bytes(),
+    );
+    write(
+        "manifest_config",
+        "host.json",
+        host().to_string().as_bytes(),
+    );
+}
+
+fn requests() {
+    let attestation = Request::Attestation {
+        user_data: Some(b"data".to_vec().into()),
+        nonce: Some(b"nonce".to_vec().into()),
+        public_key: None,
+    };
+    for (name, request) in [
+        ("describe-pcr", Request::DescribePCR { index: 0 }),
+        (
+            "extend-pcr",
+            Request::ExtendPCR {
+                index: 16,
+                data: b"data".to_vec(),
+            },
+        ),
+        ("lock-pcr", Request::LockPCR { index: 31 }),
+        ("lock-pcrs", Request::LockPCRs { range: 17 }),
+        ("describe", Request::DescribeNSM),
+        ("attestation", attestation),
+        ("random", Request::GetRandom),
+    ] {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&request, &mut bytes).expect("a request");
+        write("nsm_request", name, &bytes);
+    }
+}
+
+/// A document under a root of its own, and some that AWS signed.
+fn documents() {
+    let root = TestRoot::generate().expect("a root");
+    fs::write("test-root.pem", root.certificate_pem()).expect("the root's certificate");
+    let identity = Identity {
+        instance_id: "i-0123456789abcdef0".to_owned(),
+        enclave_id: "enc0123456789abcdef".to_owned(),
+        measurements: Some(Measurements {
+            pcr0: Pcr::new([1; 48]),
+            pcr1: Pcr::new([2; 48]),
+            pcr2: Pcr::new([3; 48]),
+            pcr8: None,
+        }),
+    };
+    let mut module = SoftwareNsm::new(identity, root).expect("a module");
+    let answer = module.answer(Request::Attestation {
+        user_data: Some(b"data".to_vec().into()),
+        nonce: Some(b"nonce".to_vec().into()),
+        public_key: Some(b"key".to_vec().into()),
+    });
+    let Response::Attestation { document } = answer else {
+        panic!("{answer:?}");
+    };
+    write("attestation_document", "test-root", &document);
+    let vectors = Path::new("../attestation/tests/vectors");
+    for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
+        let document = fs::read(vectors.join(name)).expect("a vector");
+        write("attestation_document", name, &document);
+    }
+}
+
+fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {
+    Entry {
+        name: name.into(),
+        kind,
+        permissions: if kind == Kind::Directory {
+            0o755
+        } else {
+            0o644
+        },
+        uid: 0,
+        gid: 0,
+        inode,
+        links,
+        mtime: 0,
+        device: (0, 0),
+        size: u32::try_from(size).expect("a short file"),
+    }
+}
+
+fn archive(entries: &[(&str, Kind, u32, u32, &[u8])]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (name, kind, inode, links, contents) in entries {
+        let entry = entry(name, *kind, *inode, *links, contents.len());
+        writer.append(&entry, *contents).expect("an entry");
+    }
+    writer.finish().expect("an archive")
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).expect("memory");
+    gzip.finish().expect("memory")
+}
+
+fn tree() -> Vec<u8> {
+    archive(&[
+        ("bin", Kind::Directory, 1, 2, b""),
+        ("bin/sh", Kind::File, 2, 1, b"shell"),
+        ("bin/bash", Kind::Symlink, 3, 1, b"sh"),
+        ("console", Kind::CharDevice, 4, 1, b""),
+    ])
+}
+
+fn ramdisks() {
+    write("agent_ramdisk", "tree", &tree());
+    write("agent_ramdisk", "tree.gz", &gzip(&tree()));
+    let links = archive(&[
+        ("a", Kind::File, 7, 2, b""),
+        ("b", Kind::File, 7, 2, b"abc"),
+        ("c", Kind::Symlink, 8, 1, b"../victim"),
+        ("d", Kind::Symlink, 9, 1, b"../outside"),
+        ("d", Kind::Directory, 10, 1, b""),
+        ("d/e", Kind::File, 11, 1, b"x"),
+    ]);
+    write("agent_ramdisk", "links", &links);
+    write("cpio_read", "links", &links);
+}
+
+/// A whole image, as the agent opens them.
+fn image() -> Vec<u8> {
+    let metadata = Metadata {
+        image_name: "fuzz".to_owned(),
+        image_version: "1".to_owned(),
+        build_metadata: BuildMetadata {
+            build_time: "1970-01-01T00:00:00Z".to_owned(),
+            build_tool: "seeds".to_owned(),
+            build_tool_version: "1".to_owned(),
+            operating_system: "Linux".to_owned(),
+            kernel_version: "6.12".to_owned(),
+        },
+        docker_info: json!({}),
+        custom_metadata: json!({ manifest::HOST_CONFIG_KEY: host() }),
+    };
+    let (boot, application) = (gzip(&tree()), tree());
+    let mut file = Cursor::new(Vec::new());
+    eif::write(
+        eif::Image {
+            architecture: Architecture::X86_64,
+            default_memory: 1 << 26,
+            default_cpus: 2,
+            kernel: &mut b"kernel".as_slice(),
+            command_line: "reboot=k",
+            metadata: &metadata,
+            ramdisks: vec![&mut boot.as_slice(), &mut application.as_slice()],
+            signer: None,
+        },
+        &mut file,
+    )
+    .expect("an image");
+    file.into_inner()
+}
+
+fn layers() {
+    let layer = |entries: &[(&str, tar::EntryType, &str, &[u8])]| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, kind, link, contents) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            header.set_size(contents.len() as u64);
+            if !link.is_empty() {
+                header.set_link_name(link).expect("a short target");
+            }
+            archive
+                .append_data(&mut header, name, *contents)
+                .expect("an entry");
+        }
+        archive.into_inner().expect("an archive")
+    };
+    use tar::EntryType;
+    let tree = layer(&[
+        ("etc", EntryType::Directory, "", b""),
+        ("etc/passwd", EntryType::Regular, "", b"root:x:0:0::/:\n"),
+        ("etc/link", EntryType::Symlink, "passwd", b""),
+        ("etc/same", EntryType::Link, "etc/passwd", b""),
+    ]);
+    write("image_builder_layer", "tree.tar", &tree);
+    let whiteouts = layer(&[
+        (".wh.app", EntryType::Regular, "", b""),
+        ("app", EntryType::Regular, "", b"#!/app"),
+        ("srv", EntryType::Directory, "", b""),
+        ("srv/.wh..wh..opq", EntryType::Regular, "", b""),
+    ]);
+    write("image_builder_layer", "whiteouts.tar", &whiteouts);
+    let long = "d/".repeat(60);
+    write(
+        "image_builder_layer",
+        "long-name.tar",
+        &layer(&[(&format!("{long}x"), EntryType::Regular, "", b"x")]),
+    );
+}
