@@ -53,9 +53,12 @@ pub(crate) const QEMU: Artefact = Artefact {
 pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
     name: "vhost-device-vsock",
     recipe: &["tests/qemu/build-vsock-device"],
-    inputs: &["tests/qemu/build-vsock-device"],
+    inputs: &[
+        "tests/qemu/build-vsock-device",
+        "tests/qemu/vhost-device-vsock.patch",
+    ],
     output: "bin/vhost-device-vsock",
-    duration: "1 minute",
+    duration: "2 minutes",
 };
 
 /// The builder of fuzz targets.

@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "libssl-dev",
     "ninja-build",
     "openssl",
+    "patch",
     "pkg-config",
     "qemu-system-data",
     "seabios",
