@@ -4,6 +4,8 @@
 //! | role | what it does |
 //! |---|---|
 //! | `serve` | sends back what each connection to port 8080 sends |
+//! | `answer N` | reads a line from each connection to port 8080, sends N bytes and closes it |
+//! | `collect` | reads each connection to port 8080 to its end, sends all back and closes it |
 //! | `lines N` | prints N numbered lines, in turn to standard output and error |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
@@ -37,7 +39,9 @@ fn run() -> anyhow::Result<u8> {
     let (role, number) = role.split_once(' ').unwrap_or((&role, "0"));
     let number: usize = number.parse().context("the role's number")?;
     match role {
-        "serve" => serve()?,
+        "serve" => serve(echo)?,
+        "answer" => serve(move |stream| answer(stream, number))?,
+        "collect" => serve(collect)?,
         "lines" => lines(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
@@ -52,14 +56,16 @@ fn run() -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn serve() -> anyhow::Result<()> {
+fn serve(
+    handle: impl Fn(&TcpStream) -> io::Result<()> + Copy + Send + 'static,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:8080")?;
     println!("listening");
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || {
             // Who breaks a connection off notices that by itself.
-            let _ = echo(&stream);
+            let _ = handle(&stream);
         });
     }
     Ok(())
@@ -68,6 +74,17 @@ fn serve() -> anyhow::Result<()> {
 fn echo(stream: &TcpStream) -> io::Result<()> {
     io::copy(&mut &*stream, &mut &*stream)?;
     stream.shutdown(Shutdown::Write)
+}
+
+fn answer(mut stream: &TcpStream, count: usize) -> io::Result<()> {
+    BufReader::new(stream).read_line(&mut String::new())?;
+    stream.write_all(&pattern(count))
+}
+
+fn collect(mut stream: &TcpStream) -> io::Result<()> {
+    let mut data = Vec::new();
+    stream.read_to_end(&mut data)?;
+    stream.write_all(&data)
 }
 
 fn lines(count: usize) -> anyhow::Result<()> {
@@ -110,9 +127,7 @@ fn fetch(count: usize) -> anyhow::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
-    let sent: Vec<u8> = (0..count)
-        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
-        .collect();
+    let sent = pattern(count);
     let received = thread::scope(|scope| -> anyhow::Result<Vec<u8>> {
         let sending = scope.spawn(|| -> io::Result<()> {
             (&stream).write_all(&sent)?;
@@ -130,6 +145,12 @@ fn fetch(count: usize) -> anyhow::Result<()> {
     );
     println!("fetched {count}");
     sleep()
+}
+
+fn pattern(count: usize) -> Vec<u8> {
+    (0..count)
+        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+        .collect()
 }
 
 fn sleep() -> ! {

@@ -14,6 +14,8 @@ use crate::{start, under_both};
 under_both!(
     bytes_come_in_and_go_out_again,
     many_connections_at_a_time,
+    answers_that_end_by_closing_arrive_whole,
+    questions_that_end_first_are_answered,
     bytes_go_out_and_come_back,
     destinations_that_do_not_answer_are_reported,
 );
@@ -84,6 +86,35 @@ async fn many_connections_at_a_time(hypervisor: Hypervisor) {
         });
     }
     timeout(LIMIT, exchanges.join_all()).await.unwrap();
+    assert_eq!(agent.stopped().await.unwrap().code, Some(0));
+}
+
+async fn answers_that_end_by_closing_arrive_whole(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, &format!("answer {MIB}"), &[]);
+    let address = agent.ready().await.unwrap();
+    agent.line("listening").await.unwrap();
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"question\n").await.unwrap();
+        // Our own direction stays open until the answer has ended.
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        received
+    };
+    let received = timeout(LIMIT, asking).await.unwrap();
+    assert!(received == pattern(MIB), "{} bytes", received.len());
+    assert_eq!(agent.stopped().await.unwrap().code, Some(0));
+}
+
+async fn questions_that_end_first_are_answered(hypervisor: Hypervisor) {
+    let mut agent = start(hypervisor, "collect", &[]);
+    let address = agent.ready().await.unwrap();
+    agent.line("listening").await.unwrap();
+    let data = pattern(MIB);
+    let received = timeout(LIMIT, exchange(address, data.clone()))
+        .await
+        .unwrap();
+    assert!(received == data, "{} bytes", received.len());
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
