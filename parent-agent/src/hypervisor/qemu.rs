@@ -65,7 +65,7 @@ impl Qemu {
         )?;
         options.vhost_device_vsock = find_program(
             &options.vhost_device_vsock,
-            "install it with `cargo install vhost-device-vsock`, or name it with --vhost-device-vsock",
+            "build it as docs/sim-and-qemu.md says, or name it with --vhost-device-vsock",
         )?;
         Ok(Self {
             options,
@@ -292,6 +292,7 @@ mod tests {
         fs::write(&absent.vhost_device_vsock, "").unwrap();
         let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
         assert!(error.contains("is not an executable file"), "{error}");
+        assert!(error.contains("docs/sim-and-qemu.md"), "{error}");
     }
 
     #[test]
