@@ -291,6 +291,15 @@ fn is_signed_by(subject: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> 
     .is_ok()
 }
 
+/// A certificate as a person knows it; its subject is whatever a stranger wrote.
 fn name(index: usize, certificate: &X509Certificate<'_>) -> String {
-    format!("certificate {index} ({})", certificate.subject())
+    let mut subject = String::new();
+    for character in certificate.subject().to_string().chars() {
+        if character.is_control() {
+            subject.extend(character.escape_default());
+        } else {
+            subject.push(character);
+        }
+    }
+    format!("certificate {index} ({subject})")
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use attestation::nsm::{Nsm, NsmError, Refusal};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Policy, Roots, Rule, Time, verify};
+use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use eif::{Measurements, Pcr};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -281,6 +282,11 @@ fn limits_are_those_of_the_device() {
         refusal(nsm.attestation(None, None, Some(&bytes))),
         Refusal::InputTooLarge
     );
+    // A document with such a key would break its own rules.
+    assert_eq!(
+        refusal(nsm.attestation(None, None, Some(&[]))),
+        Refusal::InvalidArgument
+    );
     assert_eq!(
         refusal(nsm.extend_pcr(16, &[0; 4096])),
         Refusal::InputTooLarge
@@ -288,6 +294,37 @@ fn limits_are_those_of_the_device() {
     let (first, second) = (nsm.random().unwrap(), nsm.random().unwrap());
     assert_eq!(first.len(), 256);
     assert_ne!(first, second);
+}
+
+#[test]
+fn a_certificates_name_cannot_tamper_with_a_terminal() {
+    let root = TestRoot::generate().unwrap();
+    let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
+    let identity = Identity {
+        instance_id: "i-\u{1b}[2J\n0".into(),
+        enclave_id: "enc0".into(),
+        measurements: None,
+    };
+    let mut module = SoftwareNsm::new(identity, root).unwrap();
+    let answer = module.answer(Request::Attestation {
+        user_data: None,
+        nonce: None,
+        public_key: None,
+    });
+    let Response::Attestation { document } = answer else {
+        panic!("{answer:?}");
+    };
+    let document = Document::parse(&document).unwrap();
+    let two_days_later = document.unverified_timestamp_ms() + 2 * 24 * 60 * 60 * 1000;
+    let rejection = document
+        .authenticate(&roots, Time::At(two_days_later))
+        .unwrap_err();
+    assert_eq!(rejection.rule, Rule::CertificateValidity);
+    assert!(
+        rejection.reason.contains(r"i-\u{1b}[2J\n0"),
+        "{}",
+        rejection.reason
+    );
 }
 
 #[test]

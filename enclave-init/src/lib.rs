@@ -19,6 +19,10 @@
 //! users ask the local API. A workload may behave as badly as it likes: it can
 //! use up its own places and its own log, and end its own enclave.
 //!
+//! When memory runs out the kernel kills the workload, which is restarted by its
+//! policy: it never chooses a machine's PID 1. Every descriptor of the init is
+//! closed in the workload, which reads from `/dev/null`.
+//!
 //! # What happens when the init panics
 //!
 //! It should not; but a PID 1 that goes on after a broken invariant is worse

@@ -429,6 +429,8 @@ fn layers() {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(*kind);
             header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(1);
             header.set_size(contents.len() as u64);
             if !link.is_empty() {
                 header.set_link_name(link).expect("a short target");

@@ -10,7 +10,7 @@ use link::frame::MAX_TARGET;
 use link::target::{Connect, Reply};
 
 /// Most memory that one input takes, in KiB.
-const MEMORY_KIB: usize = 32;
+const MEMORY_KIB: usize = 128;
 
 fn check(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else {

@@ -33,10 +33,13 @@ pub fn poll<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-/// An error as a person reads it: one line.
+/// An error as a person reads it: one line that cannot play with a terminal.
 pub fn assert_readable(error: &impl Display) {
     let text = error.to_string();
-    assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
+    assert!(
+        !text.is_empty() && !text.contains(char::is_control),
+        "{text:?}"
+    );
 }
 
 /// The message in a frame's body, or nothing after a readable refusal.

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::name::EnclaveName;
 use crate::network::{EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress};
+use crate::text::one_line;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::{Logs, Workload};
 
@@ -27,7 +28,8 @@ pub enum ConfigError {
     TooLarge(usize),
     /// Not the JSON that this version writes.
     #[error(
-        "the image's configuration cannot be read: {0}; build the image again with this version's image-builder"
+        "the image's configuration cannot be read: {}; build the image again with this version's image-builder",
+        one_line(&.0.to_string())
     )]
     Malformed(#[from] serde_json::Error),
     /// Written by another version.
@@ -236,6 +238,19 @@ mod tests {
             let error = with(host(), HostConfig::from_value, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");
         }
+    }
+
+    #[test]
+    fn an_error_about_a_hostile_document_is_one_line_without_control_characters() {
+        let hostile = json!({"schema": 1, "na\u{1b}[31m\nme": "x"});
+        for error in [
+            read(&hostile).unwrap_err().to_string(),
+            HostConfig::from_value(&hostile).unwrap_err().to_string(),
+        ] {
+            assert!(error.contains(r"`na\u{1b}[31m\nme`"), "{error}");
+        }
+        let error = with(measured(), read, "/name", json!("\u{7}"));
+        assert!(error.contains(r"name `\u{7}` is not allowed"), "{error}");
     }
 
     #[test]

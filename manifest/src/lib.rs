@@ -23,6 +23,7 @@ mod name;
 mod network;
 mod process;
 mod source;
+mod text;
 mod units;
 mod workload;
 

@@ -12,6 +12,7 @@ use crate::health::Health;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
+use crate::text::one_line;
 use crate::units::{Cpus, Interval, MemoryMib};
 use crate::workload::{Logs, Restart, RestartPolicy, WorkloadKind};
 
@@ -201,7 +202,7 @@ impl Manifest {
         let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
             file: file.to_owned(),
             line: line_at(text, error.span().map_or(0, |span| span.start)),
-            message: error.message().replace('\n', " "),
+            message: one_line(&error.message().replace('\n', " ")),
         })?;
         let mut manifest = Self {
             file: file.to_owned(),
@@ -226,7 +227,7 @@ impl Manifest {
         ManifestError::Invalid {
             file: self.file.clone(),
             line: line_of(&self.text, path),
-            message: message.into(),
+            message: one_line(&message.into()),
         }
     }
 

@@ -141,7 +141,7 @@ impl Agent {
     pub async fn ready(&mut self) -> anyhow::Result<SocketAddr> {
         self.event(|event| event["event"] == "ready").await?;
         let started = self.event(|event| event["event"] == "starting").await?;
-        let listen = started["ports"][0]["listen"].as_str();
+        let listen = started.pointer("/ports/0/listen").and_then(Value::as_str);
         Ok(listen.context("no port")?.parse()?)
     }
 

@@ -141,6 +141,10 @@ impl SoftwareNsm {
                 {
                     return Err(ErrorCode::InputTooLarge);
                 }
+                // It would break a document's own rules.
+                if public_key.as_ref().is_some_and(|key| key.is_empty()) {
+                    return Err(ErrorCode::InvalidArgument);
+                }
                 let document = self
                     .document(user_data, nonce, public_key)
                     .map_err(|_| ErrorCode::InternalError)?;

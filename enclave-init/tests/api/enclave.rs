@@ -314,7 +314,7 @@ pub(crate) async fn message<T>(
     match timeout(LIMIT, found).await {
         Ok(Some(found)) => found,
         Ok(None) => panic!("the init has closed the connection after {others:#?}"),
-        Err(_) => panic!("not among {others:#?}"),
+        Err(late) => panic!("not among {others:#?}: {late}"),
     }
 }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, ending, message};
+use crate::enclave::{Enclave, Image, ending, message, until};
 
 async fn exited(control: &mut Control) -> (ExitStatus, Option<u64>) {
     message(control, |message| match message {
@@ -130,7 +130,7 @@ async fn what_a_workload_leaves_behind_ends_with_it() {
             .count()
             == 2
     };
-    crate::enclave::until(listening).await;
+    until(listening).await;
     enclave.signal(Signal::SIGTERM);
     assert_eq!(enclave.ended().await.0, 0);
 }
@@ -165,12 +165,16 @@ async fn many_restarts_leave_no_descriptors_behind() {
 
 #[tokio::test]
 async fn a_shutdown_between_restarts_ends_the_enclave() {
-    let image = Image::new(&["exit 1"]).with(
+    let image = Image::new(&["leave wait", "exit 1"]).with(
         "/workload/restart",
         json!({"policy": "always", "max": 5, "backoff": "1h..1h"}),
     );
     let (mut enclave, mut control) = image.boot().await;
     assert_eq!(exited(&mut control).await.1, Some(3_600_000));
+    // What was left behind is killed and reaped during the delay, not after it.
+    let pid1 = enclave.pid1();
+    let children = format!("/proc/{pid1}/task/{pid1}/children");
+    until(|| std::fs::read_to_string(&children).unwrap().is_empty()).await;
     enclave.signal(Signal::SIGINT);
     let (cause, detail) = ending(&mut control).await;
     assert_eq!(cause, EndCause::Shutdown);

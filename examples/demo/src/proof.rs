@@ -151,8 +151,10 @@ fn compare(
     let Err(rejection) = refused.outcome else {
         bail!("a document without a signature was accepted {label}");
     };
-    let payload = CoseSign1::from_bytes(bytes)
-        .and_then(|message| message.get_payload::<NoHash>(None))
+    let message =
+        CoseSign1::from_bytes(bytes).map_err(|error| anyhow!("the document {label}: {error:?}"))?;
+    let payload = message
+        .get_payload::<NoHash>(None)
         .map_err(|error| anyhow!("the document {label}: {error:?}"))?;
     let document = AttestationDoc::from_binary(&payload)
         .map_err(|error| anyhow!("the document {label}: {error:?}"))?;

@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{:<52} {:>12}  {:>12}", "", "measured", "promised");
 
     sizes(&programs)?;
-    let image = reproducibility(&programs, folder.path())?;
+    let image = reproducibility(&programs, folder.path()).await?;
     memory(&programs, &image).await?;
     for hypervisor in Hypervisor::ALL {
         boots(&programs, &image, hypervisor).await?;
@@ -104,11 +104,11 @@ fn has_interpreter(elf: &[u8]) -> Option<bool> {
 }
 
 /// Builds the image twice, in other folders and some time apart.
-fn reproducibility(programs: &Programs, folder: &Path) -> anyhow::Result<Workload> {
+async fn reproducibility(programs: &Programs, folder: &Path) -> anyhow::Result<Workload> {
     let start = Instant::now();
     let first = Workload::build(programs, &folder.join("first"))?;
     let took = start.elapsed();
-    std::thread::sleep(REST);
+    sleep(REST).await;
     let second = Workload::build(programs, &folder.join("another folder"))?;
     let same = fs::read(&first.path)? == fs::read(&second.path)?;
     show(
@@ -184,7 +184,7 @@ async fn boots(
         let mut agent = Agent::start(programs, image, hypervisor, "serve", &[])?;
         agent.line("listening").await?;
         let ready = agent.event(|event| event["event"] == "ready").await?;
-        readies.push(Duration::from_millis(number(&ready["elapsed_ms"])?));
+        readies.push(Duration::from_millis(milliseconds(&ready, "elapsed_ms")?));
         let start = Instant::now();
         let ended = agent.stopped().await?;
         ends.push(start.elapsed());
@@ -303,8 +303,9 @@ fn second_demo(programs: &Programs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn number(value: &Value) -> anyhow::Result<u64> {
-    value.as_u64().context("not a number")
+fn milliseconds(event: &Value, field: &str) -> anyhow::Result<u64> {
+    let value = event.get(field).and_then(Value::as_u64);
+    value.with_context(|| format!("no {field} in {event}"))
 }
 
 fn median(times: &mut [Duration]) -> Duration {

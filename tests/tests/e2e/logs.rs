@@ -23,7 +23,11 @@ async fn every_line_arrives_once_and_in_order(hypervisor: Hypervisor) {
             continue;
         };
         let number: usize = number.parse().unwrap();
-        let source = if number % 2 == 0 { "stdout" } else { "stderr" };
+        let source = if number.is_multiple_of(2) {
+            "stdout"
+        } else {
+            "stderr"
+        };
         assert_eq!(record["source"], source);
         numbers[number % 2].push(number);
     }
@@ -53,7 +57,7 @@ async fn every_byte_arrives(hypervisor: Hypervisor) {
         }
     }
     let every: Vec<u8> = (0..=255).collect();
-    let expected = [&every, &b"\n"[..], &[b'x'; 150_000], b"\nno end\n"].concat();
+    let expected = [&every, &b"\n"[..], &vec![b'x'; 150_000], b"\nno end\n"].concat();
     assert!(
         bytes == expected,
         "{} bytes of {}",
