@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "cpio",
     "dpkg-dev",
     "flex",
+    "g++",
     "libcbor-dev",
     "libelf-dev",
     "libfdt-dev",
@@ -45,6 +46,17 @@ const STAGES: &[Stage<'_>] = &[
     Stage {
         name: "format",
         command: &["cargo", "fmt", "--all", "--check"],
+        environment: &[],
+    },
+    Stage {
+        name: "format of the fuzz targets",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+            "--check",
+        ],
         environment: &[],
     },
     Stage {
