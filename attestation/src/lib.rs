@@ -36,8 +36,11 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod cbor;
+mod certificate;
 mod chain;
+mod der;
 mod document;
 #[cfg(feature = "nsm")]
 pub mod nsm;
@@ -49,8 +52,8 @@ pub mod software_nsm;
 mod verify;
 
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
-pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT};
+pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT, Profile};
 pub use policy::{Policy, PolicyBuilder, PolicyError};
 pub use report::{Check, Outcome, Report};
 pub use rule::{Rejection, Rule};
-pub use verify::{Accepted, Authentic, Time, Verification, verify};
+pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};

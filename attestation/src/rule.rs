@@ -26,13 +26,14 @@ pub enum Rule {
     CoseSignatureSize,
     /// The payload is a map with the known keys, each at most once.
     PayloadKeys,
-    /// `module_id` is text of 1 to 255 bytes.
+    /// `module_id` is 1 to 255 printable ASCII characters, and of a NitroTPM if
+    /// and only if the registers are.
     PayloadModuleId,
     /// `digest` is `SHA384`.
     PayloadDigest,
     /// `timestamp` is a positive number of milliseconds.
     PayloadTimestamp,
-    /// `pcrs` maps 1 to 32 ascending indices below 32 to 48 bytes each.
+    /// `pcrs`, or `nitrotpm_pcrs`, maps 1 to 32 ascending indices below 32 to 48 bytes each.
     PayloadPcrs,
     /// `certificate` has 1 to 1024 bytes.
     PayloadCertificate,
@@ -44,23 +45,27 @@ pub enum Rule {
     PayloadUserData,
     /// `nonce` is null or has at most 512 bytes.
     PayloadNonce,
-    /// Each certificate is a well-formed X.509 v3 certificate.
+    /// Each certificate is an X.509 v3 certificate in strict DER, with the
+    /// fields that AWS's have.
     CertificateEncoding,
     /// Each key is on P-384, and each signature is ECDSA with SHA-384.
     CertificateAlgorithm,
-    /// No critical extension is unknown.
+    /// Each key is a point on the curve, written in full.
+    CertificatePublicKey,
+    /// No critical extension is unknown, and none is there twice.
     CertificateExtensions,
     /// Each certificate is valid at the time of checking.
     CertificateValidity,
     /// Issuers are certificate authorities, the leaf is not.
     CertificateAuthority,
-    /// Path length limits are kept.
+    /// Path length limits are kept, and only authorities set them.
     CertificatePathLength,
     /// Issuers may sign certificates, the leaf may sign data.
     CertificateKeyUsage,
     /// `cabundle[0]` is a pinned root.
     ChainRoot,
-    /// Each certificate names the one above it as its issuer.
+    /// Each certificate names the one above it as its issuer, and none but the
+    /// root names itself.
     ChainNames,
     /// Each certificate is signed by the one above it.
     ChainSignature,
@@ -106,6 +111,7 @@ impl Rule {
             Self::PayloadNonce => "payload.nonce",
             Self::CertificateEncoding => "certificate.encoding",
             Self::CertificateAlgorithm => "certificate.algorithm",
+            Self::CertificatePublicKey => "certificate.public-key",
             Self::CertificateExtensions => "certificate.extensions",
             Self::CertificateValidity => "certificate.validity",
             Self::CertificateAuthority => "certificate.authority",

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eif::Pcr;
 
+use crate::cache::Cache;
 use crate::chain::{self, Roots};
 use crate::document::Document;
 use crate::policy::Policy;
-use crate::report::{Outcome, Report};
+use crate::report::{Check, Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
 /// The time that certificates and freshness are checked at.
@@ -62,11 +63,72 @@ pub struct Verification<'a> {
 
 /// Verifies a document from its bytes to the policy.
 pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -> Verification<'a> {
+    verify_with(bytes, roots, None, policy, time)
+}
+
+/// Verifies many documents under the same roots, and remembers the chains that
+/// it has checked: by the hash of every certificate from the root down, and only
+/// while each of them is valid.
+///
+/// AWS's authorities sign many leaves, and an enclave's leaf many documents. Of
+/// the five signatures of an unknown document two remain where its instance is
+/// known, and one where its leaf is. What is remembered is bounded: the oldest
+/// goes first. A verifier is shared between threads by reference.
+///
+/// ```
+/// use attestation::{Policy, Roots, Time, Verifier};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let policy = Policy::builder().pcr(0, eif::Pcr::new([1; 48])).build()?;
+/// let verifier = Verifier::new(Roots::aws());
+/// let verification = verifier.verify(document, &policy, Time::Now);
+/// assert!(verification.outcome.is_err()); // It has expired.
+/// # Ok(())
+/// # }
+/// ```
+pub struct Verifier {
+    roots: Roots,
+    cache: Cache,
+}
+
+impl Verifier {
+    /// Authorities that are remembered, and leaves.
+    pub const CAPACITY: usize = 1024;
+
+    /// A verifier that trusts these roots.
+    pub fn new(roots: Roots) -> Self {
+        Self {
+            roots,
+            cache: Cache::new(Self::CAPACITY),
+        }
+    }
+
+    /// Verifies a document from its bytes to the policy, as [`verify`] does.
+    pub fn verify<'a>(&self, bytes: &'a [u8], policy: &Policy, time: Time) -> Verification<'a> {
+        verify_with(bytes, &self.roots, Some(&self.cache), policy, time)
+    }
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier")
+            .field("roots", &self.roots)
+            .finish_non_exhaustive()
+    }
+}
+
+fn verify_with<'a>(
+    bytes: &'a [u8],
+    roots: &Roots,
+    cache: Option<&Cache>,
+    policy: &Policy,
+    time: Time,
+) -> Verification<'a> {
     let mut report = Report::default();
     let outcome = Document::parse(bytes)
-        .and_then(|document| document.authenticate_into(roots, time, &mut report))
+        .and_then(|document| document.authenticate_into(roots, cache, time, &mut report))
         .inspect_err(|rejection| {
-            report.checks.push(crate::report::Check {
+            report.checks.push(Check {
                 rule: rejection.rule,
                 outcome: Outcome::Failed,
                 expected: None,
@@ -80,19 +142,21 @@ pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -
 impl<'a> Document<'a> {
     /// Checks the certificates, up to a pinned root, and the signature.
     pub fn authenticate(self, roots: &Roots, time: Time) -> Result<Authentic<'a>, Rejection> {
-        self.authenticate_into(roots, time, &mut Report::default())
+        self.authenticate_into(roots, None, time, &mut Report::default())
     }
 
     fn authenticate_into(
         self,
         roots: &Roots,
+        cache: Option<&Cache>,
         time: Time,
         report: &mut Report,
     ) -> Result<Authentic<'a>, Rejection> {
         let checked_at_ms = time.resolve(&self);
-        let seconds = i64::try_from(checked_at_ms / 1000).unwrap_or(i64::MAX);
-        let leaf = chain::verify(&self, roots, seconds, &mut |rule| report.passed(rule))?;
-        if !leaf.verify(&self) {
+        let leaf = chain::verify(&self, roots, cache, checked_at_ms, &mut |rule| {
+            report.passed(rule);
+        })?;
+        if !leaf.signed(&self) {
             return Err(Rejection::new(
                 Rule::DocumentSignature,
                 "the leaf certificate's key did not sign this document",
