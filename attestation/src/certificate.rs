@@ -275,20 +275,7 @@ impl std::fmt::Display for Certificate<'_> {
             f,
             "certificate {} ({})",
             self.index,
-            printable(&self.x509.subject().to_string())
+            self.x509.subject().to_string().escape_default()
         )
     }
-}
-
-/// A stranger's text for a terminal and a log: what is not plain ASCII is escaped.
-pub(crate) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character == ' ' || character.is_ascii_graphic() {
-            printable.push(character);
-        } else {
-            printable.extend(character.escape_unicode());
-        }
-    }
-    printable
 }

@@ -101,7 +101,6 @@ impl<'a> Element<'a> {
                 [..] => true,
             },
             (BIT_STRING, content) => match content {
-                [] => false,
                 [unused] => *unused == 0,
                 [unused @ 0..=7, .., last] => last & ((1 << unused) - 1) == 0,
                 _ => false,
