@@ -58,7 +58,7 @@ impl<'a> Cursor<'a> {
         if self.skip(INDEFINITE_MAP) {
             return Ok(MapLength::Indefinite);
         }
-        self.head(MAP, "a map").map(MapLength::Definite)
+        self.definite_map().map(MapLength::Definite)
     }
 
     /// Whether another entry of the map follows.
@@ -71,6 +71,11 @@ impl<'a> Cursor<'a> {
             }
             MapLength::Indefinite => !self.skip(BREAK),
         }
+    }
+
+    /// A map of definite length.
+    pub(crate) fn definite_map(&mut self) -> Result<u64, Rejection> {
+        self.head(MAP, "a map")
     }
 
     pub(crate) fn skip_null(&mut self) -> bool {

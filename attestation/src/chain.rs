@@ -1,13 +1,14 @@
 //! From a document's leaf certificate to a pinned root (RFC 5280, section 6,
 //! narrowed to what AWS issues).
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
-use thiserror::Error;
-use x509_parser::oid_registry::{
-    OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ECDSA_WITH_SHA384,
-};
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Version};
+use std::sync::Arc;
 
+use aws_lc_rs::signature::ParsedPublicKey;
+use thiserror::Error;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::cache::{Cache, Digests};
+use crate::certificate::{Certificate, Position, RULES};
 use crate::document::Document;
 use crate::rule::{Rejection, Rule};
 
@@ -43,8 +44,11 @@ impl Roots {
         let mut der = Vec::new();
         for block in x509_parser::pem::Pem::iter_from_buffer(pem) {
             let block = block.map_err(|error| RootsError::Malformed(error.to_string()))?;
-            X509Certificate::from_der(&block.contents)
+            let (rest, _) = X509Certificate::from_der(&block.contents)
                 .map_err(|error| RootsError::Malformed(error.to_string()))?;
+            if !rest.is_empty() {
+                return Err(RootsError::Malformed("bytes follow it".to_owned()));
+            }
             der.push(block.contents);
         }
         if der.is_empty() {
@@ -58,248 +62,198 @@ impl Roots {
     }
 }
 
-/// What a certificate of the chain is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
-    /// An authority with this many authorities below it.
-    Authority(u32),
-    Leaf,
+/// A chain that has been checked down to this authority: what the certificate
+/// below it needs.
+#[derive(Clone)]
+pub(crate) struct Authority {
+    key: Arc<ParsedPublicKey>,
+    subject: Arc<[u8]>,
+    valid: Validity,
+    /// How many authorities may be below this one, by all limits above.
+    below: usize,
 }
 
-/// The public key of a leaf whose chain has been checked.
-pub(crate) struct LeafKey(Vec<u8>);
+/// A leaf's key, once its chain has been checked.
+#[derive(Clone)]
+pub(crate) struct Leaf {
+    key: Arc<ParsedPublicKey>,
+    valid: Validity,
+}
 
-impl LeafKey {
+/// When every certificate from the root down to one is valid, in milliseconds
+/// since 1970.
+#[derive(Clone, Copy)]
+struct Validity {
+    first_ms: i128,
+    last_ms: i128,
+}
+
+impl Validity {
+    const ALWAYS: Self = Self {
+        first_ms: i128::MIN,
+        last_ms: i128::MAX,
+    };
+
+    fn and(self, (first_ms, last_ms): (i128, i128)) -> Self {
+        Self {
+            first_ms: self.first_ms.max(first_ms),
+            last_ms: self.last_ms.min(last_ms),
+        }
+    }
+
+    fn contains(self, time_ms: u64) -> bool {
+        (self.first_ms..=self.last_ms).contains(&i128::from(time_ms))
+    }
+}
+
+impl Authority {
+    /// Whether all above still holds at this time with this many authorities below.
+    pub(crate) fn serves(&self, time_ms: u64, below: usize) -> bool {
+        self.valid.contains(time_ms) && below <= self.below
+    }
+}
+
+impl Leaf {
+    pub(crate) fn serves(&self, time_ms: u64) -> bool {
+        self.valid.contains(time_ms)
+    }
+
     /// Whether the key made the document's signature.
-    pub(crate) fn verify(&self, document: &Document<'_>) -> bool {
-        UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED, &self.0)
-            .verify(&document.sig_structure(), document.signature)
+    pub(crate) fn signed(&self, document: &Document<'_>) -> bool {
+        self.key
+            .verify_sig(&document.sig_structure(), document.signature)
             .is_ok()
     }
 }
 
-/// Checks every certificate and every link, root first. `passed` is told each
-/// rule once it holds for the whole chain.
+/// The rules that a chain is held against, in the order of checking.
+fn rules() -> impl Iterator<Item = Rule> {
+    [Rule::ChainRoot, Rule::CertificateEncoding]
+        .into_iter()
+        .chain(RULES)
+        .chain([Rule::ChainNames, Rule::ChainSignature])
+}
+
+/// Checks every certificate and every link, root first, but for what the cache
+/// knows. `passed` is told each rule once it holds for the whole chain.
 pub(crate) fn verify(
     document: &Document<'_>,
     roots: &Roots,
-    time_seconds: i64,
+    cache: Option<&Cache>,
+    time_ms: u64,
     passed: &mut dyn FnMut(Rule),
-) -> Result<LeafKey, Rejection> {
-    let cabundle = document.cabundle.as_slice();
-    let root = cabundle.first().copied().unwrap_or_default();
-    if !roots.contains(root) {
+) -> Result<Leaf, Rejection> {
+    let ders: Vec<&[u8]> = document.unverified_certificates().collect();
+    if !ders.first().is_some_and(|root| roots.contains(root)) {
         return Err(Rejection::new(
             Rule::ChainRoot,
             "the first certificate of the document's bundle is not a pinned root",
         ));
     }
-    passed(Rule::ChainRoot);
-
-    let ders: Vec<&[u8]> = document.unverified_certificates().collect();
-    let mut certificates = Vec::with_capacity(ders.len());
-    for (index, der) in ders.iter().enumerate() {
-        certificates.push(parse(index, der)?);
+    let cache = cache.map(|cache| (cache, Digests::of(&ders)));
+    if let Some((cache, digests)) = &cache
+        && let Some(leaf) = cache.leaf(digests, time_ms)
+    {
+        rules().for_each(passed);
+        return Ok(leaf);
     }
-    passed(Rule::CertificateEncoding);
-
-    let authorities_below = |index: usize| {
-        // Authorities are all but the leaf; the leaf itself does not count.
-        u32::try_from(certificates.len().saturating_sub(index + 2)).unwrap_or(u32::MAX)
+    passed(Rule::ChainRoot);
+    let known = cache
+        .as_ref()
+        .and_then(|(cache, digests)| cache.authority(digests, time_ms));
+    let (first, mut above) = match known {
+        Some((index, authority)) => (index + 1, Some(authority)),
+        None => (0, None),
     };
-    let leaf_index = certificates.len().saturating_sub(1);
-    for rule in [
-        Rule::CertificateAlgorithm,
-        Rule::CertificateExtensions,
-        Rule::CertificateValidity,
-        Rule::CertificateAuthority,
-        Rule::CertificatePathLength,
-        Rule::CertificateKeyUsage,
-    ] {
-        for (index, certificate) in certificates.iter().enumerate() {
-            let position = if index == leaf_index {
-                Position::Leaf
-            } else {
-                Position::Authority(authorities_below(index))
-            };
-            check(rule, certificate, position, time_seconds).map_err(|reason| {
-                Rejection::new(rule, format!("{}: {reason}", name(index, certificate)))
-            })?;
+    let mut certificates = read(&ders, first)?;
+    passed(Rule::CertificateEncoding);
+    for rule in RULES {
+        for certificate in &mut certificates {
+            certificate.check(rule, time_ms)?;
         }
         passed(rule);
     }
-
-    for (index, pair) in certificates.windows(2).enumerate() {
-        if let [issuer, subject] = pair
-            && subject.issuer().as_raw() != issuer.subject().as_raw()
-        {
-            return Err(Rejection::new(
-                Rule::ChainNames,
-                format!(
-                    "{} is not issued by the certificate above it",
-                    name(index + 1, subject)
-                ),
-            ));
-        }
-    }
+    check_names(&certificates, first, above.as_ref())?;
     passed(Rule::ChainNames);
-    for (index, pair) in certificates.windows(2).enumerate() {
-        if let [issuer, subject] = pair
-            && !is_signed_by(subject, issuer)
+
+    for (index, certificate) in (first..).zip(certificates) {
+        // The pinned root is its own issuer: its bytes are what is trusted.
+        if let Some(issuer) = &above
+            && !certificate.is_signed_by(&issuer.key)
         {
             return Err(Rejection::new(
                 Rule::ChainSignature,
-                format!(
-                    "{} is not signed by the certificate above it",
-                    name(index + 1, subject)
-                ),
+                format!("{certificate} is not signed by the certificate above it"),
             ));
         }
-    }
-    passed(Rule::ChainSignature);
-    let leaf = certificates
-        .last()
-        .map(|leaf| leaf.public_key().subject_public_key.data.to_vec());
-    Ok(LeafKey(leaf.unwrap_or_default()))
-}
-
-fn parse(index: usize, der: &[u8]) -> Result<X509Certificate<'_>, Rejection> {
-    let malformed = |reason: String| {
-        Rejection::new(
-            Rule::CertificateEncoding,
-            format!("certificate {index}: {reason}"),
-        )
-    };
-    let (rest, certificate) =
-        X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
-    if !rest.is_empty() {
-        return Err(malformed(format!("{} bytes follow it", rest.len())));
-    }
-    if certificate.version() != X509Version::V3 {
-        return Err(malformed("it is not version 3".to_owned()));
-    }
-    Ok(certificate)
-}
-
-/// Checks one rule on one certificate.
-fn check(
-    rule: Rule,
-    certificate: &X509Certificate<'_>,
-    position: Position,
-    time_seconds: i64,
-) -> Result<(), String> {
-    match rule {
-        Rule::CertificateAlgorithm => check_algorithm(certificate),
-        Rule::CertificateExtensions => check_extensions(certificate),
-        Rule::CertificateValidity => check_validity(certificate, time_seconds),
-        Rule::CertificateAuthority | Rule::CertificatePathLength => {
-            let constraints = certificate
-                .basic_constraints()
-                .map_err(|error| error.to_string())?
-                .map(|extension| (extension.value.ca, extension.value.path_len_constraint));
-            match (rule, position, constraints) {
-                (Rule::CertificateAuthority, Position::Authority(_), Some((true, _)))
-                | (Rule::CertificateAuthority, Position::Leaf, None | Some((false, _))) => Ok(()),
-                (Rule::CertificateAuthority, Position::Authority(_), _) => {
-                    Err("it is not a certificate authority".to_owned())
-                }
-                (Rule::CertificateAuthority, Position::Leaf, _) => {
-                    Err("a leaf must not be a certificate authority".to_owned())
-                }
-                (_, Position::Authority(below), Some((_, Some(limit)))) if below > limit => Err(
-                    format!("{below} authorities are below it, {limit} are allowed"),
-                ),
-                _ => Ok(()),
+        let valid = above
+            .as_ref()
+            .map_or(Validity::ALWAYS, |above| above.valid)
+            .and(certificate.valid_ms());
+        let below = above
+            .as_ref()
+            .map_or(usize::MAX, |above| above.below.saturating_sub(1))
+            .min(certificate.path_length().unwrap_or(usize::MAX));
+        let subject = certificate.subject().into();
+        // Every key has been checked above.
+        let Some(key) = certificate.into_key().map(Arc::new) else {
+            break;
+        };
+        if index + 1 == ders.len() {
+            passed(Rule::ChainSignature);
+            let leaf = Leaf { key, valid };
+            if let Some((cache, digests)) = &cache {
+                cache.keep_leaf(digests, &leaf);
             }
+            return Ok(leaf);
         }
-        _ => check_key_usage(certificate, position),
+        let authority = Authority {
+            key,
+            subject,
+            valid,
+            below,
+        };
+        if let Some((cache, digests)) = &cache {
+            cache.keep_authority(digests, index, &authority);
+        }
+        above = Some(authority);
     }
+    Err(Rejection::new(Rule::ChainSignature, "there is no leaf"))
 }
 
-fn check_algorithm(certificate: &X509Certificate<'_>) -> Result<(), String> {
-    let outer = &certificate.signature_algorithm.algorithm;
-    let inner = &certificate.tbs_certificate.signature.algorithm;
-    if *outer != OID_SIG_ECDSA_WITH_SHA384 || inner != outer {
-        return Err(format!("it is signed with {outer}, not ECDSA with SHA-384"));
+fn read<'a>(ders: &[&'a [u8]], first: usize) -> Result<Vec<Certificate<'a>>, Rejection> {
+    let mut certificates = Vec::with_capacity(ders.len());
+    for (index, der) in ders.iter().enumerate().skip(first) {
+        let position = match ders.len() - index {
+            1 => Position::Leaf,
+            // The leaf does not count.
+            left => Position::Authority { below: left - 2 },
+        };
+        certificates.push(Certificate::parse(der, index, position)?);
     }
-    let key = &certificate.public_key().algorithm;
-    let curve = key
-        .parameters
-        .as_ref()
-        .and_then(|parameters| parameters.as_oid().ok());
-    if key.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || curve != Some(OID_NIST_EC_P384) {
-        return Err("its key is not on P-384".to_owned());
+    Ok(certificates)
+}
+
+fn check_names(
+    certificates: &[Certificate<'_>],
+    first: usize,
+    above: Option<&Authority>,
+) -> Result<(), Rejection> {
+    let mut issuer = above.map(|above| above.subject.as_ref());
+    for (index, certificate) in (first..).zip(certificates) {
+        let refused = |reason| {
+            Err(Rejection::new(
+                Rule::ChainNames,
+                format!("{certificate} {reason}"),
+            ))
+        };
+        if issuer.is_some_and(|issuer| issuer != certificate.issuer()) {
+            return refused("is not issued by the certificate above it");
+        }
+        if index > 0 && certificate.issuer() == certificate.subject() {
+            return refused("names itself as its issuer, and is not the root");
+        }
+        issuer = Some(certificate.subject());
     }
     Ok(())
-}
-
-/// RFC 5280, section 4.2: a critical extension that is not processed here, or
-/// an extension that is there twice, ends the matter.
-fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
-    let extensions = certificate.extensions();
-    for (index, extension) in extensions.iter().enumerate() {
-        let processed = matches!(
-            extension.parsed_extension(),
-            ParsedExtension::BasicConstraints(_) | ParsedExtension::KeyUsage(_)
-        );
-        if extension.critical && !processed {
-            return Err(format!("critical extension {} is not known", extension.oid));
-        }
-        if extensions
-            .iter()
-            .skip(index + 1)
-            .any(|other| other.oid == extension.oid)
-        {
-            return Err(format!("extension {} is there twice", extension.oid));
-        }
-    }
-    Ok(())
-}
-
-fn check_validity(certificate: &X509Certificate<'_>, time_seconds: i64) -> Result<(), String> {
-    let validity = certificate.validity();
-    if time_seconds < validity.not_before.timestamp() {
-        return Err(format!("it is not valid before {}", validity.not_before));
-    }
-    if time_seconds > validity.not_after.timestamp() {
-        return Err(format!("it expired on {}", validity.not_after));
-    }
-    Ok(())
-}
-
-fn check_key_usage(certificate: &X509Certificate<'_>, position: Position) -> Result<(), String> {
-    let usage = certificate.key_usage().map_err(|error| error.to_string())?;
-    let usage = usage.ok_or("it does not say what its key is for")?.value;
-    match position {
-        Position::Authority(_) if !usage.key_cert_sign() => {
-            Err("its key may not sign certificates".to_owned())
-        }
-        Position::Leaf if !usage.digital_signature() => Err("its key may not sign data".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-fn is_signed_by(subject: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
-    UnparsedPublicKey::new(
-        &ECDSA_P384_SHA384_ASN1,
-        &issuer.public_key().subject_public_key.data,
-    )
-    .verify(
-        subject.tbs_certificate.as_ref(),
-        &subject.signature_value.data,
-    )
-    .is_ok()
-}
-
-/// A certificate as a person knows it; its subject is whatever a stranger wrote.
-fn name(index: usize, certificate: &X509Certificate<'_>) -> String {
-    let mut subject = String::new();
-    for character in certificate.subject().to_string().chars() {
-        if character.is_control() {
-            subject.extend(character.escape_default());
-        } else {
-            subject.push(character);
-        }
-    }
-    format!("certificate {index} ({subject})")
 }

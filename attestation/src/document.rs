@@ -1,5 +1,9 @@
 //! A document's bytes as types: strict, without copies.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::cbor::Cursor;
 use crate::chain::MAX_CABUNDLE;
 use crate::rule::{Rejection, Rule};
@@ -21,9 +25,29 @@ const COSE_SIGN1_TAG: u64 = 18;
 const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
 const MAX_MODULE_ID: usize = 255;
 const MAX_CERTIFICATE: usize = 1024;
-const MAX_PUBLIC_KEY: usize = 1024;
-const MAX_USER_DATA: usize = 512;
-const MAX_NONCE: usize = 512;
+pub(crate) const MAX_PUBLIC_KEY: usize = 1024;
+pub(crate) const MAX_USER_DATA: usize = 512;
+pub(crate) const MAX_NONCE: usize = 512;
+
+/// What made a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// The Nitro security module of an enclave: registers in `pcrs`.
+    Enclave,
+    /// The NitroTPM of an EC2 instance: registers in `nitrotpm_pcrs`. They mean
+    /// what a TPM's registers mean, which is not what an enclave's do.
+    NitroTpm,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Enclave => "enclave",
+            Self::NitroTpm => "nitro-tpm",
+        })
+    }
+}
 
 /// A document that keeps AWS's rules of form. Nothing in it is to be believed
 /// before it is [`Accepted`](crate::Accepted).
@@ -31,6 +55,7 @@ const MAX_NONCE: usize = 512;
 pub struct Document<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) signature: &'a [u8],
+    pub(crate) profile: Profile,
     pub(crate) module_id: &'a str,
     pub(crate) timestamp_ms: u64,
     pub(crate) pcrs: [Option<&'a [u8; PCR_BYTES]>; PCR_COUNT],
@@ -79,13 +104,13 @@ impl<'a> Document<'a> {
                 Rule::CoseProtectedHeader,
                 format!(
                     "{} instead of {}",
-                    hex::encode(protected),
+                    short(&hex::encode(protected)),
                     hex::encode(PROTECTED_HEADER)
                 ),
             ));
         }
-        let mut unprotected = cursor.map()?;
-        if cursor.next_entry(&mut unprotected) {
+        // The signature does not cover it: only one form may pass.
+        if cursor.definite_map()? != 0 {
             return Err(Rejection::new(
                 Rule::CoseUnprotectedHeader,
                 "it is not empty",
@@ -109,7 +134,12 @@ impl<'a> Document<'a> {
         parse_payload(payload, signature)
     }
 
-    /// The enclave's identity as the document claims it.
+    /// What the document claims to be of.
+    pub const fn unverified_profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The enclave's identity as the document claims it: printable ASCII.
     pub fn unverified_module_id(&self) -> &'a str {
         self.module_id
     }
@@ -171,22 +201,27 @@ impl<'a> Document<'a> {
 }
 
 /// The payload's keys; the order is that of [`KEYS`].
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "module_id",
     "digest",
     "timestamp",
-    "pcrs",
     "certificate",
     "cabundle",
+    "pcrs",
+    "nitrotpm_pcrs",
     "public_key",
     "user_data",
     "nonce",
 ];
 
+/// How many of [`KEYS`], from the first, every document has.
+const REQUIRED_KEYS: usize = 5;
+
 fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<'a>, Rejection> {
     let mut document = Document {
         payload,
         signature,
+        profile: Profile::Enclave,
         module_id: "",
         timestamp_ms: 0,
         pcrs: [None; PCR_COUNT],
@@ -202,7 +237,10 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
     while cursor.next_entry(&mut entries) {
         let key = cursor.text()?;
         let index = KEYS.iter().position(|known| *known == key).ok_or_else(|| {
-            Rejection::new(Rule::PayloadKeys, format!("key {key:?} is not known"))
+            Rejection::new(
+                Rule::PayloadKeys,
+                format!("key {:?} is not known", short(key)),
+            )
         })?;
         if let Some(seen) = seen.get_mut(index)
             && std::mem::replace(seen, true)
@@ -213,10 +251,10 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
             ));
         }
         match key {
-            "module_id" => document.module_id = parse_module_id(&mut cursor)?,
+            "module_id" => document.module_id = cursor.text()?,
             "digest" => parse_digest(&mut cursor)?,
             "timestamp" => document.timestamp_ms = parse_timestamp(&mut cursor)?,
-            "pcrs" => document.pcrs = parse_pcrs(&mut cursor)?,
+            "pcrs" | "nitrotpm_pcrs" => document.pcrs = parse_pcrs(&mut cursor)?,
             "certificate" => {
                 document.certificate = bounded(
                     cursor.bytes()?,
@@ -242,8 +280,7 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
             format!("{} bytes follow the payload's map", cursor.left()),
         ));
     }
-    // The last three are optional.
-    for (key, seen) in KEYS.iter().zip(seen).take(6) {
+    for (key, seen) in KEYS.iter().zip(seen).take(REQUIRED_KEYS) {
         if !seen {
             return Err(Rejection::new(
                 Rule::PayloadKeys,
@@ -251,13 +288,38 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
             ));
         }
     }
+    let [.., pcrs, nitrotpm_pcrs, _, _, _] = seen;
+    document.profile = match (pcrs, nitrotpm_pcrs) {
+        (true, false) => Profile::Enclave,
+        (false, true) => Profile::NitroTpm,
+        _ => {
+            return Err(Rejection::new(
+                Rule::PayloadKeys,
+                "not exactly one of \"pcrs\" and \"nitrotpm_pcrs\" is there",
+            ));
+        }
+    };
+    check_module_id(document.module_id, document.profile)?;
     Ok(document)
 }
 
-fn parse_module_id<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Rejection> {
-    let id = cursor.text()?;
+/// An id is shown to people, so it holds nothing that a terminal obeys.
+fn check_module_id(id: &str, profile: Profile) -> Result<(), Rejection> {
     bounded(id.as_bytes(), 1..=MAX_MODULE_ID, Rule::PayloadModuleId)?;
-    Ok(id)
+    if !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Rejection::new(
+            Rule::PayloadModuleId,
+            "it holds what is not printable ASCII",
+        ));
+    }
+    let of_tpm = id.starts_with("i-") && id.contains("-tpm");
+    if of_tpm != (profile == Profile::NitroTpm) {
+        return Err(Rejection::new(
+            Rule::PayloadModuleId,
+            format!("{:?} is not an id of the profile {profile}", short(id)),
+        ));
+    }
+    Ok(())
 }
 
 fn parse_digest(cursor: &mut Cursor<'_>) -> Result<(), Rejection> {
@@ -265,7 +327,7 @@ fn parse_digest(cursor: &mut Cursor<'_>) -> Result<(), Rejection> {
         "SHA384" => Ok(()),
         other => Err(Rejection::new(
             Rule::PayloadDigest,
-            format!("{other:?} instead of SHA384"),
+            format!("{:?} instead of SHA384", short(other)),
         )),
     }
 }
@@ -373,4 +435,13 @@ fn bounded(
             range.end()
         ),
     ))
+}
+
+/// The beginning of a stranger's text, for a message of one line.
+fn short(text: &str) -> &str {
+    const MAX_SHOWN: usize = 64;
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => text.get(..end).unwrap_or_default(),
+        None => text,
+    }
 }

@@ -31,17 +31,22 @@
 //! # }
 //! ```
 //!
-//! The `nsm` feature adds the client of the Nitro security module, and
+//! The `policy-files` feature reads policies from TOML and JSON. `nsm` adds the client of the Nitro security module, and
 //! `software-nsm` a server that stands for it where there is no hardware.
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod cbor;
+mod certificate;
 mod chain;
+mod der;
 mod document;
 #[cfg(feature = "nsm")]
 pub mod nsm;
 mod policy;
+#[cfg(feature = "policy-files")]
+mod policy_file;
 mod report;
 mod rule;
 #[cfg(feature = "software-nsm")]
@@ -49,8 +54,10 @@ pub mod software_nsm;
 mod verify;
 
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
-pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT};
-pub use policy::{Policy, PolicyBuilder, PolicyError};
-pub use report::{Check, Outcome, Report};
+pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT, Profile};
+pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
+#[cfg(feature = "policy-files")]
+pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
+pub use report::{Check, Claims, Outcome, Report};
 pub use rule::{Rejection, Rule};
-pub use verify::{Accepted, Authentic, Time, Verification, verify};
+pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};

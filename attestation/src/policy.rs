@@ -3,39 +3,158 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use eif::{Measurements, Pcr};
 use thiserror::Error;
 
-use crate::document::PCR_COUNT;
+use crate::document::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT, Profile};
 
 /// How far a document's time may be ahead of the verifier's clock, unless told otherwise.
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// How old a document may be, unless told otherwise.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// What a verifier demands. Built by [`Policy::builder`].
-#[derive(Debug, Clone)]
+/// What a verifier demands. Built by [`Policy::builder`], or read from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    pub(crate) profile: Profile,
+    pub(crate) images: Vec<Image>,
+    pub(crate) any_image: bool,
     pub(crate) pcrs: BTreeMap<u8, Vec<Pcr>>,
-    pub(crate) nonce: Option<Vec<u8>>,
-    pub(crate) user_data: Option<Vec<u8>>,
-    pub(crate) public_key: Option<Vec<u8>>,
+    pub(crate) nonce: Nonce,
+    pub(crate) user_data: Option<Binding>,
+    pub(crate) public_key: Option<Binding>,
+    pub(crate) module_id: Option<String>,
     pub(crate) max_age: Duration,
     pub(crate) clock_skew: Duration,
     pub(crate) debug_allowed: bool,
 }
 
+/// An image that is allowed: its registers 0, 1, 2 and 8 must be met together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// What people call it.
+    pub(crate) name: String,
+    pub(crate) measurements: Measurements,
+}
+
+impl Image {
+    /// The registers that identify the image. An unsigned image's PCR8 is zero.
+    pub(crate) fn pcrs(&self) -> [(u8, Pcr); 4] {
+        let Measurements {
+            pcr0,
+            pcr1,
+            pcr2,
+            pcr8,
+        } = self.measurements;
+        [
+            (0, pcr0),
+            (1, pcr1),
+            (2, pcr2),
+            (8, pcr8.unwrap_or(Pcr::ZERO)),
+        ]
+    }
+}
+
+/// What a policy wants of the nonce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Nonce {
+    NotChecked,
+    /// Whoever uses the policy must give one.
+    Required,
+    Equal(Vec<u8>),
+}
+
+/// What a policy wants of `user_data` or `public_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// Exactly these bytes.
+    Equal(Vec<u8>),
+    /// The SHA-256 digest of these bytes, 32 bytes.
+    Sha256Of(Vec<u8>),
+    /// The SHA-384 digest of these bytes, 48 bytes.
+    Sha384Of(Vec<u8>),
+    /// These bytes, and perhaps more behind them.
+    Prefix(Vec<u8>),
+}
+
+impl Binding {
+    /// The bytes that are compared, and whether more may follow.
+    pub(crate) fn resolve(&self) -> (Vec<u8>, bool) {
+        match self {
+            Self::Equal(bytes) => (bytes.clone(), false),
+            Self::Sha256Of(bytes) => (digest(&SHA256, bytes).as_ref().to_vec(), false),
+            Self::Sha384Of(bytes) => (digest(&SHA384, bytes).as_ref().to_vec(), false),
+            Self::Prefix(bytes) => (bytes.clone(), true),
+        }
+    }
+
+    fn check(&self, name: &'static str, limit: usize) -> Result<(), PolicyError> {
+        match self {
+            Self::Prefix(bytes) if bytes.is_empty() => Err(PolicyError::EmptyPrefix(name)),
+            Self::Equal(bytes) | Self::Prefix(bytes) if bytes.len() > limit => {
+                Err(PolicyError::NeverMet { name, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why a policy cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PolicyError {
-    /// No register is compared.
+    /// No register is compared, and the policy does not say that none shall be.
     #[error(
-        "the policy names no measurement, so any enclave would pass: give the measurements that image-builder printed"
+        "the policy names no measurement, so any enclave would pass: give the measurements that image-builder wrote, or allow any image by name"
     )]
     NoMeasurement,
+    /// Any image is allowed, and yet some are named.
+    #[error("the policy allows any image and also names images: remove one of the two")]
+    AnyImageAndImages,
     /// A register that does not exist.
     #[error("PCR{0} does not exist: registers are 0 to 31")]
     NoSuchPcr(u8),
+    /// A register with an empty set of values.
+    #[error("the policy lists no value for PCR{0}: nothing would be accepted")]
+    NoValue(u8),
+    /// Images of enclaves, for a NitroTPM whose registers mean something else.
+    #[error("a policy for the profile nitro-tpm cannot name images of enclaves: give registers")]
+    ImagesOfEnclaves,
+    /// A debug enclave has no registers that an image could be known by, and a
+    /// NitroTPM has no such mode.
+    #[error("a NitroTPM has no debug mode: remove it from the policy")]
+    DebugOfTpm,
+    /// A prefix that every value has.
+    #[error("the prefix for {0} is empty: everything begins with it")]
+    EmptyPrefix(&'static str),
+    /// A nonce of no bytes.
+    #[error(
+        "the nonce is empty: it must be new for each document, so give at least 16 random bytes"
+    )]
+    EmptyNonce,
+    /// A pattern that no id, or every id, has.
+    #[error("the module id's pattern is empty or only `*`: write it as `i-0123456789abcdef0-enc*`")]
+    ModuleIdPattern,
+    /// A value longer than documents can carry.
+    #[error("the value for {name} is longer than the {limit} bytes that a document can carry")]
+    NeverMet {
+        /// The document's field.
+        name: &'static str,
+        /// Most bytes that it has.
+        limit: usize,
+    },
+    /// A policy's text that is not a policy.
+    #[error("{0}")]
+    Text(String),
+    /// A file that cannot be read or used.
+    #[error("{file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong, where, and what to do.
+        reason: String,
+    },
 }
 
 impl Policy {
@@ -44,15 +163,37 @@ impl Policy {
     pub fn builder() -> PolicyBuilder {
         PolicyBuilder {
             policy: Self {
+                profile: Profile::Enclave,
+                images: Vec::new(),
+                any_image: false,
                 pcrs: BTreeMap::new(),
-                nonce: None,
+                nonce: Nonce::NotChecked,
                 user_data: None,
                 public_key: None,
+                module_id: None,
                 max_age: DEFAULT_MAX_AGE,
                 clock_skew: DEFAULT_CLOCK_SKEW,
                 debug_allowed: false,
             },
         }
+    }
+
+    /// The same demands and others: what is not said again stays.
+    pub fn to_builder(&self) -> PolicyBuilder {
+        PolicyBuilder {
+            policy: self.clone(),
+        }
+    }
+
+    /// Whether the policy demands a nonce that it has not been given: until
+    /// then it refuses every document.
+    pub fn needs_nonce(&self) -> bool {
+        self.nonce == Nonce::Required
+    }
+
+    /// The policy with the nonce of this challenge.
+    pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
+        self.to_builder().nonce(nonce).build()
     }
 }
 
@@ -64,21 +205,40 @@ pub struct PolicyBuilder {
 }
 
 impl PolicyBuilder {
-    /// Allows an image. Called more than once, it allows each of them, register
-    /// by register.
-    pub fn measurements(self, image: Measurements) -> Self {
-        let builder = self
-            .pcr(0, image.pcr0)
-            .pcr(1, image.pcr1)
-            .pcr(2, image.pcr2);
-        match image.pcr8 {
-            Some(pcr8) => builder.pcr(8, pcr8),
-            None => builder,
-        }
+    /// Expects documents of this kind; of enclaves unless said.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.policy.profile = profile;
+        self
     }
 
-    /// Allows a value of a register; every register that is named must have one
-    /// of its values.
+    /// Allows an image. Called more than once, it allows each of them: PCR0,
+    /// PCR1, PCR2 and PCR8 must be those of one and the same image, so that
+    /// releases overlap and never mix. An image without PCR8 is unsigned, and
+    /// its PCR8 must be zero.
+    pub fn measurements(self, image: Measurements) -> Self {
+        let name = format!("image {}", self.policy.images.len() + 1);
+        self.image(name, image)
+    }
+
+    /// Allows an image, as [`measurements`](Self::measurements) does, under the
+    /// name that reports call it by.
+    pub fn image(mut self, name: impl Into<String>, measurements: Measurements) -> Self {
+        self.policy.images.push(Image {
+            name: name.into(),
+            measurements,
+        });
+        self
+    }
+
+    /// Accepts whatever runs in the enclave. For those who want to know only
+    /// that AWS signed a document, or bind it by other rules.
+    pub fn allow_any_image(mut self) -> Self {
+        self.policy.any_image = true;
+        self
+    }
+
+    /// Allows a value of a register, whatever the image; every register that is
+    /// named must have one of its values.
     pub fn pcr(mut self, index: u8, value: Pcr) -> Self {
         self.policy.pcrs.entry(index).or_default().push(value);
         self
@@ -86,19 +246,43 @@ impl PolicyBuilder {
 
     /// Demands exactly this nonce.
     pub fn nonce(mut self, nonce: Vec<u8>) -> Self {
-        self.policy.nonce = Some(nonce);
+        self.policy.nonce = Nonce::Equal(nonce);
+        self
+    }
+
+    /// Demands a nonce of whoever uses the policy, through
+    /// [`Policy::with_nonce`]. Without it every document is refused.
+    pub fn require_nonce(mut self) -> Self {
+        self.policy.nonce = Nonce::Required;
         self
     }
 
     /// Demands exactly this user data.
-    pub fn user_data(mut self, user_data: Vec<u8>) -> Self {
-        self.policy.user_data = Some(user_data);
+    pub fn user_data(self, user_data: Vec<u8>) -> Self {
+        self.bind_user_data(Binding::Equal(user_data))
+    }
+
+    /// Demands user data of this form.
+    pub fn bind_user_data(mut self, binding: Binding) -> Self {
+        self.policy.user_data = Some(binding);
         self
     }
 
     /// Demands exactly this public key.
-    pub fn public_key(mut self, public_key: Vec<u8>) -> Self {
-        self.policy.public_key = Some(public_key);
+    pub fn public_key(self, public_key: Vec<u8>) -> Self {
+        self.bind_public_key(Binding::Equal(public_key))
+    }
+
+    /// Demands a public key of this form.
+    pub fn bind_public_key(mut self, binding: Binding) -> Self {
+        self.policy.public_key = Some(binding);
+        self
+    }
+
+    /// Demands a module id of this form, where `*` stands for any characters,
+    /// also none: `i-0123456789abcdef0-enc*` is any enclave of one instance.
+    pub fn module_id(mut self, pattern: impl Into<String>) -> Self {
+        self.policy.module_id = Some(pattern.into());
         self
     }
 
@@ -123,17 +307,154 @@ impl PolicyBuilder {
 
     /// The policy, if it demands anything.
     pub fn build(self) -> Result<Policy, PolicyError> {
-        if self.policy.pcrs.is_empty() {
+        let policy = self.policy;
+        let named = !policy.images.is_empty() || !policy.pcrs.is_empty();
+        if !named && !policy.any_image {
             return Err(PolicyError::NoMeasurement);
         }
-        match self
-            .policy
-            .pcrs
-            .keys()
-            .find(|index| usize::from(**index) >= PCR_COUNT)
-        {
-            Some(index) => Err(PolicyError::NoSuchPcr(*index)),
-            None => Ok(self.policy),
+        if policy.any_image && !policy.images.is_empty() {
+            return Err(PolicyError::AnyImageAndImages);
         }
+        if policy.profile == Profile::NitroTpm {
+            if !policy.images.is_empty() {
+                return Err(PolicyError::ImagesOfEnclaves);
+            }
+            if policy.debug_allowed {
+                return Err(PolicyError::DebugOfTpm);
+            }
+        }
+        for (&index, values) in &policy.pcrs {
+            if usize::from(index) >= PCR_COUNT {
+                return Err(PolicyError::NoSuchPcr(index));
+            }
+            if values.is_empty() {
+                return Err(PolicyError::NoValue(index));
+            }
+        }
+        match &policy.nonce {
+            Nonce::Equal(nonce) if nonce.is_empty() => return Err(PolicyError::EmptyNonce),
+            Nonce::Equal(nonce) if nonce.len() > MAX_NONCE => {
+                return Err(PolicyError::NeverMet {
+                    name: "nonce",
+                    limit: MAX_NONCE,
+                });
+            }
+            _ => {}
+        }
+        if let Some(binding) = &policy.user_data {
+            binding.check("user_data", MAX_USER_DATA)?;
+        }
+        if let Some(binding) = &policy.public_key {
+            binding.check("public_key", MAX_PUBLIC_KEY)?;
+        }
+        if let Some(pattern) = &policy.module_id
+            && pattern.chars().all(|character| character == '*')
+        {
+            return Err(PolicyError::ModuleIdPattern);
+        }
+        Ok(policy)
+    }
+}
+
+/// Whether a text has a pattern's form; `*` stands for any characters.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        // No `*` at all.
+        return rest.is_empty();
+    };
+    for part in parts {
+        // The earliest place leaves most for those that follow.
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_any_characters() {
+        for (pattern, text, expected) in [
+            ("i-1-enc2", "i-1-enc2", true),
+            ("i-1-enc2", "i-1-enc22", false),
+            ("i-1-enc*", "i-1-enc", true),
+            ("i-1-enc*", "i-1-enc2", true),
+            ("*-enc2", "i-1-enc2", true),
+            ("*-enc2", "i-1-enc23", false),
+            ("i-*-enc*", "i-1-enc2", true),
+            ("i-*-enc*2", "i-1-enc2", true),
+            ("i-*1*1", "i-1", false),
+            ("i-*1*1", "i-11", true),
+            ("a*ab", "ab", false),
+            ("a**b", "ab", true),
+            ("i.*", "i-1", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_demands_nothing_or_the_impossible_is_refused() {
+        let image = Measurements {
+            pcr0: Pcr::new([1; 48]),
+            pcr1: Pcr::new([2; 48]),
+            pcr2: Pcr::new([3; 48]),
+            pcr8: None,
+        };
+        let any = Policy::builder().allow_any_image();
+        let tpm = any.clone().profile(Profile::NitroTpm);
+        for (builder, error) in [
+            (Policy::builder(), PolicyError::NoMeasurement),
+            (Policy::builder().nonce(vec![1]), PolicyError::NoMeasurement),
+            (
+                any.clone().measurements(image),
+                PolicyError::AnyImageAndImages,
+            ),
+            (
+                Policy::builder().pcr(32, Pcr::ZERO),
+                PolicyError::NoSuchPcr(32),
+            ),
+            (any.clone().nonce(Vec::new()), PolicyError::EmptyNonce),
+            (
+                any.clone().nonce(vec![0; 513]),
+                PolicyError::NeverMet {
+                    name: "nonce",
+                    limit: 512,
+                },
+            ),
+            (
+                any.clone().bind_user_data(Binding::Prefix(Vec::new())),
+                PolicyError::EmptyPrefix("user_data"),
+            ),
+            (
+                any.clone().public_key(vec![0; 1025]),
+                PolicyError::NeverMet {
+                    name: "public_key",
+                    limit: 1024,
+                },
+            ),
+            (any.clone().module_id("**"), PolicyError::ModuleIdPattern),
+            (any.clone().module_id(""), PolicyError::ModuleIdPattern),
+            (tpm.clone().allow_debug(), PolicyError::DebugOfTpm),
+            (
+                Policy::builder()
+                    .profile(Profile::NitroTpm)
+                    .measurements(image),
+                PolicyError::ImagesOfEnclaves,
+            ),
+        ] {
+            assert_eq!(builder.build(), Err(error));
+        }
+        assert!(any.build().is_ok());
+        assert!(tpm.build().is_ok());
     }
 }

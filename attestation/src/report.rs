@@ -1,70 +1,134 @@
 //! What was checked, and how it went.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::rule::Rule;
+use crate::document::{Document, Profile};
+use crate::rule::{Rejection, Rule};
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The rule was kept.
     Passed,
     /// The rule was broken.
     Failed,
+    /// The policy does not ask.
+    NotChecked,
 }
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// The rule.
-    #[serde(serialize_with = "as_identifier")]
     pub rule: Rule,
     /// How it went.
     pub outcome: Outcome,
     /// What the policy wants, where there is a value to name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What the document holds, or why the rule was broken.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub actual: Option<String>,
 }
 
-/// Every check that was made, in order. A check that fails before the policy's
-/// ends the verification, so later rules are absent; the policy's checks are
-/// all made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// Every check that was made, in order, and the end. A check that fails before
+/// the policy's ends the verification, so later rules are absent; the policy's
+/// checks are all made.
+///
+/// Serialised, it is the report that `attest verify --json` prints, whose schema
+/// `docs/attest.md` describes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// The schema's version; it changes when a reader of this one would be misled.
+    pub schema: u32,
+    /// Whether every rule was kept.
+    pub accepted: bool,
+    /// The first rule that was broken.
+    pub rejection: Option<Rejection>,
+    /// The time of checking, in milliseconds since 1970; none where the bytes
+    /// were no document.
+    pub checked_at_ms: Option<u64>,
+    /// What the document says of itself. It is worth nothing unless accepted.
+    pub document: Option<Claims>,
     /// The checks.
     pub checks: Vec<Check>,
 }
 
-impl Report {
-    pub(crate) fn passed(&mut self, rule: Rule) {
-        self.checks.push(Check {
-            rule,
-            outcome: Outcome::Passed,
-            expected: None,
-            actual: None,
-        });
-    }
-
-    /// Records a comparison, and says whether it held.
-    pub(crate) fn compare(&mut self, rule: Rule, held: bool, expected: String, actual: String) {
-        self.checks.push(Check {
-            rule,
-            outcome: if held {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            },
-            expected: Some(expected),
-            actual: Some(actual),
-        });
-    }
+/// What a document says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Claims {
+    /// What made it.
+    pub profile: Profile,
+    /// Who made it.
+    pub module_id: String,
+    /// When, in milliseconds since 1970.
+    pub timestamp_ms: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn as_identifier<S: Serializer>(rule: &Rule, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(rule)
+impl Report {
+    /// The schema that this version writes.
+    pub const SCHEMA: u32 = 1;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            schema: Self::SCHEMA,
+            accepted: false,
+            rejection: None,
+            checked_at_ms: None,
+            document: None,
+            checks: Vec::with_capacity(48),
+        }
+    }
+
+    /// The bytes are a document: every rule of form was kept.
+    pub(crate) fn parsed(&mut self, document: &Document<'_>, checked_at_ms: u64) {
+        self.checked_at_ms = Some(checked_at_ms);
+        self.document = Some(Claims {
+            profile: document.profile,
+            module_id: document.module_id.to_owned(),
+            timestamp_ms: document.timestamp_ms,
+        });
+        for rule in Rule::FORM {
+            self.passed(rule);
+        }
+    }
+
+    pub(crate) fn passed(&mut self, rule: Rule) {
+        self.push(rule, Outcome::Passed, None, None);
+    }
+
+    /// Records the rule that ended the verification.
+    pub(crate) fn refused(&mut self, rejection: &Rejection) {
+        let reason = Some(rejection.reason.clone());
+        self.push(rejection.rule, Outcome::Failed, None, reason);
+    }
+
+    /// Records that the policy does not ask, and what the document holds.
+    pub(crate) fn not_checked(&mut self, rule: Rule, actual: String) {
+        self.push(rule, Outcome::NotChecked, None, Some(actual));
+    }
+
+    /// Records a comparison.
+    pub(crate) fn compare(&mut self, rule: Rule, held: bool, expected: String, actual: String) {
+        let outcome = if held {
+            Outcome::Passed
+        } else {
+            Outcome::Failed
+        };
+        self.push(rule, outcome, Some(expected), Some(actual));
+    }
+
+    fn push(
+        &mut self,
+        rule: Rule,
+        outcome: Outcome,
+        expected: Option<String>,
+        actual: Option<String>,
+    ) {
+        self.checks.push(Check {
+            rule,
+            outcome,
+            expected,
+            actual,
+        });
+    }
 }

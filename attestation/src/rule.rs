@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 /// One rule.
@@ -26,13 +27,14 @@ pub enum Rule {
     CoseSignatureSize,
     /// The payload is a map with the known keys, each at most once.
     PayloadKeys,
-    /// `module_id` is text of 1 to 255 bytes.
+    /// `module_id` is 1 to 255 printable ASCII characters, and of a NitroTPM if
+    /// and only if the registers are.
     PayloadModuleId,
     /// `digest` is `SHA384`.
     PayloadDigest,
     /// `timestamp` is a positive number of milliseconds.
     PayloadTimestamp,
-    /// `pcrs` maps 1 to 32 ascending indices below 32 to 48 bytes each.
+    /// `pcrs`, or `nitrotpm_pcrs`, maps 1 to 32 ascending indices below 32 to 48 bytes each.
     PayloadPcrs,
     /// `certificate` has 1 to 1024 bytes.
     PayloadCertificate,
@@ -44,23 +46,27 @@ pub enum Rule {
     PayloadUserData,
     /// `nonce` is null or has at most 512 bytes.
     PayloadNonce,
-    /// Each certificate is a well-formed X.509 v3 certificate.
+    /// Each certificate is an X.509 v3 certificate in strict DER, with the
+    /// fields that AWS's have.
     CertificateEncoding,
     /// Each key is on P-384, and each signature is ECDSA with SHA-384.
     CertificateAlgorithm,
-    /// No critical extension is unknown.
+    /// Each key is a point on the curve, written in full.
+    CertificatePublicKey,
+    /// No critical extension is unknown, and none is there twice.
     CertificateExtensions,
     /// Each certificate is valid at the time of checking.
     CertificateValidity,
     /// Issuers are certificate authorities, the leaf is not.
     CertificateAuthority,
-    /// Path length limits are kept.
+    /// Path length limits are kept, and only authorities set them.
     CertificatePathLength,
     /// Issuers may sign certificates, the leaf may sign data.
     CertificateKeyUsage,
     /// `cabundle[0]` is a pinned root.
     ChainRoot,
-    /// Each certificate names the one above it as its issuer.
+    /// Each certificate names the one above it as its issuer, and none but the
+    /// root names itself.
     ChainNames,
     /// Each certificate is signed by the one above it.
     ChainSignature,
@@ -74,6 +80,12 @@ pub enum Rule {
     PolicyNonce,
     /// The enclave does not run in debug mode.
     PolicyDebug,
+    /// The document is of the kind that the policy is for.
+    PolicyProfile,
+    /// `module_id` has the policy's form.
+    PolicyModuleId,
+    /// PCR0, PCR1, PCR2 and PCR8 are those of one of the allowed images.
+    PolicyImage,
     /// A register has one of the allowed values.
     PolicyPcr(u8),
     /// `user_data` is what the policy wants.
@@ -83,6 +95,28 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The rules of form, which [`Document::parse`](crate::Document::parse) checks.
+    pub(crate) const FORM: [Self; 18] = [
+        Self::DocumentSize,
+        Self::Cbor,
+        Self::CborTrailing,
+        Self::CoseStructure,
+        Self::CoseProtectedHeader,
+        Self::CoseUnprotectedHeader,
+        Self::CosePayload,
+        Self::CoseSignatureSize,
+        Self::PayloadKeys,
+        Self::PayloadModuleId,
+        Self::PayloadDigest,
+        Self::PayloadTimestamp,
+        Self::PayloadPcrs,
+        Self::PayloadCertificate,
+        Self::PayloadCabundle,
+        Self::PayloadPublicKey,
+        Self::PayloadUserData,
+        Self::PayloadNonce,
+    ];
+
     /// The rule's name before its index, if it has one.
     const fn name(self) -> &'static str {
         match self {
@@ -106,6 +140,7 @@ impl Rule {
             Self::PayloadNonce => "payload.nonce",
             Self::CertificateEncoding => "certificate.encoding",
             Self::CertificateAlgorithm => "certificate.algorithm",
+            Self::CertificatePublicKey => "certificate.public-key",
             Self::CertificateExtensions => "certificate.extensions",
             Self::CertificateValidity => "certificate.validity",
             Self::CertificateAuthority => "certificate.authority",
@@ -119,9 +154,57 @@ impl Rule {
             Self::FreshnessAge => "freshness.age",
             Self::PolicyNonce => "policy.nonce",
             Self::PolicyDebug => "policy.debug",
+            Self::PolicyProfile => "policy.profile",
+            Self::PolicyModuleId => "policy.module-id",
+            Self::PolicyImage => "policy.image",
             Self::PolicyPcr(_) => "policy.pcr",
             Self::PolicyUserData => "policy.user-data",
             Self::PolicyPublicKey => "policy.public-key",
+        }
+    }
+
+    /// What the rule demands, in a few words.
+    pub const fn demand(self) -> &'static str {
+        match self {
+            Self::DocumentSize => "at most 16640 bytes",
+            Self::Cbor => "strict CBOR",
+            Self::CborTrailing => "nothing behind the document",
+            Self::CoseStructure => "a COSE_Sign1",
+            Self::CoseProtectedHeader => "the algorithm ES384 and nothing else",
+            Self::CoseUnprotectedHeader => "empty",
+            Self::CosePayload => "1 to 16384 bytes, attached",
+            Self::CoseSignatureSize => "96 bytes",
+            Self::PayloadKeys => "the known keys, each once",
+            Self::PayloadModuleId => "1 to 255 printable ASCII characters",
+            Self::PayloadDigest => "SHA384",
+            Self::PayloadTimestamp => "a positive number of milliseconds",
+            Self::PayloadPcrs => "1 to 32 registers of 48 bytes",
+            Self::PayloadCertificate => "1 to 1024 bytes",
+            Self::PayloadCabundle => "1 to 8 certificates of 1 to 1024 bytes",
+            Self::PayloadPublicKey => "none, or 1 to 1024 bytes",
+            Self::PayloadUserData | Self::PayloadNonce => "none, or at most 512 bytes",
+            Self::CertificateEncoding => "X.509 v3 in strict DER",
+            Self::CertificateAlgorithm => "ECDSA on P-384 with SHA-384",
+            Self::CertificatePublicKey => "points on the curve",
+            Self::CertificateExtensions => "none unknown and critical, none twice",
+            Self::CertificateValidity => "all valid at the time of checking",
+            Self::CertificateAuthority => "issuers are authorities, the leaf is not",
+            Self::CertificatePathLength => "limits on the path's length are kept",
+            Self::CertificateKeyUsage => "issuers may certify, the leaf may sign",
+            Self::ChainRoot => "begins with a pinned root",
+            Self::ChainNames => "each is issued by the one above it",
+            Self::ChainSignature => "each is signed by the one above it",
+            Self::DocumentSignature => "signed by the leaf's key",
+            Self::FreshnessFuture => "not ahead of the time of checking",
+            Self::FreshnessAge => "not too old",
+            Self::PolicyNonce => "the nonce that was asked for",
+            Self::PolicyDebug => "not in debug mode",
+            Self::PolicyProfile => "the kind of document",
+            Self::PolicyModuleId => "the form of the id",
+            Self::PolicyImage => "an allowed image",
+            Self::PolicyPcr(_) => "an allowed value",
+            Self::PolicyUserData => "the bound user data",
+            Self::PolicyPublicKey => "the bound public key",
         }
     }
 }
@@ -136,8 +219,15 @@ impl fmt::Display for Rule {
     }
 }
 
+/// The rule's identifier.
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A document was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize)]
 #[error("{rule}: {reason}")]
 pub struct Rejection {
     /// The rule that it broke.

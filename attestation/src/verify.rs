@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eif::Pcr;
 
+use crate::cache::Cache;
 use crate::chain::{self, Roots};
-use crate::document::Document;
-use crate::policy::Policy;
+use crate::document::{Document, Profile};
+use crate::policy::{self, Binding, Image, Nonce, Policy};
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
@@ -62,37 +63,99 @@ pub struct Verification<'a> {
 
 /// Verifies a document from its bytes to the policy.
 pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -> Verification<'a> {
-    let mut report = Report::default();
+    verify_with(bytes, roots, None, policy, time)
+}
+
+/// Verifies many documents under the same roots, and remembers the chains that
+/// it has checked: by the hash of every certificate from the root down, and only
+/// while each of them is valid.
+///
+/// AWS's authorities sign many leaves, and an enclave's leaf many documents. Of
+/// the five signatures of an unknown document two remain where its instance is
+/// known, and one where its leaf is. What is remembered is bounded: the oldest
+/// goes first. A verifier is shared between threads by reference.
+///
+/// ```
+/// use attestation::{Policy, Roots, Time, Verifier};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let policy = Policy::builder().pcr(0, eif::Pcr::new([1; 48])).build()?;
+/// let verifier = Verifier::new(Roots::aws());
+/// let verification = verifier.verify(document, &policy, Time::Now);
+/// assert!(verification.outcome.is_err()); // It has expired.
+/// # Ok(())
+/// # }
+/// ```
+pub struct Verifier {
+    roots: Roots,
+    cache: Cache,
+}
+
+impl Verifier {
+    /// Authorities that are remembered, and leaves.
+    pub const CAPACITY: usize = 1024;
+
+    /// A verifier that trusts these roots.
+    pub fn new(roots: Roots) -> Self {
+        Self {
+            roots,
+            cache: Cache::new(Self::CAPACITY),
+        }
+    }
+
+    /// Verifies a document from its bytes to the policy, as [`verify`] does.
+    pub fn verify<'a>(&self, bytes: &'a [u8], policy: &Policy, time: Time) -> Verification<'a> {
+        verify_with(bytes, &self.roots, Some(&self.cache), policy, time)
+    }
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier")
+            .field("roots", &self.roots)
+            .finish_non_exhaustive()
+    }
+}
+
+fn verify_with<'a>(
+    bytes: &'a [u8],
+    roots: &Roots,
+    cache: Option<&Cache>,
+    policy: &Policy,
+    time: Time,
+) -> Verification<'a> {
+    let mut report = Report::new();
     let outcome = Document::parse(bytes)
-        .and_then(|document| document.authenticate_into(roots, time, &mut report))
-        .inspect_err(|rejection| {
-            report.checks.push(crate::report::Check {
-                rule: rejection.rule,
-                outcome: Outcome::Failed,
-                expected: None,
-                actual: Some(rejection.reason.clone()),
-            });
+        .and_then(|document| {
+            let checked_at_ms = time.resolve(&document);
+            report.parsed(&document, checked_at_ms);
+            document.authenticate_into(roots, cache, checked_at_ms, &mut report)
         })
+        .inspect_err(|rejection| report.refused(rejection))
         .and_then(|authentic| authentic.accept_into(policy, &mut report));
+    report.accepted = outcome.is_ok();
+    report.rejection = outcome.as_ref().err().cloned();
     Verification { report, outcome }
 }
 
 impl<'a> Document<'a> {
     /// Checks the certificates, up to a pinned root, and the signature.
     pub fn authenticate(self, roots: &Roots, time: Time) -> Result<Authentic<'a>, Rejection> {
-        self.authenticate_into(roots, time, &mut Report::default())
+        let checked_at_ms = time.resolve(&self);
+        self.authenticate_into(roots, None, checked_at_ms, &mut Report::new())
     }
 
     fn authenticate_into(
         self,
         roots: &Roots,
-        time: Time,
+        cache: Option<&Cache>,
+        checked_at_ms: u64,
         report: &mut Report,
     ) -> Result<Authentic<'a>, Rejection> {
-        let checked_at_ms = time.resolve(&self);
-        let seconds = i64::try_from(checked_at_ms / 1000).unwrap_or(i64::MAX);
-        let leaf = chain::verify(&self, roots, seconds, &mut |rule| report.passed(rule))?;
-        if !leaf.verify(&self) {
+        let leaf = chain::verify(&self, roots, cache, checked_at_ms, &mut |rule| {
+            report.passed(rule);
+        })?;
+        if !leaf.signed(&self) {
             return Err(Rejection::new(
                 Rule::DocumentSignature,
                 "the leaf certificate's key did not sign this document",
@@ -112,64 +175,55 @@ impl<'a> Authentic<'a> {
         &self.document
     }
 
-    /// Checks freshness, nonce, mode, registers and bindings.
+    /// Checks freshness, nonce, mode, registers and bindings, all at the time
+    /// that the document was authenticated at: a caller does not keep it.
     pub fn accept(self, policy: &Policy) -> Result<Accepted<'a>, Rejection> {
-        self.accept_into(policy, &mut Report::default())
+        self.accept_into(policy, &mut Report::new())
     }
 
     fn accept_into(self, policy: &Policy, report: &mut Report) -> Result<Accepted<'a>, Rejection> {
         let first = report.checks.len();
         self.check_freshness(policy, report);
-        if let Some(nonce) = &policy.nonce {
-            compare_bytes(report, Rule::PolicyNonce, nonce, self.document.nonce);
-        }
-        let debug = self.is_debug();
+        self.check_nonce(policy, report);
         report.compare(
-            Rule::PolicyDebug,
-            !debug || policy.debug_allowed,
-            if policy.debug_allowed {
-                "any mode"
-            } else {
-                "not in debug mode"
-            }
-            .to_owned(),
-            if debug {
-                "in debug mode: PCR0 is zero"
-            } else {
-                "not in debug mode"
-            }
-            .to_owned(),
+            Rule::PolicyProfile,
+            self.document.profile == policy.profile,
+            policy.profile.to_string(),
+            self.document.profile.to_string(),
         );
+        let id = self.document.module_id.to_owned();
+        match &policy.module_id {
+            Some(pattern) => {
+                let held = policy::matches(pattern, &id);
+                report.compare(Rule::PolicyModuleId, held, pattern.clone(), id);
+            }
+            None => report.not_checked(Rule::PolicyModuleId, id),
+        }
+        self.check_debug(policy, report);
+        self.check_image(policy, report);
         for (&index, allowed) in &policy.pcrs {
-            let actual = self
-                .document
-                .unverified_pcr(index.into())
-                .copied()
-                .map(Pcr::new);
+            let actual = self.pcr(index);
             let expected: Vec<_> = allowed.iter().map(Pcr::to_string).collect();
             report.compare(
                 Rule::PolicyPcr(index),
                 actual.is_some_and(|actual| allowed.contains(&actual)),
                 expected.join(" or "),
-                actual.map_or_else(|| "absent".to_owned(), |actual| actual.to_string()),
+                or_absent(actual),
             );
         }
-        if let Some(user_data) = &policy.user_data {
-            compare_bytes(
-                report,
-                Rule::PolicyUserData,
-                user_data,
-                self.document.user_data,
-            );
-        }
-        if let Some(public_key) = &policy.public_key {
-            compare_bytes(
-                report,
-                Rule::PolicyPublicKey,
-                public_key,
-                self.document.public_key,
-            );
-        }
+        let (user_data, public_key) = (self.document.user_data, self.document.public_key);
+        check_binding(
+            report,
+            Rule::PolicyUserData,
+            policy.user_data.as_ref(),
+            user_data,
+        );
+        check_binding(
+            report,
+            Rule::PolicyPublicKey,
+            policy.public_key.as_ref(),
+            public_key,
+        );
         let failed = report
             .checks
             .iter()
@@ -196,27 +250,118 @@ impl<'a> Authentic<'a> {
         report.compare(
             Rule::FreshnessFuture,
             ahead <= policy.clock_skew,
-            format!("at most {:?} ahead", policy.clock_skew),
-            format!("{ahead:?} ahead"),
+            format!("at most {} ahead", seconds(policy.clock_skew)),
+            format!("{} ahead", seconds(ahead)),
         );
         let age = Duration::from_millis(self.checked_at_ms.saturating_sub(made));
         report.compare(
             Rule::FreshnessAge,
             age <= policy.max_age,
-            format!("at most {:?} old", policy.max_age),
-            format!("{age:?} old"),
+            format!("at most {} old", seconds(policy.max_age)),
+            format!("{} old", seconds(age)),
+        );
+    }
+
+    fn check_nonce(&self, policy: &Policy, report: &mut Report) {
+        let actual = self.document.nonce;
+        let expected = match &policy.nonce {
+            Nonce::NotChecked => {
+                report.not_checked(Rule::PolicyNonce, or_absent(actual.map(hex::encode)));
+                return;
+            }
+            Nonce::Required => None,
+            Nonce::Equal(nonce) => Some(nonce.as_slice()),
+        };
+        report.compare(
+            Rule::PolicyNonce,
+            expected.is_some() && actual == expected,
+            expected.map_or_else(
+                || "a nonce, which the verifier was not given".to_owned(),
+                hex::encode,
+            ),
+            or_absent(actual.map(hex::encode)),
         );
     }
 
     /// An enclave in debug mode reports zeros for what was measured at its start.
-    fn is_debug(&self) -> bool {
+    fn check_debug(&self, policy: &Policy, report: &mut Report) {
+        if self.document.profile == Profile::NitroTpm {
+            return;
+        }
+        let debug = self.pcr(0).is_none_or(|pcr0| pcr0 == Pcr::ZERO);
+        let expected = if policy.debug_allowed {
+            "any mode"
+        } else {
+            "not in debug mode"
+        };
+        let actual = if debug {
+            "in debug mode: PCR0 is zero"
+        } else {
+            "not in debug mode"
+        };
+        report.compare(
+            Rule::PolicyDebug,
+            !debug || policy.debug_allowed,
+            expected.to_owned(),
+            actual.to_owned(),
+        );
+    }
+
+    fn check_image(&self, policy: &Policy, report: &mut Report) {
+        if policy.images.is_empty() {
+            let actual = match self.document.profile {
+                Profile::Enclave => format!("PCR0 is {}", or_absent(self.pcr(0))),
+                Profile::NitroTpm => return,
+            };
+            report.not_checked(Rule::PolicyImage, actual);
+            return;
+        }
+        let names: Vec<_> = policy.images.iter().map(|image| &*image.name).collect();
+        let closest = policy
+            .images
+            .iter()
+            .map(|image| (image, self.differences(image)))
+            .min_by_key(|(_, differences)| differences.len());
+        let (held, actual) = match closest {
+            Some((image, differences)) if differences.is_empty() => (true, image.name.clone()),
+            Some((image, differences)) => (
+                false,
+                format!("closest is {}: {}", image.name, differences.join(", ")),
+            ),
+            None => (false, String::new()),
+        };
+        report.compare(Rule::PolicyImage, held, names.join(" or "), actual);
+    }
+
+    /// The registers that are not the image's.
+    fn differences(&self, image: &Image) -> Vec<String> {
+        image
+            .pcrs()
+            .into_iter()
+            .filter(|&(index, expected)| self.pcr(index) != Some(expected))
+            .map(|(index, expected)| {
+                format!(
+                    "PCR{index} is {}, not {expected}",
+                    or_absent(self.pcr(index))
+                )
+            })
+            .collect()
+    }
+
+    fn pcr(&self, index: u8) -> Option<Pcr> {
         self.document
-            .unverified_pcr(0)
-            .is_none_or(|pcr0| *pcr0 == *Pcr::ZERO.as_bytes())
+            .unverified_pcr(index.into())
+            .copied()
+            .map(Pcr::new)
     }
 }
 
 impl<'a> Accepted<'a> {
+    /// What made the document.
+    pub fn profile(&self) -> Profile {
+        self.document.profile
+    }
+
     /// The enclave's identity.
     pub fn module_id(&self) -> &'a str {
         self.document.module_id
@@ -248,11 +393,39 @@ impl<'a> Accepted<'a> {
     }
 }
 
-fn compare_bytes(report: &mut Report, rule: Rule, expected: &[u8], actual: Option<&[u8]>) {
-    report.compare(
-        rule,
-        actual == Some(expected),
-        hex::encode(expected),
-        actual.map_or_else(|| "absent".to_owned(), hex::encode),
-    );
+fn check_binding(
+    report: &mut Report,
+    rule: Rule,
+    binding: Option<&Binding>,
+    actual: Option<&[u8]>,
+) {
+    let shown = or_absent(actual.map(hex::encode));
+    let Some(binding) = binding else {
+        report.not_checked(rule, shown);
+        return;
+    };
+    let (expected, more) = binding.resolve();
+    let held = actual.is_some_and(|actual| {
+        if more {
+            actual.starts_with(&expected)
+        } else {
+            actual == expected
+        }
+    });
+    let mut expected = hex::encode(expected);
+    if more {
+        expected.push('*');
+    }
+    report.compare(rule, held, expected, shown);
+}
+
+fn seconds(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        milliseconds => format!("{}.{milliseconds:03} s", duration.as_secs()),
+    }
+}
+
+fn or_absent(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| value.to_string())
 }

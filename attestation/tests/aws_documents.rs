@@ -9,7 +9,9 @@
 
 use std::path::PathBuf;
 
-use attestation::{Document, Policy, PolicyError, Roots, Rule, Time, verify};
+use attestation::{
+    Document, Policy, PolicyError, Roots, Rule, Time, Verification, Verifier, verify,
+};
 use eif::Pcr;
 use serde_json::Value;
 
@@ -181,22 +183,115 @@ fn a_policy_without_a_measurement_is_refused() {
     assert_eq!(policy.unwrap_err(), PolicyError::NoSuchPcr(32));
 }
 
-/// The low bits of the last byte of neither signature nor key are free: every
-/// bit of a document is covered by some check.
+/// No bit is free. What the document's signature does not cover has one form
+/// only: the outer array, the headers, the lengths, no tag and no byte behind.
+/// The signature itself has a second form, `s` replaced by the order minus `s`,
+/// which is no flip of one bit; real documents have either.
 #[test]
 fn every_flipped_bit_is_refused() {
-    let vector = &vectors()[4];
+    let vectors = vectors();
+    let vector = vectors
+        .iter()
+        .min_by_key(|vector| vector.bytes.len())
+        .unwrap();
     let policy = vector.policy().build().unwrap();
     let made = vector.facts["timestamp"].as_u64().unwrap();
     let roots = Roots::aws();
-    let mut bytes = vector.bytes.clone();
-    for index in 0..bytes.len() {
-        for bit in 0..8 {
-            bytes[index] ^= 1 << bit;
-            let outcome = verify(&bytes, &roots, &policy, Time::At(made)).outcome;
-            assert!(outcome.is_err(), "bit {bit} of byte {index}");
-            bytes[index] ^= 1 << bit;
+    let threads = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (roots, policy) = (&roots, &policy);
+            scope.spawn(move || {
+                let mut bytes = vector.bytes.clone();
+                for bit in (thread..8 * bytes.len()).step_by(threads) {
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    let outcome = verify(&bytes, roots, policy, Time::At(made)).outcome;
+                    assert!(outcome.is_err(), "bit {} of byte {}", bit % 8, bit / 8);
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+            });
         }
+    });
+}
+
+/// Whoever forges a document may hope that what was remembered is not compared.
+#[test]
+fn every_flipped_byte_is_refused_by_a_verifier_that_knows_the_chain() {
+    for vector in vectors() {
+        let policy = vector.policy().build().unwrap();
+        let made = vector.facts["timestamp"].as_u64().unwrap();
+        let verifier = Verifier::new(Roots::aws());
+        let accepted = |bytes: &[u8], time| verifier.verify(bytes, &policy, time).outcome.is_ok();
+        let mut bytes = vector.bytes.clone();
+        for index in (0..bytes.len()).step_by(7) {
+            bytes[index] ^= 0x10;
+            assert!(!accepted(&bytes, Time::At(made)), "byte {index}");
+            bytes[index] ^= 0x10;
+            if index % 70 == 0 {
+                assert!(accepted(&bytes, Time::At(made)));
+            }
+        }
+        // Its memory does not outlive a certificate.
+        assert!(!accepted(&bytes, Time::Now));
+    }
+}
+
+#[test]
+fn a_verifier_reports_the_same_whether_it_knows_the_chain_or_not() {
+    for vector in vectors() {
+        let policy = vector.policy().build().unwrap();
+        let verifier = Verifier::new(Roots::aws());
+        let stateless = verify(&vector.bytes, &Roots::aws(), &policy, Time::OfDocument);
+        for _ in 0..2 {
+            let verification = verifier.verify(&vector.bytes, &policy, Time::OfDocument);
+            assert_eq!(verification.report, stateless.report);
+            assert!(verification.outcome.is_ok());
+        }
+        // A leaf that is not known, below authorities that are.
+        let leaf = Document::parse(&vector.bytes)
+            .unwrap()
+            .unverified_certificates()
+            .last()
+            .unwrap()
+            .to_vec();
+        let at = vector
+            .bytes
+            .windows(leaf.len())
+            .position(|window| window == leaf)
+            .unwrap();
+        let mut forged = vector.bytes.clone();
+        forged[at + leaf.len() - 1] ^= 1;
+        let rule = |verification: Verification<'_>| verification.outcome.unwrap_err().rule;
+        assert_eq!(
+            rule(verifier.verify(&forged, &policy, Time::OfDocument)),
+            rule(verify(&forged, &Roots::aws(), &policy, Time::OfDocument)),
+        );
+    }
+}
+
+/// The bounds themselves are within the time of validity (RFC 5280, section
+/// 4.1.2.5), and nothing beyond them, to the millisecond.
+#[test]
+fn a_leaf_is_valid_to_the_millisecond() {
+    let vectors = vectors();
+    let vector = &vectors[0];
+    // From 2024-02-26T06:59:33Z to 09:59:36Z.
+    let (first, last) = (1_708_930_773_000, 1_708_941_576_000);
+    let policy = || {
+        vector
+            .policy()
+            .max_age(std::time::Duration::from_secs(86_400))
+    };
+    let skewed = || policy().clock_skew(std::time::Duration::from_secs(86_400));
+    for (time, rule) in [
+        (first - 1, Some(Rule::CertificateValidity)),
+        (first, None),
+        (last, None),
+        (last + 1, Some(Rule::CertificateValidity)),
+        (u64::MAX, Some(Rule::CertificateValidity)),
+        (0, Some(Rule::CertificateValidity)),
+    ] {
+        assert_eq!(vector.rule(skewed(), Time::At(time)), rule, "{time}");
     }
 }
 

@@ -216,7 +216,7 @@ fn refusals(
             "as another image",
             roots,
             other_image.policy(nonce)?,
-            "policy.pcr.0",
+            "policy.image",
         ),
         (
             "with another source",

@@ -1,0 +1,77 @@
+//! `attest`: look into an attestation document, verify it, or stand in for the NSM.
+//!
+//! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output"
+)]
+
+mod input;
+mod inspect;
+mod simulate;
+mod table;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Look into attestation documents of AWS Nitro Enclaves, and verify them.
+///
+/// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show everything in a document and its certificates. Nothing is verified.
+    Inspect(inspect::Arguments),
+    /// Verify a document against a pinned root and a policy.
+    Verify(verify::Arguments),
+    /// Serve the software NSM on a Unix socket, for tests.
+    Simulate(simulate::Arguments),
+}
+
+/// A failure and the exit code that belongs to it.
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+const REJECTED: u8 = 1;
+const USAGE: u8 = 2;
+const UNREADABLE: u8 = 3;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(Failure { code, error }) => {
+            eprintln!("attest: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn usage(error: anyhow::Error) -> Failure {
+    Failure { code: USAGE, error }
+}
+
+fn unreadable(error: anyhow::Error) -> Failure {
+    Failure {
+        code: UNREADABLE,
+        error,
+    }
+}

@@ -1,0 +1,66 @@
+//! `attest simulate`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use attestation::read_measurements;
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
+use clap::Args;
+use eif::Measurements;
+
+use crate::{Failure, usage};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The socket to create.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// Write the root certificate, PEM, to this file.
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// The image's measurements; without them the enclave is in debug mode.
+    #[arg(long, value_name = "FILE")]
+    measurements: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let measurements = arguments
+        .measurements
+        .as_deref()
+        .map(read_measurements)
+        .transpose()
+        .map_err(|error| usage(error.into()))?;
+    simulate(arguments, measurements)
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(usage)
+}
+
+fn simulate(arguments: &Arguments, measurements: Option<Measurements>) -> anyhow::Result<()> {
+    let root = TestRoot::generate()?;
+    std::fs::write(&arguments.root, root.certificate_pem())
+        .with_context(|| format!("cannot write {}", arguments.root.display()))?;
+    let identity = Identity {
+        instance_id: "i-00000000000000000".to_owned(),
+        enclave_id: "enc0000000000000000".to_owned(),
+        measurements,
+    };
+    let module = SoftwareNsm::new(identity, root)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::UnixListener::bind(&arguments.socket)
+            .with_context(|| format!("cannot listen on {}", arguments.socket.display()))?;
+        eprintln!(
+            "attest: software NSM on {}; Ctrl-C ends it",
+            arguments.socket.display()
+        );
+        let result = tokio::select! {
+            result = serve(listener, module) => result,
+            result = tokio::signal::ctrl_c() => result,
+        };
+        std::fs::remove_file(&arguments.socket)?;
+        Ok(result?)
+    })
+}

@@ -1,0 +1,363 @@
+//! Policies as files: TOML, or JSON with the same keys. `docs/attest.md`
+//! describes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eif::{Measurements, Pcr};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, de::SeqAccess};
+
+use crate::document::Profile;
+use crate::policy::{Binding, Policy, PolicyBuilder, PolicyError};
+
+/// Largest policy file and largest measurements file, in bytes.
+pub const MAX_POLICY_FILE: u64 = 256 * 1024;
+/// Longest duration that a policy may state.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A policy in its file's terms.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    profile: Option<Profile>,
+    #[serde(default)]
+    images: Vec<ImageEntry>,
+    #[serde(default)]
+    allow_any_image: bool,
+    #[serde(default)]
+    allow_debug: bool,
+    #[serde(default)]
+    pcrs: BTreeMap<Index, Values>,
+    nonce: Option<NonceEntry>,
+    user_data: Option<BindingEntry>,
+    public_key: Option<BindingEntry>,
+    module_id: Option<String>,
+    max_age: Option<DurationText>,
+    clock_skew: Option<DurationText>,
+}
+
+/// An image: a file of measurements, or what is in one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageEntry {
+    name: Option<String>,
+    file: Option<PathBuf>,
+    #[serde(rename = "Measurements")]
+    measurements: Option<InlineMeasurements>,
+}
+
+/// As nitro-cli and image-builder write them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InlineMeasurements {
+    #[serde(rename = "HashAlgorithm")]
+    _hash_algorithm: Option<String>,
+    #[serde(rename = "PCR0")]
+    pcr0: Pcr,
+    #[serde(rename = "PCR1")]
+    pcr1: Pcr,
+    #[serde(rename = "PCR2")]
+    pcr2: Pcr,
+    #[serde(rename = "PCR8")]
+    pcr8: Option<Pcr>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum BindingEntry {
+    Equal(Hex),
+    Sha256Of(Hex),
+    Sha384Of(Hex),
+    Prefix(Hex),
+}
+
+impl From<BindingEntry> for Binding {
+    fn from(entry: BindingEntry) -> Self {
+        match entry {
+            BindingEntry::Equal(Hex(bytes)) => Self::Equal(bytes),
+            BindingEntry::Sha256Of(Hex(bytes)) => Self::Sha256Of(bytes),
+            BindingEntry::Sha384Of(Hex(bytes)) => Self::Sha384Of(bytes),
+            BindingEntry::Prefix(Hex(bytes)) => Self::Prefix(bytes),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Hex(Vec<u8>);
+
+impl TryFrom<String> for Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        hex::decode(&text)
+            .map(Self)
+            .map_err(|error| format!("this is not hexadecimal: {error}"))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+enum NonceEntry {
+    Required,
+    Equal(Vec<u8>),
+}
+
+impl TryFrom<String> for NonceEntry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "required" {
+            return Ok(Self::Required);
+        }
+        hex::decode(&text)
+            .map(Self::Equal)
+            .map_err(|_| "a nonce is \"required\" or hexadecimal".to_owned())
+    }
+}
+
+/// A register's number; the keys of tables are text.
+#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(try_from = "String")]
+struct Index(u8);
+
+impl TryFrom<String> for Index {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|index: &u8| index.to_string() == text)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a register's number: write 0 to 31"))
+    }
+}
+
+/// One value of a register, or several.
+#[derive(Debug)]
+struct Values(Vec<Pcr>);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Values;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a register's value in hexadecimal, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Values, E> {
+                text.parse().map(|pcr| Values(vec![pcr])).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Values, A::Error> {
+                let mut pcrs = Vec::new();
+                while let Some(pcr) = values.next_element()? {
+                    pcrs.push(pcr);
+                }
+                Ok(Values(pcrs))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct DurationText(Duration);
+
+impl TryFrom<String> for DurationText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_duration(&text).map(Self)
+    }
+}
+
+/// A duration such as `90s`, `5m`, `2h` or `1d`, at most a year.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits).unwrap_or_default();
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    number
+        .parse()
+        .ok()
+        .zip(milliseconds)
+        .and_then(|(number, unit): (u64, u64)| number.checked_mul(unit))
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= MAX_DURATION)
+        .ok_or_else(|| {
+            format!("{text:?} is not a duration of at most a year, such as 90s, 5m, 2h or 1d")
+        })
+}
+
+impl Policy {
+    /// The policy in a file, JSON if its name ends in `.json`, TOML otherwise.
+    /// Files that it names are looked for beside it. Every file has at most
+    /// [`MAX_POLICY_FILE`] bytes.
+    pub fn read(path: &Path) -> Result<Self, PolicyError> {
+        let in_file = |error: PolicyError| match error {
+            PolicyError::File { .. } => error,
+            error => PolicyError::File {
+                file: path.display().to_string(),
+                reason: error.to_string(),
+            },
+        };
+        let text = read_text(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let file = if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            from_json(&text)
+        } else {
+            from_toml(&text)
+        };
+        file.and_then(|file| file.build(Some(folder)))
+            .map_err(in_file)
+    }
+
+    /// The policy in a TOML text, which can name no files.
+    pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
+        from_toml(text)?.build(None)
+    }
+
+    /// The policy in a JSON text, which can name no files.
+    pub fn from_json(text: &str) -> Result<Self, PolicyError> {
+        from_json(text)?.build(None)
+    }
+}
+
+fn from_toml(text: &str) -> Result<PolicyFile, PolicyError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map(|before| format!("line {}: ", before.matches('\n').count() + 1))
+            .unwrap_or_default();
+        let message = error.message().replace('\n', "; ");
+        PolicyError::Text(format!("{line}{message}"))
+    })
+}
+
+fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
+    serde_json::from_str(text).map_err(|error| PolicyError::Text(error.to_string()))
+}
+
+impl PolicyFile {
+    fn build(self, folder: Option<&Path>) -> Result<Policy, PolicyError> {
+        let mut policy = Policy::builder();
+        if let Some(profile) = self.profile {
+            policy = policy.profile(profile);
+        }
+        for (number, image) in (1..).zip(self.images) {
+            policy = image.add(number, folder, policy)?;
+        }
+        if self.allow_any_image {
+            policy = policy.allow_any_image();
+        }
+        if self.allow_debug {
+            policy = policy.allow_debug();
+        }
+        for (Index(index), Values(values)) in self.pcrs {
+            if values.is_empty() {
+                return Err(PolicyError::NoValue(index));
+            }
+            for value in values {
+                policy = policy.pcr(index, value);
+            }
+        }
+        policy = match self.nonce {
+            None => policy,
+            Some(NonceEntry::Required) => policy.require_nonce(),
+            Some(NonceEntry::Equal(nonce)) => policy.nonce(nonce),
+        };
+        if let Some(binding) = self.user_data {
+            policy = policy.bind_user_data(binding.into());
+        }
+        if let Some(binding) = self.public_key {
+            policy = policy.bind_public_key(binding.into());
+        }
+        if let Some(pattern) = self.module_id {
+            policy = policy.module_id(pattern);
+        }
+        if let Some(DurationText(max_age)) = self.max_age {
+            policy = policy.max_age(max_age);
+        }
+        if let Some(DurationText(clock_skew)) = self.clock_skew {
+            policy = policy.clock_skew(clock_skew);
+        }
+        policy.build()
+    }
+}
+
+impl ImageEntry {
+    fn add(
+        self,
+        number: usize,
+        folder: Option<&Path>,
+        policy: PolicyBuilder,
+    ) -> Result<PolicyBuilder, PolicyError> {
+        let wrong = |reason: &str| PolicyError::Text(format!("image {number}: {reason}"));
+        let (default_name, measurements) = match (self.file, self.measurements) {
+            (Some(file), None) => {
+                let folder = folder.ok_or_else(|| {
+                    wrong("a policy that is not a file itself cannot name one: write its content, `Measurements`")
+                })?;
+                let measurements = read_measurements(&folder.join(&file))?;
+                (file.display().to_string(), measurements)
+            }
+            (None, Some(inline)) => (
+                format!("image {number}"),
+                Measurements {
+                    pcr0: inline.pcr0,
+                    pcr1: inline.pcr1,
+                    pcr2: inline.pcr2,
+                    pcr8: inline.pcr8,
+                },
+            ),
+            _ => return Err(wrong("give either `file` or `Measurements`")),
+        };
+        Ok(policy.image(self.name.unwrap_or(default_name), measurements))
+    }
+}
+
+/// The measurements in a file that image-builder or nitro-cli wrote, of at most
+/// [`MAX_POLICY_FILE`] bytes.
+pub fn read_measurements(path: &Path) -> Result<Measurements, PolicyError> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| PolicyError::File {
+        file: path.display().to_string(),
+        reason: format!("{error}: give the JSON that image-builder or nitro-cli wrote"),
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, PolicyError> {
+    let failed = |reason: String| PolicyError::File {
+        file: path.display().to_string(),
+        reason,
+    };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_POLICY_FILE + 1).read_to_string(&mut text))
+        .map_err(|error| failed(format!("it cannot be read: {error}")))?;
+    if text.len() as u64 > MAX_POLICY_FILE {
+        return Err(failed(format!(
+            "it has more than {MAX_POLICY_FILE} bytes: is this the right file?"
+        )));
+    }
+    Ok(text)
+}

@@ -1,0 +1,284 @@
+//! The `attest` command: what it prints, and its exit codes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use base64::Engine;
+use serde_json::Value;
+
+const PCR2: &str = "249037310daa90f4eb0703e7b105a241fdb09f12d3c40b7aea2f39e57b07b887e6ff4e4f9757943e127e391626b5e4d5";
+
+fn vector() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/3a4a0301e6aa2839.cbor")
+}
+
+fn attest(arguments: &[&str]) -> Output {
+    attest_with_input(arguments, &[])
+}
+
+fn attest_with_input(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_attest"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn a_document_is_accepted_at_its_own_time_in_every_form() {
+    let bytes = std::fs::read(vector()).unwrap();
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&bytes);
+    let lines: Vec<&str> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    let pem = format!(
+        "-----BEGIN ATTESTATION-----\n{}\n-----END ATTESTATION-----\n",
+        lines.join("\r\n")
+    );
+    let pcr = format!("2={}", PCR2.to_uppercase());
+    let arguments = ["verify", "-", "--time", "document", "--pcr", &pcr];
+    for input in [
+        bytes.clone(),
+        hex::encode(&bytes).into_bytes(),
+        hex::encode_upper(&bytes).into_bytes(),
+        base64.into_bytes(),
+        pem.into_bytes(),
+    ] {
+        let output = attest_with_input(&arguments, &input);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        assert!(text.contains("\nok       chain.root "), "{text}");
+        assert!(text.contains("\n-        policy.nonce "), "{text}");
+        assert!(text.ends_with("accepted    i-0df237f0418feb41e-enc018d1c7ef94eb110\n"));
+        // Not a terminal, so no colour.
+        assert!(!text.contains('\x1b'));
+    }
+}
+
+#[test]
+fn the_table_is_aligned_and_short() {
+    let file = vector();
+    let pcr = format!("2={PCR2}");
+    let output = attest(&[
+        "verify",
+        file.to_str().unwrap(),
+        "--time",
+        "document",
+        "--pcr",
+        &pcr,
+    ]);
+    let text = stdout(&output);
+    let rows: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
+    let column = rows[0].find("expected").unwrap();
+    for row in &rows {
+        assert!(row.chars().count() <= 120, "{row}");
+        assert_eq!(&row[column - 2..column], "  ", "{row}");
+        assert_ne!(&row[column..=column], " ", "{row}");
+    }
+}
+
+#[test]
+fn a_refusal_has_code_1_and_names_its_rule() {
+    let file = vector();
+    let file = file.to_str().unwrap();
+    let pcr = format!("2={PCR2}");
+    for (arguments, rule) in [
+        (vec!["--pcr", &pcr], "certificate.validity"),
+        (
+            vec!["--pcr", &pcr, "--time", "2024-02-26T07:10:00Z"],
+            "freshness.age",
+        ),
+        (
+            vec!["--pcr", &pcr, "--time", "document", "--nonce", "00ff"],
+            "policy.nonce",
+        ),
+    ] {
+        let mut command = vec!["verify", file];
+        command.extend(arguments);
+        let output = attest(&command);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stdout(&output).contains(&format!("\nrejected    {rule}: ")));
+        assert!(stdout(&output).contains(&format!("\nFAIL     {rule} ")));
+    }
+    let output = attest_with_input(&["verify", "-", "--allow-any-image"], b"\x84\x44");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("cbor.encoding"));
+}
+
+#[test]
+fn the_json_report_keeps_its_schema() {
+    let file = vector();
+    let file = file.to_str().unwrap();
+    let run = |arguments: &[&str]| -> Value {
+        let output = attest(arguments);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let report = run(&[
+        "verify",
+        file,
+        "--allow-any-image",
+        "--time",
+        "document",
+        "--json",
+    ]);
+    let keys =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(
+        keys(&report),
+        [
+            "accepted",
+            "checked_at_ms",
+            "checks",
+            "document",
+            "rejection",
+            "schema"
+        ]
+    );
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["accepted"], true);
+    assert_eq!(report["rejection"], Value::Null);
+    assert_eq!(report["checked_at_ms"], 1_708_930_921_439_u64);
+    assert_eq!(
+        report["document"],
+        serde_json::json!({
+            "profile": "enclave",
+            "module_id": "i-0df237f0418feb41e-enc018d1c7ef94eb110",
+            "timestamp_ms": 1_708_930_921_439_u64,
+        })
+    );
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks {
+        assert_eq!(keys(check), ["actual", "expected", "outcome", "rule"]);
+        let outcome = check["outcome"].as_str().unwrap();
+        assert!(["passed", "failed", "not-checked"].contains(&outcome));
+    }
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["rule"] == "policy.image" && check["outcome"] == "not-checked")
+    );
+
+    let report = run(&["verify", file, "--allow-any-image", "--json"]);
+    assert_eq!(report["accepted"], false);
+    assert_eq!(keys(&report["rejection"]), ["reason", "rule"]);
+    assert_eq!(report["rejection"]["rule"], "certificate.validity");
+}
+
+#[test]
+fn a_policy_file_decides_and_options_add_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    let file = vector();
+    let run = |text: &str, more: &[&str]| {
+        std::fs::write(&policy, text).unwrap();
+        let mut arguments = vec!["verify", file.to_str().unwrap(), "--time", "document"];
+        arguments.extend(["--policy", policy.to_str().unwrap()]);
+        arguments.extend(more);
+        attest(&arguments)
+    };
+    let allowed = format!("[pcrs]\n2 = \"{PCR2}\"\n");
+    assert_eq!(run(&allowed, &[]).status.code(), Some(0));
+    assert_eq!(run(&allowed, &["--nonce", "00"]).status.code(), Some(1));
+    let required = format!("nonce = \"required\"\n{allowed}");
+    let output = run(&required, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--nonce"), "{}", stderr(&output));
+    assert_eq!(run(&required, &["--nonce", "00"]).status.code(), Some(1));
+    let output = run("\npcr = 1", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = stderr(&output);
+    assert!(error.contains("policy.toml: line 2: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn what_cannot_be_used_has_its_exit_code() {
+    let file = vector();
+    let file = file.to_str().unwrap();
+    for (arguments, code, part) in [
+        (vec!["verify", file], 2, "names no measurement"),
+        (vec!["verify", file, "--pcr", "0"], 2, "N=HEX"),
+        (vec!["verify", file, "--max-age", "5"], 2, "90s"),
+        (
+            vec!["verify", file, "--time", "yesterday"],
+            2,
+            "2026-01-31T12:00:00Z",
+        ),
+        (
+            vec!["verify", file, "--measurements", "/nonexistent"],
+            2,
+            "/nonexistent",
+        ),
+        (
+            vec!["verify", file, "--allow-any-image", "--root", file],
+            2,
+            "PEM",
+        ),
+        (
+            vec!["verify", "/nonexistent", "--allow-any-image"],
+            3,
+            "/nonexistent",
+        ),
+        (vec!["verify", "-", "--allow-any-image"], 3, "empty"),
+        (vec!["inspect", "/nonexistent"], 3, "/nonexistent"),
+        (vec!["inspect", "/proc/version"], 3, "not a document"),
+    ] {
+        let output = attest(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn inspect_shows_everything_and_says_that_nothing_is_verified() {
+    let file = vector();
+    let output = attest(&["inspect", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    for part in [
+        "Not verified",
+        "2024-02-26T07:02:01.439Z (",
+        "years ago",
+        PCR2,
+        "zero         PCR 3 5 6 7 8 9 10 11 12 13 14 15",
+        "nonce        none",
+        "\"{\"total_memory\":2091298816,\"total_cpus\":1}\"",
+        "certificate 4, leaf: 642 bytes",
+        "2024-02-26T06:59:33Z to 2024-02-26T09:59:36Z (3 hours, ended",
+        "ECDSA with SHA-384",
+        "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let output = attest(&["inspect", file.to_str().unwrap(), "--json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["pcrs"]["2"], PCR2);
+    assert_eq!(json["profile"], "enclave");
+    assert_eq!(json["certificates"].as_array().unwrap().len(), 5);
+    assert_eq!(json["certificates"][3]["fields"]["path_length"], 0);
+    assert_eq!(
+        json["certificates"][4]["fields"]["not_after_ms"],
+        1_708_941_576_000_u64
+    );
+}

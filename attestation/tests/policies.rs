@@ -1,0 +1,405 @@
+//! Policies as files, and what they accept.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::Path;
+
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+use attestation::{
+    Binding, Outcome, Policy, PolicyBuilder, PolicyError, Roots, Rule, Time, verify,
+};
+use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use eif::{Measurements, Pcr};
+
+const ONE: Measurements = image(1);
+const TWO: Measurements = image(2);
+
+const fn image(byte: u8) -> Measurements {
+    Measurements {
+        pcr0: Pcr::new([byte; 48]),
+        pcr1: Pcr::new([byte; 48]),
+        pcr2: Pcr::new([byte; 48]),
+        pcr8: None,
+    }
+}
+
+/// An enclave that runs this image.
+struct Enclave {
+    document: Vec<u8>,
+    roots: Roots,
+}
+
+impl Enclave {
+    fn running(measurements: Option<Measurements>) -> Self {
+        let root = TestRoot::generate().unwrap();
+        let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
+        let identity = Identity {
+            instance_id: "i-0123456789abcdef0".into(),
+            enclave_id: "enc0123456789abcdef".into(),
+            measurements,
+        };
+        let answer = SoftwareNsm::new(identity, root)
+            .unwrap()
+            .answer(Request::Attestation {
+                user_data: Some(b"user data".to_vec().into()),
+                nonce: Some(b"nonce".to_vec().into()),
+                public_key: Some(b"public key".to_vec().into()),
+            });
+        let Response::Attestation { document } = answer else {
+            panic!("{answer:?}");
+        };
+        Self { document, roots }
+    }
+
+    fn refused_by(&self, policy: PolicyBuilder) -> Option<Rule> {
+        self.refused(&policy.build().unwrap())
+    }
+
+    fn refused(&self, policy: &Policy) -> Option<Rule> {
+        verify(&self.document, &self.roots, policy, Time::Now)
+            .outcome
+            .err()
+            .map(|rejection| rejection.rule)
+    }
+}
+
+#[test]
+fn the_registers_of_two_images_do_not_mix() {
+    let both = || Policy::builder().measurements(ONE).measurements(TWO);
+    for (measurements, refused) in [
+        (ONE, None),
+        (TWO, None),
+        (image(3), Some(Rule::PolicyImage)),
+        (
+            Measurements {
+                pcr2: TWO.pcr2,
+                ..ONE
+            },
+            Some(Rule::PolicyImage),
+        ),
+        (
+            Measurements {
+                pcr8: Some(Pcr::new([8; 48])),
+                ..ONE
+            },
+            Some(Rule::PolicyImage),
+        ),
+    ] {
+        let enclave = Enclave::running(Some(measurements));
+        assert_eq!(enclave.refused_by(both()), refused, "{measurements:?}");
+    }
+    let signed = Measurements {
+        pcr8: Some(Pcr::new([8; 48])),
+        ..ONE
+    };
+    let policy = Policy::builder().measurements(signed);
+    let refused = |measurements| Enclave::running(Some(measurements)).refused_by(policy.clone());
+    assert_eq!(refused(signed), None);
+    assert_eq!(refused(ONE), Some(Rule::PolicyImage));
+}
+
+#[test]
+fn a_report_names_the_image_or_the_registers_that_differ() {
+    let check = |measurements| {
+        let enclave = Enclave::running(Some(measurements));
+        let policy = Policy::builder()
+            .image("1.0", ONE)
+            .image("1.1", TWO)
+            .build()
+            .unwrap();
+        let report = verify(&enclave.document, &enclave.roots, &policy, Time::Now).report;
+        let mut checks = report.checks.into_iter();
+        checks
+            .find(|check| check.rule == Rule::PolicyImage)
+            .unwrap()
+    };
+    let passed = check(TWO);
+    assert_eq!(passed.outcome, Outcome::Passed);
+    assert_eq!(passed.expected.as_deref(), Some("1.0 or 1.1"));
+    assert_eq!(passed.actual.as_deref(), Some("1.1"));
+    let failed = check(Measurements {
+        pcr0: Pcr::new([9; 48]),
+        ..TWO
+    });
+    assert_eq!(failed.outcome, Outcome::Failed);
+    let expected = format!(
+        "closest is 1.1: PCR0 is {}, not {}",
+        "09".repeat(48),
+        TWO.pcr0
+    );
+    assert_eq!(failed.actual, Some(expected));
+}
+
+#[test]
+fn each_demand_is_met_or_refuses_by_its_name() {
+    let enclave = Enclave::running(Some(ONE));
+    let any = || Policy::builder().allow_any_image();
+    let sha256 = |bytes: &[u8]| {
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes)
+            .as_ref()
+            .to_vec()
+    };
+    for (policy, refused) in [
+        (any(), None),
+        (any().pcr(0, ONE.pcr0).pcr(0, TWO.pcr0), None),
+        (any().pcr(0, TWO.pcr0), Some(Rule::PolicyPcr(0))),
+        (any().pcr(16, Pcr::ZERO), Some(Rule::PolicyPcr(16))),
+        (any().nonce(b"nonce".to_vec()), None),
+        (any().nonce(b"nonces".to_vec()), Some(Rule::PolicyNonce)),
+        (any().require_nonce(), Some(Rule::PolicyNonce)),
+        (any().module_id("i-0123456789abcdef0-enc*"), None),
+        (
+            any().module_id("i-0123456789abcdef1-*"),
+            Some(Rule::PolicyModuleId),
+        ),
+        (any().user_data(b"user data".to_vec()), None),
+        (
+            any().user_data(b"user".to_vec()),
+            Some(Rule::PolicyUserData),
+        ),
+        (
+            any().bind_user_data(Binding::Prefix(b"user".to_vec())),
+            None,
+        ),
+        (
+            any().bind_user_data(Binding::Prefix(b"user data and more".to_vec())),
+            Some(Rule::PolicyUserData),
+        ),
+        (
+            any().bind_public_key(Binding::Sha256Of(b"public key".to_vec())),
+            Some(Rule::PolicyPublicKey),
+        ),
+        (
+            any().profile(attestation::Profile::NitroTpm),
+            Some(Rule::PolicyProfile),
+        ),
+    ] {
+        let shown = format!("{policy:?}");
+        assert_eq!(enclave.refused_by(policy), refused, "{shown}");
+    }
+    // A digest in a document.
+    let root = TestRoot::generate().unwrap();
+    let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
+    let identity = Identity {
+        instance_id: "i-0".into(),
+        enclave_id: "enc0".into(),
+        measurements: Some(ONE),
+    };
+    let answer = SoftwareNsm::new(identity, root)
+        .unwrap()
+        .answer(Request::Attestation {
+            user_data: Some(sha256(b"certificate").into()),
+            nonce: None,
+            public_key: None,
+        });
+    let Response::Attestation { document } = answer else {
+        panic!("{answer:?}");
+    };
+    let refused = |binding| {
+        let policy = any().bind_user_data(binding).build().unwrap();
+        let rejection = verify(&document, &roots, &policy, Time::Now).outcome.err();
+        rejection.map(|rejection| rejection.rule)
+    };
+    let certificate = b"certificate".to_vec();
+    assert_eq!(refused(Binding::Sha256Of(certificate.clone())), None);
+    assert_eq!(
+        refused(Binding::Sha384Of(certificate)),
+        Some(Rule::PolicyUserData)
+    );
+}
+
+#[test]
+fn a_required_nonce_is_the_callers() {
+    let enclave = Enclave::running(Some(ONE));
+    let policy = Policy::builder()
+        .measurements(ONE)
+        .require_nonce()
+        .build()
+        .unwrap();
+    assert!(policy.needs_nonce());
+    assert_eq!(enclave.refused(&policy), Some(Rule::PolicyNonce));
+    let given = policy.with_nonce(b"nonce".to_vec()).unwrap();
+    assert!(!given.needs_nonce());
+    assert_eq!(enclave.refused(&given), None);
+    assert_eq!(policy.with_nonce(Vec::new()), Err(PolicyError::EmptyNonce));
+}
+
+#[test]
+fn an_image_does_not_pass_for_a_debug_enclave() {
+    let enclave = Enclave::running(None);
+    let policy = || Policy::builder().measurements(ONE);
+    assert_eq!(enclave.refused_by(policy()), Some(Rule::PolicyDebug));
+    assert_eq!(
+        enclave.refused_by(policy().allow_debug()),
+        Some(Rule::PolicyImage)
+    );
+    let any = || Policy::builder().allow_any_image();
+    assert_eq!(enclave.refused_by(any()), Some(Rule::PolicyDebug));
+    assert_eq!(enclave.refused_by(any().allow_debug()), None);
+}
+
+#[test]
+fn toml_and_json_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    write("two.json", &serde_json::to_string(&TWO).unwrap());
+    let (one, three) = (ONE.pcr0.to_string(), "03".repeat(48));
+    let toml = write(
+        "policy.toml",
+        &format!(
+            r#"
+profile = "enclave"
+allow_debug = true
+nonce = "required"
+module_id = "i-0123*-enc*"
+max_age = "90s"
+clock_skew = "1m"
+user_data = {{ sha256_of = "00ff" }}
+public_key = {{ prefix = "30" }}
+
+[[images]]
+name = "1.0"
+Measurements = {{ HashAlgorithm = "Sha384 {{ ... }}", PCR0 = "{one}", PCR1 = "{one}", PCR2 = "{one}" }}
+
+[[images]]
+file = "two.json"
+
+[pcrs]
+3 = "{three}"
+16 = ["{one}", "{three}"]
+"#
+        ),
+    );
+    let json = write(
+        "policy.json",
+        &format!(
+            r#"{{
+  "profile": "enclave", "allow_debug": true, "nonce": "required",
+  "module_id": "i-0123*-enc*", "max_age": "90s", "clock_skew": "1m",
+  "user_data": {{ "sha256_of": "00FF" }}, "public_key": {{ "prefix": "30" }},
+  "images": [
+    {{ "name": "1.0", "Measurements": {{ "PCR0": "{one}", "PCR1": "{one}", "PCR2": "{one}" }} }},
+    {{ "file": "two.json" }}
+  ],
+  "pcrs": {{ "3": ["{three}"], "16": ["{one}", "{three}"] }}
+}}"#
+        ),
+    );
+    let expected = Policy::builder()
+        .image("1.0", ONE)
+        .image("two.json", TWO)
+        .pcr(3, Pcr::new([3; 48]))
+        .pcr(16, ONE.pcr0)
+        .pcr(16, Pcr::new([3; 48]))
+        .allow_debug()
+        .require_nonce()
+        .module_id("i-0123*-enc*")
+        .max_age(std::time::Duration::from_secs(90))
+        .clock_skew(std::time::Duration::from_secs(60))
+        .bind_user_data(Binding::Sha256Of(vec![0x00, 0xff]))
+        .bind_public_key(Binding::Prefix(vec![0x30]))
+        .build()
+        .unwrap();
+    assert_eq!(Policy::read(&toml).unwrap(), expected);
+    assert_eq!(Policy::read(&json).unwrap(), expected);
+    // A text from elsewhere reads no files of this machine.
+    let text = std::fs::read_to_string(&json).unwrap();
+    let error = Policy::from_json(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("image 2") && error.contains("Measurements"),
+        "{error}"
+    );
+}
+
+#[test]
+fn errors_name_the_line_and_the_fix() {
+    for (text, parts) in [
+        ("", ["names no measurement", "image-builder"]),
+        (
+            "allow_any_image = true\nmax_agee = \"5m\"",
+            ["line 2", "max_agee"],
+        ),
+        ("\n\n[pcrs]\n0 = \"12\"", ["line 4", "96 hex"]),
+        ("[pcrs]\n0 = 12", ["line 2", "hexadecimal"]),
+        ("[pcrs]\n0 = []", ["PCR0", "no value"]),
+        ("[pcrs]\n32 = \"x\"", ["line 2", "96 hex"]),
+        ("[pcrs]\n00 = \"x\"", ["line 2", "0 to 31"]),
+        ("allow_any_image = true\nmax_age = 5", ["line 2", "string"]),
+        (
+            "allow_any_image = true\nmax_age = \"5 parsecs\"",
+            ["line 2", "90s"],
+        ),
+        (
+            "allow_any_image = true\nmax_age = \"18446744073709551615d\"",
+            ["line 2", "year"],
+        ),
+        (
+            "allow_any_image = true\nnonce = \"any\"",
+            ["line 2", "required"],
+        ),
+        (
+            "allow_any_image = true\nprofile = \"tpm\"",
+            ["line 2", "nitro-tpm"],
+        ),
+        (
+            "allow_any_image = true\nuser_data = { equals = \"00\" }",
+            ["line 2", "sha256_of"],
+        ),
+        (
+            "allow_any_image = true\nuser_data = { equal = \"0\" }",
+            ["line 2", "hexadecimal"],
+        ),
+        (
+            "allow_any_image = true\nallow_any_image = true",
+            ["line 2", "duplicate"],
+        ),
+        ("[[images]]\nname = \"1\"", ["image 1", "Measurements"]),
+        ("[[images]]\nfile = \"../m.json\"", ["image 1", "content"]),
+        ("allow_any_image = tru\u{1b}", ["line 1", ""]),
+    ] {
+        let error = Policy::from_toml(text).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{text}\n{error}");
+        }
+        assert!(!error.contains('\n'), "{error}");
+    }
+    let error = Policy::from_json("{\n\"nonces\": 1}")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("line 2") && error.contains("nonces"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    let read = |text: &str| {
+        std::fs::write(&policy, text).unwrap();
+        Policy::read(&policy).unwrap_err().to_string()
+    };
+    let error = read("[[images]]\nfile = \"missing.json\"");
+    assert!(error.contains("missing.json: it cannot be read"), "{error}");
+    std::fs::write(folder.path().join("not.json"), "PCR0").unwrap();
+    let error = read("[[images]]\nfile = \"not.json\"");
+    assert!(
+        error.contains("not.json") && error.contains("image-builder"),
+        "{error}"
+    );
+    let error = read(&" ".repeat(256 * 1024 + 1));
+    assert!(error.contains("policy.toml: it has more than"), "{error}");
+    let error = read("x");
+    assert!(error.contains("policy.toml: line 1"), "{error}");
+    let error = Policy::read(Path::new("/nonexistent/policy")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/policy"), "{error}");
+}
