@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fuzz::within;
-use image_builder::{Inputs, build, describe_image};
+use image_builder::{BuildTime, Inputs, build, describe_image};
 use libfuzzer_sys::fuzz_target;
 use parent_agent::image::Image;
 use parent_agent::ramdisk::Unpacker;
@@ -104,14 +104,16 @@ fn check(layer: &[u8]) {
     let at = |name: &str| FOLDER.join(name);
     write_container(&at("image.tar"), layer);
     let build = |output: &Path| {
-        build(&Inputs {
+        let inputs = Inputs {
             manifest: &at("enclave.toml"),
             kernel: &at("kernel"),
             init: &at("init"),
             output,
+            measurements: None,
             signing: None,
-            build_time: 0,
-        })
+            build_time: BuildTime::default(),
+        };
+        build(&inputs, &mut |_| {})
     };
     let path = at("image.eif");
     let built = match build(&path) {
