@@ -75,9 +75,12 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The workspace's root: the folder above this crate's.
+/// The workspace's root: the folder above this crate's, where cargo runs it from;
+/// where it was compiled may be another, if a target folder is shared.
 fn workspace() -> anyhow::Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .context("run it through cargo, as in `cargo xtask help`")?;
+    Path::new(&own)
         .parent()
         .map(Path::to_owned)
         .context("this crate has no parent folder")
