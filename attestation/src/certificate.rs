@@ -74,7 +74,7 @@ impl<'a> Certificate<'a> {
         if x509.version() != X509Version::V3 {
             return Err("it is not version 3".to_owned());
         }
-        let [body, outer_algorithm, _] = certificate
+        let [body, outer_algorithm, signature] = certificate
             .children()
             .ok_or("it has more than body, algorithm and signature")?;
         let [_, _, inner_algorithm, _, validity, _, key, _] = body
@@ -83,9 +83,12 @@ impl<'a> Certificate<'a> {
         let [_, _] = validity
             .children()
             .ok_or("its validity is not two instants")?;
-        let [key_algorithm, _] = key
+        let [key_algorithm, key_value] = key
             .children()
             .ok_or("its key is not an algorithm and a value")?;
+        if !signature.is_whole_bytes() || !key_value.is_whole_bytes() {
+            return Err("its signature or key ends within a byte".to_owned());
+        }
         Ok(Self {
             x509,
             signature_algorithms: [inner_algorithm.whole, outer_algorithm.whole],

@@ -45,6 +45,11 @@ impl<'a> Element<'a> {
         rest.is_empty().then_some(children)
     }
 
+    /// Whether it is a bit string of whole bytes.
+    pub(crate) fn is_whole_bytes(&self) -> bool {
+        self.tag == BIT_STRING && self.content.first() == Some(&0)
+    }
+
     fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), &'static str> {
         const CUT: &str = "it ends inside an element";
         let (&tag, rest) = bytes.split_first().ok_or(CUT)?;

@@ -1,0 +1,185 @@
+//! The hostile corpus: documents that each break one rule, signed again where
+//! the mistake is behind the signature, and good ones in every form.
+//!
+//! `cargo run -p attestation --example hostile_corpus` writes `cases.json` anew, under
+//! new keys; the names and the rules stay the same, which a test here checks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::expect_used,
+    reason = "a test fails by panicking, and cases are long tables"
+)]
+
+mod cases;
+mod corpus;
+mod cose;
+mod der;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use attestation::{
+    Document, Policy, Profile, Report, Roots, RootsError, Rule, Time, Verifier, verify,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use corpus::{ACCEPTED, Corpus};
+use cose::{map, text};
+use world::{TIME_MS, World, entries, pcrs};
+
+fn roots(der: &[u8]) -> Result<Roots, RootsError> {
+    let base64 = STANDARD.encode(der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    Roots::from_pem(pem.as_bytes())
+}
+
+fn rule(report: &Report) -> String {
+    match &report.rejection {
+        None => ACCEPTED.to_owned(),
+        Some(rejection) => rejection.rule.to_string(),
+    }
+}
+
+fn check_all(corpus: &Corpus) {
+    let policy = world::policy();
+    let mut wrong = Vec::new();
+    for case in &corpus.cases {
+        let Ok(roots) = roots(case.root.as_ref().unwrap_or(&corpus.root)) else {
+            // A root that cannot be read cannot be pinned in the first place.
+            assert_eq!(case.rule, "certificate.encoding", "{}", case.name);
+            continue;
+        };
+        let report = verify(&case.document, &roots, &policy, Time::At(TIME_MS)).report;
+        if rule(&report) != case.rule {
+            let found = report.rejection.map(|rejection| rejection.to_string());
+            wrong.push(format!(
+                "{}: {} expected, found {found:?}",
+                case.name, case.rule
+            ));
+            continue;
+        }
+        // One short line that no terminal obeys.
+        if let Some(rejection) = &report.rejection {
+            let line = rejection.to_string();
+            assert!(line.len() < 2500, "{}: {} bytes", case.name, line.len());
+            assert!(!line.contains(char::is_control), "{}: {line:?}", case.name);
+        }
+        assert_eq!(report.accepted, case.rule == ACCEPTED);
+        let passed = report
+            .checks
+            .iter()
+            .filter(|check| check.rule.to_string() == case.rule);
+        assert!(
+            passed.count() == usize::from(case.rule != ACCEPTED),
+            "{}",
+            case.name
+        );
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_document_is_refused_by_its_rule() {
+    let corpus = Corpus::read();
+    assert!(corpus.cases.len() > 500, "{}", corpus.cases.len());
+    check_all(&corpus);
+}
+
+#[test]
+fn a_verifier_that_knows_the_chain_refuses_the_same() {
+    let corpus = Corpus::read();
+    let policy = world::policy();
+    let verifier = Verifier::new(roots(&corpus.root).unwrap());
+    for _ in 0..2 {
+        for case in corpus.cases.iter().filter(|case| case.root.is_none()) {
+            let report = verifier
+                .verify(&case.document, &policy, Time::At(TIME_MS))
+                .report;
+            assert_eq!(rule(&report), case.rule, "{}", case.name);
+            let good = verifier.verify(&corpus.base, &policy, Time::At(TIME_MS));
+            assert!(good.outcome.is_ok());
+        }
+    }
+}
+
+#[test]
+fn the_generator_makes_the_same_cases_under_new_keys() {
+    let (stored, made) = (Corpus::read(), cases::generate());
+    let rules = |corpus: &Corpus| -> Vec<(String, String)> {
+        let cases = corpus.cases.iter();
+        cases
+            .map(|case| (case.name.clone(), case.rule.clone()))
+            .collect()
+    };
+    assert_eq!(rules(&stored), rules(&made));
+    assert_ne!(stored.root, made.root);
+    check_all(&made);
+}
+
+#[test]
+fn the_file_holds_what_was_made() {
+    let made = cases::generate();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cases.json");
+    std::fs::write(&path, made.to_text()).unwrap();
+    let read = Corpus::read_from(&path);
+    assert_eq!(read.root, made.root);
+    assert_eq!(read.base, made.base);
+    for (read, made) in read.cases.iter().zip(&made.cases) {
+        assert_eq!(read.document, made.document, "{}", made.name);
+        assert_eq!(read.root, made.root);
+    }
+}
+
+#[test]
+fn every_rule_and_every_name_is_there_once() {
+    let corpus = Corpus::read();
+    let mut names = BTreeSet::new();
+    let mut rules = BTreeMap::new();
+    for case in &corpus.cases {
+        assert!(names.insert(&case.name), "{} twice", case.name);
+        *rules.entry(case.rule.as_str()).or_insert(0) += 1;
+    }
+    let report = verify(
+        &corpus.base,
+        &roots(&corpus.root).unwrap(),
+        &world::policy(),
+        Time::At(TIME_MS),
+    )
+    .report;
+    assert!(report.accepted, "{:?}", report.rejection);
+    // What a good document is held against is all there is.
+    for check in &report.checks {
+        let rule = check.rule.to_string();
+        assert!(rules.contains_key(rule.as_str()), "no case for {rule}");
+    }
+}
+
+#[test]
+fn a_nitro_tpm_is_accepted_by_a_policy_for_one_only() {
+    let world = World::new();
+    let mut payload = world.payload();
+    let position = payload.position("pcrs");
+    payload.0[position] = (text("nitrotpm_pcrs"), map(&entries(&pcrs())));
+    payload.set("module_id", text("i-0123456789abcdef0-tpm0123456789abcdef"));
+    let document = world.document(&payload);
+    let roots = roots(&world.certificates[0]).unwrap();
+    let any = Policy::builder().allow_any_image();
+    let verified = |policy: &Policy| verify(&document, &roots, policy, Time::At(TIME_MS)).outcome;
+    let of_tpm = any.clone().profile(Profile::NitroTpm).build().unwrap();
+    let accepted = verified(&of_tpm).expect("the policy is for it");
+    assert_eq!(accepted.profile(), Profile::NitroTpm);
+    let refused = verified(&any.build().unwrap()).unwrap_err();
+    assert_eq!(refused.rule, Rule::PolicyProfile);
+    assert_eq!(
+        Document::parse(&document).unwrap().unverified_profile(),
+        Profile::NitroTpm
+    );
+}
