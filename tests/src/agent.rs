@@ -193,7 +193,6 @@ impl Agent {
     }
 
     /// Waits for the agent's end and checks that nothing is left behind.
-    #[expect(clippy::print_stdout, reason = "tests show it when they fail")]
     pub async fn ended(mut self) -> anyhow::Result<Ended> {
         let status = timeout(LIMIT, self.child.wait())
             .await
@@ -208,14 +207,11 @@ impl Agent {
             .await?
             .read_to_string(&mut stderr)
             .await?;
-        let ended = Ended {
+        Ok(Ended {
             code: status.code(),
             events: std::mem::take(&mut *self.events()),
             stderr,
-        };
-        // Shown when the test fails.
-        println!("{status}: {}\n{}", ended.end(), ended.stderr);
-        Ok(ended)
+        })
     }
 
     /// Stops the enclave and waits for the agent's end.
