@@ -24,8 +24,7 @@ use crate::{config, kernel, ramdisk};
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
 /// timer that fails in a virtual machine whose host is busy.
-const COMMAND_LINE: &str =
-    "reboot=k panic=-1 pci=off nomodules no_timer_check quiet console=ttyS0 random.trust_cpu=on root=/dev/ram0";
+const COMMAND_LINE: &str = "reboot=k panic=-1 pci=off nomodules no_timer_check quiet console=ttyS0 random.trust_cpu=on root=/dev/ram0";
 /// An image may be as large as a quarter of the memory that it is started with:
 /// it is there once more when unpacked (AWS, "nitro-cli run-enclave").
 const MEMORY_PER_IMAGE: u64 = 4;

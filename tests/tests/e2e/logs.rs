@@ -43,7 +43,7 @@ async fn every_line_arrives_once_and_in_order(hypervisor: Hypervisor) {
 async fn every_byte_arrives(hypervisor: Hypervisor) {
     let agent = start(hypervisor, "bytes", &[]);
     let ended = agent.ended().await.unwrap();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.end(), ended.stderr);
     let mut bytes = Vec::new();
     let records: Vec<_> = ended.records("application").collect();
     for record in &records {

@@ -147,7 +147,7 @@ async fn destinations_that_do_not_answer_are_reported(hypervisor: Hypervisor) {
     let connect_to = format!("peer.example:443={address}");
     let agent = start(hypervisor, "fetch 1", &["--connect-to", &connect_to]);
     let ended = agent.ended().await.unwrap();
-    assert_eq!(ended.code, Some(10), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(10), "{}\n{}", ended.end(), ended.stderr);
     let errors: Vec<_> = ended.records("errors").map(ToString::to_string).collect();
     let reported = errors
         .iter()
