@@ -1,6 +1,7 @@
 //! The programs under test.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 
@@ -59,6 +60,21 @@ impl Programs {
     /// A program of this workspace.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The demo, to be told under this hypervisor.
+    pub fn demo(&self, hypervisor: Hypervisor) -> Command {
+        let mut command = Command::new(self.path("demo"));
+        for name in ["image-builder", "parent-agent", "enclave-init"] {
+            command.arg(format!("--{name}")).arg(self.path(name));
+        }
+        command
+            .arg("--workload")
+            .arg(self.path("price-oracle"))
+            .arg("--kernel")
+            .arg(&self.kernel)
+            .args(self.hypervisor(hypervisor));
+        command
     }
 
     /// The arguments of `parent-agent run` that choose what runs the enclave.

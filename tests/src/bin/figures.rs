@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -278,16 +277,7 @@ async fn logs(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
 /// The demo, everything built already.
 fn second_demo(programs: &Programs) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut command = Command::new(programs.path("demo"));
-    for name in ["image-builder", "parent-agent", "enclave-init"] {
-        command.arg(format!("--{name}")).arg(programs.path(name));
-    }
-    let output = command
-        .arg("--workload")
-        .arg(programs.path("price-oracle"))
-        .arg("--kernel")
-        .arg(&programs.kernel)
-        .output()?;
+    let output = programs.demo(Hypervisor::Sim).output()?;
     ensure!(
         output.status.success(),
         "the demo: {}",

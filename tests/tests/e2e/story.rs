@@ -13,17 +13,8 @@ use crate::PROGRAMS;
 const NOBODY: &str = "65534";
 
 fn demo(hypervisor: Hypervisor, temporary: &Path) -> Command {
-    let mut command = Command::new(PROGRAMS.path("demo"));
-    for name in ["image-builder", "parent-agent", "enclave-init"] {
-        command.arg(format!("--{name}")).arg(PROGRAMS.path(name));
-    }
-    command
-        .arg("--workload")
-        .arg(PROGRAMS.path("price-oracle"))
-        .arg("--kernel")
-        .arg(&PROGRAMS.kernel)
-        .args(PROGRAMS.hypervisor(hypervisor))
-        .env("TMPDIR", temporary);
+    let mut command = PROGRAMS.demo(hypervisor);
+    command.env("TMPDIR", temporary);
     command
 }
 
