@@ -7,10 +7,12 @@
     reason = "a command's output"
 )]
 
+mod bench;
 mod cache;
 mod demo;
 mod figures;
 mod fuzz;
+mod outside;
 mod programs;
 mod stages;
 
@@ -29,6 +31,11 @@ usage: cargo xtask COMMAND
   figures          measure what SPECIFICATION.md promises
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
+  bench attestation
+                   time verification beside bare signatures and beside another crate
+  bench instructions [--record]
+                   count the instructions of verification, and compare with those that
+                   are recorded
   setup            install what is missing, build the kernel, QEMU and the vsock device
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
@@ -53,10 +60,11 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "demo" | "fuzz") {
+    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
+        "bench" => bench::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;

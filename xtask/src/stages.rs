@@ -166,9 +166,14 @@ impl Stage<'_> {
     }
 }
 
-/// Installs the packages that are missing; needs root only then.
+/// Installs what builds and tests need.
 pub(crate) fn install_packages() -> anyhow::Result<()> {
-    let missing: Vec<_> = PACKAGES
+    install(PACKAGES)
+}
+
+/// Installs the packages that are missing; needs root only then.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<_> = packages
         .iter()
         .copied()
         .filter(|package| !is_installed(package))
