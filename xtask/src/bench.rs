@@ -54,7 +54,14 @@ fn attestation(workspace: &Path) -> anyhow::Result<()> {
 }
 
 fn build(workspace: &Path, program: &str) -> anyhow::Result<PathBuf> {
-    let arguments = ["build", "--quiet", "--release", "--locked", "--bin", program];
+    let arguments = [
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--bin",
+        program,
+    ];
     outside::cargo(workspace, CRATE, &arguments)?;
     Ok(outside::programs(workspace)?.join(program))
 }
@@ -75,8 +82,8 @@ fn compare(workspace: &Path) -> anyhow::Result<()> {
     let mut exceeded = Vec::new();
     println!("{:<12} {:>12} {:>12}", "call", "instructions", "recorded");
     for (call, count) in count(workspace)? {
-        let recorded = recorded(&text, call)
-            .with_context(|| format!("{COUNTS} has no number for {call}"))?;
+        let recorded =
+            recorded(&text, call).with_context(|| format!("{COUNTS} has no number for {call}"))?;
         println!("{call:<12} {count:>12} {recorded:>12}");
         if count > recorded + recorded * TOLERANCE / 100 {
             exceeded.push(call);
@@ -136,7 +143,10 @@ fn callgrind(program: &Path, call: &str) -> anyhow::Result<u64> {
         .output()
         .context("cannot run valgrind")?;
     let log = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{call} failed under valgrind:\n{log}");
+    ensure!(
+        output.status.success(),
+        "{call} failed under valgrind:\n{log}"
+    );
     collected(&log)
         .filter(|count| *count > 0)
         .with_context(|| format!("callgrind counted nothing of {call}:\n{log}"))
