@@ -31,8 +31,16 @@
 //! # }
 //! ```
 //!
-//! The `policy-files` feature reads policies from TOML and JSON. `nsm` adds the client of the Nitro security module, and
-//! `software-nsm` a server that stands for it where there is no hardware.
+//! Whoever verifies more than a few documents keeps a [`Verifier`], which
+//! remembers the certificates that it has checked. Everything here is computation
+//! on the caller's thread, for a fifth of a millisecond where the leaf is known
+//! and for one where nothing is: in asynchronous programs that is work for
+//! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
+//!
+//! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
+//! asynchronous client that challenges a live enclave, `nsm` the client of the
+//! Nitro security module, and `software-nsm` a server that stands for the module
+//! where there is no hardware.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +48,9 @@ mod cache;
 mod cbor;
 mod certificate;
 mod chain;
+mod claims;
+#[cfg(feature = "client")]
+pub mod client;
 mod der;
 mod document;
 #[cfg(feature = "nsm")]
@@ -54,6 +65,7 @@ pub mod software_nsm;
 mod verify;
 
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
+pub use claims::VerifiedClaims;
 pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT, Profile};
 pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
 #[cfg(feature = "policy-files")]

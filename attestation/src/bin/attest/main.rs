@@ -9,6 +9,8 @@
     reason = "a command's output"
 )]
 
+mod demands;
+mod fetch;
 mod input;
 mod inspect;
 mod simulate;
@@ -36,6 +38,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Verify a document against a pinned root and a policy.
     Verify(verify::Arguments),
+    /// Challenge a live enclave with a new nonce, and verify its document.
+    Fetch(fetch::Arguments),
     /// Serve the software NSM on a Unix socket, for tests.
     Simulate(simulate::Arguments),
 }
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {
