@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use attestation::Document;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use eif::cpio::{Entry, Kind, Writer};
@@ -30,6 +31,7 @@ fn main() {
     configurations();
     requests();
     documents();
+    policies();
     ramdisks();
     write("agent_image", "image", &image());
     layers();
@@ -323,11 +325,66 @@ fn documents() {
         panic!("{answer:?}");
     };
     write("attestation_document", "test-root", &document);
+    chain("test-root", 0, &document);
     let vectors = Path::new("../attestation/tests/vectors");
     for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
         let document = fs::read(vectors.join(name)).expect("a vector");
         write("attestation_document", name, &document);
+        chain(name, 1, &document);
     }
+}
+
+/// The chain of a document, for the root of this number, at the document's time.
+fn chain(name: &str, root: u8, document: &[u8]) {
+    let document = Document::parse(document).expect("a document");
+    let mut seed = vec![root];
+    seed.extend(document.unverified_timestamp_ms().to_be_bytes());
+    for der in document.unverified_certificates().skip(1) {
+        let length = u16::try_from(der.len()).expect("a certificate");
+        seed.extend(length.to_be_bytes());
+        seed.extend(der);
+    }
+    write("attestation_chain", name, &seed);
+}
+
+fn policies() {
+    let pcr = |byte: u8| hex::encode([byte; 48]);
+    let toml = format!(
+        r#"nonce = "required"
+max_age = "90s"
+clock_skew = "1m"
+module_id = "i-0123456789abcdef0-enc*"
+user_data = {{ sha256_of = "a1b2" }}
+public_key = {{ prefix = "3076" }}
+allow_debug = true
+
+[[images]]
+name = "payments 1.5"
+[images.Measurements]
+HashAlgorithm = "Sha384 {{ ... }}"
+PCR0 = "{0}"
+PCR1 = "{0}"
+PCR2 = "{0}"
+PCR8 = "{0}"
+
+[pcrs]
+3 = "{0}"
+16 = ["{0}", "{1}"]
+"#,
+        pcr(1),
+        pcr(2),
+    );
+    write("attestation_policy", "complete.toml", toml.as_bytes());
+    let json: serde_json::Value = toml::from_str(&toml).expect("TOML");
+    write(
+        "attestation_policy",
+        "complete.json",
+        json.to_string().as_bytes(),
+    );
+    let tpm = "profile = \"nitro-tpm\"\nnonce = \"00ff\"\n[pcrs]\n0 = []\n";
+    write("attestation_policy", "tpm.toml", tpm.as_bytes());
+    let any = "allow_any_image = true\nuser_data = { equal = \"\" }\n";
+    write("attestation_policy", "any.toml", any.as_bytes());
 }
 
 fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {
