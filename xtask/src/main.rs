@@ -14,6 +14,7 @@ mod figures;
 mod fuzz;
 mod outside;
 mod programs;
+mod python;
 mod stages;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,9 @@ usage: cargo xtask COMMAND
   bench instructions [--record]
                    count the instructions of verification, and compare with those that
                    are recorded
-  setup            install what is missing, build the kernel, QEMU and the vsock device
+  bindings         build the verifier's bindings for C and Python, and test them
+  setup            install what is missing, build the kernel, QEMU, the vsock device
+                   and the tests' Python environment
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
   qemu             print the path of QEMU with the nitro-enclave machine, building it
@@ -71,6 +74,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
             for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
+            println!("{:<20} {}", "python", python::get(&root)?.display());
         }
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
