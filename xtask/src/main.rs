@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod bindings;
 mod cache;
 mod demo;
 mod figures;
@@ -67,6 +68,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
+        "bindings" => bindings::test(&root)?,
         "bench" => bench::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {

@@ -6,14 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// Runs cargo in a crate's folder. An empty `RUSTFLAGS` stands before the
-/// workspace's own, which link statically.
+/// Runs cargo in a crate's folder.
 pub(crate) fn cargo(workspace: &Path, folder: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
         .current_dir(workspace.join(folder))
-        .env("RUSTFLAGS", "")
-        .env("CARGO_TARGET_DIR", target(workspace))
+        .envs(environment(workspace))
         .status()
         .context("cannot run cargo")?;
     ensure!(
@@ -22,6 +20,15 @@ pub(crate) fn cargo(workspace: &Path, folder: &str, arguments: &[&str]) -> anyho
         arguments.join(" ")
     );
     Ok(())
+}
+
+/// What cargo finds in the environment. An empty `RUSTFLAGS` stands before the
+/// workspace's own, which link statically.
+pub(crate) fn environment(workspace: &Path) -> [(&'static str, PathBuf); 2] {
+    [
+        ("RUSTFLAGS", PathBuf::new()),
+        ("CARGO_TARGET_DIR", target(workspace)),
+    ]
 }
 
 /// The folder of programs that were built with `--release`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{fuzz, programs};
+use crate::{bindings, fuzz, programs};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -56,6 +56,29 @@ const STAGES: &[Stage<'_>] = &[
             "fmt",
             "--manifest-path",
             "fuzz/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "format of the benchmarks",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "attestation/benches/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "format of the bindings",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "bindings/Cargo.toml",
+            "--all",
             "--check",
         ],
         environment: &[],
@@ -118,6 +141,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     }
     dependencies(workspace)?;
     TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- bindings: cargo xtask bindings");
+    bindings::test(workspace)?;
+    println!("ok   bindings");
     println!("--- fuzz: cargo xtask fuzz");
     fuzz::run(workspace, &[])?;
     println!("ok   fuzz");
