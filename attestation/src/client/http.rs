@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 use super::dial::dial;
 use super::encoding::{DecodeError, MAX_ENCODED, decode_document};
 use super::endpoint::Url;
-use super::tls::{self, Trust};
+use super::tls::Tls;
 use super::{Answer, Endpoint, FetchError};
 
 /// Largest head of an answer, in bytes.
@@ -38,10 +38,10 @@ struct Refusal {
 pub(super) async fn get(
     endpoint: &Endpoint,
     url: &Url,
-    trust: &Trust,
+    tls: &Tls,
     nonce: &[u8],
 ) -> Result<Answer, FetchError> {
-    if trust.is_attested_key() && !url.tls {
+    if tls.is_attested() && !url.tls {
         return Err(FetchError::NoTls(endpoint.to_string()));
     }
     let request = Request::get(url.target(nonce))
@@ -50,7 +50,7 @@ pub(super) async fn get(
         .body(Full::default());
     let stream = dial(endpoint, url).await?;
     let (response, server_key) = if url.tls {
-        let (stream, key) = tls::connect(endpoint, trust, &url.host, stream).await?;
+        let (stream, key) = tls.connect(&url.host, stream).await?;
         (exchange(endpoint, stream, request).await?, Some(key))
     } else {
         (exchange(endpoint, stream, request).await?, None)

@@ -57,6 +57,7 @@ use crate::verify::{Time, Verifier};
 
 pub use encoding::{DecodeError, MAX_ENCODED, decode_document};
 pub use endpoint::{Endpoint, EndpointError};
+use tls::Tls;
 pub use tls::{Trust, TrustError};
 
 /// Bytes of the nonce of a challenge.
@@ -73,7 +74,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Client {
     verifier: Arc<Verifier>,
-    trust: Trust,
+    tls: Tls,
     timeout: Duration,
 }
 
@@ -187,7 +188,7 @@ impl Client {
     pub fn new(verifier: impl Into<Arc<Verifier>>) -> Self {
         Self {
             verifier: verifier.into(),
-            trust: Trust::system(),
+            tls: Tls::new(Trust::system()),
             timeout: DEFAULT_TIMEOUT,
         }
     }
@@ -195,7 +196,7 @@ impl Client {
     /// Believes TLS servers by this instead.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
+        self.tls = Tls::new(trust);
         self
     }
 
@@ -229,7 +230,7 @@ impl Client {
                 })
             })?;
         let mut policy = policy.to_builder().nonce(nonce.clone());
-        if self.trust.is_attested_key() {
+        if self.tls.is_attested() {
             let key = answer
                 .server_key
                 .ok_or_else(|| FetchError::NoTls(endpoint.to_string()))?;
@@ -258,7 +259,7 @@ impl Client {
 
     async fn fetch(&self, endpoint: &Endpoint, nonce: &[u8]) -> Result<Answer, FetchError> {
         match &endpoint.0 {
-            endpoint::Kind::Url(url) => http::get(endpoint, url, &self.trust, nonce).await,
+            endpoint::Kind::Url(url) => http::get(endpoint, url, &self.tls, nonce).await,
             endpoint::Kind::Agent(socket) => http::post(endpoint, socket, nonce).await,
             #[cfg(feature = "nsm")]
             endpoint::Kind::Nsm(socket) => Ok(Answer {

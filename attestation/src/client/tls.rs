@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{
@@ -19,7 +20,7 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::{Endpoint, FetchError};
+use super::FetchError;
 
 /// Who vouches for a TLS server.
 #[derive(Debug, Clone)]
@@ -48,10 +49,6 @@ impl Trust {
     /// may be of anybody, also of the server itself, and may have expired.
     pub const fn attested_key() -> Self {
         Self(Kind::AttestedKey)
-    }
-
-    pub(super) const fn is_attested_key(&self) -> bool {
-        matches!(self.0, Kind::AttestedKey)
     }
 
     /// The certificate authorities in a PEM file, and no others.
@@ -105,36 +102,70 @@ async fn system_roots() -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-/// A TLS connection, and the server's `SubjectPublicKeyInfo`, DER.
-pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
-    endpoint: &Endpoint,
-    trust: &Trust,
-    host: &str,
-    stream: S,
-) -> Result<(TlsStream<S>, Vec<u8>), FetchError> {
-    let failed = |reason: String| FetchError::Tls {
-        host: host.to_owned(),
-        reason,
-    };
-    let config = trust.config().await.map_err(failed)?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Connect {
-        endpoint: endpoint.to_string(),
-        reason: error.to_string(),
-    })?;
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let (_, connection) = stream.get_ref();
-    let certificate = connection
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .ok_or_else(|| failed("the server has no certificate".to_owned()))?;
-    let key = ParsedCertificate::try_from(certificate)
-        .map_err(|error| failed(error.to_string()))?
-        .subject_public_key_info()
-        .to_vec();
-    Ok((stream, key))
+/// TLS as one client speaks it, prepared when it is first needed.
+#[derive(Debug)]
+pub(super) struct Tls {
+    trust: Trust,
+    connector: OnceCell<Connector>,
+}
+
+struct Connector(TlsConnector);
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Tls {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            connector: OnceCell::new(),
+        }
+    }
+
+    /// Whether the document has to vouch for the server.
+    pub(super) const fn is_attested(&self) -> bool {
+        matches!(self.trust.0, Kind::AttestedKey)
+    }
+
+    /// A connection, and the server's `SubjectPublicKeyInfo`, DER.
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> Result<(TlsStream<S>, Vec<u8>), FetchError> {
+        let failed = |reason: String| FetchError::Tls {
+            host: host.to_owned(),
+            reason,
+        };
+        let prepare = async || {
+            let config = self.trust.config().await?;
+            Ok(Connector(TlsConnector::from(Arc::new(config))))
+        };
+        let Connector(connector) = self
+            .connector
+            .get_or_try_init(prepare)
+            .await
+            .map_err(failed)?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let (_, connection) = stream.get_ref();
+        let certificate = connection
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .ok_or_else(|| failed("the server has no certificate".to_owned()))?;
+        let key = ParsedCertificate::try_from(certificate)
+            .map_err(|error| failed(error.to_string()))?
+            .subject_public_key_info()
+            .to_vec();
+        Ok((stream, key))
+    }
 }
 
 /// Accepts any certificate, and demands that the server holds its key.
