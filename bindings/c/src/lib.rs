@@ -16,6 +16,10 @@ pub const ATTESTATION_TIME_NOW: u64 = 0;
 /// Check at the document's own time: for audits that ask only whether it was
 /// valid when it was made.
 pub const ATTESTATION_TIME_OF_DOCUMENT: u64 = u64::MAX;
+/// A policy is TOML.
+pub const ATTESTATION_FORMAT_TOML: u32 = 0;
+/// A policy is JSON with the same keys.
+pub const ATTESTATION_FORMAT_JSON: u32 = 1;
 /// Bytes of a register.
 pub const ATTESTATION_PCR_BYTES: usize = 48;
 
@@ -36,15 +40,6 @@ struct Accepted {
     claims: VerifiedClaims,
     module_id: CString,
     pcrs: Vec<(usize, [u8; ATTESTATION_PCR_BYTES])>,
-}
-
-/// The language of a policy.
-#[repr(C)]
-pub enum Format {
-    /// TOML.
-    Toml = 0,
-    /// JSON with the same keys.
-    Json = 1,
 }
 
 /// A verifier. It trusts the certificates in `roots`, PEM of `length` bytes, or
@@ -88,7 +83,8 @@ pub unsafe extern "C" fn attestation_verifier_free(verifier: *mut Verifier) {
     unsafe { free(verifier) }
 }
 
-/// The policy in a text of `length` bytes in UTF-8. It can name no files.
+/// The policy in a text of `length` bytes in UTF-8, in `ATTESTATION_FORMAT_TOML`
+/// or `ATTESTATION_FORMAT_JSON`. It can name no files.
 ///
 /// Null if it is no policy; `error`, unless it is null, then gets a text that
 /// `attestation_string_free` frees.
@@ -98,7 +94,6 @@ pub unsafe extern "C" fn attestation_verifier_free(verifier: *mut Verifier) {
 /// `text` has `length` bytes. `error` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn attestation_policy_parse(
-    // An `enum` of C can hold any number.
     format: u32,
     text: *const c_char,
     length: usize,
@@ -109,8 +104,8 @@ pub unsafe extern "C" fn attestation_policy_parse(
         let text = unsafe { bytes(text.cast(), length, "text")? };
         let text = std::str::from_utf8(text).map_err(|error| format!("the policy: {error}"))?;
         let policy = match format {
-            format if format == Format::Toml as u32 => attestation::Policy::from_toml(text),
-            format if format == Format::Json as u32 => attestation::Policy::from_json(text),
+            ATTESTATION_FORMAT_TOML => attestation::Policy::from_toml(text),
+            ATTESTATION_FORMAT_JSON => attestation::Policy::from_json(text),
             other => return Err(format!("{other} is no format of a policy")),
         };
         policy.map(Policy).map_err(|error| error.to_string())

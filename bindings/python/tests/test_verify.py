@@ -19,7 +19,8 @@ each_document = pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts[
 
 
 def document(facts: dict[str, Any]) -> bytes:
-    return (VECTORS / facts["file"]).read_bytes()
+    path: Path = VECTORS / facts["file"]
+    return path.read_bytes()
 
 
 def policy(facts: dict[str, Any], **more: Any) -> Policy:
