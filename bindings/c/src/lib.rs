@@ -367,9 +367,9 @@ pub unsafe extern "C" fn attestation_string_free(text: *mut c_char) {
 /// `error` is null or can be written to.
 unsafe fn give<T>(error: *mut *mut c_char, make: impl FnOnce() -> Result<T, String>) -> *mut T {
     // What `make` borrows never changes, so a panic leaves nothing half-done.
-    let made = catch_unwind(AssertUnwindSafe(make))
+    let result = catch_unwind(AssertUnwindSafe(make))
         .unwrap_or_else(|_| Err("an internal error; please report it".to_owned()));
-    match made {
+    match result {
         Ok(value) => Box::into_raw(Box::new(value)),
         Err(reason) => {
             if !error.is_null() {

@@ -2,6 +2,10 @@
 //! `python/nitro_attestation` is made of.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "what Python gives is converted, and so owned"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
