@@ -32,7 +32,8 @@
 //! ```
 //!
 //! The `policy-files` feature reads policies from TOML and JSON. `nsm` adds the client of the Nitro security module, and
-//! `software-nsm` a server that stands for it where there is no hardware.
+//! `software-nsm` a server that stands for it where there is no hardware. `ear` issues
+//! signed attestation results, and `service` is the verification service.
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,8 @@ mod certificate;
 mod chain;
 mod der;
 mod document;
+#[cfg(feature = "ear")]
+pub mod ear;
 #[cfg(feature = "nsm")]
 pub mod nsm;
 mod policy;
@@ -49,6 +52,8 @@ mod policy;
 mod policy_file;
 mod report;
 mod rule;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "software-nsm")]
 pub mod software_nsm;
 mod verify;
