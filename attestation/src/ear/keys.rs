@@ -134,10 +134,12 @@ impl KeyRing {
     /// whose results have all expired. Whether anything changed.
     pub fn maintain(&mut self, now: u64) -> Result<bool, KeyRingError> {
         let mut changed = false;
-        let due = self
-            .keys
-            .last()
-            .is_none_or(|newest| newest.created.saturating_add(self.rotation.period.as_secs()) <= now);
+        let due = self.keys.last().is_none_or(|newest| {
+            newest
+                .created
+                .saturating_add(self.rotation.period.as_secs())
+                <= now
+        });
         if due {
             self.rotate(now)?;
             changed = true;
@@ -297,7 +299,9 @@ mod tests {
         assert_eq!(id(&ring, rotated + 599), first);
         let second = id(&ring, rotated + 600);
         assert_ne!(second, first);
-        assert!(ring.snapshot().jwks().contains(&first) && ring.snapshot().jwks().contains(&second));
+        assert!(
+            ring.snapshot().jwks().contains(&first) && ring.snapshot().jwks().contains(&second)
+        );
 
         let expired = rotated + 600 + 300 + 60;
         assert!(!ring.maintain(expired - 1).unwrap());

@@ -23,9 +23,9 @@ use crate::document::{Document, PCR_COUNT, Profile};
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
-pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
 #[cfg(feature = "service")]
 pub(crate) use keys::write_secret;
+pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
 pub use signing_key::{Jwk, KeyError, SigningKey};
 pub use trust::{Status, TrustVector};
 
@@ -195,10 +195,15 @@ impl Issuer {
 /// The document, if its signature was found good: a signed result must not lend
 /// its weight to what anybody may have written.
 fn authentic<'a>(report: &Report, bytes: &'a [u8]) -> Option<Document<'a>> {
-    let good = report.checks.iter().any(|check| {
-        check.rule == Rule::DocumentSignature && check.outcome == Outcome::Passed
-    });
-    if good { Document::parse(bytes).ok() } else { None }
+    let good = report
+        .checks
+        .iter()
+        .any(|check| check.rule == Rule::DocumentSignature && check.outcome == Outcome::Passed);
+    if good {
+        Document::parse(bytes).ok()
+    } else {
+        None
+    }
 }
 
 fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {

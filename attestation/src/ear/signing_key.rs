@@ -54,11 +54,9 @@ pub struct SigningKey {
 impl SigningKey {
     /// A new key, and its PKCS#8 in PEM.
     pub fn generate() -> Result<(Self, String), KeyError> {
-        let document = EcdsaKeyPair::generate_pkcs8(
-            &ECDSA_P384_SHA384_FIXED_SIGNING,
-            &SystemRandom::new(),
-        )
-        .map_err(|_| KeyError::Generation)?;
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new())
+                .map_err(|_| KeyError::Generation)?;
         let key = Self::from_pkcs8(document.as_ref())?;
         Ok((key, pem(document.as_ref())))
     }

@@ -110,10 +110,14 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let body = collect(body).await?;
     let answer = shared.pool.appraise(body).await?;
     if let Some(challenge) = answer.challenge {
-        let used = shared.store.r#use(challenge).await.map_err(|error| match error {
-            UseError::Full => Problem::Overloaded,
-            UseError::Failed => Problem::Internal,
-        })?;
+        let used = shared
+            .store
+            .r#use(challenge)
+            .await
+            .map_err(|error| match error {
+                UseError::Full => Problem::Overloaded,
+                UseError::Failed => Problem::Internal,
+            })?;
         shared.appraiser.metrics.challenge_used(used);
         match used {
             Use::First => {}

@@ -152,11 +152,10 @@ impl Appraiser {
         };
         let now = clock::now_s();
         let keys = self.keys.get();
-        let key = keys.signing(now).ok_or_else(|| internal("no signing key"))?;
-        let token = self
-            .issuer
-            .token(key, &appraisal, now)
-            .map_err(internal)?;
+        let key = keys
+            .signing(now)
+            .ok_or_else(|| internal("no signing key"))?;
+        let token = self.issuer.token(key, &appraisal, now).map_err(internal)?;
         self.metrics.signed();
         Ok(token)
     }

@@ -148,7 +148,8 @@ impl Challenges {
         }
         let (random, rest) = nonce.split_at(RANDOM_BYTES);
         let (expiry, mac) = rest.split_at(EXPIRY_BYTES);
-        let is_for = |policy| hmac::verify(&self.key, &message(random, expiry, policy), mac).is_ok();
+        let is_for =
+            |policy| hmac::verify(&self.key, &message(random, expiry, policy), mac).is_ok();
         if !(is_for(None) || policy.is_some() && is_for(policy)) {
             return Err(ChallengeError::Unknown);
         }
@@ -236,10 +237,7 @@ mod tests {
         let (_folder, ours) = challenges();
         let (_other_folder, theirs) = challenges();
         let nonce = theirs.issue(None, NOW).unwrap().nonce;
-        assert_eq!(
-            ours.check(&nonce, None, NOW),
-            Err(ChallengeError::Unknown)
-        );
+        assert_eq!(ours.check(&nonce, None, NOW), Err(ChallengeError::Unknown));
     }
 
     #[test]

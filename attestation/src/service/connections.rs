@@ -69,9 +69,8 @@ pub(super) async fn serve(
             Ok((stream, peer, permit)) => {
                 shared.appraiser.metrics.connection();
                 let (shared, router) = (shared.clone(), router.clone());
-                let respond = move |request| {
-                    respond(shared.clone(), router.clone(), peer.ip(), request)
-                };
+                let respond =
+                    move |request| respond(shared.clone(), router.clone(), peer.ip(), request);
                 let connection = serve_connection(stream, respond, ending.clone());
                 connections.spawn(async move {
                     connection.await;
@@ -243,7 +242,11 @@ async fn call(mut router: Router, request: Request<Incoming>) -> Response {
 /// The address that the nearest proxy saw: those before it are what the client
 /// says.
 fn forwarded_for(request: &Request<Incoming>) -> Option<IpAddr> {
-    let last = request.headers().get_all("x-forwarded-for").iter().next_back()?;
+    let last = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .iter()
+        .next_back()?;
     let last = last.to_str().ok()?.rsplit(',').next()?;
     last.trim().parse().ok()
 }

@@ -187,7 +187,11 @@ impl Metrics {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         text.sample("attest_build_info", &version, 1);
 
-        text.family("attest_requests_total", "counter", "Requests that were answered.");
+        text.family(
+            "attest_requests_total",
+            "counter",
+            "Requests that were answered.",
+        );
         for (route, row) in Route::ALL.iter().zip(&self.requests) {
             for (class, counter) in CLASSES.iter().zip(row) {
                 if counter.get() > 0 {
@@ -201,20 +205,40 @@ impl Metrics {
             "From the head of a POST /v1/verify to the head of its answer.",
             &self.request_seconds,
         );
-        text.family("attest_problems_total", "counter", "Requests that were not answered as asked.");
-        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        text.family(
+            "attest_problems_total",
+            "counter",
+            "Requests that were not answered as asked.",
+        );
+        let problems = self
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for problem in Problem::all() {
             let count = problems.get(problem.name()).copied().unwrap_or_default();
-            text.sample("attest_problems_total", &[("problem", problem.name())], count);
+            text.sample(
+                "attest_problems_total",
+                &[("problem", problem.name())],
+                count,
+            );
         }
-        text.family("attest_accepted_total", "counter", "Documents that were accepted.");
+        text.family(
+            "attest_accepted_total",
+            "counter",
+            "Documents that were accepted.",
+        );
         text.sample("attest_accepted_total", &[], self.accepted.get());
         text.family(
             "attest_rejected_total",
             "counter",
             "Documents that were rejected, by the first rule that they broke.",
         );
-        let rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rejected = self
+            .rejected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (rule, count) in rejected {
             text.sample("attest_rejected_total", &[("rule", &rule)], count);
         }
@@ -232,7 +256,12 @@ impl Metrics {
         let [reload_failed, reload_loaded] = &self.reloads;
         let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         for (name, kind, help, value) in [
-            ("attest_signed_total", "counter", "Results that were signed.", self.signed.get()),
+            (
+                "attest_signed_total",
+                "counter",
+                "Results that were signed.",
+                self.signed.get(),
+            ),
             (
                 "attest_challenges_issued_total",
                 "counter",
@@ -251,7 +280,12 @@ impl Metrics {
                 "Connections that are open.",
                 number(gauges.open_connections),
             ),
-            ("attest_policies", "gauge", "Policies in force.", number(gauges.policies)),
+            (
+                "attest_policies",
+                "gauge",
+                "Policies in force.",
+                number(gauges.policies),
+            ),
             (
                 "attest_signing_keys",
                 "gauge",
@@ -335,7 +369,11 @@ impl Text {
 
 /// Microseconds as a decimal number of seconds.
 fn seconds(microseconds: u64) -> String {
-    let text = format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000);
+    let text = format!(
+        "{}.{:06}",
+        microseconds / 1_000_000,
+        microseconds % 1_000_000
+    );
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -360,7 +398,11 @@ mod tests {
             "h_sum 3.000601",
             "h_count 4",
         ] {
-            assert!(text.0.lines().any(|other| other == line), "{line}\n{}", text.0);
+            assert!(
+                text.0.lines().any(|other| other == line),
+                "{line}\n{}",
+                text.0
+            );
         }
     }
 

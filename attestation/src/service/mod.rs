@@ -171,8 +171,8 @@ impl Service {
             issuer: config.issuer,
             metrics: Metrics::default(),
         });
-        let pool = Pool::start(&appraiser, config.threads, config.queue)
-            .map_err(ServiceError::Threads)?;
+        let pool =
+            Pool::start(&appraiser, config.threads, config.queue).map_err(ServiceError::Threads)?;
         Ok(Self {
             upkeep: Upkeep::new(appraiser.clone(), config.policies, fingerprint, ring),
             drain: config.drain,

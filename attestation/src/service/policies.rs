@@ -96,7 +96,9 @@ impl PolicySet {
             check(&policy).map_err(unusable)?;
             let named = NamedPolicy::new(policy);
             if policies.insert(name, named).is_some() {
-                return Err(unusable("another file has this name: remove one of the two"));
+                return Err(unusable(
+                    "another file has this name: remove one of the two",
+                ));
             }
             if policies.len() > MAX_POLICIES {
                 return Err(PolicySetError::TooMany {
@@ -159,7 +161,8 @@ pub(super) fn check(policy: &Policy) -> Result<(), &'static str> {
 /// The name of the policy in a file, if it is one: hidden files, folders and
 /// files of other kinds are not.
 fn policy_name(path: &Path) -> Result<Option<String>, PolicySetError> {
-    let text = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str().map(str::to_owned));
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str().map(str::to_owned));
     let hidden = path
         .file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -209,9 +212,10 @@ fn digest_of(policy: &Policy) -> String {
             pcrs.map(|(index, pcr)| (index, pcr.to_string())).collect(),
         )
     });
-    let pcrs = policy.pcrs.iter().map(|(index, values)| {
-        (*index, values.iter().map(ToString::to_string).collect())
-    });
+    let pcrs = policy
+        .pcrs
+        .iter()
+        .map(|(index, values)| (*index, values.iter().map(ToString::to_string).collect()));
     let demands = Demands {
         profile: policy.profile,
         images: images.collect(),
@@ -291,7 +295,10 @@ mod tests {
     fn files_are_policies_by_their_name_and_others_are_left_alone() {
         let folder = folder(&[
             ("payments.toml", ANY),
-            ("Team_2.v1.json", r#"{"allow_any_image":true,"nonce":"required"}"#),
+            (
+                "Team_2.v1.json",
+                r#"{"allow_any_image":true,"nonce":"required"}"#,
+            ),
             (".hidden.toml", "no policy"),
             ("README.md", "no policy"),
         ]);
@@ -307,7 +314,10 @@ mod tests {
         for (files, expected) in [
             (vec![], "holds no policy"),
             (vec![("a.toml", "x = 1")], "a.toml"),
-            (vec![("a.toml", ANY), ("b.toml", "")], "names no measurement"),
+            (
+                vec![("a.toml", ANY), ("b.toml", "")],
+                "names no measurement",
+            ),
             (vec![("a b.toml", ANY)], "rename the file"),
             (
                 vec![("a.toml", ANY), ("a.json", r#"{"allow_any_image":true}"#)],
@@ -327,7 +337,10 @@ mod tests {
     fn the_digest_is_of_what_is_demanded_and_not_of_how_it_is_written() {
         let digest = |text| NamedPolicy::new(Policy::from_toml(text).unwrap()).digest;
         let one = digest(ANY);
-        assert_eq!(one, digest("# a comment\nallow_any_image = true\nmax_age = \"300s\""));
+        assert_eq!(
+            one,
+            digest("# a comment\nallow_any_image = true\nmax_age = \"300s\"")
+        );
         for other in [
             "allow_any_image = true\nmax_age = \"301s\"",
             "allow_any_image = true\nallow_debug = true",

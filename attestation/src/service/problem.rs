@@ -23,7 +23,9 @@ pub enum Problem {
     #[error("the body must be JSON: send it with Content-Type: application/json")]
     UnsupportedMediaType,
     /// The body is too large.
-    #[error("the body has more than {MAX_BODY} bytes: a request with the largest document has less")]
+    #[error(
+        "the body has more than {MAX_BODY} bytes: a request with the largest document has less"
+    )]
     BodyTooLarge,
     /// The body came too slowly, or ended early.
     #[error("the body did not arrive in time: send the request again")]

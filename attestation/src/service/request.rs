@@ -154,7 +154,9 @@ mod tests {
     use super::*;
 
     fn problem(body: &str) -> String {
-        VerifyRequest::parse(body.as_bytes()).unwrap_err().to_string()
+        VerifyRequest::parse(body.as_bytes())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -183,10 +185,19 @@ mod tests {
             ("[]", "invalid"),
             (r#"{"document":""}"#, "missing field `policy`"),
             (r#"{"document":"","policy":"a","nounce":"00"}"#, "nounce"),
-            (r#"{"document":"!","policy":"a"}"#, "`document` is not base64"),
-            (r#"{"document":"","policy":"a","nonce":"0"}"#, "`nonce` is not hex"),
+            (
+                r#"{"document":"!","policy":"a"}"#,
+                "`document` is not base64",
+            ),
+            (
+                r#"{"document":"","policy":"a","nonce":"0"}"#,
+                "`nonce` is not hex",
+            ),
             (r#"{"document":"","policy":"a","nonce":""}"#, "not 1 to 512"),
-            (r#"{"document":"","policy":"a","nonce":"00","challenge":"00"}"#, "either"),
+            (
+                r#"{"document":"","policy":"a","nonce":"00","challenge":"00"}"#,
+                "either",
+            ),
             (r#"{"document":"","policy":""}"#, "no policy of this name"),
             (r#"{"document":"","policy":3}"#, "cannot be used"),
             (r#"{"document":"","policy":{}}"#, "names no measurement"),

@@ -284,9 +284,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("challenges.redb");
         let _store = Store::open(&file).unwrap();
-        assert!(matches!(
-            Store::open(&file),
-            Err(StoreError::InUse { .. })
-        ));
+        assert!(matches!(Store::open(&file), Err(StoreError::InUse { .. })));
     }
 }

@@ -124,7 +124,7 @@ fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {
     Ok(policy)
 }
 
-fn read_roots(file: &Path) -> anyhow::Result<Roots> {
+pub(crate) fn read_roots(file: &Path) -> anyhow::Result<Roots> {
     std::fs::read(file)
         .map_err(anyhow::Error::from)
         .and_then(|pem| Ok(Roots::from_pem(&pem)?))
