@@ -32,7 +32,7 @@ use super::problem::Problem;
 /// Largest head of a request, in bytes.
 pub const MAX_HEAD: usize = 16 * 1024;
 /// How long a client may take to send a request's head, idle time included.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to send a request's body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is used: after it, the next answer closes it. It bounds
