@@ -162,14 +162,18 @@ impl KeyRing {
             path: self.folder.display().to_string(),
             error,
         })?;
-        let path = self.folder.join(format!("{now}-{}.pem", key.id()));
+        // Later than any other, whatever the clock says: the order is by time.
+        let created = self
+            .keys
+            .last()
+            .map_or(now, |newest| now.max(newest.created.saturating_add(1)));
+        let path = self.folder.join(format!("{created}-{}.pem", key.id()));
         write_secret(&path, pem.as_bytes()).map_err(|error| failed(&path, error))?;
         self.keys.push(Entry {
-            created: now,
+            created,
             path,
             key: Arc::new(key),
         });
-        self.keys.sort_by_key(|entry| entry.created);
         Ok(())
     }
 
@@ -318,6 +322,17 @@ mod tests {
         let again = KeyRing::open(folder.path(), ROTATION, START + 6).unwrap();
         assert_eq!(again.snapshot().jwks(), ring.snapshot().jwks());
         assert_eq!(id(&again, START + 6), id(&ring, START + 6));
+    }
+
+    #[test]
+    fn keys_of_one_second_keep_their_order_over_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = KeyRing::open(folder.path(), ROTATION, START).unwrap();
+        for _ in 0..8 {
+            ring.rotate(START).unwrap();
+        }
+        let again = KeyRing::open(folder.path(), ROTATION, START).unwrap();
+        assert_eq!(again.snapshot().jwks(), ring.snapshot().jwks());
     }
 
     #[test]

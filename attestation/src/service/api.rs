@@ -9,8 +9,9 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::StatusCode;
+use hyper::body::Body as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::json;
 use tokio::time::timeout;
@@ -26,6 +27,9 @@ use super::{Shared, clock};
 /// Largest body of a request, in bytes: the largest document in base64 has
 /// 22 KiB, and the rest is for a policy.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// Largest body that is read to its end, in bytes, though it is refused.
+const MAX_DROPPED: usize = 1024 * 1024;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -173,9 +177,6 @@ fn health(status: StatusCode, text: &str) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let appraiser = &shared.appraiser;
     let gauges = Gauges {
-        open_connections: shared
-            .connections
-            .saturating_sub(shared.room.available_permits()),
         policies: appraiser.policies.get().len(),
         signing_keys: appraiser.keys.get().published(),
         ready: !shared.draining.load(Ordering::Relaxed) && shared.store.is_healthy(),
@@ -205,12 +206,36 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The whole body, if it is small enough and comes in time.
-async fn collect(body: Body) -> Result<Bytes, Problem> {
-    let body = Limited::new(body, MAX_BODY).collect();
-    match timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
-        // The client ended early, and hears this only if it still listens.
-        Ok(Err(_)) | Err(_) => Err(Problem::RequestTimeout),
+///
+/// Of one that is not, a little is read and dropped: a client that is still
+/// sending when the connection closes may never see the answer.
+async fn collect(mut body: Body) -> Result<Bytes, Problem> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > MAX_DROPPED {
+        return Err(Problem::BodyTooLarge);
     }
+    let mut whole = Vec::with_capacity(announced.min(MAX_BODY));
+    let mut size = 0;
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            // The client ended early, and hears this only if it still listens.
+            let frame = frame.map_err(|_| Problem::RequestTimeout)?;
+            let data = frame.into_data().unwrap_or_default();
+            size += data.len();
+            if size > MAX_DROPPED {
+                break;
+            }
+            if size <= MAX_BODY {
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    };
+    timeout(BODY_TIMEOUT, read)
+        .await
+        .unwrap_or(Err(Problem::RequestTimeout))?;
+    if size > MAX_BODY {
+        return Err(Problem::BodyTooLarge);
+    }
+    Ok(whole.into())
 }

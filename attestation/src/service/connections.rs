@@ -47,33 +47,37 @@ const MAX_HEADERS: usize = 64;
 /// Connections to the metrics at once.
 const METRICS_CONNECTIONS: usize = 16;
 
-/// Serves until `stop` is done; then accepts nothing more, lets open requests
+/// Serves so many connections at once until `stop` is done; then accepts nothing more, lets open requests
 /// end, and cuts what is left after `drain`.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     listener: TcpListener,
+    limit: usize,
     drain: Duration,
     stop: impl Future<Output = ()>,
 ) {
     let router = api::router(shared.clone());
+    let room = Arc::new(Semaphore::new(limit));
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = accept(&listener, &shared.room) => accepted,
+            accepted = accept(&listener, &room) => accepted,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                shared.appraiser.metrics.connection();
+                shared.appraiser.metrics.connection_begins();
                 let (shared, router) = (shared.clone(), router.clone());
+                let appraiser = shared.appraiser.clone();
                 let respond =
                     move |request| respond(shared.clone(), router.clone(), peer.ip(), request);
                 let connection = serve_connection(stream, respond, ending.clone());
                 connections.spawn(async move {
                     connection.await;
+                    appraiser.metrics.connection_ends();
                     drop(permit);
                 });
             }

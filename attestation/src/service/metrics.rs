@@ -108,13 +108,13 @@ pub(super) struct Metrics {
     challenges_issued: Counter,
     challenges_used: [Counter; 3],
     connections: Counter,
+    connections_ended: Counter,
     reloads: [Counter; 2],
     key_changes: Counter,
 }
 
 /// What is not counted but looked up when somebody asks.
 pub(super) struct Gauges {
-    pub(super) open_connections: usize,
     pub(super) policies: usize,
     pub(super) signing_keys: usize,
     pub(super) ready: bool,
@@ -167,8 +167,12 @@ impl Metrics {
         }
     }
 
-    pub(super) fn connection(&self) {
+    pub(super) fn connection_begins(&self) {
         self.connections.add();
+    }
+
+    pub(super) fn connection_ends(&self) {
+        self.connections_ended.add();
     }
 
     pub(super) fn reload(&self, succeeded: bool) {
@@ -278,7 +282,11 @@ impl Metrics {
                 "attest_connections_open",
                 "gauge",
                 "Connections that are open.",
-                number(gauges.open_connections),
+                // Read first: none ends before it begins.
+                {
+                    let ended = self.connections_ended.get();
+                    self.connections.get().saturating_sub(ended)
+                },
             ),
             (
                 "attest_policies",

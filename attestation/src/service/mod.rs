@@ -124,6 +124,7 @@ pub enum Command {
 pub struct Service {
     shared: Arc<Shared>,
     upkeep: Upkeep,
+    connections: usize,
     drain: Duration,
 }
 
@@ -134,9 +135,6 @@ struct Shared {
     store: Store,
     limiter: RateLimiter,
     behind_proxy: bool,
-    /// Places for connections that nobody has.
-    room: Arc<tokio::sync::Semaphore>,
-    connections: usize,
     draining: AtomicBool,
 }
 
@@ -175,6 +173,7 @@ impl Service {
             Pool::start(&appraiser, config.threads, config.queue).map_err(ServiceError::Threads)?;
         Ok(Self {
             upkeep: Upkeep::new(appraiser.clone(), config.policies, fingerprint, ring),
+            connections: config.connections,
             drain: config.drain,
             shared: Arc::new(Shared {
                 appraiser,
@@ -182,8 +181,6 @@ impl Service {
                 store,
                 limiter: RateLimiter::new(config.rate),
                 behind_proxy: config.behind_proxy,
-                room: Arc::new(tokio::sync::Semaphore::new(config.connections)),
-                connections: config.connections,
                 draining: AtomicBool::new(false),
             }),
         })
@@ -208,7 +205,7 @@ impl Service {
             let router = api::metrics_router(self.shared.clone());
             tokio::spawn(connections::serve_metrics(listener, router))
         });
-        connections::serve(self.shared, listener, self.drain, stop).await;
+        connections::serve(self.shared, listener, self.connections, self.drain, stop).await;
         upkeep.abort();
         if let Some(metrics) = metrics {
             metrics.abort();
