@@ -115,9 +115,9 @@ fn policy(json: &str) -> Result<PolicyChoice, Problem> {
         }
         return Ok(PolicyChoice::Named(name));
     }
-    let policy =
-        Policy::from_json(json).map_err(|error| Problem::InvalidPolicy(error.to_string()))?;
-    policies::check(&policy).map_err(|reason| Problem::InvalidPolicy(reason.to_owned()))?;
+    let invalid = |reason: String| Problem::InvalidPolicy(one_line(&reason));
+    let policy = Policy::from_json(json).map_err(|error| invalid(error.to_string()))?;
+    policies::check(&policy).map_err(|reason| invalid(reason.to_owned()))?;
     Ok(PolicyChoice::Inline(Box::new(policy)))
 }
 
@@ -142,11 +142,13 @@ fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(malformed)
 }
 
-/// The reason in one line that cannot play with a terminal: it may repeat what
-/// was sent.
 fn malformed(reason: impl ToString) -> Problem {
-    let text = reason.to_string().replace(char::is_control, "\u{fffd}");
-    Problem::MalformedRequest(text)
+    Problem::MalformedRequest(one_line(&reason.to_string()))
+}
+
+/// A text that cannot play with a terminal: it may repeat what was sent.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -217,8 +219,12 @@ mod tests {
 
     #[test]
     fn a_problem_does_not_repeat_control_characters() {
-        let body = "{\"document\":\"\",\"policy\":\"a\",\"\\u001b[31m\":1}";
-        let problem = problem(body);
-        assert!(!problem.contains(char::is_control), "{problem:?}");
+        for body in [
+            r#"{"document":"","policy":"a","\u001b[31m":1}"#,
+            r#"{"document":"","policy":{"\u001b[31m":1}}"#,
+        ] {
+            let problem = problem(body);
+            assert!(!problem.contains(char::is_control), "{problem:?}");
+        }
     }
 }
