@@ -222,3 +222,99 @@ fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
         public_key: hex(document.unverified_public_key()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Policy, Roots, Time, verify};
+
+    /// Signed by AWS.
+    const DOCUMENT: &[u8] = include_bytes!("../../tests/vectors/3a4a0301e6aa2839.cbor");
+
+    fn claims(policy: &Policy, time: Time, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
+        let (key, _) = SigningKey::generate().unwrap();
+        let issuer = Issuer {
+            developer: "tests".to_owned(),
+            url: None,
+            lifetime: Duration::from_secs(60),
+        };
+        let verification = verify(DOCUMENT, &Roots::aws(), policy, time);
+        let appraisal = Appraisal {
+            report: &verification.report,
+            document: DOCUMENT,
+            profile: Profile::Enclave,
+            policy_ids: &["tests"],
+            nonce,
+            roots_of_aws,
+        };
+        let token = issuer.token(&key, &appraisal, 1000).unwrap();
+        let claims = token.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    }
+
+    fn pcr(index: usize) -> eif::Pcr {
+        let document = Document::parse(DOCUMENT).unwrap();
+        eif::Pcr::new(*document.unverified_pcr(index).unwrap())
+    }
+
+    #[test]
+    fn awss_root_speaks_for_hardware_and_a_register_for_code() {
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        let vector = |roots_of_aws| {
+            let claims = claims(&policy, Time::OfDocument, roots_of_aws, None);
+            assert_eq!(claims["ear_status"], "affirming");
+            claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"].clone()
+        };
+        let mut expected = json!({
+            "instance-identity": 2,
+            "configuration": 2,
+            "executables": 3,
+            "hardware": 2,
+        });
+        assert_eq!(vector(true), expected);
+        expected.as_object_mut().unwrap().remove("hardware");
+        assert_eq!(vector(false), expected);
+    }
+
+    #[test]
+    fn one_part_of_an_image_is_not_the_image() {
+        let policy = Policy::builder().pcr(2, pcr(2)).build().unwrap();
+        let claims = claims(&policy, Time::OfDocument, true, None);
+        assert_eq!(claims["ear_status"], "warning");
+        assert_eq!(
+            claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"],
+            json!({ "instance-identity": 2, "hardware": 2 })
+        );
+    }
+
+    #[test]
+    fn an_expired_document_says_nothing_and_is_not_repeated() {
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        let claims = claims(&policy, Time::Now, true, None);
+        let appraisal = &claims["submods"]["nitro-enclave"];
+        assert_eq!(claims["ear_status"], "contraindicated");
+        assert_eq!(
+            appraisal["ear_trustworthiness_vector"],
+            json!({ "instance-identity": 99 })
+        );
+        assert!(appraisal.get("ear_attester_claims").is_none());
+        assert_eq!(
+            appraisal["ear_verifier_claims"]["rejection"]["rule"],
+            "certificate.validity"
+        );
+    }
+
+    #[test]
+    fn a_nonce_is_repeated_if_eat_allows_its_size() {
+        let policy = Policy::builder().allow_any_image().build().unwrap();
+        for (size, repeated) in [(7, false), (8, true), (64, true), (65, false)] {
+            let nonce = vec![7; size];
+            let claims = claims(&policy, Time::OfDocument, true, Some(&nonce));
+            let expected = repeated.then(|| URL_SAFE_NO_PAD.encode(&nonce));
+            assert_eq!(claims.get("eat_nonce"), expected.map(Value::from).as_ref());
+            assert_eq!(claims["exp"], 1060);
+        }
+    }
+}
