@@ -40,7 +40,8 @@
 //! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
 //! asynchronous client that challenges a live enclave, `nsm` the client of the
 //! Nitro security module, and `software-nsm` a server that stands for the module
-//! where there is no hardware.
+//! where there is no hardware. `ear` issues signed attestation results, and
+//! `service` is the verification service.
 
 #![forbid(unsafe_code)]
 
@@ -53,6 +54,8 @@ mod claims;
 pub mod client;
 mod der;
 mod document;
+#[cfg(feature = "ear")]
+pub mod ear;
 #[cfg(feature = "nsm")]
 pub mod nsm;
 mod policy;
@@ -60,6 +63,8 @@ mod policy;
 mod policy_file;
 mod report;
 mod rule;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "software-nsm")]
 pub mod software_nsm;
 mod verify;

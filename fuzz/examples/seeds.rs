@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use attestation::Document;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use eif::cpio::{Entry, Kind, Writer};
 use eif::{Architecture, BuildMetadata, Measurements, Metadata, Pcr};
 use fuzz::encode;
@@ -326,6 +328,7 @@ fn documents() {
     };
     write("attestation_document", "test-root", &document);
     chain("test-root", 0, &document);
+    bodies(&document);
     let vectors = Path::new("../attestation/tests/vectors");
     for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
         let document = fs::read(vectors.join(name)).expect("a vector");
@@ -385,6 +388,44 @@ PCR8 = "{0}"
     write("attestation_policy", "tpm.toml", tpm.as_bytes());
     let any = "allow_any_image = true\nuser_data = { equal = \"\" }\n";
     write("attestation_policy", "any.toml", any.as_bytes());
+}
+
+/// What clients send to the verification service.
+fn bodies(document: &[u8]) {
+    let document = STANDARD.encode(document);
+    let hash = "00".repeat(48);
+    let inline = json!({
+        "images": [{ "name": "a", "Measurements": { "PCR0": hash, "PCR1": hash, "PCR2": hash } }],
+        "pcrs": { "3": hash, "16": [hash, hash] },
+        "nonce": "required",
+        "user_data": { "sha256_of": "00ff" },
+        "public_key": { "prefix": "3076" },
+        "module_id": "i-*",
+        "max_age": "5m",
+        "clock_skew": "1m",
+    });
+    for (name, body) in [
+        ("challenge", json!({ "policy": "payments" })),
+        (
+            "named",
+            json!({ "document": document, "policy": "payments", "challenge": "00ff" }),
+        ),
+        (
+            "own-nonce",
+            json!({ "document": "", "policy": "a", "nonce": "00ff", "ear": false }),
+        ),
+        (
+            "inline",
+            json!({ "document": "", "policy": inline, "nonce": "00" }),
+        ),
+    ] {
+        write(
+            "attestation_service_body",
+            name,
+            body.to_string().as_bytes(),
+        );
+    }
+    write("attestation_service_body", "empty", b"");
 }
 
 fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {

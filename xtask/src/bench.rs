@@ -11,7 +11,7 @@ use crate::{outside, stages};
 
 const USAGE: &str = "cargo xtask bench attestation | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
-const CRATE: &str = "attestation/benches";
+const CRATE: &str = "attestation/benches/verification";
 
 /// The time of the document that is verified: the other crate looks at no clock
 /// but the system's.
@@ -19,7 +19,7 @@ const DOCUMENT_TIME: &str = "2024-02-26 07:02:02";
 
 /// The calls whose instructions are counted.
 const CALLS: [&str; 3] = ["parse", "leaf_known", "cold"];
-const COUNTS: &str = "attestation/benches/instructions.toml";
+const COUNTS: &str = "attestation/benches/verification/instructions.toml";
 /// How much more instructions a call may take than was recorded, in percent.
 const TOLERANCE: u64 = 5;
 

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -40,7 +40,7 @@ usage: cargo xtask COMMAND
                    are recorded
   bindings         build the verifier's bindings for C and Python, and test them
   setup            install what is missing, build the kernel, QEMU, the vsock device
-                   and the tests' Python environment
+                   and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
   qemu             print the path of QEMU with the nitro-enclave machine, building it
@@ -73,7 +73,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;
-            for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {
+            for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
             println!("{:<20} {}", "python", python::get(&root)?.display());

@@ -66,7 +66,7 @@ const STAGES: &[Stage<'_>] = &[
             "cargo",
             "fmt",
             "--manifest-path",
-            "attestation/benches/Cargo.toml",
+            "attestation/benches/verification/Cargo.toml",
             "--check",
         ],
         environment: &[],
@@ -84,12 +84,24 @@ const STAGES: &[Stage<'_>] = &[
         environment: &[],
     },
     Stage {
+        name: "format of the reader of results",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "tests/ear/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
         name: "scripts",
         command: &[
             "shellcheck",
             ".ci/run",
             "kernel/build",
             "kernel/prebuilt",
+            "tests/ear/build",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
             "xtask/install-program",

@@ -2,7 +2,7 @@
 //! of it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -71,13 +71,9 @@ impl Demands {
     }
 
     pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
-        let Some(file) = &self.root else {
-            return Ok(Roots::aws());
-        };
-        std::fs::read(file)
-            .map_err(anyhow::Error::from)
-            .and_then(|pem| Ok(Roots::from_pem(&pem)?))
-            .with_context(|| file.display().to_string())
+        self.root
+            .as_deref()
+            .map_or_else(|| Ok(Roots::aws()), read_roots)
     }
 
     /// Prints the report, and gives the exit code that belongs to it.
@@ -110,6 +106,13 @@ fn print_end(report: &Report) {
         println!("made at     {}", made_at(claims.timestamp_ms));
         println!("accepted    {}", claims.module_id);
     }
+}
+
+pub(crate) fn read_roots(file: &Path) -> anyhow::Result<Roots> {
+    std::fs::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|pem| Ok(Roots::from_pem(&pem)?))
+        .with_context(|| file.display().to_string())
 }
 
 /// Colour is for terminals, and for people who have not said otherwise

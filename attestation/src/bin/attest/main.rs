@@ -1,6 +1,7 @@
 //! `attest`: look into an attestation document, verify it, or stand in for the NSM.
 //!
-//! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+//! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
+//! 4 a service could not listen or failed.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -13,6 +14,7 @@ mod demands;
 mod fetch;
 mod input;
 mod inspect;
+mod serve;
 mod simulate;
 mod table;
 mod text;
@@ -24,7 +26,8 @@ use clap::{Parser, Subcommand};
 
 /// Look into attestation documents of AWS Nitro Enclaves, and verify them.
 ///
-/// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+/// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
+/// 4 a service could not listen or failed.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -40,6 +43,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Challenge a live enclave with a new nonce, and verify its document.
     Fetch(fetch::Arguments),
+    /// Serve challenges, verification and signed results over HTTP.
+    Serve(Box<serve::Arguments>),
     /// Serve the software NSM on a Unix socket, for tests.
     Simulate(simulate::Arguments),
 }
@@ -53,12 +58,14 @@ struct Failure {
 const REJECTED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREADABLE: u8 = 3;
+const FAILED: u8 = 4;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {
@@ -77,6 +84,13 @@ fn usage(error: anyhow::Error) -> Failure {
 fn unreadable(error: anyhow::Error) -> Failure {
     Failure {
         code: UNREADABLE,
+        error,
+    }
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure {
+        code: FAILED,
         error,
     }
 }
