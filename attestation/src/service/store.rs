@@ -217,7 +217,7 @@ impl Writer {
         let forget_ms = clock::now_ms().max(self.forgotten_ms);
         let transaction = database.begin_write()?;
         {
-            let mut used = transaction.open_table(USED)?;
+            let mut table = transaction.open_table(USED)?;
             for attempt in batch {
                 let Some(id) = attempt.id else {
                     uses.push(Use::Again);
@@ -225,7 +225,7 @@ impl Writer {
                 };
                 uses.push(if id.0 < ChallengeId::first_of(self.forgotten_ms).0 {
                     Use::Forgotten
-                } else if used.insert(id.0, ())?.is_some() {
+                } else if table.insert(id.0, ())?.is_some() {
                     Use::Again
                 } else {
                     Use::First
@@ -233,7 +233,7 @@ impl Writer {
             }
             if prune {
                 let first = ChallengeId::first_of(forget_ms).0;
-                used.retain_in(..first, |_, ()| false)?;
+                table.retain_in(..first, |_, ()| false)?;
                 transaction.open_table(FORGOTTEN)?.insert((), forget_ms)?;
             }
         }

@@ -154,7 +154,7 @@ fn announce(
         listener.local_addr()?
     );
     if let Some(metrics) = metrics {
-        line.push_str(&format!(", metrics on http://{}", metrics.local_addr()?));
+        line += &format!(", metrics on http://{}", metrics.local_addr()?);
     }
     let mut output = std::io::stdout();
     // Nobody need read it.
