@@ -20,6 +20,8 @@ use super::clock;
 
 /// Uses that may wait for the disk; further ones are refused.
 const MAX_WAITING: usize = 1024;
+/// Memory for pages of the file, in bytes: some hundred thousand used challenges.
+const CACHE: usize = 8 * 1024 * 1024;
 /// How often expired challenges are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
@@ -90,7 +92,10 @@ impl Store {
     /// Opens the file, makes it if need be, and starts the writer.
     pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
         let path = file.to_owned();
-        let mut writer = Writer::new(move || Database::create(&path));
+        let mut writer = Writer::new(move || {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE).create(&path)
+        });
         writer.open().map_err(|error| match error {
             redb::Error::DatabaseAlreadyOpen => StoreError::InUse {
                 path: file.display().to_string(),
