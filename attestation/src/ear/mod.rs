@@ -99,12 +99,19 @@ struct VerifierId<'a> {
 
 #[derive(Serialize)]
 struct Submod<'a> {
-    ear_status: Status,
-    ear_trustworthiness_vector: TrustVector,
-    ear_appraisal_policy_ids: &'a [&'a str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ear_attester_claims: Option<AttesterClaims<'a>>,
-    ear_verifier_claims: VerifierClaims<'a>,
+    #[serde(rename = "ear_status")]
+    status: Status,
+    #[serde(rename = "ear_trustworthiness_vector")]
+    vector: TrustVector,
+    #[serde(rename = "ear_appraisal_policy_ids")]
+    policy_ids: &'a [&'a str],
+    #[serde(
+        rename = "ear_attester_claims",
+        skip_serializing_if = "Option::is_none"
+    )]
+    attester_claims: Option<AttesterClaims<'a>>,
+    #[serde(rename = "ear_verifier_claims")]
+    verifier_claims: VerifierClaims<'a>,
 }
 
 /// What the document holds, in the words of the report.
@@ -149,11 +156,11 @@ impl Issuer {
         );
         let status = vector.status(report);
         let submod = Submod {
-            ear_status: status,
-            ear_trustworthiness_vector: vector,
-            ear_appraisal_policy_ids: appraisal.policy_ids,
-            ear_attester_claims: document.as_ref().map(attester_claims),
-            ear_verifier_claims: VerifierClaims {
+            status,
+            vector,
+            policy_ids: appraisal.policy_ids,
+            attester_claims: document.as_ref().map(attester_claims),
+            verifier_claims: VerifierClaims {
                 accepted: report.accepted,
                 checked_at_ms: report.checked_at_ms,
                 rejection: report.rejection.as_ref(),

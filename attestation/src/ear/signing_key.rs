@@ -128,15 +128,14 @@ fn thumbprint(x: &str, y: &str) -> String {
 }
 
 fn pem(der: &[u8]) -> String {
-    let mut text = format!("-----BEGIN {PEM_LABEL}-----\n");
+    let mut body = String::new();
     for (index, character) in STANDARD.encode(der).chars().enumerate() {
         if index > 0 && index % PEM_LINE == 0 {
-            text.push('\n');
+            body.push('\n');
         }
-        text.push(character);
+        body.push(character);
     }
-    text.push_str(&format!("\n-----END {PEM_LABEL}-----\n"));
-    text
+    format!("-----BEGIN {PEM_LABEL}-----\n{body}\n-----END {PEM_LABEL}-----\n")
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ async fn healthz() -> Response {
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.draining.load(Ordering::Relaxed) {
         health(StatusCode::SERVICE_UNAVAILABLE, "stopping")
-    } else if !shared.store.is_healthy() {
+    } else if !shared.store.is_ready().await {
         health(
             StatusCode::SERVICE_UNAVAILABLE,
             "used challenges cannot be recorded",

@@ -153,7 +153,7 @@ impl Problem {
     }
 }
 
-/// `type` is a reference into the OpenAPI document, which describes the problem.
+/// `type` is a reference into `/openapi.json`, which describes the problem.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = json!({

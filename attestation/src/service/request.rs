@@ -87,14 +87,14 @@ impl VerifyRequest {
         let body: VerifyBody<'_> = from_json(body)?;
         let document = STANDARD
             .decode(body.document.as_bytes())
-            .map_err(|error| malformed(format_args!("`document` is not base64: {error}")))?;
+            .map_err(|error| malformed(&format_args!("`document` is not base64: {error}")))?;
         let nonce = match (body.challenge, body.nonce) {
             (None, None) => NonceChoice::NotGiven,
             (Some(challenge), None) => NonceChoice::Challenge(hex_nonce("challenge", &challenge)?),
             (None, Some(nonce)) => NonceChoice::Own(hex_nonce("nonce", &nonce)?),
             (Some(_), Some(_)) => {
                 return Err(malformed(
-                    "give either `challenge`, of this service, or `nonce`, your own",
+                    &"give either `challenge`, of this service, or `nonce`, your own",
                 ));
             }
         };
@@ -123,9 +123,9 @@ fn policy(json: &str) -> Result<PolicyChoice, Problem> {
 
 fn hex_nonce(field: &str, text: &str) -> Result<Vec<u8>, Problem> {
     let nonce = hex::decode(text)
-        .map_err(|error| malformed(format_args!("`{field}` is not hexadecimal: {error}")))?;
+        .map_err(|error| malformed(&format_args!("`{field}` is not hexadecimal: {error}")))?;
     if !(1..=MAX_NONCE).contains(&nonce.len()) {
-        return Err(malformed(format_args!(
+        return Err(malformed(&format_args!(
             "`{field}` has {} bytes, not 1 to {MAX_NONCE}",
             nonce.len()
         )));
@@ -139,10 +139,10 @@ fn is_no_name(name: &str) -> bool {
 }
 
 fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(malformed)
+    serde_json::from_slice(body).map_err(|error| malformed(&error))
 }
 
-fn malformed(reason: impl ToString) -> Problem {
+fn malformed(reason: &impl ToString) -> Problem {
     Problem::MalformedRequest(one_line(&reason.to_string()))
 }
 

@@ -20,6 +20,8 @@ use super::clock;
 
 /// Uses that may wait for the disk; further ones are refused.
 const MAX_WAITING: usize = 1024;
+/// Memory for pages of the file, in bytes: some hundred thousand used challenges.
+const CACHE: usize = 8 * 1024 * 1024;
 /// How often expired challenges are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,7 +74,8 @@ pub(super) enum UseError {
 }
 
 struct Attempt {
-    id: ChallengeId,
+    /// None only asks whether the disk can be written.
+    id: Option<ChallengeId>,
     reply: oneshot::Sender<Result<Use, UseError>>,
 }
 
@@ -88,21 +91,24 @@ pub(super) struct Store {
 impl Store {
     /// Opens the file, makes it if need be, and starts the writer.
     pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
-        let failed = |error: redb::Error| StoreError::Database {
-            path: file.display().to_string(),
-            error: Box::new(error),
-        };
-        let database = Database::create(file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+        let path = file.to_owned();
+        let mut writer = Writer::new(move || {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE).create(&path)
+        });
+        writer.open().map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::InUse {
                 path: file.display().to_string(),
             },
-            error => failed(error.into()),
+            error => StoreError::Database {
+                path: file.display().to_string(),
+                error: Box::new(error),
+            },
         })?;
-        let mut writer = Writer {
-            forgotten_ms: prepare(&database).map_err(failed)?,
-            database,
-            pruned: Instant::now(),
-        };
+        Self::start(writer)
+    }
+
+    fn start(mut writer: Writer) -> Result<Self, StoreError> {
         let (attempts, mut waiting) = mpsc::channel::<Attempt>(MAX_WAITING);
         let healthy = Arc::new(AtomicBool::new(true));
         let health = healthy.clone();
@@ -131,6 +137,16 @@ impl Store {
 
     /// Uses a challenge: whoever comes first has it, for good.
     pub(super) async fn r#use(&self, id: ChallengeId) -> Result<Use, UseError> {
+        self.attempt(Some(id)).await
+    }
+
+    /// Whether challenges can be recorded: the last write succeeded, or one does
+    /// now.
+    pub(super) async fn is_ready(&self) -> bool {
+        self.is_healthy() || self.attempt(None).await.is_ok()
+    }
+
+    async fn attempt(&self, id: Option<ChallengeId>) -> Result<Use, UseError> {
         let Some(attempts) = &self.attempts else {
             return Err(UseError::Failed);
         };
@@ -161,25 +177,60 @@ impl Drop for Store {
     }
 }
 
+type Opener = Box<dyn FnMut() -> Result<Database, DatabaseError> + Send>;
+
 struct Writer {
-    database: Database,
+    opener: Opener,
+    /// None after a failure: a database that has failed once works no more until
+    /// it is opened again.
+    database: Option<Database>,
     forgotten_ms: u64,
     pruned: Instant,
 }
 
 impl Writer {
+    fn new(opener: impl FnMut() -> Result<Database, DatabaseError> + Send + 'static) -> Self {
+        Self {
+            opener: Box::new(opener),
+            database: None,
+            forgotten_ms: 0,
+            pruned: Instant::now(),
+        }
+    }
+
+    fn open(&mut self) -> Result<(), redb::Error> {
+        let database = (self.opener)()?;
+        self.forgotten_ms = prepare(&database)?;
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// What became of each attempt, once that is on the disk.
     fn write(&mut self, batch: &[Attempt]) -> Result<Vec<Use>, redb::Error> {
+        if self.database.is_none() {
+            self.open()?;
+        }
+        self.try_write(batch).inspect_err(|_| self.database = None)
+    }
+
+    fn try_write(&mut self, batch: &[Attempt]) -> Result<Vec<Use>, redb::Error> {
+        let Some(database) = &self.database else {
+            return Ok(Vec::new());
+        };
         let mut uses = Vec::with_capacity(batch.len());
         let prune = self.pruned.elapsed() >= PRUNE_EVERY;
         let forget_ms = clock::now_ms().max(self.forgotten_ms);
-        let transaction = self.database.begin_write()?;
+        let transaction = database.begin_write()?;
         {
-            let mut used = transaction.open_table(USED)?;
+            let mut table = transaction.open_table(USED)?;
             for attempt in batch {
-                let id = attempt.id;
+                let Some(id) = attempt.id else {
+                    uses.push(Use::Again);
+                    continue;
+                };
                 uses.push(if id.0 < ChallengeId::first_of(self.forgotten_ms).0 {
                     Use::Forgotten
-                } else if used.insert(id.0, ())?.is_some() {
+                } else if table.insert(id.0, ())?.is_some() {
                     Use::Again
                 } else {
                     Use::First
@@ -187,7 +238,7 @@ impl Writer {
             }
             if prune {
                 let first = ChallengeId::first_of(forget_ms).0;
-                used.retain_in(..first, |_, ()| false)?;
+                table.retain_in(..first, |_, ()| false)?;
                 transaction.open_table(FORGOTTEN)?.insert((), forget_ms)?;
             }
         }
@@ -220,6 +271,11 @@ fn reply(batch: &mut Vec<Attempt>, uses: impl Iterator<Item = Result<Use, UseErr
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
     use super::*;
 
     fn id(expires_ms: u64, number: u8) -> ChallengeId {
@@ -256,16 +312,11 @@ mod tests {
     #[test]
     fn what_has_expired_is_forgotten_and_cannot_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::create(folder.path().join("challenges.redb")).unwrap();
-        prepare(&database).unwrap();
+        let file = folder.path().join("challenges.redb");
+        let mut writer = Writer::new(move || Database::create(&file));
         let now = clock::now_ms();
-        let mut writer = Writer {
-            database,
-            forgotten_ms: 0,
-            pruned: Instant::now(),
-        };
         let attempt = |id| Attempt {
-            id,
+            id: Some(id),
             reply: oneshot::channel().0,
         };
         let (past, future) = (id(now - 1, 1), id(now + 60_000, 2));
@@ -276,7 +327,72 @@ mod tests {
         writer.write(&[]).unwrap();
         // As if the clock had been set back, so that the challenge were open again.
         assert_eq!(writer.write(&batch).unwrap(), [Use::Forgotten, Use::Again]);
-        assert!(prepare(&writer.database).unwrap() >= now);
+        // As after a restart.
+        drop(writer.database.take());
+        assert_eq!(writer.write(&batch).unwrap(), [Use::Forgotten, Use::Again]);
+    }
+
+    /// Memory that fails as a full disk does, when told so.
+    #[derive(Debug, Default)]
+    struct FullDisk(InMemoryBackend, Arc<AtomicBool>);
+
+    impl FullDisk {
+        fn check(&self) -> io::Result<()> {
+            if self.1.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for FullDisk {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.0.write(offset, data)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_uses_until_there_is_room_again() {
+        let full = Arc::new(AtomicBool::new(false));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("challenges.redb");
+        let mut disks = vec![FullDisk(InMemoryBackend::new(), full.clone())];
+        let mut writer = Writer::new(move || match disks.pop() {
+            Some(disk) => Database::builder().create_with_backend(disk),
+            None => Database::create(&file),
+        });
+        writer.open().unwrap();
+        let store = Store::start(writer).unwrap();
+        let far = clock::now_ms() + 60_000;
+        assert_eq!(store.r#use(id(far, 1)).await, Ok(Use::First));
+        assert!(store.is_healthy());
+
+        full.store(true, Ordering::Relaxed);
+        assert_eq!(store.r#use(id(far, 2)).await, Err(UseError::Failed));
+        assert!(!store.is_healthy());
+        // Whoever asks whether it is ready need not use a challenge for that.
+        assert!(store.is_ready().await);
+        assert!(store.is_healthy());
+        assert_eq!(store.r#use(id(far, 2)).await, Ok(Use::First));
     }
 
     #[test]

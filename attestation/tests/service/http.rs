@@ -67,7 +67,7 @@ impl Connection {
             }
             head.push(line);
         }
-        let (status, headers) = head.split_first().expect("an answer");
+        let (status, headers) = head.split_first().unwrap();
         let status = status.split(' ').nth(1).unwrap().parse().unwrap();
         let headers: Vec<_> = headers
             .iter()
@@ -114,12 +114,15 @@ pub(crate) fn request(
 }
 
 pub(crate) fn message(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n");
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
+    let mut head = vec![format!("{method} {path} HTTP/1.1"), "Host: test".to_owned()];
+    head.extend(
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}")),
+    );
     if !body.is_empty() || method == "POST" {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        head.push(format!("Content-Length: {}", body.len()));
     }
-    [text.as_bytes(), b"\r\n", body].concat()
+    let head = head.join("\r\n") + "\r\n\r\n";
+    [head.as_bytes(), body].concat()
 }

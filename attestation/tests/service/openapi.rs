@@ -1,4 +1,4 @@
-//! The OpenAPI document, against what is served.
+//! `/openapi.json`, against what is served.
 
 use std::collections::BTreeSet;
 
@@ -138,18 +138,15 @@ fn what_is_documented_is_served_as_documented() {
     }
 }
 
-#[test]
-fn every_problem_is_documented_and_is_what_it_says() {
-    let world = World::new();
-    let server = world.start(&["--challenge-lifetime", "1h"]);
-    let mut document = Document::of(&server);
-    let inline = verify_body(b"", b"0");
+/// Bodies that are refused: the path, the body, whether it is sent as JSON, and
+/// the problem.
+fn refused(world: &World, server: &Server) -> Vec<(&'static str, String, bool, &'static str)> {
     let with = |field: &str, value: Value| {
         let mut body = verify_body(b"", &[0; 56]);
         body[field] = value;
         body.to_string()
     };
-    let mut without_nonce = inline.clone();
+    let mut without_nonce = verify_body(b"", b"");
     without_nonce.as_object_mut().unwrap().remove("challenge");
     let used = server.challenge(&json!({}));
     let used = verify_body(&world.enclave.attest(&used), &used).to_string();
@@ -165,7 +162,7 @@ fn every_problem_is_documented_and_is_what_it_says() {
         200
     );
 
-    let cases: Vec<(&str, String, bool, &str)> = vec![
+    vec![
         ("/v1/challenges", "{".to_owned(), true, "malformed-request"),
         (
             "/v1/challenges",
@@ -225,9 +222,16 @@ fn every_problem_is_documented_and_is_what_it_says() {
             "unsupported-media-type",
         ),
         ("/v1/verify", " ".repeat(65_537), true, "body-too-large"),
-    ];
+    ]
+}
+
+#[test]
+fn every_problem_is_documented_and_is_what_it_says() {
+    let world = World::new();
+    let server = world.start(&["--challenge-lifetime", "1h"]);
+    let mut document = Document::of(&server);
     let mut seen = BTreeSet::new();
-    for (path, body, as_json, expected) in &cases {
+    for (path, body, as_json, expected) in &refused(&world, &server) {
         let headers: &[_] = if *as_json { &[JSON] } else { &[] };
         let reply = request(server.address, "POST", path, headers, body.as_bytes());
         assert_eq!(reply.problem(), *expected, "{reply:?}");

@@ -32,8 +32,9 @@ fn a_change_is_seen_and_a_wrong_one_leaves_all_as_it_was() {
         (names(&server) == ["any", "new", "payments"]).then_some(())
     });
 
-    fs::remove_file(world.policies().join("any.json")).unwrap();
+    // Wrong first: the removal must not be seen by itself.
     world.write("new.toml", "allow_every_image = true\n");
+    fs::remove_file(world.policies().join("any.json")).unwrap();
     eventually("the wrong policy is not noticed", || {
         (reloads(&server, "failed") > 0).then_some(())
     });

@@ -110,7 +110,7 @@ fn a_new_key_is_published_before_it_signs_and_the_old_one_stays() {
     assert_ne!(key_id(&after), key_id(&token));
 }
 
-/// PyJWT finds the key in the JWKS by itself. `cargo xtask test` names a Python
+/// `PyJWT` finds the key in the JWKS by itself. `cargo xtask test` names a Python
 /// that has it.
 #[test]
 fn pyjwt_verifies_a_result_through_the_jwks() {

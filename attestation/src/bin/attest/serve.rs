@@ -149,13 +149,12 @@ fn announce(
         1 => "1 policy".to_owned(),
         number => format!("{number} policies"),
     };
-    let mut line = format!(
-        "attest: serving {policies} on http://{}, keys in {data}",
-        listener.local_addr()?
-    );
-    if let Some(metrics) = metrics {
-        line.push_str(&format!(", metrics on http://{}", metrics.local_addr()?));
-    }
+    let address = listener.local_addr()?;
+    let metrics = match metrics {
+        Some(metrics) => format!(", metrics on http://{}", metrics.local_addr()?),
+        None => String::new(),
+    };
+    let line = format!("attest: serving {policies} on http://{address}, keys in {data}{metrics}");
     let mut output = std::io::stdout();
     // Nobody need read it.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
