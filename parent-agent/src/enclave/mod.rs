@@ -145,6 +145,30 @@ impl Enclave {
         }
     }
 
+    /// An enclave that was running already at `now`, when this agent took it
+    /// over: it was connected to an earlier agent, and perhaps ready, if
+    /// `was_connected` and `was_ready`.
+    pub fn attached(
+        boot_timeout: Duration,
+        was_connected: bool,
+        was_ready: bool,
+        now: Instant,
+    ) -> Self {
+        let mut enclave = Self::new(boot_timeout);
+        enclave.running();
+        enclave.was_connected = was_connected;
+        if was_connected {
+            enclave.say("its boot had begun, but it opened no control connection to this agent");
+        }
+        enclave.alive(now);
+        if was_ready {
+            enclave.phase = Phase::Ready;
+            enclave.was_ready = true;
+            enclave.deadline = Some(now + MAX_DISCONNECTED);
+        }
+        enclave
+    }
+
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -244,9 +268,14 @@ impl Enclave {
             return None;
         }
         self.stop = Some(Stop { grace });
-        if self.connected {
+        if self.was_connected {
             self.phase = Phase::Ending;
             self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
+            if !self.connected {
+                // It is told when it is back.
+                self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
+                return None;
+            }
             self.alive(now);
             Some(Action::SendShutdown { grace })
         } else {
