@@ -196,7 +196,11 @@ impl Facts {
         }
         // An option that only one of two releases knows is passed over.
         for (option, value) in &self.options {
-            if wanted.options.get(option).is_some_and(|other| other != value) {
+            if wanted
+                .options
+                .get(option)
+                .is_some_and(|other| other != value)
+            {
                 differing.push(option);
             }
         }

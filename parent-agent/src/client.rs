@@ -18,8 +18,8 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::attach;
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
+use crate::attach;
 use crate::cli::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::Exit;
 use crate::state::{CONTROL_SOCKET, StateDir, StateError};

@@ -90,30 +90,34 @@ impl Console {
                 }
             }
         }
-        for line in finished {
-            self.push(text(&line), true);
-        }
+        self.push(finished.iter().map(|line| text(line)).collect(), true);
     }
 
     /// Takes what was printed last for a whole line.
     pub fn end_line(&self) {
         let line = std::mem::take(&mut self.lock().unfinished);
         if !line.is_empty() {
-            self.push(text(&line), true);
+            self.push(vec![text(&line)], true);
         }
     }
 
-    /// Adds a line, and reports it if it `is_new`.
-    pub fn push(&self, line: String, is_new: bool) {
-        if let Some(live) = self.live.as_ref().filter(|_| is_new) {
-            live.report(&Report::Console { text: &line });
+    /// Adds lines, and reports them if they `are_new`.
+    pub fn push(&self, added: Vec<String>, are_new: bool) {
+        if added.is_empty() {
+            return;
+        }
+        if let Some(live) = self.live.as_ref().filter(|_| are_new) {
+            let reports: Vec<_> = added.iter().map(|text| Report::Console { text }).collect();
+            live.report_all(&reports);
         }
         let mut lines = self.lock();
-        if lines.kept.len() == MAX_LINES {
-            lines.kept.pop_front();
+        for line in added {
+            if lines.kept.len() == MAX_LINES {
+                lines.kept.pop_front();
+            }
+            lines.kept.push_back(line);
+            lines.count += 1;
         }
-        lines.kept.push_back(line);
-        lines.count += 1;
         self.count.send_replace(lines.count);
     }
 
@@ -174,9 +178,7 @@ mod tests {
         console.end_line();
         assert_eq!(console.since(1), (vec!["two".to_owned()], 2));
         assert_eq!(console.since(2), (vec![], 2));
-        for _ in 0..MAX_LINES {
-            console.push("more".to_owned(), true);
-        }
+        console.push(vec!["more".to_owned(); MAX_LINES], true);
         let (lines, end) = console.since(1);
         assert_eq!((lines.len(), end), (MAX_LINES, 2 + MAX_LINES as u64));
     }

@@ -165,6 +165,12 @@ impl Reporter {
         self.output.offer(self.text(report));
     }
 
+    /// Reports several at once without waiting.
+    pub fn report_all(&self, reports: &[Report<'_>]) {
+        let texts: Vec<_> = reports.iter().map(|report| self.text(report)).collect();
+        self.output.offer(texts.concat());
+    }
+
     /// Reports and waits, within reason, until it is out.
     pub async fn last(&self, report: &Report<'_>) {
         self.output

@@ -392,9 +392,7 @@ impl Run<'_> {
         ports: &[Arc<ingress::IngressPort>],
     ) {
         let ports: Vec<Port> = ports.iter().map(|port| port.describe()).collect();
-        let nsm_root = hypervisor
-            .nsm_root()
-            .map(|path| path.display().to_string());
+        let nsm_root = hypervisor.nsm_root().map(|path| path.display().to_string());
         let opening = Opening {
             name: self.name.as_str(),
             image: &self.args.image.display().to_string(),

@@ -312,7 +312,10 @@ impl Supervisor {
             }
             FromInit::Ready { at_us } => {
                 // It is told again on every connection.
-                if !self.board.update(|live| std::mem::replace(&mut live.was_ready, true)) {
+                if !self
+                    .board
+                    .update(|live| std::mem::replace(&mut live.was_ready, true))
+                {
                     self.remember();
                     self.reporter.report(&Report::Ready {
                         at_us,

@@ -111,6 +111,8 @@ pub struct Enclave {
     boot_timeout: Duration,
     connected: bool,
     was_connected: bool,
+    /// Whether another agent has started it.
+    was_attached: bool,
     was_ready: bool,
     /// The last thing that was heard, for people.
     progress: String,
@@ -134,6 +136,7 @@ impl Enclave {
             boot_timeout,
             connected: false,
             was_connected: false,
+            was_attached: false,
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
@@ -156,6 +159,7 @@ impl Enclave {
     ) -> Self {
         let mut enclave = Self::new(boot_timeout);
         enclave.running();
+        enclave.was_attached = true;
         enclave.was_connected = was_connected;
         if was_connected {
             enclave.say("its boot had begun, but it opened no control connection to this agent");
@@ -268,7 +272,7 @@ impl Enclave {
             return None;
         }
         self.stop = Some(Stop { grace });
-        if self.was_connected {
+        if self.was_connected || self.was_attached {
             self.phase = Phase::Ending;
             self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
             if !self.connected {

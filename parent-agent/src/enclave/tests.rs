@@ -272,6 +272,12 @@ fn one_that_was_taken_over_must_connect_in_time() {
     enclave.on(Input::Exited(String::new()), late);
     assert_eq!(end(&enclave).0, Cause::Died);
 
+    // One that perhaps was never connected is about to be.
+    let mut enclave = Enclave::attached(BOOT, false, false, now);
+    assert_eq!(enclave.on(STOP, now), None);
+    let shutdown = Some(Action::SendShutdown { grace: None });
+    assert_eq!(enclave.on(Input::Connected, now), shutdown);
+
     // One that has not connected yet goes on booting.
     let mut enclave = Enclave::attached(BOOT, false, false, now);
     assert_eq!(enclave.phase(), Phase::Booting);

@@ -316,9 +316,7 @@ impl Guard {
             Ok(None) | Err(_) => return Err(GuardError::Gone),
         };
         if let Event::Console { lines, repeated } = &event {
-            for line in lines {
-                self.console.push(line.clone(), !repeated);
-            }
+            self.console.push(lines.clone(), !repeated);
         }
         Ok(event)
     }

@@ -18,9 +18,7 @@ use tracing::{info, warn};
 
 use super::children::Children;
 use super::family;
-use super::protocol::{
-    self, Answer, Event, MAX_OPENING, Opening, ProcessExit, Request, VERSION,
-};
+use super::protocol::{self, Answer, Event, MAX_OPENING, Opening, ProcessExit, Request, VERSION};
 use crate::console::Console;
 use crate::state::{self, GUARD_SOCKET};
 use crate::status::milliseconds;

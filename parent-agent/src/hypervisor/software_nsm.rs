@@ -101,8 +101,8 @@ pub(super) fn make_root(folder: &Path) -> Result<(), HypervisorError> {
             .map_err(|error| unusable(&certificate, &error.to_string())),
         (None, None) => {
             fs::create_dir_all(folder).map_err(HypervisorError::io(folder))?;
-            let root = TestRoot::generate()
-                .map_err(|error| unusable(&certificate, &error.to_string()))?;
+            let root =
+                TestRoot::generate().map_err(|error| unusable(&certificate, &error.to_string()))?;
             write(&key, &root.key_pem(), 0o600)?;
             write(&certificate, root.certificate_pem(), 0o644)
         }
@@ -156,7 +156,10 @@ mod tests {
         let key = fs::metadata(kept.join(KEY)).unwrap();
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
         make_root(folder.path()).unwrap();
-        assert_ne!(fs::read_to_string(certificate(folder.path())).unwrap(), first);
+        assert_ne!(
+            fs::read_to_string(certificate(folder.path())).unwrap(),
+            first
+        );
     }
 
     #[test]

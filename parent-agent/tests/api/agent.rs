@@ -126,7 +126,8 @@ impl Agent {
         kill(self.pid(), signal).unwrap();
     }
 
-    async fn until_init_waits(&self) {
+    /// Waits until the init can be told to end.
+    pub(crate) async fn until_init_waits(&self) {
         let end = self.directory().join("tree/end");
         until(|| end.exists()).await;
     }

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::agent::{
-    Agent, Init, LIMIT, command, end_init, error_line, nothing_is_left, output, process,
-    processes, until,
+    Agent, Init, LIMIT, command, end_init, error_line, nothing_is_left, output, process, processes,
+    until,
 };
 use crate::image::Builder;
 
@@ -27,7 +27,14 @@ const INIT: &str = "init sim";
 async fn left_alone() -> TempDir {
     let mut agent = Agent::start(&KEEP).await;
     let _init = agent.boot().await;
+    remembered(&agent, "\"ready\":true").await;
     agent.killed().await
+}
+
+/// Waits until the next agent will know so.
+async fn remembered(agent: &Agent, text: &str) {
+    let record = agent.directory().join("enclave.json");
+    until(|| fs::read_to_string(&record).is_ok_and(|record| record.contains(text))).await;
 }
 
 /// Stops the enclave in an orderly way.
@@ -73,8 +80,7 @@ async fn the_next_run_takes_over_what_a_killed_agent_left() {
     .await;
     agent.event("workload_exited").await;
     let enclave = agent.process(INIT);
-    let record = agent.directory().join("enclave.json");
-    until(|| fs::read_to_string(&record).is_ok_and(|text| text.contains("\"restarts\":1"))).await;
+    remembered(&agent, "\"restarts\":1").await;
     let folder = agent.killed().await;
 
     // The security module is not the agent's.
@@ -242,6 +248,7 @@ async fn one_that_ended_alone_is_told_and_another_started() {
     assert_eq!(ended["detail"], "enclave-init ended with code 7");
     assert_eq!(ended["console"][0], "console of sim");
     agent.event("starting").await;
+    agent.until_init_waits().await;
     let init = agent.boot().await;
     stop(agent, init).await;
 }
@@ -263,7 +270,10 @@ async fn what_cannot_change_while_it_runs_is_refused() {
         let (code, line) = refused(folder.path(), arguments).await;
         assert_eq!(code, 2, "{line}");
         let words = format!("is running with another {differing}: ");
-        assert!(line.contains(&words) && line.contains("stop --name test"), "{line}");
+        assert!(
+            line.contains(&words) && line.contains("stop --name test"),
+            "{line}"
+        );
     }
     Builder::new(&[], &[]).padding(1).write(folder.path());
     let (code, line) = refused(folder.path(), &[]).await;
@@ -285,7 +295,10 @@ async fn an_agent_can_be_told_to_leave() {
     let detached = output(command(agent.folder.path(), "detach")).await;
     assert!(detached.status.success(), "{detached:?}");
     let event = agent.event("detached").await;
-    assert_eq!((&event["keep_ms"], &event["exit_code"]), (&60_000.into(), &14.into()));
+    assert_eq!(
+        (&event["keep_ms"], &event["exit_code"]),
+        (&60_000.into(), &14.into())
+    );
     let status = timeout(LIMIT, agent.child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(14));
     drop(init);
@@ -319,6 +332,7 @@ async fn a_guard_killed_while_alone_takes_the_enclave_with_it() {
     until(|| processes(folder.path()).is_empty()).await;
     let mut agent = Agent::again(folder, &KEEP);
     agent.event("starting").await;
+    agent.until_init_waits().await;
     let init = agent.boot().await;
     stop(agent, init).await;
 }
@@ -340,7 +354,10 @@ async fn a_killed_security_module_ends_the_enclave() {
     let (code, ended, _) = agent.ended().await;
     assert_eq!(code, 12);
     let detail = ended["detail"].as_str().unwrap();
-    assert!(detail.contains("software NSM was killed by SIGKILL"), "{detail}");
+    assert!(
+        detail.contains("software NSM was killed by SIGKILL"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]
@@ -410,9 +427,14 @@ while true; do cat \"$3/end\"; done
     assert_eq!(agent.event("console").await["text"], "first");
     let folder = agent.killed().await;
     // More than a pipe holds.
-    let lines: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    let lines: String = (0..20_000)
+        .map(|number| format!("line {number}\n"))
+        .collect();
     let pipe = folder.path().join("s/test/tree/end");
-    timeout(LIMIT, tokio::fs::write(pipe, lines)).await.unwrap().unwrap();
+    timeout(LIMIT, tokio::fs::write(pipe, lines))
+        .await
+        .unwrap()
+        .unwrap();
     let mut agent = Agent::spawn_in(folder, image(), &console);
     agent.event("attached").await;
     let mut last = agent.event("console").await;
@@ -421,8 +443,14 @@ while true; do cat \"$3/end\"; done
     while last["text"] != "line 19999" {
         last = agent.event("console").await;
     }
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(agent.ended().await.0, 0);
+    let folder = agent.killed().await;
+    assert!(
+        output(command(folder.path(), "stop"))
+            .await
+            .status
+            .success()
+    );
+    nothing_is_left(&folder).await;
 }
 
 #[tokio::test]
