@@ -240,13 +240,24 @@ impl FromStr for Pattern {
             .dfa_size_limit(MAX_SEARCH_BYTES)
             .build()
             .map_err(|cause| error(reason(&cause)))?;
-        if regex.is_match(b"") {
+        if least_match(text) == Some(0) {
             return Err(error(
-                "it matches the empty text, so it is found everywhere; ask for at least one character".to_owned(),
+                "it can match nothing at all, so it is found everywhere; ask for at least one character".to_owned(),
             ));
         }
         Ok(Self(regex))
     }
+}
+
+/// The length of the shortest text that a pattern could match, in bytes.
+fn least_match(pattern: &str) -> Option<usize> {
+    let parser = regex_syntax::ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .multi_line(true)
+        .build()
+        .parse(pattern);
+    parser.ok()?.properties().minimum_len()
 }
 
 /// What is wrong, without the drawing that the crate puts around it.
@@ -475,7 +486,8 @@ mod tests {
                 pattern("a(b"),
                 "`a(b` is not a regular expression that can be used: unclosed group",
             ),
-            (pattern("x*"), "matches the empty text"),
+            (pattern("x*"), "it can match nothing at all"),
+            (pattern(r"\b|x+"), "it can match nothing at all"),
             (
                 pattern(r"(?s).{1000}{100}"),
                 "needs more than 262144 bytes of memory",
