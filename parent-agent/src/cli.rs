@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod logs;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,8 +9,11 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
 
+pub use logs::{LogArgs, LogsArgs};
+
 use crate::exit::EXIT_CODES;
 use crate::guard::TetherArgs;
+use crate::hypervisor::SoftwareNsmArgs;
 
 /// Starts enclaves and carries their traffic, logs and attestation.
 #[derive(Debug, Parser)]
@@ -27,10 +32,15 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show how a running enclave is.
     Status(StatusArgs),
+    /// Show an enclave's log records, also of one that has ended.
+    Logs(LogsArgs),
     /// Ask a running enclave for an attestation document.
     Attest(AttestArgs),
     /// Stop a running enclave and wait until it is gone.
     Stop(StopArgs),
+    /// End a running enclave's agent, but not the enclave: the next `run` with
+    /// the same arguments takes it over.
+    Detach(TargetArgs),
     /// Show the version.
     Version {
         /// Print JSON.
@@ -46,6 +56,9 @@ pub enum Command {
     /// Run a program that dies with its parent (started by the guard).
     #[command(hide = true)]
     Tether(TetherArgs),
+    /// Be the security module of a simulated enclave (started by the guard).
+    #[command(hide = true)]
+    SoftwareNsm(SoftwareNsmArgs),
 }
 
 const STATE_DIR_HELP: &str = "The folder of all enclaves' sockets \
@@ -134,12 +147,19 @@ pub struct RunArgs {
     /// The vhost-device-vsock program, found on PATH if it is a plain name.
     #[arg(long, value_name = "PROGRAM", default_value = "vhost-device-vsock")]
     pub vhost_device_vsock: PathBuf,
+    /// How long the enclave goes on when this agent is gone, for the next `run`
+    /// to take it over [default: it ends at once].
+    #[arg(long, value_name = "TIME")]
+    pub keep_for: Option<Interval>,
     /// How long the enclave may be silent while it boots.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub boot_timeout: Interval,
     /// Print events and log records as JSON, one object a line.
     #[arg(long)]
     pub json: bool,
+    /// How log records are kept and where they go.
+    #[command(flatten)]
+    pub logs: LogArgs,
 }
 
 /// Which enclave a command is for.

@@ -4,13 +4,16 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::attach::AttachError;
 use crate::client::ClientError;
 use crate::exit::Exit;
 use crate::guard::GuardError;
 use crate::hypervisor::HypervisorError;
 use crate::image::{ImageError, RuntimeConfigError};
 use crate::ingress::IngressError;
+use crate::logs::LogsError;
 use crate::ramdisk::UnpackError;
+use crate::sink::PipelineError;
 use crate::state::StateError;
 
 /// Why a command failed.
@@ -28,6 +31,9 @@ pub enum Error {
     /// The enclave's folder cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A running enclave cannot be taken over.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// A port cannot be opened.
     #[error(transparent)]
     Ingress(#[from] IngressError),
@@ -53,6 +59,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Log records cannot be kept or passed on.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Log records cannot be shown.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
     /// A running enclave could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -66,7 +78,9 @@ impl Error {
     /// The exit code that tells a script what to look at.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
+            Self::Usage(_)
+            | Self::Attach(AttachError::Differs { .. })
+            | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
             Self::Image(_)
             | Self::RuntimeConfig(_)
             | Self::Hypervisor(
@@ -82,12 +96,14 @@ impl Error {
                 ),
             ) => Exit::Image,
             Self::State(_)
+            | Self::Attach(_)
             | Self::Ingress(_)
             | Self::Guard(_)
             | Self::Hypervisor(_)
             | Self::Socket { .. }
+            | Self::Pipeline(_)
             | Self::System { .. } => Exit::Host,
-            Self::Client(_) => Exit::Failure,
+            Self::Client(_) | Self::Logs(_) => Exit::Failure,
         }
     }
 }

@@ -69,6 +69,7 @@ impl Agent {
             .arg(path("role"))
             .args(arguments)
             .env("TMPDIR", path("tmp"))
+            .env("XDG_STATE_HOME", path("left"))
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -161,6 +162,7 @@ impl Agent {
             .arg("--state-dir")
             .arg(self.folder().join("state"))
             .args(arguments)
+            .env("XDG_STATE_HOME", self.folder().join("left"))
             .kill_on_drop(true)
             .output();
         let output = timeout(LIMIT, output).await??;

@@ -31,6 +31,7 @@ pub(crate) fn command(folder: &Path, subcommand: &str) -> Command {
         .arg("--state-dir")
         .arg(folder.join("s"))
         .env("TMPDIR", folder)
+        .env("XDG_STATE_HOME", folder.join("logs"))
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
@@ -96,6 +97,18 @@ impl Agent {
         }
     }
 
+    /// Runs the image that an earlier agent ran.
+    pub(crate) fn again(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::spawn_in(folder, Builder::new(&[], &[]), arguments)
+    }
+
+    /// Kills the agent, and nothing else.
+    pub(crate) async fn killed(mut self) -> TempDir {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().await.unwrap();
+        self.folder
+    }
+
     /// The enclave's folder.
     pub(crate) fn directory(&self) -> PathBuf {
         self.folder.path().join("s/test")
@@ -107,28 +120,22 @@ impl Agent {
 
     /// The process of the sub-command `name` that belongs to this agent.
     pub(crate) fn process(&self, name: &str) -> Pid {
-        let pids: Vec<_> = processes(self.folder.path())
-            .into_iter()
-            .filter(|(_, command)| command.contains(name))
-            .map(|(pid, _)| pid)
-            .collect();
-        assert_eq!(pids.len(), 1, "{name}: {:?}", processes(self.folder.path()));
-        pids[0]
+        process(self.folder.path(), name)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
-    async fn until_init_waits(&self) {
+    /// Waits until the init can be told to end.
+    pub(crate) async fn until_init_waits(&self) {
         let end = self.directory().join("tree/end");
         until(|| end.exists()).await;
     }
 
     /// Has the init end with this code.
     pub(crate) async fn end_init(&self, code: u8) {
-        let end = self.directory().join("tree/end");
-        tokio::fs::write(end, format!("{code}\n")).await.unwrap();
+        end_init(self.folder.path(), code).await;
     }
 
     /// Reads events up to the next one of this kind.
@@ -225,6 +232,23 @@ impl Agent {
         self.event("ready").await;
         init
     }
+}
+
+/// Has the init of the enclave in `folder` end with this code.
+pub(crate) async fn end_init(folder: &Path, code: u8) {
+    let end = folder.join("s/test/tree/end");
+    tokio::fs::write(end, format!("{code}\n")).await.unwrap();
+}
+
+/// The only process whose command line holds the folder and `name`.
+pub(crate) fn process(folder: &Path, name: &str) -> Pid {
+    let pids: Vec<_> = processes(folder)
+        .into_iter()
+        .filter(|(_, command)| command.contains(name))
+        .map(|(pid, _)| pid)
+        .collect();
+    assert_eq!(pids.len(), 1, "{name}: {:?}", processes(folder));
+    pids[0]
 }
 
 /// The init's end of a control connection.

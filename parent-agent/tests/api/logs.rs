@@ -12,7 +12,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use crate::agent::{Agent, command, output};
 use crate::image::Builder;
 
-fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
+pub(crate) fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
     Record {
         stream,
         sequence,
@@ -24,14 +24,18 @@ fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
 }
 
 /// A log connection that has said which boot it is of.
-struct Connection {
+pub(crate) struct Connection {
     reader: Reader<ReadHalf<Stream>>,
     writer: Writer<WriteHalf<Stream>>,
 }
 
 impl Connection {
     async fn open(agent: &Agent) -> Self {
-        let (read, write) = tokio::io::split(agent.open(Channel::Logs).await);
+        Self::of(agent.open(Channel::Logs).await).await
+    }
+
+    pub(crate) async fn of(stream: Stream) -> Self {
+        let (read, write) = tokio::io::split(stream);
         let mut connection = Self {
             reader: Reader::new(read, MAX_LOGS),
             writer: Writer::new(write, MAX_LOGS),
@@ -47,7 +51,7 @@ impl Connection {
     }
 
     /// Sends records and returns what is then held.
-    async fn send(&mut self, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
+    pub(crate) async fn send(&mut self, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
         self.writer
             .send(&FromInit::Batch { records })
             .await
