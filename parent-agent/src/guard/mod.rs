@@ -276,16 +276,14 @@ impl Guard {
                     Err(_) => break,
                 }
             }
-            match &mut self.child {
-                Some(child) => child.wait().await.is_ok_and(|status| status.success()),
-                // What is left then is removed with the claim.
-                None => {
-                    while self.claim.is_guarded() {
-                        sleep(GONE_POLL).await;
-                    }
-                    true
-                }
+            if let Some(child) = &mut self.child {
+                return child.wait().await.is_ok_and(|status| status.success());
             }
+            // What is left then is removed with the claim.
+            while self.claim.is_guarded() {
+                sleep(GONE_POLL).await;
+            }
+            true
         })
         .await;
         match (ended, self.child) {

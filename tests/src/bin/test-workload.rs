@@ -106,7 +106,7 @@ fn lines(count: usize) -> anyhow::Result<()> {
 fn paced(count: usize) -> anyhow::Result<()> {
     for number in 0..count {
         writeln!(io::stdout(), "line {number}")?;
-        thread::sleep(Duration::from_millis(1));
+        thread::park_timeout(Duration::from_millis(1));
     }
     writeln!(io::stdout(), "done")?;
     sleep()
