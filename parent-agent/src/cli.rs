@@ -1,11 +1,15 @@
 //! The command line.
 
+pub mod logs;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
+
+pub use logs::{LogArgs, LogsArgs};
 
 use crate::exit::EXIT_CODES;
 use crate::guard::TetherArgs;
@@ -28,6 +32,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show how a running enclave is.
     Status(StatusArgs),
+    /// Show an enclave's log records, also of one that has ended.
+    Logs(LogsArgs),
     /// Ask a running enclave for an attestation document.
     Attest(AttestArgs),
     /// Stop a running enclave and wait until it is gone.
@@ -151,6 +157,9 @@ pub struct RunArgs {
     /// Print events and log records as JSON, one object a line.
     #[arg(long)]
     pub json: bool,
+    /// How log records are kept and where they go.
+    #[command(flatten)]
+    pub logs: LogArgs,
 }
 
 /// Which enclave a command is for.

@@ -11,7 +11,9 @@ use crate::guard::GuardError;
 use crate::hypervisor::HypervisorError;
 use crate::image::{ImageError, RuntimeConfigError};
 use crate::ingress::IngressError;
+use crate::logs::LogsError;
 use crate::ramdisk::UnpackError;
+use crate::sink::PipelineError;
 use crate::state::StateError;
 
 /// Why a command failed.
@@ -57,6 +59,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Log records cannot be kept or passed on.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Log records cannot be shown.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
     /// A running enclave could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -93,8 +101,9 @@ impl Error {
             | Self::Guard(_)
             | Self::Hypervisor(_)
             | Self::Socket { .. }
+            | Self::Pipeline(_)
             | Self::System { .. } => Exit::Host,
-            Self::Client(_) => Exit::Failure,
+            Self::Client(_) | Self::Logs(_) => Exit::Failure,
         }
     }
 }

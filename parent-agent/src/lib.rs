@@ -8,8 +8,10 @@
 //! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and supervises it to its end ([`run`], with the rules in
 //! [`enclave`]). Meanwhile it answers the heartbeat ([`heartbeat`]), serves the
 //! connections that the enclave opens ([`channels`]), carries those from
-//! outside to it ([`ingress`]), and answers the other sub-commands ([`client`])
-//! over the local API ([`api`]).
+//! outside to it ([`ingress`]), keeps its log records on disk ([`spool`]) until
+//! they are where they should be ([`sink`]), and answers the other sub-commands
+//! ([`client`]) over the local API ([`api`]). `parent-agent logs` reads the spool
+//! itself ([`logs`]).
 //!
 //! # Exit codes
 //!
@@ -35,11 +37,14 @@ pub mod heartbeat;
 pub mod hypervisor;
 pub mod image;
 pub mod ingress;
+pub mod logs;
 pub mod output;
 pub mod ramdisk;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod sink;
+pub mod spool;
 pub mod state;
 pub mod status;
 mod supervisor;

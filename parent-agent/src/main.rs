@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{Error, Exit, client, guard, hypervisor, run};
+use parent_agent::{Error, Exit, client, guard, hypervisor, logs, run};
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -62,6 +62,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Status(args) => {
             block_on(async { Ok(client::status(args).await.map_err(Error::from)?) })
         }
+        Command::Logs(args) => Ok(logs::show(&args).map_err(Error::from)?),
         Command::Attest(args) => {
             block_on(async { Ok(client::attest(args).await.map_err(Error::from)?) })
         }

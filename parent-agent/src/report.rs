@@ -1,18 +1,19 @@
 //! What `run` tells its user: lines for people on standard error, or JSON on
 //! standard output; log records always on standard output.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use link::logs::{Record, Source};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::console::printable;
 use crate::enclave::Cause;
 use crate::output::Output;
+use crate::spool::Stored;
 use crate::status::{Health, Pcrs};
 
 /// How long the last report may wait for a reader.
@@ -88,6 +89,9 @@ pub enum Report<'a> {
         exit_code: u8,
         /// The console's last lines, if the end was unexpected.
         console: &'a [String],
+        /// The last lines of each stream, if the end was unexpected.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        logs: &'a BTreeMap<&'static str, Vec<String>>,
     },
 }
 
@@ -250,8 +254,16 @@ fn describe(report: &Report<'_>) -> String {
             detail,
             exit_code,
             console,
+            logs,
         } => {
-            describe_console(console)
+            let mut text = String::new();
+            for (stream, lines) in *logs {
+                let _ = writeln!(text, "the last lines of `{stream}`:");
+                for line in lines {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+            text + &describe_console(console)
                 + &format!(
                     "ended       {cause}: {} (exit code {exit_code})\n",
                     printable(detail)
@@ -310,7 +322,7 @@ fn seconds(microseconds: u64) -> String {
 
 /// Appends a log record as one line: `TIME STREAM | TEXT`, or JSON that keeps
 /// every byte.
-pub fn log_line(record: &Record<'_>, json: bool, lines: &mut Vec<u8>) {
+pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
     let time = timestamp(record.time_us);
     let stream = record.stream.name();
     if json {
@@ -319,11 +331,7 @@ pub fn log_line(record: &Record<'_>, json: bool, lines: &mut Vec<u8>) {
             event: "log",
             time,
             stream,
-            source: match record.source {
-                Source::Stdout => "stdout",
-                Source::Stderr => "stderr",
-                Source::Init => "init",
-            },
+            source: record.source.name(),
             sequence: record.sequence,
             continues: record.continues,
             text,
@@ -375,9 +383,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spool::Source;
 
-    fn record(data: &[u8]) -> Record<'_> {
-        Record {
+    fn record(data: &[u8]) -> Stored<'_> {
+        Stored {
             stream: LogStream::Application,
             sequence: 7,
             time_us: 1_767_225_600_123_456,
@@ -410,10 +419,11 @@ mod tests {
             detail: "no heartbeat",
             exit_code: 11,
             console: &["panic".to_owned()],
+            logs: &BTreeMap::from([("system", vec!["the clock".to_owned()])]),
         });
         assert_eq!(
             text,
-            "the console's last lines:\n  panic\nended       boot failed: no heartbeat (exit code 11)\n"
+            "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\nended       boot failed: no heartbeat (exit code 11)\n"
         );
     }
 

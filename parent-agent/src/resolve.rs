@@ -63,10 +63,7 @@ impl Resolver {
     /// A resolver with the system's configuration. Without one, only addresses
     /// and `connect_to` lead anywhere.
     pub fn from_system(connect_to: &[ConnectTo]) -> Self {
-        let names = hickory_resolver::system_conf::read_system_conf()
-            .map_err(|error| format!("/etc/resolv.conf: {error}"))
-            .and_then(|(config, options)| build(config, options));
-        Self::new(connect_to, names)
+        Self::new(connect_to, system())
     }
 
     fn new(connect_to: &[ConnectTo], names: Result<TokioResolver, String>) -> Self {
@@ -119,6 +116,13 @@ impl Resolver {
             _ => Ok(addresses),
         }
     }
+}
+
+/// A resolver of names alone, with the system's configuration.
+pub(crate) fn system() -> Result<TokioResolver, String> {
+    hickory_resolver::system_conf::read_system_conf()
+        .map_err(|error| format!("/etc/resolv.conf: {error}"))
+        .and_then(|(config, options)| build(config, options))
 }
 
 fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::api::{self, Api};
 use crate::attach::{self, Facts};
@@ -27,9 +28,11 @@ use crate::exit::Exit;
 use crate::guard::{Attached, Guard};
 use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::{Image, RuntimeConfigError, read_runtime_config};
+use crate::logs::{self, LastLines};
 use crate::output::Output;
 use crate::report::{Opening, Port, Report, Reporter};
 use crate::resolve::Resolver;
+use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs, milliseconds};
 use crate::supervisor::{Outcome, Supervisor};
@@ -43,12 +46,18 @@ const OTHER_DESCRIPTORS: u64 = 256;
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// How long log records may take to arrive once the enclave has ended.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the sinks may take for what is in the spool once the enclave has ended.
+const SINKS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same when the enclave goes on: the next agent's sinks do the rest.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the API's last answers may take.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long standard output's last lines may take.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Console lines shown after an unexpected end.
 const CONSOLE_TAIL: usize = 40;
+/// Lines of each stream shown after an unexpected end.
+const LOG_TAIL: usize = 20;
 
 /// Runs an enclave to its end. What is meant for people goes to `stderr`.
 pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
@@ -279,7 +288,14 @@ impl Run<'_> {
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
         let resolver = Resolver::from_system(&self.args.connect_to);
         let egress = Arc::new(Egress::new(self.host.egress.clone(), resolver, connections));
-        let logs = Arc::new(Logs::new(self.output.clone(), self.args.json));
+        let pipeline = Pipeline::open(
+            self.args.logs.pipeline(&self.name),
+            &self.name,
+            self.output.clone(),
+            self.args.json,
+        )
+        .await?;
+        let logs = Arc::new(Logs::new(Arc::clone(pipeline.spool())));
         let now = Instant::now();
         let board = Arc::new(Board::new(
             self.fixed::<H>(),
@@ -287,7 +303,7 @@ impl Run<'_> {
             facts.history().clone(),
             ports.clone(),
             Arc::clone(&egress),
-            Arc::clone(&logs),
+            Arc::clone(pipeline.telemetry()),
         ));
 
         // Dropping the set ends what is served.
@@ -334,8 +350,9 @@ impl Run<'_> {
 
         let exit = match result {
             Ok(Outcome::Detached) => {
-                // The next agent binds the same sockets.
+                // The next agent binds the same sockets, and opens the same spool.
                 tasks.shutdown().await;
+                pipeline.finish(DETACH_TIMEOUT).await;
                 self.report_detached(keep_for).await;
                 ended.send_replace(Some(Outcome::Detached));
                 Exit::Detached
@@ -344,8 +361,10 @@ impl Run<'_> {
                 // What is left of the machine must not keep the log connection open.
                 let _ = guard.kill().await;
                 logs.drain(LOGS_TIMEOUT).await;
+                let last = last_lines(&pipeline, &logs).await;
+                pipeline.finish(SINKS_TIMEOUT).await;
                 let outcome = result?;
-                let exit = self.report_end(&outcome, guard.console()).await;
+                let exit = self.report_end(&outcome, guard.console(), &last).await;
                 ended.send_replace(Some(outcome));
                 exit
             }
@@ -422,9 +441,15 @@ impl Run<'_> {
             .await;
     }
 
-    async fn report_end(&self, outcome: &Outcome, console: &Console) -> Exit {
+    async fn report_end(&self, outcome: &Outcome, console: &Console, last: &LastLines) -> Exit {
         let Outcome::Ended(end) = outcome else {
             return Exit::Detached;
+        };
+        let nothing = LastLines::default();
+        let logs = if end.cause.is_expected() {
+            &nothing
+        } else {
+            last
         };
         let console = if end.cause.is_expected() {
             Vec::new()
@@ -437,9 +462,28 @@ impl Run<'_> {
                 detail: &end.detail,
                 exit_code: end.cause.exit() as u8,
                 console: &console,
+                logs,
             })
             .await;
         end.cause.exit()
+    }
+}
+
+/// The last lines of each stream of this boot, from the spool.
+async fn last_lines(pipeline: &Pipeline, logs: &Logs) -> LastLines {
+    let Some(boot) = logs.boot() else {
+        return LastLines::default();
+    };
+    let directory = pipeline.spool().directory().to_owned();
+    let read = tokio::task::spawn_blocking(move || logs::last_lines(&directory, boot, LOG_TAIL));
+    match read.await {
+        Ok(Ok(lines)) => lines,
+        Ok(Err(error)) => {
+            warn!(%error, "the log spool cannot be read");
+            LastLines::default()
+        }
+        // The runtime ends.
+        Err(_) => LastLines::default(),
     }
 }
 

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::attach::History;
 use crate::channels::egress::Egress;
-use crate::channels::logs::{LogCounts, Logs};
 use crate::console::printable;
 use crate::enclave::Phase;
 use crate::ingress::IngressPort;
 use crate::report::Port;
+use crate::sink::telemetry::{LogsStatus, SinkStatus, Telemetry};
 use crate::traffic::Counts;
 
 /// Most boot steps that are remembered.
@@ -79,7 +79,7 @@ pub struct EgressStatus {
 }
 
 /// The answer to `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The enclave's name.
     pub name: String,
@@ -115,8 +115,8 @@ pub struct Status {
     pub egress: Vec<EgressStatus>,
     /// The boot steps so far.
     pub boot_steps: Vec<BootStep>,
-    /// The log records so far.
-    pub logs: LogCounts,
+    /// The log records, their spool and its sinks.
+    pub logs: LogsStatus,
 }
 
 /// What does not change while an enclave runs.
@@ -183,7 +183,7 @@ pub struct Board {
     live: Mutex<Live>,
     ingress: Vec<Arc<IngressPort>>,
     egress: Arc<Egress>,
-    logs: Arc<Logs>,
+    logs: Arc<Telemetry>,
 }
 
 impl Board {
@@ -195,7 +195,7 @@ impl Board {
         history: History,
         ingress: Vec<Arc<IngressPort>>,
         egress: Arc<Egress>,
-        logs: Arc<Logs>,
+        logs: Arc<Telemetry>,
     ) -> Self {
         Self {
             start,
@@ -265,7 +265,7 @@ impl Board {
                 })
                 .collect(),
             boot_steps: live.steps.clone(),
-            logs: self.logs.counts(),
+            logs: self.logs.read(),
         }
     }
 }
@@ -325,11 +325,10 @@ impl Status {
                 ),
             );
         }
-        let missing = match self.logs.missing {
-            0 => String::new(),
-            missing => format!(", {missing} missing"),
-        };
-        row("logs", format!("{} records{missing}", self.logs.records));
+        row("logs", logs(&self.logs));
+        for sink in &self.logs.sinks {
+            row("sink", describe_sink(sink));
+        }
         let init = self.init_version.as_deref().unwrap_or("not known yet");
         row(
             "versions",
@@ -359,6 +358,51 @@ fn traffic(counts: &Counts) -> String {
     text
 }
 
+fn logs(logs: &LogsStatus) -> String {
+    let spool = &logs.spool;
+    let mut text = format!("{} records", logs.records);
+    if logs.missing > 0 {
+        let _ = write!(text, ", {} missing", logs.missing);
+    }
+    let _ = write!(
+        text,
+        ", {} in {}",
+        bytes(spool.bytes),
+        spool.directory.display()
+    );
+    if spool.full {
+        text += ", full";
+    }
+    if let Some(error) = &spool.error {
+        let _ = write!(text, ", not writable: {error}");
+    }
+    text
+}
+
+fn describe_sink(status: &SinkStatus) -> String {
+    let mut text = status.sink.clone();
+    if let Some(stream) = &status.stream {
+        let _ = write!(text, " {stream}");
+    }
+    let _ = write!(text, "  {} records", status.records);
+    if status.lag_records > 0 {
+        let _ = write!(
+            text,
+            ", {} behind ({}, {:.1} s)",
+            status.lag_records,
+            bytes(status.lag_bytes),
+            status.lag_seconds
+        );
+    }
+    for (reason, count) in &status.lost {
+        let _ = write!(text, ", {count} lost ({reason})");
+    }
+    if let Some(error) = &status.last_error {
+        let _ = write!(text, ", failing: {error}");
+    }
+    text
+}
+
 fn bytes(count: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (size, unit) in units {
@@ -381,6 +425,7 @@ fn uptime(milliseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::SpoolStatus;
 
     #[test]
     fn the_table_shows_what_an_operator_looks_for() {
@@ -420,9 +465,24 @@ mod tests {
                 at_us: 12_345,
                 took_us: 45,
             }],
-            logs: LogCounts {
+            logs: LogsStatus {
                 records: 10,
                 missing: 1,
+                spool: SpoolStatus {
+                    directory: "/spool".into(),
+                    bytes: 2048,
+                    ..SpoolStatus::default()
+                },
+                sinks: vec![SinkStatus {
+                    sink: "cloudwatch".to_owned(),
+                    stream: Some("application".to_owned()),
+                    records: 7,
+                    lag_records: 3,
+                    lag_bytes: 100,
+                    lag_seconds: 2.5,
+                    lost: BTreeMap::from([("too old".to_owned(), 1)]),
+                    ..SinkStatus::default()
+                }],
             },
         };
         let table = status.table();
@@ -433,7 +493,8 @@ mod tests {
             "unhealthy: HTTP\\u{1b} 500",
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
             "12.345 ms  clock (0.045 ms)",
-            "10 records, 1 missing",
+            "10 records, 1 missing, 2.0 KiB in /spool",
+            "cloudwatch application  7 records, 3 behind (100 B, 2.5 s), 1 lost (too old)",
         ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }

@@ -164,6 +164,7 @@ impl Agent {
             .arg("--state-dir")
             .arg(self.folder().join("state"))
             .args(arguments)
+            .env("XDG_STATE_HOME", self.folder().join("left"))
             .kill_on_drop(true)
             .output();
         let output = timeout(LIMIT, output).await??;
@@ -279,6 +280,7 @@ fn spawn(
     let mut child = Command::new(programs.path("parent-agent"))
         .args(arguments)
         .env("TMPDIR", folder.join("tmp"))
+        .env("XDG_STATE_HOME", folder.join("left"))
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod cloudwatch;
 pub mod image;
 pub mod programs;
 

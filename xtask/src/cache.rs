@@ -1,5 +1,6 @@
 //! What takes minutes to build, kept outside the tree by the contents of its recipe.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,7 +115,7 @@ impl Artefact {
             let path = workspace.join(input);
             key.update(&fs::read(&path).with_context(|| path.display().to_string())?);
         }
-        Ok(folder()?.join(format!("{}-{:016x}", self.name, key.0)))
+        Ok(folder()?.join(format!("{}-{key}", self.name)))
     }
 
     /// Builds beside the folder and renames, so that a folder is always whole.
@@ -158,17 +159,23 @@ pub(crate) fn folder() -> anyhow::Result<PathBuf> {
 }
 
 /// FNV-1a with 64 bits: a name for contents that nobody attacks.
-struct Fnv(u64);
+pub(crate) struct Fnv(u64);
 
 impl Fnv {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+}
+
+impl fmt::Display for Fnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 

@@ -12,6 +12,7 @@ mod demo;
 mod figures;
 mod fuzz;
 mod programs;
+mod python;
 mod stages;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ usage: cargo xtask COMMAND
   figures          measure what SPECIFICATION.md promises
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
-  setup            install what is missing, build the kernel, QEMU and the vsock device
+  setup            install what is missing, build the kernel, QEMU, the vsock device
+                   and the tests' Python environment
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
   qemu             print the path of QEMU with the nitro-enclave machine, building it
@@ -63,6 +65,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
             for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
+            println!("{:<20} {}", "python", python::get(&root)?.display());
         }
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::python;
 
 /// What the release consists of, and what shows and tests it.
 const PACKAGES: [&str; 6] = [
@@ -40,12 +41,13 @@ pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// What the end-to-end tests and the figures find in the environment.
-pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 4]> {
+/// What the tests and the figures find in the environment.
+pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 5]> {
     Ok([
         ("ENCLAVE_TEST_KERNEL", KERNEL.get(workspace)?),
         ("ENCLAVE_TEST_QEMU", QEMU.get(workspace)?),
         ("ENCLAVE_TEST_VSOCK_DEVICE", VSOCK_DEVICE.get(workspace)?),
+        ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
         ("ENCLAVE_TEST_PROGRAMS", build(workspace)?),
     ])
 }

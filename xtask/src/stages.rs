@@ -29,6 +29,7 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "patch",
     "pkg-config",
+    "python3-venv",
     "qemu-system-data",
     "seabios",
     "shellcheck",

@@ -107,6 +107,7 @@ impl Agent {
             .args(arguments)
             .env("RUST_LOG", "warn")
             .env("TMPDIR", temporary)
+            .env("XDG_STATE_HOME", temporary)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

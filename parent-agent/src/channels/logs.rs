@@ -1,21 +1,18 @@
 //! The log channel: records in, acknowledgements out.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use link::control::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
-use link::logs::{FromAgent, FromInit, LogStream, Record};
-use serde::{Deserialize, Serialize};
+use link::logs::{Decompressor, FromAgent, FromInit};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::output::Output;
-use crate::report;
+use crate::spool::{Boot, Spool};
 
 /// How long the first message may take after the hello, and an
 /// acknowledgement to be read.
@@ -32,58 +29,31 @@ pub enum LogsError {
     Protocol(&'static str),
 }
 
-/// Where the records of an enclave's only boot go: standard output.
+/// Where the records of an enclave's only boot go: into the spool.
 #[derive(Debug)]
 pub struct Logs {
-    output: Output,
-    json: bool,
-    positions: Mutex<Positions>,
+    spool: Arc<Spool>,
+    boot: Mutex<Option<Boot>>,
     /// The number of the latest connection; earlier ones close.
     latest: watch::Sender<u64>,
     /// How many connections are open.
     open: watch::Sender<usize>,
 }
 
-/// How far each stream has come.
-#[derive(Debug, Default)]
-struct Positions {
-    boot: Option<BootId>,
-    last: BTreeMap<LogStream, u64>,
-    records: u64,
-    missing: u64,
-}
-
-/// A moment's reading.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogCounts {
-    /// Records received.
-    pub records: u64,
-    /// Numbers that were left out.
-    pub missing: u64,
-}
-
 impl Logs {
-    /// Writes records to `output`, as text or as JSON.
-    pub fn new(output: Output, json: bool) -> Self {
+    /// Stores records in `spool`.
+    pub fn new(spool: Arc<Spool>) -> Self {
         Self {
-            output,
-            json,
-            positions: Mutex::default(),
+            spool,
+            boot: Mutex::default(),
             latest: watch::Sender::new(0),
             open: watch::Sender::new(0),
         }
     }
 
-    /// What has been received.
-    pub fn counts(&self) -> LogCounts {
-        let positions = self
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        LogCounts {
-            records: positions.records,
-            missing: positions.missing,
-        }
+    /// The boot whose records have come.
+    pub fn boot(&self) -> Option<Boot> {
+        *self.boot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves one connection until it ends, or a later one takes its place.
@@ -127,87 +97,45 @@ impl Logs {
         let opened = timeout(PEER_TIMEOUT, reader.receive::<FromInit<'_>>())
             .await
             .map_err(|_| LogsError::Protocol("it does not say which boot its records are of"))?;
-        match opened? {
-            Some(FromInit::Open { boot }) => self.open(boot)?,
-            Some(FromInit::Batch { .. }) => {
+        let boot = match opened? {
+            Some(FromInit::Open { boot }) => self.open(&boot)?,
+            Some(FromInit::Batch { .. } | FromInit::Compressed { .. }) => {
                 return Err(LogsError::Protocol("records come before their boot"));
             }
             None => return Ok(()),
-        }
-        self.acknowledge(&mut writer).await?;
+        };
+        self.acknowledge(boot, &mut writer).await?;
+        let mut decompressor = Decompressor::new().map_err(FrameError::from)?;
         while let Some(message) = reader.receive::<FromInit<'_>>().await? {
-            let FromInit::Batch { records } = message else {
+            let Some(records) = decompressor.records(message)? else {
                 return Err(LogsError::Protocol("a connection is opened twice"));
             };
-            let lines = self.take(&records);
+            self.spool.store(boot, &records).await;
             drop(records);
-            if !lines.is_empty() {
-                self.output.write(lines).await;
-            }
-            self.acknowledge(&mut writer).await?;
+            self.acknowledge(boot, &mut writer).await?;
         }
         Ok(())
     }
 
-    fn open(&self, boot: BootId) -> Result<(), LogsError> {
-        let mut positions = self
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &positions.boot {
-            Some(known) if *known != boot => {
-                Err(LogsError::Protocol("the records are of another boot"))
-            }
-            _ => {
-                positions.boot = Some(boot);
-                Ok(())
-            }
+    fn open(&self, boot: &BootId) -> Result<Boot, LogsError> {
+        let boot = Boot::new(boot).ok_or(LogsError::Protocol(
+            "a boot has 16 bytes that are not all zero",
+        ))?;
+        let mut known = self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known.get_or_insert(boot) == boot {
+            Ok(boot)
+        } else {
+            Err(LogsError::Protocol("the records are of another boot"))
         }
     }
 
-    /// Takes the records that are new, and gives them as lines.
-    fn take(&self, records: &[Record<'_>]) -> Vec<u8> {
-        let mut positions = self
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut lines = Vec::new();
-        for record in records {
-            let last = positions.last.get(&record.stream).copied().unwrap_or(0);
-            let Some(ahead) = record.sequence.checked_sub(last).filter(|&ahead| ahead > 0) else {
-                continue;
-            };
-            if ahead > 1 {
-                let missing = ahead - 1;
-                positions.missing = positions.missing.saturating_add(missing);
-                warn!(
-                    stream = record.stream.name(),
-                    missing, "log records are missing"
-                );
-            }
-            positions.last.insert(record.stream, record.sequence);
-            positions.records += 1;
-            report::log_line(record, self.json, &mut lines);
-        }
-        lines
-    }
-
-    async fn acknowledge<W>(&self, writer: &mut Writer<W>) -> Result<(), FrameError>
+    async fn acknowledge<W>(&self, boot: Boot, writer: &mut Writer<W>) -> Result<(), FrameError>
     where
         W: AsyncWrite + Unpin,
     {
-        let last = {
-            let positions = self
-                .positions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            positions
-                .last
-                .iter()
-                .map(|(&stream, &last)| (stream, last))
-                .collect()
+        let stored = FromAgent::Stored {
+            last: self.spool.held(boot),
         };
-        let stored = FromAgent::Stored { last };
         timeout(PEER_TIMEOUT, writer.send(&stored))
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
@@ -216,12 +144,12 @@ impl Logs {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use link::logs::{MAX_RECORD, Source};
-    use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf};
+    use link::logs::{LogStream, MAX_RECORD, Record, Source};
+    use tempfile::TempDir;
+    use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
     use super::*;
+    use crate::spool::{Batch, Fsync, MIN_BYTES, Reader as SpoolReader, SpoolOptions, WhenFull};
 
     struct Init {
         reader: Reader<ReadHalf<DuplexStream>>,
@@ -271,15 +199,37 @@ mod tests {
         }
     }
 
-    fn logs() -> (Arc<Logs>, DuplexStream) {
-        let (reader, writer) = tokio::io::duplex(64 * 1024);
-        let (output, _task) = Output::new(writer);
-        (Arc::new(Logs::new(output, false)), reader)
+    fn logs() -> (Arc<Logs>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Arc::new(Logs::new(open(&folder))), folder)
+    }
+
+    fn open(folder: &TempDir) -> Arc<Spool> {
+        let options = SpoolOptions {
+            max_bytes: MIN_BYTES,
+            max_age: Duration::from_secs(60),
+            when_full: WhenFull::Block,
+            fsync: Fsync::Never,
+        };
+        Spool::open(folder.path(), options).unwrap().0
+    }
+
+    fn stored(folder: &TempDir) -> Vec<String> {
+        let mut reader = SpoolReader::oldest(folder.path(), None);
+        let mut batch = Batch::default();
+        let mut lines = Vec::new();
+        while reader.read(None, &mut batch).unwrap() {
+            while let Some((_, record)) = batch.peek() {
+                lines.push(String::from_utf8(record.data.to_vec()).unwrap());
+                batch.advance();
+            }
+        }
+        lines
     }
 
     #[tokio::test]
-    async fn records_are_written_once_and_acknowledged_across_connections() {
-        let (logs, mut printed) = logs();
+    async fn records_are_stored_once_and_acknowledged_across_connections() {
+        let (logs, folder) = logs();
         let (mut init, _first) = Init::connect(&logs);
         assert_eq!(init.open(1).await, []);
         init.send(vec![record(1, b"one"), record(2, b"two")]).await;
@@ -294,52 +244,54 @@ mod tests {
         assert!(init.reader.receive::<FromAgent>().await.unwrap().is_none());
         drop(again);
         second.await.unwrap().unwrap();
-        assert_eq!(
-            logs.counts(),
-            LogCounts {
-                records: 3,
-                missing: 0
-            }
-        );
+        assert_eq!(logs.spool.counts(), (3, 0));
+        assert_eq!(stored(&folder), ["one", "two", "three"]);
+    }
+
+    #[tokio::test]
+    async fn the_next_agent_acknowledges_what_the_last_one_held() {
+        let (logs, folder) = logs();
+        let (mut init, task) = Init::connect(&logs);
+        init.open(1).await;
+        init.send(vec![record(1, b"one"), record(2, b"two")]).await;
+        init.stored().await;
+        drop(init);
+        task.await.unwrap().unwrap();
         drop(logs);
-        let mut text = String::new();
-        printed.read_to_string(&mut text).await.unwrap();
-        let lines: Vec<_> = text
-            .lines()
-            .map(|line| line.rsplit(' ').next().unwrap())
-            .collect();
-        assert_eq!(lines, ["one", "two", "three"]);
+        let logs = Arc::new(Logs::new(open(&folder)));
+        let (mut init, _task) = Init::connect(&logs);
+        assert_eq!(init.open(1).await, [(LogStream::Application, 2)]);
+        init.send(vec![record(2, b"two"), record(3, b"three")])
+            .await;
+        assert_eq!(init.stored().await, [(LogStream::Application, 3)]);
+        assert_eq!(stored(&folder), ["one", "two", "three"]);
     }
 
     #[tokio::test]
     async fn gaps_are_counted() {
-        let (logs, _printed) = logs();
+        let (logs, _folder) = logs();
         let (mut init, _task) = Init::connect(&logs);
         init.open(1).await;
         init.send(vec![record(1, b"a"), record(5, b"b")]).await;
         assert_eq!(init.stored().await, [(LogStream::Application, 5)]);
-        assert_eq!(
-            logs.counts(),
-            LogCounts {
-                records: 2,
-                missing: 3
-            }
-        );
+        assert_eq!(logs.spool.counts(), (2, 3));
     }
 
     #[tokio::test]
     async fn breaches_end_the_connection() {
-        let (logs, _printed) = logs();
+        let (logs, _folder) = logs();
         let (mut init, task) = Init::connect(&logs);
         init.send(vec![record(1, b"a")]).await;
         assert!(matches!(task.await.unwrap(), Err(LogsError::Protocol(_))));
 
         let (mut init, _task) = Init::connect(&logs);
         init.open(1).await;
-        let (mut other, task) = Init::connect(&logs);
-        let boot = BootId::new(vec![2; 16]).unwrap();
-        other.writer.send(&FromInit::Open { boot }).await.unwrap();
-        assert!(matches!(task.await.unwrap(), Err(LogsError::Protocol(_))));
+        for boot in [vec![2; 16], vec![0; 16], vec![]] {
+            let (mut other, task) = Init::connect(&logs);
+            let boot = BootId::new(boot).unwrap();
+            other.writer.send(&FromInit::Open { boot }).await.unwrap();
+            assert!(matches!(task.await.unwrap(), Err(LogsError::Protocol(_))));
+        }
 
         let (mut init, task) = Init::connect(&logs);
         init.open(1).await;

@@ -31,6 +31,7 @@ pub(crate) fn command(folder: &Path, subcommand: &str) -> Command {
         .arg("--state-dir")
         .arg(folder.join("s"))
         .env("TMPDIR", folder)
+        .env("XDG_STATE_HOME", folder.join("logs"))
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command

@@ -8,6 +8,7 @@
 //! | `collect` | reads each connection to port 8080 to its end, sends all back and closes it |
 //! | `lines N` | prints N numbered lines, in turn to standard output and error |
 //! | `paced N` | prints N numbered lines, one every millisecond |
+//! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
 //! | `exit N` | ends with that code |
@@ -46,6 +47,7 @@ fn run() -> anyhow::Result<u8> {
         "collect" => serve(collect)?,
         "lines" => lines(number)?,
         "paced" => paced(number)?,
+        "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
         "exit" => return Ok(u8::try_from(number)?),
@@ -109,6 +111,17 @@ fn paced(count: usize) -> anyhow::Result<()> {
         thread::park_timeout(Duration::from_millis(1));
     }
     writeln!(io::stdout(), "done")?;
+    sleep()
+}
+
+fn load(count: usize) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let rest = "x".repeat(88);
+    for number in 0..count {
+        // 100 bytes with the line's end.
+        writeln!(stdout, "{number:010} {rest}")?;
+    }
+    writeln!(stdout, "done")?;
     sleep()
 }
 
