@@ -14,6 +14,7 @@ mod fuzz;
 mod programs;
 mod python;
 mod stages;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ usage: cargo xtask COMMAND
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
+  systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
+                   (needs root, systemd and cgroup v2)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   setup            install what is missing, build the kernel, QEMU, the vsock device
@@ -70,6 +73,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
         "figures" => figures::run(&root)?,
+        "systemd" => systemd::run(&root)?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),

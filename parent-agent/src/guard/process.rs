@@ -158,9 +158,10 @@ impl Owner {
                 Left::Gone => drop(agent),
             }
             let deadline = self.deadline?;
+            let left = deadline.duration_since(Instant::now());
             info!(
-                "the agent is gone; the enclave goes on for {} s without one",
-                deadline.duration_since(Instant::now()).as_secs()
+                "the agent is gone; the enclave goes on for {:.0} s without one",
+                left.as_secs_f64()
             );
             match self.wait(listener, deadline).await {
                 Some(Next::Serve(next)) => agent = next,
