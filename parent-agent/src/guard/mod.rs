@@ -157,9 +157,7 @@ impl Guard {
                 ended,
             },
             Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
-            Answer::Busy | Answer::Ending => {
-                return Err(Unattached::Later("it has another agent still".to_owned()));
-            }
+            Answer::Ending => return Err(Unattached::Later("it is ending".to_owned())),
         };
         Ok(Self {
             attached: Some(attached),
@@ -327,8 +325,8 @@ pub async fn end(claim: Claim) -> Result<(), Unattached> {
     match answer {
         Answer::Ending => {}
         Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
-        Answer::Busy | Answer::Attached { .. } => {
-            return Err(Unattached::Later("it has another agent".to_owned()));
+        Answer::Attached { .. } => {
+            return Err(Unattached::Later("it misunderstands".to_owned()));
         }
     }
     let closed = async {
