@@ -17,6 +17,7 @@ mod outside;
 mod programs;
 mod python;
 mod stages;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ usage: cargo xtask COMMAND
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
+  systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
+                   (needs root, systemd and cgroup v2)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation
@@ -81,6 +84,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
         "figures" => figures::run(&root)?,
+        "systemd" => systemd::run(&root)?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
