@@ -80,7 +80,8 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
             }
-            self.skip(|byte| byte != b'\n');
+            let rest = self.rest();
+            self.position += memchr(b'\n', rest).unwrap_or(rest.len());
         }
     }
 
