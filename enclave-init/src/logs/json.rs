@@ -343,7 +343,7 @@ mod tests {
             r#"[2026-01-01 12:00] {"password":"x"}"#,
             "{",
             r#"{password:"x"}"#,
-            r#"{'password':'x'}"#,
+            r"{'password':'x'}",
             r#"INFO {"password":"x"}"#,
             r#"{"a" "password":"x"}"#,
         ] {

@@ -104,7 +104,7 @@ impl Records {
     fn take(&mut self, line: Piece) {
         if line.continues || self.long.is_some() {
             self.flush();
-            return self.take_long(line);
+            return self.take_long(&line);
         }
         let Some(start) = &self.start else {
             return self.emit(&line.data, line.time_us);
@@ -133,7 +133,7 @@ impl Records {
 
     /// A part of a line that is longer than what is searched: it passes as it is
     /// if there is nothing to search for.
-    fn take_long(&mut self, part: Piece) {
+    fn take_long(&mut self, part: &Piece) {
         let long = self.long.get_or_insert(Long {
             bytes: 0,
             time_us: part.time_us,
