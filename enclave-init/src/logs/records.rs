@@ -73,7 +73,7 @@ impl Records {
                 return Some(piece);
             }
             let line = self.lines.next(bytes, now_us)?;
-            self.take(line);
+            self.take(&line);
         }
     }
 
@@ -95,16 +95,16 @@ impl Records {
             if self.start.is_none() && self.redactor.is_empty() {
                 self.ready.push_back(line);
             } else {
-                self.take(line);
+                self.take(&line);
             }
         }
         self.flush();
     }
 
-    fn take(&mut self, line: Piece) {
+    fn take(&mut self, line: &Piece) {
         if line.continues || self.long.is_some() {
             self.flush();
-            return self.take_long(&line);
+            return self.take_long(line);
         }
         let Some(start) = &self.start else {
             return self.emit(&line.data, line.time_us);
