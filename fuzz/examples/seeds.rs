@@ -24,6 +24,7 @@ use serde_json::json;
 fn main() {
     link_control();
     link_logs();
+    log_lines();
     link_target();
     link_frames();
     write("link_hello", "opener", b"ENCL\0\x01\x01\0");
@@ -172,6 +173,18 @@ fn link_logs() {
     );
 }
 
+/// Output of a workload, behind the seed of its cuts and the configuration.
+fn log_lines() {
+    let trace = "Error: s:SECRET\n  at a\n  at b\nnext\n";
+    let json = "{\"p\":\"s:A\",\"q\":[{\"r\":{\"x\":1}}],\"\\u0070\":\"s:B\"}\n{\"p\":\"s:C\n";
+    for (name, text) in [("trace", trace), ("json", json)] {
+        for kind in 0..4 {
+            let seed = [&[7, kind], text.as_bytes()].concat();
+            write("init_log_lines", &format!("{name}-{kind}"), &seed);
+        }
+    }
+}
+
 fn connect() -> Connect {
     Connect {
         host: Text::new("kms.example"),
@@ -227,6 +240,11 @@ ingress = [{ port = 8080, to = 80 }]
 
 [logs]
 release = "debug-only"
+when_full = "block"
+buffer = "8MiB"
+compression = "zstd"
+multiline = { start = '^\S' }
+redact = [{ pattern = 'key=\w+', with = "?" }, { json_fields = ["a", "b.c"] }]
 "#;
     write("manifest_toml", "complete", complete.as_bytes());
     let health = complete.replace(
@@ -265,7 +283,14 @@ fn configurations() {
             "egress": ["*.example.com:443"],
             "ingress": [{"port": 8080, "to": 80}]
         },
-        "logs": {"release": "always"}
+        "logs": {
+            "release": "always",
+            "when_full": "drop-oldest",
+            "buffer": "4MiB",
+            "compression": "none",
+            "multiline": {"start": "^[^ ]"},
+            "redact": [{"pattern": "key=[a-z]+", "with": "?"}, {"json_fields": ["a", "b.c"]}]
+        }
     });
     write(
         "manifest_config",
