@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
+//! | `GET /metrics` | the same for Prometheus ([`metrics`](crate::metrics)) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
 //!
@@ -33,6 +34,7 @@ use tracing::{debug, warn};
 
 use crate::enclave::{Cause, End};
 use crate::event::{Challenge, ChallengeError, Event};
+use crate::metrics;
 use crate::status::Board;
 
 /// Most connections at a time; further ones wait to be accepted.
@@ -170,6 +172,7 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match (request.method(), request.uri().path()) {
             (&Method::GET, "/v1/status") => Ok(json(StatusCode::OK, &self.board.read())),
+            (&Method::GET, "/metrics") => Ok(metrics::response(&self.board.read())),
             (&Method::POST, "/v1/attest") => self.attest(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
             (_, "/v1/status" | "/v1/attest" | "/v1/stop") => Err(Refusal(

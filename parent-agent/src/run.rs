@@ -8,6 +8,7 @@ use link::control::MAX_RUNTIME_CONFIG;
 use link::{Endpoint, Listener};
 use manifest::{EnclaveName, MemoryMib};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -19,6 +20,7 @@ use crate::api::{self, Api};
 use crate::channels::Channels;
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
+use crate::cli::logs::MetricsAddress;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
 use crate::enclave::End;
@@ -36,7 +38,7 @@ use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::Supervisor;
-use crate::{heartbeat, ingress};
+use crate::{heartbeat, ingress, metrics};
 
 /// Most connections at a time, each way; fewer where descriptors are scarce.
 const MAX_CONNECTIONS: usize = 4096;
@@ -268,6 +270,14 @@ impl Run<'_> {
             bind(&listen.heartbeat)?,
             self.events.clone(),
         ));
+        if let Some(MetricsAddress(address)) = self.args.logs.metrics {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| Error::Socket {
+                path: address.to_string(),
+                source,
+            })?;
+            tasks.spawn(metrics::serve(listener, Arc::clone(&board)));
+        }
         let (ended, end) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, end)?;
 

@@ -380,6 +380,28 @@ fn a_full_spool_may_drop_its_oldest_and_readers_count_them() {
 }
 
 #[test]
+fn a_disk_that_refuses_costs_nothing_once_it_takes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, _) = writer(folder.path(), options());
+    append(&mut writer, 1..=3);
+    let path = folder.path().join(newest(&files(folder.path())));
+    // The kernel refuses to write to what is open for reading only.
+    let writable = std::mem::replace(&mut writer.file, fs::File::open(path).unwrap());
+    let lines = [record(4, b"line 4")];
+    let chunk = chunk::encode(BOOT, writer.positions().get(BOOT), &lines).remove(0);
+    let (chunk, error) = writer.append(chunk, 0).unwrap_err();
+    assert!(matches!(error, AppendError::Io(_)));
+    assert_eq!(writer.positions().get(BOOT)[0], 3);
+    writer.file = writable;
+    writer.append(chunk, 0).map_err(|(_, error)| error).unwrap();
+    append(&mut writer, 5..=5);
+    let (found, losses) = read_all(folder.path());
+    let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["line 1", "line 2", "line 3", "line 4", "line 5"]);
+    assert_eq!(losses, Losses::default());
+}
+
+#[test]
 fn what_is_old_goes_once_every_sink_has_passed_it() {
     let folder = tempfile::tempdir().unwrap();
     let ageing = SpoolOptions {

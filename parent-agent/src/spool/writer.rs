@@ -62,7 +62,7 @@ pub(super) struct Writer {
     options: SpoolOptions,
     /// Oldest first; the last is being written.
     segments: VecDeque<Stock>,
-    file: File,
+    pub(super) file: File,
     /// The number of the next record.
     next: u64,
     positions: Positions,

@@ -12,7 +12,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use crate::agent::{Agent, command, output};
 use crate::image::Builder;
 
-fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
+pub(crate) fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
     Record {
         stream,
         sequence,
@@ -24,13 +24,18 @@ fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_> {
 }
 
 /// A log connection that has said which boot it is of.
-struct Connection {
+pub(crate) struct Connection {
     reader: Reader<ReadHalf<Stream>>,
     writer: Writer<WriteHalf<Stream>>,
 }
 
 impl Connection {
-    async fn open(agent: &Agent) -> Self {
+    pub(crate) async fn open(agent: &Agent) -> Self {
+        Self::open_with(agent).await.0
+    }
+
+    /// Also says what the agent holds already.
+    pub(crate) async fn open_with(agent: &Agent) -> (Self, Vec<(LogStream, u64)>) {
         let (read, write) = tokio::io::split(agent.open(Channel::Logs).await);
         let mut connection = Self {
             reader: Reader::new(read, MAX_LOGS),
@@ -42,12 +47,12 @@ impl Connection {
             .send(&FromInit::Open { boot })
             .await
             .unwrap();
-        connection.stored().await;
-        connection
+        let stored = connection.stored().await;
+        (connection, stored)
     }
 
     /// Sends records and returns what is then held.
-    async fn send(&mut self, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
+    pub(crate) async fn send(&mut self, records: Vec<Record<'_>>) -> Vec<(LogStream, u64)> {
         self.writer
             .send(&FromInit::Batch { records })
             .await

@@ -11,9 +11,12 @@
 
 mod agent;
 mod attest;
+mod cloudwatch;
 mod egress;
+mod fake_cloudwatch;
 mod image;
 mod ingress;
 mod input;
 mod life;
 mod logs;
+mod spool;
