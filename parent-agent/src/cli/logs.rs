@@ -26,7 +26,9 @@ pub struct LogArgs {
     #[expect(missing_docs, reason = "the help is the documentation")]
     pub log_dir: Option<PathBuf>,
     /// Where log records go: stdout, cloudwatch,
-    /// file:PATH[,size=64MiB][,age=1d][,keep=5]; may be repeated [default: stdout].
+    /// file:PATH[,size=64MiB][,age=1d][,keep=5], syslog:udp://HOST[:PORT],
+    /// syslog:tcp://HOST[:PORT], syslog:unix://PATH, otlp:URL; may be repeated
+    /// [default: stdout].
     #[arg(long = "sink", value_name = "SINK")]
     pub sinks: Vec<SinkSpec>,
     /// The log group in CloudWatch [default: /aws/ec2/enclave/NAME].

@@ -18,7 +18,9 @@ use super::cloudwatch::{CloudWatch, CloudWatchConfig, ConnectError, Service};
 use super::config::SinkSpec;
 use super::file::Files;
 use super::forward::Forwarder;
+use super::otlp::Otlp;
 use super::stdout::Stdout;
+use super::syslog::Syslog;
 use super::telemetry::{SinkMetrics, Telemetry};
 use crate::output::Output;
 use crate::spool::{Recovery, Spool, SpoolError, SpoolOptions};
@@ -87,6 +89,7 @@ impl Pipeline {
         let (finished, done) = oneshot::channel();
         let sinks = Sinks {
             spool: Arc::clone(&spool),
+            name: name.clone(),
             config,
             stdout,
             json,
@@ -194,6 +197,7 @@ async fn report(telemetry: Arc<Telemetry>) {
 /// The sinks, on their own thread.
 struct Sinks {
     spool: Arc<Spool>,
+    name: EnclaveName,
     config: PipelineConfig,
     stdout: Output,
     json: bool,
@@ -241,6 +245,14 @@ impl Sinks {
                 }
                 SinkSpec::File(config) => {
                     let sink = Files::new(config.clone());
+                    self.forward(&spec, sink);
+                }
+                SinkSpec::Syslog(address) => {
+                    let sink = Syslog::new(address.clone(), &self.name);
+                    self.forward(&spec, sink);
+                }
+                SinkSpec::Otlp(url) => {
+                    let sink = Otlp::new(url, &self.name);
                     self.forward(&spec, sink);
                 }
                 SinkSpec::CloudWatch => {

@@ -19,4 +19,5 @@ mod ingress;
 mod input;
 mod life;
 mod logs;
+mod receivers;
 mod spool;
