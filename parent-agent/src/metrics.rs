@@ -1,5 +1,6 @@
 //! What is known of an enclave, for Prometheus: text exposition format 0.0.4.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::enclave::Phase;
-use crate::sink::telemetry::{LogsStatus, ratio};
+use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
 use crate::status::{Board, Status};
 
 /// What the text is.
@@ -107,146 +108,149 @@ pub fn text(status: &Status) -> String {
     page.text
 }
 
+/// What a metric is called, what it means, and how it is read.
+type Family<T, V> = (&'static str, &'static str, &'static str, fn(&T) -> V);
+
+const SPOOL: [Family<LogsStatus, u64>; 8] = [
+    (
+        "enclave_logs_records_total",
+        "counter",
+        "Records taken from the enclave.",
+        |logs| logs.records,
+    ),
+    (
+        "enclave_logs_missing_total",
+        "counter",
+        "Record numbers that the enclave left out.",
+        |logs| logs.missing,
+    ),
+    (
+        "enclave_logs_spool_bytes",
+        "gauge",
+        "Bytes of the spool on disk.",
+        |logs| logs.spool.bytes,
+    ),
+    (
+        "enclave_logs_spool_max_bytes",
+        "gauge",
+        "Most bytes of the spool.",
+        |logs| logs.spool.max_bytes,
+    ),
+    (
+        "enclave_logs_spool_full",
+        "gauge",
+        "1 while the spool takes nothing because it is at its cap.",
+        |logs| logs.spool.full.into(),
+    ),
+    (
+        "enclave_logs_spool_full_total",
+        "counter",
+        "Times that the spool was at its cap.",
+        |logs| logs.spool.times_full,
+    ),
+    (
+        "enclave_logs_spool_errors_total",
+        "counter",
+        "Writes that the file system refused.",
+        |logs| logs.spool.errors,
+    ),
+    (
+        "enclave_logs_own_dropped_total",
+        "counter",
+        "Records of the agent's own that found no room.",
+        |logs| logs.spool.own_dropped,
+    ),
+];
+
+const SINK: [Family<SinkStatus, f64>; 8] = [
+    (
+        "enclave_logs_sink_lag_seconds",
+        "gauge",
+        "Age in the spool of the oldest record that waits.",
+        |sink| sink.lag_seconds,
+    ),
+    (
+        "enclave_logs_sink_lag_records",
+        "gauge",
+        "Records behind what was passed on.",
+        |sink| ratio(sink.lag_records, 1),
+    ),
+    (
+        "enclave_logs_sink_lag_bytes",
+        "gauge",
+        "Bytes of the spool behind what was passed on.",
+        |sink| ratio(sink.lag_bytes, 1),
+    ),
+    (
+        "enclave_logs_sink_records_total",
+        "counter",
+        "Records that the destination has taken.",
+        |sink| ratio(sink.records, 1),
+    ),
+    (
+        "enclave_logs_sink_bytes_total",
+        "counter",
+        "Their bytes, as the destination counts them.",
+        |sink| ratio(sink.bytes, 1),
+    ),
+    (
+        "enclave_logs_sink_batches_total",
+        "counter",
+        "Batches that the destination has taken.",
+        |sink| ratio(sink.batches, 1),
+    ),
+    (
+        "enclave_logs_sink_batch_fill_ratio",
+        "gauge",
+        "How full batches are on average, from 0 to 1.",
+        |sink| sink.mean_fill,
+    ),
+    (
+        "enclave_logs_sink_retries_total",
+        "counter",
+        "Sends that were tried again.",
+        |sink| ratio(sink.retries, 1),
+    ),
+];
+
 fn logs(page: &mut Page, logs: &LogsStatus) {
-    let spool = &logs.spool;
-    for (name, kind, help, value) in [
-        (
-            "enclave_logs_records_total",
-            "counter",
-            "Records taken from the enclave.",
-            logs.records,
-        ),
-        (
-            "enclave_logs_missing_total",
-            "counter",
-            "Record numbers that the enclave left out.",
-            logs.missing,
-        ),
-        (
-            "enclave_logs_spool_bytes",
-            "gauge",
-            "Bytes of the spool on disk.",
-            spool.bytes,
-        ),
-        (
-            "enclave_logs_spool_max_bytes",
-            "gauge",
-            "Most bytes of the spool.",
-            spool.max_bytes,
-        ),
-        (
-            "enclave_logs_spool_full",
-            "gauge",
-            "1 while the spool takes nothing because it is at its cap.",
-            spool.full.into(),
-        ),
-        (
-            "enclave_logs_spool_full_total",
-            "counter",
-            "Times that the spool was at its cap.",
-            spool.times_full,
-        ),
-        (
-            "enclave_logs_spool_errors_total",
-            "counter",
-            "Writes that the file system refused.",
-            spool.errors,
-        ),
-        (
-            "enclave_logs_own_dropped_total",
-            "counter",
-            "Records of the agent's own that found no room.",
-            spool.own_dropped,
-        ),
-    ] {
+    for (name, kind, help, value) in SPOOL {
         page.family(name, kind, help);
-        page.count(&[], value);
+        page.count(&[], value(logs));
     }
-    type Value = fn(&crate::sink::telemetry::SinkStatus) -> f64;
-    let families: [(&str, &str, &str, Value); 8] = [
-        (
-            "enclave_logs_sink_lag_seconds",
-            "gauge",
-            "Age in the spool of the oldest record that waits.",
-            |sink| sink.lag_seconds,
-        ),
-        (
-            "enclave_logs_sink_lag_records",
-            "gauge",
-            "Records behind what was passed on.",
-            |sink| ratio(sink.lag_records, 1),
-        ),
-        (
-            "enclave_logs_sink_lag_bytes",
-            "gauge",
-            "Bytes of the spool behind what was passed on.",
-            |sink| ratio(sink.lag_bytes, 1),
-        ),
-        (
-            "enclave_logs_sink_records_total",
-            "counter",
-            "Records that the destination has taken.",
-            |sink| ratio(sink.records, 1),
-        ),
-        (
-            "enclave_logs_sink_bytes_total",
-            "counter",
-            "Their bytes, as the destination counts them.",
-            |sink| ratio(sink.bytes, 1),
-        ),
-        (
-            "enclave_logs_sink_batches_total",
-            "counter",
-            "Batches that the destination has taken.",
-            |sink| ratio(sink.batches, 1),
-        ),
-        (
-            "enclave_logs_sink_batch_fill_ratio",
-            "gauge",
-            "How full batches are on average, from 0 to 1.",
-            |sink| sink.mean_fill,
-        ),
-        (
-            "enclave_logs_sink_retries_total",
-            "counter",
-            "Sends that were tried again.",
-            |sink| ratio(sink.retries, 1),
-        ),
-    ];
-    for (name, kind, help, value) in families {
+    for (name, kind, help, value) in SINK {
         page.family(name, kind, help);
         for sink in &logs.sinks {
-            let stream = sink.stream.as_deref().unwrap_or_default();
-            page.sample(&[("sink", &sink.sink), ("stream", stream)], value(sink));
+            page.sample(&labels(sink), value(sink));
         }
     }
-    type Counts =
-        fn(&crate::sink::telemetry::SinkStatus) -> &std::collections::BTreeMap<String, u64>;
-    let families: [(&str, &str, &str, Counts); 2] = [
-        (
-            "enclave_logs_sink_errors_total",
-            "class",
-            "Failures by class.",
-            |sink| &sink.errors,
-        ),
-        (
-            "enclave_logs_sink_lost_total",
-            "reason",
-            "Records that did not reach the destination.",
-            |sink| &sink.lost,
-        ),
-    ];
-    for (name, label, help, counts) in families {
-        page.family(name, "counter", help);
-        for sink in &logs.sinks {
-            let stream = sink.stream.as_deref().unwrap_or_default();
-            for (key, &count) in counts(sink) {
-                page.count(
-                    &[("sink", &sink.sink), ("stream", stream), (label, key)],
-                    count,
-                );
-            }
-        }
+    page.family(
+        "enclave_logs_sink_errors_total",
+        "counter",
+        "Failures by class.",
+    );
+    for sink in &logs.sinks {
+        counts(page, sink, "class", &sink.errors);
+    }
+    page.family(
+        "enclave_logs_sink_lost_total",
+        "counter",
+        "Records that did not reach the destination, by reason.",
+    );
+    for sink in &logs.sinks {
+        counts(page, sink, "reason", &sink.lost);
+    }
+}
+
+fn labels(sink: &SinkStatus) -> [(&'static str, &str); 2] {
+    let stream = sink.stream.as_deref().unwrap_or_default();
+    [("sink", &sink.sink), ("stream", stream)]
+}
+
+fn counts(page: &mut Page, sink: &SinkStatus, label: &str, counts: &BTreeMap<String, u64>) {
+    let [name, stream] = labels(sink);
+    for (key, &count) in counts {
+        page.count(&[name, stream, (label, key)], count);
     }
 }
 
@@ -291,10 +295,7 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::sink::telemetry::SinkStatus;
 
     #[test]
     fn labels_are_escaped_and_every_family_has_its_type() {

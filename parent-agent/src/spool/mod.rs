@@ -39,7 +39,7 @@ pub use writer::Recovery;
 
 use chunk::Chunk;
 use positions::Positions;
-use writer::{AppendError, Appended, Writer};
+use writer::{AppendError, Appended, Unappended, Writer};
 
 /// How often what was appended is brought to the disk under [`Fsync::Interval`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -284,9 +284,9 @@ impl Spool {
                     }
                     return;
                 }
-                Ok(Err((same, error))) => {
-                    chunk = same;
-                    error
+                Ok(Err(refused)) => {
+                    chunk = refused.chunk;
+                    refused.error
                 }
                 // The runtime ends.
                 Err(_) => return,
@@ -308,7 +308,7 @@ impl Spool {
         }
     }
 
-    fn append(&self, chunk: Chunk) -> Result<(), (Chunk, AppendError)> {
+    fn append(&self, chunk: Chunk) -> Result<(), Box<Unappended>> {
         let boot = chunk.boot;
         let mut writer = self.writer();
         let result = match writer.append(chunk, self.floor()) {
@@ -316,9 +316,9 @@ impl Spool {
                 self.publish(&writer, boot, &appended);
                 Ok(())
             }
-            Err((chunk, error)) => {
-                self.refuse(&error);
-                Err((chunk, error))
+            Err(refused) => {
+                self.refuse(&refused.error);
+                Err(refused)
             }
         };
         self.measure(&writer);

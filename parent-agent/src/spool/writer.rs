@@ -36,6 +36,13 @@ impl From<io::Error> for AppendError {
     }
 }
 
+/// Records that were not stored, to be tried again.
+#[derive(Debug)]
+pub(super) struct Unappended {
+    pub(super) chunk: Chunk,
+    pub(super) error: AppendError,
+}
+
 /// What was found when a spool was opened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Recovery {
@@ -208,11 +215,7 @@ impl Writer {
 
     /// Appends the records that are not held yet. Sinks need what is at `floor`
     /// or behind.
-    pub(super) fn append(
-        &mut self,
-        chunk: Chunk,
-        floor: u64,
-    ) -> Result<Appended, (Chunk, AppendError)> {
+    pub(super) fn append(&mut self, chunk: Chunk, floor: u64) -> Result<Appended, Box<Unappended>> {
         let held = self.positions.get(chunk.boot);
         let mut chunk = chunk.beyond(held);
         if chunk.is_empty() {
@@ -224,7 +227,7 @@ impl Writer {
         }
         match self.write(&mut chunk, floor) {
             Ok(()) => {}
-            Err(error) => return Err((chunk, error)),
+            Err(error) => return Err(Box::new(Unappended { chunk, error })),
         }
         let (last, missing) = chunk.advance(held);
         self.positions.set(chunk.boot, last);
@@ -245,7 +248,7 @@ impl Writer {
         let held = self.positions.get(Boot::AGENT);
         let last = held.get(stream as usize).copied().unwrap_or(0);
         let chunk = Chunk::own(stream, last + 1, now_us(), text);
-        self.append(chunk, floor).map_err(|(_, error)| error)
+        self.append(chunk, floor).map_err(|refused| refused.error)
     }
 
     fn write(&mut self, chunk: &mut Chunk, floor: u64) -> Result<(), AppendError> {

@@ -114,13 +114,8 @@ impl FakeCloudWatch {
     }
 
     pub(crate) fn create(&self, group: &str, retention: Option<i64>) {
-        let group = self
-            .state()
-            .groups
-            .entry(group.to_owned())
-            .or_default()
-            .retention = retention;
-        group
+        let mut state = self.state();
+        state.groups.entry(group.to_owned()).or_default().retention = retention;
     }
 
     /// The next calls fail like this.

@@ -272,7 +272,7 @@ async fn a_full_disk_holds_records_up_and_its_end_lets_them_go_on() {
     let ends: Vec<_> = kept
         .iter()
         .filter(|line| line.contains(" application "))
-        .map(|line| line.len())
+        .map(String::len)
         .collect();
     assert_eq!(ends.len(), 3, "{ends:?}");
     for text in ["before", "after"] {

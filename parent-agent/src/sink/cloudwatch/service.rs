@@ -8,6 +8,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::config::SharedHttpClient;
+use aws_sdk_cloudwatchlogs::operation::create_log_group::CreateLogGroupError;
+use aws_sdk_cloudwatchlogs::operation::create_log_stream::CreateLogStreamError;
 use aws_sdk_cloudwatchlogs::operation::put_log_events::PutLogEventsError;
 use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
 use aws_smithy_http_client::Builder;
@@ -141,7 +143,7 @@ impl Service {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_resource_already_exists_exception()) =>
+                    .is_some_and(CreateLogStreamError::is_resource_already_exists_exception) =>
             {
                 Ok(())
             }
@@ -162,7 +164,7 @@ impl Service {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_resource_already_exists_exception()) =>
+                    .is_some_and(CreateLogGroupError::is_resource_already_exists_exception) =>
             {
                 // Whoever made it has set its retention.
                 return Ok(());

@@ -79,10 +79,9 @@ impl Service {
 
 /// The count in `partialSuccess`, a number or, as the encoding wants it, a text.
 fn rejected(answer: &Value) -> u64 {
-    let count = &answer["partialSuccess"]["rejectedLogRecords"];
-    count
-        .as_u64()
-        .or_else(|| count.as_str()?.parse().ok())
+    answer
+        .pointer("/partialSuccess/rejectedLogRecords")
+        .and_then(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()))
         .unwrap_or(0)
 }
 
@@ -95,7 +94,8 @@ fn connection(error: &ConnectorError) -> SendError {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        message += &format!(": {cause}");
+        message += ": ";
+        message += &cause.to_string();
         source = cause.source();
     }
     SendError::new(class, message)
