@@ -55,6 +55,18 @@ impl Agent {
         role: &str,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::start_with(programs, image, hypervisor, role, arguments, &[])
+    }
+
+    /// Starts it with more in the agent's environment.
+    pub fn start_with(
+        programs: &Programs,
+        image: &Workload,
+        hypervisor: Hypervisor,
+        role: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("e2e-").tempdir()?;
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("tmp"))?;
@@ -71,6 +83,7 @@ impl Agent {
             .env("TMPDIR", path("tmp"))
             .env("XDG_STATE_HOME", path("left"))
             .env("RUST_LOG", "warn")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(path("stderr"))?)

@@ -83,6 +83,8 @@ impl Pipeline {
             opened.map_err(|error| PipelineError::Thread(error.to_string()))??;
         report_recovery(&spool, &recovery).await;
 
+        // Who reads standard output sees the state of it.
+        let has_remote = config.sinks.iter().any(|sink| *sink != SinkSpec::Stdout);
         let (stop, stopped) = watch::channel(false);
         let (patience, impatience) = oneshot::channel();
         let (ready, started) = oneshot::channel();
@@ -111,10 +113,10 @@ impl Pipeline {
             spool: Arc::clone(&spool),
             sinks: metrics,
         });
-        let tasks = vec![
-            tokio::spawn(Arc::clone(&spool).maintain()),
-            tokio::spawn(report(Arc::clone(&telemetry))),
-        ];
+        let mut tasks = vec![tokio::spawn(Arc::clone(&spool).maintain())];
+        if has_remote {
+            tasks.push(tokio::spawn(report(Arc::clone(&telemetry))));
+        }
         Ok(Self {
             telemetry,
             stop,

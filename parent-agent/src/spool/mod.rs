@@ -19,6 +19,7 @@ mod writer;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -444,11 +445,22 @@ impl Spool {
     }
 
     fn tend(&self) {
-        let mut writer = self.writer();
-        let floor = self.floor();
-        let result = writer.sync().and_then(|()| writer.expire(floor));
-        self.measure(&writer);
-        if let Err(error) = result {
+        let (files, removed) = {
+            let mut writer = self.writer();
+            let floor = self.floor();
+            let removed = writer.expire(floor);
+            self.measure(&writer);
+            (writer.unsynced(), removed)
+        };
+        // Without the lock: records are appended meanwhile.
+        let synced = files.and_then(|files| {
+            let synced = files.iter().try_for_each(File::sync_data);
+            if synced.is_err() {
+                self.writer().still_unsynced(files);
+            }
+            synced
+        });
+        if let Err(error) = removed.and(synced) {
             self.counts.errors.fetch_add(1, Ordering::Relaxed);
             if lock(&self.trouble).replace(error.to_string()).is_none() {
                 error!(%error, "the log spool {} cannot be brought to the disk", self.directory.display());

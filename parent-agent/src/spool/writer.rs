@@ -73,6 +73,9 @@ pub(super) struct Writer {
     /// The number of the next record.
     next: u64,
     positions: Positions,
+    /// What [`Fsync::Interval`] has still to bring to the disk: files that are
+    /// not written any more and, if set, the one that is.
+    retired: Vec<File>,
     dirty: bool,
     /// Held (flock) for as long as this lives.
     _lock: File,
@@ -132,6 +135,7 @@ impl Writer {
                 file,
                 next: 0,
                 positions,
+                retired: Vec::new(),
                 dirty: true,
                 _lock: lock,
             };
@@ -175,6 +179,7 @@ impl Writer {
             file,
             next: found.next,
             positions: found.positions,
+            retired: Vec::new(),
             dirty: true,
             _lock: lock,
         };
@@ -279,7 +284,7 @@ impl Writer {
         stock.bytes += size;
         stock.changed = SystemTime::now();
         self.next += u64::from(chunk.count());
-        self.dirty = self.options.fsync == Fsync::Interval;
+        self.dirty = true;
         Ok(())
     }
 
@@ -324,9 +329,6 @@ impl Writer {
 
     /// Begins the next segment.
     fn roll(&mut self) -> io::Result<()> {
-        if self.options.fsync != Fsync::Never {
-            self.file.sync_data()?;
-        }
         let (stock, file) = create(
             &self.directory,
             self.end(),
@@ -335,17 +337,30 @@ impl Writer {
             &self.options,
         )?;
         self.segments.push_back(stock);
-        self.file = file;
+        let before = std::mem::replace(&mut self.file, file);
+        if self.options.fsync == Fsync::Interval {
+            self.retired.push(before);
+            self.retired.push(File::open(&self.directory)?);
+            self.dirty = true;
+        }
         Ok(())
     }
 
-    /// Brings to the disk what was appended.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.dirty && self.options.fsync != Fsync::Never {
-            self.file.sync_data()?;
+    /// The files to bring to the disk by now. Writing goes on meanwhile.
+    pub(super) fn unsynced(&mut self) -> io::Result<Vec<File>> {
+        if self.options.fsync != Fsync::Interval {
+            return Ok(Vec::new());
         }
-        self.dirty = false;
-        Ok(())
+        let mut files = std::mem::take(&mut self.retired);
+        if std::mem::take(&mut self.dirty) {
+            files.push(self.file.try_clone()?);
+        }
+        Ok(files)
+    }
+
+    /// Takes back files that could not be brought to the disk.
+    pub(super) fn still_unsynced(&mut self, files: Vec<File>) {
+        self.retired.extend(files);
     }
 }
 
@@ -374,8 +389,8 @@ fn create(
     let written = file
         .write_all_at(&header.encode(name.salt), 0)
         .and_then(|()| match options.fsync {
-            Fsync::Never => Ok(()),
-            Fsync::Always | Fsync::Interval => {
+            Fsync::Never | Fsync::Interval => Ok(()),
+            Fsync::Always => {
                 file.sync_data()?;
                 File::open(directory)?.sync_data()
             }

@@ -7,6 +7,7 @@
 //! | `answer N` | reads a line from each connection to port 8080, sends N bytes and closes it |
 //! | `collect` | reads each connection to port 8080 to its end, sends all back and closes it |
 //! | `lines N` | prints N numbered lines, in turn to standard output and error |
+//! | `load N` | prints N lines of 100 bytes as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
 //! | `exit N` | ends with that code |
@@ -15,7 +16,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
@@ -43,6 +44,7 @@ fn run() -> anyhow::Result<u8> {
         "answer" => serve(move |stream| answer(stream, number))?,
         "collect" => serve(collect)?,
         "lines" => lines(number)?,
+        "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
         "exit" => return Ok(u8::try_from(number)?),
@@ -97,6 +99,15 @@ fn lines(count: usize) -> anyhow::Result<()> {
         }
     }
     writeln!(stdout, "done")?;
+    sleep()
+}
+
+fn load(count: usize) -> anyhow::Result<()> {
+    let mut stdout = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    for number in 0..count {
+        writeln!(stdout, "{number:0100}")?;
+    }
+    stdout.flush()?;
     sleep()
 }
 

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cloudwatch;
 mod ends;
 mod kills;
 mod logs;
