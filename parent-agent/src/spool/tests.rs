@@ -383,7 +383,7 @@ fn a_disk_that_refuses_costs_nothing_once_it_takes_again() {
     append(&mut writer, 1..=3);
     let path = folder.path().join(newest(&files(folder.path())));
     // The kernel refuses to write to what is open for reading only.
-    let writable = std::mem::replace(&mut writer.file, fs::File::open(path).unwrap());
+    let writable = std::mem::replace(&mut writer.file, File::open(path).unwrap());
     let lines = [record(4, b"line 4")];
     let chunk = chunk::encode(BOOT, writer.positions().get(BOOT), &lines).remove(0);
     let refused = writer.append(chunk, 0).unwrap_err();

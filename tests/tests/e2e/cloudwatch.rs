@@ -9,7 +9,7 @@ use crate::{IMAGE, PROGRAMS};
 
 const GROUP: &str = "/aws/ec2/enclave/workload";
 
-async fn run(service: &CloudWatch, hypervisor: Hypervisor, role: &str) -> Agent {
+fn run(service: &CloudWatch, hypervisor: Hypervisor, role: &str) -> Agent {
     Agent::start_with(
         &PROGRAMS,
         &IMAGE,
@@ -23,7 +23,7 @@ async fn run(service: &CloudWatch, hypervisor: Hypervisor, role: &str) -> Agent 
 
 async fn every_line_arrives(kind: Kind, hypervisor: Hypervisor, count: usize) {
     let service = CloudWatch::start(kind).await.unwrap();
-    let mut agent = run(&service, hypervisor, &format!("lines {count}")).await;
+    let mut agent = run(&service, hypervisor, &format!("lines {count}"));
     agent.line("done").await.unwrap();
     // The end waits for what is on its way.
     agent.stopped().await.unwrap();
