@@ -12,7 +12,7 @@ use eif::Pcr;
 use link::control::{BootId, FromInit};
 use link::port::HOST_CID;
 use link::{Endpoint, Listener, Text};
-use manifest::{LogRelease, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
+use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
 
 use crate::args::Simulation;
 use crate::control::{self, Session};
@@ -43,8 +43,6 @@ pub(crate) struct Booted {
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
     pub(crate) logs: Logs,
-    /// Whether the workload's lines may leave the enclave.
-    pub(crate) release: bool,
     pub(crate) steps: Steps,
 }
 
@@ -162,7 +160,6 @@ pub(crate) async fn boot(
             boot: reached.boot,
             nsm: environment.nsm,
             logs: environment.logs,
-            release: environment.release,
             steps,
         }),
         Err(error) => Err(Failed {
@@ -179,7 +176,6 @@ struct Environment {
     agent: Endpoint,
     nsm: SecurityModule,
     logs: Logs,
-    release: bool,
 }
 
 async fn run_steps(
@@ -264,18 +260,12 @@ async fn run_steps(
         })
         .await?;
 
-    let logs = Logs::new();
-    let release = match config.logs.release {
-        LogRelease::Always => true,
-        LogRelease::DebugOnly => debug,
-        LogRelease::Never => false,
-    };
+    let logs = Logs::new(config.logs.clone(), debug);
     let environment = Environment {
         config,
         agent,
         nsm,
         logs,
-        release,
     };
     let ingress = parent.ingress();
     let services = start_services(&environment, &ingress, &reached.boot);

@@ -6,6 +6,7 @@ use link::control::{
     BootId, FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, MAX_RUNTIME_CONFIG,
 };
 use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
+use link::hello::HelloError;
 use link::{Bytes, Channel, Endpoint, Stream, Text, connect, hello};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
@@ -80,33 +81,72 @@ impl Handle {
     }
 }
 
-/// Connects for the first time, and receives the runtime configuration.
+/// Connects for the first time, and receives the runtime configuration. An agent
+/// that goes away before it has sent that may come back, or another one.
 pub(crate) async fn open(
     agent: &Endpoint,
     boot: &BootId,
 ) -> Result<(Session, Bytes<MAX_RUNTIME_CONFIG>), InitError> {
+    let mut away = "the agent sent no runtime configuration".to_owned();
     let opening = async {
-        let mut session = Session::open(agent, boot).await?;
-        let config = session.start().await?;
-        Ok((session, config))
+        loop {
+            match Session::start(agent, boot).await {
+                Err(OpenError::Away(reason)) => away = reason,
+                opened => return opened,
+            }
+            sleep(RECONNECT_DELAY).await;
+        }
     };
     match timeout(START_TIMEOUT, opening).await {
-        Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(error)) => Err(InitError::Control(error)),
-        Err(_) => Err(InitError::Control(
-            "the agent sent no runtime configuration".to_owned(),
-        )),
+        Ok(opened) => opened.map_err(|error| InitError::Control(error.into())),
+        Err(_) => Err(InitError::Control(away)),
+    }
+}
+
+/// Why there is no session.
+enum OpenError {
+    /// No agent is there, or no longer.
+    Away(String),
+    /// There is one, but it and this init do not understand each other.
+    Refused(String),
+}
+
+impl From<OpenError> for String {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Away(reason) | OpenError::Refused(reason) => reason,
+        }
+    }
+}
+
+impl From<HelloError> for OpenError {
+    fn from(error: HelloError) -> Self {
+        let reason = error.to_string();
+        match error {
+            HelloError::Io(_) | HelloError::Closed | HelloError::TimedOut | HelloError::Busy => {
+                Self::Away(reason)
+            }
+            _ => Self::Refused(reason),
+        }
+    }
+}
+
+impl From<FrameError> for OpenError {
+    fn from(error: FrameError) -> Self {
+        let reason = error.to_string();
+        match error {
+            FrameError::Io(_) | FrameError::Ended => Self::Away(reason),
+            _ => Self::Refused(reason),
+        }
     }
 }
 
 impl Session {
-    async fn open(agent: &Endpoint, boot: &BootId) -> Result<Self, String> {
+    async fn open(agent: &Endpoint, boot: &BootId) -> Result<Self, OpenError> {
         let mut stream = connect(agent, CONNECT_TIMEOUT)
             .await
-            .map_err(|error| error.to_string())?;
-        hello::open(&mut stream, Channel::Control)
-            .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| OpenError::Away(error.to_string()))?;
+        hello::open(&mut stream, Channel::Control).await?;
         let (reader, writer) = tokio::io::split(stream);
         let mut session = Self {
             reader: Reader::new(reader, MAX_CONTROL),
@@ -116,22 +156,24 @@ impl Session {
             boot: boot.clone(),
             version: Text::new(env!("CARGO_PKG_VERSION")),
         };
-        session
-            .writer
-            .send(&message)
-            .await
-            .map_err(|error| error.to_string())?;
+        session.writer.send(&message).await?;
         Ok(session)
     }
 
-    async fn start(&mut self) -> Result<Bytes<MAX_RUNTIME_CONFIG>, String> {
-        match self.reader.receive().await {
-            Ok(Some(FromAgent::Start { runtime_config })) => Ok(runtime_config),
-            Ok(Some(_)) => {
-                Err("the agent's first message is not the runtime configuration".to_owned())
-            }
-            Ok(None) => Err("the agent closed the connection".to_owned()),
-            Err(error) => Err(error.to_string()),
+    /// Opens the first session, whose first message is the runtime configuration.
+    async fn start(
+        agent: &Endpoint,
+        boot: &BootId,
+    ) -> Result<(Self, Bytes<MAX_RUNTIME_CONFIG>), OpenError> {
+        let mut session = Self::open(agent, boot).await?;
+        match session.reader.receive().await? {
+            Some(FromAgent::Start { runtime_config }) => Ok((session, runtime_config)),
+            Some(_) => Err(OpenError::Refused(
+                "the agent's first message is not the runtime configuration".to_owned(),
+            )),
+            None => Err(OpenError::Away(
+                "the agent closed the connection".to_owned(),
+            )),
         }
     }
 

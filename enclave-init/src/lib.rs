@@ -55,4 +55,5 @@ mod supervisor;
 mod workload;
 
 pub use args::{Arguments, Simulation};
+pub use logs::{Piece, Records};
 pub use run::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE, main};

@@ -27,8 +27,12 @@ pub const EXIT_USAGE: u8 = 2;
 /// Exit code when the machine does not permit namespaces.
 pub const EXIT_NAMESPACES: u8 = 3;
 
-/// How long the last log records may take to leave.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the parent may take none of the last log records.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long they may take to leave in all, where the parent takes some.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same when the parent has asked for the end: it waits no longer.
+const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long the last message may take to leave.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -128,7 +132,6 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         boot,
         nsm,
         logs,
-        release,
         steps,
     } = booted;
     let parts = Parts {
@@ -141,14 +144,13 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
     for line in steps.lines() {
         logs.system(line);
     }
-    if !release {
+    if !logs.is_released() {
         logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
     }
     steps.messages().for_each(|message| handle.tell(message));
     let supervisor = Supervisor {
         config: &config,
         simulated,
-        release,
         logs: &logs,
         handle: &handle,
         elapsed_us: &|| steps.elapsed_us(),
@@ -164,7 +166,12 @@ async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
         EndCause::Shutdown | EndCause::WorkloadExited(ExitStatus::Code(0))
     );
     workload::kill_all();
-    let taken = timeout(DRAIN_TIMEOUT, async {
+    let limit = match end.cause {
+        EndCause::Shutdown => SHUTDOWN_DRAIN_TIMEOUT,
+        _ => DRAIN_TIMEOUT,
+    };
+    let begun = Instant::now();
+    let taken = timeout(limit, async {
         end.outputs.finish().await;
         if orderly {
             logs.system(format!("ending: {}", end.detail));
@@ -174,10 +181,14 @@ async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
         }
         logs.drain().await;
     });
-    if taken.await.is_err() {
+    let is_taken = tokio::select! {
+        taken = taken => taken.is_ok(),
+        () = logs.stalled(STALL_TIMEOUT) => false,
+    };
+    if !is_taken {
         say(&format!(
             "the parent did not take the last log records within {} s",
-            DRAIN_TIMEOUT.as_secs()
+            begun.elapsed().as_secs()
         ));
     }
     let message = FromInit::Ending {

@@ -97,7 +97,6 @@ struct Started {
 pub(crate) struct Supervisor<'a> {
     pub(crate) config: &'a MeasuredConfig,
     pub(crate) simulated: bool,
-    pub(crate) release: bool,
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
@@ -199,7 +198,7 @@ impl Supervisor<'_> {
         for (pipe, source) in pipes {
             let receiver = pipe::Receiver::from_owned_fd(pipe)
                 .doing(|| "reading the workload's output".to_owned())?;
-            let carrying = self.logs.clone().carry(receiver, source, self.release);
+            let carrying = self.logs.clone().carry(receiver, source);
             outputs.0.spawn(carrying);
         }
         Ok(Started {

@@ -151,8 +151,11 @@ fn link_logs() {
         record(1, Source::Stdout, b"one"),
         record(300, Source::Stderr, b"\xff"),
     ];
+    let mut compressor = logs::Compressor::new().expect("memory");
+    let compressed = compressor.compress(records.clone()).expect("a small batch");
     let from_init = [
         ("open", FromInit::Open { boot }),
+        ("compressed", compressed),
         ("batch", FromInit::Batch { records }),
     ];
     messages("link_logs", 0, MAX_LOGS, &from_init);

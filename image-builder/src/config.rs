@@ -82,7 +82,7 @@ pub(crate) fn measured(
             stop_grace: source.stop_grace,
         },
         network: manifest.network.clone(),
-        logs: manifest.logs,
+        logs: manifest.logs.clone(),
     })
 }
 

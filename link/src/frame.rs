@@ -42,6 +42,9 @@ pub enum FrameError {
     /// A message of this side cannot be written as CBOR.
     #[error("a message cannot be encoded: {0}")]
     Encode(String),
+    /// A compressed batch is not what it claims to be.
+    #[error("a compressed batch cannot be used: {0}")]
+    Compressed(String),
     /// Bytes follow the message within its frame.
     #[error("{0} bytes follow the message within its frame")]
     Trailing(usize),

@@ -5,11 +5,15 @@
 //! answers with [`FromAgent::Stored`], the last number that it holds of each
 //! stream of that boot, and init goes on behind it. Every later
 //! [`FromAgent::Stored`] acknowledges all records up to the numbers in it.
+//! A batch may come compressed.
+
+use std::{fmt, io};
 
 use minicbor::{Decode, Encode};
 
 use crate::bounded;
 use crate::control::BootId;
+use crate::frame::{self, FrameError, MAX_LOGS};
 
 /// Most bytes of text in one record; longer lines are split.
 pub const MAX_RECORD: usize = 64 * 1024;
@@ -35,6 +39,20 @@ pub enum FromInit<'a> {
         #[b(0)]
         #[cbor(decode_with = "bounded::array::<MAX_BATCH_RECORDS, _, _>")]
         records: Vec<Record<'a>>,
+    },
+    /// A compressed [`FromInit::Batch`]: [`Decompressor`] reads it.
+    #[n(2)]
+    Compressed {
+        /// Bytes of the batch's message, at most a frame's.
+        #[n(0)]
+        length: u32,
+        /// The message, as the body of a frame has it, compressed with zstd.
+        #[b(1)]
+        #[cbor(
+            encode_with = "minicbor::bytes::encode",
+            decode_with = "bounded::bytes::<MAX_LOGS, _>"
+        )]
+        bytes: &'a [u8],
     },
 }
 
@@ -77,6 +95,124 @@ pub struct Record<'a> {
     )]
     pub data: &'a [u8],
 }
+
+/// Compresses batches.
+pub struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    message: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+impl Compressor {
+    /// The one level that is used: the fastest, because what it gains is small
+    /// beside what it costs the workload's processors.
+    const LEVEL: i32 = 1;
+
+    /// A compressor; it holds some hundred KiB of memory.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            zstd: zstd::bulk::Compressor::new(Self::LEVEL)?,
+            message: Vec::new(),
+            compressed: Vec::new(),
+        })
+    }
+
+    /// The records as a [`FromInit::Compressed`].
+    pub fn compress<'a>(
+        &'a mut self,
+        records: Vec<Record<'_>>,
+    ) -> Result<FromInit<'a>, FrameError> {
+        self.message.clear();
+        let batch = FromInit::Batch { records };
+        minicbor::encode(&batch, &mut self.message)
+            .map_err(|error| FrameError::Encode(error.to_string()))?;
+        let too_large = FrameError::TooLarge {
+            length: self.message.len(),
+            limit: MAX_LOGS,
+        };
+        let length = match u32::try_from(self.message.len()) {
+            Ok(length) if self.message.len() <= MAX_LOGS => length,
+            _ => return Err(too_large),
+        };
+        self.compressed.clear();
+        self.compressed
+            .reserve(zstd::zstd_safe::compress_bound(self.message.len()));
+        self.zstd
+            .compress_to_buffer(&self.message, &mut self.compressed)
+            .map_err(|error| FrameError::Encode(error.to_string()))?;
+        Ok(FromInit::Compressed {
+            length,
+            bytes: &self.compressed,
+        })
+    }
+}
+
+/// Reads batches, compressed or not.
+pub struct Decompressor {
+    zstd: zstd::bulk::Decompressor<'static>,
+    message: Vec<u8>,
+}
+
+impl Decompressor {
+    /// A decompressor; it holds what the largest batch took, at most a frame's
+    /// limit, and some hundred KiB more.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            zstd: zstd::bulk::Decompressor::new()?,
+            message: Vec::new(),
+        })
+    }
+
+    /// The records of a batch; `None` for any other message. What a compressed
+    /// one claims about its length is held against a frame's limit before memory
+    /// is taken, and against what is in it.
+    pub fn records<'a>(
+        &'a mut self,
+        message: FromInit<'a>,
+    ) -> Result<Option<Vec<Record<'a>>>, FrameError> {
+        let (length, bytes) = match message {
+            FromInit::Batch { records } => return Ok(Some(records)),
+            FromInit::Compressed { length, bytes } => (length, bytes),
+            FromInit::Open { .. } => return Ok(None),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MAX_LOGS {
+            return Err(FrameError::TooLarge {
+                length,
+                limit: MAX_LOGS,
+            });
+        }
+        self.message.clear();
+        self.message.reserve(length);
+        self.zstd
+            .decompress_to_buffer(bytes, &mut self.message)
+            .map_err(|error| FrameError::Compressed(error.to_string()))?;
+        if self.message.len() != length {
+            return Err(FrameError::Compressed(format!(
+                "it has {} bytes and claims {length}",
+                self.message.len()
+            )));
+        }
+        match frame::decode(&self.message)? {
+            FromInit::Batch { records } => Ok(Some(records)),
+            FromInit::Open { .. } | FromInit::Compressed { .. } => Err(FrameError::Compressed(
+                "it is not a batch of records".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Codecs have nothing to show.
+macro_rules! opaque {
+    ($($codec:ident),*) => {$(
+        impl fmt::Debug for $codec {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($codec)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+opaque!(Compressor, Decompressor);
 
 /// The streams that an enclave's log group has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]

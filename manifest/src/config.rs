@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress};
 use crate::text::one_line;
 use crate::units::{Cpus, MemoryMib};
-use crate::workload::{Logs, Workload};
+use crate::workload::Workload;
 
 /// Where the measured configuration lies in the application ramdisk.
 pub const MEASURED_CONFIG_PATH: &str = "enclave/config.json";
@@ -157,7 +158,17 @@ mod tests {
                 "egress": ["*.example.com:443"],
                 "ingress": [{"port": 8080, "to": 80}]
             },
-            "logs": {"release": "always"}
+            "logs": {
+                "release": "always",
+                "when_full": "drop-oldest",
+                "buffer": "4MiB",
+                "compression": "none",
+                "multiline": {"start": "^[^ ]"},
+                "redact": [
+                    {"pattern": "[0-9]{16}", "with": "***"},
+                    {"json_fields": ["password"]}
+                ]
+            }
         })
     }
 
@@ -216,6 +227,7 @@ mod tests {
             ("/network/egress", json!(["a.com:1", "a.com:1"]), "twice"),
             ("/network/ingress/0/port", json!(0), "`0` is not a port"),
             ("/logs", json!({"level": 1}), "unknown field `level`"),
+            ("/logs/redact/0/pattern", json!("("), "unclosed group"),
         ] {
             let error = with(measured(), read, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");

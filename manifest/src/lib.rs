@@ -19,6 +19,7 @@
 
 mod config;
 mod health;
+mod logs;
 mod name;
 mod network;
 mod process;
@@ -32,6 +33,10 @@ pub use config::{
     MEASURED_CONFIG_PATH, MeasuredConfig,
 };
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use logs::{
+    Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,
+    MAX_REDACTIONS, Multiline, Pattern, Redaction, Redactions, WhenFull,
+};
 pub use name::{EnclaveName, NameError};
 pub use network::{
     EgressError, EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES,
@@ -42,4 +47,4 @@ pub use process::{
 };
 pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError, WorkloadSource};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
-pub use workload::{LogRelease, Logs, Restart, RestartPolicy, User, Workload, WorkloadKind};
+pub use workload::{Restart, RestartPolicy, User, Workload, WorkloadKind};

@@ -9,15 +9,18 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use crate::health::Health;
+use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
 use crate::text::one_line;
 use crate::units::{Cpus, Interval, MemoryMib};
-use crate::workload::{Logs, Restart, RestartPolicy, WorkloadKind};
+use crate::workload::{Restart, RestartPolicy, WorkloadKind};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
+/// How often the log buffer must fit into the enclave's memory.
+const BUFFERS_IN_MEMORY: u64 = 4;
 
 /// Why a manifest was refused. Each message names the file, and the line where
 /// there is one.
@@ -217,6 +220,7 @@ impl Manifest {
         }
         manifest.check_network()?;
         manifest.check_restart()?;
+        manifest.check_log_buffer()?;
         Ok(manifest)
     }
 
@@ -254,6 +258,22 @@ impl Manifest {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The log buffer must leave the workload most of the memory.
+    fn check_log_buffer(&self) -> Result<(), ManifestError> {
+        let (buffer, memory) = (self.logs.buffer, self.enclave.memory_mib);
+        let least = buffer.bytes() as u64 * BUFFERS_IN_MEMORY;
+        if least <= memory.bytes() {
+            return Ok(());
+        }
+        Err(self.invalid(
+            &["logs", "buffer"],
+            format!(
+                "a log buffer of {buffer} needs an enclave with {} MiB of memory, this one has {memory}: lower `buffer` or raise `memory_mib`",
+                least / (1024 * 1024)
+            ),
+        ))
     }
 }
 

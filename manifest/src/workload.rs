@@ -61,27 +61,6 @@ impl fmt::Display for User {
     }
 }
 
-/// Which of the workload's log lines may leave the enclave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogRelease {
-    /// All of them.
-    #[default]
-    Always,
-    /// All of them, but only from an enclave in debug mode, whose PCR0 is zero.
-    DebugOnly,
-    /// None.
-    Never,
-}
-
-/// The `[logs]` table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logs {
-    /// Which lines may leave the enclave. Measured, so the parent cannot switch it on.
-    pub release: LogRelease,
-}
-
 /// The workload as it is measured: every default applied, every name resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use manifest::{
-    Cpus, Health, HealthProbe, ImageReference, LogRelease, Manifest, ManifestError, MemoryMib,
-    RestartPolicy, WorkloadKind,
+    Compression, Cpus, Health, HealthProbe, ImageReference, LogRelease, Logs, Manifest,
+    ManifestError, MemoryMib, Redaction, RestartPolicy, WhenFull, WorkloadKind,
 };
 
 const COMPLETE: &str = r#"
@@ -30,6 +30,14 @@ ingress = [{ port = 8080, to = 80 }]
 
 [logs]
 release = "debug-only"
+when_full = "block"
+buffer = "8MiB"
+compression = "zstd"
+multiline = { start = '^\S' }
+redact = [
+  { pattern = 'key=\w+', with = "key=***" },
+  { json_fields = ["password", "card.number"] },
+]
 "#;
 
 fn parse(text: &str) -> Result<Manifest, ManifestError> {
@@ -60,7 +68,21 @@ fn every_key_is_read() {
     assert_eq!(workload.stop_grace.to_string(), "30s");
     assert!(manifest.network.allows("api.example.com", 443));
     assert_eq!(manifest.network.ingress[0].to.get(), 80);
-    assert_eq!(manifest.logs.release, LogRelease::DebugOnly);
+    let logs = &manifest.logs;
+    assert_eq!(logs.release, LogRelease::DebugOnly);
+    assert_eq!(logs.when_full, WhenFull::Block);
+    assert_eq!(logs.buffer.bytes(), 8 << 20);
+    assert_eq!(logs.compression, Compression::Zstd);
+    let start = &logs.multiline.as_ref().unwrap().start;
+    assert!(start.is_match(b"java.lang.Error") && !start.is_match(b"  at x"));
+    let [
+        Redaction::Pattern { with, .. },
+        Redaction::JsonFields(fields),
+    ] = &logs.redact[..]
+    else {
+        panic!("{logs:?}");
+    };
+    assert_eq!((with.as_str(), fields.len()), ("key=***", 2));
 }
 
 #[test]
@@ -72,6 +94,7 @@ fn two_keys_are_enough() {
     assert_eq!(manifest.workload.restart().policy, RestartPolicy::OnFailure);
     assert!(manifest.network.egress.is_empty());
     assert!(manifest.network.ingress.is_empty());
+    assert_eq!(manifest.logs, Logs::default());
     assert_eq!(manifest.logs.release, LogRelease::Always);
 }
 
@@ -258,6 +281,41 @@ const WRONG: &[(&str, &str, &str)] = &[
         "23: unknown variant `sometimes`, expected one of `always`, `debug-only`, `never`",
     ),
     (
+        "when_full = \"block\"",
+        "when_full = \"drop\"",
+        "24: unknown variant `drop`, expected `drop-oldest` or `block`",
+    ),
+    (
+        "buffer = \"8MiB\"",
+        "buffer = \"8MB\"",
+        "25: `8MB` is not a size for the log buffer: write a whole number of MiB from 1 to 64, as in `4MiB`",
+    ),
+    (
+        "compression = \"zstd\"",
+        "compression = \"gzip\"",
+        "26: unknown variant `gzip`, expected `none` or `zstd`",
+    ),
+    (
+        "start = '^\\S'",
+        "start = '^('",
+        "27: `^(` is not a regular expression that can be used: unclosed group",
+    ),
+    (
+        "pattern = 'key=\\w+'",
+        "pattern = 'key=\\w++('",
+        "29: `key=\\w++(` is not a regular expression that can be used: unclosed group",
+    ),
+    (
+        "\"card.number\"",
+        "\"card.\"",
+        "30: `card.` does not name a JSON field: write its name, or the names on the way to it joined by dots, as in `card.number`, at most 256 bytes",
+    ),
+    (
+        "{ json_fields = [\"password\", \"card.number\"] }",
+        "{ fields = [\"password\"] }",
+        "30: unknown field `fields`, expected one of `pattern`, `with`, `json_fields`",
+    ),
+    (
         "[logs]",
         "[log]",
         "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`",
@@ -273,6 +331,17 @@ fn errors_name_file_line_and_fix() {
             .to_string();
         assert_eq!(error, format!("deploy/enclave.toml:{expected}"), "{wrong}");
     }
+}
+
+#[test]
+fn a_log_buffer_must_fit_into_the_memory_four_times() {
+    let small = COMPLETE.replace("memory_mib = 2048", "memory_mib = 64");
+    parse(&small.replace("8MiB", "16MiB")).unwrap();
+    let error = parse(&small.replace("8MiB", "17MiB")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "deploy/enclave.toml:25: a log buffer of 17MiB needs an enclave with 68 MiB of memory, this one has 64: lower `buffer` or raise `memory_mib`"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | `GET /metrics` | the same for Prometheus ([`metrics`](crate::metrics)) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
+//! | `POST /v1/detach` | `{}`, once the agent is about to leave the enclave to the next |
 //!
 //! A refusal is an [`ErrorResponse`] with a status from 400 on. The socket lies
 //! in a folder that only its owner can enter: whoever can connect may use it.
@@ -32,10 +33,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::enclave::{Cause, End};
-use crate::event::{Challenge, ChallengeError, Event};
+use crate::enclave::{Cause, End, Phase};
+use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::metrics;
 use crate::status::Board;
+use crate::supervisor::Outcome;
 
 /// Most connections at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -102,8 +104,8 @@ pub struct Api {
     pub board: Arc<Board>,
     /// Where the supervisor listens.
     pub events: mpsc::Sender<Event>,
-    /// How the enclave ended, once it has.
-    pub ended: watch::Receiver<Option<End>>,
+    /// How the agent's time with the enclave ended, once it has.
+    pub(crate) ended: watch::Receiver<Option<Outcome>>,
 }
 
 struct Refusal(StatusCode, String);
@@ -175,13 +177,15 @@ impl Api {
             (&Method::GET, "/metrics") => Ok(metrics::response(&self.board.read())),
             (&Method::POST, "/v1/attest") => self.attest(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
-            (_, "/v1/status" | "/v1/attest" | "/v1/stop") => Err(Refusal(
+            (&Method::POST, "/v1/detach") => self.detach().await,
+            (_, "/v1/status" | "/v1/attest" | "/v1/stop" | "/v1/detach") => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "use GET for /v1/status, and POST for /v1/attest and /v1/stop".to_owned(),
+                "use GET for /v1/status, and POST for /v1/attest, /v1/stop and /v1/detach"
+                    .to_owned(),
             )),
             (_, path) => Err(Refusal(
                 StatusCode::NOT_FOUND,
-                format!("there is no {path}: use /v1/status, /v1/attest or /v1/stop"),
+                format!("there is no {path}: use /v1/status, /v1/attest, /v1/stop or /v1/detach"),
             )),
         };
         answer.unwrap_or_else(|Refusal(status, error)| json(status, &ErrorResponse { error }))
@@ -237,11 +241,11 @@ impl Api {
         // If nobody listens any more, the end has come already.
         let _ = self.events.send(stop).await;
         let mut ended = self.ended.clone();
-        let end = match ended.wait_for(Option::is_some).await {
-            Ok(end) => end.clone(),
+        let outcome = match ended.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
             Err(_) => None,
         };
-        let Some(End { cause, detail }) = end else {
+        let Some(Outcome::Ended(End { cause, detail })) = outcome else {
             return Err(Refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the agent ended before the enclave".to_owned(),
@@ -253,6 +257,20 @@ impl Api {
             exit_code: cause.exit() as u8,
         };
         Ok(json(StatusCode::OK, &end))
+    }
+
+    async fn detach(&self) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        // If nobody listens any more, nobody answers either.
+        let _ = self.events.send(Event::Detach(reply)).await;
+        match answer.await {
+            Ok(Ok(())) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+            Ok(Err(error)) => Err(Refusal(StatusCode::CONFLICT, error.to_string())),
+            Err(_) => Err(Refusal(
+                StatusCode::CONFLICT,
+                DetachError::NotRunning(Phase::Ended).to_string(),
+            )),
+        }
     }
 }
 

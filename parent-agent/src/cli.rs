@@ -13,6 +13,7 @@ pub use logs::{LogArgs, LogsArgs};
 
 use crate::exit::EXIT_CODES;
 use crate::guard::TetherArgs;
+use crate::hypervisor::SoftwareNsmArgs;
 
 /// Starts enclaves and carries their traffic, logs and attestation.
 #[derive(Debug, Parser)]
@@ -37,6 +38,9 @@ pub enum Command {
     Attest(AttestArgs),
     /// Stop a running enclave and wait until it is gone.
     Stop(StopArgs),
+    /// End a running enclave's agent, but not the enclave: the next `run` with
+    /// the same arguments takes it over.
+    Detach(TargetArgs),
     /// Show the version.
     Version {
         /// Print JSON.
@@ -52,6 +56,9 @@ pub enum Command {
     /// Run a program that dies with its parent (started by the guard).
     #[command(hide = true)]
     Tether(TetherArgs),
+    /// Be the security module of a simulated enclave (started by the guard).
+    #[command(hide = true)]
+    SoftwareNsm(SoftwareNsmArgs),
 }
 
 const STATE_DIR_HELP: &str = "The folder of all enclaves' sockets \
@@ -140,6 +147,10 @@ pub struct RunArgs {
     /// The vhost-device-vsock program, found on PATH if it is a plain name.
     #[arg(long, value_name = "PROGRAM", default_value = "vhost-device-vsock")]
     pub vhost_device_vsock: PathBuf,
+    /// How long the enclave goes on when this agent is gone, for the next `run`
+    /// to take it over [default: it ends at once].
+    #[arg(long, value_name = "TIME")]
+    pub keep_for: Option<Interval>,
     /// How long the enclave may be silent while it boots.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub boot_timeout: Interval,

@@ -1,4 +1,4 @@
-//! Talking to a running enclave's agent: `status`, `attest` and `stop`.
+//! Talking to a running enclave's agent: `status`, `attest`, `stop` and `detach`.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
+use crate::attach;
 use crate::cli::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::Exit;
 use crate::state::{CONTROL_SOCKET, StateDir, StateError};
@@ -50,6 +51,19 @@ pub enum ClientError {
     /// The agent cannot be reached.
     #[error("the agent of `{name}` cannot be reached: {reason}")]
     Unreachable {
+        /// The enclave.
+        name: EnclaveName,
+        /// Why.
+        reason: String,
+    },
+    /// The enclave has no agent.
+    #[error(
+        "the enclave `{0}` has no agent: `parent-agent run` with its image and arguments takes it over, `parent-agent stop --name {0}` ends it"
+    )]
+    NoAgent(EnclaveName),
+    /// The enclave has no agent, and its guard does not end it.
+    #[error("the enclave `{name}` has no agent, and cannot be ended: {reason}")]
+    NotEnded {
         /// The enclave.
         name: EnclaveName,
         /// Why.
@@ -124,7 +138,10 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
             .map(|grace| crate::status::milliseconds(grace.as_duration())),
     };
     // The agent bounds how long a stop takes.
-    let answer = client.send(Method::POST, "/v1/stop", &request).await?;
+    let answer = match client.send(Method::POST, "/v1/stop", &request).await {
+        Err(ClientError::NoAgent(name)) => return end_alone(&client.state, name).await,
+        answer => answer?,
+    };
     let end: EndResponse = client.parse(&answer)?;
     let gone = async {
         while client.state.is_running(&client.name) {
@@ -136,6 +153,32 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     }
     let line = format!("{}: {}: {}\n", client.name, end.cause, end.detail);
     io::stdout().lock().write_all(line.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+/// Ends an enclave that nobody can ask to stop.
+async fn end_alone(state: &StateDir, name: EnclaveName) -> Result<Exit, ClientError> {
+    if let Err(error) = attach::end(state, &name).await {
+        let reason = error.to_string();
+        return Err(ClientError::NotEnded { name, reason });
+    }
+    let line = format!("{name}: killed: it had no agent that could ask it to stop\n");
+    io::stdout().lock().write_all(line.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+/// Ends an enclave's agent, but not the enclave, and waits until it is gone.
+pub async fn detach(args: TargetArgs) -> Result<Exit, ClientError> {
+    let client = Client::find(args)?;
+    client.ask(Method::POST, "/v1/detach", &()).await?;
+    let gone = async {
+        while client.state.has_agent(&client.name) {
+            sleep(GONE_POLL).await;
+        }
+    };
+    if timeout(GONE_TIMEOUT, gone).await.is_err() {
+        return Err(client.unreachable(&"it does not end"));
+    }
     Ok(Exit::Success)
 }
 
@@ -196,9 +239,13 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.unreachable(&error))?;
         let socket = self.state.enclave(&self.name).join(CONTROL_SOCKET);
-        let stream = UnixStream::connect(socket)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let stream = match UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            Err(_) if !self.state.has_agent(&self.name) => {
+                return Err(ClientError::NoAgent(self.name.clone()));
+            }
+            Err(error) => return Err(self.unreachable(&error)),
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.unreachable(&error))?;

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::attach::AttachError;
 use crate::client::ClientError;
 use crate::exit::Exit;
 use crate::guard::GuardError;
@@ -30,6 +31,9 @@ pub enum Error {
     /// The enclave's folder cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A running enclave cannot be taken over.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// A port cannot be opened.
     #[error(transparent)]
     Ingress(#[from] IngressError),
@@ -74,7 +78,9 @@ impl Error {
     /// The exit code that tells a script what to look at.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
+            Self::Usage(_)
+            | Self::Attach(AttachError::Differs { .. })
+            | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
             Self::Image(_)
             | Self::RuntimeConfig(_)
             | Self::Hypervisor(
@@ -90,6 +96,7 @@ impl Error {
                 ),
             ) => Exit::Image,
             Self::State(_)
+            | Self::Attach(_)
             | Self::Ingress(_)
             | Self::Guard(_)
             | Self::Hypervisor(_)

@@ -6,6 +6,8 @@ use link::control::{BootId, FromAgent, FromInit, MAX_NONCE, MAX_PUBLIC_KEY};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::enclave::Phase;
+
 /// Most events that wait.
 pub const MAX_EVENTS: usize = 256;
 
@@ -48,6 +50,21 @@ pub enum Event {
         /// Whether a second request means that patience has ended.
         insists: bool,
     },
+    /// Somebody wants the enclave to go on without this agent.
+    Detach(oneshot::Sender<Result<(), DetachError>>),
+}
+
+/// Why an agent does not leave its enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum DetachError {
+    /// The enclave would end with it.
+    #[error(
+        "the enclave would end with its agent: it goes on without one only if `run` was given --keep-for"
+    )]
+    NotKept,
+    /// The enclave does not run.
+    #[error("the enclave is {0}: its agent stays with it")]
+    NotRunning(Phase),
 }
 
 /// A request for an attestation document.

@@ -25,6 +25,8 @@ pub enum Exit {
     Died = 12,
     /// The enclave did not stop in time and was killed.
     Killed = 13,
+    /// The agent was told to leave the enclave to the next one.
+    Detached = 14,
 }
 
 /// The table of exit codes, for `--help`.
@@ -38,7 +40,8 @@ Exit codes:
   10  the workload failed, and its restart policy had no more to offer
   11  the enclave ended or fell silent before it was ready
   12  the enclave ended or fell silent after it was ready
-  13  the enclave did not stop in time and was killed";
+  13  the enclave did not stop in time and was killed
+  14  the agent was told to leave the enclave, which goes on";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -5,7 +5,7 @@
 //! whose metadata say what it asks of the host ([`image`]), claims a folder for
 //! the enclave's sockets ([`state`]), starts it under a hypervisor
 //! ([`hypervisor`]) through a guard process that cleans up if the agent is
-//! killed ([`guard`]), and supervises it to its end ([`run`], with the rules in
+//! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and supervises it to its end ([`run`], with the rules in
 //! [`enclave`]). Meanwhile it answers the heartbeat ([`heartbeat`]), serves the
 //! connections that the enclave opens ([`channels`]), carries those from
 //! outside to it ([`ingress`]), keeps its log records on disk ([`spool`]) until
@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod attach;
 pub mod channels;
 pub mod cli;
 pub mod client;

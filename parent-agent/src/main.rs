@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{Error, Exit, client, guard, logs, run};
+use parent_agent::{Error, Exit, client, guard, hypervisor, logs, run};
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -41,7 +41,15 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Tether(args) => match guard::tether(args)? {},
         Command::Version { json } => version(json),
         Command::Guard { directory } => block_on(async move {
-            guard::serve(&directory).await?;
+            let (stderr, _task) = Output::new(tokio::io::stderr());
+            set_up_tracing(&stderr);
+            let result = guard::serve(&directory).await;
+            stderr.flush(STDERR_TIMEOUT).await;
+            result?;
+            Ok(Exit::Success)
+        }),
+        Command::SoftwareNsm(args) => block_on(async {
+            hypervisor::serve_software_nsm(args).await?;
             Ok(Exit::Success)
         }),
         Command::Run(args) => block_on(async {
@@ -57,6 +65,9 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(args) => Ok(logs::show(&args).map_err(Error::from)?),
         Command::Attest(args) => {
             block_on(async { Ok(client::attest(args).await.map_err(Error::from)?) })
+        }
+        Command::Detach(args) => {
+            block_on(async { Ok(client::detach(args).await.map_err(Error::from)?) })
         }
         Command::Stop(args) => {
             block_on(async { Ok(client::stop(args).await.map_err(Error::from)?) })

@@ -24,24 +24,23 @@ const LAST_TIMEOUT: Duration = Duration::from_secs(5);
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Report<'a> {
     /// The image was found sound and is about to be started.
-    Starting {
-        /// The enclave's name.
-        name: &'a str,
-        /// The image's path.
-        image: &'a str,
-        /// The hypervisor's name.
-        hypervisor: &'a str,
-        /// Whether the measurements will read as zero.
-        debug: bool,
-        /// What the image measures to.
-        pcrs: &'a Pcrs,
-        /// The ports opened for it.
-        ports: &'a [Port],
-        /// Its state folder.
-        state_directory: &'a str,
-        /// The root that its documents lead to, where that is not AWS's.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        nsm_root: Option<&'a str>,
+    Starting(Opening<'a>),
+    /// The enclave runs already and was taken over.
+    Attached {
+        /// What it is.
+        #[serde(flatten)]
+        opening: Opening<'a>,
+        /// Milliseconds since it was started.
+        age_ms: u64,
+        /// Whether it was ready when its earlier agent was there.
+        ready: bool,
+    },
+    /// An enclave of the same name, which is gone, ended while it had no agent.
+    EndedAlone {
+        /// How.
+        detail: &'a str,
+        /// The console's last lines.
+        console: &'a [String],
     },
     /// A boot step has ended well.
     Step {
@@ -73,6 +72,13 @@ pub enum Report<'a> {
         /// The line.
         text: &'a str,
     },
+    /// The agent leaves the enclave, which goes on.
+    Detached {
+        /// Milliseconds until its guard ends it, unless an agent takes it over.
+        keep_ms: u64,
+        /// What the process will exit with.
+        exit_code: u8,
+    },
     /// The enclave is gone.
     Ended {
         /// Its cause.
@@ -87,6 +93,28 @@ pub enum Report<'a> {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         logs: &'a BTreeMap<&'static str, Vec<String>>,
     },
+}
+
+/// What `run` begins with.
+#[derive(Debug, Serialize)]
+pub struct Opening<'a> {
+    /// The enclave's name.
+    pub name: &'a str,
+    /// The image's path.
+    pub image: &'a str,
+    /// The hypervisor's name.
+    pub hypervisor: &'a str,
+    /// Whether the measurements read as zero.
+    pub debug: bool,
+    /// What the image measures to.
+    pub pcrs: &'a Pcrs,
+    /// The ports opened for it.
+    pub ports: &'a [Port],
+    /// Its state folder.
+    pub state_directory: &'a str,
+    /// The root that its documents lead to, where that is not AWS's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nsm_root: Option<&'a str>,
 }
 
 /// A port opened on the host.
@@ -141,6 +169,12 @@ impl Reporter {
         self.output.offer(self.text(report));
     }
 
+    /// Reports several at once without waiting.
+    pub fn report_all(&self, reports: &[Report<'_>]) {
+        let texts: Vec<_> = reports.iter().map(|report| self.text(report)).collect();
+        self.output.offer(texts.concat());
+    }
+
     /// Reports and waits, within reason, until it is out.
     pub async fn last(&self, report: &Report<'_>) {
         self.output
@@ -167,33 +201,23 @@ fn json_line(report: &impl Serialize) -> Vec<u8> {
 /// The report for people, in whole lines.
 fn describe(report: &Report<'_>) -> String {
     match report {
-        Report::Starting {
-            name,
-            image,
-            hypervisor,
-            debug,
-            pcrs,
-            ports,
-            state_directory,
-            nsm_root,
+        Report::Starting(opening) => describe_opening(opening),
+        Report::Attached {
+            opening,
+            age_ms,
+            ready,
         } => {
-            let mut text = format!("enclave     {name} ({hypervisor})\nimage       {image}\n");
-            for (index, value) in &pcrs.0 {
-                let _ = writeln!(text, "PCR{index:<9}{value}");
-            }
-            if *debug {
-                text +=
-                    "debug       the enclave's PCRs read as zero: its documents prove nothing\n";
-            }
-            for Port { listen, to, .. } in *ports {
-                let _ = writeln!(text, "port        {listen} -> {to} in the enclave");
-            }
-            if let Some(root) = nsm_root {
-                let _ = writeln!(text, "NSM root    {root} (software NSM, not AWS's)");
-            }
-            let _ = writeln!(text, "state       {state_directory}");
-            let _ = writeln!(text, "try         parent-agent status --name {name}");
-            text
+            let state = if *ready { "ready" } else { "not ready yet" };
+            let age = seconds(age_ms.saturating_mul(1000));
+            describe_opening(opening)
+                + &format!("attached    the enclave was started {age} ago and is {state}\n")
+        }
+        Report::EndedAlone { detail, console } => {
+            describe_console(console)
+                + &format!(
+                    "ended       {} while no agent was there\n",
+                    printable(detail)
+                )
         }
         Report::Step { .. } => String::new(),
         Report::Ready { at_us, elapsed_ms } => format!(
@@ -221,6 +245,10 @@ fn describe(report: &Report<'_>) -> String {
             }
         }
         Report::Console { text } => format!("console | {text}\n"),
+        Report::Detached { keep_ms, exit_code } => format!(
+            "detached    the enclave goes on for {} without an agent (exit code {exit_code})\n",
+            seconds(keep_ms.saturating_mul(1000))
+        ),
         Report::Ended {
             cause,
             detail,
@@ -235,18 +263,53 @@ fn describe(report: &Report<'_>) -> String {
                     let _ = writeln!(text, "  {line}");
                 }
             }
-            if !console.is_empty() {
-                text += "the console's last lines:\n";
-            }
-            for line in *console {
-                let _ = writeln!(text, "  {line}");
-            }
-            text + &format!(
-                "ended       {cause}: {} (exit code {exit_code})\n",
-                printable(detail)
-            )
+            text + &describe_console(console)
+                + &format!(
+                    "ended       {cause}: {} (exit code {exit_code})\n",
+                    printable(detail)
+                )
         }
     }
+}
+
+fn describe_opening(opening: &Opening<'_>) -> String {
+    let Opening {
+        name,
+        image,
+        hypervisor,
+        debug,
+        pcrs,
+        ports,
+        state_directory,
+        nsm_root,
+    } = opening;
+    let mut text = format!("enclave     {name} ({hypervisor})\nimage       {image}\n");
+    for (index, value) in &pcrs.0 {
+        let _ = writeln!(text, "PCR{index:<9}{value}");
+    }
+    if *debug {
+        text += "debug       the enclave's PCRs read as zero: its documents prove nothing\n";
+    }
+    for Port { listen, to, .. } in *ports {
+        let _ = writeln!(text, "port        {listen} -> {to} in the enclave");
+    }
+    if let Some(root) = nsm_root {
+        let _ = writeln!(text, "NSM root    {root} (software NSM, not AWS's)");
+    }
+    let _ = writeln!(text, "state       {state_directory}");
+    let _ = writeln!(text, "try         parent-agent status --name {name}");
+    text
+}
+
+fn describe_console(console: &[String]) -> String {
+    let mut text = String::new();
+    if !console.is_empty() {
+        text += "the console's last lines:\n";
+    }
+    for line in console {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
 }
 
 fn seconds(microseconds: u64) -> String {

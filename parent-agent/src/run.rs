@@ -4,40 +4,40 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA384, digest};
 use link::control::MAX_RUNTIME_CONFIG;
 use link::{Endpoint, Listener};
-use manifest::{EnclaveName, MemoryMib};
+use manifest::{EnclaveName, Interval, MemoryMib};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::api::{self, Api};
+use crate::attach::{self, Facts};
 use crate::channels::Channels;
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::cli::logs::MetricsAddress;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
-use crate::enclave::End;
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
-use crate::guard::Guard;
-use crate::hypervisor::{Hypervisor, HypervisorError, Qemu, QemuOptions, Sim, SimOptions};
+use crate::guard::{Attached, Guard};
+use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::{Image, RuntimeConfigError, read_runtime_config};
 use crate::logs::{self, LastLines};
 use crate::output::Output;
-use crate::report::{Port, Report, Reporter};
+use crate::report::{Opening, Port, Report, Reporter};
 use crate::resolve::Resolver;
 use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
-use crate::status::{Board, Fixed, Pcrs};
-use crate::supervisor::Supervisor;
+use crate::status::{Board, Fixed, Pcrs, milliseconds};
+use crate::supervisor::{Outcome, Supervisor};
 use crate::{heartbeat, ingress, metrics};
 
 /// Most connections at a time, each way; fewer where descriptors are scarce.
@@ -54,8 +54,6 @@ const SINKS_TIMEOUT: Duration = Duration::from_secs(10);
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long standard output's last lines may take.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a dead enclave's last console lines take to be read.
-const CONSOLE_SETTLES: Duration = Duration::from_millis(50);
 /// Console lines shown after an unexpected end.
 const CONSOLE_TAIL: usize = 40;
 /// Lines of each stream shown after an unexpected end.
@@ -77,14 +75,10 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
         Some(name) => name.clone(),
         None => image.host().name.clone(),
     };
-    let claim = StateDir::new(args.state.state_dir.clone())?
-        .claim(&name)
-        .await?;
-    let (mut guard, console_pipe) = Guard::start(claim)?;
-
+    let state = StateDir::new(args.state.state_dir.clone())?;
     let (output, writer) = Output::new(tokio::io::stdout());
     let reporter = Reporter::new(&output, stderr, args.json);
-    let console = read_console(console_pipe, args.console, reporter.clone())?;
+    let mut guard = acquire(&state, &name, &args, &reporter).await?;
     let directory = guard.directory().to_owned();
     let run = Run {
         runtime_config,
@@ -92,28 +86,58 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
         name,
         output,
         reporter,
-        console,
         events,
         host: image.host().clone(),
         args: &args,
     };
     let result = match args.hypervisor {
-        HypervisorKind::Sim => match run.sim(image, &directory) {
-            Ok(sim) => run.serve(sim, &mut guard, &mut receiver).await,
-            Err(error) => Err(error.into()),
-        },
-        HypervisorKind::Qemu => match run.qemu(&image, &directory) {
-            Ok(qemu) => run.serve(qemu, &mut guard, &mut receiver).await,
-            Err(error) => Err(error.into()),
-        },
+        HypervisorKind::Sim => {
+            let sim = run.sim(image, &directory);
+            run.serve(sim, &mut guard, &mut receiver).await
+        }
+        HypervisorKind::Qemu => {
+            let qemu = run.qemu(&image, &directory);
+            run.serve(qemu, &mut guard, &mut receiver).await
+        }
     };
-    let cleaned = guard.finish().await;
+    let cleaned = if guard.is_ours() && !matches!(result, Ok(Exit::Detached)) {
+        guard.finish().await
+    } else {
+        guard.detach();
+        Ok(())
+    };
     signals.abort();
     // What is still to be printed is waited for, but not for ever.
     let _ = timeout(OUTPUT_TIMEOUT, writer).await;
     let exit = result?;
     cleaned?;
     Ok(exit)
+}
+
+/// A guard with a new folder, or with an enclave that runs. One that ended while
+/// it had no agent is reported and removed.
+async fn acquire(
+    state: &StateDir,
+    name: &EnclaveName,
+    args: &RunArgs,
+    reporter: &Reporter,
+) -> Result<Guard, Error> {
+    loop {
+        let console = Console::new(args.console.then(|| reporter.clone()));
+        let mut guard = attach::acquire(state, name, &console).await?;
+        if !guard.attached().is_some_and(|attached| attached.ended) {
+            return Ok(guard);
+        }
+        let detail = match guard.exited().await {
+            Ok(exit) => exit.to_string(),
+            Err(error) => error.to_string(),
+        };
+        reporter.report(&Report::EndedAlone {
+            detail: &detail,
+            console: &console.tail(CONSOLE_TAIL),
+        });
+        guard.finish().await?;
+    }
 }
 
 /// What does not go together.
@@ -165,19 +189,6 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<JoinHandle<()>, Error> {
     }))
 }
 
-/// Keeps the console's last lines, and prints them if wanted.
-fn read_console(
-    pipe: std::io::PipeReader,
-    print: bool,
-    reporter: Reporter,
-) -> Result<Console, Error> {
-    let console = Console::new(print.then_some(reporter));
-    let pipe = pipe::Receiver::from_owned_fd(pipe.into())
-        .map_err(Error::system("the console cannot be read"))?;
-    tokio::spawn(console.clone().read(pipe));
-    Ok(console)
-}
-
 /// What an enclave is run with.
 struct Run<'a> {
     args: &'a RunArgs,
@@ -187,12 +198,11 @@ struct Run<'a> {
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
     output: Output,
     reporter: Reporter,
-    console: Console,
     events: mpsc::Sender<Event>,
 }
 
 impl Run<'_> {
-    fn sim(&self, image: Image, directory: &Path) -> Result<Sim, HypervisorError> {
+    fn sim(&self, image: Image, directory: &Path) -> Sim {
         let options = SimOptions {
             name: self.name.clone(),
             memory: self.memory(),
@@ -202,7 +212,7 @@ impl Run<'_> {
         Sim::new(image, options, directory)
     }
 
-    fn qemu(&self, image: &Image, directory: &Path) -> Result<Qemu, HypervisorError> {
+    fn qemu(&self, image: &Image, directory: &Path) -> Qemu {
         let options = QemuOptions {
             name: self.name.clone(),
             image: image.path().to_owned(),
@@ -218,6 +228,40 @@ impl Run<'_> {
 
     fn memory(&self) -> MemoryMib {
         self.args.memory_mib.unwrap_or(self.host.memory_mib)
+    }
+
+    /// What an enclave is that is started with these arguments.
+    fn facts<H: Hypervisor>(&self, hypervisor: &H) -> Facts {
+        let runtime_config = hex::encode(digest(&SHA384, &self.runtime_config));
+        let mut options = hypervisor.options();
+        options.push(("--hypervisor", H::NAME.to_owned()));
+        options.push(("--runtime-config", runtime_config));
+        let options = options
+            .into_iter()
+            .map(|(option, value)| (option.to_owned(), value))
+            .collect();
+        Facts::new(self.pcrs.clone(), self.host.clone(), options)
+    }
+
+    /// What the enclave in the guard's folder is, once it is there: a new one is
+    /// prepared, one that runs already must be what was asked for.
+    async fn prepare<H: Hypervisor>(
+        &self,
+        hypervisor: &mut H,
+        guard: &Guard,
+    ) -> Result<Facts, Error> {
+        let wanted = self.facts(hypervisor);
+        if guard.attached().is_some() {
+            let found = Facts::read(guard.directory(), &self.name).await?;
+            found.check(&wanted, &self.name)?;
+            return Ok(found);
+        }
+        hypervisor.prepare()?;
+        wanted
+            .write(guard.directory())
+            .await
+            .map_err(Error::system("the enclave's folder cannot be written"))?;
+        Ok(wanted)
     }
 
     /// Opens everything, follows the enclave to its end, closes everything.
@@ -238,6 +282,8 @@ impl Run<'_> {
         guard: &mut Guard,
         receiver: &mut mpsc::Receiver<Event>,
     ) -> Result<Exit, Error> {
+        let facts = self.prepare(hypervisor, guard).await?;
+        let age = guard.attached().map(|attached| attached.age);
         let connections = connection_limit();
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
         let resolver = Resolver::from_system(&self.args.connect_to);
@@ -250,8 +296,11 @@ impl Run<'_> {
         )
         .await?;
         let logs = Arc::new(Logs::new(Arc::clone(pipeline.spool())));
+        let now = Instant::now();
         let board = Arc::new(Board::new(
             self.fixed::<H>(),
+            now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
+            facts.history().clone(),
             ports.clone(),
             Arc::clone(&egress),
             Arc::clone(pipeline.telemetry()),
@@ -278,16 +327,24 @@ impl Run<'_> {
             })?;
             tasks.spawn(metrics::serve(listener, Arc::clone(&board)));
         }
-        let (ended, end) = watch::channel(None);
-        let api = self.serve_api(guard.directory(), &board, end)?;
+        let (ended, outcome) = watch::channel(None);
+        let api = self.serve_api(guard.directory(), &board, outcome)?;
 
-        self.report_start::<H>(guard.directory(), hypervisor.nsm_root(), &ports);
-        let supervisor = Supervisor::new(
+        self.report_start(guard, hypervisor, &facts, &ports);
+        let (history, changes) = watch::channel(facts.history().clone());
+        let keep_for = self.args.keep_for.map(Interval::as_duration);
+        let mut supervisor = Supervisor::new(
             self.args.boot_timeout.as_duration(),
             self.runtime_config.clone(),
+            keep_for,
+            history,
             board,
             self.reporter.clone(),
         );
+        if age.is_some() {
+            supervisor.attach(self.args.boot_timeout.as_duration());
+        }
+        let keeping = tokio::spawn(facts.keep(guard.directory().to_owned(), changes));
         let places = Arc::new(Semaphore::new(connections));
         let result = supervisor
             .follow(hypervisor, guard, receiver, |started| {
@@ -296,16 +353,30 @@ impl Run<'_> {
                 }
             })
             .await;
+        // Nobody must write in the folder while it is removed.
+        let _ = keeping.await;
 
-        // What is left of the machine must not keep the log connection open.
-        let _ = guard.kill().await;
-        logs.drain(LOGS_TIMEOUT).await;
-        let last = last_lines(&pipeline, &logs).await;
-        pipeline.finish(SINKS_TIMEOUT).await;
-        let end = result?;
-        self.report_end(&end, &last).await;
-        let exit = end.cause.exit();
-        ended.send_replace(Some(end));
+        let exit = match result {
+            Ok(Outcome::Detached) => {
+                // The next agent binds the same sockets, and opens the same spool.
+                tasks.shutdown().await;
+                pipeline.finish(SINKS_TIMEOUT).await;
+                self.report_detached(keep_for).await;
+                ended.send_replace(Some(Outcome::Detached));
+                Exit::Detached
+            }
+            result => {
+                // What is left of the machine must not keep the log connection open.
+                let _ = guard.kill().await;
+                logs.drain(LOGS_TIMEOUT).await;
+                let last = last_lines(&pipeline, &logs).await;
+                pipeline.finish(SINKS_TIMEOUT).await;
+                let outcome = result?;
+                let exit = self.report_end(&outcome, guard.console(), &last).await;
+                ended.send_replace(Some(outcome));
+                exit
+            }
+        };
         let _ = timeout(API_TIMEOUT, api).await;
         Ok(exit)
     }
@@ -324,9 +395,10 @@ impl Run<'_> {
         &self,
         directory: &Path,
         board: &Arc<Board>,
-        ended: watch::Receiver<Option<End>>,
+        ended: watch::Receiver<Option<Outcome>>,
     ) -> Result<JoinHandle<()>, Error> {
         let path = directory.join(CONTROL_SOCKET);
+        remove_stale(&path);
         let listener = api::listen(&path).map_err(|source| Error::Socket {
             path: path.display().to_string(),
             source,
@@ -341,25 +413,46 @@ impl Run<'_> {
 
     fn report_start<H: Hypervisor>(
         &self,
-        directory: &Path,
-        nsm_root: Option<&Path>,
+        guard: &Guard,
+        hypervisor: &H,
+        facts: &Facts,
         ports: &[Arc<ingress::IngressPort>],
     ) {
         let ports: Vec<Port> = ports.iter().map(|port| port.describe()).collect();
-        let nsm_root = nsm_root.map(|path| path.display().to_string());
-        self.reporter.report(&Report::Starting {
+        let nsm_root = hypervisor.nsm_root().map(|path| path.display().to_string());
+        let opening = Opening {
             name: self.name.as_str(),
             image: &self.args.image.display().to_string(),
             hypervisor: H::NAME,
             debug: self.args.debug,
             pcrs: &self.pcrs,
             ports: &ports,
-            state_directory: &directory.display().to_string(),
+            state_directory: &guard.directory().display().to_string(),
             nsm_root: nsm_root.as_deref(),
+        };
+        self.reporter.report(&match guard.attached() {
+            None => Report::Starting(opening),
+            Some(Attached { age, .. }) => Report::Attached {
+                opening,
+                age_ms: milliseconds(age),
+                ready: facts.history().ready,
+            },
         });
     }
 
-    async fn report_end(&self, end: &End, last: &LastLines) {
+    async fn report_detached(&self, keep_for: Option<Duration>) {
+        self.reporter
+            .last(&Report::Detached {
+                keep_ms: milliseconds(keep_for.unwrap_or_default()),
+                exit_code: Exit::Detached as u8,
+            })
+            .await;
+    }
+
+    async fn report_end(&self, outcome: &Outcome, console: &Console, last: &LastLines) -> Exit {
+        let Outcome::Ended(end) = outcome else {
+            return Exit::Detached;
+        };
         let nothing = LastLines::default();
         let logs = if end.cause.is_expected() {
             &nothing
@@ -369,9 +462,7 @@ impl Run<'_> {
         let console = if end.cause.is_expected() {
             Vec::new()
         } else {
-            // What was printed last may still be in the pipe.
-            sleep(CONSOLE_SETTLES).await;
-            self.console.tail(CONSOLE_TAIL)
+            console.tail(CONSOLE_TAIL)
         };
         self.reporter
             .last(&Report::Ended {
@@ -382,6 +473,7 @@ impl Run<'_> {
                 logs,
             })
             .await;
+        end.cause.exit()
     }
 }
 
@@ -404,10 +496,20 @@ async fn last_lines(pipeline: &Pipeline, logs: &Logs) -> LastLines {
 }
 
 fn bind(endpoint: &Endpoint) -> Result<Listener, Error> {
+    if let Endpoint::Unix { path } = endpoint {
+        remove_stale(path);
+    }
     Listener::bind(endpoint).map_err(|source| Error::Socket {
         path: endpoint.to_string(),
         source,
     })
+}
+
+/// Removes the file of a socket that an agent which was killed has left. Nobody
+/// else listens in an enclave's folder, which this agent alone has.
+fn remove_stale(path: &Path) {
+    // If it is there still, binding says so.
+    let _ = std::fs::remove_file(path);
 }
 
 /// Allows as many descriptors as the system does, and says how many connections

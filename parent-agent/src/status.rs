@@ -9,6 +9,7 @@ use eif::{Measurements, Pcr};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::attach::History;
 use crate::channels::egress::Egress;
 use crate::console::printable;
 use crate::enclave::Phase;
@@ -146,6 +147,8 @@ pub struct Live {
     pub boot: Option<String>,
     /// The workload's health.
     pub health: Health,
+    /// Whether the workload was ready once.
+    pub was_ready: bool,
     /// How often the workload was started again.
     pub restarts: u64,
     /// The boot steps so far, the first [`MAX_STEPS`].
@@ -157,6 +160,17 @@ impl Live {
     pub fn step(&mut self, step: BootStep) {
         if self.steps.len() < MAX_STEPS {
             self.steps.push(step);
+        }
+    }
+
+    /// What the next agent must be told.
+    pub fn history(&self) -> History {
+        History {
+            boot: self.boot.clone(),
+            init_version: self.init_version.clone(),
+            ready: self.was_ready,
+            restarts: self.restarts,
+            boot_steps: self.steps.clone(),
         }
     }
 }
@@ -173,27 +187,31 @@ pub struct Board {
 }
 
 impl Board {
-    /// The board of an enclave that is being started.
+    /// The board of an enclave that was started at `start`, with what an
+    /// earlier agent knew of it.
     pub fn new(
         fixed: Fixed,
+        start: Instant,
+        history: History,
         ingress: Vec<Arc<IngressPort>>,
         egress: Arc<Egress>,
         logs: Arc<Telemetry>,
     ) -> Self {
         Self {
-            start: Instant::now(),
+            start,
             fixed,
             live: Mutex::new(Live {
                 phase: Phase::Starting,
                 cid: None,
-                init_version: None,
-                boot: None,
+                init_version: history.init_version,
+                boot: history.boot,
                 health: Health {
                     state: "starting".to_owned(),
                     detail: String::new(),
                 },
-                restarts: 0,
-                steps: Vec::new(),
+                was_ready: history.ready,
+                restarts: history.restarts,
+                steps: history.boot_steps,
             }),
             ingress,
             egress,

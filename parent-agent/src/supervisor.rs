@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::control::{BootId, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use crate::attach::History;
 use crate::enclave::{Action, Enclave, End, Input, Phase};
-use crate::event::{Challenge, ChallengeError, Event};
+use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
 use crate::report::{Report, Reporter};
@@ -26,9 +27,22 @@ pub(crate) struct Supervisor {
     board: Arc<Board>,
     reporter: Reporter,
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    /// How long the enclave goes on without an agent.
+    keep_for: Option<Duration>,
+    /// Where what the next agent must know goes.
+    history: watch::Sender<History>,
     boot: Option<BootId>,
     control: Option<Control>,
     challenges: Challenges,
+}
+
+/// How an agent's time with its enclave ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// The enclave has ended.
+    Ended(End),
+    /// The enclave goes on without this agent.
+    Detached,
 }
 
 struct Control {
@@ -41,6 +55,8 @@ impl Supervisor {
     pub(crate) fn new(
         boot_timeout: Duration,
         runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+        keep_for: Option<Duration>,
+        history: watch::Sender<History>,
         board: Arc<Board>,
         reporter: Reporter,
     ) -> Self {
@@ -49,47 +65,79 @@ impl Supervisor {
             board,
             reporter,
             runtime_config,
+            keep_for,
+            history,
             boot: None,
             control: None,
             challenges: Challenges::default(),
         }
     }
 
-    /// Starts the enclave, calls `started`, and follows it to its end.
+    /// Goes on with an enclave that was running already, where an earlier agent
+    /// ended. [`follow`](Self::follow) does not start it.
+    pub(crate) fn attach(&mut self, boot_timeout: Duration) {
+        let history = self.history.borrow().clone();
+        self.boot = history
+            .boot
+            .and_then(|boot| BootId::new(hex::decode(boot).ok()?));
+        self.enclave = Enclave::attached(
+            boot_timeout,
+            self.boot.is_some(),
+            history.ready,
+            Instant::now(),
+        );
+        let phase = self.enclave.phase();
+        self.board.update(|live| live.phase = phase);
+    }
+
+    /// Starts the enclave unless it runs, calls `started`, and follows it to its
+    /// end, or until somebody wants it to go on without this agent.
     pub(crate) async fn follow<H: Hypervisor>(
         mut self,
         hypervisor: &mut H,
         guard: &mut Guard,
         events: &mut mpsc::Receiver<Event>,
         started: impl FnOnce(&Started),
-    ) -> Result<End, HypervisorError> {
-        let Some(machine) = self.start(hypervisor, guard, events).await? else {
+    ) -> Result<Outcome, HypervisorError> {
+        if self.enclave.phase() == Phase::Starting && !self.start(hypervisor, guard, events).await?
+        {
             return Ok(self.gone("it was not started yet"));
-        };
+        }
+        guard.keep(self.keep_for).await?;
+        let machine = hypervisor.started();
         self.board.update(|live| live.cid = machine.cid);
         started(&machine);
-        self.on(Input::Started);
+        if guard.attached().is_none() {
+            self.on(Input::Started);
+        }
         loop {
             let deadline = self.enclave.deadline();
-            tokio::select! {
+            let action = tokio::select! {
                 how = hypervisor.ended(guard) => {
                     // What the enclave said last is on its way through the channels.
                     self.last_words(events).await;
                     return Ok(self.gone(&how));
                 }
-                Some(event) = events.recv() => {
-                    if self.handle(event) == Some(Action::Kill) {
-                        self.kill(guard).await;
+                Some(event) = events.recv() => match event {
+                    Event::Detach(reply) if self.may_detach().is_ok() => {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(Ok(()));
+                        return Ok(Outcome::Detached);
                     }
-                }
-                () = until(deadline) => {
-                    if self.on(Input::Deadline) == Some(Action::Kill) {
-                        self.kill(guard).await;
-                    }
-                    if let Some(end) = self.enclave.end() {
-                        return Ok(end.clone());
-                    }
-                }
+                    event => self.handle(event),
+                },
+                () = until(deadline) => self.on(Input::Deadline),
+            };
+            if let Some(end) = self.enclave.end() {
+                return Ok(Outcome::Ended(end.clone()));
+            }
+            if self.enclave.phase() == Phase::Ending && self.keep_for.take().is_some() {
+                // An end that has begun does not wait for another agent. A guard
+                // that was killed is noticed where processes' ends are.
+                let _ = guard.keep(None).await;
+            }
+            if action == Some(Action::Kill) {
+                self.kill(guard).await;
             }
         }
     }
@@ -100,18 +148,28 @@ impl Supervisor {
         hypervisor: &mut H,
         guard: &mut Guard,
         events: &mut mpsc::Receiver<Event>,
-    ) -> Result<Option<Started>, HypervisorError> {
+    ) -> Result<bool, HypervisorError> {
         let start = hypervisor.start(guard);
         let mut start = std::pin::pin!(start);
         loop {
             tokio::select! {
-                result = &mut start => return result.map(Some),
+                result = &mut start => return result.map(|()| true),
                 Some(event) = events.recv() => {
                     if self.handle(event) == Some(Action::Kill) {
-                        return Ok(None);
+                        return Ok(false);
                     }
                 }
             }
+        }
+    }
+
+    fn may_detach(&self) -> Result<(), DetachError> {
+        match (self.enclave.phase(), self.keep_for) {
+            (phase @ (Phase::Starting | Phase::Ending | Phase::Ended), _) => {
+                Err(DetachError::NotRunning(phase))
+            }
+            (_, None) => Err(DetachError::NotKept),
+            (Phase::Booting | Phase::Ready, Some(_)) => Ok(()),
         }
     }
 
@@ -136,14 +194,14 @@ impl Supervisor {
         }
     }
 
-    fn gone(&mut self, how: &str) -> End {
+    fn gone(&mut self, how: &str) -> Outcome {
         self.on(Input::Exited(how.to_owned()));
         self.challenges.fail_all();
         // An exit always ends it.
-        self.enclave.end().cloned().unwrap_or_else(|| End {
+        Outcome::Ended(self.enclave.end().cloned().unwrap_or_else(|| End {
             cause: crate::enclave::Cause::Died,
             detail: how.to_owned(),
-        })
+        }))
     }
 
     /// Feeds the state machine, and asks the init to stop if that is called for.
@@ -169,6 +227,13 @@ impl Supervisor {
             Event::Stop { grace, insists } => self.on(Input::Stop { grace, insists }),
             Event::Challenge(challenge) => {
                 self.challenge(challenge);
+                None
+            }
+            Event::Detach(reply) => {
+                let phase = self.enclave.phase();
+                let refused = self.may_detach().err();
+                // Whoever asked may have gone.
+                let _ = reply.send(Err(refused.unwrap_or(DetachError::NotRunning(phase))));
                 None
             }
             Event::Connected {
@@ -214,6 +279,7 @@ impl Supervisor {
             live.boot = Some(hex::encode(&*boot));
         });
         self.boot = Some(boot);
+        self.remember();
         // An earlier connection closes as its sender goes.
         self.control = Some(Control { connection, sender });
         self.send(FromAgent::Start {
@@ -244,10 +310,19 @@ impl Supervisor {
                     });
                 });
             }
-            FromInit::Ready { at_us } => self.reporter.report(&Report::Ready {
-                at_us,
-                elapsed_ms: milliseconds(self.board.uptime()),
-            }),
+            FromInit::Ready { at_us } => {
+                // It is told again on every connection.
+                if !self
+                    .board
+                    .update(|live| std::mem::replace(&mut live.was_ready, true))
+                {
+                    self.remember();
+                    self.reporter.report(&Report::Ready {
+                        at_us,
+                        elapsed_ms: milliseconds(self.board.uptime()),
+                    });
+                }
+            }
             FromInit::Health { state, detail } => self.health(state, detail.to_string()),
             FromInit::Document { id, document } => {
                 self.challenges.answer(id, Ok(document.into_vec()));
@@ -262,6 +337,7 @@ impl Supervisor {
             } => {
                 if restart_in_ms.is_some() {
                     self.board.update(|live| live.restarts += 1);
+                    self.remember();
                 }
                 self.reporter.report(&Report::WorkloadExited {
                     status: status.into(),
@@ -271,6 +347,12 @@ impl Supervisor {
             FromInit::Boot { .. } | FromInit::Ending { .. } => {}
         }
         action
+    }
+
+    /// Has the next agent know what this one does.
+    fn remember(&self) {
+        let history = self.board.update(|live| live.history());
+        self.history.send_replace(history);
     }
 
     /// Reports health when it changes.

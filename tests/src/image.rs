@@ -37,10 +37,15 @@ pub struct Workload {
 impl Workload {
     /// Builds the image in `folder`.
     pub fn build(programs: &Programs, folder: &Path) -> anyhow::Result<Self> {
+        Self::build_with(programs, folder, "")
+    }
+
+    /// Builds it with further tables in its manifest.
+    pub fn build_with(programs: &Programs, folder: &Path, tables: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).context("no folder for the image")?;
         demo::oci::write(&folder.join("image"), &programs.path("test-workload"))?;
         let manifest = folder.join("enclave.toml");
-        fs::write(&manifest, MANIFEST).context("cannot write the manifest")?;
+        fs::write(&manifest, format!("{MANIFEST}{tables}")).context("cannot write the manifest")?;
         let path = folder.join("workload.eif");
         let output = Command::new(programs.path("image-builder"))
             .arg("build")

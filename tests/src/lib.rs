@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod cloudwatch;
+pub mod emulator;
 pub mod image;
 pub mod programs;
 

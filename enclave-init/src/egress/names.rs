@@ -123,7 +123,11 @@ mod tests {
         let rules = serde_json::json!({ "egress": rules });
         let network = serde_json::from_value(rules).unwrap();
         let agent = "unix:/nowhere".parse().unwrap();
-        Egress::new(agent, Arc::new(network), Logs::new())
+        Egress::new(
+            agent,
+            Arc::new(network),
+            Logs::new(manifest::Logs::default(), false),
+        )
     }
 
     /// A port that nobody on this machine listens on at the moment.

@@ -38,8 +38,13 @@ impl Notices {
         }
     }
 
-    /// A destination was refused.
+    /// A destination was refused. What the workload asked for is its own text.
     pub(super) fn refused(&self, text: &str) {
+        let text = if self.logs.is_released() {
+            text
+        } else {
+            "a destination is not in the image's egress list; its name stays inside as log lines do"
+        };
         self.write(|| self.logs.system(format!("egress: {text}")));
     }
 

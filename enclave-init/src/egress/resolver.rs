@@ -113,7 +113,11 @@ mod tests {
         let network = serde_json::json!({ "egress": ["kms.test:1", "*.example.test:1"] });
         let network = serde_json::from_value(network).unwrap();
         let agent = "unix:/nowhere".parse().unwrap();
-        Egress::new(agent, Arc::new(network), Logs::new())
+        Egress::new(
+            agent,
+            Arc::new(network),
+            Logs::new(manifest::Logs::default(), false),
+        )
     }
 
     fn query(name: &'static str, kind: TYPE) -> Vec<u8> {

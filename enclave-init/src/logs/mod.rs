@@ -1,28 +1,39 @@
 //! Records on their way to the parent, kept until they are acknowledged.
 //!
-//! While the parent takes records, a writer waits for room. While there is no
-//! parent the oldest records give way, and the number that was lost is itself
-//! recorded. A parent that stays connected and takes nothing is back-pressure.
+//! While the parent takes records, a writer waits for room. Once it has taken
+//! none for a second the oldest give way, and what was lost is itself recorded;
+//! or the writer waits for as long as it takes, as the manifest says.
 
+mod json;
 mod lines;
 mod queue;
+mod records;
+mod redaction;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::{Bytes, BytesMut};
 use link::control::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
-use link::logs::{FromAgent, FromInit, LogStream, MAX_RECORD, Source};
-use link::{Channel, Endpoint, Stream, connect, hello};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use link::logs::{Compressor, FromAgent, FromInit, LogStream, MAX_RECORD, Source};
+use link::{Channel, Endpoint, connect, hello};
+use manifest::{Compression, LogRelease};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use lines::{Lines, Piece};
+pub use lines::Piece;
 use queue::{Queue, Queued};
+pub use records::Records;
+use redaction::Redactor;
 
-/// Bytes read from the workload at a time.
-const READ_BYTES: usize = 16 * 1024;
+/// Memory that is taken at once for what the workload writes, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// Fewest bytes that are read at a time if there are as many.
+const MIN_READ_BYTES: usize = 8 * 1024;
+/// How long lines wait for others that belong to them.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest acknowledgement, in bytes: a number for each stream.
 const MAX_STORED: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,20 +47,37 @@ pub(crate) struct Logs(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    config: manifest::Logs,
+    is_released: bool,
+    redactor: Arc<Redactor>,
     queue: Mutex<Queue>,
-    /// Records were acknowledged, or the connection was lost.
+    /// The parent took records.
     room: Notify,
     /// Records were added.
     work: Notify,
 }
 
 impl Logs {
-    pub(crate) fn new() -> Self {
+    /// As the measured configuration says, in an enclave that is in debug mode
+    /// or not.
+    pub(crate) fn new(config: manifest::Logs, is_debug: bool) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::default(),
+            is_released: match config.release {
+                LogRelease::Always => true,
+                LogRelease::DebugOnly => is_debug,
+                LogRelease::Never => false,
+            },
+            redactor: Arc::new(Redactor::new(&config.redact)),
+            queue: Mutex::new(Queue::new(config.when_full, config.buffer, Instant::now())),
+            config,
             room: Notify::new(),
             work: Notify::new(),
         }))
+    }
+
+    /// Whether text of the workload's may leave the enclave.
+    pub(crate) fn is_released(&self) -> bool {
+        self.0.is_released
     }
 
     /// Adds one of the init's own records.
@@ -68,48 +96,78 @@ impl Logs {
         self.add(LogStream::Health, text.as_ref());
     }
 
+    /// Redacted too: there are names in them that the workload asked for.
     fn add(&self, stream: LogStream, text: &str) {
         let text = text.as_bytes();
-        let text = text.get(..MAX_RECORD).unwrap_or(text).into();
-        self.queue().push(stream, Source::Init, false, text);
+        let text = text.get(..MAX_RECORD).unwrap_or(text);
+        let redacted = self.0.redactor.redact(text).unwrap_or_default();
+        let text = redacted.get(..MAX_RECORD).unwrap_or(&redacted);
+        let text = Bytes::copy_from_slice(text);
+        self.queue().add(stream, text, now_us(), Instant::now());
         self.0.work.notify_one();
     }
 
-    /// Adds a piece of the workload's output; waits for room while the parent
-    /// takes records.
-    async fn append(&self, source: Source, piece: Piece) {
+    /// Carries one of the workload's outputs until it is closed. What may not
+    /// leave is read, so that the workload never blocks, and forgotten.
+    pub(crate) async fn carry(self, mut output: impl AsyncRead + Unpin, source: Source) {
+        let mut records = Records::with_redactor(&self.0.config, Arc::clone(&self.0.redactor));
+        let mut buffer = BytesMut::new();
+        loop {
+            if buffer.capacity() < MIN_READ_BYTES {
+                buffer.reserve(READ_BYTES);
+            }
+            let read = output.read_buf(&mut buffer);
+            let read = if records.is_joining() {
+                let Ok(read) = timeout(JOIN_TIMEOUT, read).await else {
+                    records.flush();
+                    self.append(source, &mut records, Bytes::new()).await;
+                    continue;
+                };
+                read
+            } else {
+                read.await
+            };
+            if !matches!(read, Ok(1..)) {
+                break;
+            }
+            if self.0.is_released {
+                let bytes = buffer.split().freeze();
+                self.append(source, &mut records, bytes).await;
+            } else {
+                buffer.clear();
+            }
+        }
+        records.finish();
+        self.append(source, &mut records, Bytes::new()).await;
+    }
+
+    /// Adds what bytes of the workload's output complete; waits for room.
+    async fn append(&self, source: Source, records: &mut Records, mut bytes: Bytes) {
+        let now_us = now_us();
+        let mut waiting = None;
         loop {
             let room = self.0.room.notified();
-            {
+            let patience_ends = {
                 let mut queue = self.queue();
-                if queue.has_room(source, piece.data.len()) || !queue.connected {
-                    queue.push(LogStream::Application, source, piece.continues, piece.data);
-                    break;
+                let now = Instant::now();
+                loop {
+                    let next = waiting.take();
+                    let Some(piece) = next.or_else(|| records.next(&mut bytes, now_us)) else {
+                        break None;
+                    };
+                    if let Err(piece) = queue.offer(source, piece, now) {
+                        waiting = Some(piece);
+                        break Some(queue.patience_ends());
+                    }
                 }
+            };
+            self.0.work.notify_one();
+            match patience_ends {
+                None => return,
+                Some(None) => room.await,
+                // Nobody made room: the oldest give way now.
+                Some(Some(end)) => drop(timeout_at(end, room).await),
             }
-            room.await;
-        }
-        self.0.work.notify_one();
-    }
-
-    /// Carries one of the workload's outputs until it is closed. Without
-    /// `release` it is read, so that the workload never blocks, and forgotten.
-    pub(crate) async fn carry(
-        self,
-        mut output: impl AsyncRead + Unpin,
-        source: Source,
-        release: bool,
-    ) {
-        let mut lines = Lines::default();
-        let mut buffer = vec![0; READ_BYTES];
-        while let Ok(count @ 1..) = output.read(&mut buffer).await {
-            let mut bytes = buffer.get(..count).unwrap_or_default();
-            while release && let Some(piece) = lines.next(&mut bytes) {
-                self.append(source, piece).await;
-            }
-        }
-        if let Some(rest) = lines.finish() {
-            self.append(source, rest).await;
         }
     }
 
@@ -121,14 +179,15 @@ impl Logs {
             {
                 // Why a connection ended does not matter: the next one goes on.
                 let _ = self.serve(stream, boot.clone()).await;
-                self.queue().connected = false;
-                self.0.room.notify_waiters();
             }
             sleep(RECONNECT_DELAY).await;
         }
     }
 
-    async fn serve(&self, stream: Stream, boot: BootId) -> Result<(), FrameError> {
+    async fn serve<S>(&self, stream: S, boot: BootId) -> Result<(), FrameError>
+    where
+        S: AsyncRead + AsyncWrite,
+    {
         let (reader, writer) = tokio::io::split(stream);
         let mut reader = Reader::new(reader, MAX_STORED);
         let mut writer = Writer::new(writer, MAX_LOGS);
@@ -142,26 +201,35 @@ impl Logs {
         let Some(FromAgent::Stored { last }) = opened? else {
             return Ok(());
         };
-        self.queue().begin(&last);
-        self.0.room.notify_waiters();
+        if self.queue().begin(&last, Instant::now()) {
+            self.0.room.notify_waiters();
+        }
         let acknowledged = async {
             while let Some(FromAgent::Stored { last }) = reader.receive().await? {
-                self.queue().acknowledge(&last);
-                self.0.room.notify_waiters();
-                // Room for a report of lost records may be work.
-                self.0.work.notify_one();
+                if self.queue().acknowledge(&last, Instant::now()) {
+                    self.0.room.notify_waiters();
+                    // Room for a report of lost records may be work.
+                    self.0.work.notify_one();
+                }
             }
             Ok(())
         };
+        let mut compressor = match self.0.config.compression {
+            Compression::None => None,
+            Compression::Zstd => Some(Compressor::new()?),
+        };
         let sent = async {
             loop {
-                let batch = self.queue().next_batch();
+                let batch = self.queue().next_batch(now_us(), Instant::now());
                 if batch.is_empty() {
                     self.0.work.notified().await;
                     continue;
                 }
                 let records = batch.iter().map(Queued::record).collect();
-                writer.send(&FromInit::Batch { records }).await?;
+                match &mut compressor {
+                    None => writer.send(&FromInit::Batch { records }).await?,
+                    Some(compressor) => writer.send(&compressor.compress(records)?).await?,
+                }
             }
         };
         tokio::select! {
@@ -181,7 +249,35 @@ impl Logs {
         }
     }
 
+    /// Waits until there has been something for the parent to take, and it took
+    /// nothing, for so long.
+    pub(crate) async fn stalled(&self, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let since = self.queue().waiting_since();
+            let end = match since {
+                // It may not have had the time to take anything yet.
+                Some(since) => since.max(begun) + limit,
+                None => Instant::now() + limit,
+            };
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+fn now_us() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,26 +2,34 @@
 //! memory.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use bytes::Bytes;
 use link::logs::{LogStream, MAX_BATCH_RECORDS, Record, Source};
+use manifest::{LogBuffer, WhenFull};
+use tokio::time::Instant;
 
-/// Memory that records may take, in bytes.
-const MAX_QUEUED: usize = 4 * 1024 * 1024;
-/// What the init's own records may take beyond that, so that they do not push
-/// the workload's out while those wait for room.
+use super::lines::Piece;
+
+/// How long the parent may take nothing before records are dropped for new ones,
+/// where the manifest allows that.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// What the init's own records may take beyond the buffer, in bytes, so that they
+/// do not push the workload's out while those wait for room.
 const MAX_OWN: usize = 256 * 1024;
-/// What a record costs beyond its text: its place in the queue, which grows by
-/// doubling, and the allocation of its text.
+/// What a record costs beyond its text, in bytes: its place in the queue, which
+/// grows by doubling, and its share of the allocation that its text is in.
 const RECORD_OVERHEAD: usize = 128;
 /// Text of one batch, in bytes; with the records' fields it stays below a frame's limit.
 const MAX_BATCH: usize = 256 * 1024;
 
 const STREAMS: usize = LogStream::ALL.len();
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    when_full: WhenFull,
+    /// Memory that records may take, in bytes.
+    limit: usize,
     records: VecDeque<Queued>,
     bytes: usize,
     /// How many records at the front the current connection has carried.
@@ -30,9 +38,17 @@ pub(super) struct Queue {
     numbered: [u64; STREAMS],
     /// The last number that any connection has carried, for each stream.
     carried: [u64; STREAMS],
-    /// Whether the parent takes records.
-    pub(super) connected: bool,
-    dropped: u64,
+    /// Since when the parent has taken nothing, while there was something.
+    waiting_since: Instant,
+    dropped: [Dropped; STREAMS],
+}
+
+/// Records of one stream that gave way and have not been reported.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dropped {
+    count: u64,
+    first: u64,
+    last: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +58,7 @@ pub(super) struct Queued {
     continues: bool,
     sequence: u64,
     time_us: u64,
-    data: Arc<[u8]>,
+    data: Bytes,
 }
 
 impl Queued {
@@ -63,40 +79,111 @@ impl Queued {
 }
 
 impl Queue {
+    pub(super) fn new(when_full: WhenFull, buffer: LogBuffer, now: Instant) -> Self {
+        Self {
+            when_full,
+            limit: buffer.bytes(),
+            records: VecDeque::new(),
+            bytes: 0,
+            sent: 0,
+            numbered: [0; STREAMS],
+            carried: [0; STREAMS],
+            waiting_since: now,
+            dropped: [Dropped::default(); STREAMS],
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Whether a record of so many bytes fits without another being dropped.
-    pub(super) fn has_room(&self, source: Source, bytes: usize) -> bool {
-        let limit = match source {
-            Source::Init => MAX_QUEUED + MAX_OWN,
-            Source::Stdout | Source::Stderr => MAX_QUEUED,
-        };
-        self.bytes + bytes + RECORD_OVERHEAD <= limit
+    /// Since when the parent has taken nothing of what there is.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        (!self.is_empty()).then_some(self.waiting_since)
     }
 
-    /// Adds a record; the oldest give way to it and are counted.
-    pub(super) fn push(
+    /// Until when a piece that was not taken has to wait at most; for ever if
+    /// there is no such time.
+    pub(super) fn patience_ends(&self) -> Option<Instant> {
+        match self.when_full {
+            WhenFull::DropOldest => Some(self.waiting_since + PATIENCE),
+            WhenFull::Block => None,
+        }
+    }
+
+    /// Adds a piece of the workload's output, or gives it back for as long as it
+    /// has to wait for room.
+    pub(super) fn offer(
         &mut self,
-        stream: LogStream,
         source: Source,
-        continues: bool,
-        data: Arc<[u8]>,
-    ) {
-        while !self.has_room(source, data.len()) && self.pop() {
-            self.dropped += 1;
+        piece: Piece,
+        now: Instant,
+    ) -> Result<(), Piece> {
+        let cost = piece.data.len() + RECORD_OVERHEAD;
+        if self.bytes + cost > self.limit {
+            if self.patience_ends().is_none_or(|end| now < end) {
+                return Err(piece);
+            }
+            self.make_room(cost, self.limit);
+        }
+        self.push(LogStream::Application, source, piece, now);
+        Ok(())
+    }
+
+    /// Adds one of the init's own records. It does not wait: the oldest give way
+    /// to it, or itself where none may.
+    pub(super) fn add(&mut self, stream: LogStream, text: Bytes, time_us: u64, now: Instant) {
+        let cost = text.len() + RECORD_OVERHEAD;
+        let limit = self.limit + MAX_OWN;
+        if self.bytes + cost > limit {
+            match self.when_full {
+                WhenFull::DropOldest => self.make_room(cost, limit),
+                WhenFull::Block => {
+                    let sequence = self.number(stream);
+                    return self.count_drop(stream, sequence);
+                }
+            }
+        }
+        let piece = Piece {
+            data: text,
+            time_us,
+            continues: false,
+        };
+        self.push(stream, Source::Init, piece, now);
+    }
+
+    fn push(&mut self, stream: LogStream, source: Source, piece: Piece, now: Instant) {
+        if self.is_empty() {
+            self.waiting_since = now;
         }
         let queued = Queued {
             stream,
             source,
-            continues,
+            continues: piece.continues,
             sequence: self.number(stream),
-            time_us: now_us(),
-            data,
+            time_us: piece.time_us,
+            data: piece.data,
         };
         self.bytes += queued.cost();
         self.records.push_back(queued);
+    }
+
+    fn make_room(&mut self, cost: usize, limit: usize) {
+        while self.bytes + cost > limit
+            && let Some(record) = self.pop()
+        {
+            self.count_drop(record.stream, record.sequence);
+        }
+    }
+
+    fn count_drop(&mut self, stream: LogStream, sequence: u64) {
+        if let Some(dropped) = self.dropped.get_mut(stream as usize) {
+            if dropped.count == 0 {
+                dropped.first = sequence;
+            }
+            dropped.count += 1;
+            dropped.last = sequence;
+        }
     }
 
     fn number(&mut self, stream: LogStream) -> u64 {
@@ -109,25 +196,24 @@ impl Queue {
         }
     }
 
-    fn pop(&mut self) -> bool {
-        let Some(record) = self.records.pop_front() else {
-            return false;
-        };
+    fn pop(&mut self) -> Option<Queued> {
+        let record = self.records.pop_front()?;
         self.bytes -= record.cost();
         self.sent = self.sent.saturating_sub(1);
-        true
+        Some(record)
     }
 
     /// A new connection begins: what the parent does not hold is carried again.
-    pub(super) fn begin(&mut self, stored: &[(LogStream, u64)]) {
-        self.acknowledge(stored);
+    /// True if it holds more than was known.
+    pub(super) fn begin(&mut self, stored: &[(LogStream, u64)], now: Instant) -> bool {
         self.sent = 0;
-        self.connected = true;
+        self.acknowledge(stored, now)
     }
 
-    /// Forgets what the parent holds: records leave in the order they came. A
-    /// parent cannot hold what was never carried to it, whatever it says.
-    pub(super) fn acknowledge(&mut self, stored: &[(LogStream, u64)]) {
+    /// Forgets what the parent holds, in the order it came; true if that is
+    /// anything. A parent cannot hold what was never carried to it, whatever it
+    /// says.
+    pub(super) fn acknowledge(&mut self, stored: &[(LogStream, u64)], now: Instant) -> bool {
         let mut held = [0; STREAMS];
         for &(stream, last) in stored {
             if let (Some(held), Some(&carried)) = (
@@ -141,19 +227,24 @@ impl Queue {
             held.get(record.stream as usize)
                 .is_some_and(|&held| record.sequence <= held)
         };
+        let before = self.records.len();
         while self.records.front().is_some_and(is_held) {
             self.pop();
         }
+        let any = self.records.len() < before;
+        if any {
+            self.waiting_since = now;
+        }
+        any
     }
 
     /// The next records that this connection has not carried.
-    pub(super) fn next_batch(&mut self) -> Vec<Queued> {
-        self.report_drops();
+    pub(super) fn next_batch(&mut self, time_us: u64, now: Instant) -> Vec<Queued> {
+        self.report_drops(time_us, now);
         let mut bytes = 0;
         let batch: Vec<_> = self
             .records
-            .iter()
-            .skip(self.sent)
+            .range(self.sent.min(self.records.len())..)
             .take(MAX_BATCH_RECORDS)
             .take_while(|record| {
                 bytes += record.data.len();
@@ -170,25 +261,26 @@ impl Queue {
         batch
     }
 
-    /// Says how many records gave way, as soon as that drops no other.
-    fn report_drops(&mut self) {
-        let text = format!(
-            "{} log records were dropped while the parent took none",
-            self.dropped
-        );
-        if self.dropped > 0 && self.has_room(Source::Init, text.len()) {
-            self.dropped = 0;
-            let text = text.into_bytes().into();
-            self.push(LogStream::Errors, Source::Init, false, text);
+    /// Says which records gave way, as soon as that drops no other.
+    fn report_drops(&mut self, time_us: u64, now: Instant) {
+        for stream in LogStream::ALL {
+            let Some(dropped) = self.dropped.get_mut(stream as usize) else {
+                continue;
+            };
+            let Dropped { count, first, last } = *dropped;
+            if count == 0 {
+                continue;
+            }
+            let text = format!(
+                "{count} log records were dropped from {}, numbers {first} to {last}: the parent did not take them and the buffer was full",
+                stream.name()
+            );
+            if self.bytes + text.len() + RECORD_OVERHEAD <= self.limit + MAX_OWN {
+                *dropped = Dropped::default();
+                self.add(LogStream::Errors, text.into(), time_us, now);
+            }
         }
     }
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -198,14 +290,44 @@ mod tests {
 
     use super::*;
 
-    fn application(queue: &mut Queue, length: usize) {
-        let data = vec![b'a'; length].into();
-        queue.push(LogStream::Application, Source::Stdout, false, data);
+    fn queue(when_full: WhenFull) -> (Queue, Instant) {
+        let now = Instant::now();
+        (Queue::new(when_full, LogBuffer::default(), now), now)
     }
 
-    fn system(queue: &mut Queue) {
-        let data = b"s".as_slice().into();
-        queue.push(LogStream::System, Source::Init, false, data);
+    fn offer(queue: &mut Queue, length: usize, now: Instant) -> bool {
+        let piece = Piece {
+            data: vec![b'a'; length].into(),
+            time_us: 0,
+            continues: false,
+        };
+        queue.offer(Source::Stdout, piece, now).is_ok()
+    }
+
+    fn application(queue: &mut Queue, now: Instant) {
+        assert!(offer(queue, 10, now));
+    }
+
+    fn system(queue: &mut Queue, length: usize, now: Instant) {
+        queue.add(LogStream::System, vec![b's'; length].into(), 0, now);
+    }
+
+    /// Everything that a new connection would carry.
+    fn carry(queue: &mut Queue, now: Instant) -> Vec<Queued> {
+        queue.begin(&[], now);
+        let mut carried = Vec::new();
+        loop {
+            let batch = queue.next_batch(0, now);
+            if batch.is_empty() {
+                return carried;
+            }
+            carried.extend(batch);
+            assert!(carried.len() < 100_000, "reports displace records for ever");
+        }
+    }
+
+    fn text(record: &Queued) -> &str {
+        std::str::from_utf8(&record.data).unwrap()
     }
 
     fn numbers(batch: &[Queued]) -> Vec<(LogStream, u64)> {
@@ -216,88 +338,179 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_the_oldest_and_says_so_once() {
-        let mut queue = Queue::default();
-        for _ in 0..100 {
-            application(&mut queue, MAX_RECORD);
+    fn a_full_queue_waits_and_then_drops_the_oldest_and_says_so_once() {
+        let (mut queue, start) = queue(WhenFull::DropOldest);
+        let mut kept = 0;
+        while offer(&mut queue, MAX_RECORD, start) {
+            kept += 1;
         }
-        assert!(queue.bytes <= MAX_QUEUED);
-        let kept = queue.records.len() as u64;
-        assert_eq!(queue.records.front().unwrap().sequence, 101 - kept);
-        queue.begin(&[]);
-        let mut carried = Vec::new();
-        loop {
-            let batch = queue.next_batch();
-            if batch.is_empty() {
-                break;
-            }
-            carried.extend(batch);
+        assert!(queue.bytes <= queue.limit && kept == 63);
+        let end = start + PATIENCE;
+        assert!(!offer(
+            &mut queue,
+            MAX_RECORD,
+            end - Duration::from_millis(1)
+        ));
+        for _ in 0..10 {
+            assert!(offer(&mut queue, MAX_RECORD, end));
         }
+        assert!(queue.bytes <= queue.limit);
+        assert_eq!(queue.records.front().unwrap().sequence, 11);
+        let mut carried = carry(&mut queue, end);
         let report = carried.pop().unwrap();
-        let text = format!("{} log records were dropped", 100 - kept);
-        assert!(report.data.starts_with(text.as_bytes()));
+        assert!(
+            text(&report)
+                .starts_with("10 log records were dropped from application, numbers 1 to 10:"),
+            "{report:?}"
+        );
         assert_eq!(report.stream, LogStream::Errors);
-        assert_eq!(carried.len() as u64, kept, "the report displaces nothing");
+        assert_eq!(carried.len(), kept, "the report displaces nothing");
+        // Taking records ends the drops: the workload waits again.
+        assert!(queue.acknowledge(&[(LogStream::Application, 11)], end));
+        assert!(offer(&mut queue, MAX_RECORD, end));
+        assert!(!offer(&mut queue, MAX_RECORD, end));
+    }
+
+    #[test]
+    fn patience_begins_when_there_is_something_to_take() {
+        let (mut queue, start) = queue(WhenFull::DropOldest);
+        let later = start + Duration::from_secs(3600);
+        while offer(&mut queue, MAX_RECORD, later) {}
+        assert_eq!(queue.waiting_since(), Some(later));
+        assert_eq!(queue.patience_ends(), Some(later + PATIENCE));
+        // A parent that comes and takes nothing buys no time.
+        let end = later + PATIENCE;
+        assert!(!queue.begin(&[(LogStream::Application, 5)], end));
+        assert!(offer(&mut queue, 1, end));
+    }
+
+    #[test]
+    fn a_queue_that_blocks_never_drops_the_workloads_records() {
+        let (mut queue, start) = queue(WhenFull::Block);
+        let mut kept = 0;
+        while offer(&mut queue, MAX_RECORD, start) {
+            kept += 1;
+        }
+        let later = start + Duration::from_secs(3600);
+        assert!(!offer(&mut queue, MAX_RECORD, later));
+        assert_eq!(queue.patience_ends(), None);
+        let mut own = 0;
+        while queue.dropped[LogStream::System as usize].count < 3 {
+            // Smaller than a report.
+            system(&mut queue, 0, later);
+            own += 1;
+        }
+        let carried = carry(&mut queue, later);
+        let application = |record: &&Queued| record.stream == LogStream::Application;
+        assert_eq!(carried.iter().filter(application).count(), kept);
+        queue.acknowledge(&[(LogStream::Application, 1)], later);
+        let batch = queue.next_batch(0, later);
+        let expected = format!(
+            "3 log records were dropped from system, numbers {} to {own}:",
+            own - 2
+        );
+        assert!(text(&batch[0]).starts_with(&expected), "{batch:?}");
     }
 
     #[test]
     fn a_report_that_has_no_room_waits() {
-        let mut queue = Queue::default();
-        while queue.dropped == 0 {
-            let text = vec![b's'; MAX_RECORD].into();
-            queue.push(LogStream::System, Source::Init, false, text);
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        while queue.dropped[LogStream::System as usize].count == 0 {
+            system(&mut queue, MAX_RECORD, now);
         }
-        while queue.has_room(Source::Init, 0) {
-            queue.push(LogStream::System, Source::Init, false, Arc::default());
+        while queue.bytes + RECORD_OVERHEAD <= queue.limit + MAX_OWN {
+            system(&mut queue, 0, now);
         }
-        queue.begin(&[]);
-        let mut batches = 0;
-        while !queue.next_batch().is_empty() {
-            batches += 1;
-            assert!(batches < 100, "reports displace records for ever");
-        }
-        assert_eq!(queue.dropped, 1);
-        queue.acknowledge(&[(LogStream::System, 5)]);
-        let batch = queue.next_batch();
+        carry(&mut queue, now);
+        assert_eq!(queue.dropped[LogStream::System as usize].count, 1);
+        queue.acknowledge(&[(LogStream::System, 5)], now);
+        let batch = queue.next_batch(0, now);
         assert_eq!(numbers(&batch), [(LogStream::Errors, 1)]);
     }
 
     #[test]
-    fn the_inits_own_records_do_not_displace_the_workloads() {
-        let mut queue = Queue::default();
-        while queue.has_room(Source::Stdout, MAX_RECORD) {
-            application(&mut queue, MAX_RECORD);
+    fn drops_are_reported_for_each_stream() {
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        for _ in 0..10 {
+            system(&mut queue, 1, now);
         }
-        system(&mut queue);
-        assert_eq!(queue.dropped, 0);
+        while offer(&mut queue, MAX_RECORD, now) {}
+        for _ in 0..3 {
+            assert!(offer(&mut queue, MAX_RECORD, now + PATIENCE));
+        }
+        let carried = carry(&mut queue, now);
+        let reports: Vec<_> = carried
+            .iter()
+            .filter(|record| record.stream == LogStream::Errors)
+            .map(|record| text(record).split(':').next().unwrap())
+            .collect();
+        assert_eq!(
+            reports,
+            [
+                "3 log records were dropped from application, numbers 1 to 3",
+                "10 log records were dropped from system, numbers 1 to 10"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_inits_own_records_do_not_displace_the_workloads() {
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        while offer(&mut queue, MAX_RECORD, now) {}
+        system(&mut queue, 1, now);
+        assert!(queue.dropped.iter().all(|dropped| dropped.count == 0));
     }
 
     #[test]
     fn acknowledged_records_leave() {
-        let mut queue = Queue::default();
-        queue.begin(&[]);
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        queue.begin(&[], now);
         for _ in 0..3 {
-            application(&mut queue, 1);
-            system(&mut queue);
+            application(&mut queue, now);
+            system(&mut queue, 1, now);
         }
-        assert_eq!(queue.next_batch().len(), 6);
-        queue.acknowledge(&[(LogStream::Application, 3), (LogStream::System, 1)]);
+        assert_eq!(queue.next_batch(0, now).len(), 6);
+        // In any order of the streams.
+        queue.acknowledge(&[(LogStream::System, 1), (LogStream::Application, 3)], now);
         assert_eq!((queue.records.len(), queue.sent), (3, 3));
-        queue.acknowledge(&[(LogStream::Application, 3), (LogStream::System, 3)]);
+        queue.acknowledge(&[(LogStream::Application, 3), (LogStream::System, 3)], now);
         assert_eq!((queue.records.len(), queue.bytes, queue.sent), (0, 0, 0));
+        assert_eq!(queue.waiting_since(), None);
     }
 
     #[test]
     fn numbers_that_were_never_carried_are_not_acknowledged() {
-        let mut queue = Queue::default();
-        queue.begin(&[(LogStream::Application, u64::MAX)]);
-        application(&mut queue, 1);
-        queue.acknowledge(&[(LogStream::Application, 1)]);
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        queue.begin(&[(LogStream::Application, u64::MAX)], now);
+        application(&mut queue, now);
+        queue.acknowledge(&[(LogStream::Application, 1)], now);
         assert_eq!(queue.records.len(), 1);
-        queue.next_batch();
-        application(&mut queue, 1);
-        queue.acknowledge(&[(LogStream::Application, u64::MAX)]);
-        assert_eq!(numbers(&queue.next_batch()), [(LogStream::Application, 2)]);
+        queue.next_batch(0, now);
+        application(&mut queue, now);
+        queue.acknowledge(&[(LogStream::Application, u64::MAX)], now);
+        assert_eq!(
+            numbers(&queue.next_batch(0, now)),
+            [(LogStream::Application, 2)]
+        );
+    }
+
+    #[test]
+    fn a_parent_that_has_forgotten_gets_what_is_still_here() {
+        let (mut queue, now) = queue(WhenFull::DropOldest);
+        queue.begin(&[], now);
+        for _ in 0..5 {
+            application(&mut queue, now);
+        }
+        queue.next_batch(0, now);
+        queue.acknowledge(&[(LogStream::Application, 3)], now);
+        for held in [0, 1, 3] {
+            queue.begin(&[(LogStream::Application, held)], now);
+            let numbers = numbers(&queue.next_batch(0, now));
+            assert_eq!(
+                numbers,
+                [4, 5].map(|number| (LogStream::Application, number))
+            );
+        }
     }
 
     proptest! {
@@ -307,7 +520,7 @@ mod tests {
         fn nothing_is_lost_or_twice_across_connections(
             steps in prop::collection::vec((0_u8..4, 0_usize..5), 1..60),
         ) {
-            let mut queue = Queue::default();
+            let (mut queue, now) = queue(WhenFull::DropOldest);
             let mut held = [0_u64; STREAMS];
             let mut wire = VecDeque::new();
             let mut pushed = 0;
@@ -324,28 +537,28 @@ mod tests {
             for (kind, count) in steps {
                 match kind {
                     0 => for _ in 0..count {
-                        application(&mut queue, 10);
-                        system(&mut queue);
+                        application(&mut queue, now);
+                        system(&mut queue, 1, now);
                         pushed += 1;
                     },
-                    1 => wire.extend(numbers(&queue.next_batch())),
+                    1 => wire.extend(numbers(&queue.next_batch(0, now))),
                     2 => {
                         for record in wire.drain(..count.min(wire.len())) {
                             take(&mut held, record);
                         }
-                        queue.acknowledge(&stored(&held));
+                        queue.acknowledge(&stored(&held), now);
                     }
                     _ => {
                         wire.clear();
-                        queue.begin(&stored(&held));
+                        queue.begin(&stored(&held), now);
                     }
                 }
             }
-            queue.begin(&stored(&held));
-            for record in numbers(&queue.next_batch()) {
+            queue.begin(&stored(&held), now);
+            for record in numbers(&queue.next_batch(0, now)) {
                 take(&mut held, record);
             }
-            queue.acknowledge(&stored(&held));
+            queue.acknowledge(&stored(&held), now);
             prop_assert!(queue.is_empty());
             prop_assert_eq!(held[LogStream::Application as usize], pushed);
             prop_assert_eq!(held[LogStream::System as usize], pushed);

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     /// How many log connections there were, and records that came again.
     connections: Mutex<usize>,
     pub(crate) repeated: Mutex<usize>,
+    /// How many batches came compressed.
+    pub(crate) compressed: Mutex<usize>,
     /// One for each batch that may be taken.
     pub(crate) batches: Semaphore,
 }
@@ -111,6 +113,7 @@ impl Agent {
             last: Mutex::default(),
             connections: Mutex::default(),
             repeated: Mutex::default(),
+            compressed: Mutex::default(),
         });
         let listen = |port| {
             let path = folder.join(format!("host_{port}"));
@@ -206,6 +209,7 @@ async fn take_logs(stream: Stream, shared: &Shared) {
     let Ok(Some(logs::FromInit::Open { .. })) = reader.receive().await else {
         return;
     };
+    let mut decompressor = logs::Decompressor::new().unwrap();
     loop {
         let last = shared.last.lock().unwrap().clone().into_iter().collect();
         if writer
@@ -216,9 +220,13 @@ async fn take_logs(stream: Stream, shared: &Shared) {
             return;
         }
         shared.batches.acquire().await.unwrap().forget();
-        let Ok(Some(logs::FromInit::Batch { records })) = reader.receive().await else {
+        let Ok(Some(message)) = reader.receive().await else {
             return;
         };
+        if matches!(message, logs::FromInit::Compressed { .. }) {
+            *shared.compressed.lock().unwrap() += 1;
+        }
+        let records = decompressor.records(message).unwrap().unwrap();
         for record in records {
             let mut last = shared.last.lock().unwrap();
             let last = last.entry(record.stream).or_default();

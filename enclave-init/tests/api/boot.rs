@@ -7,7 +7,7 @@ use link::logs::LogStream;
 use serde_json::json;
 use tokio::net::UnixListener;
 
-use crate::agent::Seen;
+use crate::agent::{Agent, Behaviour, Seen};
 use crate::enclave::{Enclave, Image, Prepared, ending, message};
 
 /// Waits for the end of a boot that fails, as agent and console are told.
@@ -232,6 +232,34 @@ async fn an_agent_that_closes_instead_of_starting_is_named_on_the_console() {
     let console = console_of(prepared.start()).await;
     agent.abort();
     assert!(console.contains("boot step control failed"), "{console}");
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_away_before_it_has_started_the_boot_may_come_back() {
+    let mut prepared = Image::new(&["wait"]).prepare();
+    prepared.agent.stop().await;
+    let sockets = prepared.folder.path().join("sockets");
+    let heartbeat = UnixListener::bind(sockets.join("host_9000")).unwrap();
+    let control = UnixListener::bind(sockets.join("host_7000")).unwrap();
+    let mut enclave = prepared.start();
+    {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut beat, _) = heartbeat.accept().await.unwrap();
+        let byte = beat.read_u8().await.unwrap();
+        beat.write_u8(byte).await.unwrap();
+        drop(control.accept().await.unwrap());
+    }
+    // Killed, as it were: its sockets' files stay behind.
+    drop((heartbeat, control));
+    for socket in ["host_9000", "host_7000"] {
+        fs::remove_file(sockets.join(socket)).unwrap();
+    }
+    enclave.prepared.agent = Agent::start(&sockets, Behaviour::default());
+    message(&mut enclave.control().await, |message| match message {
+        FromInit::Ready { .. } => Some(()),
+        _ => None,
+    })
+    .await;
 }
 
 #[tokio::test]

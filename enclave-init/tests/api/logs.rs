@@ -110,11 +110,12 @@ async fn nothing_is_lost_or_twice_when_connections_break_anywhere() {
 }
 
 #[tokio::test]
-async fn an_agent_that_takes_nothing_holds_the_workload_back() {
+async fn an_agent_that_takes_nothing_holds_a_workload_back_that_may_block() {
     // Four times what the init keeps.
     let lines = 160_000;
     let flood = format!("flood {lines}");
     let mut enclave = Image::new(&[&flood, "exit 0"])
+        .with("/logs/when_full", json!("block"))
         .agent(|agent| agent.takes_logs = false)
         .start();
     let _control = enclave.control().await;
@@ -134,6 +135,94 @@ async fn an_agent_that_takes_nothing_holds_the_workload_back() {
     assert_eq!(code, 0);
     assert_flood(&enclave, lines);
     assert_eq!(enclave.lines(LogStream::Errors), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_agent_that_takes_nothing_holds_no_other_workload_back() {
+    let flood = ["until /go", "flood 160000", "mark /end", "wait"];
+    let mut enclave = Image::new(&flood)
+        .agent(|agent| agent.takes_logs = false)
+        .start();
+    let _control = enclave.control().await;
+    fs::write(enclave.path("go"), "").unwrap();
+    let end = enclave.path("end");
+    until(|| end.exists()).await;
+    enclave.prepared.agent.shared.batches.add_permits(1_000_000);
+    let line = enclave.line(LogStream::Errors, "were dropped").await;
+    assert!(line.contains("dropped from application, numbers"), "{line}");
+    enclave.signal(Signal::SIGTERM);
+    let (code, _) = enclave.ended().await;
+    assert_eq!(code, 0);
+    let records = enclave.records(LogStream::Application);
+    assert_eq!(records.last().unwrap().sequence, 160_000);
+}
+
+#[tokio::test]
+async fn compressed_batches_carry_the_same_bytes() {
+    let out = output();
+    let mut enclave = Image::new(&["print /out", "flood 20000", "exit 0"])
+        .with("/logs/compression", json!("zstd"))
+        .file("out", [out.as_slice(), b"\n"].concat())
+        .start();
+    let _control = enclave.control().await;
+    let (code, _) = enclave.ended().await;
+    assert_eq!(code, 0);
+    let records = enclave.records(LogStream::Application);
+    let flood: String = (0..20_000)
+        .map(|number| format!("{number:0>99}\n"))
+        .collect();
+    let expected = [out.as_slice(), b"\n", flood.as_bytes()].concat();
+    assert!(joined(&records, Source::Stdout) == expected);
+    assert_numbered(&enclave);
+    assert!(*enclave.prepared.agent.shared.compressed.lock().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn secrets_are_taken_out_and_lines_that_belong_together_joined() {
+    let out = "Error: token=abc123\n\tat main\nError: {\n{\"password\":\"x\",\"a\":1}\n";
+    let mut enclave = Image::new(&["print /out /err", "exit 0"])
+        .with("/logs/multiline", json!({"start": "^Error"}))
+        .with(
+            "/logs/redact",
+            json!([
+                {"pattern": "token=[a-z0-9]+", "with": "token=?"},
+                {"json_fields": ["password"]},
+            ]),
+        )
+        .file("out", out)
+        .file("err", "token=abc123")
+        .start();
+    let _control = enclave.control().await;
+    let (code, _) = enclave.ended().await;
+    assert_eq!(code, 0);
+    let records = enclave.records(LogStream::Application);
+    let texts = |source| -> Vec<_> {
+        let records = records.iter().filter(|record| record.source == source);
+        records.map(Received::text).collect()
+    };
+    assert_eq!(
+        texts(Source::Stdout),
+        [
+            "Error: token=?\n\tat main",
+            "Error: {\n{\"password\":\"***\",\"a\":1}"
+        ]
+    );
+    assert_eq!(texts(Source::Stderr), ["token=?"]);
+}
+
+#[tokio::test]
+async fn the_names_of_refused_destinations_stay_inside_with_the_lines() {
+    for (release, leaves) in [("always", true), ("never", false)] {
+        let mut enclave = Image::new(&["name secret.test 1", "exit 0"])
+            .with("/logs/release", json!(release))
+            .start();
+        let _control = enclave.control().await;
+        let (code, _) = enclave.ended().await;
+        assert_eq!(code, 0);
+        let text = enclave.lines(LogStream::System).join("\n");
+        assert!(text.contains("is not in the image's egress list"), "{text}");
+        assert_eq!(text.contains("secret.test"), leaves, "{text}");
+    }
 }
 
 #[tokio::test]

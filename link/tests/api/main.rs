@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod compression;
 mod endpoint;
 mod frames;
 mod hello;

@@ -232,6 +232,10 @@ pub(crate) fn every_logs_from_init() -> Vec<logs::FromInit<'static>> {
     vec![
         FromInit::Open { boot: filled(16) },
         FromInit::Batch { records: vec![] },
+        FromInit::Compressed {
+            length: 300,
+            bytes: b"\x28\xb5",
+        },
         FromInit::Batch {
             records: vec![
                 record(LogStream::Application, Source::Stdout, true, b"listening"),

@@ -228,6 +228,14 @@ async fn the_log_example_is_what_is_sent() {
             "Stored: application up to 2, system up to 7",
         )
         .await;
+    let records = vec![record(3, Source::Stdout, false, &[b'x'; 100])];
+    let mut compressor = logs::Compressor::new().unwrap();
+    let message = compressor.compress(records).unwrap();
+    let FromInit::Compressed { length, .. } = message else {
+        panic!("{message:?}");
+    };
+    let what = format!("Compressed: a Batch of {length} bytes, application 3, 100 times \"x\"");
+    listing.message(Init, &message, &what).await;
     listing.assert_is_on_the_page();
 }
 
@@ -300,6 +308,7 @@ fn the_numbers_are_the_codes_own() {
         ("host name", MAX_HOST),
         ("bytes of one log record", MAX_RECORD),
         ("records of one batch", MAX_BATCH_RECORDS),
+        ("a compressed Batch, decompressed", MAX_LOGS),
         ("streams of one acknowledgement", LogStream::ALL.len()),
     ] {
         assert_row(&[what, &limit.to_string()]);

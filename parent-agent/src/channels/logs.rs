@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use link::control::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
-use link::logs::{FromAgent, FromInit};
+use link::logs::{Decompressor, FromAgent, FromInit};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -99,14 +99,15 @@ impl Logs {
             .map_err(|_| LogsError::Protocol("it does not say which boot its records are of"))?;
         let boot = match opened? {
             Some(FromInit::Open { boot }) => self.open(&boot)?,
-            Some(FromInit::Batch { .. }) => {
+            Some(FromInit::Batch { .. } | FromInit::Compressed { .. }) => {
                 return Err(LogsError::Protocol("records come before their boot"));
             }
             None => return Ok(()),
         };
         self.acknowledge(boot, &mut writer).await?;
+        let mut decompressor = Decompressor::new().map_err(FrameError::from)?;
         while let Some(message) = reader.receive::<FromInit<'_>>().await? {
-            let FromInit::Batch { records } = message else {
+            let Some(records) = decompressor.records(message)? else {
                 return Err(LogsError::Protocol("a connection is opened twice"));
             };
             self.spool.store(boot, &records).await;

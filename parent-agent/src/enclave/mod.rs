@@ -111,6 +111,8 @@ pub struct Enclave {
     boot_timeout: Duration,
     connected: bool,
     was_connected: bool,
+    /// Whether another agent has started it.
+    was_attached: bool,
     was_ready: bool,
     /// The last thing that was heard, for people.
     progress: String,
@@ -134,6 +136,7 @@ impl Enclave {
             boot_timeout,
             connected: false,
             was_connected: false,
+            was_attached: false,
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
@@ -143,6 +146,31 @@ impl Enclave {
             killed: None,
             end: None,
         }
+    }
+
+    /// An enclave that was running already at `now`, when this agent took it
+    /// over: it was connected to an earlier agent, and perhaps ready, if
+    /// `was_connected` and `was_ready`.
+    pub fn attached(
+        boot_timeout: Duration,
+        was_connected: bool,
+        was_ready: bool,
+        now: Instant,
+    ) -> Self {
+        let mut enclave = Self::new(boot_timeout);
+        enclave.running();
+        enclave.was_attached = true;
+        enclave.was_connected = was_connected;
+        if was_connected {
+            enclave.say("its boot had begun, but it opened no control connection to this agent");
+        }
+        enclave.alive(now);
+        if was_ready {
+            enclave.phase = Phase::Ready;
+            enclave.was_ready = true;
+            enclave.deadline = Some(now + MAX_DISCONNECTED);
+        }
+        enclave
     }
 
     /// Where it is in its life.
@@ -244,9 +272,14 @@ impl Enclave {
             return None;
         }
         self.stop = Some(Stop { grace });
-        if self.connected {
+        if self.was_connected || self.was_attached {
             self.phase = Phase::Ending;
             self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
+            if !self.connected {
+                // It is told when it is back.
+                self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
+                return None;
+            }
             self.alive(now);
             Some(Action::SendShutdown { grace })
         } else {

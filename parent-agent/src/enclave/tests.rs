@@ -238,6 +238,57 @@ fn a_request_to_stop_is_repeated_on_a_new_connection() {
 }
 
 #[test]
+fn a_stop_while_the_connection_is_lost_waits_for_it() {
+    let now = Instant::now();
+    let shutdown = Some(Action::SendShutdown { grace: None });
+    let mut enclave = booted(now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(STOP, now), None);
+    assert_eq!(enclave.on(Input::Connected, now), shutdown);
+
+    let mut enclave = booted(now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(STOP, now), None);
+    let late = now + MAX_DISCONNECTED;
+    assert_eq!(enclave.on(Input::Deadline, late), Some(Action::Kill));
+    enclave.on(Input::Exited(String::new()), late);
+    assert_eq!(end(&enclave).0, Cause::Killed);
+}
+
+#[test]
+fn one_that_was_taken_over_must_connect_in_time() {
+    let now = Instant::now();
+    let mut enclave = Enclave::attached(BOOT, true, true, now);
+    assert_eq!(enclave.phase(), Phase::Ready);
+    assert_eq!(enclave.deadline(), Some(now + MAX_DISCONNECTED));
+    assert_eq!(enclave.on(Input::Connected, now), None);
+    assert_eq!(enclave.deadline(), Some(now + MAX_SILENCE));
+    // A heartbeat is another boot's.
+    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+
+    let mut enclave = Enclave::attached(BOOT, true, true, now);
+    let late = now + MAX_DISCONNECTED;
+    assert_eq!(enclave.on(Input::Deadline, late), Some(Action::Kill));
+    enclave.on(Input::Exited(String::new()), late);
+    assert_eq!(end(&enclave).0, Cause::Died);
+
+    // One that perhaps was never connected is about to be.
+    let mut enclave = Enclave::attached(BOOT, false, false, now);
+    assert_eq!(enclave.on(STOP, now), None);
+    let shutdown = Some(Action::SendShutdown { grace: None });
+    assert_eq!(enclave.on(Input::Connected, now), shutdown);
+
+    // One that has not connected yet goes on booting.
+    let mut enclave = Enclave::attached(BOOT, false, false, now);
+    assert_eq!(enclave.phase(), Phase::Booting);
+    assert_eq!(enclave.deadline(), Some(now + BOOT));
+    assert_eq!(enclave.on(Input::Heartbeat, now), None);
+    enclave.on(Input::Connected, now);
+    enclave.on(Input::Message(&ready()), now);
+    assert_eq!(enclave.phase(), Phase::Ready);
+}
+
+#[test]
 fn a_machine_that_stays_on_is_killed_and_keeps_its_cause() {
     let now = Instant::now();
     let mut enclave = booted(now);

@@ -1,48 +1,58 @@
 //! The guard: a small process that owns an enclave's processes and folder, so
-//! that a killed agent leaves nothing behind.
+//! that a killed agent leaves nothing behind, or the enclave to the next agent.
 //!
 //! The agent starts it from its own executable, in a process group of its own,
-//! with three descriptors: the folder's lock, a socket for requests and
-//! events, and the pipe that carries the console. Once the socket is closed
-//! at the agent's end, for whatever reason, the guard kills everything below
-//! itself, removes the folder and ends. When the guard itself is killed, the
-//! kernel kills its children (`PR_SET_PDEATHSIG`) and the agent does the rest.
+//! with the folder's lock and a socket for requests and events. It reads what
+//! the enclave's processes print and keeps the last lines, so that a console
+//! without a reader holds nobody up. Once the agent is gone, for whatever
+//! reason, the guard waits for another one for as long as it was told to, which
+//! is not at all unless the enclave runs and `--keep-for` was given. Then it
+//! kills everything below itself, removes the folder and ends. When the guard
+//! itself is killed, the kernel kills its children (`PR_SET_PDEATHSIG`) and the
+//! agent, or the next `run`, does the rest.
 
+mod children;
 mod family;
 mod process;
+mod protocol;
 mod tether;
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, PipeReader};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command as StdCommand, ExitStatus};
+use std::path::Path;
+use std::process::{Command as StdCommand, Stdio};
 use std::time::Duration;
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
+use nix::sys::stat::{SFlag, fstat};
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::state::Claim;
+use crate::console::Console;
+use crate::state::{Claim, GUARD_SOCKET};
+use crate::status::milliseconds;
+use protocol::{Answer, Event, MAX_OPENING, Opening, Request, VERSION};
 
 pub use process::serve;
+pub use protocol::{Process, ProcessExit};
 pub use tether::{TetherArgs, tether};
 
 /// This very program, even after its file was replaced.
-const SELF: &str = "/proc/self/exe";
+pub const SELF: &str = "/proc/self/exe";
 /// How long the guard may take to start a process.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the guard may take to answer an opening.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the guard may take to kill everything and remove the folder.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
+const GONE_POLL: Duration = Duration::from_millis(5);
 
 /// Why a guard could not do its work.
 #[derive(Debug, Error)]
@@ -66,102 +76,62 @@ pub enum GuardError {
     CleanUp(String),
 }
 
-/// A process of an enclave.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Process {
-    /// What it is called in messages.
-    pub name: String,
-    /// Its program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-    /// Whether it gets the agent's environment; otherwise it gets none.
-    pub inherits_environment: bool,
-    /// Its `TMPDIR`, if it leaves temporary files behind when it is killed.
-    pub temporary: Option<PathBuf>,
-}
-
-/// What the agent asks of the guard, one JSON object a line.
-#[derive(Debug, Serialize, Deserialize)]
-enum Request {
-    /// Start a process.
-    Spawn(Process),
-    /// Kill every process.
-    Kill,
-}
-
-/// What the guard reports, one JSON object a line.
-#[derive(Debug, Serialize, Deserialize)]
-enum Event {
-    /// A process has been started.
-    Spawned,
-    /// A process could not be started.
-    SpawnFailed { name: String, reason: String },
-    /// A process has ended.
-    Exited(ProcessExit),
-    /// Last: something could not be removed.
-    CleanUpFailed { reason: String },
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessExit {
-    /// The process.
-    pub name: String,
-    /// Its exit code, if it had one.
-    pub code: Option<i32>,
-    /// The signal that killed it, if one did.
-    pub signal: Option<i32>,
-}
-
-impl ProcessExit {
-    fn new(name: String, status: ExitStatus) -> Self {
-        use std::os::unix::process::ExitStatusExt;
-        Self {
-            name,
-            code: status.code(),
-            signal: status.signal(),
-        }
-    }
-}
-
-impl fmt::Display for ProcessExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, self.signal) {
-            (Some(code), _) => write!(f, "{} ended with code {code}", self.name),
-            (None, Some(signal)) => match Signal::try_from(signal) {
-                Ok(known) => write!(f, "{} was killed by {known}", self.name),
-                Err(_) => write!(f, "{} was killed by signal {signal}", self.name),
-            },
-            (None, None) => write!(f, "{} ended", self.name),
-        }
-    }
+/// Why a guard's enclave could not be taken over.
+#[derive(Debug, Error)]
+pub enum Unattached {
+    /// The guard is ending, or its last agent is.
+    #[error("its guard does not answer: {0}")]
+    Later(String),
+    /// The guard speaks another version.
+    #[error("its guard speaks version {0} of their protocol, this agent version {VERSION}")]
+    OtherVersion(u32),
 }
 
 /// The agent's side of its guard.
 #[derive(Debug)]
 pub struct Guard {
     claim: Claim,
-    child: Child,
+    /// The guard's process, if this agent has started it.
+    child: Option<Child>,
     requests: OwnedWriteHalf,
     events: Lines<BufReader<OwnedReadHalf>>,
+    console: Console,
     /// Ends that were reported while something else was awaited.
     exits: VecDeque<ProcessExit>,
+    attached: Option<Attached>,
+    /// Whether the enclave is this agent's to end.
+    is_ours: bool,
+}
+
+/// What a guard says of an enclave that is taken over.
+#[derive(Debug, Clone, Copy)]
+pub struct Attached {
+    /// How long ago the guard was started.
+    pub age: Duration,
+    /// Whether one of the enclave's processes has ended.
+    pub ended: bool,
 }
 
 impl Guard {
-    /// Starts the guard of a claimed folder. The pipe carries what the
-    /// enclave's processes write.
-    pub fn start(claim: Claim) -> Result<(Self, PipeReader), GuardError> {
+    /// Starts the guard of a claimed folder. What the enclave's processes write
+    /// goes to `console`.
+    pub fn start(claim: Claim, console: Console) -> Result<Self, GuardError> {
         // Processes that outlive a killed guard become ours to kill.
         prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(GuardError::Start)?;
-        Self::start_process(claim).map_err(GuardError::Start)
+        let started = Self::start_process(&claim).map_err(GuardError::Start)?;
+        let (child, socket) = started;
+        Ok(Self {
+            child: Some(child),
+            ..Self::new(claim, socket, console)
+        })
     }
 
-    fn start_process(claim: Claim) -> io::Result<(Self, PipeReader)> {
-        let (console, console_writer) = io::pipe()?;
+    fn start_process(claim: &Claim) -> io::Result<(Child, UnixStream)> {
+        let lock = claim
+            .guard_lock()
+            .ok_or_else(|| io::Error::other("the enclave has a guard already"))?;
         let (socket, guard_socket) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut command = StdCommand::new(SELF);
@@ -170,24 +140,61 @@ impl Guard {
             .arg("guard")
             .arg(claim.directory())
             .process_group(0)
-            .stdin(claim.lock().try_clone()?)
+            .stdin(lock.try_clone()?)
             .stdout(OwnedFd::from(guard_socket))
-            .stderr(console_writer);
+            .stderr(lasting_stderr());
         let child = Command::from(command).spawn()?;
-        let (events, requests) = UnixStream::from_std(socket)?.into_split();
-        let guard = Self {
+        Ok((child, UnixStream::from_std(socket)?))
+    }
+
+    /// Takes over the enclave of a claimed folder that has a guard.
+    pub async fn attach(claim: Claim, console: Console) -> Result<Self, Unattached> {
+        let opening = Opening::Attach { version: VERSION };
+        let (socket, answer) = open(claim.directory(), &opening).await?;
+        let attached = match answer {
+            Answer::Attached { age_ms, ended } => Attached {
+                age: Duration::from_millis(age_ms),
+                ended,
+            },
+            Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
+            Answer::Busy | Answer::Ending => {
+                return Err(Unattached::Later("it has another agent still".to_owned()));
+            }
+        };
+        Ok(Self {
+            attached: Some(attached),
+            is_ours: false,
+            ..Self::new(claim, socket, console)
+        })
+    }
+
+    fn new(claim: Claim, socket: UnixStream, console: Console) -> Self {
+        let (events, requests) = socket.into_split();
+        Self {
             claim,
-            child,
+            child: None,
             requests,
             events: BufReader::new(events).lines(),
+            console,
             exits: VecDeque::new(),
-        };
-        Ok((guard, console))
+            attached: None,
+            is_ours: true,
+        }
     }
 
     /// The enclave's folder.
     pub fn directory(&self) -> &Path {
         self.claim.directory()
+    }
+
+    /// What the enclave's processes have printed.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// What the guard said, if the enclave was taken over.
+    pub fn attached(&self) -> Option<Attached> {
+        self.attached
     }
 
     /// Starts a process.
@@ -203,6 +210,7 @@ impl Guard {
                     }
                     Event::Exited(exit) => self.exits.push_back(exit),
                     Event::CleanUpFailed { reason } => return Err(GuardError::CleanUp(reason)),
+                    Event::Console { .. } => {}
                 }
             }
         };
@@ -223,9 +231,18 @@ impl Guard {
             match self.receive().await? {
                 Event::Exited(exit) => return Ok(exit),
                 Event::CleanUpFailed { reason } => return Err(GuardError::CleanUp(reason)),
-                Event::Spawned | Event::SpawnFailed { .. } => {}
+                Event::Spawned | Event::SpawnFailed { .. } | Event::Console { .. } => {}
             }
         }
+    }
+
+    /// Has the enclave go on for so long once this agent is gone. From here on
+    /// an enclave that was taken over is this agent's to end.
+    pub async fn keep(&mut self, limit: Option<Duration>) -> Result<(), GuardError> {
+        let milliseconds = limit.map(milliseconds);
+        self.send(&Request::Keep { milliseconds }).await?;
+        self.is_ours = true;
+        Ok(())
     }
 
     /// Kills the enclave's processes.
@@ -233,10 +250,21 @@ impl Guard {
         self.send(&Request::Kill).await
     }
 
+    /// Whether the enclave is this agent's to end: one that was taken over is
+    /// so from [`keep`](Self::keep) on.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    /// Leaves the enclave to the next agent.
+    pub fn detach(self) {
+        self.claim.release();
+    }
+
     /// Kills what is left of the enclave's processes and removes its folder.
     pub async fn finish(mut self) -> Result<(), GuardError> {
-        // The guard takes the end of its socket for the end of the agent.
-        let _ = self.requests.shutdown().await;
+        // One that was killed is noticed below.
+        let _ = self.send(&Request::Finish).await;
         let mut result = Ok(());
         let ended = timeout(FINISH_TIMEOUT, async {
             loop {
@@ -245,39 +273,111 @@ impl Guard {
                         result = Err(GuardError::CleanUp(reason));
                     }
                     Ok(_) => {}
-                    Err(_) => return self.child.wait().await,
+                    Err(_) => break,
+                }
+            }
+            match &mut self.child {
+                Some(child) => child.wait().await.is_ok_and(|status| status.success()),
+                // What is left then is removed with the claim.
+                None => {
+                    while self.claim.is_guarded() {
+                        sleep(GONE_POLL).await;
+                    }
+                    true
                 }
             }
         })
         .await;
-        match ended {
-            Ok(Ok(status)) if status.success() || result.is_err() => result,
-            _ => {
-                // What the guard did not do: kill, and (dropping the claim) remove.
-                let _ = self.child.start_kill();
+        match (ended, self.child) {
+            (Ok(true), _) => result,
+            (Ok(false), Some(_)) if result.is_err() => result,
+            // What the guard did not do: kill, and (dropping the claim) remove.
+            (_, Some(mut child)) => {
+                let _ = child.start_kill();
                 family::kill_all(FINISH_TIMEOUT)
                     .await
                     .map_err(|error| GuardError::CleanUp(error.to_string()))
             }
+            (_, None) => Err(GuardError::CleanUp("the guard does not end".to_owned())),
         }
     }
 
     async fn send(&mut self, request: &Request) -> Result<(), GuardError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| GuardError::Spawn {
-            name: "a process".to_owned(),
-            reason: error.to_string(),
-        })?;
-        line.push(b'\n');
         self.requests
-            .write_all(&line)
+            .write_all(&protocol::line(request))
             .await
             .map_err(|_| GuardError::Gone)
     }
 
+    /// The next event; what was printed is taken note of on the way.
     async fn receive(&mut self) -> Result<Event, GuardError> {
-        match self.events.next_line().await {
-            Ok(Some(line)) => serde_json::from_str(&line).map_err(|_| GuardError::Gone),
-            Ok(None) | Err(_) => Err(GuardError::Gone),
+        let event = match self.events.next_line().await {
+            Ok(Some(line)) => serde_json::from_str(&line).map_err(|_| GuardError::Gone)?,
+            Ok(None) | Err(_) => return Err(GuardError::Gone),
+        };
+        if let Event::Console { lines, repeated } = &event {
+            self.console.push(lines.clone(), !repeated);
         }
+        Ok(event)
+    }
+}
+
+/// Has the guard of a claimed folder, which has no agent, kill the enclave and
+/// remove the folder. Returns once that is done.
+pub async fn end(claim: Claim) -> Result<(), Unattached> {
+    let (mut socket, answer) = open(claim.directory(), &Opening::End).await?;
+    match answer {
+        Answer::Ending => {}
+        Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
+        Answer::Busy | Answer::Attached { .. } => {
+            return Err(Unattached::Later("it has another agent".to_owned()));
+        }
+    }
+    let closed = async {
+        // Only the end of the connection is of interest.
+        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+        while claim.is_guarded() {
+            sleep(GONE_POLL).await;
+        }
+    };
+    timeout(FINISH_TIMEOUT, closed)
+        .await
+        .map_err(|_| Unattached::Later("it does not end".to_owned()))
+}
+
+/// Connects to the guard of a folder and makes the opening.
+async fn open(directory: &Path, opening: &Opening) -> Result<(UnixStream, Answer), Unattached> {
+    let exchange = async {
+        let mut socket = UnixStream::connect(directory.join(GUARD_SOCKET)).await?;
+        socket.write_all(&protocol::line(opening)).await?;
+        // Byte by byte: what follows belongs to the connection.
+        let mut line = Vec::new();
+        let mut limited = (&mut socket).take(MAX_OPENING);
+        loop {
+            match limited.read_u8().await? {
+                b'\n' => break,
+                byte => line.push(byte),
+            }
+        }
+        Ok::<_, io::Error>((socket, serde_json::from_slice(&line)?))
+    };
+    match timeout(ATTACH_TIMEOUT, exchange).await {
+        Ok(opened) => opened.map_err(|error| Unattached::Later(error.to_string())),
+        Err(_) => Err(Unattached::Later("it says nothing".to_owned())),
+    }
+}
+
+/// Standard error for a process that may outlive this one: a log that goes on,
+/// but no pipe or terminal, whose reader would wait for that process's end.
+fn lasting_stderr() -> Stdio {
+    let stderr = io::stderr();
+    let is_log = fstat(stderr.as_fd()).is_ok_and(|stat| {
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        kind == SFlag::S_IFREG || kind == SFlag::S_IFSOCK
+    });
+    if is_log {
+        Stdio::inherit()
+    } else {
+        Stdio::null()
     }
 }

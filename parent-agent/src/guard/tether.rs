@@ -10,6 +10,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
+use super::SELF;
+
 /// The arguments of the hidden command `tether`.
 #[derive(Debug, Args)]
 pub struct TetherArgs {
@@ -28,6 +30,10 @@ pub fn tether(args: TetherArgs) -> anyhow::Result<std::convert::Infallible> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot be tied to the guard")?;
     // The parent may have ended before that took effect.
     ensure!(getppid().as_raw() == args.parent, "the guard has ended");
-    let error = Command::new(&args.program).args(args.arguments).exec();
+    let mut command = Command::new(&args.program);
+    if args.program == SELF {
+        command.arg0("parent-agent");
+    }
+    let error = command.args(args.arguments).exec();
     Err(error).with_context(|| format!("cannot execute {}", args.program.display()))
 }

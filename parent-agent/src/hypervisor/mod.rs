@@ -4,14 +4,16 @@ mod qemu;
 mod sim;
 mod software_nsm;
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use link::Endpoint;
 use manifest::EnclaveName;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
 
 use crate::guard::{Guard, GuardError};
 use crate::ramdisk::UnpackError;
@@ -19,9 +21,15 @@ use crate::state::TREE_LINK;
 
 pub use qemu::{Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};
+pub use software_nsm::{SoftwareNsmArgs, serve as serve_software_nsm};
 
 /// Where sockets that stand for vsock ports lie in an enclave's folder.
 const VSOCK_FOLDER: &str = "vsock";
+/// How long a helper may take to listen.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+const LISTEN_POLL: Duration = Duration::from_millis(2);
+/// The flag of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`).
+const LISTENING: &str = "00010000";
 
 /// Where the agent must listen before the enclave is started.
 #[derive(Debug, Clone)]
@@ -42,10 +50,15 @@ pub struct Started {
 }
 
 /// One way to run an enclave. Processes are started through the enclave's
-/// guard, and end with it; what they print is the console.
+/// guard, and end with it; what they print is the console. For an enclave that
+/// was taken over neither [`prepare`](Self::prepare) nor [`start`](Self::start)
+/// is called.
 pub trait Hypervisor {
     /// The name that people know it by.
     const NAME: &'static str;
+
+    /// What an enclave is started with and keeps: the options' names and values.
+    fn options(&self) -> Vec<(&'static str, String)>;
 
     /// Where the agent must listen.
     fn listen(&self) -> Listen;
@@ -53,11 +66,15 @@ pub trait Hypervisor {
     /// The file with the root that documents lead to, if it is not AWS's.
     fn nsm_root(&self) -> Option<&Path>;
 
+    /// Checks what the enclave needs, and makes what must be there before the
+    /// agent listens.
+    fn prepare(&mut self) -> Result<(), HypervisorError>;
+
     /// Starts the enclave. May be dropped half-way; [`finish`](Self::finish) follows then.
-    fn start(
-        &mut self,
-        guard: &mut Guard,
-    ) -> impl Future<Output = Result<Started, HypervisorError>>;
+    fn start(&mut self, guard: &mut Guard) -> impl Future<Output = Result<(), HypervisorError>>;
+
+    /// Where an enclave that runs is found.
+    fn started(&self) -> Started;
 
     /// Waits until the enclave has ended, and says how. Cancellation safe.
     fn ended(&mut self, guard: &mut Guard) -> impl Future<Output = String>;
@@ -126,10 +143,8 @@ impl HypervisorError {
 }
 
 /// Makes the folder for sockets that stand for vsock ports.
-fn make_vsock_folder(directory: &Path) -> Result<PathBuf, HypervisorError> {
-    let folder = directory.join(VSOCK_FOLDER);
-    std::fs::create_dir(&folder).map_err(HypervisorError::io(&folder))?;
-    Ok(folder)
+fn make_vsock_folder(folder: &Path) -> Result<(), HypervisorError> {
+    fs::create_dir(folder).map_err(HypervisorError::io(folder))
 }
 
 /// Makes a folder for what is too large for the state folder or must be
@@ -154,6 +169,38 @@ async fn next_exit(guard: &mut Guard) -> String {
     }
 }
 
+/// Waits until a helper listens on its socket.
+async fn wait_until_listening(
+    name: &'static str,
+    socket: &Path,
+    guard: &mut Guard,
+) -> Result<(), HypervisorError> {
+    let failed = |reason| HypervisorError::Helper { name, reason };
+    let start = Instant::now();
+    while !is_listening(socket) {
+        if start.elapsed() > LISTEN_TIMEOUT {
+            let seconds = LISTEN_TIMEOUT.as_secs();
+            return Err(failed(format!("it did not listen within {seconds} s")));
+        }
+        tokio::select! {
+            exit = next_exit(guard) => return Err(failed(exit)),
+            () = sleep(LISTEN_POLL) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process listens on the Unix socket at `path`.
+fn is_listening(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path = format!(" {}", path.display());
+    table
+        .lines()
+        // Num: RefCount Protocol Flags Type St Inode Path
+        .filter_map(|line| line.strip_suffix(&path))
+        .any(|fields| fields.split_ascii_whitespace().nth(3) == Some(LISTENING))
+}
+
 /// Eight random bytes in hexadecimal.
 fn random_hex() -> Result<String, HypervisorError> {
     let path = Path::new("/dev/urandom");
@@ -162,4 +209,24 @@ fn random_hex() -> Result<String, HypervisorError> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(HypervisorError::io(path))?;
     Ok(hex::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn a_bound_socket_is_told_from_a_listening_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(!is_listening(&path));
+        let datagram = UnixDatagram::bind(&path).unwrap();
+        assert!(!is_listening(&path));
+        drop(datagram);
+        fs::remove_file(&path).unwrap();
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(is_listening(&path));
+    }
 }

@@ -5,14 +5,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use link::{Endpoint, port};
 use manifest::{Cpus, EnclaveName, MemoryMib};
-use tokio::time::{Instant, sleep};
 
 use super::{
-    Hypervisor, HypervisorError, Listen, Started, make_scratch_folder, make_vsock_folder, next_exit,
+    Hypervisor, HypervisorError, Listen, Started, VSOCK_FOLDER, make_scratch_folder,
+    make_vsock_folder, next_exit, wait_until_listening,
 };
 use crate::cli::Accelerator;
 use crate::guard::{Guard, Process};
@@ -21,11 +20,6 @@ use crate::guard::{Guard, Process};
 /// network of identifiers, of its own.
 const CID: u32 = 4;
 const VHOST: &str = "vhost-device-vsock";
-/// How long the vsock device may take to listen.
-const VHOST_TIMEOUT: Duration = Duration::from_secs(10);
-const VHOST_POLL: Duration = Duration::from_millis(2);
-/// The flag of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`).
-const LISTENING: &str = "00010000";
 
 /// What a virtual machine is started with.
 #[derive(Debug)]
@@ -57,21 +51,20 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Prepares a machine in the enclave's folder.
-    pub fn new(mut options: QemuOptions, directory: &Path) -> Result<Self, HypervisorError> {
-        options.binary = find_program(
-            &options.binary,
-            "install a QEMU that has the nitro-enclave machine (10.0 with libcbor), or name it with --qemu-binary",
-        )?;
-        options.vhost_device_vsock = find_program(
-            &options.vhost_device_vsock,
-            "build it as docs/sim-and-qemu.md says, or name it with --vhost-device-vsock",
-        )?;
-        Ok(Self {
+    /// A machine in the enclave's folder.
+    pub fn new(options: QemuOptions, directory: &Path) -> Self {
+        Self {
             options,
             directory: directory.to_owned(),
-            sockets: make_vsock_folder(directory)?,
-        })
+            sockets: directory.join(VSOCK_FOLDER),
+        }
+    }
+
+    fn accelerator(&self) -> &'static str {
+        match self.options.accelerator {
+            Accelerator::Tcg => "tcg",
+            Accelerator::Kvm => "kvm",
+        }
     }
 
     /// Where the device listens for QEMU.
@@ -110,10 +103,6 @@ impl Qemu {
         } = &self.options;
         // QEMU ends a value at a comma, unless it is doubled.
         let device = self.device().display().to_string().replace(',', ",,");
-        let accelerator = match self.options.accelerator {
-            Accelerator::Tcg => "tcg",
-            Accelerator::Kvm => "kvm",
-        };
         let mut arguments = vec![
             "-M".to_owned(),
             format!("nitro-enclave,vsock=vsock,id={name}"),
@@ -122,7 +111,7 @@ impl Qemu {
             "-m".to_owned(),
             format!("{memory}M"),
             "-accel".to_owned(),
-            accelerator.to_owned(),
+            self.accelerator().to_owned(),
             "-smp".to_owned(),
             cpus.to_string(),
             "-nographic".to_owned(),
@@ -142,31 +131,30 @@ impl Qemu {
             temporary: Some(temporary),
         }
     }
-
-    /// Waits until the device listens: QEMU tries to connect only once.
-    async fn wait_for_device(&self, guard: &mut Guard) -> Result<(), HypervisorError> {
-        let failed = |reason| HypervisorError::Helper {
-            name: VHOST,
-            reason,
-        };
-        let device = self.device();
-        let start = Instant::now();
-        while !is_listening(&device) {
-            if start.elapsed() > VHOST_TIMEOUT {
-                let seconds = VHOST_TIMEOUT.as_secs();
-                return Err(failed(format!("it did not listen within {seconds} s")));
-            }
-            tokio::select! {
-                exit = next_exit(guard) => return Err(failed(exit)),
-                () = sleep(VHOST_POLL) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Hypervisor for Qemu {
     const NAME: &'static str = "qemu";
+
+    fn options(&self) -> Vec<(&'static str, String)> {
+        let QemuOptions {
+            cpus,
+            memory,
+            binary,
+            vhost_device_vsock,
+            ..
+        } = &self.options;
+        vec![
+            ("--cpus", cpus.to_string()),
+            ("--memory-mib", memory.to_string()),
+            ("--qemu-binary", binary.display().to_string()),
+            ("--qemu-accel", self.accelerator().to_owned()),
+            (
+                "--vhost-device-vsock",
+                vhost_device_vsock.display().to_string(),
+            ),
+        ]
+    }
 
     fn listen(&self) -> Listen {
         let guest = self.guest();
@@ -183,18 +171,35 @@ impl Hypervisor for Qemu {
         None
     }
 
-    async fn start(&mut self, guard: &mut Guard) -> Result<Started, HypervisorError> {
+    fn prepare(&mut self) -> Result<(), HypervisorError> {
+        self.options.binary = find_program(
+            &self.options.binary,
+            "install a QEMU that has the nitro-enclave machine (10.0 with libcbor), or name it with --qemu-binary",
+        )?;
+        self.options.vhost_device_vsock = find_program(
+            &self.options.vhost_device_vsock,
+            "build it as docs/sim-and-qemu.md says, or name it with --vhost-device-vsock",
+        )?;
+        make_vsock_folder(&self.sockets)
+    }
+
+    async fn start(&mut self, guard: &mut Guard) -> Result<(), HypervisorError> {
         guard.spawn(self.vhost()).await?;
-        self.wait_for_device(guard).await?;
+        // QEMU tries to connect only once.
+        wait_until_listening(VHOST, &self.device(), guard).await?;
         let temporary = make_scratch_folder(&self.directory, &self.options.name)?;
         guard.spawn(self.qemu(temporary)).await?;
-        Ok(Started {
+        Ok(())
+    }
+
+    fn started(&self) -> Started {
+        Started {
             cid: Some(CID),
             init: Endpoint::UnixConnect {
                 path: self.guest(),
                 port: port::INIT,
             },
-        })
+        }
     }
 
     async fn ended(&mut self, guard: &mut Guard) -> String {
@@ -232,21 +237,8 @@ fn find_program(program: &Path, advice: &'static str) -> Result<PathBuf, Hypervi
         .ok_or_else(|| missing("on PATH"))
 }
 
-/// Whether a process listens on the Unix socket at `path`.
-fn is_listening(path: &Path) -> bool {
-    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let path = format!(" {}", path.display());
-    table
-        .lines()
-        // Num: RefCount Protocol Flags Type St Inode Path
-        .filter_map(|line| line.strip_suffix(&path))
-        .any(|fields| fields.split_ascii_whitespace().nth(3) == Some(LISTENING))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     fn options(image: &str) -> QemuOptions {
@@ -267,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("a,b");
         fs::create_dir(&directory).unwrap();
-        let qemu = Qemu::new(options("/x.eif"), &directory).unwrap();
+        let qemu = Qemu::new(options("/x.eif"), &directory);
         let arguments = qemu.qemu(PathBuf::new()).arguments.join(" ");
         assert!(arguments.contains("a,,b/vsock/device"), "{arguments}");
         assert!(
@@ -282,7 +274,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut absent = options("/x.eif");
         absent.binary = "no-such-qemu".into();
-        let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
+        let mut qemu = Qemu::new(absent, folder.path());
+        let error = qemu.prepare().unwrap_err().to_string();
         assert!(
             error.starts_with("`no-such-qemu` is not on PATH: install"),
             "{error}"
@@ -290,21 +283,9 @@ mod tests {
         let mut absent = options("/x.eif");
         absent.vhost_device_vsock = folder.path().join("not-executable");
         fs::write(&absent.vhost_device_vsock, "").unwrap();
-        let error = Qemu::new(absent, folder.path()).unwrap_err().to_string();
+        let mut qemu = Qemu::new(absent, folder.path());
+        let error = qemu.prepare().unwrap_err().to_string();
         assert!(error.contains("is not an executable file"), "{error}");
         assert!(error.contains("docs/sim-and-qemu.md"), "{error}");
-    }
-
-    #[test]
-    fn a_bound_socket_is_told_from_a_listening_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        assert!(!is_listening(&path));
-        let datagram = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert!(!is_listening(&path));
-        drop(datagram);
-        fs::remove_file(&path).unwrap();
-        let _listener = UnixListener::bind(&path).unwrap();
-        assert!(is_listening(&path));
     }
 }

@@ -8,25 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use attestation::software_nsm::{Identity, SoftwareNsm, serve};
 use eif::Measurements;
 use link::{Endpoint, port};
 use manifest::{EnclaveName, MemoryMib};
-use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
-use tracing::error;
 
 use super::{
-    Hypervisor, HypervisorError, Listen, Started, make_scratch_folder, make_vsock_folder,
-    next_exit, random_hex, software_nsm,
+    Hypervisor, HypervisorError, Listen, SoftwareNsmArgs, Started, VSOCK_FOLDER,
+    make_scratch_folder, make_vsock_folder, next_exit, software_nsm, wait_until_listening,
 };
-use crate::guard::{Guard, Process};
+use crate::guard::{Guard, Process, SELF};
 use crate::image::Image;
 use crate::ramdisk::{UnpackError, Unpacker};
 
 const NSM_SOCKET: &str = "nsm.sock";
-/// The instance that the software NSM names: none.
-const INSTANCE_ID: &str = "i-00000000000000000";
+const NSM: &str = "the software NSM";
 
 /// What a simulated enclave is started with.
 #[derive(Debug)]
@@ -47,57 +43,49 @@ pub struct Sim {
     options: SimOptions,
     directory: PathBuf,
     sockets: PathBuf,
+    /// The certificate of the software NSM's root.
     nsm_root: PathBuf,
     image: Option<Image>,
     interrupted: Arc<AtomicBool>,
     unpacking: Option<JoinHandle<Result<(), HypervisorError>>>,
-    nsm: JoinHandle<()>,
 }
 
 impl Sim {
-    /// Prepares the enclave in its folder, and serves its software NSM.
-    pub fn new(
-        image: Image,
-        options: SimOptions,
-        directory: &Path,
-    ) -> Result<Self, HypervisorError> {
-        let sockets = make_vsock_folder(directory)?;
-        let (root, nsm_root) = software_nsm::root(options.nsm_root.as_deref(), directory)?;
-        let measurements: Option<Measurements> = (!options.debug).then(|| image.measurements());
-        let identity = Identity {
-            instance_id: INSTANCE_ID.to_owned(),
-            enclave_id: format!("enc{}", random_hex()?),
-            measurements,
-        };
-        let module =
-            SoftwareNsm::new(identity, root).map_err(|error| HypervisorError::NsmRoot {
-                path: nsm_root.clone(),
-                reason: error.to_string(),
-            })?;
-        let path = directory.join(NSM_SOCKET);
-        let listener = UnixListener::bind(&path).map_err(HypervisorError::io(&path))?;
-        let nsm = tokio::spawn(async move {
-            if let Err(error) = serve(listener, module).await {
-                error!(%error, "the software NSM has failed");
-            }
-        });
-        Ok(Self {
+    /// An enclave in its folder.
+    pub fn new(image: Image, options: SimOptions, directory: &Path) -> Self {
+        let folder = options.nsm_root.as_deref().unwrap_or(directory);
+        Self {
+            nsm_root: software_nsm::certificate(folder),
             options,
             directory: directory.to_owned(),
-            sockets,
-            nsm_root,
+            sockets: directory.join(VSOCK_FOLDER),
             image: Some(image),
             interrupted: Arc::default(),
             unpacking: None,
-            nsm,
+        }
+    }
+
+    /// The process that is the security module: it outlives this one.
+    fn nsm(&self, image: &Image) -> Result<Process, HypervisorError> {
+        let measurements: Option<Measurements> =
+            (!self.options.debug).then(|| image.measurements());
+        let root = self.nsm_root.parent().unwrap_or(&self.directory);
+        let args = SoftwareNsmArgs::new(self.nsm_socket(), root, measurements)?;
+        Ok(Process {
+            name: NSM.to_owned(),
+            program: SELF.into(),
+            arguments: args.arguments(),
+            inherits_environment: false,
+            temporary: None,
         })
     }
 
+    fn nsm_socket(&self) -> PathBuf {
+        self.directory.join(NSM_SOCKET)
+    }
+
     /// Unpacks in a thread of its own, which [`Hypervisor::finish`] waits for.
-    async fn unpack(&mut self, tree: &Path) -> Result<(), HypervisorError> {
-        let Some(image) = self.image.take() else {
-            return Err(HypervisorError::NoInit);
-        };
+    async fn unpack(&mut self, image: Image, tree: &Path) -> Result<(), HypervisorError> {
         let tree = tree.to_owned();
         let memory = self.options.memory;
         let interrupted = Arc::clone(&self.interrupted);
@@ -113,6 +101,14 @@ impl Sim {
 impl Hypervisor for Sim {
     const NAME: &'static str = "sim";
 
+    fn options(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("--memory-mib", self.options.memory.to_string()),
+            ("--debug", self.options.debug.to_string()),
+            ("--software-nsm-root", self.nsm_root.display().to_string()),
+        ]
+    }
+
     fn listen(&self) -> Listen {
         let socket = |port| Endpoint::Unix {
             path: self.sockets.join(format!("host_{port}")),
@@ -127,9 +123,20 @@ impl Hypervisor for Sim {
         Some(&self.nsm_root)
     }
 
-    async fn start(&mut self, guard: &mut Guard) -> Result<Started, HypervisorError> {
+    fn prepare(&mut self) -> Result<(), HypervisorError> {
+        let folder = self.nsm_root.parent().unwrap_or(&self.directory);
+        software_nsm::make_root(folder)?;
+        make_vsock_folder(&self.sockets)
+    }
+
+    async fn start(&mut self, guard: &mut Guard) -> Result<(), HypervisorError> {
+        let Some(image) = self.image.take() else {
+            return Err(HypervisorError::NoInit);
+        };
+        guard.spawn(self.nsm(&image)?).await?;
         let tree = make_scratch_folder(&self.directory, &self.options.name)?;
-        self.unpack(&tree).await?;
+        self.unpack(image, &tree).await?;
+        wait_until_listening(NSM, &self.nsm_socket(), guard).await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let process = Process {
             name: "enclave-init".to_owned(),
@@ -141,18 +148,22 @@ impl Hypervisor for Sim {
                 "--sockets".to_owned(),
                 text(&self.sockets),
                 "--nsm".to_owned(),
-                text(&self.directory.join(NSM_SOCKET)),
+                text(&self.nsm_socket()),
             ],
             inherits_environment: false,
             temporary: None,
         };
         guard.spawn(process).await?;
-        Ok(Started {
+        Ok(())
+    }
+
+    fn started(&self) -> Started {
+        Started {
             cid: None,
             init: Endpoint::Unix {
                 path: self.sockets.join(format!("enclave_{}", port::INIT)),
             },
-        })
+        }
     }
 
     async fn ended(&mut self, guard: &mut Guard) -> String {
@@ -164,7 +175,6 @@ impl Hypervisor for Sim {
         if let Some(unpacking) = self.unpacking {
             let _ = unpacking.await;
         }
-        self.nsm.abort();
     }
 }
 

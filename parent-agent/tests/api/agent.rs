@@ -119,6 +119,18 @@ impl Agent {
         }
     }
 
+    /// Runs the image that an earlier agent ran.
+    pub(crate) fn again(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::spawn_in(folder, Builder::new(&[], &[]), arguments)
+    }
+
+    /// Kills the agent, and nothing else.
+    pub(crate) async fn killed(mut self) -> TempDir {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().await.unwrap();
+        self.folder
+    }
+
     /// The enclave's folder.
     pub(crate) fn directory(&self) -> PathBuf {
         self.folder.path().join("s/test")
@@ -130,19 +142,14 @@ impl Agent {
 
     /// The process of the sub-command `name` that belongs to this agent.
     pub(crate) fn process(&self, name: &str) -> Pid {
-        let pids: Vec<_> = processes(self.folder.path())
-            .into_iter()
-            .filter(|(_, command)| command.contains(name))
-            .map(|(pid, _)| pid)
-            .collect();
-        assert_eq!(pids.len(), 1, "{name}: {:?}", processes(self.folder.path()));
-        pids[0]
+        process(self.folder.path(), name)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// Waits until the init can be told to end.
     pub(crate) async fn until_init_waits(&self) {
         let end = self.directory().join("tree/end");
         until(|| end.exists()).await;
@@ -150,8 +157,7 @@ impl Agent {
 
     /// Has the init end with this code.
     pub(crate) async fn end_init(&self, code: u8) {
-        let end = self.directory().join("tree/end");
-        tokio::fs::write(end, format!("{code}\n")).await.unwrap();
+        end_init(self.folder.path(), code).await;
     }
 
     /// Reads events up to the next one of this kind.
@@ -179,13 +185,6 @@ impl Agent {
         self.stderr.read_to_string(&mut stderr).await.unwrap();
         nothing_is_left(&self.folder).await;
         (code, ended, stderr)
-    }
-
-    /// Waits until the killed agent is gone, and leaves its folder.
-    pub(crate) async fn killed(mut self) -> TempDir {
-        timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
-        nothing_is_left(&self.folder).await;
-        self.folder
     }
 
     /// Waits for the end of an agent that does not start: exit code and error.
@@ -264,6 +263,23 @@ impl Agent {
         self.event("ready").await;
         init
     }
+}
+
+/// Has the init of the enclave in `folder` end with this code.
+pub(crate) async fn end_init(folder: &Path, code: u8) {
+    let end = folder.join("s/test/tree/end");
+    tokio::fs::write(end, format!("{code}\n")).await.unwrap();
+}
+
+/// The only process whose command line holds the folder and `name`.
+pub(crate) fn process(folder: &Path, name: &str) -> Pid {
+    let pids: Vec<_> = processes(folder)
+        .into_iter()
+        .filter(|(_, command)| command.contains(name))
+        .map(|(pid, _)| pid)
+        .collect();
+    assert_eq!(pids.len(), 1, "{name}: {:?}", processes(folder));
+    pids[0]
 }
 
 /// The init's end of a control connection.

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use link::logs::{LogStream, MAX_BATCH_RECORDS};
-use nix::sys::signal::Signal;
 
-use crate::agent::{Agent, until};
+use crate::agent::{Agent, nothing_is_left, until};
 use crate::fake_cloudwatch::{FakeCloudWatch, Fault};
 use crate::image::Builder;
 use crate::logs::{Connection, record};
@@ -248,8 +247,8 @@ async fn what_an_agent_could_not_send_is_sent_by_the_next() {
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=5000).await;
     // No time to say goodbye.
-    agent.signal(Signal::SIGKILL);
     let folder = agent.killed().await;
+    nothing_is_left(&folder).await;
     service.down(false);
     let agent = start(&service, folder, &[]);
     until_arrived(&service, 5000).await;
@@ -274,8 +273,8 @@ async fn an_agent_killed_again_and_again_loses_nothing_that_it_acknowledged() {
         assert_eq!(held, last, "round {round}");
         last += 1500 + round * 777;
         send(&mut connection, held + 1..=last).await;
-        agent.signal(Signal::SIGKILL);
         folder = agent.killed().await;
+        nothing_is_left(&folder).await;
     }
     let agent = start(&service, folder, &[]);
     until_arrived(&service, last).await;

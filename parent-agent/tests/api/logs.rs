@@ -36,7 +36,15 @@ impl Connection {
 
     /// Also says what the agent holds already.
     pub(crate) async fn open_with(agent: &Agent) -> (Self, Vec<(LogStream, u64)>) {
-        let (read, write) = tokio::io::split(agent.open(Channel::Logs).await);
+        Self::of_with(agent.open(Channel::Logs).await).await
+    }
+
+    pub(crate) async fn of(stream: Stream) -> Self {
+        Self::of_with(stream).await.0
+    }
+
+    async fn of_with(stream: Stream) -> (Self, Vec<(LogStream, u64)>) {
+        let (read, write) = tokio::io::split(stream);
         let mut connection = Self {
             reader: Reader::new(read, MAX_LOGS),
             writer: Writer::new(write, MAX_LOGS),

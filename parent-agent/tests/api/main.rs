@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod attach;
 mod attest;
 mod cloudwatch;
 mod egress;

@@ -135,9 +135,9 @@ async fn an_otlp_receiver_gets_json_and_may_be_busy() {
         }
     };
     timeout(LIMIT, lost).await.unwrap();
-    agent.signal(nix::sys::signal::Signal::SIGKILL);
+    agent.end_init(0).await;
     drop(connection);
-    agent.killed().await;
+    agent.event("ended").await;
 }
 
 /// Reads a request's body and answers, once.

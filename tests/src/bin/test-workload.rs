@@ -7,7 +7,7 @@
 //! | `answer N` | reads a line from each connection to port 8080, sends N bytes and closes it |
 //! | `collect` | reads each connection to port 8080 to its end, sends all back and closes it |
 //! | `lines N` | prints N numbered lines, in turn to standard output and error |
-//! | `load N` | prints N lines of 100 bytes as fast as they are taken |
+//! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
 //! | `exit N` | ends with that code |
@@ -16,7 +16,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
@@ -103,11 +103,13 @@ fn lines(count: usize) -> anyhow::Result<()> {
 }
 
 fn load(count: usize) -> anyhow::Result<()> {
-    let mut stdout = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let mut stdout = io::stdout().lock();
+    let rest = "x".repeat(88);
     for number in 0..count {
-        writeln!(stdout, "{number:0100}")?;
+        // 100 bytes with the line's end.
+        writeln!(stdout, "{number:010} {rest}")?;
     }
-    stdout.flush()?;
+    writeln!(stdout, "done")?;
     sleep()
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use enclave_tests::cloudwatch::{CloudWatch, Kind};
+use enclave_tests::emulator::{Emulator, Kind};
 use enclave_tests::{Agent, Hypervisor};
 
 use crate::{IMAGE, PROGRAMS};
 
 const GROUP: &str = "/aws/ec2/enclave/workload";
 
-fn run(service: &CloudWatch, hypervisor: Hypervisor, role: &str) -> Agent {
+fn run(service: &Emulator, hypervisor: Hypervisor, role: &str) -> Agent {
     Agent::start_with(
         &PROGRAMS,
         &IMAGE,
@@ -22,7 +22,7 @@ fn run(service: &CloudWatch, hypervisor: Hypervisor, role: &str) -> Agent {
 }
 
 async fn every_line_arrives(kind: Kind, hypervisor: Hypervisor, count: usize) {
-    let service = CloudWatch::start(kind).await.unwrap();
+    let service = Emulator::start(kind).await.unwrap();
     let mut agent = run(&service, hypervisor, &format!("lines {count}"));
     agent.line("done").await.unwrap();
     // The end waits for what is on its way.

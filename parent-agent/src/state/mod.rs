@@ -1,14 +1,24 @@
 //! Where running enclaves keep their sockets, and how one knows who runs.
 //!
 //! Each enclave has a folder of its own, `STATE-DIR/NAME`, readable by nobody
-//! else. Its file `lock` is held (flock) by the agent and by its guard for as
-//! long as either lives, so a folder whose lock is free belongs to nobody: the
-//! next `run` removes it. A symbolic link `tree` leads to an unpacked image, if
-//! there is one; it is removed with the folder.
+//! else. Two files in it are held (flock) by those to whom the enclave belongs:
+//!
+//! | `agent.lock` | `lock` | |
+//! |---|---|---|
+//! | held | held | an agent serves the enclave, and the guard owns it |
+//! | free | held | the guard keeps the enclave for the next agent, or is ending it |
+//! | held | free | the guard was killed, and the agent cleans up |
+//! | free | free | the folder belongs to nobody: the next `run` removes it |
+//!
+//! The agent that starts a guard shares `lock` with it; one that attaches later
+//! holds `agent.lock` alone. A symbolic link `tree` leads to an unpacked image,
+//! if there is one; it is removed with the folder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+mod claim;
+
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +27,14 @@ use nix::unistd::geteuid;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
+use claim::{AGENT_LOCK, LOCK, is_locked};
+
+pub use claim::{Claim, remove};
+
 /// The local API's socket in an enclave's folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The guard's socket in an enclave's folder.
+pub const GUARD_SOCKET: &str = "guard.sock";
 /// The link to an unpacked image in an enclave's folder.
 pub const TREE_LINK: &str = "tree";
 /// The longest path of a Unix socket, in bytes: `sun_path` without its zero byte.
@@ -27,10 +43,10 @@ const MAX_SOCKET_PATH: usize = 107;
 const LONGEST_SOCKET: &str = "/vsock/enclave_7001";
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
-const LOCK: &str = "lock";
 /// How long a predecessor of the same name may take to be cleaned away.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
-const CLAIM_RETRY: Duration = Duration::from_millis(20);
+pub const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait before another attempt.
+pub const CLAIM_RETRY: Duration = Duration::from_millis(20);
 
 /// Why an enclave's folder could not be had.
 #[derive(Debug, Error)]
@@ -111,8 +127,14 @@ impl StateDir {
         is_held(&self.enclave(name))
     }
 
-    /// Makes the folder of a new enclave, empty and locked, and removes those
-    /// that crashed processes have left.
+    /// Whether the enclave `name` has an agent.
+    pub fn has_agent(&self, name: &EnclaveName) -> bool {
+        is_locked(&self.enclave(name), AGENT_LOCK)
+    }
+
+    /// Makes the folder of a new enclave, empty and locked, or takes the place
+    /// of the agent of one that has none but a guard. Removes the folders that
+    /// crashed processes have left.
     pub async fn claim(&self, name: &EnclaveName) -> Result<Claim, StateError> {
         let directory = self.enclave(name);
         if directory.as_os_str().len() + LONGEST_SOCKET.len() > MAX_SOCKET_PATH {
@@ -134,11 +156,11 @@ impl StateDir {
                 }
                 Err(error) => return Err(error),
             }
-            if let Some(lock) = lock(&directory).map_err(StateError::io(&directory))? {
-                clear(&directory).map_err(StateError::io(&directory))?;
-                return Ok(Claim { directory, lock });
+            let claim = Claim::take(&directory).map_err(StateError::io(&directory))?;
+            if let Some(claim) = claim {
+                return Ok(claim);
             }
-            // A guard that cleans up after a killed agent answers no API.
+            // An agent that is ending answers no API.
             let answers = tokio::net::UnixStream::connect(directory.join(CONTROL_SOCKET))
                 .await
                 .is_ok();
@@ -156,9 +178,9 @@ impl StateDir {
             if check_private(&directory).is_err() {
                 continue;
             }
-            let removed = match lock(&directory) {
-                Ok(Some(lock)) => remove(&directory, &lock),
-                Ok(None) => continue,
+            let removed = match Claim::take(&directory) {
+                Ok(Some(claim)) if claim.guard_lock().is_some() => claim.remove(),
+                Ok(_) => continue,
                 Err(error) => Err(error),
             };
             match removed {
@@ -182,135 +204,8 @@ impl StateDir {
     }
 }
 
-/// An enclave's folder while it is ours; dropping it removes the folder.
-#[derive(Debug)]
-pub struct Claim {
-    directory: PathBuf,
-    lock: File,
-}
-
-impl Claim {
-    /// The folder.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// The folder's lock, held as long as a copy of the descriptor is open anywhere.
-    pub fn lock(&self) -> &File {
-        &self.lock
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Err(error) = remove(&self.directory, &self.lock) {
-            tracing::error!(
-                "cannot remove {}: {error}; the next `run` tries again",
-                self.directory.display()
-            );
-        }
-    }
-}
-
-/// Removes an enclave's folder and all that belongs to it, unless it has been
-/// removed already: `lock` must be the lock that the caller holds.
-pub fn remove(directory: &Path, lock: &File) -> io::Result<()> {
-    if !is_same_file(&directory.join(LOCK), lock) {
-        return Ok(());
-    }
-    clear(directory)?;
-    ignore_absent(fs::remove_file(directory.join(LOCK)))?;
-    match fs::remove_dir(directory) {
-        // Somebody who waited for the lock has made its file anew.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        other => ignore_absent(other),
-    }
-}
-
-/// Removes everything but the lock.
-fn clear(directory: &Path) -> io::Result<()> {
-    let link = directory.join(TREE_LINK);
-    if let Ok(tree) = fs::read_link(&link) {
-        remove_tree(&tree)?;
-    }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name() == LOCK {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        } else {
-            ignore_absent(fs::remove_file(entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a folder with all its contents, also where a workload has taken
-/// away its own permissions.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_folders(path)?;
-            ignore_absent(fs::remove_dir_all(path))
-        }
-        other => ignore_absent(other),
-    }
-}
-
-fn open_folders(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_folders(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Takes a folder's lock: `None` when somebody else has it, or has just removed it.
-fn lock(directory: &Path) -> io::Result<Option<File>> {
-    let path = directory.join(LOCK);
-    let file = match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-    {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
-    // The file may have been removed between opening and locking it.
-    Ok(is_same_file(&path, &file).then_some(file))
-}
-
-fn is_same_file(path: &Path, file: &File) -> bool {
-    match (fs::symlink_metadata(path), file.metadata()) {
-        (Ok(path), Ok(file)) => (path.dev(), path.ino()) == (file.dev(), file.ino()),
-        _ => false,
-    }
-}
-
 fn is_held(directory: &Path) -> bool {
-    File::open(directory.join(LOCK))
-        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    is_locked(directory, LOCK) || is_locked(directory, AGENT_LOCK)
 }
 
 fn create_private(path: &Path, recursive: bool) -> Result<(), StateError> {
@@ -350,6 +245,8 @@ fn shared_default() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn name(text: &str) -> EnclaveName {
@@ -362,11 +259,41 @@ mod tests {
         let state = StateDir::new(Some(base.path().join("state"))).unwrap();
         let claim = state.claim(&name("one")).await.unwrap();
         assert_eq!(state.running().unwrap(), [name("one")]);
-        assert!(lock(claim.directory()).unwrap().is_none());
+        assert!(Claim::take(claim.directory()).unwrap().is_none());
+        assert!(claim.guard_lock().is_some());
         let directory = claim.directory().to_owned();
         drop(claim);
         assert!(!directory.exists());
         assert!(state.running().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_guarded_folder_is_taken_over_by_one_and_left_as_it_is() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(base.path().to_owned())).unwrap();
+        let first = state.claim(&name("one")).await.unwrap();
+        let directory = first.directory().to_owned();
+        fs::write(directory.join("file"), "x").unwrap();
+        // The guard's copy.
+        let guard = first.guard_lock().unwrap().try_clone().unwrap();
+        assert!(state.has_agent(&name("one")));
+        first.release();
+        assert!(!state.has_agent(&name("one")));
+        assert!(state.is_running(&name("one")));
+
+        let second = state.claim(&name("one")).await.unwrap();
+        assert!(second.is_guarded() && second.guard_lock().is_none());
+        assert!(Claim::take(&directory).unwrap().is_none());
+        drop(second);
+        // Claims of other enclaves, which sweep, leave it alone too.
+        state.claim(&name("other")).await.unwrap().release();
+        assert!(directory.join("file").exists());
+
+        let third = state.claim(&name("one")).await.unwrap();
+        drop(guard);
+        assert!(!third.is_guarded());
+        drop(third);
+        assert!(!directory.exists());
     }
 
     #[tokio::test]
@@ -385,7 +312,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let state = StateDir::new(Some(base.path().to_owned())).unwrap();
         let claim = state.claim(&name("one")).await.unwrap();
-        let _api = std::os::unix::net::UnixListener::bind(claim.directory.join(CONTROL_SOCKET));
+        let _api = std::os::unix::net::UnixListener::bind(claim.directory().join(CONTROL_SOCKET));
         let error = state.claim(&name("one")).await.unwrap_err();
         assert!(matches!(error, StateError::Running(_)), "{error}");
     }
@@ -403,13 +330,10 @@ mod tests {
         .unwrap();
         let state = StateDir::new(Some(base.path().join("state"))).unwrap();
         let claim = state.claim(&name("crashed")).await.unwrap();
-        std::os::unix::fs::symlink(&tree, claim.directory.join(TREE_LINK)).unwrap();
-        fs::create_dir(claim.directory.join("vsock")).unwrap();
+        std::os::unix::fs::symlink(&tree, claim.directory().join(TREE_LINK)).unwrap();
+        fs::create_dir(claim.directory().join("vsock")).unwrap();
         let crashed = claim.directory().to_owned();
-        // A crash runs no destructors, but closes descriptors.
-        let Claim { lock, .. } = &claim;
-        lock.unlock().unwrap();
-        std::mem::forget(claim);
+        claim.crash();
         let other = state.claim(&name("other")).await.unwrap();
         assert!(!crashed.exists());
         assert!(!tree.exists());
