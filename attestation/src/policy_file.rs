@@ -249,13 +249,26 @@ fn from_toml(text: &str) -> Result<PolicyFile, PolicyError> {
             .and_then(|span| text.get(..span.start))
             .map(|before| format!("line {}: ", before.matches('\n').count() + 1))
             .unwrap_or_default();
-        let message = error.message().replace('\n', "; ");
-        PolicyError::Text(format!("{line}{message}"))
+        PolicyError::Text(line + &one_line(error.message()))
     })
 }
 
 fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
-    serde_json::from_str(text).map_err(|error| PolicyError::Text(error.to_string()))
+    serde_json::from_str(text).map_err(|error| PolicyError::Text(one_line(&error.to_string())))
+}
+
+/// A reader's message, which quotes the text that it read: in one line, and
+/// without what a terminal obeys.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '\n' => line.push_str("; "),
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
 }
 
 impl PolicyFile {
@@ -341,7 +354,10 @@ impl ImageEntry {
 pub fn read_measurements(path: &Path) -> Result<Measurements, PolicyError> {
     serde_json::from_str(&read_text(path)?).map_err(|error| PolicyError::File {
         file: path.display().to_string(),
-        reason: format!("{error}: give the JSON that image-builder or nitro-cli wrote"),
+        reason: format!(
+            "{}: give the JSON that image-builder or nitro-cli wrote",
+            one_line(&error.to_string())
+        ),
     })
 }
 

@@ -403,3 +403,18 @@ fn a_file_that_cannot_be_used_is_named() {
     let error = Policy::read(Path::new("/nonexistent/policy")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/policy"), "{error}");
 }
+
+/// An error quotes the text, which may be a stranger's.
+#[test]
+fn errors_hold_nothing_that_a_terminal_obeys() {
+    let errors = [
+        Policy::from_json("{\"a\\u001b[31m\\u007f\\nb\": 1}"),
+        Policy::from_toml("\"a\\u001b[31m\\u007f\\nb\" = 1"),
+        Policy::from_toml("module_id = \"x\"\nprofile = \"\\u001b[31m\""),
+    ]
+    .map(|policy| policy.unwrap_err().to_string());
+    for error in errors {
+        assert!(!error.contains(char::is_control), "{error:?}");
+        assert!(error.contains("\\u{1b}[31m"), "{error:?}");
+    }
+}
