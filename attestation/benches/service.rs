@@ -4,7 +4,9 @@
 //! library verifies the same document before and after each load, so that all see
 //! the same machine. Saturated rates come from clients that wait only for their
 //! answers; latencies from clients that send at 80 % of that rate and count from
-//! when each request was due, answered late or not.
+//! when each request was due, answered late or not. Beside the rates, which are
+//! those of a machine that does nothing else, stands the processor time of one
+//! verification in either, which other work disturbs less.
 //!
 //! `ATTEST_BENCH_REQUESTS` is the number of requests over which the server's memory
 //! is watched; a million unless set.
@@ -18,6 +20,7 @@
     clippy::cast_sign_loss,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    clippy::unchecked_time_subtraction,
     reason = "a benchmark: it fails by panicking, and its threads may sleep"
 )]
 
@@ -38,6 +41,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eif::{Measurements, Pcr};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
@@ -68,8 +72,8 @@ fn main() {
         document.len()
     );
     println!(
-        "{:<34} {:>10} {:>10} {:>7} {:>9} {:>9}",
-        "", "library/s", "service/s", "ratio", "p50 ms", "p99 ms"
+        "{:<34} {:>10} {:>10} {:>7} {:>11} {:>11} {:>9} {:>9}",
+        "", "library/s", "service/s", "ratio", "library µs", "service µs", "p50 ms", "p99 ms"
     );
     for (name, ear) in [("report only", false), ("with a signed result", true)] {
         let body = json!({
@@ -80,18 +84,20 @@ fn main() {
         });
         let bodies = vec![post("/v1/verify", &body)];
         let before = world.library(&document, ear, server_core);
+        let cpu = server.cpu_time();
         let load = Load::saturate(&connections, &bodies, usize::MAX, PERIOD);
+        let cpu = server.cpu_time() - cpu;
         let after = world.library(&document, ear, server_core);
         let paced = Load::paced(&connections, &bodies, load.rate * LOAD);
-        row(name, f64::midpoint(before, after), &load, Some(&paced));
+        row(name, [before, after], &load, cpu, Some(&paced));
     }
-    challenges(&world, &connections, server_core);
+    challenges(&world, &server, &connections, server_core);
     memory(&server, &connections, &document);
 }
 
 /// Each document is accepted for a challenge, which is recorded on disk.
-fn challenges(world: &World, connections: &[Client], server_core: usize) {
-    let mut client = Client::new(connections[0].address);
+fn challenges(world: &World, server: &Server, connections: &[Client], server_core: usize) {
+    let mut client = Client::new(server.address);
     let message = post("/v1/challenges", &json!({}));
     let bodies: Vec<_> = (0..CHALLENGES)
         .map(|_| {
@@ -109,12 +115,15 @@ fn challenges(world: &World, connections: &[Client], server_core: usize) {
         .collect();
     let document = world.attest(NONCE);
     let before = world.library(&document, false, server_core);
+    let cpu = server.cpu_time();
     let load = Load::saturate(connections, &bodies, bodies.len(), Duration::MAX);
+    let cpu = server.cpu_time() - cpu;
     let after = world.library(&document, false, server_core);
     row(
         "report only, challenges used up",
-        f64::midpoint(before, after),
+        [before, after],
         &load,
+        cpu,
         None,
     );
 }
@@ -144,11 +153,15 @@ fn memory(server: &Server, connections: &[Client], document: &[u8]) {
     }
 }
 
-fn row(name: &str, library: f64, load: &Load, paced: Option<&Load>) {
-    let ratio = load.rate / library;
+fn row(name: &str, library: [Library; 2], load: &Load, cpu: Duration, paced: Option<&Load>) {
+    let [before, after] = library;
+    let rate = f64::midpoint(before.rate, after.rate);
+    let library_us = f64::midpoint(before.cpu_us, after.cpu_us);
+    let service_us = cpu.as_secs_f64() * 1e6 / load.latencies.len() as f64;
     print!(
-        "{name:<34} {library:>10.0} {:>10.0} {ratio:>7.3}",
-        load.rate
+        "{name:<34} {rate:>10.0} {:>10.0} {:>7.3} {library_us:>11.1} {service_us:>11.1}",
+        load.rate,
+        load.rate / rate
     );
     if let Some(paced) = paced {
         print!(
@@ -158,6 +171,15 @@ fn row(name: &str, library: f64, load: &Load, paced: Option<&Load>) {
         );
     }
     println!();
+}
+
+/// What the library does on the server's core.
+#[derive(Clone, Copy)]
+struct Library {
+    /// Verifications per second.
+    rate: f64,
+    /// Processor time of each, in microseconds.
+    cpu_us: f64,
 }
 
 /// What the clients saw.
@@ -343,9 +365,8 @@ impl World {
         }
     }
 
-    /// Verifications per second of the library on a core, with a signed result
-    /// each or without.
-    fn library(&self, document: &[u8], ear: bool, core: usize) -> f64 {
+    /// The library on a core, with a signed result for each verification or without.
+    fn library(&self, document: &[u8], ear: bool, core: usize) -> Library {
         let (key, _) = SigningKey::generate().unwrap();
         let issuer = Issuer {
             developer: "bench".into(),
@@ -355,7 +376,7 @@ impl World {
         thread::scope(|scope| {
             let run = || {
                 pin(core);
-                let (start, mut runs) = (Instant::now(), 0);
+                let (start, cpu, mut runs) = (Instant::now(), thread_cpu_time(), 0);
                 while start.elapsed() < PERIOD / 2 {
                     let verification = self.verifier.verify(document, &self.policy, Time::Now);
                     assert!(verification.outcome.is_ok());
@@ -372,7 +393,11 @@ impl World {
                     }
                     runs += 1;
                 }
-                f64::from(runs) / start.elapsed().as_secs_f64()
+                let (runs, cpu) = (f64::from(runs), thread_cpu_time() - cpu);
+                Library {
+                    rate: runs / start.elapsed().as_secs_f64(),
+                    cpu_us: cpu.as_secs_f64() * 1e6 / runs,
+                }
             };
             scope.spawn(run).join().unwrap()
         })
@@ -428,6 +453,20 @@ impl Server {
         }
     }
 
+    /// Of all its threads, to a hundredth of a second.
+    fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the program's name: fields 3 and on; 14 and 15 are ticks.
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
     fn resident_kib(&self) -> u64 {
         let status = Path::new("/proc")
             .join(self.child.id().to_string())
@@ -446,6 +485,13 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Of this thread.
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .unwrap()
+        .into()
 }
 
 /// The first two cores that this process may use.
