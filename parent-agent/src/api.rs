@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
+//! | `GET /metrics` | the same for Prometheus ([`metrics`](crate::metrics)) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
 //! | `POST /v1/detach` | `{}`, once the agent is about to leave the enclave to the next |
@@ -34,6 +35,7 @@ use tracing::{debug, warn};
 
 use crate::enclave::{Cause, End, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
+use crate::metrics;
 use crate::status::Board;
 use crate::supervisor::Outcome;
 
@@ -172,6 +174,7 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match (request.method(), request.uri().path()) {
             (&Method::GET, "/v1/status") => Ok(json(StatusCode::OK, &self.board.read())),
+            (&Method::GET, "/metrics") => Ok(metrics::response(&self.board.read())),
             (&Method::POST, "/v1/attest") => self.attest(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
             (&Method::POST, "/v1/detach") => self.detach().await,

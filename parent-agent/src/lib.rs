@@ -38,6 +38,7 @@ pub mod hypervisor;
 pub mod image;
 pub mod ingress;
 pub mod logs;
+pub mod metrics;
 pub mod output;
 pub mod ramdisk;
 pub mod report;

@@ -360,7 +360,7 @@ struct LogLine<'a> {
 }
 
 /// RFC 3339 with microseconds, in UTC; a time beyond the year 9999 stays a number.
-fn timestamp(microseconds: u64) -> String {
+pub(crate) fn timestamp(microseconds: u64) -> String {
     let nanoseconds = i128::from(microseconds) * 1000;
     match OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) {
         Ok(time) => format!(

@@ -9,6 +9,7 @@ use link::control::MAX_RUNTIME_CONFIG;
 use link::{Endpoint, Listener};
 use manifest::{EnclaveName, Interval, MemoryMib};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,6 +21,7 @@ use crate::attach::{self, Facts};
 use crate::channels::Channels;
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
+use crate::cli::logs::MetricsAddress;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
 use crate::error::Error;
@@ -36,7 +38,7 @@ use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs, milliseconds};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::{heartbeat, ingress};
+use crate::{heartbeat, ingress, metrics};
 
 /// Most connections at a time, each way; fewer where descriptors are scarce.
 const MAX_CONNECTIONS: usize = 4096;
@@ -319,6 +321,14 @@ impl Run<'_> {
             bind(&listen.heartbeat)?,
             self.events.clone(),
         ));
+        if let Some(MetricsAddress(address)) = self.args.logs.metrics {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| Error::Socket {
+                path: address.to_string(),
+                source,
+            })?;
+            tasks.spawn(metrics::serve(listener, Arc::clone(&board)));
+        }
         let (ended, outcome) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, outcome)?;
 

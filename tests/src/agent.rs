@@ -31,6 +31,8 @@ pub struct Agent {
     folder: TempDir,
     /// Its arguments.
     run: Vec<String>,
+    /// What is added to its environment.
+    environment: Vec<(String, String)>,
     child: Child,
     events: Events,
     /// How many events there are; closed after the last.
@@ -59,6 +61,18 @@ impl Agent {
         role: &str,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::start_with(programs, image, hypervisor, role, arguments, &[])
+    }
+
+    /// Starts it with more in the agent's environment.
+    pub fn start_with(
+        programs: &Programs,
+        image: &Workload,
+        hypervisor: Hypervisor,
+        role: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("e2e-").tempdir()?;
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("tmp"))?;
@@ -70,11 +84,16 @@ impl Agent {
         run.extend([text(path("state")), "--runtime-config".to_owned()]);
         run.push(text(path("role")));
         run.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        let (child, events, count) = spawn(programs, folder.path(), &run)?;
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let (child, events, count) = spawn(programs, folder.path(), &run, &environment)?;
         Ok(Self {
             programs: programs.clone(),
             folder,
             run,
+            environment,
             child,
             events,
             count,
@@ -94,7 +113,12 @@ impl Agent {
 
     /// Starts another agent with the same arguments, after the end of this one.
     pub fn run_again(&mut self) -> anyhow::Result<()> {
-        let again = spawn(&self.programs, self.folder.path(), &self.run)?;
+        let again = spawn(
+            &self.programs,
+            self.folder.path(),
+            &self.run,
+            &self.environment,
+        )?;
         (self.child, self.events, self.count) = again;
         Ok(())
     }
@@ -271,6 +295,7 @@ fn spawn(
     programs: &Programs,
     folder: &Path,
     arguments: &[String],
+    environment: &[(String, String)],
 ) -> anyhow::Result<(Child, Events, watch::Receiver<usize>)> {
     // An earlier agent's guard may write there too.
     let stderr = fs::OpenOptions::new()
@@ -282,6 +307,7 @@ fn spawn(
         .env("TMPDIR", folder.join("tmp"))
         .env("XDG_STATE_HOME", folder.join("left"))
         .env("RUST_LOG", "warn")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr)

@@ -9,11 +9,13 @@
 //! | `ENCLAVE_TEST_KERNEL` | the enclave's kernel |
 //! | `ENCLAVE_TEST_QEMU` | QEMU with the `nitro-enclave` machine |
 //! | `ENCLAVE_TEST_VSOCK_DEVICE` | `vhost-device-vsock` |
+//! | `ENCLAVE_TEST_PYTHON` | the interpreter of the tests' Python environment |
 
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod cloudwatch;
+pub mod emulator;
 pub mod image;
 pub mod programs;
 

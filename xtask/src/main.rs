@@ -7,10 +7,13 @@
     reason = "a command's output"
 )]
 
+mod bench;
+mod bindings;
 mod cache;
 mod demo;
 mod figures;
 mod fuzz;
+mod outside;
 mod programs;
 mod python;
 mod stages;
@@ -21,7 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -33,8 +36,14 @@ usage: cargo xtask COMMAND
                    (needs root, systemd and cgroup v2)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
+  bench attestation
+                   time verification beside bare signatures and beside another crate
+  bench instructions [--record]
+                   count the instructions of verification, and compare with those that
+                   are recorded
+  bindings         build the verifier's bindings for C and Python, and test them
   setup            install what is missing, build the kernel, QEMU, the vsock device
-                   and the tests' Python environment
+                   and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
   qemu             print the path of QEMU with the nitro-enclave machine, building it
@@ -58,14 +67,16 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "demo" | "fuzz") {
+    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
+        "bindings" => bindings::test(&root)?,
+        "bench" => bench::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;
-            for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {
+            for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
             println!("{:<20} {}", "python", python::get(&root)?.display());

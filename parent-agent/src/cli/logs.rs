@@ -18,6 +18,10 @@ use crate::sink::config::{Age, ByteSize, SinkSpec};
 use crate::spool::location::{self, LOG_DIR_HELP};
 use crate::spool::{Fsync, MIN_BYTES, SpoolOptions, WhenFull};
 
+const SINK_HELP: &str = "Where log records go; may be repeated: stdout, cloudwatch, \
+file:PATH[,size=64MiB][,age=1d][,keep=5], syslog:udp://HOST[:PORT], \
+syslog:tcp://HOST[:PORT], syslog:unix://PATH, otlp:URL [default: stdout]";
+
 /// How `run` keeps log records and where it sends them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs")]
@@ -25,9 +29,8 @@ pub struct LogArgs {
     #[arg(long, value_name = "DIR", help = LOG_DIR_HELP)]
     #[expect(missing_docs, reason = "the help is the documentation")]
     pub log_dir: Option<PathBuf>,
-    /// Where log records go: stdout, cloudwatch,
-    /// file:PATH[,size=64MiB][,age=1d][,keep=5]; may be repeated [default: stdout].
-    #[arg(long = "sink", value_name = "SINK")]
+    #[arg(long = "sink", value_name = "SINK", help = SINK_HELP)]
+    #[expect(missing_docs, reason = "the help is the documentation")]
     pub sinks: Vec<SinkSpec>,
     /// The log group in CloudWatch [default: /aws/ec2/enclave/NAME].
     #[arg(long, value_name = "GROUP")]

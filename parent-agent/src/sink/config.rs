@@ -5,7 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// How `--sink` is written, for its errors.
-const FORMS: &str = "write stdout, cloudwatch, or file:PATH[,size=64MiB][,age=1d][,keep=5]";
+const FORMS: &str = "write stdout, cloudwatch, file:PATH[,size=64MiB][,age=1d][,keep=5], \
+syslog:udp://HOST[:PORT], syslog:tcp://HOST[:PORT], syslog:unix://PATH, or otlp:URL";
+/// The port of syslog over UDP (RFC 5426) and, by custom, over TCP (RFC 6587).
+const SYSLOG_PORT: u16 = 514;
+/// Where an OTLP receiver takes logs, unless the URL has a path.
+const OTLP_PATH: &str = "/v1/logs";
 
 /// A destination of log records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +21,32 @@ pub enum SinkSpec {
     CloudWatch,
     /// Rotated files.
     File(FileConfig),
+    /// A syslog receiver.
+    Syslog(SyslogAddress),
+    /// An OpenTelemetry receiver.
+    Otlp(OtlpUrl),
+}
+
+/// A syslog receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogAddress {
+    /// One datagram a message (RFC 5426).
+    Udp(String, u16),
+    /// A stream, messages with their lengths (RFC 6587).
+    Tcp(String, u16),
+    /// A local datagram socket, such as `/dev/log`.
+    Unix(PathBuf),
+}
+
+/// Where an OpenTelemetry receiver takes logs: an `http` or `https` URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpUrl(String);
+
+impl OtlpUrl {
+    /// The URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Rotated files of JSON lines.
@@ -38,6 +69,10 @@ impl SinkSpec {
             Self::Stdout => "stdout".to_owned(),
             Self::CloudWatch => "cloudwatch".to_owned(),
             Self::File(FileConfig { path, .. }) => format!("file:{}", path.display()),
+            Self::Syslog(SyslogAddress::Udp(host, port)) => format!("syslog:udp://{host}:{port}"),
+            Self::Syslog(SyslogAddress::Tcp(host, port)) => format!("syslog:tcp://{host}:{port}"),
+            Self::Syslog(SyslogAddress::Unix(path)) => format!("syslog:unix://{}", path.display()),
+            Self::Otlp(url) => format!("otlp:{}", url.as_str()),
         }
     }
 }
@@ -50,6 +85,8 @@ impl FromStr for SinkSpec {
             None if text == "stdout" => Ok(Self::Stdout),
             None if text == "cloudwatch" => Ok(Self::CloudWatch),
             Some(("file", rest)) => file(rest).map(Self::File),
+            Some(("syslog", rest)) => syslog(rest).map(Self::Syslog),
+            Some(("otlp", rest)) => otlp(rest).map(Self::Otlp),
             _ => Err(FORMS.to_owned()),
         }
     }
@@ -82,6 +119,49 @@ fn file(text: &str) -> Result<FileConfig, String> {
         }
     }
     Ok(config)
+}
+
+fn syslog(text: &str) -> Result<SyslogAddress, String> {
+    let (scheme, rest) = text.split_once("://").ok_or(FORMS)?;
+    if scheme == "unix" {
+        let path = PathBuf::from(rest);
+        if path.is_absolute() {
+            return Ok(SyslogAddress::Unix(path));
+        }
+        return Err(format!("a socket's path is absolute: {FORMS}"));
+    }
+    let authority: hyper::http::uri::Authority = rest.parse().map_err(|_| FORMS.to_owned())?;
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(FORMS.to_owned());
+    }
+    let host = authority
+        .host()
+        .trim_matches(['[', ']'])
+        .to_ascii_lowercase();
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        None if authority.as_str().ends_with(authority.host()) => SYSLOG_PORT,
+        None => return Err(FORMS.to_owned()),
+    };
+    match scheme {
+        "udp" => Ok(SyslogAddress::Udp(host, port)),
+        "tcp" => Ok(SyslogAddress::Tcp(host, port)),
+        _ => Err(FORMS.to_owned()),
+    }
+}
+
+fn otlp(text: &str) -> Result<OtlpUrl, String> {
+    let uri: hyper::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !is_http || uri.host().is_none_or(str::is_empty) || text.contains('@') {
+        return Err(format!(
+            "a URL is http:// or https:// and has a host: {FORMS}"
+        ));
+    }
+    match uri.path() {
+        "" | "/" => Ok(OtlpUrl(text.trim_end_matches('/').to_owned() + OTLP_PATH)),
+        _ => Ok(OtlpUrl(text.to_owned())),
+    }
 }
 
 /// A number of bytes with its unit, such as `512MiB`.
@@ -150,7 +230,29 @@ mod tests {
         assert_eq!(file.max_bytes, 1 << 20);
         assert_eq!(file.max_age, Duration::from_secs(7200));
         assert_eq!(file.keep, 0);
+        for (text, name) in [
+            ("syslog:udp://LOGS.example", "syslog:udp://logs.example:514"),
+            ("syslog:tcp://[::1]:6514", "syslog:tcp://::1:6514"),
+            ("syslog:unix:///dev/log", "syslog:unix:///dev/log"),
+            (
+                "otlp:http://localhost:4318",
+                "otlp:http://localhost:4318/v1/logs",
+            ),
+            ("otlp:https://a.example/x/y", "otlp:https://a.example/x/y"),
+        ] {
+            assert_eq!(parse(text).unwrap().name(), name);
+        }
         for bad in [
+            "syslog:logs",
+            "syslog:udp://",
+            "syslog:udp://a:b",
+            "syslog:udp://a:",
+            "syslog:unix://dev/log",
+            "syslog:tls://a",
+            "otlp:",
+            "otlp:localhost:4318",
+            "otlp:ftp://a",
+            "otlp:http://user:secret@a",
             "",
             "stdout:",
             "cloudwatch:x",

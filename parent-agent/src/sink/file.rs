@@ -152,13 +152,12 @@ impl RotatingFile {
 
     /// Moves every file one number on; the last is lost.
     fn rotate(&self) -> io::Result<()> {
-        let path = |number: u32| match number {
-            0 => self.config.path.clone(),
-            _ => {
-                let mut name = self.config.path.clone().into_os_string();
+        let path = |number: u32| {
+            let mut name = self.config.path.clone().into_os_string();
+            if number > 0 {
                 name.push(format!(".{number}"));
-                PathBuf::from(name)
             }
+            PathBuf::from(name)
         };
         for number in (0..=self.config.keep).rev() {
             let moved = if number == self.config.keep {

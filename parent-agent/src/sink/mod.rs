@@ -1,8 +1,8 @@
 //! Where log records go from the spool.
 //!
-//! Every sink is laid out alike: `config` parses its destination, `batch` builds
-//! what is sent at once within the destination's limits, `service` sends it, and
-//! `retry` sorts its errors. [`forward`] drives them all: it reads the spool from
+//! Every sink is laid out alike: a `config` parses its destination ([`config`]),
+//! `batch` or `message` builds what is sent at once within the destination's
+//! limits, `service` sends it and sorts its errors by what helps ([`ErrorClass`]). [`forward`] drives them all: it reads the spool from
 //! the sink's own place, sends, tries again for as long as it takes, and moves
 //! the place once the destination has answered. So a sink gets every record at
 //! least once and in order, and a slow one delays only itself.
@@ -11,9 +11,12 @@ pub mod cloudwatch;
 pub mod config;
 mod file;
 mod forward;
+mod names;
+mod otlp;
 mod pipeline;
 mod retry;
 mod stdout;
+mod syslog;
 pub mod telemetry;
 
 use std::time::Duration;

@@ -18,7 +18,9 @@ use super::cloudwatch::{CloudWatch, CloudWatchConfig, ConnectError, Service};
 use super::config::SinkSpec;
 use super::file::Files;
 use super::forward::Forwarder;
+use super::otlp::Otlp;
 use super::stdout::Stdout;
+use super::syslog::Syslog;
 use super::telemetry::{SinkMetrics, Telemetry};
 use crate::output::Output;
 use crate::spool::{Recovery, Spool, SpoolError, SpoolOptions};
@@ -81,12 +83,15 @@ impl Pipeline {
             opened.map_err(|error| PipelineError::Thread(error.to_string()))??;
         report_recovery(&spool, &recovery).await;
 
+        // Who reads standard output sees the state of it.
+        let has_remote = config.sinks.iter().any(|sink| *sink != SinkSpec::Stdout);
         let (stop, stopped) = watch::channel(false);
         let (patience, impatience) = oneshot::channel();
         let (ready, started) = oneshot::channel();
         let (finished, done) = oneshot::channel();
         let sinks = Sinks {
             spool: Arc::clone(&spool),
+            name: name.clone(),
             config,
             stdout,
             json,
@@ -108,10 +113,10 @@ impl Pipeline {
             spool: Arc::clone(&spool),
             sinks: metrics,
         });
-        let tasks = vec![
-            tokio::spawn(Arc::clone(&spool).maintain()),
-            tokio::spawn(report(Arc::clone(&telemetry))),
-        ];
+        let mut tasks = vec![tokio::spawn(Arc::clone(&spool).maintain())];
+        if has_remote {
+            tasks.push(tokio::spawn(report(Arc::clone(&telemetry))));
+        }
         Ok(Self {
             telemetry,
             stop,
@@ -194,6 +199,7 @@ async fn report(telemetry: Arc<Telemetry>) {
 /// The sinks, on their own thread.
 struct Sinks {
     spool: Arc<Spool>,
+    name: EnclaveName,
     config: PipelineConfig,
     stdout: Output,
     json: bool,
@@ -241,6 +247,14 @@ impl Sinks {
                 }
                 SinkSpec::File(config) => {
                     let sink = Files::new(config.clone());
+                    self.forward(&spec, sink);
+                }
+                SinkSpec::Syslog(address) => {
+                    let sink = Syslog::new(address.clone(), &self.name);
+                    self.forward(&spec, sink);
+                }
+                SinkSpec::Otlp(url) => {
+                    let sink = Otlp::new(url, &self.name);
                     self.forward(&spec, sink);
                 }
                 SinkSpec::CloudWatch => {

@@ -1,7 +1,8 @@
 //! How far each sink has come, kept beside the segments.
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,18 +16,19 @@ const MAX_FILE: u64 = 1024;
 /// The file of a sink's cursor. Its name keeps letters, digits, `-` and `.`.
 pub(super) fn path(directory: &Path, sink: &str) -> PathBuf {
     let mut name = String::from(PREFIX);
+    // Writing to a string cannot fail.
     for byte in sink.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("_{byte:02x}"));
+            let _ = write!(name, "_{byte:02x}");
         }
     }
     // A long destination still has a name of its own.
     if name.len() > 200 {
         let sum = crc32fast::hash(name.as_bytes());
         name.truncate(180);
-        name.push_str(&format!("-{sum:08x}"));
+        let _ = write!(name, "-{sum:08x}");
     }
     directory.join(name + SUFFIX)
 }
@@ -87,7 +89,7 @@ mod tests {
             store(&path, cursor).unwrap();
             assert_eq!(load(&path).unwrap(), Some(cursor));
         }
-        assert_eq!(list(folder.path()).unwrap(), [path.clone()]);
+        assert_eq!(list(folder.path()).unwrap(), std::slice::from_ref(&path));
         fs::write(&path, "").unwrap();
         load(&path).unwrap_err();
         fs::write(&path, " ".repeat(2000)).unwrap();

@@ -295,9 +295,9 @@ mod tests {
         )
     }
 
-    fn stored<'a>(
-        (stream, sequence, time_us, source, continues, data): &'a (u8, u64, u64, u8, bool, Vec<u8>),
-    ) -> Stored<'a> {
+    fn stored(
+        (stream, sequence, time_us, source, continues, data): &(u8, u64, u64, u8, bool, Vec<u8>),
+    ) -> Stored<'_> {
         let sources = [Source::Stdout, Source::Stderr, Source::Init, Source::Agent];
         Stored {
             stream: LogStream::ALL[usize::from(*stream)],

@@ -19,6 +19,7 @@ mod writer;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +40,7 @@ pub use writer::Recovery;
 
 use chunk::Chunk;
 use positions::Positions;
-use writer::{AppendError, Appended, Writer};
+use writer::{AppendError, Appended, Unappended, Writer};
 
 /// How often what was appended is brought to the disk under [`Fsync::Interval`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -284,9 +285,9 @@ impl Spool {
                     }
                     return;
                 }
-                Ok(Err((same, error))) => {
-                    chunk = same;
-                    error
+                Ok(Err(refused)) => {
+                    chunk = refused.chunk;
+                    refused.error
                 }
                 // The runtime ends.
                 Err(_) => return,
@@ -308,7 +309,7 @@ impl Spool {
         }
     }
 
-    fn append(&self, chunk: Chunk) -> Result<(), (Chunk, AppendError)> {
+    fn append(&self, chunk: Chunk) -> Result<(), Box<Unappended>> {
         let boot = chunk.boot;
         let mut writer = self.writer();
         let result = match writer.append(chunk, self.floor()) {
@@ -316,9 +317,9 @@ impl Spool {
                 self.publish(&writer, boot, &appended);
                 Ok(())
             }
-            Err((chunk, error)) => {
-                self.refuse(&error);
-                Err((chunk, error))
+            Err(refused) => {
+                self.refuse(&refused.error);
+                Err(refused)
             }
         };
         self.measure(&writer);
@@ -444,11 +445,22 @@ impl Spool {
     }
 
     fn tend(&self) {
-        let mut writer = self.writer();
-        let floor = self.floor();
-        let result = writer.sync().and_then(|()| writer.expire(floor));
-        self.measure(&writer);
-        if let Err(error) = result {
+        let (files, removed) = {
+            let mut writer = self.writer();
+            let floor = self.floor();
+            let removed = writer.expire(floor);
+            self.measure(&writer);
+            (writer.unsynced(), removed)
+        };
+        // Without the lock: records are appended meanwhile.
+        let synced = files.and_then(|files| {
+            let synced = files.iter().try_for_each(File::sync_data);
+            if synced.is_err() {
+                self.writer().still_unsynced(files);
+            }
+            synced
+        });
+        if let Err(error) = removed.and(synced) {
             self.counts.errors.fetch_add(1, Ordering::Relaxed);
             if lock(&self.trouble).replace(error.to_string()).is_none() {
                 error!(%error, "the log spool {} cannot be brought to the disk", self.directory.display());

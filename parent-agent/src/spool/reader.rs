@@ -134,12 +134,10 @@ impl Reader {
     /// Reads the last two segments: what was stored last, in bounded time.
     pub fn newest(directory: &Path) -> io::Result<Self> {
         let names = segment::list(directory)?;
-        let offset = names
-            .iter()
-            .rev()
-            .take(2)
-            .last()
-            .map_or(0, |name| name.base);
+        let offset = match names.as_slice() {
+            [.., last_but_one, _] => last_but_one.base,
+            _ => 0,
+        };
         Ok(Self {
             offset,
             ..Self::oldest(directory, None)

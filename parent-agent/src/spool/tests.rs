@@ -48,10 +48,7 @@ fn append(writer: &mut Writer, lines: std::ops::RangeInclusive<u64>) {
         .collect();
     let held = writer.positions().get(BOOT);
     for chunk in chunk::encode(BOOT, held, &records) {
-        writer
-            .append(chunk, u64::MAX)
-            .map_err(|(_, error)| error)
-            .unwrap();
+        writer.append(chunk, u64::MAX).unwrap();
     }
 }
 
@@ -93,7 +90,7 @@ fn copy(files: &BTreeMap<String, Vec<u8>>) -> TempDir {
 }
 
 fn newest(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let segments = files.keys().filter(|name| name.ends_with(".log"));
+    let segments = files.keys().filter(|name| name.contains('-'));
     segments.max().unwrap().clone()
 }
 
@@ -131,7 +128,7 @@ fn a_record_that_is_held_is_not_appended_again() {
     // A chunk that was encoded before the others were stored.
     let late: Vec<_> = (3..=7).map(|number| record(number, b"line")).collect();
     let chunk = chunk::encode(BOOT, [0; positions::STREAMS], &late).remove(0);
-    let appended = writer.append(chunk, 0).map_err(|(_, error)| error).unwrap();
+    let appended = writer.append(chunk, 0).unwrap();
     assert_eq!((appended.records, appended.missing), (2, 0));
     assert_eq!(writer.positions().get(BOOT)[0], 7);
     assert_eq!(read_all(folder.path()).0.len(), 7);
@@ -151,7 +148,7 @@ fn a_large_batch_is_split_and_its_largest_record_fits() {
     assert!(chunks.len() > 2);
     for chunk in chunks {
         assert!(chunk.size() <= (format::BATCH_HEADER + format::MAX_PAYLOAD) as u64);
-        writer.append(chunk, 0).map_err(|(_, error)| error).unwrap();
+        writer.append(chunk, 0).unwrap();
     }
     assert_eq!(read_all(folder.path()).0.len(), 60);
 }
@@ -226,24 +223,24 @@ fn a_flipped_bit_costs_its_batch_and_nothing_is_invented() {
         let folder = copy(&files);
         // Before it is opened, and repaired, by a writer.
         let (found, losses) = read_all(folder.path());
-        let lost = all.len() - found.len();
-        assert_eq!(lost, if byte < header { 0 } else { 2 }, "{byte} {bit}");
+        let missing = all.len() - found.len();
+        assert_eq!(missing, if byte < header { 0 } else { 2 }, "{byte} {bit}");
         assert!(
             found
                 .iter()
                 .all(|(number, text)| *text == all[usize::try_from(*number).unwrap()])
         );
-        let is_last = found.last().is_none_or(|(number, _)| *number != 5);
+        let last_is_lost = found.last().is_none_or(|(number, _)| *number != 5);
         let first_is_lost = found.first().is_none_or(|(number, _)| *number != 0);
         // What was before the first that is found is not known to have been there.
-        if lost > 0 && !is_last && !first_is_lost {
+        if missing > 0 && !last_is_lost && !first_is_lost {
             assert_eq!(losses.damaged, 2, "{byte} {bit}");
         }
         let (mut writer, recovery) = writer(folder.path(), options());
         assert_eq!(recovery.is_clean(), byte < header, "{byte} {bit}");
-        let last = writer.positions().get(BOOT)[0];
-        assert_eq!(last, if is_last { 4 } else { 6 }, "{byte} {bit}");
-        append(&mut writer, last + 1..=8);
+        let position = writer.positions().get(BOOT)[0];
+        assert_eq!(position, if last_is_lost { 4 } else { 6 }, "{byte} {bit}");
+        append(&mut writer, position + 1..=8);
         let texts: Vec<_> = read_all(folder.path())
             .0
             .into_iter()
@@ -310,7 +307,7 @@ fn bytes_that_look_like_batches_are_no_batches() {
     let place = writer.end();
     let bait = record(3, stolen);
     for chunk in chunk::encode(BOOT, writer.positions().get(BOOT), &[bait]) {
-        writer.append(chunk, 0).map_err(|(_, error)| error).unwrap();
+        writer.append(chunk, 0).unwrap();
     }
     append(&mut writer, 4..=4);
     drop(writer);
@@ -329,8 +326,8 @@ fn fill(writer: &mut Writer, floor: u64) -> (u64, Option<AppendError>) {
         let held = writer.positions().get(BOOT);
         let records = [record(held[0] + 1, &data)];
         let chunk = chunk::encode(BOOT, held, &records).remove(0);
-        if let Err((_, error)) = writer.append(chunk, floor) {
-            return (sequence, Some(error));
+        if let Err(refused) = writer.append(chunk, floor) {
+            return (sequence, Some(refused.error));
         }
     }
     (10_000, None)
@@ -377,6 +374,28 @@ fn a_full_spool_may_drop_its_oldest_and_readers_count_them() {
     assert_eq!(losses.removed, found[0].0 - 2);
     assert_eq!(losses.damaged, 0);
     assert_eq!(found.last().unwrap().0, writer.next() - 1);
+}
+
+#[test]
+fn a_disk_that_refuses_costs_nothing_once_it_takes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, _) = writer(folder.path(), options());
+    append(&mut writer, 1..=3);
+    let path = folder.path().join(newest(&files(folder.path())));
+    // The kernel refuses to write to what is open for reading only.
+    let writable = std::mem::replace(&mut writer.file, File::open(path).unwrap());
+    let lines = [record(4, b"line 4")];
+    let chunk = chunk::encode(BOOT, writer.positions().get(BOOT), &lines).remove(0);
+    let refused = writer.append(chunk, 0).unwrap_err();
+    assert!(matches!(refused.error, AppendError::Io(_)));
+    assert_eq!(writer.positions().get(BOOT)[0], 3);
+    writer.file = writable;
+    writer.append(refused.chunk, 0).unwrap();
+    append(&mut writer, 5..=5);
+    let (found, losses) = read_all(folder.path());
+    let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["line 1", "line 2", "line 3", "line 4", "line 5"]);
+    assert_eq!(losses, Losses::default());
 }
 
 #[test]

@@ -36,6 +36,13 @@ impl From<io::Error> for AppendError {
     }
 }
 
+/// Records that were not stored, to be tried again.
+#[derive(Debug)]
+pub(super) struct Unappended {
+    pub(super) chunk: Chunk,
+    pub(super) error: AppendError,
+}
+
 /// What was found when a spool was opened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Recovery {
@@ -62,10 +69,13 @@ pub(super) struct Writer {
     options: SpoolOptions,
     /// Oldest first; the last is being written.
     segments: VecDeque<Stock>,
-    file: File,
+    pub(super) file: File,
     /// The number of the next record.
     next: u64,
     positions: Positions,
+    /// What [`Fsync::Interval`] has still to bring to the disk: files that are
+    /// not written any more and, if set, the one that is.
+    retired: Vec<File>,
     dirty: bool,
     /// Held (flock) for as long as this lives.
     _lock: File,
@@ -125,6 +135,7 @@ impl Writer {
                 file,
                 next: 0,
                 positions,
+                retired: Vec::new(),
                 dirty: true,
                 _lock: lock,
             };
@@ -168,6 +179,7 @@ impl Writer {
             file,
             next: found.next,
             positions: found.positions,
+            retired: Vec::new(),
             dirty: true,
             _lock: lock,
         };
@@ -208,11 +220,7 @@ impl Writer {
 
     /// Appends the records that are not held yet. Sinks need what is at `floor`
     /// or behind.
-    pub(super) fn append(
-        &mut self,
-        chunk: Chunk,
-        floor: u64,
-    ) -> Result<Appended, (Chunk, AppendError)> {
+    pub(super) fn append(&mut self, chunk: Chunk, floor: u64) -> Result<Appended, Box<Unappended>> {
         let held = self.positions.get(chunk.boot);
         let mut chunk = chunk.beyond(held);
         if chunk.is_empty() {
@@ -224,7 +232,7 @@ impl Writer {
         }
         match self.write(&mut chunk, floor) {
             Ok(()) => {}
-            Err(error) => return Err((chunk, error)),
+            Err(error) => return Err(Box::new(Unappended { chunk, error })),
         }
         let (last, missing) = chunk.advance(held);
         self.positions.set(chunk.boot, last);
@@ -245,7 +253,7 @@ impl Writer {
         let held = self.positions.get(Boot::AGENT);
         let last = held.get(stream as usize).copied().unwrap_or(0);
         let chunk = Chunk::own(stream, last + 1, now_us(), text);
-        self.append(chunk, floor).map_err(|(_, error)| error)
+        self.append(chunk, floor).map_err(|refused| refused.error)
     }
 
     fn write(&mut self, chunk: &mut Chunk, floor: u64) -> Result<(), AppendError> {
@@ -276,7 +284,7 @@ impl Writer {
         stock.bytes += size;
         stock.changed = SystemTime::now();
         self.next += u64::from(chunk.count());
-        self.dirty = self.options.fsync == Fsync::Interval;
+        self.dirty = true;
         Ok(())
     }
 
@@ -321,9 +329,6 @@ impl Writer {
 
     /// Begins the next segment.
     fn roll(&mut self) -> io::Result<()> {
-        if self.options.fsync != Fsync::Never {
-            self.file.sync_data()?;
-        }
         let (stock, file) = create(
             &self.directory,
             self.end(),
@@ -332,17 +337,30 @@ impl Writer {
             &self.options,
         )?;
         self.segments.push_back(stock);
-        self.file = file;
+        let before = std::mem::replace(&mut self.file, file);
+        if self.options.fsync == Fsync::Interval {
+            self.retired.push(before);
+            self.retired.push(File::open(&self.directory)?);
+            self.dirty = true;
+        }
         Ok(())
     }
 
-    /// Brings to the disk what was appended.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.dirty && self.options.fsync != Fsync::Never {
-            self.file.sync_data()?;
+    /// The files to bring to the disk by now. Writing goes on meanwhile.
+    pub(super) fn unsynced(&mut self) -> io::Result<Vec<File>> {
+        if self.options.fsync != Fsync::Interval {
+            return Ok(Vec::new());
         }
-        self.dirty = false;
-        Ok(())
+        let mut files = std::mem::take(&mut self.retired);
+        if std::mem::take(&mut self.dirty) {
+            files.push(self.file.try_clone()?);
+        }
+        Ok(files)
+    }
+
+    /// Takes back files that could not be brought to the disk.
+    pub(super) fn still_unsynced(&mut self, files: Vec<File>) {
+        self.retired.extend(files);
     }
 }
 
@@ -371,8 +389,8 @@ fn create(
     let written = file
         .write_all_at(&header.encode(name.salt), 0)
         .and_then(|()| match options.fsync {
-            Fsync::Never => Ok(()),
-            Fsync::Always | Fsync::Interval => {
+            Fsync::Never | Fsync::Interval => Ok(()),
+            Fsync::Always => {
                 file.sync_data()?;
                 File::open(directory)?.sync_data()
             }

@@ -78,8 +78,30 @@ impl Agent {
     }
 
     pub(crate) fn spawn_in(folder: TempDir, image: Builder, arguments: &[&str]) -> Self {
+        Self::spawn_with(folder, image, arguments, &[])
+    }
+
+    /// Runs the image with more in its environment.
+    pub(crate) fn spawn_with(
+        folder: TempDir,
+        image: Builder,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
+        let mut command = command(folder.path(), "run");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::spawn_command(folder, image, command, arguments)
+    }
+
+    /// Runs the image with a `run` command that lacks its arguments.
+    pub(crate) fn spawn_command(
+        folder: TempDir,
+        image: Builder,
+        mut command: Command,
+        arguments: &[&str],
+    ) -> Self {
         let image = image.write(folder.path());
-        let mut child = command(folder.path(), "run")
+        let mut child = command
             .arg(image)
             .args(["--hypervisor", "sim", "--json"])
             .args(arguments)
@@ -163,6 +185,15 @@ impl Agent {
         self.stderr.read_to_string(&mut stderr).await.unwrap();
         nothing_is_left(&self.folder).await;
         (code, ended, stderr)
+    }
+
+    /// Waits for the end of an agent that does not start: exit code and error.
+    pub(crate) async fn failed(mut self) -> (i32, String) {
+        let mut stderr = String::new();
+        let read = self.stderr.read_to_string(&mut stderr);
+        timeout(LIMIT, read).await.unwrap().unwrap();
+        let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
+        (status.code().unwrap(), stderr)
     }
 
     /// The local API's answer to a raw request: status and body.

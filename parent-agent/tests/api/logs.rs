@@ -30,11 +30,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    async fn open(agent: &Agent) -> Self {
-        Self::of(agent.open(Channel::Logs).await).await
+    pub(crate) async fn open(agent: &Agent) -> Self {
+        Self::open_with(agent).await.0
+    }
+
+    /// Also says what the agent holds already.
+    pub(crate) async fn open_with(agent: &Agent) -> (Self, Vec<(LogStream, u64)>) {
+        Self::of_with(agent.open(Channel::Logs).await).await
     }
 
     pub(crate) async fn of(stream: Stream) -> Self {
+        Self::of_with(stream).await.0
+    }
+
+    async fn of_with(stream: Stream) -> (Self, Vec<(LogStream, u64)>) {
         let (read, write) = tokio::io::split(stream);
         let mut connection = Self {
             reader: Reader::new(read, MAX_LOGS),
@@ -46,8 +55,8 @@ impl Connection {
             .send(&FromInit::Open { boot })
             .await
             .unwrap();
-        connection.stored().await;
-        connection
+        let stored = connection.stored().await;
+        (connection, stored)
     }
 
     /// Sends records and returns what is then held.

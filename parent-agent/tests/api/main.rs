@@ -12,9 +12,13 @@
 mod agent;
 mod attach;
 mod attest;
+mod cloudwatch;
 mod egress;
+mod fake_cloudwatch;
 mod image;
 mod ingress;
 mod input;
 mod life;
 mod logs;
+mod receivers;
+mod spool;

@@ -10,6 +10,7 @@
 )]
 
 mod attach;
+mod cloudwatch;
 mod ends;
 mod kills;
 mod logs;

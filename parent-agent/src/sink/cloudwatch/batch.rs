@@ -194,6 +194,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_limit_holds_whatever_is_logged(
             records in proptest::collection::vec((-20 * 24 * 60..3 * 60_i64, 0..70_000_usize, any::<bool>()), 1..60)

@@ -1,6 +1,6 @@
 //! Calls to the service.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -8,20 +8,20 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::config::SharedHttpClient;
+use aws_sdk_cloudwatchlogs::operation::create_log_group::CreateLogGroupError;
+use aws_sdk_cloudwatchlogs::operation::create_log_stream::CreateLogStreamError;
 use aws_sdk_cloudwatchlogs::operation::put_log_events::PutLogEventsError;
 use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use hickory_resolver::TokioResolver;
 use link::logs::LogStream;
 use thiserror::Error;
 use tracing::{info, warn};
 
 use super::config::CloudWatchConfig;
 use super::retry::classify;
-use crate::resolve;
+use crate::sink::names::Names;
 use crate::sink::{ErrorClass, SendError};
 
 /// How long a connection may take to be made.
@@ -52,7 +52,7 @@ impl Service {
     pub(in crate::sink) async fn connect(config: CloudWatchConfig) -> Result<Self, ConnectError> {
         let http = Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_with_resolver(Names(Arc::new(resolve::system())));
+            .build_with_resolver(Names::from_system());
         let loaded = loader(&http).load().await;
         if loaded.region().is_none() {
             return Err(ConnectError::NoRegion);
@@ -143,7 +143,7 @@ impl Service {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_resource_already_exists_exception()) =>
+                    .is_some_and(CreateLogStreamError::is_resource_already_exists_exception) =>
             {
                 Ok(())
             }
@@ -164,7 +164,7 @@ impl Service {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_resource_already_exists_exception()) =>
+                    .is_some_and(CreateLogGroupError::is_resource_already_exists_exception) =>
             {
                 // Whoever made it has set its retention.
                 return Ok(());
@@ -231,28 +231,6 @@ fn refused(rejected: &RejectedLogEventsInfo, events: usize) -> Vec<(&'static str
     .into_iter()
     .filter(|&(_, count)| count > 0)
     .collect()
-}
-
-/// Names are resolved as everywhere in the agent: glibc's resolver does not work
-/// in a static binary.
-#[derive(Debug, Clone)]
-struct Names(Arc<Result<TokioResolver, String>>);
-
-impl ResolveDns for Names {
-    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
-        DnsFuture::new(async move {
-            let resolver = self
-                .0
-                .as_ref()
-                .as_ref()
-                .map_err(|reason| ResolveDnsError::new(reason.clone()))?;
-            let found = resolver
-                .lookup_ip(name)
-                .await
-                .map_err(ResolveDnsError::new)?;
-            Ok(found.iter().collect())
-        })
-    }
 }
 
 #[cfg(test)]

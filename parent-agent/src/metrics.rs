@@ -1,0 +1,333 @@
+//! What is known of an enclave, for Prometheus: text exposition format 0.0.4.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::enclave::Phase;
+use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
+use crate::status::{Board, Status};
+
+/// What the text is.
+pub(crate) const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+/// Most connections at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 8;
+/// How long a request may take to arrive, and a connection to stay open.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long to wait after an error that the next connection would meet as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `GET /metrics` until the future is dropped.
+pub async fn serve(listener: TcpListener, board: Arc<Board>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection for metrics");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let board = Arc::clone(&board);
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &board);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+                debug!(%error, "a connection for metrics has failed");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, board: &Board) -> Response<Full<Bytes>> {
+    if (request.method(), request.uri().path()) == (&Method::GET, "/metrics") {
+        return response(&board.read());
+    }
+    let mut response = Response::new(Full::from("use GET /metrics\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// The answer to `GET /metrics`.
+pub(crate) fn response(status: &Status) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text(status)));
+    response.headers_mut().insert(CONTENT_TYPE, FORMAT);
+    response
+}
+
+/// The status as metrics.
+pub fn text(status: &Status) -> String {
+    let mut page = Page::default();
+    page.family("enclave_info", "gauge", "What runs.");
+    let labels = [
+        ("name", status.name.as_str()),
+        ("hypervisor", &status.hypervisor),
+        ("agent_version", &status.agent_version),
+    ];
+    page.sample(&labels, 1.0);
+    page.family("enclave_ready", "gauge", "1 while the workload runs.");
+    page.sample(&[], f64::from(u8::from(status.state == Phase::Ready)));
+    page.family("enclave_uptime_seconds", "gauge", "Since the start.");
+    page.sample(&[], ratio(status.uptime_ms, 1000));
+    page.family(
+        "enclave_workload_restarts_total",
+        "counter",
+        "Restarts of the workload.",
+    );
+    page.count(&[], status.restarts);
+    logs(&mut page, &status.logs);
+    page.text
+}
+
+/// What a metric is called, what it means, and how it is read.
+type Family<T, V> = (&'static str, &'static str, &'static str, fn(&T) -> V);
+
+const SPOOL: [Family<LogsStatus, u64>; 8] = [
+    (
+        "enclave_logs_records_total",
+        "counter",
+        "Records taken from the enclave.",
+        |logs| logs.records,
+    ),
+    (
+        "enclave_logs_missing_total",
+        "counter",
+        "Record numbers that the enclave left out.",
+        |logs| logs.missing,
+    ),
+    (
+        "enclave_logs_spool_bytes",
+        "gauge",
+        "Bytes of the spool on disk.",
+        |logs| logs.spool.bytes,
+    ),
+    (
+        "enclave_logs_spool_max_bytes",
+        "gauge",
+        "Most bytes of the spool.",
+        |logs| logs.spool.max_bytes,
+    ),
+    (
+        "enclave_logs_spool_full",
+        "gauge",
+        "1 while the spool takes nothing because it is at its cap.",
+        |logs| logs.spool.full.into(),
+    ),
+    (
+        "enclave_logs_spool_full_total",
+        "counter",
+        "Times that the spool was at its cap.",
+        |logs| logs.spool.times_full,
+    ),
+    (
+        "enclave_logs_spool_errors_total",
+        "counter",
+        "Writes that the file system refused.",
+        |logs| logs.spool.errors,
+    ),
+    (
+        "enclave_logs_own_dropped_total",
+        "counter",
+        "Records of the agent's own that found no room.",
+        |logs| logs.spool.own_dropped,
+    ),
+];
+
+const SINK: [Family<SinkStatus, f64>; 8] = [
+    (
+        "enclave_logs_sink_lag_seconds",
+        "gauge",
+        "Age in the spool of the oldest record that waits.",
+        |sink| sink.lag_seconds,
+    ),
+    (
+        "enclave_logs_sink_lag_records",
+        "gauge",
+        "Records behind what was passed on.",
+        |sink| ratio(sink.lag_records, 1),
+    ),
+    (
+        "enclave_logs_sink_lag_bytes",
+        "gauge",
+        "Bytes of the spool behind what was passed on.",
+        |sink| ratio(sink.lag_bytes, 1),
+    ),
+    (
+        "enclave_logs_sink_records_total",
+        "counter",
+        "Records that the destination has taken.",
+        |sink| ratio(sink.records, 1),
+    ),
+    (
+        "enclave_logs_sink_bytes_total",
+        "counter",
+        "Their bytes, as the destination counts them.",
+        |sink| ratio(sink.bytes, 1),
+    ),
+    (
+        "enclave_logs_sink_batches_total",
+        "counter",
+        "Batches that the destination has taken.",
+        |sink| ratio(sink.batches, 1),
+    ),
+    (
+        "enclave_logs_sink_batch_fill_ratio",
+        "gauge",
+        "How full batches are on average, from 0 to 1.",
+        |sink| sink.mean_fill,
+    ),
+    (
+        "enclave_logs_sink_retries_total",
+        "counter",
+        "Sends that were tried again.",
+        |sink| ratio(sink.retries, 1),
+    ),
+];
+
+fn logs(page: &mut Page, logs: &LogsStatus) {
+    for (name, kind, help, value) in SPOOL {
+        page.family(name, kind, help);
+        page.count(&[], value(logs));
+    }
+    for (name, kind, help, value) in SINK {
+        page.family(name, kind, help);
+        for sink in &logs.sinks {
+            page.sample(&labels(sink), value(sink));
+        }
+    }
+    page.family(
+        "enclave_logs_sink_errors_total",
+        "counter",
+        "Failures by class.",
+    );
+    for sink in &logs.sinks {
+        counts(page, sink, "class", &sink.errors);
+    }
+    page.family(
+        "enclave_logs_sink_lost_total",
+        "counter",
+        "Records that did not reach the destination, by reason.",
+    );
+    for sink in &logs.sinks {
+        counts(page, sink, "reason", &sink.lost);
+    }
+}
+
+fn labels(sink: &SinkStatus) -> [(&'static str, &str); 2] {
+    let stream = sink.stream.as_deref().unwrap_or_default();
+    [("sink", &sink.sink), ("stream", stream)]
+}
+
+fn counts(page: &mut Page, sink: &SinkStatus, label: &str, counts: &BTreeMap<String, u64>) {
+    let [name, stream] = labels(sink);
+    for (key, &count) in counts {
+        page.count(&[name, stream, (label, key)], count);
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    name: &'static str,
+}
+
+impl Page {
+    // Writing to a string cannot fail.
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.name(labels);
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn count(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.name(labels);
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn name(&mut self, labels: &[(&str, &str)]) {
+        self.text += self.name;
+        for (index, (name, value)) in labels.iter().enumerate() {
+            let opening = if index == 0 { '{' } else { ',' };
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let _ = write!(self.text, "{opening}{name}=\"{value}\"");
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped_and_every_family_has_its_type() {
+        let sink = SinkStatus {
+            sink: "file:/a\"b\\c\nd".to_owned(),
+            lag_seconds: 1.5,
+            errors: BTreeMap::from([("throttled".to_owned(), 3)]),
+            ..SinkStatus::default()
+        };
+        let status = LogsStatus {
+            records: 7,
+            sinks: vec![sink],
+            ..LogsStatus::default()
+        };
+        let mut page = Page::default();
+        logs(&mut page, &status);
+        let label = r#"sink="file:/a\"b\\c\nd",stream="""#;
+        for line in [
+            "enclave_logs_records_total 7".to_owned(),
+            format!("enclave_logs_sink_lag_seconds{{{label}}} 1.5"),
+            format!("enclave_logs_sink_errors_total{{{label},class=\"throttled\"}} 3"),
+        ] {
+            assert!(
+                page.text.lines().any(|other| other == line),
+                "{line}\n{}",
+                page.text
+            );
+        }
+        let samples = page.text.lines().filter(|line| !line.starts_with('#'));
+        for sample in samples {
+            let name = sample.split(['{', ' ']).next().unwrap();
+            assert!(page.text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+}

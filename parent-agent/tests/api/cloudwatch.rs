@@ -1,0 +1,301 @@
+//! The sink `cloudwatch` against a service that checks every limit and fails in
+//! every way that the real one does.
+
+use std::collections::BTreeMap;
+
+use link::logs::{LogStream, MAX_BATCH_RECORDS};
+
+use crate::agent::{Agent, nothing_is_left, until};
+use crate::fake_cloudwatch::{FakeCloudWatch, Fault};
+use crate::image::Builder;
+use crate::logs::{Connection, record};
+
+const GROUP: &str = "/aws/ec2/enclave/test";
+
+fn start(service: &FakeCloudWatch, folder: tempfile::TempDir, arguments: &[&str]) -> Agent {
+    let arguments = [&["--sink", "cloudwatch"], arguments].concat();
+    Agent::spawn_with(
+        folder,
+        Builder::new(&[], &[]),
+        &arguments,
+        &service.environment(),
+    )
+}
+
+async fn run(service: &FakeCloudWatch, arguments: &[&str]) -> Agent {
+    let agent = start(service, tempfile::tempdir().unwrap(), arguments);
+    agent.until_init_waits().await;
+    agent
+}
+
+/// Sends lines that say their number, as the init does.
+async fn send(connection: &mut Connection, numbers: std::ops::RangeInclusive<u64>) {
+    let numbers: Vec<u64> = numbers.collect();
+    for numbers in numbers.chunks(MAX_BATCH_RECORDS / 4) {
+        let lines: Vec<_> = numbers.iter().map(|number| line(*number)).collect();
+        let records: Vec<_> = numbers
+            .iter()
+            .zip(&lines)
+            .map(|(number, line)| record(LogStream::Application, *number, line.as_bytes()))
+            .collect();
+        let last = *numbers.last().unwrap();
+        assert_eq!(
+            connection.send(records).await,
+            [(LogStream::Application, last)]
+        );
+    }
+}
+
+fn line(number: u64) -> String {
+    format!("line {number} {}", "x".repeat(90))
+}
+
+/// The lines that have arrived, without those that came again.
+fn arrived(service: &FakeCloudWatch) -> Vec<u64> {
+    let mut last = 0;
+    let mut numbers = Vec::new();
+    for message in service.messages(GROUP, "application") {
+        let number: u64 = message.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(message, line(number));
+        assert!(number <= last + 1, "{number} after {last}");
+        if number == last + 1 {
+            numbers.push(number);
+            last = number;
+        }
+    }
+    numbers
+}
+
+async fn until_arrived(service: &FakeCloudWatch, last: u64) {
+    until(|| arrived(service).last() == Some(&last)).await;
+}
+
+#[tokio::test]
+async fn a_line_under_no_load_arrives_in_a_group_that_was_made_for_it() {
+    let service = FakeCloudWatch::start().await;
+    let agent = run(&service, &["--log-retention-days", "7"]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    assert_eq!(service.retention(GROUP), Some(7));
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_group_that_is_there_is_used_as_it_is() {
+    let service = FakeCloudWatch::start().await;
+    service.create("/my/group", None);
+    let agent = run(&service, &["--log-group", "/my/group"]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until(|| !service.messages("/my/group", "application").is_empty()).await;
+    assert_eq!(service.retention("/my/group"), None);
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn every_line_arrives_in_order_in_full_batches_whatever_fails_on_the_way() {
+    const LINES: u64 = 60_000;
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    // Nothing is taken until all of it waits.
+    service.down(true);
+    let mut agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=LINES).await;
+    // Every batch fails in its own way, and then not.
+    for fault in [
+        Fault::Throttled,
+        Fault::ServerError,
+        Fault::TakenButNotAnswered,
+        Fault::ClosedHalfWay,
+        Fault::Reset,
+        Fault::ExpiredToken,
+        Fault::NoJson,
+    ] {
+        service.fail([fault, Fault::None]);
+    }
+    service.down(false);
+    until_arrived(&service, LINES).await;
+    let status = agent.status().await;
+    let sink = &status["logs"]["sinks"][0];
+    assert_eq!(sink["stream"], "application");
+    assert!(sink["mean_fill"].as_f64().unwrap() >= 0.9, "{sink}");
+    for class in ["throttled", "server", "credentials"] {
+        assert!(sink["errors"][class].as_u64() > Some(0), "{class}: {sink}");
+    }
+    assert_eq!(sink["records"], LINES);
+    // Credentials that expired are asked for again, not used again.
+    assert!(service.is_empty_of_faults());
+    let events = service.batches(GROUP, "application");
+    let full = events.iter().filter(|batch| batch.fill() >= 0.9).count();
+    assert!(
+        full + 1 >= events.len(),
+        "{full} of {} are full",
+        events.len()
+    );
+    agent.end_init(0).await;
+    drop(connection);
+    agent.event("ended").await;
+    service.check();
+}
+
+#[tokio::test]
+async fn any_bytes_arrive_and_can_be_had_back() {
+    let service = FakeCloudWatch::start().await;
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    let binary = vec![0xff; link::logs::MAX_RECORD];
+    let mut piece = record(LogStream::Application, 3, b"a long");
+    piece.continues = true;
+    let records = vec![
+        record(LogStream::Application, 1, b""),
+        record(LogStream::Application, 2, b"a\xffb"),
+        piece,
+        record(LogStream::Application, 4, b" line"),
+        record(LogStream::Application, 5, &binary),
+        record(LogStream::Health, 1, b"healthy"),
+    ];
+    connection.send(records).await;
+    until(|| service.messages(GROUP, "application").len() >= 6).await;
+    let messages = service.messages(GROUP, "application");
+    assert_eq!(
+        messages[..4],
+        ["\\x ", "\\x a\\xffb", "\\+ a long", " line"]
+    );
+    let escaped: usize = messages[4..]
+        .iter()
+        .map(|message| message.matches("\\xff").count())
+        .sum();
+    assert_eq!(escaped, binary.len());
+    until(|| service.messages(GROUP, "health") == ["healthy"]).await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn what_the_service_refuses_is_counted_and_the_rest_goes_on() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    service.refuse("poison");
+    service.fail([Fault::TooOld(2)]);
+    let mut lines: Vec<_> = (1..=20).map(|number| format!("good {number}")).collect();
+    lines[11] = "poison".to_owned();
+    let records = lines
+        .iter()
+        .zip(1..)
+        .map(|(line, sequence)| record(LogStream::Application, sequence, line.as_bytes()))
+        .collect();
+    connection.send(records).await;
+    let mut lost = BTreeMap::new();
+    for _ in 0..1000 {
+        lost = serde_json::from_value(agent.status().await["logs"]["sinks"][0]["lost"].clone())
+            .unwrap();
+        if lost.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let expected = [("refused".to_owned(), 1), ("too old".to_owned(), 2)];
+    assert_eq!(lost, BTreeMap::from(expected));
+    // The loss is in the log itself.
+    until(|| {
+        let system = service.messages(GROUP, "system");
+        system.iter().any(|line| line.contains("too old"))
+    })
+    .await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_denied_sink_says_so_and_recovers() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.fail([Fault::Denied]);
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    until(|| {
+        let errors = service.messages(GROUP, "errors");
+        errors.iter().any(|line| line.contains("AccessDenied"))
+            && errors
+                .iter()
+                .any(|line| line.contains("takes log records again"))
+    })
+    .await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn what_an_agent_could_not_send_is_sent_by_the_next() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.down(true);
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=5000).await;
+    // No time to say goodbye.
+    let folder = agent.killed().await;
+    nothing_is_left(&folder).await;
+    service.down(false);
+    let agent = start(&service, folder, &[]);
+    until_arrived(&service, 5000).await;
+    agent.until_init_waits().await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn an_agent_killed_again_and_again_loses_nothing_that_it_acknowledged() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    let mut folder = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    for round in 0..5_u64 {
+        let agent = start(&service, folder, &[]);
+        agent.until_init_waits().await;
+        let (mut connection, stored) = Connection::open_with(&agent).await;
+        // The spool knows what it holds of this boot.
+        let held = stored.first().map_or(0, |(_, last)| *last);
+        assert_eq!(held, last, "round {round}");
+        last += 1500 + round * 777;
+        send(&mut connection, held + 1..=last).await;
+        folder = agent.killed().await;
+        nothing_is_left(&folder).await;
+    }
+    let agent = start(&service, folder, &[]);
+    until_arrived(&service, last).await;
+    agent.until_init_waits().await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_region_is_asked_for_before_anything_starts() {
+    let agent = Agent::spawn_with(
+        tempfile::tempdir().unwrap(),
+        Builder::new(&[], &[]),
+        &["--sink", "cloudwatch"],
+        &[
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ],
+    );
+    let (code, error) = agent.failed().await;
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains("set AWS_REGION"), "{error}");
+}

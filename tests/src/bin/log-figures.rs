@@ -1,0 +1,194 @@
+//! Measures the log pipeline from the workload's pipe on: lines a second into the
+//! spool, processor time a line, and the memory that draining a backlog takes.
+//! It reads the environment that `cargo xtask test` sets.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "its purpose")]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use enclave_tests::{Agent, Hypervisor, Programs, Workload};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// Lines for the rate: of 100 bytes.
+const LINES: u64 = 3_000_000;
+/// Lines for the backlog: 1 GiB of the spool.
+const BACKLOG: u64 = 8_900_000;
+const POLL: Duration = Duration::from_millis(50);
+const MIB: u64 = 1024 * 1024;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let programs = Programs::from_environment()?;
+    let folder = tempfile::tempdir()?;
+    let image = Workload::build(&programs, folder.path())?;
+    rate(&programs, &image).await?;
+    backlog(&programs, &image).await
+}
+
+/// From the workload to the spool, with a destination that is not there.
+async fn rate(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
+    let mut agent = start(programs, image, LINES, "http://127.0.0.1:9")?;
+    let (elapsed, ticks) = fill(&mut agent, LINES).await?;
+    show("lines a second into the spool", per_second(LINES, elapsed));
+    let nanoseconds = ticks.saturating_mul(10_000_000) / LINES;
+    show("agent: processor time a line", format!("{nanoseconds} ns"));
+    show("agent: peak memory", mib(peak(agent.pid()?)?));
+    agent.stopped().await?;
+    Ok(())
+}
+
+/// A backlog that builds up while the destination is away, and is then drained.
+async fn backlog(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    let (up, is_up) = watch::channel(false);
+    let server = tokio::spawn(serve(listener, is_up));
+    let mut agent = start(programs, image, BACKLOG, &endpoint)?;
+    fill(&mut agent, BACKLOG).await?;
+    let bytes = number(&agent.status().await?, "/logs/spool/bytes")?;
+    show("backlog on disk", mib(bytes));
+    let start = Instant::now();
+    up.send_replace(true);
+    let status = loop {
+        let status = agent.status().await?;
+        if number(&status, "/logs/sinks/0/records")? >= BACKLOG {
+            break status;
+        }
+        sleep(POLL).await;
+    };
+    show(
+        "drained at lines a second",
+        per_second(BACKLOG, start.elapsed()),
+    );
+    let fill = status
+        .pointer("/logs/sinks/0/mean_fill")
+        .and_then(Value::as_f64);
+    show(
+        "mean fill of its batches",
+        fill.context("the status has no fill")?,
+    );
+    show("agent: peak memory", mib(peak(agent.pid()?)?));
+    agent.stopped().await?;
+    server.abort();
+    Ok(())
+}
+
+fn start(
+    programs: &Programs,
+    image: &Workload,
+    lines: u64,
+    endpoint: &str,
+) -> anyhow::Result<Agent> {
+    let environment = [
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ("AWS_REGION", "us-west-2".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+    ];
+    let arguments = ["--sink", "cloudwatch", "--log-max-size", "4GiB"];
+    let role = format!("load {lines}");
+    Agent::start_with(
+        programs,
+        image,
+        Hypervisor::Sim,
+        &role,
+        &arguments,
+        &environment,
+    )
+}
+
+/// Waits until all lines are in the spool: the time from the first to the last,
+/// and the agent's processor time meanwhile, in hundredths of a second.
+async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(Duration, u64)> {
+    agent.ready().await?;
+    let (start, ticks) = (Instant::now(), processor_time(agent.pid()?)?);
+    while number(&agent.status().await?, "/logs/records")? < lines {
+        sleep(POLL).await;
+    }
+    Ok((start.elapsed(), processor_time(agent.pid()?)? - ticks))
+}
+
+/// CloudWatch Logs that takes everything, once it is up.
+async fn serve(listener: TcpListener, is_up: watch::Receiver<bool>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let is_up = is_up.clone();
+        tokio::spawn(async move {
+            // A client that goes away ends its connection only.
+            let _ = answer(stream, is_up).await;
+        });
+    }
+}
+
+async fn answer(stream: TcpStream, is_up: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut body = Vec::new();
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            ensure!(stream.read_line(&mut line).await? > 0, "the end");
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        body.resize(length, 0);
+        stream.read_exact(&mut body).await?;
+        let answer: &[u8] = if *is_up.borrow() {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+        } else {
+            b"HTTP/1.1 503 Away\r\ncontent-length: 2\r\n\r\n{}"
+        };
+        stream.write_all(answer).await?;
+    }
+}
+
+fn number(status: &Value, pointer: &str) -> anyhow::Result<u64> {
+    let number = status.pointer(pointer).and_then(Value::as_u64);
+    number.with_context(|| format!("the status has no {pointer}"))
+}
+
+/// User and system time of a process, in hundredths of a second (proc(5)).
+fn processor_time(pid: Pid) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = text.rsplit_once(") ").context("no fields")?;
+    let times = fields.split(' ').skip(11).take(2);
+    let times: Vec<u64> = times.map(str::parse).collect::<Result<_, _>>()?;
+    Ok(times.iter().sum())
+}
+
+/// The most memory that a process has had, in bytes.
+fn peak(pid: Pid) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(Path::new(&path))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
+}
+
+fn per_second(lines: u64, elapsed: Duration) -> String {
+    let milliseconds = u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    (lines.saturating_mul(1000) / milliseconds).to_string()
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes / MIB)
+}
+
+fn show(what: &str, value: impl std::fmt::Display) {
+    println!("{what:<40} {value}");
+}
