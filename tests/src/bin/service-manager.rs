@@ -128,16 +128,15 @@ impl Manager {
             cgroup,
             systemd,
         };
-        manager
-            .wait(|| {
-                manager
-                    .systemctl(&["is-active", "tests.target"])
-                    .is_ok_and(|o| o.status.success())
-            })
-            .with_context(|| {
-                let log = fs::read_to_string(manager.path("systemd.err")).unwrap_or_default();
-                format!("systemd does not start: {log}")
-            })?;
+        wait(|| {
+            manager
+                .systemctl(&["is-active", "tests.target"])
+                .is_ok_and(|o| o.status.success())
+        })
+        .with_context(|| {
+            let log = fs::read_to_string(manager.path("systemd.err")).unwrap_or_default();
+            format!("systemd does not start: {log}")
+        })?;
         Ok(manager)
     }
 
@@ -170,7 +169,7 @@ impl Manager {
     /// Waits until so many agents have seen the enclave ready.
     fn until(&self, agents: usize) -> anyhow::Result<()> {
         let is_ready = |event: &Value| event["event"] == "ready" || event["ready"] == true;
-        self.wait(|| self.events().iter().filter(|event| is_ready(event)).count() >= agents)
+        wait(|| self.events().iter().filter(|event| is_ready(event)).count() >= agents)
             .with_context(|| format!("no agent number {agents}: {}", self.log()))
     }
 
@@ -193,15 +192,6 @@ impl Manager {
 
     fn is_still(&self, enclave: &str) -> anyhow::Result<()> {
         ensure!(self.enclave()? == enclave, "it is another enclave");
-        Ok(())
-    }
-
-    fn wait(&self, condition: impl Fn() -> bool) -> anyhow::Result<()> {
-        let start = Instant::now();
-        while !condition() {
-            ensure!(start.elapsed() < LIMIT, "it took longer than {LIMIT:?}");
-            thread::park_timeout(POLL);
-        }
         Ok(())
     }
 
@@ -230,6 +220,15 @@ fn remove_cgroups(path: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(path)
+}
+
+fn wait(condition: impl Fn() -> bool) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !condition() {
+        ensure!(start.elapsed() < LIMIT, "it took longer than {LIMIT:?}");
+        thread::park_timeout(POLL);
+    }
+    Ok(())
 }
 
 /// The page's unit, with this machine's paths.
