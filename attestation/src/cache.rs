@@ -5,42 +5,40 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::chain::{Authority, Leaf, MAX_CABUNDLE};
+use crate::chain::{Authority, Leaf};
 
-type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
+
+/// The digest of a whole chain, root first.
+pub(crate) fn digest_of_chain(ders: &[&[u8]]) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for der in ders {
+        update(&mut context, der);
+    }
+    finish(context)
+}
 
 /// The digest of each part of a chain that begins at the root: what follows
 /// says nothing about what is above it.
-pub(crate) struct Digests {
-    digests: [Digest; MAX_CABUNDLE + 1],
-    count: usize,
+pub(crate) fn digests_of_parts(ders: &[&[u8]]) -> Vec<Digest> {
+    let mut context = Context::new(&SHA256);
+    let digest_to = |der: &&[u8]| {
+        update(&mut context, der);
+        finish(context.clone())
+    };
+    ders.iter().map(digest_to).collect()
 }
 
-impl Digests {
-    pub(crate) fn of(ders: &[&[u8]]) -> Self {
-        let mut digests = [Digest::default(); MAX_CABUNDLE + 1];
-        let mut context = Context::new(&SHA256);
-        for (digest, der) in digests.iter_mut().zip(ders) {
-            context.update(&der.len().to_be_bytes());
-            context.update(der);
-            if let Ok(prefix) = context.clone().finish().as_ref().try_into() {
-                *digest = prefix;
-            }
-        }
-        Self {
-            digests,
-            count: ders.len(),
-        }
-    }
+/// The length keeps certificates apart.
+fn update(context: &mut Context, der: &[u8]) {
+    context.update(&der.len().to_be_bytes());
+    context.update(der);
+}
 
-    fn leaf(&self) -> Option<&Digest> {
-        self.digests.get(self.count.checked_sub(1)?)
-    }
-
-    fn authorities(&self) -> &[Digest] {
-        let count = self.count.saturating_sub(1);
-        self.digests.get(..count).unwrap_or_default()
-    }
+fn finish(context: Context) -> Digest {
+    let mut digest = Digest::default();
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// A bounded memory of checked chains under one set of roots. Leaves and
@@ -60,35 +58,30 @@ impl Cache {
     }
 
     /// The leaf, if its whole chain is known and valid at this time.
-    pub(crate) fn leaf(&self, digests: &Digests, time_ms: u64) -> Option<Leaf> {
+    pub(crate) fn leaf(&self, chain: &Digest, time_ms: u64) -> Option<Leaf> {
         let leaves = lock(&self.leaves);
-        let leaf = leaves.entries.get(digests.leaf()?)?;
+        let leaf = leaves.entries.get(chain)?;
         leaf.serves(time_ms).then(|| leaf.clone())
     }
 
     /// The lowest authority that is known and serves this chain at this time,
-    /// and its index.
-    pub(crate) fn authority(&self, digests: &Digests, time_ms: u64) -> Option<(usize, Authority)> {
+    /// and its index in the chain, whose parts down to each authority are given.
+    pub(crate) fn authority(&self, parts: &[Digest], time_ms: u64) -> Option<(usize, Authority)> {
         let authorities = lock(&self.authorities);
-        let chain = digests.authorities();
-        chain.iter().enumerate().rev().find_map(|(index, digest)| {
+        parts.iter().enumerate().rev().find_map(|(index, digest)| {
             let authority = authorities.entries.get(digest)?;
             authority
-                .serves(time_ms, chain.len() - index - 1)
+                .serves(time_ms, parts.len() - index - 1)
                 .then(|| (index, authority.clone()))
         })
     }
 
-    pub(crate) fn keep_leaf(&self, digests: &Digests, leaf: &Leaf) {
-        if let Some(digest) = digests.leaf() {
-            lock(&self.leaves).keep(*digest, leaf.clone());
-        }
+    pub(crate) fn keep_leaf(&self, chain: Digest, leaf: &Leaf) {
+        lock(&self.leaves).keep(chain, leaf.clone());
     }
 
-    pub(crate) fn keep_authority(&self, digests: &Digests, index: usize, authority: &Authority) {
-        if let Some(digest) = digests.authorities().get(index) {
-            lock(&self.authorities).keep(*digest, authority.clone());
-        }
+    pub(crate) fn keep_authority(&self, part: Digest, authority: &Authority) {
+        lock(&self.authorities).keep(part, authority.clone());
     }
 }
 
@@ -143,11 +136,14 @@ mod tests {
 
     #[test]
     fn a_digest_covers_where_certificates_begin() {
-        let digests = |ders: &[&[u8]]| *Digests::of(ders).leaf().unwrap_or(&[0; 32]);
-        assert_ne!(digests(&[b"ab", b"c"]), digests(&[b"a", b"bc"]));
+        assert_ne!(
+            digest_of_chain(&[b"ab", b"c"]),
+            digest_of_chain(&[b"a", b"bc"])
+        );
+        let parts = digests_of_parts(&[b"ab", b"c"]);
         assert_eq!(
-            Digests::of(&[b"ab", b"c"]).authorities(),
-            Digests::of(&[b"ab", b"d"]).authorities()
+            parts,
+            [digest_of_chain(&[b"ab"]), digest_of_chain(&[b"ab", b"c"])]
         );
     }
 }

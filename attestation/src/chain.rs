@@ -7,7 +7,7 @@ use aws_lc_rs::signature::ParsedPublicKey;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::cache::{Cache, Digests};
+use crate::cache::{Cache, digest_of_chain, digests_of_parts};
 use crate::certificate::{Certificate, Position, RULES};
 use crate::document::Document;
 use crate::rule::{Rejection, Rule};
@@ -150,17 +150,19 @@ pub(crate) fn verify(
             "the first certificate of the document's bundle is not a pinned root",
         ));
     }
-    let cache = cache.map(|cache| (cache, Digests::of(&ders)));
-    if let Some((cache, digests)) = &cache
-        && let Some(leaf) = cache.leaf(digests, time_ms)
+    let known_leaf = cache.map(|cache| (cache, digest_of_chain(&ders)));
+    if let Some((cache, digest)) = &known_leaf
+        && let Some(leaf) = cache.leaf(digest, time_ms)
     {
         rules().for_each(passed);
         return Ok(leaf);
     }
     passed(Rule::ChainRoot);
-    let known = cache
+    let authorities = document.cabundle.as_slice();
+    let known_parts = cache.map(|cache| (cache, digests_of_parts(authorities)));
+    let known = known_parts
         .as_ref()
-        .and_then(|(cache, digests)| cache.authority(digests, time_ms));
+        .and_then(|(cache, parts)| cache.authority(parts, time_ms));
     let (first, mut above) = match known {
         Some((index, authority)) => (index + 1, Some(authority)),
         None => (0, None),
@@ -202,8 +204,8 @@ pub(crate) fn verify(
         if index + 1 == ders.len() {
             passed(Rule::ChainSignature);
             let leaf = Leaf { key, valid };
-            if let Some((cache, digests)) = &cache {
-                cache.keep_leaf(digests, &leaf);
+            if let Some((cache, digest)) = known_leaf {
+                cache.keep_leaf(digest, &leaf);
             }
             return Ok(leaf);
         }
@@ -213,8 +215,10 @@ pub(crate) fn verify(
             valid,
             below,
         };
-        if let Some((cache, digests)) = &cache {
-            cache.keep_authority(digests, index, &authority);
+        if let Some((cache, parts)) = &known_parts
+            && let Some(part) = parts.get(index)
+        {
+            cache.keep_authority(*part, &authority);
         }
         above = Some(authority);
     }

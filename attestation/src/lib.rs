@@ -31,8 +31,17 @@
 //! # }
 //! ```
 //!
-//! The `policy-files` feature reads policies from TOML and JSON. `nsm` adds the client of the Nitro security module, and
-//! `software-nsm` a server that stands for it where there is no hardware.
+//! Whoever verifies more than a few documents keeps a [`Verifier`], which
+//! remembers the certificates that it has checked. Everything here is computation
+//! on the caller's thread, for a fifth of a millisecond where the leaf is known
+//! and for one where nothing is: in asynchronous programs that is work for
+//! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
+//!
+//! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
+//! asynchronous client that challenges a live enclave, `nsm` the client of the
+//! Nitro security module, and `software-nsm` a server that stands for the module
+//! where there is no hardware. `ear` issues signed attestation results, and
+//! `service` is the verification service.
 
 #![forbid(unsafe_code)]
 
@@ -40,8 +49,13 @@ mod cache;
 mod cbor;
 mod certificate;
 mod chain;
+mod claims;
+#[cfg(feature = "client")]
+pub mod client;
 mod der;
 mod document;
+#[cfg(feature = "ear")]
+pub mod ear;
 #[cfg(feature = "nsm")]
 pub mod nsm;
 mod policy;
@@ -49,11 +63,14 @@ mod policy;
 mod policy_file;
 mod report;
 mod rule;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "software-nsm")]
 pub mod software_nsm;
 mod verify;
 
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
+pub use claims::VerifiedClaims;
 pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT, Profile};
 pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
 #[cfg(feature = "policy-files")]

@@ -216,9 +216,41 @@ impl Drop for Nsm {
 /// One exchange with the software NSM: each message is a big-endian `u32`
 /// length and the device's own CBOR.
 fn exchange_over(socket: &mut UnixStream, request: &Request) -> Result<Response, NsmError> {
-    let message = |error: &dyn ToString| NsmError::Message(error.to_string());
+    socket.write_all(&encode(request)?)?;
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    let mut bytes = vec![0; response_length(length)?];
+    socket.read_exact(&mut bytes)?;
+    decode(&bytes)
+}
+
+/// A document with this nonce, of the software NSM. The caller sets the deadline.
+#[cfg(feature = "client")]
+pub(crate) async fn attestation_over(path: &Path, nonce: &[u8]) -> Result<Vec<u8>, NsmError> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let request = Request::Attestation {
+        user_data: None,
+        nonce: Some(ByteBuf::from(nonce)),
+        public_key: None,
+    };
+    let mut socket = tokio::net::UnixStream::connect(path).await?;
+    socket.write_all(&encode(&request)?).await?;
+    let mut length = [0; 4];
+    socket.read_exact(&mut length).await?;
+    let mut bytes = vec![0; response_length(length)?];
+    socket.read_exact(&mut bytes).await?;
+    match decode(&bytes)? {
+        Response::Attestation { document } => Ok(document),
+        Response::Error(code) => Err(refusal(&code)),
+        _ => Err(NsmError::Unexpected),
+    }
+}
+
+fn encode(request: &Request) -> Result<Vec<u8>, NsmError> {
     let mut bytes = vec![0; 4];
-    ciborium::into_writer(request, &mut bytes).map_err(|error| message(&error))?;
+    ciborium::into_writer(request, &mut bytes)
+        .map_err(|error| NsmError::Message(error.to_string()))?;
     let length = bytes.len() - 4;
     match (u32::try_from(length), bytes.first_chunk_mut()) {
         (Ok(length_field), Some(start)) if length <= MAX_REQUEST => {
@@ -226,17 +258,21 @@ fn exchange_over(socket: &mut UnixStream, request: &Request) -> Result<Response,
         }
         _ => return Err(NsmError::Refused(Refusal::InputTooLarge)),
     }
-    socket.write_all(&bytes)?;
+    Ok(bytes)
+}
 
-    let mut length = [0; 4];
-    socket.read_exact(&mut length)?;
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length > MAX_RESPONSE {
-        return Err(message(&format!("a response of {length} bytes")));
-    }
-    let mut bytes = vec![0; length];
-    socket.read_exact(&mut bytes)?;
-    ciborium::from_reader(bytes.as_slice()).map_err(|error| message(&error))
+fn response_length(length: [u8; 4]) -> Result<usize, NsmError> {
+    usize::try_from(u32::from_be_bytes(length))
+        .ok()
+        .filter(|length| *length <= MAX_RESPONSE)
+        .ok_or_else(|| {
+            let length = u32::from_be_bytes(length);
+            NsmError::Message(format!("a response of {length} bytes"))
+        })
+}
+
+fn decode(bytes: &[u8]) -> Result<Response, NsmError> {
+    ciborium::from_reader(bytes).map_err(|error| NsmError::Message(error.to_string()))
 }
 
 fn pcr(data: &[u8]) -> Result<Pcr, NsmError> {

@@ -6,8 +6,11 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use attestation::Document;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use eif::cpio::{Entry, Kind, Writer};
 use eif::{Architecture, BuildMetadata, Measurements, Metadata, Pcr};
 use fuzz::encode;
@@ -21,6 +24,7 @@ use serde_json::json;
 fn main() {
     link_control();
     link_logs();
+    log_lines();
     link_target();
     link_frames();
     write("link_hello", "opener", b"ENCL\0\x01\x01\0");
@@ -30,6 +34,7 @@ fn main() {
     configurations();
     requests();
     documents();
+    policies();
     ramdisks();
     write("agent_image", "image", &image());
     layers();
@@ -168,6 +173,18 @@ fn link_logs() {
     );
 }
 
+/// Output of a workload, behind the seed of its cuts and the configuration.
+fn log_lines() {
+    let trace = "Error: s:SECRET\n  at a\n  at b\nnext\n";
+    let json = "{\"p\":\"s:A\",\"q\":[{\"r\":{\"x\":1}}],\"\\u0070\":\"s:B\"}\n{\"p\":\"s:C\n";
+    for (name, text) in [("trace", trace), ("json", json)] {
+        for kind in 0..4 {
+            let seed = [&[7, kind], text.as_bytes()].concat();
+            write("init_log_lines", &format!("{name}-{kind}"), &seed);
+        }
+    }
+}
+
 fn connect() -> Connect {
     Connect {
         host: Text::new("kms.example"),
@@ -223,6 +240,11 @@ ingress = [{ port = 8080, to = 80 }]
 
 [logs]
 release = "debug-only"
+when_full = "block"
+buffer = "8MiB"
+compression = "zstd"
+multiline = { start = '^\S' }
+redact = [{ pattern = 'key=\w+', with = "?" }, { json_fields = ["a", "b.c"] }]
 "#;
     write("manifest_toml", "complete", complete.as_bytes());
     let health = complete.replace(
@@ -261,7 +283,14 @@ fn configurations() {
             "egress": ["*.example.com:443"],
             "ingress": [{"port": 8080, "to": 80}]
         },
-        "logs": {"release": "always"}
+        "logs": {
+            "release": "always",
+            "when_full": "drop-oldest",
+            "buffer": "4MiB",
+            "compression": "none",
+            "multiline": {"start": "^[^ ]"},
+            "redact": [{"pattern": "key=[a-z]+", "with": "?"}, {"json_fields": ["a", "b.c"]}]
+        }
     });
     write(
         "manifest_config",
@@ -326,11 +355,105 @@ fn documents() {
         panic!("{answer:?}");
     };
     write("attestation_document", "test-root", &document);
+    chain("test-root", 0, &document);
+    bodies(&document);
     let vectors = Path::new("../attestation/tests/vectors");
     for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
         let document = fs::read(vectors.join(name)).expect("a vector");
         write("attestation_document", name, &document);
+        chain(name, 1, &document);
     }
+}
+
+/// The chain of a document, for the root of this number, at the document's time.
+fn chain(name: &str, root: u8, document: &[u8]) {
+    let document = Document::parse(document).expect("a document");
+    let mut seed = vec![root];
+    seed.extend(document.unverified_timestamp_ms().to_be_bytes());
+    for der in document.unverified_certificates().skip(1) {
+        let length = u16::try_from(der.len()).expect("a certificate");
+        seed.extend(length.to_be_bytes());
+        seed.extend(der);
+    }
+    write("attestation_chain", name, &seed);
+}
+
+fn policies() {
+    let pcr = |byte: u8| hex::encode([byte; 48]);
+    let toml = format!(
+        r#"nonce = "required"
+max_age = "90s"
+clock_skew = "1m"
+module_id = "i-0123456789abcdef0-enc*"
+user_data = {{ sha256_of = "a1b2" }}
+public_key = {{ prefix = "3076" }}
+allow_debug = true
+
+[[images]]
+name = "payments 1.5"
+[images.Measurements]
+HashAlgorithm = "Sha384 {{ ... }}"
+PCR0 = "{0}"
+PCR1 = "{0}"
+PCR2 = "{0}"
+PCR8 = "{0}"
+
+[pcrs]
+3 = "{0}"
+16 = ["{0}", "{1}"]
+"#,
+        pcr(1),
+        pcr(2),
+    );
+    write("attestation_policy", "complete.toml", toml.as_bytes());
+    let json: serde_json::Value = toml::from_str(&toml).expect("TOML");
+    write(
+        "attestation_policy",
+        "complete.json",
+        json.to_string().as_bytes(),
+    );
+    let tpm = "profile = \"nitro-tpm\"\nnonce = \"00ff\"\n[pcrs]\n0 = []\n";
+    write("attestation_policy", "tpm.toml", tpm.as_bytes());
+    let any = "allow_any_image = true\nuser_data = { equal = \"\" }\n";
+    write("attestation_policy", "any.toml", any.as_bytes());
+}
+
+/// What clients send to the verification service.
+fn bodies(document: &[u8]) {
+    let document = STANDARD.encode(document);
+    let hash = "00".repeat(48);
+    let inline = json!({
+        "images": [{ "name": "a", "Measurements": { "PCR0": hash, "PCR1": hash, "PCR2": hash } }],
+        "pcrs": { "3": hash, "16": [hash, hash] },
+        "nonce": "required",
+        "user_data": { "sha256_of": "00ff" },
+        "public_key": { "prefix": "3076" },
+        "module_id": "i-*",
+        "max_age": "5m",
+        "clock_skew": "1m",
+    });
+    for (name, body) in [
+        ("challenge", json!({ "policy": "payments" })),
+        (
+            "named",
+            json!({ "document": document, "policy": "payments", "challenge": "00ff" }),
+        ),
+        (
+            "own-nonce",
+            json!({ "document": "", "policy": "a", "nonce": "00ff", "ear": false }),
+        ),
+        (
+            "inline",
+            json!({ "document": "", "policy": inline, "nonce": "00" }),
+        ),
+    ] {
+        write(
+            "attestation_service_body",
+            name,
+            body.to_string().as_bytes(),
+        );
+    }
+    write("attestation_service_body", "empty", b"");
 }
 
 fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {

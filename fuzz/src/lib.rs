@@ -7,8 +7,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use link::frame;
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, Encoder};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -61,4 +63,39 @@ pub fn encode<M: Encode<()>>(message: &M, limit: usize) -> Vec<u8> {
             .to_be_bytes()
     );
     body
+}
+
+/// The certificate in a PEM file.
+pub fn der_of_pem(pem: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(pem).expect("PEM is text");
+    let lines = text.lines().filter(|line| !line.starts_with("-----"));
+    let base64: String = lines.collect();
+    STANDARD.decode(base64).expect("base64")
+}
+
+/// A document with these certificates, root first, that nobody signed.
+pub fn document(cabundle: &[&[u8]], leaf: &[u8]) -> Vec<u8> {
+    let mut payload = Encoder::new(Vec::new());
+    let written = (|| {
+        payload.map(7)?.str("module_id")?.str("i-0-enc0")?;
+        payload.str("digest")?.str("SHA384")?;
+        payload.str("timestamp")?.u64(1_750_000_000_000)?;
+        payload.str("pcrs")?.map(1)?.u8(0)?.bytes(&[1; 48])?;
+        payload.str("certificate")?.bytes(leaf)?;
+        let count = cabundle.len().try_into().expect("a short list");
+        payload.str("cabundle")?.array(count)?;
+        for der in cabundle {
+            payload.bytes(der)?;
+        }
+        payload.str("nonce")?.null()?.ok()
+    })();
+    written.expect("memory");
+    let mut document = Encoder::new(Vec::new());
+    let written = (|| {
+        document.array(4)?.bytes(&[0xa1, 0x01, 0x38, 0x22])?;
+        document.map(0)?.bytes(payload.writer())?;
+        document.bytes(&[0x5a; 96])?.ok()
+    })();
+    written.expect("memory");
+    document.into_writer()
 }

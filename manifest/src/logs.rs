@@ -1,10 +1,16 @@
 //! What becomes of the workload's output.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::hybrid::dfa::DFA;
+use regex_automata::hybrid::regex::{Cache, Regex};
+use regex_automata::nfa::thompson;
+use regex_automata::util::prefilter::Prefilter;
+use regex_automata::util::syntax;
+use regex_automata::{Input, MatchKind};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -193,28 +199,61 @@ pub struct Multiline {
 
 /// A regular expression, searched in bytes: `\d`, `\s`, `\w`, `\b` and `(?i)`
 /// know ASCII only, `.` is any byte but the line's end, and `^` and `$` match at
-/// each line. A search takes linear time.
+/// each line. It never matches the empty text. A search takes linear time.
+///
+/// Searched with a lazy DFA alone: the `regex` crate chooses among several
+/// engines, which together are too large for the init.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Pattern(Regex);
+pub struct Pattern {
+    text: String,
+    search: Arc<Search>,
+}
 
-impl Deref for Pattern {
-    type Target = Regex;
+struct Search {
+    regex: Regex,
+    /// The states that searches have seen so far.
+    cache: Mutex<Cache>,
+}
 
-    fn deref(&self) -> &Regex {
-        &self.0
+impl Pattern {
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is found in the text.
+    pub fn is_match(&self, text: &[u8]) -> bool {
+        self.find_at(text, 0).is_some()
+    }
+
+    /// The first match that begins at `start` or later; never an empty one. What
+    /// lies before is context for `^` and `\b`.
+    pub fn find_at(&self, text: &[u8], start: usize) -> Option<Range<usize>> {
+        if start > text.len() {
+            return None;
+        }
+        let input = Input::new(text).range(start..);
+        let Search { regex, cache } = &*self.search;
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        match regex.try_search(&mut cache, &input) {
+            Ok(found) => found.map(|found| found.range()),
+            // As it is configured it never gives up; if it did, nothing could be
+            // said about the rest.
+            Err(_) => Some(start..text.len()),
+        }
     }
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pattern({:?})", self.as_str())
+        write!(f, "Pattern({:?})", self.text)
     }
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.text == other.text
     }
 }
 
@@ -233,40 +272,44 @@ impl FromStr for Pattern {
                 "it has more than {MAX_PATTERN_BYTES} bytes; split it"
             )));
         }
-        let regex = RegexBuilder::new(text)
+        let syntax = syntax::Config::new()
             .unicode(false)
-            .multi_line(true)
-            .size_limit(MAX_COMPILED_BYTES)
-            .dfa_size_limit(MAX_SEARCH_BYTES)
-            .build()
-            .map_err(|cause| error(reason(&cause)))?;
-        if least_match(text) == Some(0) {
+            .utf8(false)
+            .multi_line(true);
+        let parsed =
+            syntax::parse_with(text, &syntax).map_err(|cause| error(reason(&cause.to_string())))?;
+        if parsed.properties().minimum_len() == Some(0) {
             return Err(error(
                 "it can match nothing at all, so it is found everywhere; ask for at least one character".to_owned(),
             ));
         }
-        Ok(Self(regex))
+        let prefilter = Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &parsed);
+        let limit = Some(MAX_COMPILED_BYTES);
+        let regex = Regex::builder()
+            .syntax(syntax)
+            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(limit))
+            .dfa(
+                DFA::config()
+                    .prefilter(prefilter)
+                    .cache_capacity(MAX_SEARCH_BYTES),
+            )
+            .build(text)
+            .map_err(|_| {
+                error(format!(
+                    "it needs more than {MAX_COMPILED_BYTES} bytes of memory; lower its repetitions"
+                ))
+            })?;
+        let cache = Mutex::new(regex.create_cache());
+        Ok(Self {
+            text: text.to_owned(),
+            search: Arc::new(Search { regex, cache }),
+        })
     }
 }
 
-/// The length of the shortest text that a pattern could match, in bytes.
-fn least_match(pattern: &str) -> Option<usize> {
-    let parser = regex_syntax::ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .multi_line(true)
-        .build()
-        .parse(pattern);
-    parser.ok()?.properties().minimum_len()
-}
-
-/// What is wrong, without the drawing that the crate puts around it.
-fn reason(error: &regex::Error) -> String {
-    if let regex::Error::CompiledTooBig(limit) = error {
-        return format!("it needs more than {limit} bytes of memory; lower its repetitions");
-    }
-    let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
+/// What is wrong, without the drawing that the parser puts around it.
+fn reason(error: &str) -> String {
+    let last = error.lines().last().unwrap_or_default();
     one_line(last.strip_prefix("error: ").unwrap_or(last))
 }
 
@@ -280,7 +323,7 @@ impl TryFrom<String> for Pattern {
 
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {
-        pattern.as_str().to_owned()
+        pattern.text
     }
 }
 
@@ -556,6 +599,38 @@ mod tests {
             let error = read(value.clone()).expect_err(&value.to_string());
             assert!(error.contains(message), "{value}: {error}");
         }
+    }
+
+    #[test]
+    fn the_next_match_begins_where_the_last_ended() {
+        let pattern: Pattern = r"\b[a-z]{2}".parse().unwrap();
+        let text = b"abcd xy z\nuv";
+        let mut found = Vec::new();
+        let mut at = 0;
+        while let Some(range) = pattern.find_at(text, at) {
+            at = range.end;
+            found.push(range);
+        }
+        assert_eq!(found, [0..2, 5..7, 10..12]);
+        assert_eq!(pattern.find_at(text, text.len() + 1), None);
+    }
+
+    #[test]
+    fn a_search_that_outgrows_its_memory_still_finds() {
+        // Each position of the text is another set of states.
+        let pattern: Pattern = "(?s)a[ab]{300}c".parse().unwrap();
+        let mut random = 1_u32;
+        let mut text: Vec<u8> = (0..20_000)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                b"ab"[(random >> 31) as usize]
+            })
+            .collect();
+        assert_eq!(pattern.find_at(&text, 0), None);
+        text.push(b'c');
+        let found = pattern.find_at(&text, 0);
+        let expected = (text[19_699] == b'a').then_some(19_699..20_001);
+        assert_eq!(found, expected);
     }
 
     proptest! {

@@ -216,12 +216,20 @@ impl Facts {
 
 /// Has the guard of an enclave without an agent end it.
 pub async fn end(state: &StateDir, name: &EnclaveName) -> Result<(), EndError> {
-    let claim = state.claim(name).await.map_err(EndError::State)?;
-    if claim.guard_lock().is_some() {
-        // It was gone already.
-        return Ok(());
+    let start = Instant::now();
+    loop {
+        let claim = state.claim(name).await.map_err(EndError::State)?;
+        if claim.guard_lock().is_some() {
+            // It is gone already.
+            return Ok(());
+        }
+        match guard::end(claim).await {
+            Err(Unattached::Later(_)) if start.elapsed() < CLAIM_TIMEOUT => {
+                sleep(CLAIM_RETRY).await;
+            }
+            ended => return ended.map_err(EndError::Guard),
+        }
     }
-    guard::end(claim).await.map_err(EndError::Guard)
 }
 
 /// Why an enclave without an agent could not be ended.

@@ -49,8 +49,8 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the sinks may take for what is in the spool once the enclave has ended.
 const SINKS_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same where the next agent goes on with what is left.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same when the enclave goes on: the next agent's sinks do the rest.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the API's last answers may take.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long standard output's last lines may take.
@@ -361,7 +361,7 @@ impl Run<'_> {
             Ok(Outcome::Detached) => {
                 // The next agent binds the same sockets, and opens the same spool.
                 tasks.shutdown().await;
-                pipeline.finish(HANDOVER_TIMEOUT).await;
+                pipeline.finish(DETACH_TIMEOUT).await;
                 self.report_detached(keep_for).await;
                 ended.send_replace(Some(Outcome::Detached));
                 Exit::Detached

@@ -29,11 +29,17 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Agent {
     programs: Programs,
     folder: TempDir,
+    /// Its arguments.
+    run: Vec<String>,
+    /// What is added to its environment.
+    environment: Vec<(String, String)>,
     child: Child,
-    events: Arc<Mutex<Vec<Value>>>,
+    events: Events,
     /// How many events there are; closed after the last.
     count: watch::Receiver<usize>,
 }
+
+type Events = Arc<Mutex<Vec<Value>>>;
 
 /// How an agent ended.
 #[derive(Debug)]
@@ -71,45 +77,50 @@ impl Agent {
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("tmp"))?;
         fs::write(path("role"), role)?;
-        let mut child = Command::new(programs.path("parent-agent"))
-            .arg("run")
-            .arg(&image.path)
-            .args(programs.hypervisor(hypervisor))
-            .args(["--json", "--publish", "127.0.0.1:0:8080", "--state-dir"])
-            .arg(path("state"))
-            .arg("--runtime-config")
-            .arg(path("role"))
-            .args(arguments)
-            .env("TMPDIR", path("tmp"))
-            .env("XDG_STATE_HOME", path("left"))
-            .env("RUST_LOG", "warn")
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(path("stderr"))?)
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start parent-agent")?;
-        let stdout = child.stdout.take().context("no pipe to the agent")?;
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let (sender, count) = watch::channel(0);
-        let kept = Arc::clone(&events);
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.push(event);
-                sender.send_replace(kept.len());
-            }
-        });
+        let text = |path: PathBuf| path.display().to_string();
+        let mut run = vec!["run".to_owned(), text(image.path.clone())];
+        run.extend(programs.hypervisor(hypervisor));
+        run.extend(["--json", "--publish", "127.0.0.1:0:8080", "--state-dir"].map(str::to_owned));
+        run.extend([text(path("state")), "--runtime-config".to_owned()]);
+        run.push(text(path("role")));
+        run.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let (child, events, count) = spawn(programs, folder.path(), &run, &environment)?;
         Ok(Self {
             programs: programs.clone(),
             folder,
+            run,
+            environment,
             child,
             events,
             count,
         })
+    }
+
+    /// Kills the agent, and nothing else. Gives what it has said.
+    pub async fn kill(&mut self) -> anyhow::Result<Vec<Value>> {
+        self.child.start_kill()?;
+        self.child.wait().await?;
+        let closed = async { while self.count.changed().await.is_ok() {} };
+        timeout(LIMIT, closed)
+            .await
+            .context("somebody holds standard output")?;
+        Ok(std::mem::take(&mut *self.events()))
+    }
+
+    /// Starts another agent with the same arguments, after the end of this one.
+    pub fn run_again(&mut self) -> anyhow::Result<()> {
+        let again = spawn(
+            &self.programs,
+            self.folder.path(),
+            &self.run,
+            &self.environment,
+        )?;
+        (self.child, self.events, self.count) = again;
+        Ok(())
     }
 
     /// The agent's process.
@@ -153,8 +164,10 @@ impl Agent {
 
     /// Waits until the workload is ready, and gives the address of its port.
     pub async fn ready(&mut self) -> anyhow::Result<SocketAddr> {
-        self.event(|event| event["event"] == "ready").await?;
-        let started = self.event(|event| event["event"] == "starting").await?;
+        let is_ready = |event: &Value| event["event"] == "ready" || event["ready"] == true;
+        self.event(is_ready).await?;
+        let began = |event: &Value| event["event"] == "starting" || event["event"] == "attached";
+        let started = self.event(began).await?;
         let listen = started.pointer("/ports/0/listen").and_then(Value::as_str);
         Ok(listen.context("no port")?.parse()?)
     }
@@ -275,6 +288,46 @@ impl Ended {
             .iter()
             .filter(move |event| event["event"] == "log" && event["stream"] == stream)
     }
+}
+
+/// Starts an agent whose files are in `folder`, and reads what it says.
+fn spawn(
+    programs: &Programs,
+    folder: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> anyhow::Result<(Child, Events, watch::Receiver<usize>)> {
+    // An earlier agent's guard may write there too.
+    let stderr = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("stderr"))?;
+    let mut child = Command::new(programs.path("parent-agent"))
+        .args(arguments)
+        .env("TMPDIR", folder.join("tmp"))
+        .env("XDG_STATE_HOME", folder.join("left"))
+        .env("RUST_LOG", "warn")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start parent-agent")?;
+    let stdout = child.stdout.take().context("no pipe to the agent")?;
+    let events = Events::default();
+    let (sender, count) = watch::channel(0);
+    let kept = Arc::clone(&events);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push(event);
+            sender.send_replace(kept.len());
+        }
+    });
+    Ok((child, events, count))
 }
 
 /// The processes below one, from `/proc`.

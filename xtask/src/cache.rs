@@ -62,6 +62,20 @@ pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
     duration: "2 minutes",
 };
 
+/// A reader of attestation results that is not ours.
+pub(crate) const EAR_VERIFIER: Artefact = Artefact {
+    name: "verify-ear",
+    recipe: &["tests/ear/build"],
+    inputs: &[
+        "tests/ear/build",
+        "tests/ear/Cargo.toml",
+        "tests/ear/Cargo.lock",
+        "tests/ear/src/main.rs",
+    ],
+    output: "bin/verify-ear",
+    duration: "2 minutes",
+};
+
 /// The builder of fuzz targets.
 pub(crate) const CARGO_FUZZ: Artefact = Artefact {
     name: "cargo-fuzz",

@@ -112,7 +112,7 @@ fn build(workspace: &Path, target: Option<&String>) -> anyhow::Result<PathBuf> {
     Ok(folder.join(triple).join("release"))
 }
 
-fn host_triple() -> anyhow::Result<String> {
+pub(crate) fn host_triple() -> anyhow::Result<String> {
     let output = Command::new("rustc").arg("-vV").output()?;
     String::from_utf8_lossy(&output.stdout)
         .lines()

@@ -7,20 +7,24 @@
     reason = "a command's output"
 )]
 
+mod bench;
+mod bindings;
 mod cache;
 mod demo;
 mod figures;
 mod fuzz;
+mod outside;
 mod programs;
 mod python;
 mod stages;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -28,10 +32,18 @@ usage: cargo xtask COMMAND
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
+  systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
+                   (needs root, systemd and cgroup v2)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
+  bench attestation
+                   time verification beside bare signatures and beside another crate
+  bench instructions [--record]
+                   count the instructions of verification, and compare with those that
+                   are recorded
+  bindings         build the verifier's bindings for C and Python, and test them
   setup            install what is missing, build the kernel, QEMU, the vsock device
-                   and the tests' Python environment
+                   and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
                    (5 minutes, once)
   qemu             print the path of QEMU with the nitro-enclave machine, building it
@@ -55,14 +67,16 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "demo" | "fuzz") {
+    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
+        "bindings" => bindings::test(&root)?,
+        "bench" => bench::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;
-            for artefact in [KERNEL, QEMU, VSOCK_DEVICE] {
+            for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
             println!("{:<20} {}", "python", python::get(&root)?.display());
@@ -70,6 +84,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
         "figures" => figures::run(&root)?,
+        "systemd" => systemd::run(&root)?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 use crate::python;
 
 /// What the release consists of, and what shows and tests it.
@@ -42,11 +42,12 @@ pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// What the tests and the figures find in the environment.
-pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 5]> {
+pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 6]> {
     Ok([
         ("ENCLAVE_TEST_KERNEL", KERNEL.get(workspace)?),
         ("ENCLAVE_TEST_QEMU", QEMU.get(workspace)?),
         ("ENCLAVE_TEST_VSOCK_DEVICE", VSOCK_DEVICE.get(workspace)?),
+        ("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?),
         ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
         ("ENCLAVE_TEST_PROGRAMS", build(workspace)?),
     ])

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{fuzz, programs};
+use crate::{bindings, fuzz, programs};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -61,12 +61,47 @@ const STAGES: &[Stage<'_>] = &[
         environment: &[],
     },
     Stage {
+        name: "format of the benchmarks",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "attestation/benches/verification/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "format of the bindings",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "bindings/Cargo.toml",
+            "--all",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
+        name: "format of the reader of results",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "tests/ear/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Stage {
         name: "scripts",
         command: &[
             "shellcheck",
             ".ci/run",
             "kernel/build",
             "kernel/prebuilt",
+            "tests/ear/build",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
             "xtask/install-program",
@@ -118,6 +153,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     }
     dependencies(workspace)?;
     TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- bindings: cargo xtask bindings");
+    bindings::test(workspace)?;
+    println!("ok   bindings");
     println!("--- fuzz: cargo xtask fuzz");
     fuzz::run(workspace, &[])?;
     println!("ok   fuzz");
@@ -167,9 +205,14 @@ impl Stage<'_> {
     }
 }
 
-/// Installs the packages that are missing; needs root only then.
+/// Installs what builds and tests need.
 pub(crate) fn install_packages() -> anyhow::Result<()> {
-    let missing: Vec<_> = PACKAGES
+    install(PACKAGES)
+}
+
+/// Installs the packages that are missing; needs root only then.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<_> = packages
         .iter()
         .copied()
         .filter(|package| !is_installed(package))

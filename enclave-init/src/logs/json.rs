@@ -80,7 +80,8 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
             }
-            self.skip(|byte| byte != b'\n');
+            let rest = self.rest();
+            self.position += memchr(b'\n', rest).unwrap_or(rest.len());
         }
     }
 
@@ -342,7 +343,7 @@ mod tests {
             r#"[2026-01-01 12:00] {"password":"x"}"#,
             "{",
             r#"{password:"x"}"#,
-            r#"{'password':'x'}"#,
+            r"{'password':'x'}",
             r#"INFO {"password":"x"}"#,
             r#"{"a" "password":"x"}"#,
         ] {

@@ -73,7 +73,7 @@ impl Records {
                 return Some(piece);
             }
             let line = self.lines.next(bytes, now_us)?;
-            self.take(line);
+            self.take(&line);
         }
     }
 
@@ -95,13 +95,13 @@ impl Records {
             if self.start.is_none() && self.redactor.is_empty() {
                 self.ready.push_back(line);
             } else {
-                self.take(line);
+                self.take(&line);
             }
         }
         self.flush();
     }
 
-    fn take(&mut self, line: Piece) {
+    fn take(&mut self, line: &Piece) {
         if line.continues || self.long.is_some() {
             self.flush();
             return self.take_long(line);
@@ -133,7 +133,7 @@ impl Records {
 
     /// A part of a line that is longer than what is searched: it passes as it is
     /// if there is nothing to search for.
-    fn take_long(&mut self, part: Piece) {
+    fn take_long(&mut self, part: &Piece) {
         let long = self.long.get_or_insert(Long {
             bytes: 0,
             time_us: part.time_us,

@@ -72,10 +72,10 @@ impl Redactor {
 fn replace(pattern: &Pattern, with: &[u8], text: &[u8]) -> Option<Option<Vec<u8>>> {
     let mut replaced = Vec::new();
     let mut copied = 0;
-    for found in pattern.find_iter(text) {
-        replaced.extend_from_slice(text.get(copied..found.start()).unwrap_or_default());
+    while let Some(found) = pattern.find_at(text, copied) {
+        replaced.extend_from_slice(text.get(copied..found.start).unwrap_or_default());
         replaced.extend_from_slice(with);
-        copied = found.end();
+        copied = found.end;
         if replaced.len() > MAX_SEARCHED {
             return None;
         }

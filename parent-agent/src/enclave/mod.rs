@@ -104,15 +104,25 @@ struct Stop {
     grace: Option<Duration>,
 }
 
+/// The control connection, from the least that is known of it to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Connection {
+    /// There was none yet.
+    Never,
+    /// An earlier agent may have had one; the next is about to be opened.
+    Awaited,
+    /// There was one.
+    Lost,
+    /// There is one.
+    Open,
+}
+
 /// An enclave's life so far.
 #[derive(Debug)]
 pub struct Enclave {
     phase: Phase,
     boot_timeout: Duration,
-    connected: bool,
-    was_connected: bool,
-    /// Whether another agent has started it.
-    was_attached: bool,
+    connection: Connection,
     was_ready: bool,
     /// The last thing that was heard, for people.
     progress: String,
@@ -134,9 +144,7 @@ impl Enclave {
         Self {
             phase: Phase::Starting,
             boot_timeout,
-            connected: false,
-            was_connected: false,
-            was_attached: false,
+            connection: Connection::Never,
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
@@ -159,9 +167,9 @@ impl Enclave {
     ) -> Self {
         let mut enclave = Self::new(boot_timeout);
         enclave.running();
-        enclave.was_attached = true;
-        enclave.was_connected = was_connected;
+        enclave.connection = Connection::Awaited;
         if was_connected {
+            enclave.connection = Connection::Lost;
             enclave.say("its boot had begun, but it opened no control connection to this agent");
         }
         enclave.alive(now);
@@ -208,7 +216,7 @@ impl Enclave {
                 None
             }
             // It is given once a boot, before the control connection.
-            Input::Heartbeat if self.was_connected => Some(self.booted_again(now)),
+            Input::Heartbeat if self.connection >= Connection::Lost => Some(self.booted_again(now)),
             Input::Heartbeat => {
                 self.running();
                 self.say("it gave its heartbeat, but opened no control connection");
@@ -217,8 +225,7 @@ impl Enclave {
             }
             Input::Connected => {
                 self.running();
-                self.connected = true;
-                self.was_connected = true;
+                self.connection = Connection::Open;
                 self.say("its boot has begun");
                 self.alive(now);
                 // The request may have been lost with the connection before.
@@ -226,7 +233,7 @@ impl Enclave {
                     .map(|Stop { grace }| Action::SendShutdown { grace })
             }
             Input::Disconnected => {
-                self.connected = false;
+                self.connection = Connection::Lost;
                 if self.announced.is_none() {
                     self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
                 }
@@ -237,7 +244,7 @@ impl Enclave {
                 None
             }
             // Later it is somebody other than the init.
-            Input::Incompatible(_) if self.connected || self.phase > Phase::Booting => None,
+            Input::Incompatible(_) if self.is_connected() || self.phase > Phase::Booting => None,
             Input::Incompatible(reason) => Some(self.kill(Cause::BootFailed, reason, now)),
         }
     }
@@ -272,10 +279,10 @@ impl Enclave {
             return None;
         }
         self.stop = Some(Stop { grace });
-        if self.was_connected || self.was_attached {
+        if self.connection > Connection::Never {
             self.phase = Phase::Ending;
             self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
-            if !self.connected {
+            if !self.is_connected() {
                 // It is told when it is back.
                 self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
                 return None;
@@ -336,7 +343,7 @@ impl Enclave {
             Some(_) => (Cause::Killed, "while it was stopping"),
             None => (Cause::Died, "and was killed"),
         };
-        let detail = if self.connected {
+        let detail = if self.is_connected() {
             format!("it was silent for {} s {what}", MAX_SILENCE.as_secs())
         } else {
             format!(
@@ -348,7 +355,7 @@ impl Enclave {
     }
 
     fn progress_without_sign(&self) -> String {
-        if self.connected {
+        if self.is_connected() {
             format!("{}, and it said nothing more", self.progress)
         } else {
             self.progress.clone()
@@ -424,6 +431,10 @@ impl Enclave {
 
     fn capped(&self, deadline: Instant) -> Instant {
         self.stop_by.map_or(deadline, |by| by.min(deadline))
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection == Connection::Open
     }
 
     fn say(&mut self, progress: &str) {

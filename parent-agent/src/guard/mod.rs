@@ -157,9 +157,7 @@ impl Guard {
                 ended,
             },
             Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
-            Answer::Busy | Answer::Ending => {
-                return Err(Unattached::Later("it has another agent still".to_owned()));
-            }
+            Answer::Ending => return Err(Unattached::Later("it is ending".to_owned())),
         };
         Ok(Self {
             attached: Some(attached),
@@ -276,16 +274,14 @@ impl Guard {
                     Err(_) => break,
                 }
             }
-            match &mut self.child {
-                Some(child) => child.wait().await.is_ok_and(|status| status.success()),
-                // What is left then is removed with the claim.
-                None => {
-                    while self.claim.is_guarded() {
-                        sleep(GONE_POLL).await;
-                    }
-                    true
-                }
+            if let Some(child) = &mut self.child {
+                return child.wait().await.is_ok_and(|status| status.success());
             }
+            // What is left then is removed with the claim.
+            while self.claim.is_guarded() {
+                sleep(GONE_POLL).await;
+            }
+            true
         })
         .await;
         match (ended, self.child) {
@@ -329,8 +325,8 @@ pub async fn end(claim: Claim) -> Result<(), Unattached> {
     match answer {
         Answer::Ending => {}
         Answer::OtherVersion { version } => return Err(Unattached::OtherVersion(version)),
-        Answer::Busy | Answer::Attached { .. } => {
-            return Err(Unattached::Later("it has another agent".to_owned()));
+        Answer::Attached { .. } => {
+            return Err(Unattached::Later("it misunderstands".to_owned()));
         }
     }
     let closed = async {

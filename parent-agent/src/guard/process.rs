@@ -158,9 +158,10 @@ impl Owner {
                 Left::Gone => drop(agent),
             }
             let deadline = self.deadline?;
+            let left = deadline.duration_since(Instant::now());
             info!(
-                "the agent is gone; the enclave goes on for {} s without one",
-                deadline.duration_since(Instant::now()).as_secs()
+                "the agent is gone; the enclave goes on for {:.0} s without one",
+                left.as_secs_f64()
             );
             match self.wait(listener, deadline).await {
                 Some(Next::Serve(next)) => agent = next,
@@ -221,11 +222,10 @@ impl Owner {
                 }
                 Ok(()) = printed.changed() => self.tell_console(agent, &mut position).await,
                 accepted = listener.accept() => {
-                    match accepted {
-                        Ok((stream, _)) => {
-                            tokio::spawn(refuse(stream));
-                        }
-                        Err(_) => sleep(ACCEPT_PAUSE).await,
+                    // One that comes before this one is known to be gone finds its
+                    // connection closed, and tries again.
+                    if accepted.is_err() {
+                        sleep(ACCEPT_PAUSE).await;
                     }
                     Ok(())
                 }
@@ -236,7 +236,7 @@ impl Owner {
         };
         // One that came and left without taking over gives no further time.
         if is_taken_over {
-            self.deadline = self.keep.map(|keep| Instant::now() + keep);
+            self.deadline = self.keep.and_then(|keep| Instant::now().checked_add(keep));
         }
         left
     }
@@ -326,18 +326,6 @@ async fn read_request(
 ) -> io::Result<Request> {
     requests.read_until(b'\n', line).await?;
     Ok(serde_json::from_slice(line)?)
-}
-
-/// Tells one that wants an enclave which has an agent to try later.
-async fn refuse(stream: UnixStream) {
-    if !is_trusted(&stream) {
-        return;
-    }
-    let mut agent = Agent::new(stream);
-    if agent.opening().await.is_ok() {
-        // It may be gone.
-        let _ = agent.answer(&Answer::Busy).await;
-    }
 }
 
 /// Whether a peer is of our own user, or of root. Nobody else can reach the

@@ -39,8 +39,6 @@ pub(super) enum Answer {
         /// Whether one of the enclave's processes has ended already.
         ended: bool,
     },
-    /// Another agent has it.
-    Busy,
     /// The guard speaks another version.
     OtherVersion { version: u32 },
     /// The end has begun; it has come when the connection is closed.

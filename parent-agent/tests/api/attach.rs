@@ -427,11 +427,11 @@ while true; do cat \"$3/end\"; done
     assert_eq!(agent.event("console").await["text"], "first");
     let folder = agent.killed().await;
     // More than a pipe holds.
-    let lines: String = (0..20_000)
+    let lines: Vec<_> = (0..20_000)
         .map(|number| format!("line {number}\n"))
         .collect();
     let pipe = folder.path().join("s/test/tree/end");
-    timeout(LIMIT, tokio::fs::write(pipe, lines))
+    timeout(LIMIT, tokio::fs::write(pipe, lines.concat()))
         .await
         .unwrap()
         .unwrap();

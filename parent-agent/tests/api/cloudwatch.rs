@@ -258,6 +258,84 @@ async fn what_an_agent_could_not_send_is_sent_by_the_next() {
     service.check();
 }
 
+/// Sends records of 60 KB, as many as it takes to reach the smallest cap.
+async fn overfill(connection: &mut Connection) {
+    let data = vec![b'x'; 60_000];
+    for sequence in 1..=LARGE {
+        let records = vec![record(LogStream::Application, sequence, &data)];
+        connection.send(records).await;
+    }
+}
+
+/// Records of 60 KB that are more than 16 MiB.
+const LARGE: u64 = 320;
+
+#[tokio::test]
+async fn a_full_spool_holds_the_enclave_up_until_the_service_is_back() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.down(true);
+    let agent = run(&service, &["--log-max-size", "16MiB"]).await;
+    let mut connection = Connection::open(&agent).await;
+    let recovering = async {
+        while agent.status().await["logs"]["spool"]["full"] != true {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        // Nothing is acknowledged beyond the cap, and nothing is lost.
+        let status = agent.status().await;
+        assert!(status["logs"]["records"].as_u64().unwrap() < LARGE);
+        assert!(status["logs"]["spool"]["bytes"].as_u64().unwrap() <= 16 << 20);
+        service.down(false);
+    };
+    tokio::join!(overfill(&mut connection), recovering);
+    let count = || service.messages(GROUP, "application").len() as u64;
+    until(|| count() == LARGE).await;
+    let status = agent.status().await;
+    assert_eq!(status["logs"]["sinks"][0]["lost"], serde_json::json!({}));
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_full_spool_that_may_drop_says_how_much_did_not_arrive() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.down(true);
+    let arguments = ["--log-max-size", "16MiB", "--log-when-full", "drop-oldest"];
+    let agent = run(&service, &arguments).await;
+    let mut connection = Connection::open(&agent).await;
+    overfill(&mut connection).await;
+    service.down(false);
+    let mut lost = 0;
+    let accounted = async {
+        loop {
+            let status = agent.status().await;
+            let sink = &status["logs"]["sinks"][0];
+            lost = sink["lost"]["removed"].as_u64().unwrap_or(0);
+            let arrived = service.messages(GROUP, "application").len() as u64;
+            if arrived + lost == LARGE {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::agent::LIMIT, accounted)
+        .await
+        .unwrap();
+    assert!(lost > 0);
+    until(|| {
+        let errors = service.messages(GROUP, "errors");
+        errors
+            .iter()
+            .any(|line| line.contains("removed from the full spool"))
+    })
+    .await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
 #[tokio::test]
 async fn an_agent_killed_again_and_again_loses_nothing_that_it_acknowledged() {
     let service = FakeCloudWatch::start().await;

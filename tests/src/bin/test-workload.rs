@@ -7,6 +7,7 @@
 //! | `answer N` | reads a line from each connection to port 8080, sends N bytes and closes it |
 //! | `collect` | reads each connection to port 8080 to its end, sends all back and closes it |
 //! | `lines N` | prints N numbered lines, in turn to standard output and error |
+//! | `paced N` | prints N numbered lines, one every millisecond |
 //! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
@@ -20,6 +21,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
@@ -44,6 +46,7 @@ fn run() -> anyhow::Result<u8> {
         "answer" => serve(move |stream| answer(stream, number))?,
         "collect" => serve(collect)?,
         "lines" => lines(number)?,
+        "paced" => paced(number)?,
         "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
@@ -99,6 +102,15 @@ fn lines(count: usize) -> anyhow::Result<()> {
         }
     }
     writeln!(stdout, "done")?;
+    sleep()
+}
+
+fn paced(count: usize) -> anyhow::Result<()> {
+    for number in 0..count {
+        writeln!(io::stdout(), "line {number}")?;
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    writeln!(io::stdout(), "done")?;
     sleep()
 }
 

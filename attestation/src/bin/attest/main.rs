@@ -1,6 +1,7 @@
 //! `attest`: look into an attestation document, verify it, or stand in for the NSM.
 //!
-//! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+//! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
+//! 4 a service could not listen or failed.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -9,8 +10,11 @@
     reason = "a command's output"
 )]
 
+mod demands;
+mod fetch;
 mod input;
 mod inspect;
+mod serve;
 mod simulate;
 mod table;
 mod text;
@@ -22,7 +26,8 @@ use clap::{Parser, Subcommand};
 
 /// Look into attestation documents of AWS Nitro Enclaves, and verify them.
 ///
-/// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input.
+/// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
+/// 4 a service could not listen or failed.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -36,6 +41,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Verify a document against a pinned root and a policy.
     Verify(verify::Arguments),
+    /// Challenge a live enclave with a new nonce, and verify its document.
+    Fetch(fetch::Arguments),
+    /// Serve challenges, verification and signed results over HTTP.
+    Serve(Box<serve::Arguments>),
     /// Serve the software NSM on a Unix socket, for tests.
     Simulate(simulate::Arguments),
 }
@@ -49,11 +58,14 @@ struct Failure {
 const REJECTED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREADABLE: u8 = 3;
+const FAILED: u8 = 4;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {
@@ -72,6 +84,13 @@ fn usage(error: anyhow::Error) -> Failure {
 fn unreadable(error: anyhow::Error) -> Failure {
     Failure {
         code: UNREADABLE,
+        error,
+    }
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure {
+        code: FAILED,
         error,
     }
 }

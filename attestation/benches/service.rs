@@ -1,0 +1,464 @@
+//! What the service adds to a verification: `cargo bench -p attestation --bench service`.
+//!
+//! The server has one core, the clients another. On the server's core the
+//! library verifies the same document before and after each load, so that all see
+//! the same machine. Saturated rates come from clients that wait only for their
+//! answers; latencies from clients that send at 80 % of that rate and count from
+//! when each request was due, answered late or not.
+//!
+//! `ATTEST_BENCH_REQUESTS` is the number of requests over which the server's memory
+//! is watched; a million unless set.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark: it fails by panicking, and its threads may sleep"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use attestation::ear::{Appraisal, Issuer, SigningKey};
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+use attestation::{Policy, Profile, Roots, Time, Verifier};
+use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use eif::{Measurements, Pcr};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_bytes::ByteBuf;
+use serde_json::{Value, json};
+
+const CONNECTIONS: usize = 16;
+/// Of each measurement.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Share of the saturated rate at which latencies are measured.
+const LOAD: f64 = 0.8;
+/// Documents that are each accepted for a challenge of their own.
+const CHALLENGES: usize = 8_000;
+/// Requests after which a server has all the memory that it is going to need.
+const WARM_UP: usize = 50_000;
+const NONCE: &[u8] = b"a nonce of 32 bytes: 0123456789a";
+
+fn main() {
+    let [server_core, client_core] = two_cores();
+    let world = World::new();
+    let server = Server::start(&world, server_core);
+    pin(client_core);
+    let connections: Vec<_> = (0..CONNECTIONS)
+        .map(|_| Client::new(server.address))
+        .collect();
+
+    let document = world.attest(NONCE);
+    println!(
+        "document of {} bytes; {CONNECTIONS} connections",
+        document.len()
+    );
+    println!(
+        "{:<34} {:>10} {:>10} {:>7} {:>9} {:>9}",
+        "", "library/s", "service/s", "ratio", "p50 ms", "p99 ms"
+    );
+    for (name, ear) in [("report only", false), ("with a signed result", true)] {
+        let body = json!({
+            "document": STANDARD.encode(&document),
+            "policy": "payments",
+            "nonce": hex::encode(NONCE),
+            "ear": ear,
+        });
+        let bodies = vec![post("/v1/verify", &body)];
+        let before = world.library(&document, ear, server_core);
+        let load = Load::saturate(&connections, &bodies, usize::MAX, PERIOD);
+        let after = world.library(&document, ear, server_core);
+        let paced = Load::paced(&connections, &bodies, load.rate * LOAD);
+        row(name, f64::midpoint(before, after), &load, Some(&paced));
+    }
+    challenges(&world, &connections, server_core);
+    memory(&server, &connections, &document);
+}
+
+/// Each document is accepted for a challenge, which is recorded on disk.
+fn challenges(world: &World, connections: &[Client], server_core: usize) {
+    let mut client = Client::new(connections[0].address);
+    let message = post("/v1/challenges", &json!({}));
+    let bodies: Vec<_> = (0..CHALLENGES)
+        .map(|_| {
+            let reply: Value = serde_json::from_slice(client.exchange(&message)).unwrap();
+            let challenge = reply["challenge"].as_str().unwrap();
+            let document = world.attest(&hex::decode(challenge).unwrap());
+            let body = json!({
+                "document": STANDARD.encode(document),
+                "policy": "payments",
+                "challenge": challenge,
+                "ear": false,
+            });
+            post("/v1/verify", &body)
+        })
+        .collect();
+    let document = world.attest(NONCE);
+    let before = world.library(&document, false, server_core);
+    let load = Load::saturate(connections, &bodies, bodies.len(), Duration::MAX);
+    let after = world.library(&document, false, server_core);
+    row(
+        "report only, challenges used up",
+        f64::midpoint(before, after),
+        &load,
+        None,
+    );
+}
+
+fn memory(server: &Server, connections: &[Client], document: &[u8]) {
+    let total = match std::env::var("ATTEST_BENCH_REQUESTS") {
+        Ok(text) => text.parse().expect("ATTEST_BENCH_REQUESTS is a number"),
+        Err(_) => 1_000_000,
+    };
+    let body = json!({
+        "document": STANDARD.encode(document),
+        "policy": "payments",
+        "nonce": hex::encode(NONCE),
+    });
+    let bodies = vec![post("/v1/verify", &body)];
+    Load::saturate(connections, &bodies, WARM_UP.min(total), Duration::MAX);
+    let first = server.resident_kib();
+    println!("\nmemory of the server after the warm-up: {first} KiB");
+    for part in 1..=10 {
+        Load::saturate(connections, &bodies, total / 10, Duration::MAX);
+        let now = server.resident_kib();
+        println!(
+            "{:>9} requests later: {now} KiB, {:+.2} %",
+            total / 10 * part,
+            (now as f64 / first as f64 - 1.0) * 100.0
+        );
+    }
+}
+
+fn row(name: &str, library: f64, load: &Load, paced: Option<&Load>) {
+    let ratio = load.rate / library;
+    print!(
+        "{name:<34} {library:>10.0} {:>10.0} {ratio:>7.3}",
+        load.rate
+    );
+    if let Some(paced) = paced {
+        print!(
+            " {:>9.3} {:>9.3}",
+            paced.percentile(0.5),
+            paced.percentile(0.99)
+        );
+    }
+    println!();
+}
+
+/// What the clients saw.
+struct Load {
+    /// Answers per second.
+    rate: f64,
+    /// In milliseconds, sorted.
+    latencies: Vec<f64>,
+}
+
+impl Load {
+    /// As many requests as the server answers, up to a number and a time.
+    fn saturate(clients: &[Client], bodies: &[Vec<u8>], limit: usize, period: Duration) -> Self {
+        Self::run(clients, |number, start| {
+            let over = number >= limit || start.elapsed() >= period;
+            (!over).then(|| (&bodies[number % bodies.len()], Instant::now()))
+        })
+    }
+
+    /// Requests at this rate, whether or not those before have been answered.
+    fn paced(clients: &[Client], bodies: &[Vec<u8>], rate: f64) -> Self {
+        Self::run(clients, |number, start| {
+            let due = Duration::from_secs_f64(number as f64 / rate);
+            if due >= PERIOD {
+                return None;
+            }
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            Some((&bodies[number % bodies.len()], start + due))
+        })
+    }
+
+    /// Each client asks for the next request, and when it was due, until there is
+    /// none.
+    fn run<'b>(
+        clients: &[Client],
+        next: impl Fn(usize, Instant) -> Option<(&'b Vec<u8>, Instant)> + Sync,
+    ) -> Self {
+        let (next, numbers, start) = (&next, &AtomicUsize::new(0), Instant::now());
+        let mut latencies: Vec<f64> = thread::scope(|scope| {
+            let threads: Vec<_> = clients
+                .iter()
+                .map(|client| {
+                    scope.spawn(move || {
+                        let mut client = Client::new(client.address);
+                        let mut latencies = Vec::new();
+                        while let Some((message, due)) =
+                            next(numbers.fetch_add(1, Ordering::Relaxed), start)
+                        {
+                            client.exchange(message);
+                            latencies.push(due.elapsed().as_secs_f64() * 1e3);
+                        }
+                        latencies
+                    })
+                })
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+            joined.flatten().collect()
+        });
+        latencies.sort_by(f64::total_cmp);
+        Self {
+            rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
+            latencies,
+        }
+    }
+
+    fn percentile(&self, share: f64) -> f64 {
+        self.latencies[(self.latencies.len() as f64 * share) as usize]
+    }
+}
+
+/// A connection that is opened again when the server has closed it.
+struct Client {
+    address: SocketAddr,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            address,
+            stream,
+            buffer: vec![0; 64 * 1024],
+        }
+    }
+
+    /// The body of the answer, which must be a success.
+    fn exchange(&mut self, message: &[u8]) -> &[u8] {
+        self.stream.write_all(message).unwrap();
+        let mut length = 0;
+        let (head, end) = loop {
+            let read = self.stream.read(&mut self.buffer[length..]).unwrap();
+            assert_ne!(read, 0, "the server closed the connection");
+            length += read;
+            let received = &self.buffer[..length];
+            let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
+                continue;
+            };
+            let text = std::str::from_utf8(&received[..head]).unwrap();
+            let body = text
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .unwrap();
+            let end = head + 4 + body.parse::<usize>().unwrap();
+            if length >= end {
+                break (head, end);
+            }
+        };
+        let text = std::str::from_utf8(&self.buffer[..head]).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        if text.contains("\r\nconnection: close") {
+            self.stream = TcpStream::connect(self.address).unwrap();
+            self.stream.set_nodelay(true).unwrap();
+        }
+        &self.buffer[head + 4..end]
+    }
+}
+
+fn post(path: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// An enclave in software, and what the service and the library need to accept it.
+struct World {
+    folder: tempfile::TempDir,
+    module: std::sync::Mutex<SoftwareNsm>,
+    verifier: Verifier,
+    policy: Policy,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = TestRoot::generate().unwrap();
+        let pem = root.certificate_pem().to_owned();
+        fs::write(folder.path().join("root.pem"), &pem).unwrap();
+        let pcr = |byte| hex::encode([byte; 48]);
+        let text = format!(
+            "nonce = \"required\"\nmax_age = \"2h\"\n[[images]]\nname = \"payments\"\n[images.Measurements]\nPCR0 = \"{}\"\nPCR1 = \"{}\"\nPCR2 = \"{}\"\n",
+            pcr(1),
+            pcr(2),
+            pcr(3)
+        );
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("policies/payments.toml"), &text).unwrap();
+        let identity = Identity {
+            instance_id: "i-0123456789abcdef0".into(),
+            enclave_id: "enc0123456789abcdef".into(),
+            measurements: Some(Measurements {
+                pcr0: Pcr::new([1; 48]),
+                pcr1: Pcr::new([2; 48]),
+                pcr2: Pcr::new([3; 48]),
+                pcr8: None,
+            }),
+        };
+        Self {
+            folder,
+            module: SoftwareNsm::new(identity, root).unwrap().into(),
+            verifier: Verifier::new(Roots::from_pem(pem.as_bytes()).unwrap()),
+            policy: Policy::from_toml(&text)
+                .unwrap()
+                .with_nonce(NONCE.to_vec())
+                .unwrap(),
+        }
+    }
+
+    fn attest(&self, nonce: &[u8]) -> Vec<u8> {
+        let request = Request::Attestation {
+            user_data: None,
+            nonce: Some(ByteBuf::from(nonce.to_vec())),
+            public_key: None,
+        };
+        match self.module.lock().unwrap().answer(request) {
+            Response::Attestation { document } => document,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Verifications per second of the library on a core, with a signed result
+    /// each or without.
+    fn library(&self, document: &[u8], ear: bool, core: usize) -> f64 {
+        let (key, _) = SigningKey::generate().unwrap();
+        let issuer = Issuer {
+            developer: "bench".into(),
+            url: None,
+            lifetime: Duration::from_secs(300),
+        };
+        thread::scope(|scope| {
+            let run = || {
+                pin(core);
+                let (start, mut runs) = (Instant::now(), 0);
+                while start.elapsed() < PERIOD / 2 {
+                    let verification = self.verifier.verify(document, &self.policy, Time::Now);
+                    assert!(verification.outcome.is_ok());
+                    if ear {
+                        let appraisal = Appraisal {
+                            report: &verification.report,
+                            document,
+                            profile: Profile::Enclave,
+                            policy_ids: &["payments"],
+                            nonce: Some(NONCE),
+                            roots_of_aws: false,
+                        };
+                        issuer.token(&key, &appraisal, 1).unwrap();
+                    }
+                    runs += 1;
+                }
+                f64::from(runs) / start.elapsed().as_secs_f64()
+            };
+            scope.spawn(run).join().unwrap()
+        })
+    }
+}
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// On one core, with the log that it has unless told otherwise.
+    fn start(world: &World, core: usize) -> Self {
+        let path = |name: &str| world.folder.path().join(name);
+        let mut child = Command::new("taskset")
+            .args(["--cpu-list", &core.to_string()])
+            .arg(env!("CARGO_BIN_EXE_attest"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--rate-limit",
+                "0",
+                "--threads",
+                "1",
+            ])
+            .arg("--policies")
+            .arg(path("policies"))
+            .arg("--data")
+            .arg(path("data"))
+            .arg("--root")
+            .arg(path("root.pem"))
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("taskset, of util-linux");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .split("http://")
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .next()
+            .unwrap();
+        Self {
+            address: address.parse().unwrap(),
+            child,
+        }
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = Path::new("/proc")
+            .join(self.child.id().to_string())
+            .join("status");
+        let status = fs::read_to_string(status).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first two cores that this process may use.
+fn two_cores() -> [usize; 2] {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap());
+    let mut next = || cores.next().expect("the benchmark needs two cores");
+    [next(), next()]
+}
+
+/// Binds this thread, and those that it starts.
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+}

@@ -1,0 +1,46 @@
+//! Calls whose instructions `cargo xtask bench instructions` counts, each of
+//! them a function that callgrind finds by its name.
+
+#![forbid(unsafe_code)]
+
+use std::hint::black_box;
+
+use attestation::{Document, Policy, Roots, Time, Verifier, verify as verify_once};
+
+const DOCUMENT: &[u8] = include_bytes!("../../../../tests/vectors/3a4a0301e6aa2839.cbor");
+
+fn main() {
+    let call = std::env::args().nth(1).unwrap_or_default();
+    let policy = Policy::builder()
+        .allow_any_image()
+        .build()
+        .expect("a policy");
+    let roots = Roots::aws();
+    let verifier = Verifier::new(Roots::aws());
+    // What happens once in a process: aws-lc looks at the processor, and so on.
+    let known = verifier.verify(DOCUMENT, &policy, Time::OfDocument);
+    assert!(known.outcome.is_ok());
+    match call.as_str() {
+        "parse" => parse(DOCUMENT),
+        "leaf_known" => leaf_known(DOCUMENT, &verifier, &policy),
+        "cold" => cold(DOCUMENT, &roots, &policy),
+        other => panic!("there is no call {other:?}"),
+    }
+}
+
+#[inline(never)]
+fn parse(document: &[u8]) {
+    black_box(Document::parse(black_box(document)).expect("a document"));
+}
+
+#[inline(never)]
+fn leaf_known(document: &[u8], verifier: &Verifier, policy: &Policy) {
+    let verification = verifier.verify(black_box(document), policy, Time::OfDocument);
+    assert!(verification.outcome.is_ok());
+}
+
+#[inline(never)]
+fn cold(document: &[u8], roots: &Roots, policy: &Policy) {
+    let verification = verify_once(black_box(document), roots, policy, Time::OfDocument);
+    assert!(verification.outcome.is_ok());
+}

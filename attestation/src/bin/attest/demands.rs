@@ -1,0 +1,142 @@
+//! What `verify` and `fetch` demand of a document, and how they say what came
+//! of it.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use attestation::{Policy, PolicyBuilder, Report, Roots, parse_duration, read_measurements};
+use clap::Args;
+use eif::Pcr;
+
+use crate::table::table;
+use crate::text::{distance_from_now, instant};
+use crate::{Failure, REJECTED, usage};
+
+/// The policy, and the form of the report.
+#[derive(Debug, Args)]
+pub(crate) struct Demands {
+    /// The policy, TOML or JSON; further options add to it.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// An image's measurements as image-builder or nitro-cli wrote them; may be
+    /// repeated, and one of the images must match.
+    #[arg(long, value_name = "FILE")]
+    measurements: Vec<PathBuf>,
+    /// A register's value, as in `16=HEX`; may be repeated.
+    #[arg(long, value_name = "N=HEX", value_parser = parse_pcr)]
+    pcr: Vec<(u8, Pcr)>,
+    /// Accept any image: to know only that AWS signed the document.
+    #[arg(long)]
+    allow_any_image: bool,
+    /// Trust the certificates in this PEM file instead of AWS's root.
+    #[arg(long, value_name = "PEM")]
+    root: Option<PathBuf>,
+    /// How old the document may be, such as 90s, 5m or 1h; 5m unless said.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
+    /// Accept an enclave in debug mode, whose memory its parent can read.
+    #[arg(long)]
+    allow_debug: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demands {
+    /// The policy, but for the nonce.
+    pub(crate) fn policy(&self) -> anyhow::Result<PolicyBuilder> {
+        let mut builder: PolicyBuilder = match &self.policy {
+            Some(file) => Policy::read(file)?.to_builder(),
+            None => Policy::builder(),
+        };
+        for file in &self.measurements {
+            builder = builder.image(file.display().to_string(), read_measurements(file)?);
+        }
+        for (index, value) in &self.pcr {
+            builder = builder.pcr(*index, *value);
+        }
+        if self.allow_any_image {
+            builder = builder.allow_any_image();
+        }
+        if let Some(max_age) = self.max_age {
+            builder = builder.max_age(max_age);
+        }
+        if self.allow_debug {
+            builder = builder.allow_debug();
+        }
+        Ok(builder)
+    }
+
+    pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
+        self.root
+            .as_deref()
+            .map_or_else(|| Ok(Roots::aws()), read_roots)
+    }
+
+    /// Prints the report, and gives the exit code that belongs to it.
+    pub(crate) fn print(&self, report: &Report) -> Result<ExitCode, Failure> {
+        if self.json {
+            let json = serde_json::to_string_pretty(report)
+                .context("cannot write the report")
+                .map_err(usage)?;
+            println!("{json}");
+        } else {
+            print!("{}", table(report, colour()));
+            println!();
+            if let Some(checked_at_ms) = report.checked_at_ms {
+                println!("checked at  {}", instant(checked_at_ms));
+            }
+            print_end(report);
+        }
+        Ok(if report.accepted {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(REJECTED)
+        })
+    }
+}
+
+fn print_end(report: &Report) {
+    if let Some(rejection) = &report.rejection {
+        println!("rejected    {rejection}");
+    } else if let Some(claims) = &report.document {
+        println!("made at     {}", made_at(claims.timestamp_ms));
+        println!("accepted    {}", claims.module_id);
+    }
+}
+
+pub(crate) fn read_roots(file: &Path) -> anyhow::Result<Roots> {
+    std::fs::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|pem| Ok(Roots::from_pem(&pem)?))
+        .with_context(|| file.display().to_string())
+}
+
+/// Colour is for terminals, and for people who have not said otherwise
+/// (<https://no-color.org>).
+fn colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !unwanted
+}
+
+fn made_at(milliseconds: u64) -> String {
+    format!(
+        "{} ({})",
+        instant(milliseconds),
+        distance_from_now(milliseconds)
+    )
+}
+
+fn parse_pcr(text: &str) -> Result<(u8, Pcr), String> {
+    let (index, value) = text.split_once('=').ok_or("write N=HEX, as in 0=1a2b…")?;
+    let index = index
+        .parse()
+        .map_err(|_| format!("`{index}` is not a register's number"))?;
+    let value = value
+        .parse()
+        .map_err(|error: eif::PcrError| error.to_string())?;
+    Ok((index, value))
+}

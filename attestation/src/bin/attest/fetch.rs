@@ -1,0 +1,82 @@
+//! `attest fetch`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use attestation::client::{Attestation, Client, Endpoint, FetchError, Trust};
+use attestation::{Verifier, parse_duration};
+use clap::Args;
+
+use crate::demands::Demands;
+use crate::{Failure, unreadable, usage};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Who is asked: `https://HOST/PATH` and `http://…` answer `GET …?nonce=HEX`,
+    /// `unix:PATH` is a parent-agent's control socket, `nsm:PATH` a software
+    /// NSM's.
+    endpoint: Endpoint,
+    #[command(flatten)]
+    demands: Demands,
+    /// Write the document to this file, whether it is accepted or not.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Believe a TLS server for which these certificate authorities vouch,
+    /// instead of the system's.
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
+    /// Believe a TLS server whose key is the document's `public_key`, whatever
+    /// its certificate.
+    #[arg(long, conflicts_with = "ca")]
+    bind_tls: bool,
+    /// How long the document may take, such as 500ms or 20s.
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let policy = arguments
+        .demands
+        .policy()
+        .and_then(|policy| Ok(policy.build()?))
+        .map_err(usage)?;
+    let verifier = Verifier::new(arguments.demands.roots().map_err(usage)?);
+    let client = Client::new(verifier)
+        .trust(trust(arguments).map_err(usage)?)
+        .timeout(arguments.timeout);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
+        .map_err(usage)?;
+    let attestation = runtime
+        .block_on(client.attest(&arguments.endpoint, &policy))
+        .map_err(|error| match error {
+            FetchError::NoTls(_) => usage(error.into()),
+            _ => unreadable(error.into()),
+        })?;
+    if let Some(file) = &arguments.output {
+        keep(file, &attestation).map_err(usage)?;
+    }
+    arguments.demands.print(&attestation.report)
+}
+
+fn trust(arguments: &Arguments) -> anyhow::Result<Trust> {
+    if arguments.bind_tls {
+        return Ok(Trust::attested_key());
+    }
+    let Some(file) = &arguments.ca else {
+        return Ok(Trust::system());
+    };
+    std::fs::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|pem| Ok(Trust::from_pem(&pem)?))
+        .with_context(|| file.display().to_string())
+}
+
+fn keep(file: &Path, attestation: &Attestation) -> anyhow::Result<()> {
+    std::fs::write(file, &attestation.document)
+        .with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,78 @@
+//! What an accepted document says, without the document.
+
+use std::collections::BTreeMap;
+
+use eif::Pcr;
+
+use crate::document::{PCR_COUNT, Profile};
+use crate::verify::Accepted;
+
+/// What an [`Accepted`] document says, apart from the document's bytes: it can
+/// be kept, sent to another task, and passed on. Only [`Accepted`] becomes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedClaims {
+    profile: Profile,
+    module_id: String,
+    timestamp_ms: u64,
+    pcrs: BTreeMap<usize, Pcr>,
+    nonce: Option<Vec<u8>>,
+    user_data: Option<Vec<u8>>,
+    public_key: Option<Vec<u8>>,
+}
+
+impl From<Accepted<'_>> for VerifiedClaims {
+    fn from(accepted: Accepted<'_>) -> Self {
+        let pcrs = (0..PCR_COUNT).filter_map(|index| Some((index, accepted.pcr(index)?)));
+        Self {
+            profile: accepted.profile(),
+            module_id: accepted.module_id().to_owned(),
+            timestamp_ms: accepted.timestamp_ms(),
+            pcrs: pcrs.collect(),
+            nonce: accepted.nonce().map(<[u8]>::to_vec),
+            user_data: accepted.user_data().map(<[u8]>::to_vec),
+            public_key: accepted.public_key().map(<[u8]>::to_vec),
+        }
+    }
+}
+
+impl VerifiedClaims {
+    /// What made the document.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The enclave's identity.
+    pub fn module_id(&self) -> &str {
+        &self.module_id
+    }
+
+    /// When the document was made, in milliseconds since 1970.
+    pub fn timestamp_ms(&self) -> u64 {
+        self.timestamp_ms
+    }
+
+    /// A register's value, if the document holds it.
+    pub fn pcr(&self, index: usize) -> Option<Pcr> {
+        self.pcrs.get(&index).copied()
+    }
+
+    /// The registers that the document holds, in ascending order.
+    pub fn pcrs(&self) -> impl Iterator<Item = (usize, Pcr)> + '_ {
+        self.pcrs.iter().map(|(&index, &pcr)| (index, pcr))
+    }
+
+    /// The nonce.
+    pub fn nonce(&self) -> Option<&[u8]> {
+        self.nonce.as_deref()
+    }
+
+    /// What the enclave's software put into the document.
+    pub fn user_data(&self) -> Option<&[u8]> {
+        self.user_data.as_deref()
+    }
+
+    /// The key that the enclave's software bound to the document.
+    pub fn public_key(&self) -> Option<&[u8]> {
+        self.public_key.as_deref()
+    }
+}

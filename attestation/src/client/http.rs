@@ -1,0 +1,182 @@
+//! One HTTP/1.1 request for a document, with a bounded answer.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::path::Path;
+use std::pin::pin;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+
+use super::dial::dial;
+use super::encoding::{DecodeError, MAX_ENCODED, decode_document};
+use super::endpoint::Url;
+use super::tls::Tls;
+use super::{Answer, Endpoint, FetchError};
+
+/// Largest head of an answer, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// Longest text of a server that is shown, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// How a service says why it refuses.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// Asks a service: `GET URL?nonce=HEX`.
+pub(super) async fn get(
+    endpoint: &Endpoint,
+    url: &Url,
+    tls: &Tls,
+    nonce: &[u8],
+) -> Result<Answer, FetchError> {
+    if tls.is_attested() && !url.tls {
+        return Err(FetchError::NoTls(endpoint.to_string()));
+    }
+    let request = Request::get(url.target(nonce))
+        .header(HOST, &url.authority)
+        .header(ACCEPT, "application/cbor, application/json, text/plain")
+        .body(Full::default());
+    let stream = dial(endpoint, url).await?;
+    let (response, server_key) = if url.tls {
+        let (stream, key) = tls.connect(&url.host, stream).await?;
+        (exchange(endpoint, stream, request).await?, Some(key))
+    } else {
+        (exchange(endpoint, stream, request).await?, None)
+    };
+    Ok(Answer {
+        document: document(endpoint, response)?,
+        server_key,
+    })
+}
+
+/// Asks a `parent-agent` on its control socket: `POST /v1/attest`.
+pub(super) async fn post(
+    endpoint: &Endpoint,
+    socket: &Path,
+    nonce: &[u8],
+) -> Result<Answer, FetchError> {
+    let body = serde_json::json!({ "nonce": STANDARD.encode(nonce) }).to_string();
+    let request = Request::post("/v1/attest")
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(body));
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| FetchError::Connect {
+            endpoint: endpoint.to_string(),
+            reason: error.to_string(),
+        })?;
+    let response = exchange(endpoint, stream, request).await?;
+    Ok(Answer {
+        document: document(endpoint, response)?,
+        server_key: None,
+    })
+}
+
+/// Sends the request, and reads the answer. The caller sets the deadline.
+async fn exchange<S>(
+    endpoint: &Endpoint,
+    stream: S,
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+) -> Result<Response<Bytes>, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |reason: String| FetchError::Exchange {
+        endpoint: endpoint.to_string(),
+        reason,
+    };
+    let request = request.map_err(|error| failed(error.to_string()))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await;
+        let (head, body) = answer
+            .map_err(|error| failed(error.to_string()))?
+            .into_parts();
+        let body = Limited::new(body, MAX_ENCODED)
+            .collect()
+            .await
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return FetchError::NoDocument {
+                        endpoint: endpoint.to_string(),
+                        source: DecodeError::TooLarge,
+                    };
+                }
+                failed(error.to_string())
+            })?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    };
+    // The connection only drives the exchange, which learns of its failures.
+    let connection = async {
+        let _ = connection.await;
+        pending::<Infallible>().await
+    };
+    let (exchange, connection) = (pin!(exchange), pin!(connection));
+    tokio::select! {
+        result = exchange => result,
+        never = connection => match never {},
+    }
+}
+
+/// The document in an answer.
+fn document(endpoint: &Endpoint, response: Response<Bytes>) -> Result<Vec<u8>, FetchError> {
+    let (head, body) = response.into_parts();
+    if head.status == StatusCode::OK {
+        return decode_document(&body).map_err(|source| FetchError::NoDocument {
+            endpoint: endpoint.to_string(),
+            source,
+        });
+    }
+    let endpoint = endpoint.to_string();
+    if head.status.is_redirection()
+        && let Some(location) = head.headers.get(LOCATION)
+    {
+        return Err(FetchError::Redirected {
+            endpoint,
+            location: shown(&String::from_utf8_lossy(location.as_bytes())),
+        });
+    }
+    let reason = match serde_json::from_slice(&body) {
+        Ok(Refusal { error }) => shown(&error),
+        Err(_) => head
+            .status
+            .canonical_reason()
+            .unwrap_or("no reason")
+            .to_owned(),
+    };
+    Err(FetchError::Refused {
+        endpoint,
+        status: head.status.as_u16(),
+        reason,
+    })
+}
+
+/// The beginning of a stranger's text, which holds nothing that a terminal obeys.
+fn shown(text: &str) -> String {
+    text.chars()
+        .take(MAX_SHOWN)
+        .flat_map(|character| {
+            let safe = character.is_ascii_graphic() || character == ' ';
+            let escaped = (!safe).then(|| character.escape_default());
+            let plain = safe.then_some(character);
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}

@@ -1,0 +1,327 @@
+//! Attestation results for relying parties: EAR
+//! ([draft-ietf-rats-ear-04](https://datatracker.ietf.org/doc/draft-ietf-rats-ear/04/)),
+//! signed with ES384 as JWTs.
+//!
+//! A result says in AR4SI's terms what a verification has shown, and repeats what
+//! the document holds, but only where its signature is good. `docs/attest-service.md`
+//! says which claim stands for which checks, and why others are never made.
+
+mod keys;
+mod signing_key;
+mod trust;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lc_rs::error::Unspecified;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::document::{Document, PCR_COUNT, Profile};
+use crate::report::{Outcome, Report};
+use crate::rule::{Rejection, Rule};
+
+#[cfg(feature = "service")]
+pub(crate) use keys::write_secret;
+pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
+pub use signing_key::{Jwk, KeyError, SigningKey};
+pub use trust::{Status, TrustVector};
+
+/// The profile of draft 04, which fixes the claims' names.
+pub const PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
+
+/// Bytes that a nonce may have as `eat_nonce` (RFC 9711, section 4.1).
+const EAT_NONCE_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
+/// Larger than the usual result, in bytes of JSON.
+const USUAL_CLAIMS: usize = 4096;
+
+/// Why a result cannot be issued.
+#[derive(Debug, Error)]
+pub enum EarError {
+    /// The claims are no JSON.
+    #[error("the attestation result cannot be written: {0}")]
+    Claims(#[from] serde_json::Error),
+    /// The key failed.
+    #[error("the attestation result cannot be signed")]
+    Signature(#[from] Unspecified),
+}
+
+/// What every result says of who issued it.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// The organisation that answers for the verifier: `developer` of
+    /// `ear_verifier_id`.
+    pub developer: String,
+    /// The claim `iss`, if relying parties shall check one.
+    pub url: Option<String>,
+    /// From `iat` to `exp`, in whole seconds.
+    pub lifetime: Duration,
+}
+
+/// What a result is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Appraisal<'a> {
+    /// The verification.
+    pub report: &'a Report,
+    /// The bytes that were verified.
+    pub document: &'a [u8],
+    /// The kind of document that the policy is for; it names the `submods` entry.
+    pub profile: Profile,
+    /// What the policy is known by, the most telling name first.
+    pub policy_ids: &'a [&'a str],
+    /// The nonce that the document had to carry.
+    pub nonce: Option<&'a [u8]>,
+    /// Whether the pinned roots are AWS's own: only they speak for hardware.
+    pub roots_of_aws: bool,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    eat_profile: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    iat: u64,
+    exp: u64,
+    ear_verifier_id: VerifierId<'a>,
+    ear_status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eat_nonce: Option<String>,
+    submods: BTreeMap<&'static str, Submod<'a>>,
+}
+
+#[derive(Serialize)]
+struct VerifierId<'a> {
+    developer: &'a str,
+    build: &'static str,
+}
+
+#[derive(Serialize)]
+struct Submod<'a> {
+    #[serde(rename = "ear_status")]
+    status: Status,
+    #[serde(rename = "ear_trustworthiness_vector")]
+    vector: TrustVector,
+    #[serde(rename = "ear_appraisal_policy_ids")]
+    policy_ids: &'a [&'a str],
+    #[serde(
+        rename = "ear_attester_claims",
+        skip_serializing_if = "Option::is_none"
+    )]
+    attester_claims: Option<AttesterClaims<'a>>,
+    #[serde(rename = "ear_verifier_claims")]
+    verifier_claims: VerifierClaims<'a>,
+}
+
+/// What the document holds, in the words of the report.
+#[derive(Serialize)]
+struct AttesterClaims<'a> {
+    module_id: &'a str,
+    timestamp_ms: u64,
+    /// Registers that are not zero, by number.
+    pcrs: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+}
+
+#[derive(Serialize)]
+struct VerifierClaims<'a> {
+    accepted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<&'a Rejection>,
+}
+
+impl Issuer {
+    /// The result of a verification as a signed JWT; `now` is in seconds since 1970.
+    pub fn token(
+        &self,
+        key: &SigningKey,
+        appraisal: &Appraisal<'_>,
+        now: u64,
+    ) -> Result<String, EarError> {
+        let report = appraisal.report;
+        let document = authentic(report, appraisal.document);
+        let vector = TrustVector::of(
+            report,
+            document.as_ref(),
+            appraisal.profile,
+            appraisal.roots_of_aws,
+        );
+        let status = vector.status(report);
+        let submod = Submod {
+            status,
+            vector,
+            policy_ids: appraisal.policy_ids,
+            attester_claims: document.as_ref().map(attester_claims),
+            verifier_claims: VerifierClaims {
+                accepted: report.accepted,
+                checked_at_ms: report.checked_at_ms,
+                rejection: report.rejection.as_ref(),
+            },
+        };
+        let name = match appraisal.profile {
+            Profile::Enclave => "nitro-enclave",
+            Profile::NitroTpm => "nitro-tpm",
+        };
+        let claims = Claims {
+            eat_profile: PROFILE,
+            iss: self.url.as_deref(),
+            iat: now,
+            exp: now.saturating_add(self.lifetime.as_secs()),
+            ear_verifier_id: VerifierId {
+                developer: &self.developer,
+                build: concat!("attest ", env!("CARGO_PKG_VERSION")),
+            },
+            ear_status: status,
+            eat_nonce: appraisal
+                .nonce
+                .filter(|nonce| EAT_NONCE_BYTES.contains(&nonce.len()))
+                .map(|nonce| URL_SAFE_NO_PAD.encode(nonce)),
+            submods: BTreeMap::from([(name, submod)]),
+        };
+        let mut json = Vec::with_capacity(USUAL_CLAIMS);
+        serde_json::to_writer(&mut json, &claims)?;
+        let mut token = String::with_capacity(key.jwt_header().len() + json.len() * 4 / 3 + 140);
+        token.push_str(key.jwt_header());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(&json, &mut token);
+        let signature = key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+}
+
+/// The document, if its signature was found good: a signed result must not lend
+/// its weight to what anybody may have written.
+fn authentic<'a>(report: &Report, bytes: &'a [u8]) -> Option<Document<'a>> {
+    let good = report
+        .checks
+        .iter()
+        .any(|check| check.rule == Rule::DocumentSignature && check.outcome == Outcome::Passed);
+    if good {
+        Document::parse(bytes).ok()
+    } else {
+        None
+    }
+}
+
+fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
+    let hex = |value: Option<&[u8]>| value.map(hex::encode);
+    let pcrs = (0..PCR_COUNT).filter_map(|index| {
+        let value = document.unverified_pcr(index)?;
+        let zero = value.iter().all(|byte| *byte == 0);
+        (!zero).then(|| (index.to_string(), hex::encode(value)))
+    });
+    AttesterClaims {
+        module_id: document.unverified_module_id(),
+        timestamp_ms: document.unverified_timestamp_ms(),
+        pcrs: pcrs.collect(),
+        nonce: hex(document.unverified_nonce()),
+        user_data: hex(document.unverified_user_data()),
+        public_key: hex(document.unverified_public_key()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Policy, Roots, Time, verify};
+
+    /// Signed by AWS.
+    const DOCUMENT: &[u8] = include_bytes!("../../tests/vectors/3a4a0301e6aa2839.cbor");
+
+    fn claims(policy: &Policy, time: Time, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
+        let (key, _) = SigningKey::generate().unwrap();
+        let issuer = Issuer {
+            developer: "tests".to_owned(),
+            url: None,
+            lifetime: Duration::from_secs(60),
+        };
+        let verification = verify(DOCUMENT, &Roots::aws(), policy, time);
+        let appraisal = Appraisal {
+            report: &verification.report,
+            document: DOCUMENT,
+            profile: Profile::Enclave,
+            policy_ids: &["tests"],
+            nonce,
+            roots_of_aws,
+        };
+        let token = issuer.token(&key, &appraisal, 1000).unwrap();
+        let claims = token.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    }
+
+    fn pcr(index: usize) -> eif::Pcr {
+        let document = Document::parse(DOCUMENT).unwrap();
+        eif::Pcr::new(*document.unverified_pcr(index).unwrap())
+    }
+
+    #[test]
+    fn awss_root_speaks_for_hardware_and_a_register_for_code() {
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        let vector = |roots_of_aws| {
+            let claims = claims(&policy, Time::OfDocument, roots_of_aws, None);
+            assert_eq!(claims["ear_status"], "affirming");
+            claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"].clone()
+        };
+        let mut expected = json!({
+            "instance-identity": 2,
+            "configuration": 2,
+            "executables": 3,
+            "hardware": 2,
+        });
+        assert_eq!(vector(true), expected);
+        expected.as_object_mut().unwrap().remove("hardware");
+        assert_eq!(vector(false), expected);
+    }
+
+    #[test]
+    fn one_part_of_an_image_is_not_the_image() {
+        let policy = Policy::builder().pcr(2, pcr(2)).build().unwrap();
+        let claims = claims(&policy, Time::OfDocument, true, None);
+        assert_eq!(claims["ear_status"], "warning");
+        assert_eq!(
+            claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"],
+            json!({ "instance-identity": 2, "hardware": 2 })
+        );
+    }
+
+    #[test]
+    fn an_expired_document_says_nothing_and_is_not_repeated() {
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        let claims = claims(&policy, Time::Now, true, None);
+        let appraisal = &claims["submods"]["nitro-enclave"];
+        assert_eq!(claims["ear_status"], "contraindicated");
+        assert_eq!(
+            appraisal["ear_trustworthiness_vector"],
+            json!({ "instance-identity": 99 })
+        );
+        assert!(appraisal.get("ear_attester_claims").is_none());
+        assert_eq!(
+            appraisal["ear_verifier_claims"]["rejection"]["rule"],
+            "certificate.validity"
+        );
+    }
+
+    #[test]
+    fn a_nonce_is_repeated_if_eat_allows_its_size() {
+        let policy = Policy::builder().allow_any_image().build().unwrap();
+        for (size, repeated) in [(7, false), (8, true), (64, true), (65, false)] {
+            let nonce = vec![7; size];
+            let claims = claims(&policy, Time::OfDocument, true, Some(&nonce));
+            let expected = repeated.then(|| URL_SAFE_NO_PAD.encode(&nonce));
+            assert_eq!(claims.get("eat_nonce"), expected.map(Value::from).as_ref());
+            assert_eq!(claims["exp"], 1060);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a verification shows, in AR4SI's terms
+//! ([draft-ietf-rats-ar4si](https://datatracker.ietf.org/doc/draft-ietf-rats-ar4si/)).
+
+use serde::Serialize;
+
+use crate::document::{Document, Profile};
+use crate::report::{Outcome, Report};
+use crate::rule::Rule;
+
+/// Values of AR4SI's claims, as its section 2.3 defines them.
+mod value {
+    pub(super) const UNEXPECTED_EVIDENCE: i8 = 1;
+    pub(super) const RECOGNIZED_INSTANCE: i8 = 2;
+    pub(super) const UNRECOGNIZED_INSTANCE: i8 = 97;
+    pub(super) const CRYPTO_VALIDATION_FAILED: i8 = 99;
+    pub(super) const APPROVED_CONFIGURATION: i8 = 2;
+    pub(super) const UNSAFE_CONFIGURATION: i8 = 32;
+    pub(super) const UNSUPPORTABLE_CONFIGURATION: i8 = 96;
+    pub(super) const APPROVED_BOOT: i8 = 3;
+    pub(super) const UNRECOGNIZED_EXECUTABLES: i8 = 33;
+    pub(super) const GENUINE_HARDWARE: i8 = 2;
+    /// The least value of the warning tier.
+    pub(super) const WARNING: i8 = 32;
+}
+
+/// The trustworthiness tier of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Accepted: the code is known, and nothing weakens it.
+    Affirming,
+    /// Accepted by a policy that names no code, or that allows debug mode.
+    Warning,
+    /// Rejected.
+    Contraindicated,
+}
+
+/// The claims that a document of AWS's can speak for; `None` is no claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrustVector {
+    /// That the hypervisor is a known one, and speaks now.
+    pub instance_identity: i8,
+    /// That the enclave's configuration is approved, and not in debug mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<i8>,
+    /// That the image that was started is approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executables: Option<i8>,
+    /// That AWS's hardware and firmware are genuine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<i8>,
+}
+
+impl TrustVector {
+    /// What a report shows under a policy for documents of this kind; the
+    /// document is given where its signature was found good.
+    pub fn of(
+        report: &Report,
+        document: Option<&Document<'_>>,
+        profile: Profile,
+        roots_of_aws: bool,
+    ) -> Self {
+        let Some(document) = document else {
+            return Self {
+                instance_identity: unauthentic(report),
+                ..Self::default()
+            };
+        };
+        let another = [
+            Rule::FreshnessFuture,
+            Rule::FreshnessAge,
+            Rule::PolicyNonce,
+            Rule::PolicyProfile,
+            Rule::PolicyModuleId,
+        ];
+        if another.iter().any(|rule| failed(report, *rule)) {
+            // An authentic document that is not the one that was asked for says
+            // nothing about now.
+            return Self {
+                instance_identity: value::CRYPTO_VALIDATION_FAILED,
+                ..Self::default()
+            };
+        }
+        let debug = profile == Profile::Enclave && !holds(document, 0);
+        let executables = executables(report, document, profile, debug);
+        Self {
+            instance_identity: value::RECOGNIZED_INSTANCE,
+            configuration: configuration(report, profile, debug, executables),
+            executables,
+            hardware: roots_of_aws.then_some(value::GENUINE_HARDWARE),
+        }
+    }
+
+    /// The tier of the whole. A rejection is contraindicated whatever the claims:
+    /// some rules have none.
+    pub fn status(&self, report: &Report) -> Status {
+        let claims = [self.configuration, self.executables, self.hardware];
+        let warned = claims
+            .iter()
+            .flatten()
+            .any(|claim| *claim >= value::WARNING);
+        if !report.accepted {
+            Status::Contraindicated
+        } else if warned || self.executables.is_none() {
+            Status::Warning
+        } else {
+            Status::Affirming
+        }
+    }
+}
+
+/// Why a document is not authentic.
+fn unauthentic(report: &Report) -> i8 {
+    match &report.rejection {
+        Some(rejection) if Rule::FORM.contains(&rejection.rule) => value::UNEXPECTED_EVIDENCE,
+        Some(rejection) if rejection.rule == Rule::ChainRoot => value::UNRECOGNIZED_INSTANCE,
+        _ => value::CRYPTO_VALIDATION_FAILED,
+    }
+}
+
+/// Registers are measured when an enclave starts: they speak for what was booted,
+/// and not for what it has loaded since. In debug mode they speak for nothing.
+fn executables(
+    report: &Report,
+    document: &Document<'_>,
+    profile: Profile,
+    debug: bool,
+) -> Option<i8> {
+    let (parts, whole): (&[Rule], &[Rule]) = match profile {
+        // Kernel and ramdisks; all of them by image, by PCR0 or by who signed them.
+        Profile::Enclave => (
+            &[Rule::PolicyPcr(1), Rule::PolicyPcr(2)],
+            &[Rule::PolicyImage, Rule::PolicyPcr(0), Rule::PolicyPcr(8)],
+        ),
+        // The boot manager: the kernel's image, where such an instance is attestable.
+        Profile::NitroTpm => (&[], &[Rule::PolicyPcr(4)]),
+    };
+    if parts.iter().chain(whole).any(|rule| failed(report, *rule)) {
+        return Some(value::UNRECOGNIZED_EXECUTABLES);
+    }
+    let approved = whole.iter().any(|rule| {
+        let empty = matches!(rule, Rule::PolicyPcr(index) if !holds(document, *index));
+        passed(report, *rule) && !empty
+    });
+    (approved && !debug).then_some(value::APPROVED_BOOT)
+}
+
+/// An image's configuration is measured with it; what is left is debug mode, and
+/// registers that were extended since.
+fn configuration(
+    report: &Report,
+    profile: Profile,
+    debug: bool,
+    executables: Option<i8>,
+) -> Option<i8> {
+    if profile == Profile::NitroTpm {
+        return None;
+    }
+    if debug {
+        return Some(if failed(report, Rule::PolicyDebug) {
+            value::UNSUPPORTABLE_CONFIGURATION
+        } else {
+            value::UNSAFE_CONFIGURATION
+        });
+    }
+    let other = report
+        .checks
+        .iter()
+        .any(|check| matches!(check.rule, Rule::PolicyPcr(_)) && check.outcome == Outcome::Failed);
+    (executables == Some(value::APPROVED_BOOT) && !other).then_some(value::APPROVED_CONFIGURATION)
+}
+
+/// Whether a register is there and not zero.
+fn holds(document: &Document<'_>, index: u8) -> bool {
+    document
+        .unverified_pcr(index.into())
+        .is_some_and(|value| value.iter().any(|byte| *byte != 0))
+}
+
+fn passed(report: &Report, rule: Rule) -> bool {
+    outcome(report, rule) == Some(Outcome::Passed)
+}
+
+fn failed(report: &Report, rule: Rule) -> bool {
+    outcome(report, rule) == Some(Outcome::Failed)
+}
+
+fn outcome(report: &Report, rule: Rule) -> Option<Outcome> {
+    let check = report.checks.iter().find(|check| check.rule == rule)?;
+    Some(check.outcome)
+}

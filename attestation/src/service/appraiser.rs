@@ -1,0 +1,242 @@
+//! The work of `POST /v1/verify`, and the threads that do it.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::Swap;
+use super::challenges::{ChallengeError, ChallengeId, Challenges};
+use super::clock;
+use super::metrics::Metrics;
+use super::policies::{NamedPolicy, PolicySet};
+use super::problem::Problem;
+use super::request::{NonceChoice, PolicyChoice, VerifyRequest};
+use crate::ear::{Appraisal, Issuer, KeySet};
+use crate::policy::Policy;
+use crate::report::Report;
+use crate::verify::{Time, Verifier};
+
+/// Larger than the usual answer, in bytes.
+const USUAL_ANSWER: usize = 12 * 1024;
+
+/// What verifications need.
+pub(super) struct Appraiser {
+    pub(super) verifier: Verifier,
+    pub(super) roots_of_aws: bool,
+    pub(super) policies: Swap<PolicySet>,
+    pub(super) inline_policies: bool,
+    pub(super) challenges: Challenges,
+    pub(super) keys: Swap<KeySet>,
+    pub(super) issuer: Issuer,
+    pub(super) metrics: Metrics,
+}
+
+/// An answer that may be given, once its challenge has been used.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// JSON.
+    pub(super) body: Vec<u8>,
+    /// The challenge that the document was accepted for.
+    pub(super) challenge: Option<ChallengeId>,
+    /// The first rule that was broken.
+    pub(super) rejected_by: Option<String>,
+    /// The policy's name, if it has one.
+    pub(super) policy: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AnswerBody<'a> {
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ear: Option<String>,
+}
+
+impl Appraiser {
+    /// Verifies what a body asks for.
+    fn appraise(&self, body: &[u8]) -> Result<Answer, Problem> {
+        let start = Instant::now();
+        let request = VerifyRequest::parse(body)?;
+        match &request.policy {
+            PolicyChoice::Named(name) => {
+                let policies = self.policies.get();
+                let policy = policies.get(name).ok_or(Problem::UnknownPolicy)?;
+                self.verify(&request, Some(name), policy, start)
+            }
+            PolicyChoice::Inline(_) if !self.inline_policies => Err(Problem::InlinePoliciesOff),
+            PolicyChoice::Inline(policy) => {
+                let policy = NamedPolicy::new(Policy::clone(policy));
+                self.verify(&request, None, &policy, start)
+            }
+        }
+    }
+
+    fn verify(
+        &self,
+        request: &VerifyRequest,
+        name: Option<&str>,
+        named: &NamedPolicy,
+        start: Instant,
+    ) -> Result<Answer, Problem> {
+        let (nonce, challenge) = match &request.nonce {
+            NonceChoice::NotGiven => (None, None),
+            NonceChoice::Own(nonce) => (Some(nonce), None),
+            NonceChoice::Challenge(nonce) => {
+                let id = self
+                    .challenges
+                    .check(nonce, name, clock::now_ms())
+                    .map_err(|error| match error {
+                        ChallengeError::Unknown => Problem::UnknownChallenge,
+                        ChallengeError::Expired => Problem::ChallengeExpired,
+                    })?;
+                (Some(nonce), Some(id))
+            }
+        };
+        let with_nonce = match nonce {
+            None if named.policy.needs_nonce() => return Err(Problem::NonceRequired),
+            None => None,
+            Some(nonce) => {
+                let policy = named.policy.with_nonce(nonce.clone());
+                Some(policy.map_err(|error| Problem::InvalidPolicy(error.to_string()))?)
+            }
+        };
+        let policy = with_nonce.as_ref().unwrap_or(&named.policy);
+        let verification = self.verifier.verify(&request.document, policy, Time::Now);
+        let report = &verification.report;
+        let ear = if request.ear {
+            Some(self.sign(request, report, name, named, nonce)?)
+        } else {
+            None
+        };
+        let mut body = Vec::with_capacity(USUAL_ANSWER);
+        serde_json::to_writer(&mut body, &AnswerBody { report, ear }).map_err(internal)?;
+        let rejected_by = report
+            .rejection
+            .as_ref()
+            .map(|rejection| rejection.rule.to_string());
+        self.metrics
+            .verification(rejected_by.as_deref(), start.elapsed());
+        Ok(Answer {
+            body,
+            challenge: challenge.filter(|_| report.accepted),
+            rejected_by,
+            policy: name.map(str::to_owned),
+        })
+    }
+
+    fn sign(
+        &self,
+        request: &VerifyRequest,
+        report: &Report,
+        name: Option<&str>,
+        named: &NamedPolicy,
+        nonce: Option<&Vec<u8>>,
+    ) -> Result<String, Problem> {
+        let policy_ids: &[&str] = match name {
+            Some(name) => &[name, &named.digest],
+            None => &[&named.digest],
+        };
+        let appraisal = Appraisal {
+            report,
+            document: &request.document,
+            profile: named.policy.profile,
+            policy_ids,
+            nonce: nonce.map(Vec::as_slice),
+            roots_of_aws: self.roots_of_aws,
+        };
+        let now = clock::now_s();
+        let keys = self.keys.get();
+        let key = keys
+            .signing(now)
+            .ok_or_else(|| internal("no signing key"))?;
+        let token = self.issuer.token(key, &appraisal, now).map_err(internal)?;
+        self.metrics.signed();
+        Ok(token)
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Problem {
+    error!(%error, "a verification failed of itself");
+    Problem::Internal
+}
+
+struct Job {
+    body: Bytes,
+    reply: oneshot::Sender<Result<Answer, Problem>>,
+}
+
+/// Threads that verify, and the bounded queue before them.
+pub(super) struct Pool {
+    /// None once the pool ends.
+    jobs: Option<SyncSender<Job>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts so many threads; so many requests may wait for them.
+    pub(super) fn start(
+        appraiser: &Arc<Appraiser>,
+        threads: usize,
+        queue: usize,
+    ) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(queue);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut workers = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            let (appraiser, receiver) = (appraiser.clone(), receiver.clone());
+            let worker = thread::Builder::new()
+                .name("verifier".to_owned())
+                .spawn(move || work(&appraiser, &receiver))?;
+            workers.push(worker);
+        }
+        Ok(Self {
+            jobs: Some(sender),
+            workers,
+        })
+    }
+
+    /// Verifies what a body asks for, on one of the threads.
+    pub(super) async fn appraise(&self, body: Bytes) -> Result<Answer, Problem> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(Problem::Internal)?;
+        jobs.try_send(Job { body, reply })
+            .map_err(|error| match error {
+                TrySendError::Full(_) => Problem::Overloaded,
+                TrySendError::Disconnected(_) => Problem::Internal,
+            })?;
+        answer.await.unwrap_or(Err(Problem::Internal))
+    }
+}
+
+fn work(appraiser: &Appraiser, jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        // One thread waits for a job, the others for the lock.
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else {
+            return;
+        };
+        // Nobody waits for it any more: the client has gone.
+        if job.reply.is_closed() {
+            continue;
+        }
+        let answer = appraiser.appraise(&job.body);
+        let _ = job.reply.send(answer);
+    }
+}
+
+/// Ends the threads when they have done what waits.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            // A panic has been reported by the thread itself.
+            let _ = worker.join();
+        }
+    }
+}

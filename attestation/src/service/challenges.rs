@@ -1,0 +1,251 @@
+//! Challenges: nonces that this service issued, for one verification each.
+//!
+//! A nonce carries its own expiry under a MAC, so that issuing one stores
+//! nothing, and nobody can fill the disk by asking for many. What is stored is
+//! that one has been used: see [`store`](super::store).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use aws_lc_rs::rand;
+use thiserror::Error;
+
+use crate::ear::write_secret;
+
+/// Bytes of a challenge's nonce: few enough for `eat_nonce` (at most 64).
+pub const NONCE_BYTES: usize = RANDOM_BYTES + EXPIRY_BYTES + MAC_BYTES;
+
+const RANDOM_BYTES: usize = 16;
+/// Milliseconds since 1970, big-endian.
+const EXPIRY_BYTES: usize = 8;
+const MAC_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+/// What the MAC is for; it ends where the nonce begins.
+const CONTEXT: &[u8] = b"attest serve: challenge 1\0";
+
+/// Why the key of challenges cannot be used.
+#[derive(Debug, Error)]
+pub enum ChallengeKeyError {
+    /// The file cannot be read or written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file is something else.
+    #[error(
+        "{path} does not have {KEY_BYTES} bytes: remove it, and challenges that are open become void"
+    )]
+    Size {
+        /// The file.
+        path: String,
+    },
+    /// There is no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// Why a nonce is no open challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChallengeError {
+    /// This service did not issue it, or for another policy.
+    Unknown,
+    /// It is too old.
+    Expired,
+}
+
+/// Issues and recognises challenges.
+#[derive(Debug)]
+pub(super) struct Challenges {
+    key: hmac::Key,
+    lifetime: Duration,
+}
+
+/// A challenge as it is issued.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    pub(super) nonce: [u8; NONCE_BYTES],
+    /// In milliseconds since 1970.
+    pub(super) expires_ms: u64,
+}
+
+/// What a challenge is remembered by once it was used. In the order of these
+/// bytes, those that expire first come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ChallengeId(pub(super) [u8; EXPIRY_BYTES + RANDOM_BYTES]);
+
+impl ChallengeId {
+    /// The least id of a challenge that expires at this time.
+    pub(super) fn first_of(expires_ms: u64) -> Self {
+        let mut id = [0; EXPIRY_BYTES + RANDOM_BYTES];
+        for (to, from) in id.iter_mut().zip(expires_ms.to_be_bytes()) {
+            *to = from;
+        }
+        Self(id)
+    }
+}
+
+impl Challenges {
+    /// Reads the key, or makes it; challenges are open for this long.
+    pub(super) fn open(file: &Path, lifetime: Duration) -> Result<Self, ChallengeKeyError> {
+        let failed = |error| ChallengeKeyError::Io {
+            path: file.display().to_string(),
+            error,
+        };
+        let key = match fs::read(file) {
+            Ok(key) => key,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; KEY_BYTES];
+                rand::fill(&mut key).map_err(|_| ChallengeKeyError::Random)?;
+                write_secret(file, &key).map_err(failed)?;
+                key.to_vec()
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        if key.len() != KEY_BYTES {
+            return Err(ChallengeKeyError::Size {
+                path: file.display().to_string(),
+            });
+        }
+        Ok(Self {
+            key: hmac::Key::new(HMAC_SHA256, &key),
+            lifetime,
+        })
+    }
+
+    /// A new challenge, for documents under this policy or under any.
+    pub(super) fn issue(
+        &self,
+        policy: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Challenge, ChallengeKeyError> {
+        let lifetime = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let expires_ms = now_ms.saturating_add(lifetime);
+        let mut nonce = [0; NONCE_BYTES];
+        let (random, rest) = nonce.split_at_mut(RANDOM_BYTES);
+        let (expiry, mac) = rest.split_at_mut(EXPIRY_BYTES);
+        rand::fill(random).map_err(|_| ChallengeKeyError::Random)?;
+        expiry.copy_from_slice(&expires_ms.to_be_bytes());
+        let tag = hmac::sign(&self.key, &message(random, expiry, policy));
+        mac.copy_from_slice(tag.as_ref());
+        Ok(Challenge { nonce, expires_ms })
+    }
+
+    /// The id of an open challenge for this policy, or for any.
+    pub(super) fn check(
+        &self,
+        nonce: &[u8],
+        policy: Option<&str>,
+        now_ms: u64,
+    ) -> Result<ChallengeId, ChallengeError> {
+        if nonce.len() != NONCE_BYTES {
+            return Err(ChallengeError::Unknown);
+        }
+        let (random, rest) = nonce.split_at(RANDOM_BYTES);
+        let (expiry, mac) = rest.split_at(EXPIRY_BYTES);
+        let is_for =
+            |policy| hmac::verify(&self.key, &message(random, expiry, policy), mac).is_ok();
+        if !(is_for(None) || policy.is_some() && is_for(policy)) {
+            return Err(ChallengeError::Unknown);
+        }
+        let expires_ms = expiry.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
+        if expires_ms <= now_ms {
+            return Err(ChallengeError::Expired);
+        }
+        let mut id = ChallengeId::first_of(expires_ms);
+        for (to, from) in id.0.iter_mut().skip(EXPIRY_BYTES).zip(random) {
+            *to = *from;
+        }
+        Ok(id)
+    }
+}
+
+/// The policy comes last: all before it is of fixed size.
+fn message(random: &[u8], expiry: &[u8], policy: Option<&str>) -> Vec<u8> {
+    let bound: &[u8] = if policy.is_some() { b"\x01" } else { b"\x00" };
+    let policy = policy.unwrap_or_default().as_bytes();
+    [CONTEXT, random, expiry, bound, policy].concat()
+}
+
+/// Where the key is within the service's folder.
+pub(super) fn key_file(data: &Path) -> PathBuf {
+    data.join("challenge.key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn challenges() -> (tempfile::TempDir, Challenges) {
+        let folder = tempfile::tempdir().unwrap();
+        let challenges =
+            Challenges::open(&key_file(folder.path()), Duration::from_secs(60)).unwrap();
+        (folder, challenges)
+    }
+
+    #[test]
+    fn a_challenge_is_known_until_it_expires_and_after_a_restart() {
+        let (folder, challenges) = challenges();
+        let challenge = challenges.issue(None, NOW).unwrap();
+        let again = Challenges::open(&key_file(folder.path()), Duration::from_secs(5)).unwrap();
+        let nonce = &challenge.nonce;
+        let id = again.check(nonce, None, NOW + 59_999).unwrap();
+        assert_eq!(id.0[..8], (NOW + 60_000).to_be_bytes());
+        assert_eq!(
+            again.check(nonce, None, NOW + 60_000),
+            Err(ChallengeError::Expired)
+        );
+    }
+
+    #[test]
+    fn no_bit_of_a_challenge_can_be_changed() {
+        let (_folder, challenges) = challenges();
+        let nonce = challenges.issue(None, NOW).unwrap().nonce;
+        for bit in 0..NONCE_BYTES * 8 {
+            let mut forged = nonce;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let result = challenges.check(&forged, None, NOW);
+            assert_eq!(result, Err(ChallengeError::Unknown), "bit {bit}");
+        }
+        for size in 0..NONCE_BYTES {
+            assert!(challenges.check(&nonce[..size], None, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn a_challenge_for_a_policy_is_for_no_other() {
+        let (_folder, challenges) = challenges();
+        let bound = challenges.issue(Some("payments"), NOW).unwrap().nonce;
+        assert!(challenges.check(&bound, Some("payments"), NOW).is_ok());
+        for other in [None, Some(""), Some("payment"), Some("payments2")] {
+            assert!(challenges.check(&bound, other, NOW).is_err(), "{other:?}");
+        }
+        let free = challenges.issue(None, NOW).unwrap().nonce;
+        assert!(challenges.check(&free, Some("payments"), NOW).is_ok());
+        assert!(challenges.check(&free, None, NOW).is_ok());
+    }
+
+    #[test]
+    fn another_service_does_not_know_it() {
+        let (_folder, ours) = challenges();
+        let (_other_folder, theirs) = challenges();
+        let nonce = theirs.issue(None, NOW).unwrap().nonce;
+        assert_eq!(ours.check(&nonce, None, NOW), Err(ChallengeError::Unknown));
+    }
+
+    #[test]
+    fn a_key_file_of_another_size_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = key_file(folder.path());
+        fs::write(&file, [0; 31]).unwrap();
+        let result = Challenges::open(&file, Duration::from_secs(60));
+        assert!(matches!(result, Err(ChallengeKeyError::Size { .. })));
+    }
+}

@@ -1,0 +1,128 @@
+//! How much a client may ask, and how much is done at once.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Clients that are told apart. More of them share: the table never grows, and
+/// nobody can push another out of it.
+const SLOTS: usize = 1 << 16;
+/// Requests that a client may make at once after a pause, in seconds' worth.
+const BURST_SECONDS: u64 = 2;
+
+/// A rate limit for each client address: a token bucket, kept as the time at
+/// which the bucket will be full again (the generic cell rate algorithm).
+///
+/// IPv6 clients are told apart by their /64, which is what one of them has.
+pub(super) struct RateLimiter {
+    /// Nanoseconds between requests; none without a limit.
+    interval: Option<u64>,
+    /// Nanoseconds after `start` at which each bucket is full.
+    full_at: Vec<AtomicU64>,
+    hasher: RandomState,
+    start: Instant,
+}
+
+impl RateLimiter {
+    /// So many requests per second and client; 0 is no limit.
+    pub(super) fn new(per_second: u32) -> Self {
+        let interval = 1_000_000_000_u64.checked_div(per_second.into());
+        let slots = if interval.is_some() { SLOTS } else { 0 };
+        Self {
+            interval,
+            full_at: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Takes a token, or says how long to wait for one.
+    pub(super) fn take(&self, client: IpAddr) -> Result<(), Duration> {
+        self.take_at(client, self.start.elapsed())
+    }
+
+    fn take_at(&self, client: IpAddr, elapsed: Duration) -> Result<(), Duration> {
+        let Some(interval) = self.interval else {
+            return Ok(());
+        };
+        let hash = self.hasher.hash_one(bucket_of(client));
+        // Whatever of the hash is cut off, the index is below the table's size.
+        #[expect(clippy::cast_possible_truncation, reason = "an index from a hash")]
+        let Some(full_at) = self.full_at.get(hash as usize % SLOTS) else {
+            return Ok(());
+        };
+        let now = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let burst = BURST_SECONDS * 1_000_000_000;
+        let taken = full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now) + interval;
+            (next <= now + burst.max(interval)).then_some(next)
+        });
+        taken.map(|_| ()).map_err(|full_at| {
+            let wait = (full_at.max(now) + interval).saturating_sub(now + burst.max(interval));
+            Duration::from_nanos(wait)
+        })
+    }
+}
+
+fn bucket_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(100);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_then_the_rate() {
+        let limiter = RateLimiter::new(10);
+        let client = ip("192.0.2.1");
+        for number in 0..20 {
+            assert!(limiter.take_at(client, START).is_ok(), "{number}");
+        }
+        let wait = limiter.take_at(client, START).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(100));
+        assert!(limiter.take_at(client, START + wait).is_ok());
+        assert!(limiter.take_at(client, START + wait).is_err());
+    }
+
+    #[test]
+    fn clients_are_apart_and_an_ipv6_network_is_one() {
+        let limiter = RateLimiter::new(1);
+        let exhaust = |client: &str| while limiter.take_at(ip(client), START).is_ok() {};
+        exhaust("2001:db8:0:1::1");
+        assert!(limiter.take_at(ip("2001:db8:0:1:ffff::2"), START).is_err());
+        // One of many: two may share a place in the table, but not all.
+        let others = (2..10).filter(|net| {
+            let other = ip(&format!("2001:db8:0:{net}::1"));
+            limiter.take_at(other, START).is_ok()
+        });
+        assert!(others.count() >= 7);
+        exhaust("192.0.2.1");
+        assert!(limiter.take_at(ip("::ffff:192.0.2.1"), START).is_err());
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        let limiter = RateLimiter::new(0);
+        assert!((0..100_000).all(|_| limiter.take_at(ip("192.0.2.1"), START).is_ok()));
+    }
+
+    #[test]
+    fn a_rate_above_one_per_nanosecond_is_no_division_by_zero() {
+        let limiter = RateLimiter::new(u32::MAX);
+        assert!(limiter.take_at(ip("192.0.2.1"), START).is_ok());
+    }
+}

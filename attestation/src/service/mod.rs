@@ -1,0 +1,241 @@
+//! The verification service: challenges, verification and signed results over
+//! HTTP. `docs/attest-service.md` describes it for those who call and run it.
+//!
+//! [`Service::open`] reads everything and finds every mistake in the
+//! configuration; [`Service::run`] serves until it is told to stop.
+
+mod api;
+mod appraiser;
+mod challenges;
+mod clock;
+mod connections;
+mod limits;
+mod metrics;
+mod policies;
+mod problem;
+mod request;
+mod store;
+mod upkeep;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::chain::Roots;
+use crate::ear::{Issuer, KeyRing, KeyRingError, Rotation};
+use crate::verify::Verifier;
+
+pub use api::MAX_BODY;
+pub use challenges::{ChallengeKeyError, NONCE_BYTES};
+pub use connections::{BODY_TIMEOUT, CONNECTION_AGE, HEAD_TIMEOUT, MAX_HEAD};
+pub use policies::{MAX_NAME, MAX_POLICIES, PolicySetError};
+pub use problem::Problem;
+pub use request::{ChallengeRequest, NonceChoice, PolicyChoice, VerifyRequest};
+pub use store::StoreError;
+
+use appraiser::{Appraiser, Pool};
+use challenges::Challenges;
+use limits::RateLimiter;
+use metrics::Metrics;
+use policies::{Fingerprint, PolicySet};
+use store::Store;
+use upkeep::Upkeep;
+
+/// How a service works.
+#[derive(Debug)]
+pub struct Config {
+    /// The folder of policies.
+    pub policies: PathBuf,
+    /// Whether requests may bring policies of their own.
+    pub inline_policies: bool,
+    /// The folder of keys and used challenges.
+    pub data: PathBuf,
+    /// What to trust instead of AWS's root for the commercial regions.
+    pub roots: Option<Roots>,
+    /// What results say of who issued them.
+    pub issuer: Issuer,
+    /// The age at which the signing key gets a successor.
+    pub rotation_period: Duration,
+    /// How long a challenge is open.
+    pub challenge_lifetime: Duration,
+    /// Threads that verify.
+    pub threads: usize,
+    /// Requests that may wait for one of them.
+    pub queue: usize,
+    /// Connections at once; further ones wait to be accepted.
+    pub connections: usize,
+    /// Requests per second and client address; 0 is no limit.
+    pub rate: u32,
+    /// Whether the last address of `X-Forwarded-For` is the client's.
+    pub behind_proxy: bool,
+    /// How long open requests may take after the service was told to stop.
+    pub drain: Duration,
+}
+
+/// How long a key is published before it signs: more than twice what
+/// `/.well-known/jwks.json` may be cached for.
+const PUBLISH_AHEAD: Duration = Duration::from_secs(15 * 60);
+
+/// Why a service cannot work as it is configured.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The data folder cannot be used.
+    #[error("{path}: {error}")]
+    Data {
+        /// The folder.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The policies cannot be used.
+    #[error(transparent)]
+    Policies(#[from] PolicySetError),
+    /// The signing keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyRingError),
+    /// The key of challenges cannot be used.
+    #[error(transparent)]
+    ChallengeKey(#[from] ChallengeKeyError),
+    /// The used challenges cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There are no threads.
+    #[error("no thread can be started: {0}")]
+    Threads(io::Error),
+}
+
+/// What a service may be told while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Read the policies again.
+    ReloadPolicies,
+    /// Make a new signing key.
+    RotateKey,
+}
+
+/// A service that is ready to run.
+pub struct Service {
+    shared: Arc<Shared>,
+    upkeep: Upkeep,
+    connections: usize,
+    drain: Duration,
+}
+
+/// What all requests share.
+struct Shared {
+    appraiser: Arc<Appraiser>,
+    pool: Pool,
+    store: Store,
+    limiter: RateLimiter,
+    behind_proxy: bool,
+    draining: AtomicBool,
+}
+
+impl Service {
+    /// Reads policies and keys, and opens the store; makes what the data folder
+    /// lacks. It blocks on the disk.
+    pub fn open(config: Config) -> Result<Self, ServiceError> {
+        make_private(&config.data).map_err(|error| ServiceError::Data {
+            path: config.data.display().to_string(),
+            error,
+        })?;
+        let fingerprint = Fingerprint::of(&config.policies);
+        let policies = PolicySet::read(&config.policies)?;
+        let rotation = Rotation {
+            period: config.rotation_period,
+            publish_ahead: PUBLISH_AHEAD,
+            token_lifetime: config.issuer.lifetime,
+        };
+        let ring = KeyRing::open(&config.data.join("keys"), rotation, clock::now_s())?;
+        let challenges = Challenges::open(
+            &challenges::key_file(&config.data),
+            config.challenge_lifetime,
+        )?;
+        let store = Store::open(&config.data.join("challenges.redb"))?;
+        let appraiser = Arc::new(Appraiser {
+            roots_of_aws: config.roots.is_none(),
+            verifier: Verifier::new(config.roots.unwrap_or_else(Roots::aws)),
+            policies: Swap::new(policies),
+            inline_policies: config.inline_policies,
+            challenges,
+            keys: Swap::new(ring.snapshot()),
+            issuer: config.issuer,
+            metrics: Metrics::default(),
+        });
+        let pool =
+            Pool::start(&appraiser, config.threads, config.queue).map_err(ServiceError::Threads)?;
+        Ok(Self {
+            upkeep: Upkeep::new(appraiser.clone(), config.policies, fingerprint, ring),
+            connections: config.connections,
+            drain: config.drain,
+            shared: Arc::new(Shared {
+                appraiser,
+                pool,
+                store,
+                limiter: RateLimiter::new(config.rate),
+                behind_proxy: config.behind_proxy,
+                draining: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// How many policies are in force.
+    pub fn policies(&self) -> usize {
+        self.shared.appraiser.policies.get().len()
+    }
+
+    /// Serves `listener` until `stop` is done, then lets open requests end. With
+    /// a second listener it serves metrics there. `commands` may be closed.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        metrics: Option<TcpListener>,
+        commands: mpsc::Receiver<Command>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let upkeep = tokio::spawn(self.upkeep.run(commands));
+        let metrics = metrics.map(|listener| {
+            let router = api::metrics_router(self.shared.clone());
+            tokio::spawn(connections::serve_metrics(listener, router))
+        });
+        connections::serve(self.shared, listener, self.connections, self.drain, stop).await;
+        upkeep.abort();
+        if let Some(metrics) = metrics {
+            metrics.abort();
+        }
+    }
+}
+
+/// A value that is replaced as a whole: readers have the old or the new one.
+struct Swap<T>(RwLock<Arc<T>>);
+
+impl<T> Swap<T> {
+    fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    fn get(&self) -> Arc<T> {
+        let value = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        value.clone()
+    }
+
+    fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
+
+/// Makes a folder that only its owner may enter, if it is not there.
+fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}

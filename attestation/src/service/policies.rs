@@ -1,0 +1,369 @@
+//! The policies of a folder, by name, and their reload.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::Serialize;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::document::Profile;
+use crate::policy::{Binding, Nonce, Policy, PolicyError};
+
+/// Most policies of a service.
+pub const MAX_POLICIES: usize = 1000;
+/// Longest name of a policy, in characters.
+pub const MAX_NAME: usize = 64;
+/// Most files that are watched, those that policies name among them.
+const MAX_FILES: usize = 4 * MAX_POLICIES;
+/// Folders below the folder of policies that are watched.
+const MAX_DEPTH: usize = 3;
+
+/// Why the policies cannot be used.
+#[derive(Debug, Error)]
+pub enum PolicySetError {
+    /// The folder cannot be read.
+    #[error("{path}: {error}")]
+    Io {
+        /// The folder or file.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A policy is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A policy cannot be used here.
+    #[error("{path}: {reason}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// There are none.
+    #[error(
+        "{path} holds no policy: put one there as NAME.toml or NAME.json, as docs/attest.md describes"
+    )]
+    Empty {
+        /// The folder.
+        path: String,
+    },
+    /// There are too many.
+    #[error("{path} holds more than {limit} files: is this the right folder?")]
+    TooMany {
+        /// The folder.
+        path: String,
+        /// How many it may hold.
+        limit: usize,
+    },
+}
+
+/// A policy as the service uses it.
+#[derive(Debug)]
+pub(super) struct NamedPolicy {
+    pub(super) policy: Policy,
+    /// `sha256:` and the digest of its demands, in hexadecimal.
+    pub(super) digest: String,
+}
+
+/// The policies of a folder, by name.
+#[derive(Debug)]
+pub(super) struct PolicySet(BTreeMap<String, NamedPolicy>);
+
+impl PolicySet {
+    /// Reads all of a folder's policies; one that is wrong makes the set wrong.
+    pub(super) fn read(folder: &Path) -> Result<Self, PolicySetError> {
+        let failed = |error| PolicySetError::Io {
+            path: folder.display().to_string(),
+            error,
+        };
+        let mut policies = BTreeMap::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(name) = policy_name(&path)? else {
+                continue;
+            };
+            let unusable = |reason| PolicySetError::Unusable {
+                path: path.display().to_string(),
+                reason,
+            };
+            let policy = Policy::read(&path)?;
+            check(&policy).map_err(unusable)?;
+            let named = NamedPolicy::new(policy);
+            if policies.insert(name, named).is_some() {
+                return Err(unusable(
+                    "another file has this name: remove one of the two",
+                ));
+            }
+            if policies.len() > MAX_POLICIES {
+                return Err(PolicySetError::TooMany {
+                    path: folder.display().to_string(),
+                    limit: MAX_POLICIES,
+                });
+            }
+        }
+        if policies.is_empty() {
+            return Err(PolicySetError::Empty {
+                path: folder.display().to_string(),
+            });
+        }
+        Ok(Self(policies))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&NamedPolicy> {
+        self.0.get(name)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What `GET /v1/policies` answers.
+    pub(super) fn to_json(&self) -> String {
+        let policies: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, named)| {
+                json!({
+                    "id": name,
+                    "digest": named.digest,
+                    "profile": named.policy.profile,
+                    "nonce_required": named.policy.needs_nonce(),
+                })
+            })
+            .collect();
+        json!({ "policies": policies }).to_string()
+    }
+}
+
+impl NamedPolicy {
+    pub(super) fn new(policy: Policy) -> Self {
+        let digest = digest_of(&policy);
+        Self { policy, digest }
+    }
+}
+
+/// A policy that demands one fixed nonce accepts one document again and again.
+pub(super) fn check(policy: &Policy) -> Result<(), &'static str> {
+    if matches!(policy.nonce, Nonce::Equal(_)) {
+        return Err(
+            "the policy fixes a nonce, which must be new for each document: write nonce = \"required\", and give it in each request",
+        );
+    }
+    Ok(())
+}
+
+/// The name of the policy in a file, if it is one: hidden files, folders and
+/// files of other kinds are not.
+fn policy_name(path: &Path) -> Result<Option<String>, PolicySetError> {
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str().map(str::to_owned));
+    let hidden = path
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = text(path.extension());
+    if hidden || !matches!(extension.as_deref(), Some("toml" | "json")) || path.is_dir() {
+        return Ok(None);
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match text(path.file_stem()) {
+        Some(name) if name.len() <= MAX_NAME && name.bytes().all(allowed) => Ok(Some(name)),
+        _ => Err(PolicySetError::Unusable {
+            path: path.display().to_string(),
+            reason: "a policy's name is at most 64 letters, digits, hyphens, underscores and dots: rename the file",
+        }),
+    }
+}
+
+/// What a policy demands, in a form that is the same for the same demands.
+#[derive(Serialize)]
+struct Demands<'a> {
+    profile: Profile,
+    images: Vec<(&'a str, Vec<(u8, String)>)>,
+    any_image: bool,
+    pcrs: Vec<(u8, Vec<String>)>,
+    nonce: bool,
+    user_data: Option<(&'static str, String)>,
+    public_key: Option<(&'static str, String)>,
+    module_id: Option<&'a str>,
+    max_age_ms: u128,
+    clock_skew_ms: u128,
+    debug_allowed: bool,
+}
+
+fn digest_of(policy: &Policy) -> String {
+    let binding = |binding: &Option<Binding>| {
+        binding.as_ref().map(|binding| match binding {
+            Binding::Equal(bytes) => ("equal", hex::encode(bytes)),
+            Binding::Sha256Of(bytes) => ("sha256_of", hex::encode(bytes)),
+            Binding::Sha384Of(bytes) => ("sha384_of", hex::encode(bytes)),
+            Binding::Prefix(bytes) => ("prefix", hex::encode(bytes)),
+        })
+    };
+    let images = policy.images.iter().map(|image| {
+        let pcrs = image.pcrs().into_iter();
+        (
+            &*image.name,
+            pcrs.map(|(index, pcr)| (index, pcr.to_string())).collect(),
+        )
+    });
+    let pcrs = policy
+        .pcrs
+        .iter()
+        .map(|(index, values)| (*index, values.iter().map(ToString::to_string).collect()));
+    let demands = Demands {
+        profile: policy.profile,
+        images: images.collect(),
+        any_image: policy.any_image,
+        pcrs: pcrs.collect(),
+        nonce: policy.needs_nonce(),
+        user_data: binding(&policy.user_data),
+        public_key: binding(&policy.public_key),
+        module_id: policy.module_id.as_deref(),
+        max_age_ms: policy.max_age.as_millis(),
+        clock_skew_ms: policy.clock_skew.as_millis(),
+        debug_allowed: policy.debug_allowed,
+    };
+    // Plain data: there is nothing in it that JSON cannot say.
+    let text = serde_json::to_vec(&demands).unwrap_or_default();
+    format!("sha256:{}", hex::encode(digest(&SHA256, &text)))
+}
+
+/// What tells that files have changed, without reading them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+
+impl Fingerprint {
+    /// Of the files in a folder, and in folders below it. What cannot be read is
+    /// absent.
+    pub(super) fn of(folder: &Path) -> Self {
+        let mut files = Vec::new();
+        walk(folder, MAX_DEPTH, &mut files);
+        files.sort();
+        Self(files)
+    }
+}
+
+fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, Option<SystemTime>)>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        // Links are followed, so that one that is changed shows.
+        let path = entry.path();
+        let Ok(metadata) = fs::metadata(&path) else {
+            continue;
+        };
+        if files.len() >= MAX_FILES {
+            return;
+        }
+        if metadata.is_dir() {
+            if depth > 0 {
+                walk(&path, depth - 1, files);
+            }
+        } else {
+            files.push((path, metadata.len(), metadata.modified().ok()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn error(files: &[(&str, &str)]) -> String {
+        let folder = folder(files);
+        PolicySet::read(folder.path()).unwrap_err().to_string()
+    }
+
+    const ANY: &str = "allow_any_image = true\n";
+
+    #[test]
+    fn files_are_policies_by_their_name_and_others_are_left_alone() {
+        let folder = folder(&[
+            ("payments.toml", ANY),
+            (
+                "Team_2.v1.json",
+                r#"{"allow_any_image":true,"nonce":"required"}"#,
+            ),
+            (".hidden.toml", "no policy"),
+            ("README.md", "no policy"),
+        ]);
+        fs::create_dir(folder.path().join("images.json")).unwrap();
+        let set = PolicySet::read(folder.path()).unwrap();
+        assert_eq!(set.len(), 2);
+        assert!(set.get("Team_2.v1").unwrap().policy.needs_nonce());
+        assert!(!set.get("payments").unwrap().policy.needs_nonce());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_refused_and_says_why() {
+        for (files, expected) in [
+            (vec![], "holds no policy"),
+            (vec![("a.toml", "x = 1")], "a.toml"),
+            (
+                vec![("a.toml", ANY), ("b.toml", "")],
+                "names no measurement",
+            ),
+            (vec![("a b.toml", ANY)], "rename the file"),
+            (
+                vec![("a.toml", ANY), ("a.json", r#"{"allow_any_image":true}"#)],
+                "another file has this name",
+            ),
+            (
+                vec![("a.toml", "allow_any_image = true\nnonce = \"00ff\"")],
+                "fixes a nonce",
+            ),
+        ] {
+            let error = error(&files);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_demanded_and_not_of_how_it_is_written() {
+        let digest = |text| NamedPolicy::new(Policy::from_toml(text).unwrap()).digest;
+        let one = digest(ANY);
+        assert_eq!(
+            one,
+            digest("# a comment\nallow_any_image = true\nmax_age = \"300s\"")
+        );
+        for other in [
+            "allow_any_image = true\nmax_age = \"301s\"",
+            "allow_any_image = true\nallow_debug = true",
+            "allow_any_image = true\nnonce = \"required\"",
+            "allow_any_image = true\nuser_data = { prefix = \"00\" }",
+            "allow_any_image = true\nuser_data = { equal = \"00\" }",
+            "allow_any_image = true\npublic_key = { equal = \"00\" }",
+        ] {
+            assert_ne!(one, digest(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_change_below_the_folder_shows() {
+        let folder = folder(&[("a.toml", ANY)]);
+        let images = folder.path().join("images");
+        fs::create_dir(&images).unwrap();
+        let before = Fingerprint::of(folder.path());
+        assert_eq!(before, Fingerprint::of(folder.path()));
+        fs::write(images.join("one.json"), "{}").unwrap();
+        let after = Fingerprint::of(folder.path());
+        assert_ne!(before, after);
+        fs::write(images.join("one.json"), "{ }").unwrap();
+        assert_ne!(after, Fingerprint::of(folder.path()));
+    }
+}

@@ -1,0 +1,108 @@
+//! What a service does between requests: reload policies, rotate keys.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::appraiser::Appraiser;
+use super::policies::{Fingerprint, PolicySet};
+use super::{Command, clock};
+use crate::ear::KeyRing;
+
+/// How often policies and keys are looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+
+pub(super) struct Upkeep {
+    appraiser: Arc<Appraiser>,
+    folder: PathBuf,
+    /// Of the policies as they were when they were last read.
+    fingerprint: Fingerprint,
+    ring: KeyRing,
+}
+
+impl Upkeep {
+    pub(super) fn new(
+        appraiser: Arc<Appraiser>,
+        folder: PathBuf,
+        fingerprint: Fingerprint,
+        ring: KeyRing,
+    ) -> Self {
+        Self {
+            appraiser,
+            folder,
+            fingerprint,
+            ring,
+        }
+    }
+
+    /// Works until it is dropped.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let command = tokio::select! {
+                _ = ticks.tick() => None,
+                Some(command) = commands.recv() => Some(command),
+            };
+            // The disk is not for the runtime's threads.
+            let work = tokio::task::spawn_blocking(move || {
+                self.work(command);
+                self
+            });
+            match work.await {
+                Ok(upkeep) => self = upkeep,
+                Err(error) => {
+                    error!(%error, "policies are not reloaded and keys not rotated any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, command: Option<Command>) {
+        let fingerprint = Fingerprint::of(&self.folder);
+        if command == Some(Command::ReloadPolicies) || fingerprint != self.fingerprint {
+            // Taken before the files are read: what changes meanwhile shows later.
+            self.fingerprint = fingerprint;
+            self.reload();
+        }
+        self.keep_keys(command == Some(Command::RotateKey));
+    }
+
+    fn reload(&self) {
+        let read = PolicySet::read(&self.folder);
+        self.appraiser.metrics.reload(read.is_ok());
+        match read {
+            Ok(policies) => {
+                info!(policies = policies.len(), "policies reloaded");
+                self.appraiser.policies.set(policies);
+            }
+            Err(error) => {
+                warn!(%error, "policies not reloaded; those that were in force stay");
+            }
+        }
+    }
+
+    fn keep_keys(&mut self, rotate: bool) {
+        let now = clock::now_s();
+        let result = if rotate {
+            self.ring.rotate(now).map(|()| true)
+        } else {
+            self.ring.maintain(now)
+        };
+        match result {
+            Ok(false) => {}
+            Ok(true) => {
+                let keys = self.ring.snapshot();
+                info!(keys = keys.published(), "signing keys changed");
+                self.appraiser.keys.set(keys);
+                self.appraiser.metrics.keys_changed();
+            }
+            Err(error) => error!(%error, "signing keys could not be rotated"),
+        }
+    }
+}

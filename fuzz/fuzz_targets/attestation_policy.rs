@@ -1,0 +1,50 @@
+//! Policies: any text is refused in one line, or is a policy, the same in TOML
+//! and in JSON, that decides about a document.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use attestation::{Policy, PolicyError, Roots, Time, Verifier};
+use fuzz::{assert_readable, within};
+use libfuzzer_sys::fuzz_target;
+
+/// Most memory that one input takes, in KiB.
+const MEMORY_KIB: usize = 1024;
+
+const DOCUMENT: &[u8] = include_bytes!("../../attestation/tests/vectors/a72552688ab6de06.cbor");
+
+static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(Roots::aws()));
+
+fn read(policy: Result<Policy, PolicyError>) -> Option<Policy> {
+    policy.inspect_err(assert_readable).ok()
+}
+
+fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let (toml, json) = (read(Policy::from_toml(text)), read(Policy::from_json(text)));
+    if let Some(policy) = &toml {
+        let value: serde_json::Value = toml::from_str(text).expect("it was read before");
+        let same = Policy::from_json(&value.to_string());
+        assert_eq!(same.as_ref(), Ok(policy));
+    }
+    for policy in [toml, json].into_iter().flatten() {
+        assert_eq!(policy.to_builder().build().as_ref(), Ok(&policy));
+        if policy.needs_nonce() {
+            let with_nonce = policy.with_nonce(vec![1]).expect("a nonce");
+            assert!(!with_nonce.needs_nonce());
+        }
+        let verification = VERIFIER.verify(DOCUMENT, &policy, Time::OfDocument);
+        assert_eq!(verification.report.accepted, verification.outcome.is_ok());
+        if policy.needs_nonce() {
+            assert!(!verification.report.accepted);
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    LazyLock::force(&VERIFIER);
+    within(MEMORY_KIB, || check(bytes));
+});
