@@ -84,6 +84,51 @@ async fn a_line_under_no_load_arrives_in_a_group_that_was_made_for_it() {
 }
 
 #[tokio::test]
+async fn a_service_is_found_by_its_name_and_known_by_its_certificate() {
+    let service = FakeCloudWatch::start_tls().await;
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_service_with_another_certificate_gets_nothing() {
+    let service = FakeCloudWatch::start_tls().await;
+    let mut environment = service.environment();
+    environment.retain(|(name, _)| *name != "SSL_CERT_FILE");
+    let agent = Agent::spawn_with(
+        tempfile::tempdir().unwrap(),
+        Builder::new(&[], &[]),
+        &["--sink", "cloudwatch"],
+        &environment,
+    );
+    agent.until_init_waits().await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    let refused = async {
+        loop {
+            let status = agent.status().await;
+            let sink = &status["logs"]["sinks"][0];
+            if sink["errors"]["connection"].as_u64() > Some(0) {
+                return sink["last_error"].as_str().unwrap_or_default().to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let error = tokio::time::timeout(crate::agent::LIMIT, refused)
+        .await
+        .unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    assert!(service.messages(GROUP, "application").is_empty());
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
 async fn a_group_that_is_there_is_used_as_it_is() {
     let service = FakeCloudWatch::start().await;
     service.create("/my/group", None);
