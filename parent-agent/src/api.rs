@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
-//! | `GET /metrics` | the same for Prometheus ([`metrics`](crate::metrics)) |
+//! | `GET /metrics` | the same for Prometheus ([`metrics`]) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
 //! | `POST /v1/detach` | `{}`, once the agent is about to leave the enclave to the next |

@@ -14,7 +14,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
 
 use crate::api::{self, Api};
 use crate::attach::{self, Facts};
@@ -30,7 +29,7 @@ use crate::exit::Exit;
 use crate::guard::{Attached, Guard};
 use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::{Image, RuntimeConfigError, read_runtime_config};
-use crate::logs::{self, LastLines};
+use crate::logs::LastLines;
 use crate::output::Output;
 use crate::report::{Opening, Port, Report, Reporter};
 use crate::resolve::Resolver;
@@ -371,7 +370,7 @@ impl Run<'_> {
                 // What is left of the machine must not keep the log connection open.
                 let _ = guard.kill().await;
                 logs.drain(LOGS_TIMEOUT).await;
-                let last = last_lines(&pipeline, &logs).await;
+                let last = pipeline.last_lines(logs.boot(), LOG_TAIL).await;
                 pipeline.finish(SINKS_TIMEOUT).await;
                 let outcome = result?;
                 let exit = self.report_end(&outcome, guard.console(), &last).await;
@@ -476,24 +475,6 @@ impl Run<'_> {
             })
             .await;
         end.cause.exit()
-    }
-}
-
-/// The last lines of each stream of this boot, from the spool.
-async fn last_lines(pipeline: &Pipeline, logs: &Logs) -> LastLines {
-    let Some(boot) = logs.boot() else {
-        return LastLines::default();
-    };
-    let directory = pipeline.spool().directory().to_owned();
-    let read = tokio::task::spawn_blocking(move || logs::last_lines(&directory, boot, LOG_TAIL));
-    match read.await {
-        Ok(Ok(lines)) => lines,
-        Ok(Err(error)) => {
-            warn!(%error, "the log spool cannot be read");
-            LastLines::default()
-        }
-        // The runtime ends.
-        Err(_) => LastLines::default(),
     }
 }
 

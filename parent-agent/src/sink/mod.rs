@@ -2,10 +2,11 @@
 //!
 //! Every sink is laid out alike: a `config` parses its destination ([`config`]),
 //! `batch` or `message` builds what is sent at once within the destination's
-//! limits, `service` sends it and sorts its errors by what helps ([`ErrorClass`]). [`forward`] drives them all: it reads the spool from
-//! the sink's own place, sends, tries again for as long as it takes, and moves
-//! the place once the destination has answered. So a sink gets every record at
-//! least once and in order, and a slow one delays only itself.
+//! limits, `service` sends it and sorts its errors by what helps ([`ErrorClass`]).
+//! `forward` drives them all: it reads the spool from the sink's own place, sends,
+//! tries again for as long as it takes, and moves the place once the destination
+//! has answered. So a sink gets every record at least once and in order, and a
+//! slow one delays only itself. [`Pipeline`] is the whole of it.
 
 pub mod cloudwatch;
 pub mod config;

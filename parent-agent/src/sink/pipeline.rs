@@ -22,8 +22,9 @@ use super::otlp::Otlp;
 use super::stdout::Stdout;
 use super::syslog::Syslog;
 use super::telemetry::{SinkMetrics, Telemetry};
+use crate::logs::{self, LastLines};
 use crate::output::Output;
-use crate::spool::{Recovery, Spool, SpoolError, SpoolOptions};
+use crate::spool::{Boot, Recovery, Spool, SpoolError, SpoolOptions};
 
 /// How often the pipeline's own state is recorded in the stream `system`.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -134,6 +135,24 @@ impl Pipeline {
     /// What is known of it.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
+    }
+
+    /// The last lines of each stream of a boot.
+    pub async fn last_lines(&self, boot: Option<Boot>, count: usize) -> LastLines {
+        let Some(boot) = boot else {
+            return LastLines::default();
+        };
+        let directory = self.spool().directory().to_owned();
+        let reading = move || logs::last_lines(&directory, boot, count);
+        match tokio::task::spawn_blocking(reading).await {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(error)) => {
+                warn!(%error, "the log spool cannot be read");
+                LastLines::default()
+            }
+            // The runtime ends.
+            Err(_) => LastLines::default(),
+        }
     }
 
     /// Passes on what is in the spool, for at most `limit`. What is left stays

@@ -12,6 +12,7 @@ mod format;
 pub mod location;
 mod positions;
 mod reader;
+mod recovery;
 mod segment;
 mod writer;
 
@@ -36,7 +37,7 @@ use tracing::{error, info, warn};
 pub use format::{Source, Stored};
 pub use positions::Boot;
 pub use reader::{Batch, Cursor, Losses, Reader};
-pub use writer::Recovery;
+pub use recovery::Recovery;
 
 use chunk::Chunk;
 use positions::Positions;

@@ -84,6 +84,51 @@ async fn a_line_under_no_load_arrives_in_a_group_that_was_made_for_it() {
 }
 
 #[tokio::test]
+async fn a_service_is_found_by_its_name_and_known_by_its_certificate() {
+    let service = FakeCloudWatch::start_tls().await;
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_service_with_another_certificate_gets_nothing() {
+    let service = FakeCloudWatch::start_tls().await;
+    let mut environment = service.environment();
+    environment.retain(|(name, _)| *name != "SSL_CERT_FILE");
+    let agent = Agent::spawn_with(
+        tempfile::tempdir().unwrap(),
+        Builder::new(&[], &[]),
+        &["--sink", "cloudwatch"],
+        &environment,
+    );
+    agent.until_init_waits().await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    let refused = async {
+        loop {
+            let status = agent.status().await;
+            let sink = &status["logs"]["sinks"][0];
+            if sink["errors"]["connection"].as_u64() > Some(0) {
+                return sink["last_error"].as_str().unwrap_or_default().to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let error = tokio::time::timeout(crate::agent::LIMIT, refused)
+        .await
+        .unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    assert!(service.messages(GROUP, "application").is_empty());
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
 async fn a_group_that_is_there_is_used_as_it_is() {
     let service = FakeCloudWatch::start().await;
     service.create("/my/group", None);
@@ -253,6 +298,84 @@ async fn what_an_agent_could_not_send_is_sent_by_the_next() {
     let agent = start(&service, folder, &[]);
     until_arrived(&service, 5000).await;
     agent.until_init_waits().await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+/// Sends records of 60 KB, as many as it takes to reach the smallest cap.
+async fn overfill(connection: &mut Connection) {
+    let data = vec![b'x'; 60_000];
+    for sequence in 1..=LARGE {
+        let records = vec![record(LogStream::Application, sequence, &data)];
+        connection.send(records).await;
+    }
+}
+
+/// Records of 60 KB that are more than 16 MiB.
+const LARGE: u64 = 320;
+
+#[tokio::test]
+async fn a_full_spool_holds_the_enclave_up_until_the_service_is_back() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.down(true);
+    let agent = run(&service, &["--log-max-size", "16MiB"]).await;
+    let mut connection = Connection::open(&agent).await;
+    let recovering = async {
+        while agent.status().await["logs"]["spool"]["full"] != true {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        // Nothing is acknowledged beyond the cap, and nothing is lost.
+        let status = agent.status().await;
+        assert!(status["logs"]["records"].as_u64().unwrap() < LARGE);
+        assert!(status["logs"]["spool"]["bytes"].as_u64().unwrap() <= 16 << 20);
+        service.down(false);
+    };
+    tokio::join!(overfill(&mut connection), recovering);
+    let count = || service.messages(GROUP, "application").len() as u64;
+    until(|| count() == LARGE).await;
+    let status = agent.status().await;
+    assert_eq!(status["logs"]["sinks"][0]["lost"], serde_json::json!({}));
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+}
+
+#[tokio::test]
+async fn a_full_spool_that_may_drop_says_how_much_did_not_arrive() {
+    let service = FakeCloudWatch::start().await;
+    service.create(GROUP, None);
+    service.down(true);
+    let arguments = ["--log-max-size", "16MiB", "--log-when-full", "drop-oldest"];
+    let agent = run(&service, &arguments).await;
+    let mut connection = Connection::open(&agent).await;
+    overfill(&mut connection).await;
+    service.down(false);
+    let mut lost = 0;
+    let accounted = async {
+        loop {
+            let status = agent.status().await;
+            let sink = &status["logs"]["sinks"][0];
+            lost = sink["lost"]["removed"].as_u64().unwrap_or(0);
+            let arrived = service.messages(GROUP, "application").len() as u64;
+            if arrived + lost == LARGE {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::agent::LIMIT, accounted)
+        .await
+        .unwrap();
+    assert!(lost > 0);
+    until(|| {
+        let errors = service.messages(GROUP, "errors");
+        errors
+            .iter()
+            .any(|line| line.contains("removed from the full spool"))
+    })
+    .await;
     agent.end_init(0).await;
     agent.ended().await;
     service.check();

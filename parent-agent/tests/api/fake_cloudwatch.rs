@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -12,9 +14,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -73,6 +78,8 @@ impl Batch {
 pub(crate) struct FakeCloudWatch {
     state: Arc<Mutex<State>>,
     endpoint: String,
+    /// A file with the certificate that it shows, if it speaks TLS.
+    certificate: Option<tempfile::NamedTempFile>,
     task: JoinHandle<()>,
 }
 
@@ -97,13 +104,55 @@ impl FakeCloudWatch {
         Self {
             state,
             endpoint,
+            certificate: None,
+            task,
+        }
+    }
+
+    /// One that speaks TLS and is known by its name alone, as the real one.
+    pub(crate) async fn start_tls() -> Self {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut certificate = tempfile::NamedTempFile::new().unwrap();
+        certificate.write_all(cert.pem().as_bytes()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    // A client that does not trust it goes away.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        connection(stream, shared).await;
+                    }
+                });
+            }
+        });
+        Self {
+            state,
+            endpoint: format!("https://localhost:{port}"),
+            certificate: Some(certificate),
             task,
         }
     }
 
     /// What the agent's environment must say.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let trusted = self
+            .certificate
+            .as_ref()
+            .map_or(Path::new("/dev/null"), |file| file.path());
         vec![
+            ("SSL_CERT_FILE", trusted.display().to_string()),
             ("AWS_ENDPOINT_URL", self.endpoint.clone()),
             ("AWS_REGION", "us-west-2".to_owned()),
             ("AWS_ACCESS_KEY_ID", "test".to_owned()),
@@ -168,7 +217,7 @@ impl FakeCloudWatch {
     }
 }
 
-async fn connection(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+async fn connection(stream: impl AsyncRead + AsyncWrite, state: Arc<Mutex<State>>) {
     // What breaks a connection is not HTTP any more.
     let broken = Arc::new(Mutex::new(None));
     let fault = Arc::clone(&broken);
@@ -194,7 +243,7 @@ async fn connection(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             .await;
     });
     let (mut from_hyper, mut to_hyper) = tokio::io::split(near);
-    let (mut read, mut write) = stream.split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let requests = tokio::io::copy(&mut read, &mut to_hyper);
     let answers = async {
         let mut buffer = [0; 16 * 1024];
