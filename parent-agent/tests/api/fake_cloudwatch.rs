@@ -246,7 +246,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite, state: Arc<Mutex<State>
     let (mut read, mut write) = tokio::io::split(stream);
     let requests = tokio::io::copy(&mut read, &mut to_hyper);
     let answers = async {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = from_hyper.read(&mut buffer).await {
             let bytes = broken.lock().unwrap().take();
             if let Some(bytes) = bytes {
