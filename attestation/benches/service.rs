@@ -1,4 +1,4 @@
-//! What the service adds to a verification: `cargo bench -p attestation --bench service`.
+//! What the service adds to a verification: `cargo xtask bench service`.
 //!
 //! The server has one core, the clients another. On the server's core the
 //! library verifies the same document before and after each load, so that all see

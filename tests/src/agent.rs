@@ -183,10 +183,19 @@ impl Agent {
 
     /// The output of another of the agent's commands for this enclave.
     pub async fn command(&self, command: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let state = self.folder().join("state").display().to_string();
+        let arguments = [&["--state-dir", &state], arguments].concat();
+        self.output(command, &arguments).await
+    }
+
+    /// What `parent-agent logs` prints, whether the agent runs or not.
+    pub async fn logs(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        self.output("logs", arguments).await
+    }
+
+    async fn output(&self, command: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let output = Command::new(self.programs.path("parent-agent"))
             .arg(command)
-            .arg("--state-dir")
-            .arg(self.folder().join("state"))
             .args(arguments)
             .env("XDG_STATE_HOME", self.folder().join("left"))
             .kill_on_drop(true)

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::{outside, stages};
+use crate::{outside, programs, stages};
 
-const USAGE: &str = "cargo xtask bench attestation | instructions [--record]";
+const USAGE: &str = "cargo xtask bench attestation | service | logs | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
 const CRATE: &str = "attestation/benches/verification";
 
@@ -28,6 +28,8 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["attestation"] => attestation(workspace),
+        ["service"] => service(workspace),
+        ["logs"] => programs::run(workspace, "log-figures", &[]),
         ["instructions"] => compare(workspace),
         ["instructions", "--record"] => record(workspace),
         _ => bail!("say which benchmark: {USAGE}"),
@@ -46,6 +48,21 @@ fn attestation(workspace: &Path) -> anyhow::Result<()> {
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .status()
         .context("cannot run the benchmark")?;
+    ensure!(
+        status.success(),
+        "a limit is broken, or nothing could be measured; see above"
+    );
+    Ok(())
+}
+
+/// Puts the verification service under load.
+fn service(workspace: &Path) -> anyhow::Result<()> {
+    let status = Command::new("cargo")
+        .args(["bench", "--package", "attestation", "--features", "cli"])
+        .args(["--bench", "service"])
+        .current_dir(workspace)
+        .status()
+        .context("cannot run cargo")?;
     ensure!(
         status.success(),
         "a limit is broken, or nothing could be measured; see above"

@@ -11,13 +11,11 @@ mod bench;
 mod bindings;
 mod cache;
 mod demo;
-mod figures;
 mod fuzz;
 mod outside;
 mod programs;
 mod python;
 mod stages;
-mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,12 +30,17 @@ usage: cargo xtask COMMAND
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
+  endurance [--lines N] [--kills N] …
+                   kill agents and enclaves and fail CloudWatch Logs while lines
+                   flow, and check each line (--help lists the options)
   systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
                    (needs root, systemd and cgroup v2)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation
                    time verification beside bare signatures and beside another crate
+  bench service    the verification service beside the library: rate, latency, memory
+  bench logs       lines a second into the spool and out of it, and the memory for that
   bench instructions [--record]
                    count the instructions of verification, and compare with those that
                    are recorded
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "fuzz") {
+    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "endurance" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
@@ -83,8 +86,9 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         }
         "kernel" => println!("{}", KERNEL.get(&root)?.display()),
         "qemu" => println!("{}", QEMU.get(&root)?.display()),
-        "figures" => figures::run(&root)?,
-        "systemd" => systemd::run(&root)?,
+        "figures" => programs::run(&root, "figures", &[])?,
+        "endurance" => programs::run(&root, "log-endurance", arguments)?,
+        "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),

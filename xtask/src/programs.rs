@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
-use crate::python;
+use crate::{python, stages};
 
 /// What the release consists of, and what shows and tests it.
 const PACKAGES: [&str; 6] = [
@@ -51,4 +51,20 @@ pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, Pa
         ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
         ("ENCLAVE_TEST_PROGRAMS", build(workspace)?),
     ])
+}
+
+/// Builds everything, and runs one of the programs that test or measure it.
+pub(crate) fn run(workspace: &Path, program: &str, arguments: &[String]) -> anyhow::Result<()> {
+    stages::install_packages()?;
+    let environment = environment(workspace)?;
+    let [.., (_, folder)] = &environment;
+    let status = Command::new(folder.join(program))
+        .args(arguments)
+        .envs(environment.iter().map(|(name, path)| (name, path)))
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    if !status.success() {
+        bail!("{program} failed; its message is above");
+    }
+    Ok(())
 }

@@ -1,48 +1,58 @@
-//! Shows that no log line is lost: `cargo xtask logs`.
+//! Shows that no log line is lost: `cargo xtask endurance`.
 //!
 //! A workload under `sim` prints numbered lines as fast as they are taken. They
 //! go to CloudWatch Logs, played by a server that checks every call, while the
-//! agent is killed again and again and the service fails in every way.
+//! agent is killed again and again and the service fails in every way. Then
+//! enclaves are killed, and all that their agents had acknowledged must arrive.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "a command's output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output"
+)]
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Parser;
 use enclave_tests::cloudwatch::{Check, CloudWatch, Fault};
-use enclave_tests::{Hypervisor, Programs, Workload};
-use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use enclave_tests::{Agent, Hypervisor, Programs, Workload};
+use nix::sys::signal::{Signal, kill};
+use tokio::time::sleep;
 
 /// What the agent gets between two kills at least.
 const SHORTEST_LIFE: Duration = Duration::from_millis(50);
 /// Longest and shortest time of one fault, and of the calm after it.
 const FAULT_MS: std::ops::Range<u64> = 100..3_000;
 const CALM_MS: std::ops::Range<u64> = 500..4_000;
-/// How long nothing may arrive, while nothing is made to fail.
+/// Longest and shortest life of an enclave that is killed.
+const ENCLAVE_MS: std::ops::Range<u64> = 300..3_000;
+/// How long nothing may arrive, beyond the first outage.
 const STUCK: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
-const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// Bytes of a line with its end.
-const LINE_BYTES: u64 = 100;
+/// Lines that an enclave does not get to print before it is killed.
+const ENDLESS: u64 = 1_000_000_000;
+/// The agent's exit code when the enclave has died.
+const DIED: i32 = 12;
 
-/// Kills the agent and fails the service while lines flow, and checks each line.
+/// Kills agents and enclaves and fails the service while lines flow, and checks
+/// each line.
 #[derive(Parser)]
 struct Args {
     /// Lines that the workload prints, 100 bytes each.
     #[arg(long, default_value_t = 1_000_000)]
     lines: u64,
     /// How often the agent is killed.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 10)]
     kills: u32,
+    /// How many enclaves are killed.
+    #[arg(long, default_value_t = 5)]
+    enclaves: u32,
     /// Seconds for which the service is down at first.
     #[arg(long, default_value_t = 10)]
     outage: u64,
@@ -61,27 +71,36 @@ struct Arrived {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("log-endurance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
     let programs = Programs::from_environment()?;
     let folder = tempfile::tempdir()?;
     let tables = "\n[logs]\nwhen_full = \"block\"\n";
     let image = Workload::build_with(&programs, &folder.path().join("image"), tables)?;
+    agents_killed(args, &programs, &image).await?;
+    for _ in 0..args.enclaves {
+        enclave_killed(args, &programs, &image).await?;
+    }
+    Ok(())
+}
 
+async fn agents_killed(args: &Args, programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let arrived = Arc::new(Arrived::default());
     let service = CloudWatch::start(args.emulator, check(&arrived)).await?;
-    let agent = Agent {
-        programs,
-        image: image.path,
-        folder: folder.path().to_owned(),
-        url: service.url(),
-    };
-    fs::write(folder.path().join("role"), format!("load {}", args.lines))?;
-
-    let start = Instant::now();
+    let outage = Duration::from_secs(args.outage);
     service.fail(Fault::Down);
-    let mut child = agent.run()?;
-    let mut faults = Faults::new(Duration::from_secs(args.outage));
+    let start = Instant::now();
+    let mut agent = start_agent(programs, image, args.lines, &service)?;
+    let mut faults = Faults::new(outage);
     let mut kills = 0;
     let mut next_kill = Instant::now() + life()?;
     let (mut last, mut moved) = (0, Instant::now());
@@ -90,34 +109,25 @@ async fn main() -> anyhow::Result<()> {
         service.counts()?;
         faults.step(&service)?;
         if kills < args.kills && Instant::now() >= next_kill {
-            child.start_kill()?;
-            child.wait().await?;
+            agent.kill().await?;
+            agent.run_again()?;
             kills += 1;
-            child = agent.run()?;
             next_kill = Instant::now() + life()?;
-        }
-        if let Some(status) = child.try_wait()? {
-            bail!("the agent ended: {status}; {}", agent.last_words());
         }
         let now = arrived.next.load(Ordering::Relaxed);
         if now > last {
             (last, moved) = (now, Instant::now());
         }
-        let quiet = moved.elapsed();
         ensure!(
-            quiet < STUCK + Duration::from_secs(args.outage),
-            "nothing has arrived for {} s, after {now} of {} lines; {}",
-            quiet.as_secs(),
-            args.lines,
-            agent.last_words()
+            moved.elapsed() < STUCK + outage,
+            "nothing arrives any more, after {now} of {} lines",
+            args.lines
         );
     }
-    let took = start.elapsed();
+    let seconds = start.elapsed().as_secs_f64();
     service.fail(Fault::None);
-    let status = agent.command("status", &["--json"]).await?;
-    agent.command("stop", &[]).await?;
-    let ended = timeout(STOP_LIMIT, child.wait()).await??;
-    ensure!(ended.success(), "the agent ended: {ended}");
+    let ended = agent.stopped().await?;
+    ensure!(ended.code == Some(0), "the agent ended: {}", ended.end());
 
     let counts = service.counts()?;
     let lines = arrived.next.load(Ordering::Relaxed);
@@ -126,26 +136,89 @@ async fn main() -> anyhow::Result<()> {
         "{lines} of {} lines arrived",
         args.lines
     );
-    let seconds = took.as_secs_f64();
-    println!("{lines} lines of {LINE_BYTES} bytes: each arrived, in order, byte for byte");
-    println!(
-        "  agent killed {kills} times, {} faults, {} calls failed",
-        faults.count, counts.failed
-    );
-    println!(
-        "  {} PutLogEvents calls, on average {}.{} % full, {} events repeated",
-        counts.batches,
-        counts.fill / counts.batches.max(1) / 10,
-        counts.fill / counts.batches.max(1) % 10,
-        arrived.repeated.load(Ordering::Relaxed)
-    );
-    println!("  took {seconds:.1} s");
     ensure!(
         kills == args.kills,
-        "the lines were through before the last kill: give --lines more"
+        "the lines were through before the last kill: give more --lines"
     );
-    drop(status);
+    let fill = counts.fill / counts.batches.max(1);
+    println!("{lines} lines of 100 bytes in {seconds:.0} s: each arrived, in order, byte for byte");
+    println!(
+        "  the agent was killed {kills} times; the service failed {} times, down for {} s at first",
+        faults.count, args.outage
+    );
+    println!(
+        "  {} calls, {} failed; {} % full on average; {} events came again",
+        counts.batches + counts.failed,
+        counts.failed,
+        fill / 10,
+        arrived.repeated.load(Ordering::Relaxed)
+    );
     Ok(())
+}
+
+/// Kills an enclave that prints, and compares what the spool holds with what has
+/// arrived when its agent has ended.
+async fn enclave_killed(args: &Args, programs: &Programs, image: &Workload) -> anyhow::Result<()> {
+    let arrived = Arc::new(Arrived::default());
+    let service = CloudWatch::start(args.emulator, check(&arrived)).await?;
+    let mut agent = start_agent(programs, image, ENDLESS, &service)?;
+    agent.ready().await?;
+    let life = random(ENCLAVE_MS)?;
+    sleep(Duration::from_millis(life)).await;
+    for process in agent.processes("sim-pid1")? {
+        kill(process, Signal::SIGKILL)?;
+    }
+    agent.event(|event| event["event"] == "ended").await?;
+    let kept = agent
+        .logs(&["--stream", "application", "--lines", "1"])
+        .await?;
+    let ended = agent.ended().await?;
+    ensure!(ended.code == Some(DIED), "the agent ended: {}", ended.end());
+    service.counts()?;
+    let kept = String::from_utf8_lossy(&kept);
+    let last = kept
+        .split_ascii_whitespace()
+        .find_map(|word| (word.len() == 10).then(|| word.parse::<u64>().ok())?)
+        .with_context(|| format!("no line of the workload in {kept:?}"))?;
+    let lines = arrived.next.load(Ordering::Relaxed);
+    ensure!(
+        lines == last + 1,
+        "the spool holds {} lines, and {lines} arrived",
+        last + 1
+    );
+    println!("an enclave killed after {life} ms: all {lines} lines that the spool held arrived");
+    Ok(())
+}
+
+fn start_agent(
+    programs: &Programs,
+    image: &Workload,
+    lines: u64,
+    service: &CloudWatch,
+) -> anyhow::Result<Agent> {
+    let environment = [
+        ("AWS_ENDPOINT_URL", service.url()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+    ];
+    let arguments = [
+        "--keep-for",
+        "1m",
+        "--sink",
+        "cloudwatch",
+        "--log-max-size",
+        "8GiB",
+    ];
+    let role = format!("load {lines}");
+    Agent::start_with(
+        programs,
+        image,
+        Hypervisor::Sim,
+        &role,
+        &arguments,
+        &environment,
+    )
 }
 
 /// Every line is the next one, or one that has been there before; nothing else
@@ -228,73 +301,4 @@ fn random(range: std::ops::Range<u64>) -> anyhow::Result<u64> {
         .context("no randomness")?;
     let width = range.end.saturating_sub(range.start).max(1);
     Ok(range.start + u64::from_le_bytes(bytes) % width)
-}
-
-/// How the agent is started, time and again.
-struct Agent {
-    programs: Programs,
-    image: PathBuf,
-    folder: PathBuf,
-    url: String,
-}
-
-impl Agent {
-    fn run(&self) -> anyhow::Result<Child> {
-        let path = |name: &str| self.folder.join(name);
-        let stderr = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(path("stderr"))?;
-        Command::new(self.programs.path("parent-agent"))
-            .arg("run")
-            .arg(&self.image)
-            .args(self.programs.hypervisor(Hypervisor::Sim))
-            .args(["--json", "--keep-for", "1m", "--sink", "cloudwatch"])
-            .args(["--publish", "127.0.0.1:0:8080", "--log-max-size", "8GiB"])
-            .arg("--log-dir")
-            .arg(path("logs"))
-            .arg("--state-dir")
-            .arg(path("state"))
-            .arg("--runtime-config")
-            .arg(path("role"))
-            .env("AWS_ENDPOINT_URL", &self.url)
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start parent-agent")
-    }
-
-    async fn command(&self, command: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-        let output = Command::new(self.programs.path("parent-agent"))
-            .arg(command)
-            .arg("--state-dir")
-            .arg(self.folder.join("state"))
-            .args(arguments)
-            .kill_on_drop(true)
-            .output();
-        let output = timeout(STOP_LIMIT, output).await??;
-        ensure!(
-            output.status.success(),
-            "parent-agent {command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(output.stdout)
-    }
-
-    fn last_words(&self) -> String {
-        last_lines(&self.folder.join("stderr"))
-    }
-}
-
-fn last_lines(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(5);
-    lines.get(from..).unwrap_or_default().join("\n")
 }
