@@ -16,6 +16,8 @@ use crate::spool::{Batch, Cursor, Progress, Reader, Spool};
 /// The least time between two writes of a sink's place. After a kill, what was
 /// sent in that time is sent again.
 const SAVE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a sink that may let records wait looks for more of them.
+const GATHER_INTERVAL: Duration = Duration::from_millis(20);
 /// How long to wait when the spool cannot be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait between two tries once the agent is ending.
@@ -106,12 +108,8 @@ impl<S: Sink> Forwarder<S> {
             }
             let due = waits_since.unwrap_or_else(Instant::now) + S::LINGER;
             if !full && !stopping && Instant::now() < due {
-                tokio::select! {
-                    () = sleep_until(due) => {}
-                    // An error means that the spool is gone, and so is the agent.
-                    changed = self.progress.changed() => if changed.is_ok() { continue },
-                    _ = self.stop.changed() => continue,
-                }
+                self.gather(due).await;
+                continue;
             }
             self.deliver().await;
             waits_since = None;
@@ -196,10 +194,22 @@ impl<S: Sink> Forwarder<S> {
             () = sleep_until(due), if unsaved => self.save().await,
             changed = self.progress.changed() => if changed.is_err() {
                 sleep(READ_RETRY).await;
+            } else if !S::LINGER.is_zero() {
+                self.gather(Instant::now() + S::LINGER).await;
             },
             changed = self.stop.changed() => if changed.is_err() {
                 debug!(sink = self.name, "the sink ends without having been told to");
             },
+        }
+    }
+
+    /// Lets records gather, but not beyond `due`: to look at each append would
+    /// cost more than to pass it on.
+    async fn gather(&mut self, due: Instant) {
+        let until = due.min(Instant::now() + GATHER_INTERVAL);
+        tokio::select! {
+            () = sleep_until(until) => {}
+            _ = self.stop.changed() => {}
         }
     }
 
