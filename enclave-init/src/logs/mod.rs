@@ -39,6 +39,9 @@ const MAX_STORED: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the parent may take to say what it holds.
 const STORED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long few records wait for those before them to be acknowledged: a batch
+/// costs both sides as much as tens of its records.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// A handle to the records.
@@ -219,12 +222,19 @@ impl Logs {
             Compression::Zstd => Some(Compressor::new()?),
         };
         let sent = async {
+            let mut gathered_until = Instant::now();
             loop {
+                if self.queue().gathers() && Instant::now() < gathered_until {
+                    // What comes meanwhile is the condition's affair.
+                    let _ = timeout_at(gathered_until, self.0.work.notified()).await;
+                    continue;
+                }
                 let batch = self.queue().next_batch(now_us(), Instant::now());
                 if batch.is_empty() {
                     self.0.work.notified().await;
                     continue;
                 }
+                gathered_until = Instant::now() + GATHER_TIME;
                 let records = batch.iter().map(Queued::record).collect();
                 match &mut compressor {
                     None => writer.send(&FromInit::Batch { records }).await?,

@@ -23,6 +23,9 @@ const RECORD_OVERHEAD: usize = 128;
 /// Text of one batch, in bytes; with the records' fields it stays below a frame's limit.
 const MAX_BATCH: usize = 256 * 1024;
 
+/// Records that make a batch worth its cost.
+const FEW: usize = 1024;
+
 const STREAMS: usize = LogStream::ALL.len();
 
 #[derive(Debug)]
@@ -236,6 +239,12 @@ impl Queue {
             self.waiting_since = now;
         }
         any
+    }
+
+    /// Whether there are so few records to carry that they better wait for others,
+    /// while the parent stores what it was given.
+    pub(super) fn gathers(&self) -> bool {
+        self.sent > 0 && self.records.len() - self.sent.min(self.records.len()) < FEW
     }
 
     /// The next records that this connection has not carried.
@@ -459,6 +468,26 @@ mod tests {
         while offer(&mut queue, MAX_RECORD, now) {}
         system(&mut queue, 1, now);
         assert!(queue.dropped.iter().all(|dropped| dropped.count == 0));
+    }
+
+    #[test]
+    fn few_records_wait_for_an_acknowledgement_and_many_do_not() {
+        let (mut queue, now) = queue(WhenFull::Block);
+        queue.begin(&[], now);
+        application(&mut queue, now);
+        assert!(!queue.gathers(), "nothing is on its way");
+        assert_eq!(queue.next_batch(0, now).len(), 1);
+        for _ in 1..FEW {
+            application(&mut queue, now);
+        }
+        assert!(queue.gathers());
+        application(&mut queue, now);
+        assert!(!queue.gathers());
+        queue.acknowledge(&[(LogStream::Application, 1)], now);
+        queue.next_batch(0, now);
+        queue.acknowledge(&[(LogStream::Application, 1 + FEW as u64)], now);
+        application(&mut queue, now);
+        assert!(!queue.gathers());
     }
 
     #[test]

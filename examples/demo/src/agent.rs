@@ -95,19 +95,20 @@ pub(crate) struct Serving {
 }
 
 impl Agent {
-    /// Starts the agent with this folder for temporary files; the enclave's log
-    /// lines go to the screen as they come.
+    /// Starts the agent with a folder for temporary files and one for the log
+    /// spool; the enclave's log lines go to the screen as they come.
     pub(crate) fn start(
         program: &Path,
         arguments: impl IntoIterator<Item = OsString>,
         temporary: &Path,
+        kept: &Path,
         screen: &Arc<Screen>,
     ) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
             .env("RUST_LOG", "warn")
             .env("TMPDIR", temporary)
-            .env("XDG_STATE_HOME", temporary)
+            .env("XDG_STATE_HOME", kept)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

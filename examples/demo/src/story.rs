@@ -65,7 +65,13 @@ pub(crate) async fn tell(
         fs::create_dir(folder).context("cannot make the agent's folders")?;
     }
     let run = run_arguments(cli, folder, &state, &prices, &runtime_config)?;
-    let running = Agent::start(&cli.parent_agent, run, &temporary, screen)?;
+    let running = Agent::start(
+        &cli.parent_agent,
+        run,
+        &temporary,
+        &folder.join("kept"),
+        screen,
+    )?;
     let running = agent.insert(running);
     let enclave = running.ready().await?;
     screen.fact("ready after", &seconds(enclave.boot));
@@ -95,8 +101,11 @@ pub(crate) async fn tell(
         "the enclave left behind: {}",
         left.join(", ")
     );
-    screen.fact("left behind", "no process, no socket, no file");
-    screen.proven("it is gone without a trace: no process, socket or file is left");
+    screen.fact(
+        "left behind",
+        "its logs; no process, no socket, no other file",
+    );
+    screen.proven("it is gone and left only its logs: no process, socket or other file");
 
     screen.summary(match cli.hypervisor {
         Hypervisor::Sim => &[

@@ -65,7 +65,7 @@ fn time(duration: Duration) -> String {
 }
 
 fn sizes(programs: &Programs) -> anyhow::Result<()> {
-    for (name, limit) in [("enclave-init", 4 * MIB), ("parent-agent", 12 * MIB)] {
+    for (name, limit) in [("enclave-init", 4 * MIB), ("parent-agent", 16 * MIB)] {
         let path = programs.path(name);
         let size = fs::metadata(&path)?.len();
         let limit_text = bytes(limit);
@@ -130,7 +130,7 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     sleep(REST).await;
     let idle = [agent.pid()?, init(&agent)?].map(|pid| status_field(pid, "VmRSS"));
     agent.stopped().await?;
-    for ((name, limit), idle) in [("parent-agent", 20 * MIB), ("enclave-init", 8 * MIB)]
+    for ((name, limit), idle) in [("parent-agent", 25 * MIB), ("enclave-init", 8 * MIB)]
         .into_iter()
         .zip(idle)
     {

@@ -24,7 +24,7 @@ fn told(mut command: Command) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
-    assert!(text.contains("without a trace"), "{text}");
+    assert!(text.contains("left only its logs"), "{text}");
     text
 }
 
