@@ -70,8 +70,9 @@ pub struct Counts {
     pub failed: u64,
 }
 
-/// Told of every event that is accepted: its stream and its message.
-pub type Check = Box<dyn FnMut(&str, &str) -> anyhow::Result<()> + Send>;
+/// Told of every event that is accepted: its stream, its time in milliseconds
+/// since 1970, and its message.
+pub type Check = Box<dyn FnMut(&str, i64, &str) -> anyhow::Result<()> + Send>;
 
 /// The server.
 pub struct CloudWatch {
@@ -321,7 +322,7 @@ impl State {
         self.counts.fill += u64::try_from(fill)?;
         for event in events {
             ensure!(!event.message.is_empty(), "an event without a message");
-            (self.check)(&batch.stream, &event.message)?;
+            (self.check)(&batch.stream, event.timestamp, &event.message)?;
         }
         Ok(())
     }

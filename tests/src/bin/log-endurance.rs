@@ -226,7 +226,7 @@ fn start_agent(
 fn check(arrived: &Arc<Arrived>) -> Check {
     let arrived = Arc::clone(arrived);
     let rest = "x".repeat(88);
-    Box::new(move |stream, message| {
+    Box::new(move |stream, _, message| {
         if stream != "application" {
             return Ok(());
         }

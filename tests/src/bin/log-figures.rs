@@ -1,15 +1,16 @@
-//! Measures the log pipeline from the workload's pipe on: lines a second into the
-//! spool, processor time a line, and the memory that draining a backlog takes.
-//! It reads the environment that `cargo xtask test` sets.
+//! Measures the log pipeline from the workload's pipe on: how long one line takes,
+//! lines a second into the spool, processor time a line, and the memory that
+//! draining a backlog takes: `cargo xtask bench logs`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its purpose")]
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use enclave_tests::cloudwatch::CloudWatch;
 use enclave_tests::{Agent, Hypervisor, Programs, Workload};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -30,16 +31,37 @@ async fn main() -> anyhow::Result<()> {
     let programs = Programs::from_environment()?;
     let folder = tempfile::tempdir()?;
     let image = Workload::build(&programs, folder.path())?;
+    one_line(&programs, &image).await?;
     rate(&programs, &image).await?;
     backlog(&programs, &image).await
+}
+
+/// From the enclave's clock to CloudWatch Logs, which first has to make the
+/// group and the stream.
+async fn one_line(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
+    let (times, mut time) = watch::channel(None);
+    let check = move |_: &str, time_ms: i64, message: &str| {
+        if message == "done" {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+            times.send_replace(Some(i64::try_from(now)? - time_ms));
+        }
+        Ok(())
+    };
+    let service = CloudWatch::start(None, Box::new(check)).await?;
+    let agent = start(programs, image, 0, &service.url())?;
+    let took = time.wait_for(Option::is_some).await?.unwrap_or_default();
+    service.counts()?;
+    show("one line under no load", format!("{took} ms"));
+    agent.stopped().await?;
+    Ok(())
 }
 
 /// From the workload to the spool, with a destination that is not there.
 async fn rate(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let mut agent = start(programs, image, LINES, "http://127.0.0.1:9")?;
-    let (elapsed, ticks) = fill(&mut agent, LINES).await?;
-    show("lines a second into the spool", per_second(LINES, elapsed));
-    let nanoseconds = ticks.saturating_mul(10_000_000) / LINES;
+    let (lines, elapsed, ticks) = fill(&mut agent, LINES).await?;
+    show("lines a second into the spool", per_second(lines, elapsed));
+    let nanoseconds = ticks.saturating_mul(10_000_000) / lines.max(1);
     show("agent: processor time a line", format!("{nanoseconds} ns"));
     show("agent: peak memory", mib(peak(agent.pid()?)?));
     agent.stopped().await?;
@@ -106,15 +128,21 @@ fn start(
     )
 }
 
-/// Waits until all lines are in the spool: the time from the first to the last,
-/// and the agent's processor time meanwhile, in hundredths of a second.
-async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(Duration, u64)> {
+/// Waits until all lines are in the spool: how many came while it waited, how
+/// long that took, and the agent's processor time meanwhile, in hundredths of a
+/// second.
+async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(u64, Duration, u64)> {
     agent.ready().await?;
     let (start, ticks) = (Instant::now(), processor_time(agent.pid()?)?);
+    let before = number(&agent.status().await?, "/logs/records")?;
     while number(&agent.status().await?, "/logs/records")? < lines {
         sleep(POLL).await;
     }
-    Ok((start.elapsed(), processor_time(agent.pid()?)? - ticks))
+    Ok((
+        lines.saturating_sub(before),
+        start.elapsed(),
+        processor_time(agent.pid()?)? - ticks,
+    ))
 }
 
 /// CloudWatch Logs that takes everything, once it is up.
