@@ -30,7 +30,7 @@ usage: cargo xtask COMMAND
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
-  endurance [--lines N] [--kills N] …
+  endurance [--qemu] [--lines N] [--kills N] …
                    kill agents and enclaves and fail CloudWatch Logs while lines
                    flow, and check each line (--help lists the options)
   systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces

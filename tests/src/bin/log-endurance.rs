@@ -1,6 +1,6 @@
 //! Shows that no log line is lost: `cargo xtask endurance`.
 //!
-//! A workload under `sim` prints numbered lines as fast as they are taken. They
+//! A workload under `sim`, or in QEMU, prints numbered lines as fast as they are taken. They
 //! go to CloudWatch Logs, played by a server that checks every call, while the
 //! agent is killed again and again and the service fails in every way. Then
 //! enclaves are killed, and all that their agents had acknowledged must arrive.
@@ -56,9 +56,30 @@ struct Args {
     /// Seconds for which the service is down at first.
     #[arg(long, default_value_t = 10)]
     outage: u64,
+    /// In QEMU instead of under sim.
+    #[arg(long)]
+    qemu: bool,
     /// An emulator of CloudWatch Logs that is to take the events.
     #[arg(long, value_name = "ADDR:PORT")]
     emulator: Option<SocketAddr>,
+}
+
+impl Args {
+    fn hypervisor(&self) -> Hypervisor {
+        if self.qemu {
+            Hypervisor::Qemu
+        } else {
+            Hypervisor::Sim
+        }
+    }
+
+    /// What the command line of the process that is the enclave holds.
+    fn machine(&self) -> &'static str {
+        match self.hypervisor() {
+            Hypervisor::Sim => "sim-pid1",
+            Hypervisor::Qemu => "nitro-enclave",
+        }
+    }
 }
 
 /// How far the lines have come at the service.
@@ -99,7 +120,7 @@ async fn agents_killed(args: &Args, programs: &Programs, image: &Workload) -> an
     let outage = Duration::from_secs(args.outage);
     service.fail(Fault::Down);
     let start = Instant::now();
-    let mut agent = start_agent(programs, image, args.lines, &service)?;
+    let mut agent = start_agent(args, programs, image, args.lines, &service)?;
     let mut faults = Faults::new(outage);
     let mut kills = 0;
     let mut next_kill = Instant::now() + life()?;
@@ -161,11 +182,11 @@ async fn agents_killed(args: &Args, programs: &Programs, image: &Workload) -> an
 async fn enclave_killed(args: &Args, programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let arrived = Arc::new(Arrived::default());
     let service = CloudWatch::start(args.emulator, check(&arrived)).await?;
-    let mut agent = start_agent(programs, image, ENDLESS, &service)?;
+    let mut agent = start_agent(args, programs, image, ENDLESS, &service)?;
     agent.ready().await?;
     let life = random(ENCLAVE_MS)?;
     sleep(Duration::from_millis(life)).await;
-    for process in agent.processes("sim-pid1")? {
+    for process in agent.processes(args.machine())? {
         kill(process, Signal::SIGKILL)?;
     }
     agent.event(|event| event["event"] == "ended").await?;
@@ -191,6 +212,7 @@ async fn enclave_killed(args: &Args, programs: &Programs, image: &Workload) -> a
 }
 
 fn start_agent(
+    args: &Args,
     programs: &Programs,
     image: &Workload,
     lines: u64,
@@ -214,7 +236,7 @@ fn start_agent(
     Agent::start_with(
         programs,
         image,
-        Hypervisor::Sim,
+        args.hypervisor(),
         &role,
         &arguments,
         &environment,
