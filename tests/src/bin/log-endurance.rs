@@ -123,7 +123,7 @@ async fn agents_killed(args: &Args, programs: &Programs, image: &Workload) -> an
     let mut agent = start_agent(args, programs, image, args.lines, &service)?;
     let mut faults = Faults::new(outage);
     let mut kills = 0;
-    let mut next_kill = Instant::now() + life()?;
+    let mut next_kill = Instant::now() + life(args, &faults)?;
     let (mut last, mut moved) = (0, Instant::now());
     while arrived.done.get().is_none() {
         sleep(POLL).await;
@@ -133,7 +133,7 @@ async fn agents_killed(args: &Args, programs: &Programs, image: &Workload) -> an
             agent.kill().await?;
             agent.run_again()?;
             kills += 1;
-            next_kill = Instant::now() + life()?;
+            next_kill = Instant::now() + life(args, &faults)?;
         }
         let now = arrived.next.load(Ordering::Relaxed);
         if now > last {
@@ -311,9 +311,15 @@ impl Faults {
     }
 }
 
-/// How long the agent lives until it is killed.
-fn life() -> anyhow::Result<Duration> {
-    Ok(SHORTEST_LIFE + Duration::from_millis(random(0..2_000)?))
+/// How long the agent lives until it is killed: half of the kills fall into the
+/// first outage, the others come fast while the service takes lines.
+fn life(args: &Args, faults: &Faults) -> anyhow::Result<Duration> {
+    let longest = if faults.count == 1 {
+        args.outage * 4000 / u64::from(args.kills.max(1))
+    } else {
+        1000
+    };
+    Ok(SHORTEST_LIFE + Duration::from_millis(random(0..longest)?))
 }
 
 fn random(range: std::ops::Range<u64>) -> anyhow::Result<u64> {
