@@ -38,8 +38,13 @@ async fn remembered(agent: &Agent, text: &str) {
 }
 
 /// Stops the enclave in an orderly way.
-async fn stop(agent: Agent, mut init: Init) {
+async fn stop(agent: Agent, init: Init) {
     agent.signal(Signal::SIGTERM);
+    is_shut_down(agent, init).await;
+}
+
+/// The init is asked to shut down, does so, and the agent ends.
+async fn is_shut_down(agent: Agent, mut init: Init) {
     assert_eq!(
         init.receive().await,
         Some(FromAgent::Shutdown { grace_ms: None })
@@ -369,18 +374,8 @@ async fn a_stop_before_the_init_is_back_waits_for_it() {
     while agent.status().await["state"] != "ending" {
         sleep(Duration::from_millis(5)).await;
     }
-    let mut init = Init::connect(&agent, 1).await;
-    assert_eq!(
-        init.receive().await,
-        Some(FromAgent::Shutdown { grace_ms: None })
-    );
-    init.send(FromInit::Ending {
-        cause: EndCause::Shutdown,
-        detail: Text::default(),
-    })
-    .await;
-    agent.end_init(0).await;
-    assert_eq!(agent.ended().await.0, 0);
+    let init = Init::connect(&agent, 1).await;
+    is_shut_down(agent, init).await;
 }
 
 #[tokio::test]
