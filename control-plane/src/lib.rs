@@ -1,0 +1,3 @@
+//! The control plane: what its Lambda functions and its Terraform runner do.
+
+#![forbid(unsafe_code)]
