@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -113,7 +115,7 @@ impl Client {
                 fips: config.use_fips().unwrap_or(false),
                 dual_stack: config.use_dual_stack().unwrap_or(false),
             },
-            retries: Policy::new(config.retry_config().map(|retry| retry.max_attempts())),
+            retries: Policy::new(config.retry_config().map(RetryConfig::max_attempts)),
         })))
     }
 
@@ -279,7 +281,7 @@ impl Client {
 fn connector(config: &SdkConfig) -> ConnectorBuilder {
     let timeouts = config.timeout_config();
     let connect = timeouts
-        .and_then(|timeouts| timeouts.connect_timeout())
+        .and_then(TimeoutConfig::connect_timeout)
         .unwrap_or(CONNECT_TIMEOUT);
     let settings = HttpConnectorSettings::builder()
         .connect_timeout(connect)

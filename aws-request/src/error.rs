@@ -185,15 +185,14 @@ fn refusal(
     message: &str,
     request_id: Option<&str>,
 ) -> String {
-    let mut text = format!("{service} {operation} was refused with HTTP status {status}");
-    if !code.is_empty() {
-        text += &format!(" {code}");
-    }
-    if !message.is_empty() {
-        text += &format!(": {message}");
-    }
-    if let Some(id) = request_id {
-        text += &format!(" (request {id})");
-    }
-    text
+    let code = match code {
+        "" => String::new(),
+        code => format!(" {code}"),
+    };
+    let message = match message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    let request = request_id.map_or_else(String::new, |id| format!(" (request {id})"));
+    format!("{service} {operation} was refused with HTTP status {status}{code}{message}{request}")
 }
