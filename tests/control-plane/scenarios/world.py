@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from local_cloud.cloud import LIMIT
 from local_cloud.stream import Changes, plain
@@ -81,7 +81,7 @@ class World:
 
     def begin(self, name):
         """A new scenario."""
-        self._name = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-")
+        self._name = re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-")
         self.enclaves = []
 
     # The client.
@@ -131,6 +131,14 @@ class World:
             UpdateExpression="SET #status = :status, updated_at = :now",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues={":status": {"S": status}, ":now": {"S": now()}})
+
+    def age(self, enclave, minutes):
+        """Makes an item's last write look older."""
+        then = datetime.now(timezone.utc) - timedelta(minutes=minutes)
+        self.cloud.client("dynamodb").update_item(
+            TableName=self.plane.enclaves, Key={"id": {"S": enclave}},
+            UpdateExpression="SET updated_at = :then",
+            ExpressionAttributeValues={":then": {"S": _timestamp(then)}})
 
     def item(self, enclave):
         answer = self.cloud.client("dynamodb").get_item(
@@ -272,7 +280,11 @@ class World:
 
 
 def now():
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _timestamp(datetime.now(timezone.utc))
+
+
+def _timestamp(instant):
+    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _attributes(values):
