@@ -160,8 +160,6 @@ run "workflows" {
     kms_key_arn    = "arn:aws:kms:us-west-2:123456789012:key/data"
     definition_variables = {
       partition                   = "aws"
-      region                      = "us-west-2"
-      account_id                  = "123456789012"
       cluster_arn                 = "arn:aws:ecs:us-west-2:123456789012:cluster/runners"
       task_definition_arn         = "arn:aws:ecs:us-west-2:123456789012:task-definition/runner:1"
       container_name              = "terraform-runner"

@@ -161,8 +161,9 @@ class Provider:
     def ReadDataSource(self, request, response):
         config = _decode(request.config)
         found = values.data(request.type_name, config, self._region)
-        found.update(self._data.get(request.type_name, {}))
         block = self._block("data", request.type_name)
+        for name, value in self._data.get(request.type_name, {}).items():
+            found[name] = values.complete(block["attributes"][name]["type"], value)
         state = values.fill(block, config, found, _is_unknown, everything=True)
         response.state.CopyFrom(_encode(state))
 

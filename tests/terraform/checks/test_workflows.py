@@ -24,7 +24,7 @@ def test_the_definitions_are_valid(definitions, tmp_path):
     for name, text in definitions.items():
         path = tmp_path / f"{name}.json"
         path.write_text(text)
-        arguments += ["--json-definition-file", str(path)]
+        arguments += ["--json-path", str(path)]
     run = subprocess.run([validator, *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
