@@ -20,6 +20,7 @@ pub mod instance_types;
 pub mod item;
 pub mod monitor;
 pub mod request;
+pub mod runner;
 pub mod status;
 pub mod store;
 pub mod trigger;
