@@ -6,37 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use aws_config::BehaviorVersion;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use control_plane::function::{log, sdk_config};
 use control_plane::runner::{
     self, Assignment, Callback, Failure, Progress, Report, Settings, Stop,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 
 /// Where the container image has the stack.
 const STACK: &str = "/opt/enclave-stack";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_target(false)
-        .with_env_filter(
-            EnvFilter::try_from_env("LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .init();
+    log();
     match run().await {
         Ok(report) => {
             info!(event = "reported", action = report.action.name(), "done");
@@ -66,20 +50,7 @@ async fn run() -> Result<Report, Failure> {
             .into(),
         variable("STACK_DIR").map_or(STACK, String::as_str).into(),
     );
-    let http = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .build_https();
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(Duration::from_secs(15))
-                .build(),
-        )
-        .load()
-        .await;
+    let config = sdk_config().await;
     let callback = variable("TASK_TOKEN").map(|token| {
         let client = aws_sdk_sfn::Client::new(&config);
         Callback::new(client, token.clone(), settings.answer_pause)
