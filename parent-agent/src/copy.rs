@@ -184,8 +184,8 @@ mod tests {
         let (mut client, a) = duplex(LARGE);
         let (mut server, b) = duplex(LARGE);
         let counter = std::sync::Arc::new(AtomicU64::new(0));
-        let counted = counter.clone();
-        let joined = tokio::spawn(async move { join(a, b, &counted, &AtomicU64::new(0)).await });
+        let shared = counter.clone();
+        let joined = tokio::spawn(async move { join(a, b, &shared, &AtomicU64::new(0)).await });
         let mut total = 0;
         for (number, size) in sizes.into_iter().enumerate() {
             let data = vec![number.to_le_bytes()[0]; size];
