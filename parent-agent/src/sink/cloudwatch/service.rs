@@ -3,25 +3,22 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_config::ConfigLoader;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::config::SharedHttpClient;
 use aws_sdk_cloudwatchlogs::operation::create_log_group::CreateLogGroupError;
 use aws_sdk_cloudwatchlogs::operation::create_log_stream::CreateLogStreamError;
 use aws_sdk_cloudwatchlogs::operation::put_log_events::PutLogEventsError;
 use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use link::logs::LogStream;
 use thiserror::Error;
 use tracing::{info, warn};
 
 use super::config::CloudWatchConfig;
 use super::retry::classify;
-use crate::sink::names::Names;
+use crate::aws;
 use crate::sink::{ErrorClass, SendError};
 
 /// How long a connection may take to be made.
@@ -50,10 +47,8 @@ impl Service {
     /// A client with the environment's region, credentials and endpoint.
     /// Nothing is sent yet, except to ask an instance for its region.
     pub(in crate::sink) async fn connect(config: CloudWatchConfig) -> Result<Self, ConnectError> {
-        let http = Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_with_resolver(Names::from_system());
-        let loaded = loader(&http).load().await;
+        let http = aws::http();
+        let loaded = loader(&http, config.region.as_deref()).load().await;
         if loaded.region().is_none() {
             return Err(ConnectError::NoRegion);
         }
@@ -187,7 +182,11 @@ impl Service {
 
     /// Forgets the credentials and reads them again.
     async fn reload(&self) {
-        let client = Client::new(&loader(&self.http).load().await);
+        let client = Client::new(
+            &loader(&self.http, self.config.region.as_deref())
+                .load()
+                .await,
+        );
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
@@ -199,9 +198,8 @@ impl Service {
     }
 }
 
-fn loader(http: &SharedHttpClient) -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http.clone())
+fn loader(http: &SharedHttpClient, region: Option<&str>) -> ConfigLoader {
+    aws::loader(http, region)
         // The forwarder tries again, and counts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(
