@@ -11,6 +11,7 @@ mod bench;
 mod bindings;
 mod cache;
 mod demo;
+mod functions;
 mod fuzz;
 mod outside;
 mod programs;
@@ -44,6 +45,7 @@ usage: cargo xtask COMMAND
   bench instructions [--record]
                    count the instructions of verification, and compare with those that
                    are recorded
+  functions        build the packages of the control plane's Lambda functions
   bindings         build the verifier's bindings for C and Python, and test them
   setup            install what is missing, build the kernel, QEMU, the vsock device
                    and what the tests check with
@@ -75,6 +77,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     }
     match command {
         "bindings" => bindings::test(&root)?,
+        "functions" => functions::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::chain::Roots;
 use crate::ear::{Issuer, KeyRing, KeyRingError, Rotation};
@@ -40,7 +40,7 @@ pub use problem::Problem;
 pub use request::{ChallengeRequest, NonceChoice, PolicyChoice, VerifyRequest};
 pub use store::StoreError;
 
-use appraiser::{Appraiser, Pool};
+use appraiser::Appraiser;
 use challenges::Challenges;
 use limits::RateLimiter;
 use metrics::Metrics;
@@ -65,10 +65,8 @@ pub struct Config {
     pub rotation_period: Duration,
     /// How long a challenge is open.
     pub challenge_lifetime: Duration,
-    /// Threads that verify.
-    pub threads: usize,
-    /// Requests that may wait for one of them.
-    pub queue: usize,
+    /// Requests that may be verified, or wait for it, at once.
+    pub verifications: usize,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
     /// Requests per second and client address; 0 is no limit.
@@ -106,9 +104,6 @@ pub enum ServiceError {
     /// The used challenges cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There are no threads.
-    #[error("no thread can be started: {0}")]
-    Threads(io::Error),
 }
 
 /// What a service may be told while it runs.
@@ -131,7 +126,8 @@ pub struct Service {
 /// What all requests share.
 struct Shared {
     appraiser: Arc<Appraiser>,
-    pool: Pool,
+    /// A permit is for a request that is verified, or waits for it.
+    verifications: Semaphore,
     store: Store,
     limiter: RateLimiter,
     behind_proxy: bool,
@@ -169,15 +165,13 @@ impl Service {
             issuer: config.issuer,
             metrics: Metrics::default(),
         });
-        let pool =
-            Pool::start(&appraiser, config.threads, config.queue).map_err(ServiceError::Threads)?;
         Ok(Self {
             upkeep: Upkeep::new(appraiser.clone(), config.policies, fingerprint, ring),
             connections: config.connections,
             drain: config.drain,
             shared: Arc::new(Shared {
                 appraiser,
-                pool,
+                verifications: Semaphore::new(config.verifications.min(Semaphore::MAX_PERMITS)),
                 store,
                 limiter: RateLimiter::new(config.rate),
                 behind_proxy: config.behind_proxy,

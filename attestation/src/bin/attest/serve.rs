@@ -20,9 +20,6 @@ use tracing_subscriber::EnvFilter;
 use crate::demands::read_roots;
 use crate::{Failure, failed, usage};
 
-/// Cores for each thread that carries bytes: verification is far more work.
-const CORES_PER_IO_THREAD: usize = 8;
-
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Where to listen; plain HTTP, so put a proxy that speaks TLS before it.
@@ -58,7 +55,7 @@ pub(crate) struct Arguments {
     /// The age at which the signing key gets a successor.
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = hours)]
     rotate_keys_every: Duration,
-    /// Threads that verify; as many as there are cores unless said.
+    /// Threads that carry bytes and verify; as many as there are cores unless said.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Requests that may wait for a thread; further ones are told to come again.
@@ -89,13 +86,16 @@ enum Log {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     start_log(arguments.log).map_err(usage)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match arguments.threads {
+        Some(threads) => threads.get(),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
     let (listen, metrics_listen) = (arguments.listen, arguments.metrics_listen);
     let data = arguments.data.display().to_string();
-    let config = config(arguments, cores).map_err(usage)?;
+    let config = config(arguments, threads).map_err(usage)?;
     let service = Service::open(config).map_err(|error| usage(error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.div_ceil(CORES_PER_IO_THREAD))
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(|error| failed(error.into()))?;
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         .map_err(failed)
 }
 
-fn config(arguments: Arguments, cores: usize) -> anyhow::Result<Config> {
+fn config(arguments: Arguments, threads: usize) -> anyhow::Result<Config> {
     let roots = arguments.root.as_deref().map(read_roots).transpose()?;
     Ok(Config {
         policies: arguments.policies,
@@ -129,8 +129,7 @@ fn config(arguments: Arguments, cores: usize) -> anyhow::Result<Config> {
         },
         rotation_period: arguments.rotate_keys_every,
         challenge_lifetime: arguments.challenge_lifetime,
-        threads: arguments.threads.map_or(cores, NonZeroUsize::get),
-        queue: arguments.queue.get(),
+        verifications: threads.saturating_add(arguments.queue.get()),
         connections: arguments.max_connections.get(),
         rate: arguments.rate_limit,
         behind_proxy: arguments.behind_proxy,

@@ -1,0 +1,403 @@
+//! Sending requests.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{Region, SdkConfig};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Connector, ConnectorBuilder};
+use aws_smithy_runtime_api::client::dns::ResolveDns;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_types::service_config::ServiceConfigKey;
+use http::header::{HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue};
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::credentials::Cache;
+use crate::endpoint::{Service, Variant, host};
+use crate::error::Error;
+use crate::request::{Body, Request};
+use crate::response::{Download, Response, chain};
+use crate::retry::Policy;
+use crate::sign::sign_request;
+use crate::{json, xml};
+
+/// How long a connection may take to be made, unless the configuration says
+/// otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TLS: Provider = Provider::Rustls(CryptoMode::AwsLc);
+/// Bytes of a refusal that are read.
+const MAX_REFUSAL: usize = 64 * 1024;
+
+/// Why there can be no client.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// No region is known.
+    #[error(
+        "no AWS region is known, neither from the environment nor from the instance: set AWS_REGION"
+    )]
+    NoRegion,
+    /// There is no source of credentials.
+    #[error(
+        "there is no source of AWS credentials: on an instance attach an instance profile, elsewhere set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    NoCredentials,
+    /// An endpoint from the environment or a profile is no address.
+    #[error("the endpoint `{url}` of {service} is no http:// or https:// URL without a path")]
+    Endpoint {
+        /// What was given.
+        url: String,
+        /// The service.
+        service: Service,
+    },
+}
+
+/// Sends signed requests; clones share connections and credentials.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    region: Region,
+    credentials: Cache,
+    connector: SharedHttpConnector,
+    endpoints: Vec<(Service, String)>,
+    variant: Variant,
+    retries: Policy,
+}
+
+/// Where a request goes.
+pub(crate) struct Target {
+    /// Scheme and host, without a slash at the end.
+    pub(crate) base: String,
+    /// Whether the configuration names it, instead of AWS.
+    pub(crate) is_override: bool,
+}
+
+impl Client {
+    /// A client with the region, credentials, endpoints, retries and time limits
+    /// of `config`. Nothing is sent.
+    pub fn new(config: &SdkConfig) -> Result<Self, ConfigError> {
+        let builder = connector(config).tls_provider(TLS);
+        Self::with(config, builder.build())
+    }
+
+    /// The same, but host names are looked up by `resolver`.
+    pub fn with_resolver(
+        config: &SdkConfig,
+        resolver: impl ResolveDns + Clone + 'static,
+    ) -> Result<Self, ConfigError> {
+        let builder = connector(config).tls_provider(TLS);
+        Self::with(config, builder.build_with_resolver(resolver))
+    }
+
+    fn with(config: &SdkConfig, connector: Connector) -> Result<Self, ConfigError> {
+        let region = config.region().cloned().ok_or(ConfigError::NoRegion)?;
+        let provider = config
+            .credentials_provider()
+            .ok_or(ConfigError::NoCredentials)?;
+        Ok(Self(Arc::new(Inner {
+            region,
+            credentials: Cache::new(provider),
+            connector: SharedHttpConnector::new(connector),
+            endpoints: endpoints(config)?,
+            variant: Variant {
+                fips: config.use_fips().unwrap_or(false),
+                dual_stack: config.use_dual_stack().unwrap_or(false),
+            },
+            retries: Policy::new(config.retry_config().map(RetryConfig::max_attempts)),
+        })))
+    }
+
+    /// The region that requests go to.
+    pub fn region(&self) -> &str {
+        self.0.region.as_ref()
+    }
+
+    /// Sends a request, again if need be, and holds the answer in memory.
+    pub async fn send(&self, request: Request) -> Result<Response, Error> {
+        let mut attempt = 1;
+        loop {
+            let result = match self.once(&request, attempt).await {
+                Ok(download) => download.collect(request.max_answer).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(response) => return Ok(response),
+                Err(error) => attempt = self.pause(&request, attempt, error).await?,
+            }
+        }
+    }
+
+    /// Sends a request, again if need be, and returns once the answer begins.
+    /// What fails after that is not tried again.
+    pub async fn download(&self, request: Request) -> Result<Download, Error> {
+        let mut attempt = 1;
+        loop {
+            match self.once(&request, attempt).await {
+                Ok(download) => return Ok(download),
+                Err(error) => attempt = self.pause(&request, attempt, error).await?,
+            }
+        }
+    }
+
+    /// Where requests to `service` go.
+    pub(crate) fn target(&self, service: Service, prefix: Option<&str>) -> Target {
+        let mut configured = self.0.endpoints.iter();
+        if let Some((_, url)) = configured.find(|(known, _)| *known == service) {
+            return Target {
+                base: url.clone(),
+                is_override: true,
+            };
+        }
+        let host = host(service, self.region(), self.0.variant);
+        let base = match prefix {
+            Some(prefix) => format!("https://{prefix}.{host}"),
+            None => format!("https://{host}"),
+        };
+        Target {
+            base,
+            is_override: false,
+        }
+    }
+
+    /// Waits and returns the next attempt's number, or the error if there is none.
+    async fn pause(&self, request: &Request, attempt: u32, error: Error) -> Result<u32, Error> {
+        // Other credentials may do: once, and without waiting.
+        if error.wants_new_credentials() {
+            self.0.credentials.forget();
+            if attempt == 1 && self.0.retries.repeats() {
+                return Ok(2);
+            }
+        }
+        let pause = self
+            .0
+            .retries
+            .pause(attempt, &error, request.is_idempotent)
+            .ok_or(error)
+            .inspect_err(|error| debug!(%error, attempt, "a request to AWS has failed"))?;
+        sleep(pause).await;
+        Ok(attempt + 1)
+    }
+
+    async fn once(&self, request: &Request, attempt: u32) -> Result<Download, Error> {
+        let (service, operation) = (request.service, request.operation);
+        let target = self.target(service, request.host_prefix.as_deref());
+        let signed = self.signed(request, &target).await?;
+        let unreachable = |timed_out, reason| Error::Unreachable {
+            service,
+            operation,
+            host: target.base.clone(),
+            attempts: attempt,
+            timed_out,
+            reason,
+        };
+        let answer = match timeout(request.timeout, self.0.connector.call(signed)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(unreachable(error.is_timeout(), chain(&error))),
+            Err(_) => {
+                let seconds = request.timeout.as_secs();
+                let reason = format!("no answer came within {seconds} s");
+                return Err(unreachable(true, reason));
+            }
+        };
+        let answer = answer
+            .try_into_http1x()
+            .map_err(|error| unreachable(false, chain(&error)))?;
+        let (parts, body) = answer.into_parts();
+        let download = Download::new(
+            service,
+            operation,
+            parts.headers.clone(),
+            ByteStream::new(body),
+        );
+        if parts.status.is_success() {
+            return Ok(download);
+        }
+        // A refusal without its words is still one.
+        let body = match download.collect(MAX_REFUSAL).await {
+            Ok(response) => response.body,
+            Err(_) => bytes::Bytes::new(),
+        };
+        Err(refused(
+            service,
+            operation,
+            parts.status.as_u16(),
+            &parts.headers,
+            &body,
+        ))
+    }
+
+    async fn signed(&self, request: &Request, target: &Target) -> Result<HttpRequest, Error> {
+        let (service, operation) = (request.service, request.operation);
+        let malformed = |reason: String| Error::Request {
+            service,
+            operation,
+            reason,
+        };
+        let mut http = http::Request::builder()
+            .method(request.method.clone())
+            .uri(format!("{}{}", target.base, request.path));
+        for (name, value) in &request.headers {
+            http = http.header(*name, value);
+        }
+        let body = body(&request.body).await.map_err(malformed)?;
+        let mut http = http
+            .body(body)
+            .map_err(|error| malformed(error.to_string()))?;
+        if let Some(host) = http.uri().authority().map(ToString::to_string) {
+            let host = HeaderValue::try_from(host).map_err(|error| malformed(error.to_string()))?;
+            http.headers_mut().insert(HOST, host);
+        }
+        let credentials = self
+            .0
+            .credentials
+            .get()
+            .await
+            .map_err(|reason| Error::Credentials {
+                service,
+                operation,
+                reason,
+            })?;
+        sign_request(
+            &mut http,
+            &request.body,
+            service,
+            self.region(),
+            credentials,
+            SystemTime::now(),
+        )
+        .map_err(malformed)?;
+        HttpRequest::try_from(http).map_err(|error| malformed(chain(&error)))
+    }
+}
+
+fn connector(config: &SdkConfig) -> ConnectorBuilder {
+    let timeouts = config.timeout_config();
+    let connect = timeouts
+        .and_then(TimeoutConfig::connect_timeout)
+        .unwrap_or(CONNECT_TIMEOUT);
+    let settings = HttpConnectorSettings::builder()
+        .connect_timeout(connect)
+        .build();
+    let mut builder = Connector::builder().connector_settings(settings);
+    builder.set_sleep_impl(config.sleep_impl());
+    builder
+}
+
+/// The endpoints that environment and profile name: one service's own
+/// (`AWS_ENDPOINT_URL_S3`) comes before everybody's (`AWS_ENDPOINT_URL`).
+fn endpoints(config: &SdkConfig) -> Result<Vec<(Service, String)>, ConfigError> {
+    let mut endpoints = Vec::new();
+    for service in Service::ALL {
+        let own = config.service_config().and_then(|services| {
+            let key = ServiceConfigKey::builder()
+                .service_id(service.id())
+                .env("AWS_ENDPOINT_URL")
+                .profile("endpoint_url")
+                .build()
+                .ok()?;
+            services.load_config(key)
+        });
+        let Some(url) = own.or_else(|| config.endpoint_url().map(str::to_owned)) else {
+            continue;
+        };
+        let base = url.trim_end_matches('/');
+        let is_base = base.parse::<http::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.path().trim_matches('/').is_empty()
+                && uri.query().is_none()
+        });
+        if !is_base {
+            return Err(ConfigError::Endpoint { url, service });
+        }
+        endpoints.push((service, base.to_owned()));
+    }
+    Ok(endpoints)
+}
+
+async fn body(body: &Body) -> Result<SdkBody, String> {
+    match body {
+        Body::Bytes(bytes) => Ok(SdkBody::from(bytes.clone())),
+        Body::File { path, length, .. } => {
+            let stream = ByteStream::read_from()
+                .path(path)
+                .length(aws_smithy_types::byte_stream::Length::Exact(*length))
+                .build()
+                .await;
+            match stream {
+                Ok(stream) => Ok(stream.into_inner()),
+                Err(error) => Err(format!(
+                    "{} cannot be read: {}",
+                    path.display(),
+                    chain(&error)
+                )),
+            }
+        }
+    }
+}
+
+/// What the service said, in JSON or in XML, as an error.
+fn refused(
+    service: Service,
+    operation: &'static str,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Error {
+    let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
+    let (code, message) = if body.trim_ascii_start().starts_with(b"<") {
+        xml::error(body)
+    } else {
+        json::error(body)
+    };
+    // Names a type as `code`, `code:url` or `namespace#code`.
+    let code = header("x-amzn-errortype").or(code).unwrap_or_default();
+    let code = code.split(':').next().unwrap_or_default();
+    let code = code.rsplit('#').next().unwrap_or_default();
+    let mut message = message.unwrap_or_default();
+    if let Some(region) = header("x-amz-bucket-region").filter(|_| status == 301) {
+        message = format!("the bucket is in region {region}; use that region");
+    }
+    Error::Refused {
+        service,
+        operation,
+        status,
+        code: code.to_owned(),
+        message: one_line(&message),
+        request_id: header("x-amzn-requestid").or_else(|| header("x-amz-request-id")),
+        retry_after: header(RETRY_AFTER.as_str())
+            .and_then(|seconds| seconds.parse().ok())
+            .map(Duration::from_secs),
+    }
+}
+
+/// A service's words, which go into a line of a log.
+fn one_line(words: &str) -> String {
+    const MAX_WORDS: usize = 1000;
+    let mut line = String::new();
+    for part in words
+        .split(char::is_control)
+        .filter(|part| !part.is_empty())
+    {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += part;
+    }
+    if let Some((end, _)) = line.char_indices().nth(MAX_WORDS) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}

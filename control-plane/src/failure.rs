@@ -1,0 +1,531 @@
+//! The function that every failed execution calls: it marks the item, and says what
+//! went wrong in words for people.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::attributes::text;
+use crate::execution::{Action, Input, Reason, execution_arn};
+use crate::function::Failure;
+use crate::item::{AttestationState, Enclave, name};
+use crate::status::{Event, Status};
+use crate::store::{Outcome, Store};
+use crate::update::{Condition, Update, cut};
+
+/// How often, and how long apart, an item is looked at again while a client's
+/// illegal write hides its status from its owner.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(1);
+/// Characters of a message before DynamoDB's and SNS's own limits matter.
+const MAX_MESSAGE: usize = 900;
+/// Characters of an SNS subject.
+const MAX_SUBJECT: usize = 90;
+
+/// What a workflow says of its failure.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Report {
+    /// Whose item.
+    pub enclave_id: String,
+    /// `deploy`, `destroy` or `attest`.
+    pub action: String,
+    /// The execution that failed.
+    pub execution_arn: String,
+    /// What failed.
+    pub error: Caught,
+    /// What failed while the rest was being removed.
+    #[serde(default)]
+    pub rollback: Option<Caught>,
+    /// Why an attestation was made.
+    #[serde(default)]
+    pub reason: Option<Reason>,
+}
+
+/// An error as Step Functions catches it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Caught {
+    /// Its name.
+    #[serde(rename = "Error")]
+    pub error: String,
+    /// Its cause: a text, or JSON in one.
+    #[serde(rename = "Cause", default)]
+    pub cause: String,
+}
+
+/// A failure in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// For programs: the item's `error_type`.
+    pub kind: String,
+    /// For people: the item's `error_message`.
+    pub message: String,
+}
+
+impl Report {
+    /// What went wrong, in words.
+    pub fn explain(&self) -> Explanation {
+        let mut explanation = self.error.explain();
+        if let Some(rollback) = &self.rollback {
+            let why = rollback.explain().message;
+            explanation.message = format!(
+                "{}; what was created could not be removed: {}; ask for PENDING_DESTROY to try again",
+                explanation.message.trim_end_matches('.'),
+                why.trim_end_matches('.')
+            );
+        }
+        explanation
+    }
+
+    /// The write that marks the item, and no other: the execution owns it, or holds
+    /// the ticket of a request that it did not come to claim. `None` if neither.
+    pub fn mark(&self, item: &Enclave, now: OffsetDateTime) -> Option<Update> {
+        let Explanation { kind, message } = self.explain();
+        let status = item.status()?;
+        if self.reason == Some(Reason::Schedule) {
+            return self.mark_attestation(item, &message, now);
+        }
+        let owner = item.execution_arn.as_deref() == Some(self.execution_arn.as_str());
+        let condition = match status {
+            Status::Deploying | Status::Destroying | Status::Resuming if owner => {
+                Condition::Equal(name::EXECUTION_ARN, text(self.execution_arn.as_str()))
+            }
+            Status::PendingDeploy | Status::PendingDestroy => {
+                let request = self.ticket(item)?;
+                Condition::Equal(name::REQUEST, text(request))
+            }
+            _ => return None,
+        };
+        let mut update = Update::transition(&self.enclave_id, Event::Fail, now)
+            .only_from(status)
+            .when(condition)
+            .error(&kind, &message)
+            .remove(name::ATTESTATION_TOKEN)
+            .remove(name::PROGRESS);
+        if let Some(attestation) = &item.attestation
+            && attestation.state == AttestationState::Waiting
+        {
+            let mut failed = attestation.clone();
+            failed.state = AttestationState::Failed;
+            failed.message = Some(cut(&message, MAX_MESSAGE));
+            update = update.set(name::ATTESTATION, failed.to_attribute());
+        }
+        Some(update)
+    }
+
+    /// The item's ticket, if this execution is the one that holds it.
+    fn ticket<'a>(&self, item: &'a Enclave) -> Option<&'a str> {
+        let action = match self.action.as_str() {
+            "deploy" => Action::Deploy,
+            "destroy" => Action::Destroy,
+            _ => return None,
+        };
+        let request = item.request.as_deref()?;
+        let input = Input {
+            enclave_id: self.enclave_id.clone(),
+            action,
+            sequence_number: request.to_owned(),
+        };
+        let (machine, _) = self.execution_arn.rsplit_once(':')?;
+        (execution_arn(machine, &input.execution_name()) == self.execution_arn).then_some(request)
+    }
+
+    /// A scheduled attestation leaves the enclave deployed: it is marked, and people
+    /// are told.
+    fn mark_attestation(
+        &self,
+        item: &Enclave,
+        message: &str,
+        now: OffsetDateTime,
+    ) -> Option<Update> {
+        let mut attestation = item.attestation.clone()?;
+        if attestation.execution_arn != self.execution_arn {
+            return None;
+        }
+        attestation.state = AttestationState::Failed;
+        attestation.message = Some(cut(message, MAX_MESSAGE));
+        Some(
+            Update::amend(&self.enclave_id, now)
+                .when(Condition::Status(vec![Status::Deployed]))
+                .when(Condition::Equal(
+                    "attestation.execution_arn",
+                    text(self.execution_arn.as_str()),
+                ))
+                .set(name::ATTESTATION, attestation.to_attribute())
+                .remove(name::ATTESTATION_TOKEN),
+        )
+    }
+
+    /// Whether the item may come back under this execution: a client's write hides
+    /// the status, and the trigger has not put it back.
+    fn is_hidden(&self, item: &Enclave) -> bool {
+        item.execution_arn.as_deref() == Some(self.execution_arn.as_str())
+            && matches!(
+                item.status(),
+                Some(
+                    Status::PendingDeploy
+                        | Status::PendingDestroy
+                        | Status::Pausing
+                        | Status::Resuming
+                )
+            )
+    }
+}
+
+impl Caught {
+    /// What it means, in words.
+    pub fn explain(&self) -> Explanation {
+        let cause: Value = serde_json::from_str(&self.cause).unwrap_or(Value::Null);
+        let field = |name: &str| cause.get(name).and_then(Value::as_str);
+        // A Lambda error, or a service's.
+        if let Some(message) = field("errorMessage") {
+            let kind = field("errorType").unwrap_or(&self.error);
+            return explanation(kind, message);
+        }
+        if let Some(text) = stopped_task(&cause) {
+            return explanation("RunnerStopped", &text);
+        }
+        if let Some(message) = field("message").or_else(|| field("Message")) {
+            return explanation(&self.error, message);
+        }
+        let text = self.cause.trim();
+        match self.error.as_str() {
+            "States.Timeout" if text.is_empty() => explanation(
+                "TimedOut",
+                "a step did not end within its time limit: the execution's history says which",
+            ),
+            "States.HeartbeatTimeout" if text.is_empty() => explanation(
+                "RunnerLost",
+                "nothing was heard from the Terraform task: it never started, or it was killed",
+            ),
+            "" => explanation("Unknown", "the workflow failed and gave no reason"),
+            kind if text.is_empty() => explanation(
+                kind,
+                &format!("{kind}, without a cause: the execution's history says where"),
+            ),
+            kind => explanation(kind, text),
+        }
+    }
+}
+
+fn explanation(kind: &str, message: &str) -> Explanation {
+    Explanation {
+        kind: kind.rsplit("::").next().unwrap_or(kind).to_owned(),
+        message: cut(message.trim(), MAX_MESSAGE),
+    }
+}
+
+/// What ECS says of a task that ended, or did not start.
+fn stopped_task(cause: &Value) -> Option<String> {
+    let failures = cause.get("Failures").and_then(Value::as_array);
+    if let Some(reason) = failures
+        .and_then(|list| list.first())
+        .and_then(|failure| failure.get("Reason"))
+        .and_then(Value::as_str)
+    {
+        return Some(format!("ECS could not place the Terraform task: {reason}"));
+    }
+    let containers = cause.get("Containers").and_then(Value::as_array)?;
+    let reason = cause.get("StoppedReason").and_then(Value::as_str);
+    let container = containers.first();
+    let detail = |name| container.and_then(|container| container.get(name));
+    let why = detail("Reason").and_then(Value::as_str).or(reason);
+    let code = detail("ExitCode").and_then(Value::as_i64);
+    Some(match (why, code) {
+        (Some(why), Some(code)) => format!("the Terraform task ended with code {code}: {why}"),
+        (Some(why), None) => format!("the Terraform task did not start: {why}"),
+        (None, Some(code)) => format!("the Terraform task ended with code {code}"),
+        (None, None) => "the Terraform task ended, and ECS does not say why".to_owned(),
+    })
+}
+
+/// Handles an invocation: marks the item, and tells the topic.
+pub async fn handle(
+    store: &Store,
+    topic: Option<(&aws_sdk_sns::Client, &str)>,
+    event: Value,
+) -> Result<Value, Failure> {
+    let report: Report = serde_json::from_value(event).map_err(Failure::input)?;
+    let explanation = report.explain();
+    error!(
+        enclave_id = report.enclave_id,
+        action = report.action,
+        execution_arn = report.execution_arn,
+        error_type = explanation.kind,
+        error = explanation.message,
+        "an execution failed"
+    );
+    let marked = mark(store, &report).await?;
+    let notified = match topic {
+        Some((client, arn)) if marked => notify(client, arn, &report, &explanation).await,
+        _ => false,
+    };
+    Ok(json!({
+        "marked": marked,
+        "notified": notified,
+        "error_type": explanation.kind,
+        "error_message": explanation.message,
+    }))
+}
+
+async fn mark(store: &Store, report: &Report) -> Result<bool, Failure> {
+    for attempt in 1..=ATTEMPTS {
+        let Some(item) = store.get(&report.enclave_id).await? else {
+            info!(enclave_id = report.enclave_id, "the item was deleted");
+            return Ok(false);
+        };
+        match report.mark(&item, OffsetDateTime::now_utc()) {
+            Some(update) => {
+                if store.apply(&update).await? == Outcome::Done {
+                    return Ok(true);
+                }
+            }
+            None if report.is_hidden(&item) && attempt < ATTEMPTS => sleep(PAUSE).await,
+            None => {
+                info!(
+                    enclave_id = report.enclave_id,
+                    status = item.status_text,
+                    "the item is not this execution's"
+                );
+                return Ok(false);
+            }
+        }
+    }
+    warn!(
+        enclave_id = report.enclave_id,
+        "the item changes too often to be marked"
+    );
+    Ok(false)
+}
+
+/// Tells the topic. The item says the same: where the topic fails, that is enough.
+async fn notify(
+    client: &aws_sdk_sns::Client,
+    topic: &str,
+    report: &Report,
+    explanation: &Explanation,
+) -> bool {
+    let what = match report.action.as_str() {
+        "destroy" => "was not destroyed",
+        "attest" => "did not attest",
+        _ => "was not deployed",
+    };
+    let subject = cut(
+        &format!("Enclave {} {what}", report.enclave_id),
+        MAX_SUBJECT,
+    );
+    let message = format!(
+        "Enclave {} {what}.\n\n{}\n\nError: {}\nExecution: {}\n",
+        report.enclave_id, explanation.message, explanation.kind, report.execution_arn
+    );
+    let result = client
+        .publish()
+        .topic_arn(topic)
+        // SNS takes printable ASCII in subjects.
+        .subject(subject.replace(
+            |character: char| !character.is_ascii_graphic() && character != ' ',
+            "?",
+        ))
+        .message(message)
+        .send()
+        .await;
+    if let Err(error) = result {
+        let failure = Failure::of_call("Publish", topic, &error);
+        error!(enclave_id = report.enclave_id, error = %failure, "nobody was told");
+        return false;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::execution::sequence;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn caught(error: &str, cause: &str) -> Caught {
+        Caught {
+            error: error.to_owned(),
+            cause: cause.to_owned(),
+        }
+    }
+
+    fn report() -> Report {
+        let input = Input {
+            enclave_id: "e-1".to_owned(),
+            action: Action::Deploy,
+            sequence_number: sequence("7"),
+        };
+        Report {
+            enclave_id: "e-1".to_owned(),
+            action: "deploy".to_owned(),
+            execution_arn: format!(
+                "arn:aws:states:us-west-2:1:execution:deployment:{}",
+                input.execution_name()
+            ),
+            error: caught("TerraformFailed", "no capacity"),
+            rollback: None,
+            reason: None,
+        }
+    }
+
+    fn item(status: Status) -> Enclave {
+        Enclave {
+            id: "e-1".to_owned(),
+            status_text: Some(status.name().to_owned()),
+            ..Enclave::default()
+        }
+    }
+
+    #[test]
+    fn causes_are_unpacked() {
+        for (caught, kind, message) in [
+            (
+                caught(
+                    "ValidationFailed",
+                    r#"{"errorType":"ValidationFailed","errorMessage":"the request has 1 problem: x"}"#,
+                ),
+                "ValidationFailed",
+                "the request has 1 problem: x",
+            ),
+            (
+                caught("TerraformFailed", "apply: no capacity\n"),
+                "TerraformFailed",
+                "apply: no capacity",
+            ),
+            (
+                caught("States.Timeout", ""),
+                "TimedOut",
+                "a step did not end within its time limit: the execution's history says which",
+            ),
+            (
+                caught(
+                    "States.TaskFailed",
+                    r#"{"StoppedReason":"Task failed to start","Containers":[{"Reason":"CannotPullContainerError: not found"}]}"#,
+                ),
+                "RunnerStopped",
+                "the Terraform task did not start: CannotPullContainerError: not found",
+            ),
+            (
+                caught(
+                    "States.TaskFailed",
+                    r#"{"Containers":[{"ExitCode":137}],"StoppedReason":"OutOfMemory"}"#,
+                ),
+                "RunnerStopped",
+                "the Terraform task ended with code 137: OutOfMemory",
+            ),
+            (
+                caught(
+                    "ECS.x",
+                    r#"{"Failures":[{"Reason":"RESOURCE:MEMORY"}],"Tasks":[]}"#,
+                ),
+                "RunnerStopped",
+                "ECS could not place the Terraform task: RESOURCE:MEMORY",
+            ),
+            (
+                caught("Lambda.Unknown", ""),
+                "Lambda.Unknown",
+                "Lambda.Unknown, without a cause: the execution's history says where",
+            ),
+        ] {
+            let expected = Explanation {
+                kind: kind.to_owned(),
+                message: message.to_owned(),
+            };
+            assert_eq!(caught.explain(), expected);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_removed_is_said_too() {
+        let mut report = report();
+        report.rollback = Some(caught("TerraformFailed", "locked"));
+        assert_eq!(
+            report.explain().message,
+            "no capacity; what was created could not be removed: locked; ask for PENDING_DESTROY to try again"
+        );
+    }
+
+    #[test]
+    fn only_the_owner_marks_a_claimed_item() {
+        let mut item = item(Status::Deploying);
+        assert_eq!(report().mark(&item, NOW), None);
+        item.execution_arn = Some(report().execution_arn);
+        let update = report().mark(&item, NOW).unwrap();
+        assert!(update.set.contains(&(name::STATUS, text("FAILED"))));
+        assert!(
+            update
+                .set
+                .contains(&(name::ERROR_MESSAGE, text("no capacity")))
+        );
+        for status in [
+            Status::Deployed,
+            Status::Failed,
+            Status::Destroyed,
+            Status::Paused,
+        ] {
+            item.status_text = Some(status.name().to_owned());
+            assert_eq!(report().mark(&item, NOW), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn before_the_claim_only_the_ticket_counts() {
+        let mut item = item(Status::PendingDeploy);
+        assert_eq!(report().mark(&item, NOW), None);
+        item.request = Some(sequence("8"));
+        assert_eq!(report().mark(&item, NOW), None);
+        item.request = Some(sequence("7"));
+        assert!(report().mark(&item, NOW).is_some());
+    }
+
+    #[test]
+    fn an_illegal_write_over_a_claimed_item_is_waited_for() {
+        let mut item = item(Status::PendingDestroy);
+        item.execution_arn = Some(report().execution_arn);
+        assert_eq!(report().mark(&item, NOW), None);
+        assert!(report().is_hidden(&item));
+    }
+
+    #[test]
+    fn a_scheduled_attestation_leaves_the_enclave_deployed() {
+        let mut report = report();
+        report.reason = Some(Reason::Schedule);
+        let mut item = item(Status::Deployed);
+        assert_eq!(report.mark(&item, NOW), None);
+        item.attestation = Some(crate::item::Attestation {
+            state: AttestationState::Waiting,
+            reason: Reason::Schedule,
+            nonce: String::new(),
+            expires_at: String::new(),
+            execution_arn: report.execution_arn.clone(),
+            verified_at: None,
+            document_sha256: None,
+            ear: None,
+            message: None,
+        });
+        let update = report.mark(&item, NOW).unwrap();
+        assert!(update.set.iter().all(|(name, _)| *name != name::STATUS));
+        assert!(
+            update
+                .set
+                .iter()
+                .any(|(name, _)| *name == name::ATTESTATION)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_failure_has_a_message(error in "\\PC{0,40}", cause in "\\PC{0,2000}") {
+            let explanation = caught(&error, &cause).explain();
+            prop_assert!(!explanation.message.is_empty());
+            prop_assert!(explanation.message.chars().count() <= MAX_MESSAGE + 1);
+        }
+    }
+}

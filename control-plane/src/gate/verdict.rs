@@ -1,0 +1,229 @@
+//! Whether a document is that of the enclave that was asked for.
+
+use attestation::{Outcome, Policy, PolicyError, Report, Roots, Rule, Time, verify};
+use aws_lc_rs::digest::{SHA384, digest};
+use eif::{Measurements, Pcr};
+use thiserror::Error;
+
+use crate::item::Image;
+
+/// The register that the runtime configuration is measured into.
+const RUNTIME_CONFIGURATION_PCR: u8 = 16;
+
+/// Why an item's image says nothing that a document could be held against.
+#[derive(Debug, Error)]
+pub enum UnusableImage {
+    /// There is none, or it is no JSON of ours.
+    #[error("the item's image cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// Its measurements make no policy.
+    #[error("the item's measurements cannot be used: {0}")]
+    Policy(#[from] PolicyError),
+}
+
+/// What the document of an enclave must say: the published image, exactly the
+/// runtime configuration that names the enclave, and the nonce of the challenge.
+/// Debug mode, in which all of the image's registers are zero, only if the request
+/// allowed it.
+pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
+    let measurements: Measurements = serde_json::from_str(&image.published.measurements)?;
+    let configuration = digest(&SHA384, image.runtime_configuration.as_bytes());
+    let mut builder = Policy::builder()
+        .image(image.published.reference.as_str(), measurements)
+        .pcr(
+            RUNTIME_CONFIGURATION_PCR,
+            Pcr::ZERO.extend(configuration.as_ref()),
+        )
+        .nonce(nonce.to_vec());
+    if image.enable_debug {
+        let zero = Measurements {
+            pcr0: Pcr::ZERO,
+            pcr1: Pcr::ZERO,
+            pcr2: Pcr::ZERO,
+            pcr8: None,
+        };
+        builder = builder
+            .image(format!("{} in debug mode", image.published.reference), zero)
+            .allow_debug();
+    }
+    Ok(builder.build()?)
+}
+
+/// How a document was found.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is what was asked for.
+    Accepted,
+    /// It is not, but the enclave may yet send one that is.
+    Refused(String),
+    /// The enclave answered this very challenge, and is another one: waiting would
+    /// not help.
+    Wrong(String),
+}
+
+/// Verifies a document now.
+pub fn judge(document: &[u8], roots: &Roots, policy: &Policy) -> (Verdict, Report) {
+    let verification = verify(document, roots, policy, Time::Now);
+    let report = verification.report;
+    let verdict = match &report.rejection {
+        None if report.accepted => Verdict::Accepted,
+        None => Verdict::Refused("it was not accepted".to_owned()),
+        Some(rejection) => {
+            let passed = |rule| {
+                report
+                    .checks
+                    .iter()
+                    .any(|check| check.rule == rule && check.outcome == Outcome::Passed)
+            };
+            let measured = matches!(
+                rejection.rule,
+                Rule::PolicyImage | Rule::PolicyPcr(_) | Rule::PolicyDebug
+            );
+            let message = rejection.to_string();
+            if measured && passed(Rule::DocumentSignature) && passed(Rule::PolicyNonce) {
+                Verdict::Wrong(message)
+            } else {
+                Verdict::Refused(message)
+            }
+        }
+    };
+    (verdict, report)
+}
+
+#[cfg(test)]
+mod tests {
+    use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+    use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+
+    use super::*;
+    use crate::item::{PublishedImage, runtime_configuration};
+
+    const NONCE: [u8; 32] = [7; 32];
+
+    fn measurements(fill: u8) -> Measurements {
+        Measurements {
+            pcr0: Pcr::new([fill; 48]),
+            pcr1: Pcr::new([fill + 1; 48]),
+            pcr2: Pcr::new([fill + 2; 48]),
+            pcr8: None,
+        }
+    }
+
+    fn image(enable_debug: bool) -> Image {
+        Image {
+            published: PublishedImage {
+                reference: "app:1".to_owned(),
+                bucket: "b".to_owned(),
+                key: "k".to_owned(),
+                sha256: "s".to_owned(),
+                size: 1,
+                measurements: serde_json::to_string(&measurements(1)).unwrap(),
+                architecture: "x86_64".to_owned(),
+            },
+            runtime_configuration: runtime_configuration("e-1"),
+            enable_debug,
+        }
+    }
+
+    /// An enclave that was given this configuration, and its document.
+    fn document(
+        measured: Option<Measurements>,
+        configuration: &str,
+        nonce: &[u8],
+    ) -> (Vec<u8>, Roots) {
+        let root = TestRoot::generate().unwrap();
+        let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
+        let identity = Identity {
+            instance_id: "i-0123456789abcdef0".to_owned(),
+            enclave_id: "enc0123456789abcdef".to_owned(),
+            measurements: measured,
+        };
+        let mut module = SoftwareNsm::new(identity, root).unwrap();
+        let index = u16::from(RUNTIME_CONFIGURATION_PCR);
+        let data = digest(&SHA384, configuration.as_bytes()).as_ref().to_vec();
+        module.answer(Request::ExtendPCR { index, data });
+        module.answer(Request::LockPCR { index });
+        let request = Request::Attestation {
+            user_data: None,
+            nonce: Some(nonce.to_vec().into()),
+            public_key: None,
+        };
+        match module.answer(request) {
+            Response::Attestation { document } => (document, roots),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn verdict(
+        measured: Option<Measurements>,
+        configuration: &str,
+        nonce: &[u8],
+        debug: bool,
+    ) -> Verdict {
+        let (document, roots) = document(measured, configuration, nonce);
+        judge(&document, &roots, &policy(&image(debug), &NONCE).unwrap()).0
+    }
+
+    #[test]
+    fn the_enclave_that_was_asked_for_is_accepted() {
+        let own = runtime_configuration("e-1");
+        assert!(matches!(
+            verdict(Some(measurements(1)), &own, &NONCE, false),
+            Verdict::Accepted
+        ));
+    }
+
+    #[test]
+    fn another_image_or_another_configuration_is_wrong_for_good() {
+        let own = runtime_configuration("e-1");
+        for (measured, configuration) in [
+            (Some(measurements(9)), own.clone()),
+            (Some(measurements(1)), runtime_configuration("e-2")),
+            (None, own),
+        ] {
+            let verdict = verdict(measured, &configuration, &NONCE, false);
+            assert!(matches!(verdict, Verdict::Wrong(_)), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_document_for_another_nonce_or_of_another_root_changes_nothing() {
+        let own = runtime_configuration("e-1");
+        let stale = verdict(Some(measurements(9)), &own, &[8; 32], false);
+        assert!(matches!(stale, Verdict::Refused(_)), "{stale:?}");
+        let (document, _) = document(Some(measurements(9)), &own, &NONCE);
+        let policy = policy(&image(false), &NONCE).unwrap();
+        let (foreign, _) = judge(&document, &Roots::aws(), &policy);
+        assert!(matches!(foreign, Verdict::Refused(_)), "{foreign:?}");
+        let (noise, _) = judge(b"noise", &Roots::aws(), &policy);
+        assert!(matches!(noise, Verdict::Refused(_)), "{noise:?}");
+    }
+
+    #[test]
+    fn debug_mode_passes_only_where_the_request_allowed_it() {
+        let own = runtime_configuration("e-1");
+        assert!(matches!(
+            verdict(None, &own, &NONCE, true),
+            Verdict::Accepted
+        ));
+        assert!(matches!(
+            verdict(Some(measurements(1)), &own, &NONCE, true),
+            Verdict::Accepted
+        ));
+        assert!(matches!(
+            verdict(Some(measurements(9)), &own, &NONCE, true),
+            Verdict::Wrong(_)
+        ));
+        assert!(matches!(
+            verdict(None, &runtime_configuration("e-2"), &NONCE, true),
+            Verdict::Wrong(_)
+        ));
+    }
+
+    #[test]
+    fn an_image_without_measurements_makes_no_policy() {
+        let mut image = image(false);
+        image.published.measurements = "{}".to_owned();
+        assert!(policy(&image, &NONCE).is_err());
+    }
+}

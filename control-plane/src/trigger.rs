@@ -1,0 +1,463 @@
+//! The function on the table's stream: it starts a workflow for each request, once,
+//! and puts back what clients may not write.
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tracing::{error, info, warn};
+
+use crate::attributes::{Attributes, from_stream, get_text, text};
+use crate::execution::{Action, Input, sequence};
+use crate::function::Failure;
+use crate::item::{Enclave, name};
+use crate::status::{Actor, Event, Status, permits, refusal};
+use crate::store::{Outcome, Store};
+use crate::update::{Condition, Update};
+use crate::workflows::Workflows;
+
+/// `error_type` of a write that was put back.
+pub const REFUSED: &str = "Refused";
+/// `error_type` of a request that cannot be read.
+pub const UNREADABLE: &str = "UnreadableRequest";
+
+/// Attributes that are the control plane's. A client that writes its whole item
+/// anew drops them.
+const OWN: [&str; 9] = [
+    name::EXECUTION_ARN,
+    name::GENERATION,
+    name::IMAGE,
+    name::ATTESTATION,
+    name::ATTESTATION_TOKEN,
+    name::PROGRESS,
+    name::OUTPUTS,
+    name::REQUEST,
+    name::WALLET_ADDRESS,
+];
+
+/// A change of an item, from one record of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The record's number; its order is that of its text.
+    pub sequence: String,
+    /// The item before, if there was one.
+    pub old: Option<Attributes>,
+    /// The item after; `None` if it was deleted.
+    pub new: Option<Attributes>,
+}
+
+/// A record that is no change of an item of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poison {
+    /// Whose item, if that can be read.
+    pub id: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What to do about a change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Give out the ticket, and start the workflow that may claim it.
+    Start {
+        /// The write that gives it.
+        ticket: Update,
+        /// The execution's input.
+        input: Input,
+    },
+    /// Put back what was there.
+    Refuse {
+        /// The write that does.
+        put_back: Update,
+        /// Why, for the client.
+        message: &'static str,
+    },
+    /// Nothing, and why.
+    Ignore(&'static str),
+}
+
+impl Change {
+    /// Reads a record.
+    pub fn parse(record: &Value) -> Result<Self, Poison> {
+        let stream = record.get("dynamodb").unwrap_or(&Value::Null);
+        let keys = stream.pointer("/Keys/id/S").and_then(Value::as_str);
+        let poison = |reason: String| Poison {
+            id: keys.map(str::to_owned),
+            reason,
+        };
+        let image = |name: &str| match stream.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => from_stream(value)
+                .map(Some)
+                .map_err(|why| poison(format!("{name}: {why}"))),
+        };
+        let sequence_number = stream
+            .get("SequenceNumber")
+            .and_then(Value::as_str)
+            .filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+            .ok_or_else(|| poison("SequenceNumber: it is no number".to_owned()))?;
+        let change = Self {
+            sequence: sequence(sequence_number),
+            old: image("OldImage")?,
+            new: image("NewImage")?,
+        };
+        if let Some(new) = &change.new {
+            if get_text(new, name::ID).is_none_or(|id| id.is_empty()) {
+                return Err(poison("NewImage: it has no text `id`".to_owned()));
+            }
+            if get_text(new, name::STATUS).is_none() {
+                return Err(poison("NewImage: it has no text `status`".to_owned()));
+            }
+        }
+        Ok(change)
+    }
+
+    /// What to do about it: from the record alone, so that it is the same at each
+    /// delivery.
+    pub fn decide(&self, now: OffsetDateTime) -> Decision {
+        let Some(attributes) = &self.new else {
+            return Decision::Ignore("the item was deleted");
+        };
+        let new = Enclave::from_attributes(attributes);
+        let Some(written) = new.status() else {
+            return Decision::Ignore("its status is none of ours");
+        };
+        if new.is_foreign() {
+            return Decision::Ignore("another provider's");
+        }
+        let old = self.old.as_ref().map(Enclave::from_attributes);
+        let before = old.as_ref().and_then(Enclave::status);
+        let action = match written {
+            Status::PendingDeploy => Some(Action::Deploy),
+            Status::PendingDestroy => Some(Action::Destroy),
+            _ => None,
+        };
+        if before == Some(written) {
+            // The same request written again, over the ticket of the first.
+            return match action {
+                Some(action) if new.request.is_none() => self.start(&new, written, action, now),
+                _ => Decision::Ignore("its status did not change"),
+            };
+        }
+        let was_put_back = new.refused.is_some()
+            && new.refused != old.as_ref().and_then(|old| old.refused.clone());
+        let message = match before {
+            Some(before) if !was_put_back => refusal(before, written),
+            _ => None,
+        };
+        match (message, before, action) {
+            (Some(message), Some(before), _) if is_request(written) => Decision::Refuse {
+                put_back: self.put_back(&new, written, before, message, now),
+                message,
+            },
+            (_, _, Some(action)) => self.start(&new, written, action, now),
+            _ => Decision::Ignore("nothing is asked of the workflows"),
+        }
+    }
+
+    fn start(
+        &self,
+        new: &Enclave,
+        written: Status,
+        action: Action,
+        now: OffsetDateTime,
+    ) -> Decision {
+        Decision::Start {
+            ticket: Update::amend(&new.id, now)
+                .when(Condition::Status(vec![written]))
+                .when(Condition::AbsentOrBefore(
+                    name::REQUEST,
+                    // This ticket again is as good: the first delivery may have
+                    // ended between the ticket and the start.
+                    format!("{}+", self.sequence),
+                ))
+                .set(name::REQUEST, text(self.sequence.as_str()))
+                .remove(name::NOTICED_AT),
+            input: Input {
+                enclave_id: new.id.clone(),
+                action,
+                sequence_number: self.sequence.clone(),
+            },
+        }
+    }
+
+    fn put_back(
+        &self,
+        new: &Enclave,
+        written: Status,
+        before: Status,
+        message: &str,
+        now: OffsetDateTime,
+    ) -> Update {
+        let mut update = Update::put_back(&new.id, written, before, now)
+            .when(Condition::AbsentOrBefore(
+                name::REFUSED,
+                self.sequence.clone(),
+            ))
+            .set(name::REFUSED, text(self.sequence.as_str()))
+            .error(REFUSED, message);
+        let (Some(old), Some(new)) = (&self.old, &self.new) else {
+            return update;
+        };
+        for name in OWN {
+            if let (Some(value), None) = (old.get(name), new.get(name)) {
+                update.restore.push((name, value.clone()));
+            }
+        }
+        let request = name::PROVIDER_CONFIG;
+        if let Some(value) = old.get(request)
+            && new.get(request) != Some(value)
+        {
+            update = update.set(request, value.clone());
+        }
+        update
+    }
+}
+
+impl Poison {
+    /// The write that says so on the item.
+    pub fn reject(&self, now: OffsetDateTime) -> Option<Update> {
+        let id = self.id.as_deref().filter(|id| !id.is_empty())?;
+        let message = format!("the request cannot be read: {}", self.reason);
+        Some(Update::transition(id, Event::Reject, now).error(UNREADABLE, &message))
+    }
+}
+
+/// Whether it is a status that clients write.
+fn is_request(status: Status) -> bool {
+    Event::ALL
+        .iter()
+        .any(|event| event.actor() == Actor::Client && event.to() == status)
+}
+
+/// Handles a batch. A record that failed, and all behind it, are delivered again.
+pub async fn handle(store: &Store, workflows: &Workflows, event: &Value) -> Value {
+    let records = event.get("Records").and_then(Value::as_array);
+    for record in records.into_iter().flatten() {
+        if let Err(failure) = handle_record(store, workflows, record).await {
+            let number = record.pointer("/dynamodb/SequenceNumber");
+            error!(error = %failure, sequence_number = ?number, "a record is left for later");
+            return json!({ "batchItemFailures": [{ "itemIdentifier": number }] });
+        }
+    }
+    json!({ "batchItemFailures": [] })
+}
+
+async fn handle_record(
+    store: &Store,
+    workflows: &Workflows,
+    record: &Value,
+) -> Result<(), Failure> {
+    let now = OffsetDateTime::now_utc();
+    let change = match Change::parse(record) {
+        Ok(change) => change,
+        Err(poison) => {
+            error!(
+                enclave_id = poison.id,
+                reason = poison.reason,
+                "a record is dropped"
+            );
+            if let Some(update) = poison.reject(now) {
+                store.apply(&update).await?;
+            }
+            return Ok(());
+        }
+    };
+    let id = change
+        .new
+        .as_ref()
+        .and_then(|new| get_text(new, name::ID))
+        .unwrap_or_default();
+    match change.decide(now) {
+        Decision::Start { ticket, input } => {
+            if store.apply(&ticket).await? == Outcome::Lost {
+                info!(enclave_id = id, "the request is not the item's last");
+                return Ok(());
+            }
+            let name = workflows.start(&input).await?;
+            info!(
+                enclave_id = id,
+                action = input.action.name(),
+                execution = name,
+                "started"
+            );
+        }
+        Decision::Refuse { put_back, message } => {
+            let outcome = store.apply(&put_back).await?;
+            warn!(
+                enclave_id = id,
+                message,
+                ?outcome,
+                "a client's write is put back"
+            );
+        }
+        Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
+    }
+    Ok(())
+}
+
+/// Whether the trigger may write `to` over `from`: its refusals undo what the table
+/// does not permit.
+pub fn undoes(from: Status, to: Status) -> bool {
+    is_request(from) && !permits(Some(to), Actor::Client, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn record(old: Option<&str>, new: &str) -> Value {
+        let image = |status: &str| {
+            json!({"id": {"S": "a"}, "status": {"S": status},
+            "execution_arn": {"S": "arn"}, "providerConfig": {"M": {"cpuCount": {"N": "2"}}}})
+        };
+        let mut stream = json!({
+            "Keys": {"id": {"S": "a"}},
+            "SequenceNumber": "100",
+            "NewImage": image(new),
+        });
+        if let Some(old) = old {
+            stream["OldImage"] = image(old);
+        }
+        json!({ "eventName": "MODIFY", "dynamodb": stream })
+    }
+
+    fn decide(record: &Value) -> Decision {
+        Change::parse(record).unwrap().decide(NOW)
+    }
+
+    #[test]
+    fn requests_start_their_workflow() {
+        for (old, new, action) in [
+            (None, "PENDING_DEPLOY", Action::Deploy),
+            (Some("FAILED"), "PENDING_DEPLOY", Action::Deploy),
+            (Some("DESTROYED"), "PENDING_DEPLOY", Action::Deploy),
+            (Some("of another system"), "PENDING_DEPLOY", Action::Deploy),
+            (None, "PENDING_DESTROY", Action::Destroy),
+            (Some("DEPLOYED"), "PENDING_DESTROY", Action::Destroy),
+            (Some("PAUSED"), "PENDING_DESTROY", Action::Destroy),
+            (Some("PENDING_DEPLOY"), "PENDING_DESTROY", Action::Destroy),
+        ] {
+            let Decision::Start { input, ticket } = decide(&record(old, new)) else {
+                panic!("{old:?} {new}");
+            };
+            assert_eq!(input.action, action);
+            assert_eq!(input.sequence_number, sequence("100"));
+            assert!(ticket.set.contains(&(name::REQUEST, text(sequence("100")))));
+        }
+    }
+
+    #[test]
+    fn illegal_requests_are_put_back_and_start_nothing() {
+        for (old, new) in [
+            ("DEPLOYING", "PENDING_DESTROY"),
+            ("DEPLOYED", "PENDING_DEPLOY"),
+            ("DESTROYED", "PENDING_DESTROY"),
+            ("DESTROYING", "PENDING_DEPLOY"),
+            ("DEPLOYING", "PAUSING"),
+            ("FAILED", "RESUMING"),
+        ] {
+            let Decision::Refuse { put_back, .. } = decide(&record(Some(old), new)) else {
+                panic!("{old} {new}");
+            };
+            assert!(
+                put_back.set.contains(&(name::STATUS, text(old))),
+                "{old} {new}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_whole_item_dropped_is_restored() {
+        let mut record = record(Some("DEPLOYING"), "PENDING_DESTROY");
+        let new = record["dynamodb"]["NewImage"].as_object_mut().unwrap();
+        new.remove("execution_arn");
+        new.remove("providerConfig");
+        let Decision::Refuse { put_back, .. } = decide(&record) else {
+            panic!("not refused");
+        };
+        assert_eq!(put_back.restore, [(name::EXECUTION_ARN, text("arn"))]);
+        assert!(
+            put_back
+                .set
+                .iter()
+                .any(|(name, _)| *name == "providerConfig")
+        );
+    }
+
+    #[test]
+    fn the_control_planes_own_writes_start_nothing() {
+        let mut ticket = record(Some("PENDING_DEPLOY"), "PENDING_DEPLOY");
+        ticket["dynamodb"]["NewImage"]["request"] = json!({"S": sequence("99")});
+        assert!(matches!(decide(&ticket), Decision::Ignore(_)));
+        for (old, new) in [("DEPLOYING", "DEPLOYED"), ("DEPLOYING", "FAILED")] {
+            assert!(matches!(
+                decide(&record(Some(old), new)),
+                Decision::Ignore(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_put_back_starts_again() {
+        let mut back = record(Some("PAUSING"), "PENDING_DEPLOY");
+        back["dynamodb"]["NewImage"]["refused"] = json!({"S": sequence("99")});
+        assert!(matches!(decide(&back), Decision::Start { .. }));
+    }
+
+    #[test]
+    fn items_of_other_providers_are_left_alone() {
+        let mut foreign = record(None, "PENDING_DEPLOY");
+        foreign["dynamodb"]["NewImage"]["providerId"] = json!({"S": "phala"});
+        assert!(matches!(decide(&foreign), Decision::Ignore(_)));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_marked_where_its_id_can() {
+        let mut broken = record(None, "PENDING_DEPLOY");
+        broken["dynamodb"]["NewImage"]["providerConfig"] = json!({"M": 7});
+        let poison = Change::parse(&broken).unwrap_err();
+        let update = poison.reject(NOW).unwrap();
+        assert!(update.set.contains(&(name::STATUS, text("FAILED"))));
+        assert_eq!(update.id, "a");
+        for nothing in [
+            json!(null),
+            json!({"dynamodb": {"SequenceNumber": "x"}}),
+            json!([]),
+        ] {
+            assert!(Change::parse(&nothing).unwrap_err().reject(NOW).is_none());
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            Just(json!({"S": "PENDING_DEPLOY"})),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            let keys = prop_oneof![
+                "[A-Z]{1,2}",
+                "dynamodb|NewImage|OldImage|Keys|id|status|SequenceNumber"
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((keys, inner), 0..5)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_brings_it_down(record in json_value()) {
+            if let Ok(change) = Change::parse(&record) {
+                let _ = change.decide(NOW);
+            }
+        }
+    }
+}

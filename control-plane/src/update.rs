@@ -1,0 +1,239 @@
+//! Conditional writes to an item, as data.
+//!
+//! Decisions make them, the [store](crate::store) sends them, and the model that
+//! tests explore applies the very same to an item in memory.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use time::OffsetDateTime;
+
+use crate::attributes::text;
+use crate::item::{name, timestamp};
+use crate::status::{Event, Status};
+
+/// What must hold of the item as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Condition {
+    /// There is an item.
+    Exists,
+    /// Its status is one of these.
+    Status(Vec<Status>),
+    /// The attribute at the path has the value.
+    Equal(&'static str, AttributeValue),
+    /// The attribute at the path is not there, or its text is before this one.
+    AbsentOrBefore(&'static str, String),
+    /// The attribute at the path is not there.
+    Absent(&'static str),
+}
+
+/// A write to one item, made only where all of its conditions hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// Whose item.
+    pub id: String,
+    /// What must hold.
+    pub conditions: Vec<Condition>,
+    /// What is set.
+    pub set: Vec<(&'static str, AttributeValue)>,
+    /// What is set only where it is absent.
+    pub restore: Vec<(&'static str, AttributeValue)>,
+    /// What is removed.
+    pub remove: Vec<&'static str>,
+}
+
+impl Update {
+    /// A write that leaves the status.
+    pub fn amend(id: &str, now: OffsetDateTime) -> Self {
+        Self {
+            id: id.to_owned(),
+            conditions: vec![Condition::Exists],
+            set: vec![(name::UPDATED_AT, text(timestamp(now)))],
+            restore: Vec::new(),
+            remove: Vec::new(),
+        }
+    }
+
+    /// The status that an event leads to, where the table permits the event.
+    pub fn transition(id: &str, event: Event, now: OffsetDateTime) -> Self {
+        Self::amend(id, now)
+            .when(Condition::Status(event.from()))
+            .set(name::STATUS, text(event.to().name()))
+    }
+
+    /// The old status, where a client wrote another that it may not.
+    pub(crate) fn put_back(id: &str, written: Status, old: Status, now: OffsetDateTime) -> Self {
+        Self::amend(id, now)
+            .when(Condition::Status(vec![written]))
+            .set(name::STATUS, text(old.name()))
+    }
+
+    /// Demands one more thing.
+    #[must_use]
+    pub fn when(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Narrows what the table permits to one status.
+    #[must_use]
+    pub fn only_from(mut self, status: Status) -> Self {
+        for condition in &mut self.conditions {
+            if let Condition::Status(statuses) = condition {
+                statuses.retain(|permitted| *permitted == status);
+            }
+        }
+        self
+    }
+
+    /// Sets an attribute.
+    #[must_use]
+    pub fn set(mut self, name: &'static str, value: AttributeValue) -> Self {
+        self.set.push((name, value));
+        self
+    }
+
+    /// Removes an attribute.
+    #[must_use]
+    pub fn remove(mut self, name: &'static str) -> Self {
+        self.remove.push(name);
+        self
+    }
+
+    /// Says what went wrong. Texts are cut to what a person reads.
+    #[must_use]
+    pub fn error(self, kind: &str, message: &str) -> Self {
+        self.set(name::ERROR_TYPE, text(cut(kind, MAX_ERROR_TYPE)))
+            .set(name::ERROR_MESSAGE, text(cut(message, MAX_ERROR_MESSAGE)))
+    }
+
+    /// The write in DynamoDB's expressions.
+    pub fn expressions(&self) -> Expressions {
+        let mut expressions = Expressions::default();
+        let conditions: Vec<_> = self
+            .conditions
+            .iter()
+            .map(|condition| expressions.condition(condition))
+            .collect();
+        expressions.condition = conditions.join(" AND ");
+        let mut set = Vec::new();
+        for (name, value) in &self.set {
+            let (path, value) = (expressions.path(name), expressions.value(value.clone()));
+            set.push(format!("{path} = {value}"));
+        }
+        for (name, value) in &self.restore {
+            let (path, value) = (expressions.path(name), expressions.value(value.clone()));
+            set.push(format!("{path} = if_not_exists({path}, {value})"));
+        }
+        expressions.update = format!("SET {}", set.join(", "));
+        let remove: Vec<_> = self
+            .remove
+            .iter()
+            .map(|name| expressions.path(name))
+            .collect();
+        if !remove.is_empty() {
+            expressions.update.push_str(" REMOVE ");
+            expressions.update.push_str(&remove.join(", "));
+        }
+        expressions
+    }
+}
+
+/// Characters of `error_message`.
+const MAX_ERROR_MESSAGE: usize = 1024;
+/// Characters of `error_type`.
+const MAX_ERROR_TYPE: usize = 64;
+
+/// The first characters of a text.
+pub(crate) fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// An update in DynamoDB's language.
+#[derive(Debug, Default)]
+pub struct Expressions {
+    /// `UpdateExpression`.
+    pub update: String,
+    /// `ConditionExpression`.
+    pub condition: String,
+    /// `ExpressionAttributeNames`.
+    pub names: HashMap<String, String>,
+    /// `ExpressionAttributeValues`.
+    pub values: HashMap<String, AttributeValue>,
+}
+
+impl Expressions {
+    fn path(&mut self, path: &str) -> String {
+        let parts: Vec<_> = path
+            .split('.')
+            .map(|part| {
+                let alias = format!("#{part}");
+                self.names.insert(alias.clone(), part.to_owned());
+                alias
+            })
+            .collect();
+        parts.join(".")
+    }
+
+    fn value(&mut self, value: AttributeValue) -> String {
+        let alias = format!(":v{}", self.values.len());
+        self.values.insert(alias.clone(), value);
+        alias
+    }
+
+    fn condition(&mut self, condition: &Condition) -> String {
+        match condition {
+            Condition::Exists => format!("attribute_exists({})", self.path(name::ID)),
+            Condition::Status(statuses) => {
+                let path = self.path(name::STATUS);
+                let values: Vec<_> = statuses
+                    .iter()
+                    .map(|status| self.value(text(status.name())))
+                    .collect();
+                format!("{path} IN ({})", values.join(", "))
+            }
+            Condition::Equal(path, value) => {
+                let (path, value) = (self.path(path), self.value(value.clone()));
+                format!("{path} = {value}")
+            }
+            Condition::AbsentOrBefore(path, value) => {
+                let (path, value) = (self.path(path), self.value(text(value.as_str())));
+                format!("(attribute_not_exists({path}) OR {path} < {value})")
+            }
+            Condition::Absent(path) => format!("attribute_not_exists({})", self.path(path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_speaks_dynamodbs_language() {
+        let update = Update::transition("a", Event::Fail, OffsetDateTime::UNIX_EPOCH)
+            .only_from(Status::Deploying)
+            .when(Condition::Equal("attestation.state", text("waiting")))
+            .remove(name::PROGRESS);
+        let expressions = update.expressions();
+        assert_eq!(
+            expressions.condition,
+            "attribute_exists(#id) AND #status IN (:v0) AND #attestation.#state = :v1"
+        );
+        assert_eq!(
+            expressions.update,
+            "SET #updated_at = :v2, #status = :v3 REMOVE #progress"
+        );
+        assert_eq!(expressions.values[":v0"], text("DEPLOYING"));
+        assert_eq!(expressions.names.len(), 6);
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        assert_eq!(cut("äöü", 2), "äö…");
+        assert_eq!(cut("äöü", 3), "äöü");
+    }
+}
