@@ -91,6 +91,10 @@ run "roles" {
     error_message = "The monitor must stop and start instances of this project and environment only."
   }
   assert {
+    condition     = contains({ for s in jsondecode(aws_iam_role_policy.this["status-monitor"].policy).Statement : s.Sid => s }.SeeWhetherAnExecutionEnded.Resource, "arn:aws:states:us-west-2:123456789012:execution:p-e-deployment:*")
+    error_message = "The monitor must see whether an execution still works on an enclave."
+  }
+  assert {
     condition     = !strcontains(aws_iam_role_policy.this["workflow-attestation"].policy, "ecs:") && !strcontains(aws_iam_role_policy.this["workflow-attestation"].policy, "iam:PassRole")
     error_message = "The attestation workflow must not run tasks."
   }

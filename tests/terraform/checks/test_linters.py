@@ -23,7 +23,7 @@ def test_checkov_finds_nothing_that_is_not_accepted_with_a_reason():
     report = json.loads(run.stdout)
     failed = [f"{check['check_id']} {check['resource']} ({check['file_path']}): {check['check_name']}" for check in report["results"]["failed_checks"]]
     assert not failed, "\n".join(failed)
-    assert report["summary"]["passed"] > 200
+    assert report["summary"]["passed"] > 150
     assert report["summary"]["parsing_errors"] == 0
 
 

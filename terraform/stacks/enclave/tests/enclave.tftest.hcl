@@ -128,3 +128,34 @@ run "refuses_the_configuration_of_another_enclave" {
   }
   expect_failures = [aws_instance.this]
 }
+
+run "a_name_that_the_agent_takes" {
+  command = plan
+  variables {
+    enclave_id            = "Payments.EU_1-"
+    runtime_configuration = "{\"enclave_id\":\"Payments.EU_1-\"}"
+  }
+  assert {
+    condition     = local.agent_name == "payments-eu-1" && local.agent_configuration.enclaves[0].id == "Payments.EU_1-"
+    error_message = "The name must have lower-case letters, digits and hyphens only; the id stays what it is."
+  }
+}
+
+run "tells_graviton_from_others" {
+  command = plan
+  variables {
+    instance_type = "g4dn.xlarge"
+  }
+  assert {
+    condition     = !local.is_graviton
+    error_message = "g4dn has an Intel processor."
+  }
+}
+
+run "refuses_graviton" {
+  command = plan
+  variables {
+    instance_type = "c7gn.xlarge"
+  }
+  expect_failures = [aws_instance.this]
+}
