@@ -251,8 +251,6 @@ module "step_functions" {
 
   definition_variables = {
     partition                   = local.partition
-    region                      = var.aws_region
-    account_id                  = local.account_id
     cluster_arn                 = module.ecs.cluster_arn
     task_definition_arn         = module.ecs.task_definition_arn
     container_name              = local.runner_container

@@ -188,7 +188,10 @@ impl Change {
         now: OffsetDateTime,
     ) -> Update {
         let mut update = Update::put_back(&new.id, written, before, now)
-            .when(Condition::AbsentOrBefore(name::REFUSED, self.sequence.clone()))
+            .when(Condition::AbsentOrBefore(
+                name::REFUSED,
+                self.sequence.clone(),
+            ))
             .set(name::REFUSED, text(self.sequence.as_str()))
             .error(REFUSED, message);
         let (Some(old), Some(new)) = (&self.old, &self.new) else {
@@ -247,7 +250,11 @@ async fn handle_record(
     let change = match Change::parse(record) {
         Ok(change) => change,
         Err(poison) => {
-            error!(enclave_id = poison.id, reason = poison.reason, "a record is dropped");
+            error!(
+                enclave_id = poison.id,
+                reason = poison.reason,
+                "a record is dropped"
+            );
             if let Some(update) = poison.reject(now) {
                 store.apply(&update).await?;
             }
@@ -266,11 +273,21 @@ async fn handle_record(
                 return Ok(());
             }
             let name = workflows.start(&input).await?;
-            info!(enclave_id = id, action = input.action.name(), execution = name, "started");
+            info!(
+                enclave_id = id,
+                action = input.action.name(),
+                execution = name,
+                "started"
+            );
         }
         Decision::Refuse { put_back, message } => {
             let outcome = store.apply(&put_back).await?;
-            warn!(enclave_id = id, message, ?outcome, "a client's write is put back");
+            warn!(
+                enclave_id = id,
+                message,
+                ?outcome,
+                "a client's write is put back"
+            );
         }
         Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
     }
@@ -292,8 +309,10 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     fn record(old: Option<&str>, new: &str) -> Value {
-        let image = |status: &str| json!({"id": {"S": "a"}, "status": {"S": status},
-            "execution_arn": {"S": "arn"}, "providerConfig": {"M": {"cpuCount": {"N": "2"}}}});
+        let image = |status: &str| {
+            json!({"id": {"S": "a"}, "status": {"S": status},
+            "execution_arn": {"S": "arn"}, "providerConfig": {"M": {"cpuCount": {"N": "2"}}}})
+        };
         let mut stream = json!({
             "Keys": {"id": {"S": "a"}},
             "SequenceNumber": "100",
@@ -343,7 +362,10 @@ mod tests {
             let Decision::Refuse { put_back, .. } = decide(&record(Some(old), new)) else {
                 panic!("{old} {new}");
             };
-            assert!(put_back.set.contains(&(name::STATUS, text(old))), "{old} {new}");
+            assert!(
+                put_back.set.contains(&(name::STATUS, text(old))),
+                "{old} {new}"
+            );
         }
     }
 
@@ -357,7 +379,12 @@ mod tests {
             panic!("not refused");
         };
         assert_eq!(put_back.restore, [(name::EXECUTION_ARN, text("arn"))]);
-        assert!(put_back.set.iter().any(|(name, _)| *name == "providerConfig"));
+        assert!(
+            put_back
+                .set
+                .iter()
+                .any(|(name, _)| *name == "providerConfig")
+        );
     }
 
     #[test]
@@ -366,7 +393,10 @@ mod tests {
         ticket["dynamodb"]["NewImage"]["request"] = json!({"S": sequence("99")});
         assert!(matches!(decide(&ticket), Decision::Ignore(_)));
         for (old, new) in [("DEPLOYING", "DEPLOYED"), ("DEPLOYING", "FAILED")] {
-            assert!(matches!(decide(&record(Some(old), new)), Decision::Ignore(_)));
+            assert!(matches!(
+                decide(&record(Some(old), new)),
+                Decision::Ignore(_)
+            ));
         }
     }
 
@@ -392,7 +422,11 @@ mod tests {
         let update = poison.reject(NOW).unwrap();
         assert!(update.set.contains(&(name::STATUS, text("FAILED"))));
         assert_eq!(update.id, "a");
-        for nothing in [json!(null), json!({"dynamodb": {"SequenceNumber": "x"}}), json!([])] {
+        for nothing in [
+            json!(null),
+            json!({"dynamodb": {"SequenceNumber": "x"}}),
+            json!([]),
+        ] {
             assert!(Change::parse(&nothing).unwrap_err().reject(NOW).is_none());
         }
     }
@@ -406,7 +440,10 @@ mod tests {
             Just(json!({"S": "PENDING_DEPLOY"})),
         ];
         leaf.prop_recursive(4, 32, 5, |inner| {
-            let keys = prop_oneof!["[A-Z]{1,2}", "dynamodb|NewImage|OldImage|Keys|id|status|SequenceNumber"];
+            let keys = prop_oneof![
+                "[A-Z]{1,2}",
+                "dynamodb|NewImage|OldImage|Keys|id|status|SequenceNumber"
+            ];
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::vec((keys, inner), 0..5)

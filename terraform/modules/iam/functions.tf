@@ -19,6 +19,16 @@ locals {
     Condition = { StringEquals = { "kms:ViaService" = local.via.dynamodb } }
   }
 
+  # Step Functions encrypts executions' data; those who start, answer or look at them
+  # need the key for that.
+  executions_key = {
+    Sid       = "ExecutionsKey"
+    Effect    = "Allow"
+    Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Resource  = var.data_key_arn
+    Condition = { StringEquals = { "kms:EncryptionContext:aws:states:stateMachineArn" = values(var.state_machine_arns) } }
+  }
+
   queue_statements = [
     {
       Sid      = "UnhandledEvents"
@@ -38,7 +48,7 @@ locals {
   function_policies = {
     trigger = jsonencode({
       Version = "2012-10-17"
-      Statement = concat(local.function_common.trigger, [local.table_key], local.queue_statements, [
+      Statement = concat(local.function_common.trigger, [local.table_key, local.executions_key], local.queue_statements, [
         {
           Sid      = "Stream"
           Effect   = "Allow"
@@ -83,6 +93,7 @@ locals {
       Version = "2012-10-17"
       Statement = concat(local.function_common.attestation-gate, [
         local.table_key,
+        local.executions_key,
         {
           Sid      = "ChallengeAndResult"
           Effect   = "Allow"
@@ -132,7 +143,7 @@ locals {
 
     status-monitor = jsonencode({
       Version = "2012-10-17"
-      Statement = concat(local.function_common.status-monitor, [local.table_key], local.queue_statements, [
+      Statement = concat(local.function_common.status-monitor, [local.table_key, local.executions_key], local.queue_statements, [
         {
           Sid      = "FindByStatus"
           Effect   = "Allow"
@@ -157,6 +168,12 @@ locals {
           Action    = ["ec2:StartInstances", "ec2:StopInstances"]
           Resource  = "${local.arn}:ec2:${local.scope}:instance/*"
           Condition = { StringEquals = local.own_instances }
+        },
+        {
+          Sid      = "SeeWhetherAnExecutionEnded"
+          Effect   = "Allow"
+          Action   = "states:DescribeExecution"
+          Resource = [for name in keys(var.state_machine_arns) : "${local.arn}:states:${local.scope}:execution:${var.name_prefix}-${name}:*"]
         },
         {
           Sid      = "AttestAgain"

@@ -64,6 +64,7 @@ locals {
           }
         },
         local.table_key,
+        local.executions_key,
         {
           Sid      = "AnswerWorkflows"
           Effect   = "Allow"

@@ -26,8 +26,6 @@ variable "definition_variables" {
   description = "What the definitions refer to."
   type = object({
     partition                   = string
-    region                      = string
-    account_id                  = string
     cluster_arn                 = string
     task_definition_arn         = string
     container_name              = string

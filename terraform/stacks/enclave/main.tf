@@ -20,11 +20,17 @@ locals {
     ManagedBy   = "terraform"
   })
 
+  # On its instance an enclave's name is narrower than an id.
+  agent_name = trim(substr(lower(replace(var.enclave_id, "/[^A-Za-z0-9-]/", "-")), 0, 63), "-")
+
+  # Graviton is told by the `g` after the generation, as in c7gn.large.
+  is_graviton = can(regex("^[a-z]+[0-9]+[a-z]*g", var.instance_type))
+
   # docs/agent-configuration.md: the agent refuses keys that it does not know.
   agent_configuration = {
     region = var.aws_region
     enclaves = [{
-      name = var.enclave_id
+      name = local.agent_name
       id   = var.enclave_id
       image = {
         source = "s3://${var.image.bucket}/${var.image.key}"
@@ -123,6 +129,11 @@ resource "aws_instance" "this" {
     precondition {
       condition     = try(jsondecode(var.runtime_configuration).enclave_id, "") == var.enclave_id
       error_message = "The runtime configuration does not name the enclave ${var.enclave_id}: its attestation would prove another one."
+    }
+
+    precondition {
+      condition     = !local.is_graviton
+      error_message = "${var.instance_type} has a Graviton processor, and the control plane's agent is for x86-64: choose an instance type of Intel or AMD."
     }
 
     precondition {

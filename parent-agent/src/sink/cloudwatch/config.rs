@@ -13,6 +13,8 @@ const RETENTION_DAYS: [u32; 22] = [
 /// What the CloudWatch sink was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudWatchConfig {
+    /// The region, if not the environment's or the instance's.
+    pub region: Option<String>,
     /// The log group.
     pub group: LogGroup,
     /// How long a group that the agent makes keeps its events.
@@ -50,6 +52,13 @@ impl FromStr for LogGroup {
 /// Days that a group keeps its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionDays(u32);
+
+/// A month.
+impl Default for RetentionDays {
+    fn default() -> Self {
+        Self(30)
+    }
+}
 
 impl RetentionDays {
     /// The number of days.

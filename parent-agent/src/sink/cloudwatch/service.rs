@@ -5,19 +5,15 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_request::logs::{Event, Rejected};
 use aws_request::{Client, ConfigError, Error};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use link::logs::LogStream;
 use tracing::{info, warn};
 
 use super::config::CloudWatchConfig;
 use super::retry::classify;
-use crate::sink::names::Names;
+use crate::aws;
+use crate::names::Names;
 use crate::sink::{ErrorClass, SendError};
 
 /// How long a connection may take to be made.
@@ -33,8 +29,6 @@ pub struct ConnectError(#[from] ConfigError);
 /// The service, for one log group.
 pub(in crate::sink) struct Service {
     config: CloudWatchConfig,
-    http: SharedHttpClient,
-    names: Names,
     client: Mutex<Client>,
 }
 
@@ -42,16 +36,9 @@ impl Service {
     /// A client with the environment's region, credentials and endpoint.
     /// Nothing is sent yet, except to ask an instance for its region.
     pub(in crate::sink) async fn connect(config: CloudWatchConfig) -> Result<Self, ConnectError> {
-        let names = Names::from_system();
-        // Sources of credentials are asked through it.
-        let http = Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_with_resolver(names.clone());
-        let client = load(&http, &names).await?;
+        let client = load(&config).await?;
         Ok(Self {
             config,
-            http,
-            names,
             client: Mutex::new(client),
         })
     }
@@ -134,7 +121,7 @@ impl Service {
 
     /// Forgets the credentials and reads them again.
     async fn reload(&self) {
-        match load(&self.http, &self.names).await {
+        match load(&self.config).await {
             Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
             Err(error) => warn!("the credentials cannot be read again: {error}"),
         }
@@ -148,17 +135,8 @@ impl Service {
     }
 }
 
-async fn load(http: &SharedHttpClient, names: &Names) -> Result<Client, ConfigError> {
-    Client::with_resolver(&loader(http).load().await, names.clone())
-}
-
-fn exists(error: &Error) -> bool {
-    error.code() == Some("ResourceAlreadyExistsException")
-}
-
-fn loader(http: &SharedHttpClient) -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http.clone())
+async fn load(config: &CloudWatchConfig) -> Result<Client, ConfigError> {
+    let loaded = aws::loader(&aws::http(), config.region.as_deref())
         // The forwarder tries again, and counts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(
@@ -167,6 +145,13 @@ fn loader(http: &SharedHttpClient) -> ConfigLoader {
                 .operation_attempt_timeout(CREDENTIALS_TIMEOUT)
                 .build(),
         )
+        .load()
+        .await;
+    Client::with_resolver(&loaded, Names::from_system())
+}
+
+fn exists(error: &Error) -> bool {
+    error.code() == Some("ResourceAlreadyExistsException")
 }
 
 /// Counts the events that the service has not taken: those before one place and
