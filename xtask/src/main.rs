@@ -10,6 +10,7 @@
 mod bench;
 mod bindings;
 mod cache;
+mod cloud;
 mod demo;
 mod functions;
 mod fuzz;
@@ -29,6 +30,9 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
+  cloud [up] [--scale N]
+                   the control plane on this machine: an item becomes an attested enclave
+                   (up: until Ctrl-C; --scale: N enclaves at once)
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
@@ -72,13 +76,14 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "endurance" | "fuzz") {
+    if !arguments.is_empty() && !matches!(command, "bench" | "cloud" | "demo" | "endurance" | "fuzz") {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
+        "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;

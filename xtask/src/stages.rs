@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, fuzz, programs};
+use crate::{bindings, cloud, fuzz, programs};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -153,6 +153,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     }
     dependencies(workspace)?;
     TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- control plane: the scenarios of tests/control-plane");
+    cloud::test(workspace)?;
+    println!("ok   control plane");
     println!("--- bindings: cargo xtask bindings");
     bindings::test(workspace)?;
     println!("ok   bindings");
