@@ -99,6 +99,7 @@ const STAGES: &[Stage<'_>] = &[
         command: &[
             "shellcheck",
             ".ci/run",
+            "control-plane/fetch-release",
             "kernel/build",
             "kernel/prebuilt",
             "tests/ear/build",
