@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -113,7 +115,7 @@ impl Client {
                 fips: config.use_fips().unwrap_or(false),
                 dual_stack: config.use_dual_stack().unwrap_or(false),
             },
-            retries: Policy::new(config.retry_config().map(|retry| retry.max_attempts())),
+            retries: Policy::new(config.retry_config().map(RetryConfig::max_attempts)),
         })))
     }
 
@@ -172,9 +174,11 @@ impl Client {
     /// Waits and returns the next attempt's number, or the error if there is none.
     async fn pause(&self, request: &Request, attempt: u32, error: Error) -> Result<u32, Error> {
         // Other credentials may do: once, and without waiting.
-        if error.wants_new_credentials() && attempt == 1 {
+        if error.wants_new_credentials() {
             self.0.credentials.forget();
-            return Ok(2);
+            if attempt == 1 && self.0.retries.repeats() {
+                return Ok(2);
+            }
         }
         let pause = self
             .0
@@ -190,24 +194,26 @@ impl Client {
         let (service, operation) = (request.service, request.operation);
         let target = self.target(service, request.host_prefix.as_deref());
         let signed = self.signed(request, &target).await?;
-        let unreachable = |reason| Error::Unreachable {
+        let unreachable = |timed_out, reason| Error::Unreachable {
             service,
             operation,
             host: target.base.clone(),
             attempts: attempt,
+            timed_out,
             reason,
         };
         let answer = match timeout(request.timeout, self.0.connector.call(signed)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(unreachable(chain(&error))),
+            Ok(Err(error)) => return Err(unreachable(error.is_timeout(), chain(&error))),
             Err(_) => {
                 let seconds = request.timeout.as_secs();
-                return Err(unreachable(format!("no answer came within {seconds} s")));
+                let reason = format!("no answer came within {seconds} s");
+                return Err(unreachable(true, reason));
             }
         };
         let answer = answer
             .try_into_http1x()
-            .map_err(|error| unreachable(chain(&error)))?;
+            .map_err(|error| unreachable(false, chain(&error)))?;
         let (parts, body) = answer.into_parts();
         let download = Download::new(
             service,
@@ -279,7 +285,7 @@ impl Client {
 fn connector(config: &SdkConfig) -> ConnectorBuilder {
     let timeouts = config.timeout_config();
     let connect = timeouts
-        .and_then(|timeouts| timeouts.connect_timeout())
+        .and_then(TimeoutConfig::connect_timeout)
         .unwrap_or(CONNECT_TIMEOUT);
     let settings = HttpConnectorSettings::builder()
         .connect_timeout(connect)

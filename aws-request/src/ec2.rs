@@ -102,7 +102,9 @@ impl Ec2<'_> {
     ) -> Result<Element, Error> {
         let mut form = format!("Action={operation}&Version={VERSION}");
         for (name, value) in parameters {
-            form += &format!("&{}={}", encode(name, false), encode(value, false));
+            for part in ["&", &encode(name, false), "=", &encode(value, false)] {
+                form.push_str(part);
+            }
         }
         let request = Request::new(Service::Ec2, operation, Method::POST, "/")
             .header(

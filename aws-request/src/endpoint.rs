@@ -13,6 +13,8 @@ pub enum Service {
     Kms,
     /// Lambda.
     Lambda,
+    /// CloudWatch Logs.
+    Logs,
     /// S3.
     S3,
     /// Secrets Manager.
@@ -23,10 +25,11 @@ pub enum Service {
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ec2,
         Self::Kms,
         Self::Lambda,
+        Self::Logs,
         Self::S3,
         Self::SecretsManager,
         Self::Ssm,
@@ -38,6 +41,7 @@ impl Service {
             Self::Ec2 => "ec2",
             Self::Kms => "kms",
             Self::Lambda => "lambda",
+            Self::Logs => "logs",
             Self::S3 => "s3",
             Self::SecretsManager => "secretsmanager",
             Self::Ssm => "ssm",
@@ -50,6 +54,7 @@ impl Service {
             Self::Ec2 => "EC2",
             Self::Kms => "KMS",
             Self::Lambda => "Lambda",
+            Self::Logs => "CloudWatch Logs",
             Self::S3 => "S3",
             Self::SecretsManager => "Secrets Manager",
             Self::Ssm => "SSM",
@@ -59,7 +64,7 @@ impl Service {
     /// Whether the ordinary name is the FIPS one in the partition of the US
     /// government.
     const fn is_fips_in_us_gov(self) -> bool {
-        matches!(self, Self::Ec2 | Self::Ssm)
+        matches!(self, Self::Ec2 | Self::Logs | Self::Ssm)
     }
 }
 
@@ -69,6 +74,7 @@ impl fmt::Display for Service {
             Self::Ec2 => "EC2",
             Self::Kms => "KMS",
             Self::Lambda => "Lambda",
+            Self::Logs => "CloudWatch Logs",
             Self::S3 => "S3",
             Self::SecretsManager => "Secrets Manager",
             Self::Ssm => "Systems Manager",
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_published_rules() {
-        // Written by botocore 1.43.11's endpoint resolver.
+        // Written by botocore 1.43's endpoint resolver.
         for line in include_str!("../tests/endpoints.txt").lines() {
             let fields: Vec<_> = line.split(' ').collect();
             let [name, region, fips, dual_stack, expected] = fields[..] else {

@@ -32,7 +32,7 @@ pub enum Error {
         reason: String,
     },
     /// The service was not reached, or its answer was not.
-    #[error("{service} {operation} at {host}, after {attempts} attempts: {reason}")]
+    #[error("{service} {operation} at {host}{}: {reason}", after(*attempts))]
     Unreachable {
         /// The service.
         service: Service,
@@ -42,6 +42,8 @@ pub enum Error {
         host: String,
         /// How often it was tried.
         attempts: u32,
+        /// Whether it took too long, the last time.
+        timed_out: bool,
         /// Why.
         reason: String,
     },
@@ -120,6 +122,17 @@ impl Error {
             })
     }
 
+    /// Whether the service or the connection to it took too long.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable {
+                timed_out: true,
+                ..
+            }
+        )
+    }
+
     /// Whether the credentials do not permit it.
     pub fn is_denied(&self) -> bool {
         self.code()
@@ -177,6 +190,13 @@ const THROTTLES: [&str; 14] = [
     "TransactionInProgressException",
 ];
 
+fn after(attempts: u32) -> String {
+    match attempts {
+        0 | 1 => String::new(),
+        more => format!(", after {more} attempts"),
+    }
+}
+
 fn refusal(
     service: Service,
     operation: &str,
@@ -185,15 +205,14 @@ fn refusal(
     message: &str,
     request_id: Option<&str>,
 ) -> String {
-    let mut text = format!("{service} {operation} was refused with HTTP status {status}");
-    if !code.is_empty() {
-        text += &format!(" {code}");
-    }
-    if !message.is_empty() {
-        text += &format!(": {message}");
-    }
-    if let Some(id) = request_id {
-        text += &format!(" (request {id})");
-    }
-    text
+    let code = match code {
+        "" => String::new(),
+        code => format!(" {code}"),
+    };
+    let message = match message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    let request = request_id.map_or_else(String::new, |id| format!(" (request {id})"));
+    format!("{service} {operation} was refused with HTTP status {status}{code}{message}{request}")
 }

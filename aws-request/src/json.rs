@@ -41,7 +41,12 @@ pub(crate) async fn call<T: DeserializeOwned>(
         .body(Body::Bytes(Bytes::from(body)))
         .idempotent(true);
     let response = client.send(request).await?;
-    serde_json::from_slice(&response.body).map_err(|error| Error::Malformed {
+    // Operations without a result answer without a body.
+    let answer: &[u8] = match response.body.as_ref() {
+        [] => b"{}",
+        body => body,
+    };
+    serde_json::from_slice(answer).map_err(|error| Error::Malformed {
         service,
         operation: name,
         reason: error.to_string(),

@@ -1,6 +1,6 @@
 //! Signed HTTP requests to AWS services, for the few calls that do not need an SDK
-//! crate: objects in S3, Lambda functions, parameters, secrets, instances and
-//! KMS signatures.
+//! crate: objects in S3, Lambda functions, log events, parameters, secrets,
+//! instances and KMS signatures.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,6 +36,7 @@ mod error;
 mod json;
 pub mod kms;
 pub mod lambda;
+pub mod logs;
 mod request;
 mod response;
 mod retry;

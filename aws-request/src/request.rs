@@ -129,7 +129,10 @@ pub(crate) fn encode(text: &str, keeps_slashes: bool) -> String {
                 encoded.push(char::from(byte));
             }
             b'/' if keeps_slashes => encoded.push('/'),
-            _ => encoded += &format!("%{byte:02X}"),
+            _ => {
+                encoded.push('%');
+                encoded += &hex::encode_upper([byte]);
+            }
         }
     }
     encoded

@@ -101,7 +101,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     while let Some(cause) = source {
         let words = cause.to_string();
         if !text.ends_with(&words) {
-            text += &format!(": {words}");
+            text += ": ";
+            text += &words;
         }
         source = cause.source();
     }

@@ -27,6 +27,11 @@ impl Policy {
         }
     }
 
+    /// Whether a request may be sent more than once.
+    pub(crate) fn repeats(self) -> bool {
+        self.attempts > 1
+    }
+
     /// The pause after attempt number `attempt`, counted from 1, that failed with
     /// `error`; none if that was the last.
     pub(crate) fn pause(

@@ -46,7 +46,7 @@ pub(crate) fn sign_request(
         .collect();
     let signable_body = match body {
         Body::Bytes(bytes) => SignableBody::Bytes(bytes),
-        Body::File { sha256, .. } => SignableBody::Precomputed(hex(sha256)),
+        Body::File { sha256, .. } => SignableBody::Precomputed(hex::encode(sha256)),
     };
     let signable = SignableRequest::new(
         request.method().as_str(),
@@ -60,10 +60,6 @@ pub(crate) fn sign_request(
         .into_parts();
     instructions.apply_to_request_http1x(request);
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -159,6 +159,10 @@ mod tests {
         for _ in 0..40 {
             deep = json!({"L": [deep]});
         }
-        assert!(from_stream(&json!({"id": deep})).unwrap_err().contains("deeper"));
+        assert!(
+            from_stream(&json!({"id": deep}))
+                .unwrap_err()
+                .contains("deeper")
+        );
     }
 }

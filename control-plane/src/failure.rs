@@ -294,7 +294,10 @@ async fn mark(store: &Store, report: &Report) -> Result<bool, Failure> {
             }
         }
     }
-    warn!(enclave_id = report.enclave_id, "the item changes too often to be marked");
+    warn!(
+        enclave_id = report.enclave_id,
+        "the item changes too often to be marked"
+    );
     Ok(false)
 }
 
@@ -310,7 +313,10 @@ async fn notify(
         "attest" => "did not attest",
         _ => "was not deployed",
     };
-    let subject = cut(&format!("Enclave {} {what}", report.enclave_id), MAX_SUBJECT);
+    let subject = cut(
+        &format!("Enclave {} {what}", report.enclave_id),
+        MAX_SUBJECT,
+    );
     let message = format!(
         "Enclave {} {what}.\n\n{}\n\nError: {}\nExecution: {}\n",
         report.enclave_id, explanation.message, explanation.kind, report.execution_arn
@@ -319,7 +325,10 @@ async fn notify(
         .publish()
         .topic_arn(topic)
         // SNS takes printable ASCII in subjects.
-        .subject(subject.replace(|character: char| !character.is_ascii_graphic() && character != ' ', "?"))
+        .subject(subject.replace(
+            |character: char| !character.is_ascii_graphic() && character != ' ',
+            "?",
+        ))
         .message(message)
         .send()
         .await;
@@ -404,12 +413,18 @@ mod tests {
                 "the Terraform task did not start: CannotPullContainerError: not found",
             ),
             (
-                caught("States.TaskFailed", r#"{"Containers":[{"ExitCode":137}],"StoppedReason":"OutOfMemory"}"#),
+                caught(
+                    "States.TaskFailed",
+                    r#"{"Containers":[{"ExitCode":137}],"StoppedReason":"OutOfMemory"}"#,
+                ),
                 "RunnerStopped",
                 "the Terraform task ended with code 137: OutOfMemory",
             ),
             (
-                caught("ECS.x", r#"{"Failures":[{"Reason":"RESOURCE:MEMORY"}],"Tasks":[]}"#),
+                caught(
+                    "ECS.x",
+                    r#"{"Failures":[{"Reason":"RESOURCE:MEMORY"}],"Tasks":[]}"#,
+                ),
                 "RunnerStopped",
                 "ECS could not place the Terraform task: RESOURCE:MEMORY",
             ),
@@ -419,7 +434,10 @@ mod tests {
                 "Lambda.Unknown, without a cause: the execution's history says where",
             ),
         ] {
-            let expected = Explanation { kind: kind.to_owned(), message: message.to_owned() };
+            let expected = Explanation {
+                kind: kind.to_owned(),
+                message: message.to_owned(),
+            };
             assert_eq!(caught.explain(), expected);
         }
     }
@@ -441,8 +459,17 @@ mod tests {
         item.execution_arn = Some(report().execution_arn);
         let update = report().mark(&item, NOW).unwrap();
         assert!(update.set.contains(&(name::STATUS, text("FAILED"))));
-        assert!(update.set.contains(&(name::ERROR_MESSAGE, text("no capacity"))));
-        for status in [Status::Deployed, Status::Failed, Status::Destroyed, Status::Paused] {
+        assert!(
+            update
+                .set
+                .contains(&(name::ERROR_MESSAGE, text("no capacity")))
+        );
+        for status in [
+            Status::Deployed,
+            Status::Failed,
+            Status::Destroyed,
+            Status::Paused,
+        ] {
             item.status_text = Some(status.name().to_owned());
             assert_eq!(report().mark(&item, NOW), None, "{status}");
         }
@@ -485,7 +512,12 @@ mod tests {
         });
         let update = report.mark(&item, NOW).unwrap();
         assert!(update.set.iter().all(|(name, _)| *name != name::STATUS));
-        assert!(update.set.iter().any(|(name, _)| *name == name::ATTESTATION));
+        assert!(
+            update
+                .set
+                .iter()
+                .any(|(name, _)| *name == name::ATTESTATION)
+        );
     }
 
     proptest! {

@@ -43,7 +43,10 @@ impl Failure {
 
     /// The input is not what the function takes.
     pub fn input(error: impl fmt::Display) -> Self {
-        Self::new("InvalidInput", format!("the function's input cannot be used: {error}"))
+        Self::new(
+            "InvalidInput",
+            format!("the function's input cannot be used: {error}"),
+        )
     }
 
     /// A variable of the environment is missing.
@@ -119,8 +122,8 @@ pub async fn sdk_config() -> SdkConfig {
 /// Logs as JSON lines on standard output, from `LOG_LEVEL` up.
 pub fn log() {
     let level = optional("LOG_LEVEL").unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(level.to_ascii_lowercase())
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(level.to_ascii_lowercase()).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -155,7 +158,10 @@ const METRICS: &str = "Enclaves";
 #[expect(clippy::print_stdout, reason = "the format's own way")]
 pub fn emit_metrics(counts: &[(&str, u64)]) {
     let environment = optional("ENVIRONMENT").unwrap_or_else(|| "default".to_owned());
-    println!("{}", metrics_line(&environment, counts, time::OffsetDateTime::now_utc()));
+    println!(
+        "{}",
+        metrics_line(&environment, counts, time::OffsetDateTime::now_utc())
+    );
 }
 
 fn metrics_line(environment: &str, counts: &[(&str, u64)], now: time::OffsetDateTime) -> Value {
@@ -188,9 +194,17 @@ mod tests {
 
     #[test]
     fn a_line_of_metrics_defines_what_it_counts() {
-        let line = metrics_line("dev", &[("EnclavesStuck", 2)], time::OffsetDateTime::UNIX_EPOCH);
+        let line = metrics_line(
+            "dev",
+            &[("EnclavesStuck", 2)],
+            time::OffsetDateTime::UNIX_EPOCH,
+        );
         assert_eq!(line["EnclavesStuck"], 2);
-        assert_eq!(line.pointer("/_aws/CloudWatchMetrics/0/Metrics/0/Name").unwrap(), "EnclavesStuck");
+        assert_eq!(
+            line.pointer("/_aws/CloudWatchMetrics/0/Metrics/0/Name")
+                .unwrap(),
+            "EnclavesStuck"
+        );
         assert_eq!(line["Environment"], "dev");
     }
 }

@@ -77,10 +77,7 @@ const fn x86(
     }
 }
 
-const fn graviton(
-    names: &'static [&'static str],
-    memory_mib_per_vcpu: u64,
-) -> Group {
+const fn graviton(names: &'static [&'static str], memory_mib_per_vcpu: u64) -> Group {
     Group {
         names,
         architecture: Architecture::Aarch64,
@@ -90,17 +87,37 @@ const fn graviton(
 }
 
 const GROUPS: [Group; 17] = [
-    x86(&["m5", "m5a", "m5ad", "m5d", "m5dn", "m5n"], 4096, &[1, 2, 4, 8, 12, 16, 24]),
+    x86(
+        &["m5", "m5a", "m5ad", "m5d", "m5dn", "m5n"],
+        4096,
+        &[1, 2, 4, 8, 12, 16, 24],
+    ),
     x86(&["m5zn"], 4096, &[1, 2, 3, 6, 12]),
-    x86(&["m6i", "m6id", "m6idn", "m6in"], 4096, &[1, 2, 4, 8, 12, 16, 24, 32]),
+    x86(
+        &["m6i", "m6id", "m6idn", "m6in"],
+        4096,
+        &[1, 2, 4, 8, 12, 16, 24, 32],
+    ),
     x86(&["m6a"], 4096, &[1, 2, 4, 8, 12, 16, 24, 32, 48]),
     x86(&["c5", "c5d"], 2048, &[1, 2, 4, 9, 12, 18, 24]),
     x86(&["c5n"], 2688, &[1, 2, 4, 9, 18]),
     x86(&["c5a", "c5ad"], 2048, &[1, 2, 4, 8, 12, 16, 24]),
-    x86(&["c6i", "c6id", "c6in"], 2048, &[1, 2, 4, 8, 12, 16, 24, 32]),
+    x86(
+        &["c6i", "c6id", "c6in"],
+        2048,
+        &[1, 2, 4, 8, 12, 16, 24, 32],
+    ),
     x86(&["c6a"], 2048, &[1, 2, 4, 8, 12, 16, 24, 32, 48]),
-    x86(&["r5", "r5a", "r5ad", "r5b", "r5d", "r5dn", "r5n"], 8192, &[1, 2, 4, 8, 12, 16, 24]),
-    x86(&["r6i", "r6id", "r6idn", "r6in"], 8192, &[1, 2, 4, 8, 12, 16, 24, 32]),
+    x86(
+        &["r5", "r5a", "r5ad", "r5b", "r5d", "r5dn", "r5n"],
+        8192,
+        &[1, 2, 4, 8, 12, 16, 24],
+    ),
+    x86(
+        &["r6i", "r6id", "r6idn", "r6in"],
+        8192,
+        &[1, 2, 4, 8, 12, 16, 24, 32],
+    ),
     x86(&["r6a"], 8192, &[1, 2, 4, 8, 12, 16, 24, 32, 48]),
     graviton(&["m6g", "m6gd", "m7g"], 4096),
     graviton(&["c6g", "c6gd", "c7g"], 2048),
@@ -172,7 +189,11 @@ mod tests {
             ("r6gd.16xlarge", 64, 512, Architecture::Aarch64),
         ] {
             let found = find(name).unwrap();
-            let expected = InstanceType { vcpus, memory_mib: gib * 1024, architecture };
+            let expected = InstanceType {
+                vcpus,
+                memory_mib: gib * 1024,
+                architecture,
+            };
             assert_eq!(found, expected, "{name}");
         }
     }

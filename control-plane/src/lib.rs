@@ -3,7 +3,8 @@
 //! A client writes a status into the table of enclaves. The [`trigger`] starts a
 //! workflow for it; the workflow has the request judged by [`validation`], runs
 //! Terraform, and waits at the [`gate`] for the enclave's document. Whatever fails
-//! ends in [`failure`], and what even that misses is found by the [`monitor`].
+//! ends in [`failure`], and what even that misses is found by the [`monitor`]. The [`runner`] is what the
+//! workflow starts to run Terraform.
 //!
 //! Which status may follow which is the table in [`status`]; each write is an
 //! [`update::Update`], made only where its conditions hold. Decisions are functions
@@ -20,6 +21,7 @@ pub mod instance_types;
 pub mod item;
 pub mod monitor;
 pub mod request;
+pub mod runner;
 pub mod status;
 pub mod store;
 pub mod trigger;

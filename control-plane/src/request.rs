@@ -257,7 +257,11 @@ impl Request {
             .number(&["cpuCount", "cpu_count"], CPUS, "")
             .unwrap_or(DEFAULT_CPUS);
         let memory_mib = reader
-            .number(&["memoryMiB", "memory_mib", "memoryMib", "memory_mi_b"], MEMORY_MIB, " (MiB)")
+            .number(
+                &["memoryMiB", "memory_mib", "memoryMib", "memory_mi_b"],
+                MEMORY_MIB,
+                " (MiB)",
+            )
             .unwrap_or(DEFAULT_MEMORY_MIB);
         let enable_debug = reader
             .flag(&["enableDebug", "enable_debug"])
@@ -281,7 +285,11 @@ impl Request {
             &["exposePorts", "expose_ports"],
             MAX_PORTS,
             "it must be a port from 1 to 65535",
-            |value| u16::try_from(whole_number(value)?).ok().filter(|port| *port > 0),
+            |value| {
+                u16::try_from(whole_number(value)?)
+                    .ok()
+                    .filter(|port| *port > 0)
+            },
         );
         let request = Self {
             docker_image,
@@ -367,7 +375,11 @@ impl Reader<'_> {
             Some("service") => WorkloadType::Service,
             Some("daemon") => WorkloadType::Daemon,
             _ => {
-                self.problem(name, value, "it must be \"batch\", \"service\" or \"daemon\"");
+                self.problem(
+                    name,
+                    value,
+                    "it must be \"batch\", \"service\" or \"daemon\"",
+                );
                 WorkloadType::Service
             }
         }
@@ -378,7 +390,11 @@ impl Reader<'_> {
         match self.text(&names, MAX_PATH) {
             Some(path) if path.starts_with('/') => path.to_owned(),
             Some(path) => {
-                self.problem("healthCheckPath", &path.into(), "it must begin with a slash");
+                self.problem(
+                    "healthCheckPath",
+                    &path.into(),
+                    "it must begin with a slash",
+                );
                 DEFAULT_HEALTH_CHECK_PATH.to_owned()
             }
             None => DEFAULT_HEALTH_CHECK_PATH.to_owned(),
@@ -415,7 +431,11 @@ mod tests {
     use super::*;
 
     fn problems(config: &Value) -> Vec<String> {
-        Request::read(config).1.iter().map(Problem::to_string).collect()
+        Request::read(config)
+            .1
+            .iter()
+            .map(Problem::to_string)
+            .collect()
     }
 
     #[test]
@@ -443,9 +463,11 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_named_at_once() {
-        let found = problems(&json!({"instanceType": "t3.micro", "cpuCount": 3, "memoryMiB": 100,
+        let found = problems(
+            &json!({"instanceType": "t3.micro", "cpuCount": 3, "memoryMiB": 100,
             "enableDebug": "yes", "workloadType": "cron", "healthCheckPath": "up",
-            "healthCheckInterval": 0, "awsServices": "kms", "exposePorts": [0, 80, 80, "x"]}));
+            "healthCheckInterval": 0, "awsServices": "kms", "exposePorts": [0, 80, 80, "x"]}),
+        );
         for part in [
             "dockerImage: it is missing",
             "memoryMiB is 100: it must be a whole number from 512 to 32768 (MiB)",
@@ -460,7 +482,10 @@ mod tests {
             "instanceType is \"t3.micro\": it is not among",
             "memoryMiB is 1024: 3 CPUs need at least 1536 MiB",
         ] {
-            assert!(found.iter().any(|problem| problem.starts_with(part)), "{part}\n{found:#?}");
+            assert!(
+                found.iter().any(|problem| problem.starts_with(part)),
+                "{part}\n{found:#?}"
+            );
         }
     }
 
@@ -483,12 +508,20 @@ mod tests {
     #[test]
     fn two_spellings_that_differ_are_a_mistake() {
         let found = problems(&json!({"dockerImage": "a", "cpuCount": 2, "cpu_count": 4}));
-        assert_eq!(found, ["cpuCount is 2: it is written twice, and once as 4: write it once"]);
+        assert_eq!(
+            found,
+            ["cpuCount is 2: it is written twice, and once as 4: write it once"]
+        );
     }
 
     #[test]
     fn ids_that_cannot_name_resources_are_refused() {
-        for id in ["a", "enclave-1", "0b4cf3ae-7d7b-4b6e-b6ec-3f5c3c7f9c55", "a.b_c"] {
+        for id in [
+            "a",
+            "enclave-1",
+            "0b4cf3ae-7d7b-4b6e-b6ec-3f5c3c7f9c55",
+            "a.b_c",
+        ] {
             assert_eq!(check_id(id), None, "{id}");
         }
         for id in ["", "-a", "a/b", "a b", "ä", &"a".repeat(65)] {

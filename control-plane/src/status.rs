@@ -310,14 +310,12 @@ pub fn refusal(from: Status, to: Status) -> Option<&'static str> {
             Status::PendingDeploy | Status::PendingDestroy | Status::Pausing | Status::Resuming,
             Status::Destroying | Status::PendingDestroy,
         ) => "refused: it is being destroyed; wait until it is DESTROYED",
-        (
-            Status::PendingDeploy | Status::PendingDestroy | Status::Resuming,
-            Status::Pausing,
-        ) => "refused: it is being paused; wait until it is PAUSED",
-        (
-            Status::PendingDeploy | Status::PendingDestroy | Status::Pausing,
-            Status::Resuming,
-        ) => "refused: it is being resumed; wait until it is DEPLOYED",
+        (Status::PendingDeploy | Status::PendingDestroy | Status::Resuming, Status::Pausing) => {
+            "refused: it is being paused; wait until it is PAUSED"
+        }
+        (Status::PendingDeploy | Status::PendingDestroy | Status::Pausing, Status::Resuming) => {
+            "refused: it is being resumed; wait until it is DEPLOYED"
+        }
         (Status::PendingDeploy, Status::Deployed) => {
             "refused: it is deployed; destroy it before it is deployed again"
         }
@@ -368,7 +366,10 @@ mod tests {
     #[test]
     fn no_transition_is_listed_twice_and_none_leads_nowhere() {
         for (index, row) in TABLE.iter().enumerate() {
-            assert!(!TABLE.iter().skip(index + 1).any(|other| other == row), "{row:?}");
+            assert!(
+                !TABLE.iter().skip(index + 1).any(|other| other == row),
+                "{row:?}"
+            );
             assert_ne!(row.from, Some(row.event.to()), "{row:?}");
         }
         for event in Event::ALL {
@@ -380,10 +381,16 @@ mod tests {
     fn every_status_in_motion_can_fail_and_every_one_at_rest_can_be_left() {
         for status in Status::ALL {
             if status.is_at_rest() {
-                assert!(TABLE.iter().any(|row| row.from == Some(status)
-                    && row.event.actor() == Actor::Client));
+                assert!(
+                    TABLE
+                        .iter()
+                        .any(|row| row.from == Some(status) && row.event.actor() == Actor::Client)
+                );
             } else {
-                assert!(permits(Some(status), Actor::Monitor, Status::Failed), "{status}");
+                assert!(
+                    permits(Some(status), Actor::Monitor, Status::Failed),
+                    "{status}"
+                );
             }
         }
     }

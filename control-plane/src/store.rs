@@ -113,7 +113,11 @@ impl Store {
             .await
             .map_err(|error| Failure::of_call("Query", index, &error))?;
         Ok(Page {
-            enclaves: output.items().iter().map(Enclave::from_attributes).collect(),
+            enclaves: output
+                .items()
+                .iter()
+                .map(Enclave::from_attributes)
+                .collect(),
             next: output.last_evaluated_key().cloned(),
         })
     }

@@ -183,12 +183,7 @@ impl Change {
     /// A client that writes twice in quick succession, first what it may not and then
     /// what over the first would be legal, must not start a second execution beside
     /// the one that goes on.
-    pub fn admit(
-        &self,
-        item: &Enclave,
-        owner: Option<Progress>,
-        now: OffsetDateTime,
-    ) -> Admission {
+    pub fn admit(&self, item: &Enclave, owner: Option<Progress>, now: OffsetDateTime) -> Admission {
         let status = |image: &Option<Attributes>| {
             image
                 .as_ref()
@@ -240,7 +235,10 @@ impl Change {
         now: OffsetDateTime,
     ) -> Update {
         let mut update = Update::put_back(&new.id, written, before, now)
-            .when(Condition::AbsentOrBefore(name::REFUSED, self.sequence.clone()))
+            .when(Condition::AbsentOrBefore(
+                name::REFUSED,
+                self.sequence.clone(),
+            ))
             .set(name::REFUSED, text(self.sequence.as_str()))
             .error(REFUSED, message);
         let (Some(old), Some(new)) = (&self.old, &self.new) else {
@@ -329,7 +327,11 @@ async fn handle_record(
     let change = match Change::parse(record) {
         Ok(change) => change,
         Err(poison) => {
-            error!(enclave_id = poison.id, reason = poison.reason, "a record is dropped");
+            error!(
+                enclave_id = poison.id,
+                reason = poison.reason,
+                "a record is dropped"
+            );
             if let Some(update) = poison.reject(now) {
                 store.apply(&update).await?;
             }
@@ -348,7 +350,12 @@ async fn handle_record(
             if outcome == Outcome::Lost && !put_back.restore.is_empty() {
                 store.apply(&restore_only(&put_back)).await?;
             }
-            warn!(enclave_id = id, message, ?outcome, "a client's write is put back");
+            warn!(
+                enclave_id = id,
+                message,
+                ?outcome,
+                "a client's write is put back"
+            );
         }
         Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
     }
@@ -413,8 +420,10 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     fn record(old: Option<&str>, new: &str) -> Value {
-        let image = |status: &str| json!({"id": {"S": "a"}, "status": {"S": status},
-            "execution_arn": {"S": "arn"}, "providerConfig": {"M": {"cpuCount": {"N": "2"}}}});
+        let image = |status: &str| {
+            json!({"id": {"S": "a"}, "status": {"S": status},
+            "execution_arn": {"S": "arn"}, "providerConfig": {"M": {"cpuCount": {"N": "2"}}}})
+        };
         let mut stream = json!({
             "Keys": {"id": {"S": "a"}},
             "SequenceNumber": "100",
@@ -473,8 +482,14 @@ mod tests {
             panic!("{hidden:?}");
         };
         assert!(update.set.contains(&(name::STATUS, text("DEPLOYING"))));
-        assert_eq!(admission("DEPLOYED", "PENDING_DESTROY", arn, running), Admission::Later);
-        assert_eq!(admission("DEPLOYED", "DESTROYING", arn, None), Admission::Past);
+        assert_eq!(
+            admission("DEPLOYED", "PENDING_DESTROY", arn, running),
+            Admission::Later
+        );
+        assert_eq!(
+            admission("DEPLOYED", "DESTROYING", arn, None),
+            Admission::Past
+        );
     }
 
     #[test]
@@ -490,7 +505,10 @@ mod tests {
             let Decision::Refuse { put_back, .. } = decide(&record(Some(old), new)) else {
                 panic!("{old} {new}");
             };
-            assert!(put_back.set.contains(&(name::STATUS, text(old))), "{old} {new}");
+            assert!(
+                put_back.set.contains(&(name::STATUS, text(old))),
+                "{old} {new}"
+            );
         }
     }
 
@@ -504,7 +522,12 @@ mod tests {
             panic!("not refused");
         };
         assert_eq!(put_back.restore, [(name::EXECUTION_ARN, text("arn"))]);
-        assert!(put_back.set.iter().any(|(name, _)| *name == "providerConfig"));
+        assert!(
+            put_back
+                .set
+                .iter()
+                .any(|(name, _)| *name == "providerConfig")
+        );
     }
 
     #[test]
@@ -513,7 +536,10 @@ mod tests {
         ticket["dynamodb"]["NewImage"]["request"] = json!({"S": sequence("99")});
         assert!(matches!(decide(&ticket), Decision::Ignore(_)));
         for (old, new) in [("DEPLOYING", "DEPLOYED"), ("DEPLOYING", "FAILED")] {
-            assert!(matches!(decide(&record(Some(old), new)), Decision::Ignore(_)));
+            assert!(matches!(
+                decide(&record(Some(old), new)),
+                Decision::Ignore(_)
+            ));
         }
     }
 
@@ -539,7 +565,11 @@ mod tests {
         let update = poison.reject(NOW).unwrap();
         assert!(update.set.contains(&(name::STATUS, text("FAILED"))));
         assert_eq!(update.id, "a");
-        for nothing in [json!(null), json!({"dynamodb": {"SequenceNumber": "x"}}), json!([])] {
+        for nothing in [
+            json!(null),
+            json!({"dynamodb": {"SequenceNumber": "x"}}),
+            json!([]),
+        ] {
             assert!(Change::parse(&nothing).unwrap_err().reject(NOW).is_none());
         }
     }
@@ -553,7 +583,10 @@ mod tests {
             Just(json!({"S": "PENDING_DEPLOY"})),
         ];
         leaf.prop_recursive(4, 32, 5, |inner| {
-            let keys = prop_oneof!["[A-Z]{1,2}", "dynamodb|NewImage|OldImage|Keys|id|status|SequenceNumber"];
+            let keys = prop_oneof![
+                "[A-Z]{1,2}",
+                "dynamodb|NewImage|OldImage|Keys|id|status|SequenceNumber"
+            ];
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::vec((keys, inner), 0..5)

@@ -126,7 +126,11 @@ impl Update {
             set.push(format!("{path} = if_not_exists({path}, {value})"));
         }
         expressions.update = format!("SET {}", set.join(", "));
-        let remove: Vec<_> = self.remove.iter().map(|name| expressions.path(name)).collect();
+        let remove: Vec<_> = self
+            .remove
+            .iter()
+            .map(|name| expressions.path(name))
+            .collect();
         if !remove.is_empty() {
             expressions.update.push_str(" REMOVE ");
             expressions.update.push_str(&remove.join(", "));

@@ -55,7 +55,9 @@ pub fn check_current(input: &Input, item: Option<&Enclave>) -> Result<(), Failur
     };
     if item.status() != Some(expected) {
         let status = item.status_text.as_deref().unwrap_or("absent");
-        return superseded(format!("its status is {status}, and not {expected} any more"));
+        return superseded(format!(
+            "its status is {status}, and not {expected} any more"
+        ));
     }
     match &item.request {
         Some(request) if *request != input.sequence_number => {
@@ -186,7 +188,12 @@ pub async fn handle(store: &Store, client: &Client, event: Value) -> Result<Valu
     let image = if request.docker_image.is_empty() || known {
         None
     } else {
-        published_image(client, &variable("IMAGES_TABLE_NAME")?, &request.docker_image).await?
+        published_image(
+            client,
+            &variable("IMAGES_TABLE_NAME")?,
+            &request.docker_image,
+        )
+        .await?
     };
     let answer = judge(&input, &item, image)?;
     info!(
@@ -246,37 +253,65 @@ mod tests {
         let configuration: Value =
             serde_json::from_str(environment["CONFIGURATION"].as_str().unwrap()).unwrap();
         assert_eq!(configuration, answer["configuration"]);
-        assert_eq!(configuration["runtime_configuration"], r#"{"enclave_id":"e-1"}"#);
+        assert_eq!(
+            configuration["runtime_configuration"],
+            r#"{"enclave_id":"e-1"}"#
+        );
         let kept: Image = serde_json::from_str(answer["image"].as_str().unwrap()).unwrap();
         assert_eq!(kept.published, image());
     }
 
     #[test]
     fn an_image_that_was_never_published_is_refused_among_all_else() {
-        let item = item("PENDING_DEPLOY", json!({"dockerImage": "app:2", "cpuCount": 1}));
+        let item = item(
+            "PENDING_DEPLOY",
+            json!({"dockerImage": "app:2", "cpuCount": 1}),
+        );
         let failure = judge(&input(Action::Deploy), &item, None).unwrap_err();
         assert_eq!(failure.kind, VALIDATION_FAILED);
-        assert!(failure.message.starts_with("the request has 2 problems: "), "{failure}");
+        assert!(
+            failure.message.starts_with("the request has 2 problems: "),
+            "{failure}"
+        );
         assert!(failure.message.contains("enclavectl publish"), "{failure}");
     }
 
     #[test]
     fn an_image_of_another_architecture_is_refused() {
         let config = json!({"dockerImage": "app:1", "instanceType": "m6g.xlarge"});
-        let failure =
-            judge(&input(Action::Deploy), &item("PENDING_DEPLOY", config), Some(image())).unwrap_err();
-        assert!(failure.message.contains("it runs aarch64, and app:1 was built for x86_64"));
+        let failure = judge(
+            &input(Action::Deploy),
+            &item("PENDING_DEPLOY", config),
+            Some(image()),
+        )
+        .unwrap_err();
+        assert!(
+            failure
+                .message
+                .contains("it runs aarch64, and app:1 was built for x86_64")
+        );
     }
 
     #[test]
     fn whatever_was_deployed_can_be_destroyed() {
-        for config in [Value::Null, json!({"cpuCount": "many", "instanceType": "old.type"})] {
-            let answer =
-                judge(&input(Action::Destroy), &item("PENDING_DESTROY", config), None).unwrap();
+        for config in [
+            Value::Null,
+            json!({"cpuCount": "many", "instanceType": "old.type"}),
+        ] {
+            let answer = judge(
+                &input(Action::Destroy),
+                &item("PENDING_DESTROY", config),
+                None,
+            )
+            .unwrap();
             assert_eq!(answer["action"], "destroy");
         }
         let mut item = item("PENDING_DESTROY", json!({"dockerImage": "app:9"}));
-        let kept = Image { published: image(), runtime_configuration: String::new(), enable_debug: false };
+        let kept = Image {
+            published: image(),
+            runtime_configuration: String::new(),
+            enable_debug: false,
+        };
         item.image = Some(serde_json::to_string(&kept).unwrap());
         let answer = judge(&input(Action::Destroy), &item, None).unwrap();
         assert_eq!(answer["configuration"]["image"]["sha256"], "ab".repeat(32));
@@ -294,7 +329,10 @@ mod tests {
             (Action::Deploy, Some(&later)),
             (Action::Deploy, Some(&item("DEPLOYING", Value::Null))),
         ] {
-            assert_eq!(check_current(&input(action), item).unwrap_err().kind, SUPERSEDED);
+            assert_eq!(
+                check_current(&input(action), item).unwrap_err().kind,
+                SUPERSEDED
+            );
         }
     }
 }

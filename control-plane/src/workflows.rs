@@ -1,13 +1,13 @@
 //! The state machines, as the functions start and ask them.
 
 use aws_sdk_sfn::Client;
+use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::error::SdkError;
+use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::send_task_failure::SendTaskFailureError;
 use aws_sdk_sfn::operation::send_task_success::SendTaskSuccessError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::ExecutionStatus;
-use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
-use aws_sdk_sfn::error::ProvideErrorMetadata;
 
 use crate::execution::{Action, Input};
 use crate::function::Failure;
@@ -113,13 +113,22 @@ impl Workflows {
 
     /// How far an execution is.
     pub async fn progress(&self, arn: &str) -> Result<Progress, Failure> {
-        match self.client.describe_execution().execution_arn(arn).send().await {
+        match self
+            .client
+            .describe_execution()
+            .execution_arn(arn)
+            .send()
+            .await
+        {
             Ok(output) => Ok(match output.status() {
                 ExecutionStatus::Running | ExecutionStatus::PendingRedrive => Progress::Running,
                 _ => Progress::Ended,
             }),
             Err(SdkError::ServiceError(error))
-                if matches!(error.err(), DescribeExecutionError::ExecutionDoesNotExist(_)) =>
+                if matches!(
+                    error.err(),
+                    DescribeExecutionError::ExecutionDoesNotExist(_)
+                ) =>
             {
                 Ok(Progress::Absent)
             }

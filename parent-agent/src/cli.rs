@@ -11,7 +11,9 @@ use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
 
 pub use logs::{LogArgs, LogsArgs};
 
+use crate::config::Source;
 use crate::exit::EXIT_CODES;
+use crate::gate::FunctionName;
 use crate::guard::TetherArgs;
 use crate::hypervisor::SoftwareNsmArgs;
 
@@ -61,6 +63,9 @@ pub enum Command {
     SoftwareNsm(SoftwareNsmArgs),
 }
 
+const IMAGE_DIR_HELP: &str = "The folder of images that were fetched \
+[default: for root /var/lib/enclaves/images; otherwise $XDG_CACHE_HOME/enclaves/images]";
+
 const STATE_DIR_HELP: &str = "The folder of all enclaves' sockets \
 [default: $XDG_RUNTIME_DIR/enclaves; for root /run/enclaves; otherwise /tmp/enclaves-UID]";
 
@@ -97,8 +102,19 @@ pub enum Accelerator {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The enclave image, built by image-builder.
-    #[arg(value_name = "IMAGE.eif")]
-    pub image: PathBuf,
+    #[arg(
+        value_name = "IMAGE.eif",
+        required_unless_present = "config",
+        conflicts_with = "config"
+    )]
+    pub image: Option<PathBuf>,
+    /// Run what a configuration names; other options come before it. PATH,
+    /// ssm:NAME, imds:tags, imds:user-data, or auto for the first that is there.
+    #[arg(long, value_name = "SOURCE")]
+    pub config: Option<Source>,
+    #[arg(long, value_name = "DIR", help = IMAGE_DIR_HELP)]
+    #[expect(missing_docs, reason = "the help is the documentation")]
+    pub image_dir: Option<PathBuf>,
     /// What runs the enclave.
     #[arg(long, value_enum)]
     pub hypervisor: HypervisorKind,
@@ -160,6 +176,24 @@ pub struct RunArgs {
     /// How log records are kept and where they go.
     #[command(flatten)]
     pub logs: LogArgs,
+    /// Who must be shown the enclave's documents.
+    #[command(flatten)]
+    pub gate: GateArgs,
+}
+
+/// The attestation gate of a control plane.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Attestation gate")]
+pub struct GateArgs {
+    /// Answer the challenges of this Lambda function.
+    #[arg(long = "gate", value_name = "FUNCTION")]
+    pub function: Option<FunctionName>,
+    /// How often it is asked [default: 30s].
+    #[arg(long = "gate-interval", value_name = "TIME", requires = "function")]
+    pub interval: Option<Interval>,
+    /// The enclave's identifier in the control plane [default: its name].
+    #[arg(long, value_name = "ID", requires = "function")]
+    pub enclave_id: Option<String>,
 }
 
 /// Which enclave a command is for.

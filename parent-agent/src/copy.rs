@@ -1,15 +1,24 @@
 //! Joining two connections: bytes are copied both ways, counted, and the end of
 //! one direction is passed on without touching the other.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// What a direction starts with, so that an idle connection costs little.
-const FIRST_BUFFER: usize = 8 * 1024;
-/// What it grows to while its reads fill the buffer.
-const LARGEST_BUFFER: usize = 128 * 1024;
+/// What a direction waits with: most connections are idle most of the time, and
+/// then hold no more than this.
+const SMALL: usize = 2 * 1024;
+/// What a direction reads into while bytes keep coming.
+const LARGE: usize = 256 * 1024;
+/// Large buffers that are kept for the next burst.
+const KEPT: usize = 16;
+
+static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 /// Copies until both directions have ended, or either has failed.
 pub(crate) async fn join<A, B>(a: A, b: B, a_to_b: &AtomicU64, b_to_a: &AtomicU64) -> io::Result<()>
@@ -31,20 +40,79 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut buffer = vec![0; FIRST_BUFFER];
+    let mut small = [0; SMALL];
     loop {
-        let count = from.read(&mut buffer).await?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
-            return match to.shutdown().await {
-                // The peer has closed both ways already.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                other => other,
-            };
-        };
-        to.write_all(bytes).await?;
-        counter.fetch_add(count as u64, Ordering::Relaxed);
-        if count == buffer.len() && buffer.len() < LARGEST_BUFFER {
-            buffer.resize(buffer.len() * 2, 0);
+        let count = from.read(&mut small).await?;
+        let bytes = small.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            return end(to).await;
+        }
+        pass(bytes, to, counter).await?;
+        if count < SMALL {
+            continue;
+        }
+        // More than a little: until there is nothing to read for a moment.
+        let mut large = Large::take();
+        while let Some(count) = read_what_is_there(from, &mut large.0).await? {
+            let bytes = large.0.get(..count).unwrap_or_default();
+            if bytes.is_empty() {
+                return end(to).await;
+            }
+            pass(bytes, to, counter).await?;
+        }
+    }
+}
+
+async fn pass<W>(bytes: &[u8], to: &mut W, counter: &AtomicU64) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    to.write_all(bytes).await?;
+    counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    Ok(())
+}
+
+async fn end<W>(to: &mut W) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    match to.shutdown().await {
+        // The peer has closed both ways already.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        other => other,
+    }
+}
+
+/// Reads without waiting; `None` if there is nothing yet.
+async fn read_what_is_there<R>(from: &mut R, buffer: &mut [u8]) -> io::Result<Option<usize>>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut buffer = ReadBuf::new(buffer);
+    poll_fn(|context| {
+        Poll::Ready(match Pin::new(&mut *from).poll_read(context, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| Some(buffer.filled().len())),
+            Poll::Pending => Ok(None),
+        })
+    })
+    .await
+}
+
+/// A large buffer, kept for others when it is dropped.
+struct Large(Box<[u8]>);
+
+impl Large {
+    fn take() -> Self {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(spare.unwrap_or_else(|| vec![0; LARGE].into_boxed_slice()))
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < KEPT {
+            spare.push(std::mem::take(&mut self.0));
         }
     }
 }
@@ -100,5 +168,50 @@ mod tests {
         drop(server);
         drop(writer.await.unwrap());
         joined.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_size_arrives_whole_whatever_the_pauses() {
+        let sizes = [
+            1,
+            SMALL - 1,
+            SMALL,
+            SMALL + 1,
+            LARGE,
+            LARGE + SMALL,
+            3 * LARGE + 7,
+        ];
+        let (mut client, a) = duplex(LARGE);
+        let (mut server, b) = duplex(LARGE);
+        let counter = std::sync::Arc::new(AtomicU64::new(0));
+        let shared = counter.clone();
+        let joined = tokio::spawn(async move { join(a, b, &shared, &AtomicU64::new(0)).await });
+        let mut total = 0;
+        for (number, size) in sizes.into_iter().enumerate() {
+            let data = vec![number.to_le_bytes()[0]; size];
+            let mut received = vec![0xff; size];
+            let (sent, read) =
+                tokio::join!(client.write_all(&data), server.read_exact(&mut received));
+            sent.unwrap();
+            read.unwrap();
+            assert_eq!(received, data);
+            total += size as u64;
+            // The next one finds both directions waiting.
+            while counter.load(Ordering::Relaxed) < total {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop((client, server));
+        joined.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_holds_no_large_buffer() {
+        let (client, a) = duplex(64);
+        let (server, b) = duplex(64);
+        let counters = [AtomicU64::new(0), AtomicU64::new(0)];
+        let future = join(a, b, &counters[0], &counters[1]);
+        assert!(size_of_val(&future) < 12 * 1024, "{}", size_of_val(&future));
+        drop((future, client, server));
     }
 }

@@ -6,7 +6,9 @@ use thiserror::Error;
 
 use crate::attach::AttachError;
 use crate::client::ClientError;
+use crate::config::SourceError;
 use crate::exit::Exit;
+use crate::fetch::FetchError;
 use crate::guard::GuardError;
 use crate::hypervisor::HypervisorError;
 use crate::image::{ImageError, RuntimeConfigError};
@@ -22,6 +24,30 @@ pub enum Error {
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(&'static str),
+    /// The configuration cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The configuration does not say which enclave is meant.
+    #[error("{0}")]
+    Selection(String),
+    /// The image is not here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The image is not signed by whom the configuration names.
+    #[error(
+        "the image {image} is signed by another certificate than the configuration's: its PCR8 is {found} instead of {wanted}"
+    )]
+    Signer {
+        /// The image.
+        image: String,
+        /// Its PCR8.
+        found: String,
+        /// The configuration's.
+        wanted: String,
+    },
+    /// The gate cannot be asked at all.
+    #[error("the attestation gate cannot be asked: {0}")]
+    Gate(#[source] aws_request::ConfigError),
     /// The image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -79,9 +105,13 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_)
+            | Self::Selection(_)
+            | Self::Source(SourceError::Config(_) | SourceError::Tag { .. })
             | Self::Attach(AttachError::Differs { .. })
             | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
+            Self::Fetch(error) if error.is_about_the_image() => Exit::Image,
             Self::Image(_)
+            | Self::Signer { .. }
             | Self::RuntimeConfig(_)
             | Self::Hypervisor(
                 HypervisorError::NoInit
@@ -95,7 +125,10 @@ impl Error {
                     | UnpackError::TooMany,
                 ),
             ) => Exit::Image,
-            Self::State(_)
+            Self::Source(_)
+            | Self::Fetch(_)
+            | Self::Gate(_)
+            | Self::State(_)
             | Self::Attach(_)
             | Self::Ingress(_)
             | Self::Guard(_)

@@ -11,11 +11,12 @@ pub enum Exit {
     Success = 0,
     /// Anything that has no code of its own, such as an enclave that is not running.
     Failure = 1,
-    /// The command line is wrong (clap's own code).
+    /// The command line (clap's own code) or the configuration is wrong.
     Usage = 2,
     /// The image, or the configuration in it, cannot be used.
     Image = 3,
-    /// The host lacks something: a free port, a program, memory, a permission.
+    /// The host lacks something: a free port, a program, memory, a permission, a
+    /// service that answers.
     Host = 4,
     /// The workload ended with an error, and its restart policy had no more to offer.
     WorkloadFailed = 10,
@@ -34,9 +35,10 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
    0  done; the enclave stopped as asked, or its batch workload ended with code 0
    1  any other error, such as an enclave that is not running
-   2  the command line is wrong
+   2  the command line or the configuration is wrong
    3  the image, or the configuration in it, cannot be used
-   4  the host lacks something: a free port, a program, memory, a permission
+   4  the host lacks something: a free port, a program, memory, a permission, a
+      service that answers
   10  the workload failed, and its restart policy had no more to offer
   11  the enclave ended or fell silent before it was ready
   12  the enclave ended or fell silent after it was ready

@@ -23,22 +23,28 @@
 
 pub mod api;
 pub mod attach;
+mod aws;
 pub mod channels;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod console;
 mod copy;
 pub mod enclave;
 mod error;
 pub mod event;
 mod exit;
+pub mod fetch;
+pub mod gate;
 pub mod guard;
 pub mod heartbeat;
 pub mod hypervisor;
 pub mod image;
 pub mod ingress;
+mod launch;
 pub mod logs;
 pub mod metrics;
+mod names;
 pub mod output;
 pub mod ramdisk;
 pub mod report;

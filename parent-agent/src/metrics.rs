@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::enclave::Phase;
+use crate::gate::GateStatus;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
 use crate::status::{Board, Status};
 
@@ -104,6 +105,9 @@ pub fn text(status: &Status) -> String {
         "Restarts of the workload.",
     );
     page.count(&[], status.restarts);
+    if let Some(status) = &status.gate {
+        gate(&mut page, status);
+    }
     logs(&mut page, &status.logs);
     page.text
 }
@@ -245,6 +249,28 @@ fn logs(page: &mut Page, logs: &LogsStatus) {
 fn labels(sink: &SinkStatus) -> [(&'static str, &str); 2] {
     let stream = sink.stream.as_deref().unwrap_or_default();
     [("sink", &sink.sink), ("stream", stream)]
+}
+
+fn gate(page: &mut Page, gate: &GateStatus) {
+    page.family(
+        "enclave_gate_documents_total",
+        "counter",
+        "Documents shown to the attestation gate, by its verdict.",
+    );
+    page.count(&[("verdict", "accepted")], gate.accepted);
+    page.count(&[("verdict", "refused")], gate.refused);
+    page.family(
+        "enclave_gate_failures_total",
+        "counter",
+        "Rounds with the attestation gate that failed.",
+    );
+    page.count(&[], gate.failures);
+    page.family(
+        "enclave_gate_failing",
+        "gauge",
+        "1 if the last round with the attestation gate has failed.",
+    );
+    page.sample(&[], f64::from(u8::from(gate.last_error.is_some())));
 }
 
 fn counts(page: &mut Page, sink: &SinkStatus, label: &str, counts: &BTreeMap<String, u64>) {

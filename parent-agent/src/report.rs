@@ -67,6 +67,22 @@ pub enum Report<'a> {
         /// Milliseconds until it is started again, if it is.
         restart_in_ms: Option<u64>,
     },
+    /// The attestation gate has judged a document.
+    Gate {
+        /// Whether it is satisfied.
+        accepted: bool,
+        /// Its own words.
+        message: &'a str,
+    },
+    /// The image is being fetched.
+    Fetching {
+        /// Where from.
+        source: &'a str,
+        /// Bytes that are here.
+        bytes: u64,
+        /// Bytes of the image, if that is known.
+        total: Option<u64>,
+    },
     /// A line of the console.
     Console {
         /// The line.
@@ -244,6 +260,18 @@ fn describe(report: &Report<'_>) -> String {
                 None => format!("workload    {how}\n"),
             }
         }
+        Report::Gate {
+            accepted: true,
+            message: _,
+        } => "gate        the attestation gate has accepted the document\n".to_owned(),
+        Report::Gate { message, .. } => {
+            format!("gate        the attestation gate has refused the document: {message}\n")
+        }
+        Report::Fetching {
+            source,
+            bytes,
+            total,
+        } => describe_fetching(source, *bytes, *total),
         Report::Console { text } => format!("console | {text}\n"),
         Report::Detached { keep_ms, exit_code } => format!(
             "detached    the enclave goes on for {} without an agent (exit code {exit_code})\n",
@@ -299,6 +327,21 @@ fn describe_opening(opening: &Opening<'_>) -> String {
     let _ = writeln!(text, "state       {state_directory}");
     let _ = writeln!(text, "try         parent-agent status --name {name}");
     text
+}
+
+fn describe_fetching(source: &str, bytes: u64, total: Option<u64>) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    match total {
+        Some(total) => {
+            let percent = bytes.saturating_mul(100).checked_div(total).unwrap_or(100);
+            format!(
+                "fetching    {source}: {} of {} MiB ({percent} %)\n",
+                mib(bytes),
+                mib(total)
+            )
+        }
+        None => format!("fetching    {source}: {} MiB\n", mib(bytes)),
+    }
 }
 
 fn describe_console(console: &[String]) -> String {

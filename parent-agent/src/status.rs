@@ -13,6 +13,7 @@ use crate::attach::History;
 use crate::channels::egress::Egress;
 use crate::console::printable;
 use crate::enclave::Phase;
+use crate::gate::{GateBoard, GateStatus};
 use crate::ingress::IngressPort;
 use crate::report::Port;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, Telemetry};
@@ -117,6 +118,9 @@ pub struct Status {
     pub boot_steps: Vec<BootStep>,
     /// The log records, their spool and its sinks.
     pub logs: LogsStatus,
+    /// The attestation gate, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateStatus>,
 }
 
 /// What does not change while an enclave runs.
@@ -184,6 +188,7 @@ pub struct Board {
     ingress: Vec<Arc<IngressPort>>,
     egress: Arc<Egress>,
     logs: Arc<Telemetry>,
+    gate: Option<Arc<GateBoard>>,
 }
 
 impl Board {
@@ -196,6 +201,7 @@ impl Board {
         ingress: Vec<Arc<IngressPort>>,
         egress: Arc<Egress>,
         logs: Arc<Telemetry>,
+        gate: Option<Arc<GateBoard>>,
     ) -> Self {
         Self {
             start,
@@ -216,7 +222,13 @@ impl Board {
             ingress,
             egress,
             logs,
+            gate,
         }
+    }
+
+    /// Where the enclave is in its life.
+    pub fn phase(&self) -> Phase {
+        self.update(|live| live.phase)
     }
 
     /// How long ago the enclave was started.
@@ -266,6 +278,7 @@ impl Board {
                 .collect(),
             boot_steps: live.steps.clone(),
             logs: self.logs.read(),
+            gate: self.gate.as_ref().map(|gate| gate.read()),
         }
     }
 }
@@ -324,6 +337,9 @@ impl Status {
                     thousandths(step.took_us)
                 ),
             );
+        }
+        if let Some(gate) = &self.gate {
+            row("gate", gate.line());
         }
         row("logs", logs(&self.logs));
         for sink in &self.logs.sinks {
@@ -484,6 +500,10 @@ mod tests {
                     ..SinkStatus::default()
                 }],
             },
+            gate: Some(GateStatus {
+                function: "gate".to_owned(),
+                ..GateStatus::default()
+            }),
         };
         let table = status.table();
         for part in [
@@ -493,6 +513,7 @@ mod tests {
             "unhealthy: HTTP\\u{1b} 500",
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
             "12.345 ms  clock (0.045 ms)",
+            "gate        waiting for a challenge by gate",
             "10 records, 1 missing, 2.0 KiB in /spool",
             "cloudwatch application  7 records, 3 behind (100 B, 2.5 s), 1 lost (too old)",
         ] {

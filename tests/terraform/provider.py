@@ -4,12 +4,13 @@ It plans what the configuration says, marks what the service would compute as
 unknown, and makes it up when the plan is applied. Nothing is called, so whatever
 the service or the real provider would refuse is accepted, but for `rules.py`.
 
-Two variables of the environment are for tests of what runs Terraform:
+Variables of the environment are for tests of what runs Terraform:
 
 - `MOCK_AWS_JOURNAL`: a file that gets a line of JSON for each resource that is
   created, updated or deleted: `{"action", "type", "id", "state"}`.
 - `MOCK_AWS_FAULTS`: JSON, from resource type to action (`create`, `update`,
   `delete`) to `{"error": "message", "delay_seconds": 5}`, both optional.
+- `MOCK_AWS_DATA`: JSON, from data source to attributes that it finds.
 """
 
 import json
@@ -54,6 +55,7 @@ class Provider:
         self._default_tags = {}
         self._stopped = threading.Event()
         self._journal = os.environ.get("MOCK_AWS_JOURNAL")
+        self._data = json.loads(os.environ.get("MOCK_AWS_DATA") or "{}")
         self._faults = json.loads(os.environ.get("MOCK_AWS_FAULTS") or "{}")
 
     def schema(self):
@@ -160,6 +162,8 @@ class Provider:
         config = _decode(request.config)
         found = values.data(request.type_name, config, self._region)
         block = self._block("data", request.type_name)
+        for name, value in self._data.get(request.type_name, {}).items():
+            found[name] = values.complete(block["attributes"][name]["type"], value)
         state = values.fill(block, config, found, _is_unknown, everything=True)
         response.state.CopyFrom(_encode(state))
 

@@ -26,6 +26,7 @@ _FLAGS = re.compile(
 _REFERENCE = re.compile(
     r"= new (?:\w+\.)?(\w+)Property(OutputReference|List|Map)\(this, \"\w+\"(?:, (true|false))?\)"
 )
+_COMPUTED_MAP = re.compile(r"= new cdktn\.(String|Number|Boolean|Any)Map\(this")
 _GETTER = re.compile(r"return (cdktn\.Fn\.tolist\()?this\.(\w+)\('")
 _TO_HCL = re.compile(
     r"^export function \w+?PropertyToHclTerraform\(struct\?: (?:\w+\.)?(\w+)Property"
@@ -159,6 +160,8 @@ class Source:
 
     @staticmethod
     def _getter_type(text):
+        if computed_map := _COMPUTED_MAP.search(text):
+            return ["map", _PRIMITIVES.get(computed_map.group(1).lower(), _OTHER)]
         getter = _GETTER.search(text)
         kind = _GETTER_TYPES.get(getter.group(2), _OTHER) if getter else _OTHER
         if getter and getter.group(1) and isinstance(kind, list):

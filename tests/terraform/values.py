@@ -86,6 +86,17 @@ def _placeholder(kind, name):
     return {} if kind[0] == "map" else []
 
 
+def complete(kind, value):
+    """A value of a type, where objects may lack members: those become null."""
+    if value is None or isinstance(kind, str):
+        return value
+    if kind[0] == "object":
+        return {name: complete(inner, value.get(name)) for name, inner in kind[1].items()}
+    if kind[0] == "map":
+        return {key: complete(kind[1], item) for key, item in value.items()}
+    return [complete(kind[1], item) for item in value]
+
+
 def _name_of(attributes, identifier):
     for key in _NAMES:
         if isinstance(attributes.get(key), str):

@@ -8,23 +8,24 @@ use anyhow::{Context, bail};
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 use crate::{python, stages};
 
-/// What the release consists of, and what shows and tests it.
-const PACKAGES: [&str; 6] = [
+/// What the demo shows, and what shows it.
+pub(crate) const SHOWN: [&str; 5] = [
     "image-builder",
     "enclave-init",
     "parent-agent",
     "price-oracle",
     "demo",
-    "enclave-tests",
 ];
+/// What tests and measures them.
+const TESTING: &str = "enclave-tests";
 
-/// Builds the programs in the release profile, and gives their folder.
-pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
+/// Builds the programs of packages in the release profile, and gives their folder.
+pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let mut command = Command::new("cargo");
     command
         .args(["build", "--release", "--bins"])
         .current_dir(workspace);
-    for package in PACKAGES {
+    for package in packages {
         command.args(["--package", package]);
     }
     let status = command.status().context("cannot run cargo")?;
@@ -41,23 +42,30 @@ pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// What the tests and the figures find in the environment.
-pub(crate) fn environment(workspace: &Path) -> anyhow::Result<[(&'static str, PathBuf); 6]> {
-    Ok([
+/// What programs that start enclaves find in the environment.
+fn machine(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let programs = build(workspace, &[&SHOWN[..], &[TESTING]].concat())?;
+    Ok(vec![
+        ("ENCLAVE_TEST_PROGRAMS", programs),
         ("ENCLAVE_TEST_KERNEL", KERNEL.get(workspace)?),
         ("ENCLAVE_TEST_QEMU", QEMU.get(workspace)?),
         ("ENCLAVE_TEST_VSOCK_DEVICE", VSOCK_DEVICE.get(workspace)?),
-        ("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?),
-        ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
-        ("ENCLAVE_TEST_PROGRAMS", build(workspace)?),
     ])
+}
+
+/// What the tests find in the environment: also what they check with.
+pub(crate) fn environment(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let mut environment = machine(workspace)?;
+    environment.push(("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?));
+    environment.push(("ENCLAVE_TEST_PYTHON", python::get(workspace)?));
+    Ok(environment)
 }
 
 /// Builds everything, and runs one of the programs that test or measure it.
 pub(crate) fn run(workspace: &Path, program: &str, arguments: &[String]) -> anyhow::Result<()> {
     stages::install_packages()?;
-    let environment = environment(workspace)?;
-    let [.., (_, folder)] = &environment;
+    let environment = machine(workspace)?;
+    let (_, folder) = environment.first().context("an empty environment")?;
     let status = Command::new(folder.join(program))
         .args(arguments)
         .envs(environment.iter().map(|(name, path)| (name, path)))

@@ -161,7 +161,9 @@ mod tests {
         let (pair, key) = key();
         for _ in 0..600 {
             let token = unsigned(&key);
-            let signature = pair.sign(&SystemRandom::new(), token.text.as_bytes()).unwrap();
+            let signature = pair
+                .sign(&SystemRandom::new(), token.text.as_bytes())
+                .unwrap();
             let text = token.signed(signature.as_ref()).unwrap();
             assert_eq!(text.split('.').count(), 3);
         }
@@ -173,7 +175,9 @@ mod tests {
         let (pair, _) = key();
         let (_, other) = key();
         let token = unsigned(&other);
-        let signature = pair.sign(&SystemRandom::new(), token.text.as_bytes()).unwrap();
+        let signature = pair
+            .sign(&SystemRandom::new(), token.text.as_bytes())
+            .unwrap();
         assert!(token.clone().signed(signature.as_ref()).is_err());
         for broken in [&b""[..], b"\x30\x00", b"\x30\x80", &[0x30; 200]] {
             assert!(token.clone().signed(broken).is_err());

@@ -24,9 +24,9 @@ use crate::document::{Document, PCR_COUNT, Profile};
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
+pub use external::{ExternalKey, UnsignedToken};
 #[cfg(feature = "service")]
 pub(crate) use keys::write_secret;
-pub use external::{ExternalKey, UnsignedToken};
 pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
 pub use signing_key::{Jwk, KeyError, SigningKey};
 pub use trust::{Status, TrustVector};

@@ -72,8 +72,9 @@ async fn what_may_have_run_is_not_run_again() {
     let error = client
         .lambda()
         .invoke("f", Bytes::new(), false, LIMIT)
-        .await;
-    assert!(error.unwrap_err().to_string().contains("after 1 attempts"));
+        .await
+        .unwrap_err();
+    assert!(!error.to_string().contains("attempts"), "{error}");
     assert_eq!(server.asked().len(), 1);
     client.ssm().parameter("p").await.unwrap_err();
     assert_eq!(server.asked().len(), 4);

@@ -1,5 +1,6 @@
 //! Each service's calls.
 
+use aws_request::logs::{Event, Page, Rejected, Search};
 use std::io::Write;
 
 use aws_request::Body;
@@ -197,4 +198,59 @@ async fn instances_are_read_page_by_page() {
         )
     );
     assert!(asked[1].body.ends_with("&NextToken=a%2Bb"));
+}
+
+#[tokio::test]
+async fn log_events_are_sent_and_found() {
+    let server = Server::start(vec![
+        answer(200, "", ""),
+        answer(400, "", r#"{"__type":"ResourceAlreadyExistsException","message":"there"}"#),
+        answer(200, "", ""),
+        answer(200, "", r#"{"rejectedLogEventsInfo":{"tooOldLogEventEndIndex":1}}"#),
+        answer(200, "", r#"{"nextSequenceToken":"7"}"#),
+        answer(
+            200,
+            "",
+            r#"{"events":[{"eventId":"1","logStreamName":"s","timestamp":5,"message":"m","ingestionTime":6}],"nextToken":"t"}"#,
+        ),
+        answer(200, "", r#"{"searchedLogStreams":[]}"#),
+    ])
+    .await;
+    let client = server.client();
+    let logs = client.logs();
+    logs.create_group("g").await.unwrap();
+    let error = logs.create_stream("g", "s").await.unwrap_err();
+    assert_eq!(error.code(), Some("ResourceAlreadyExistsException"));
+    logs.put_retention("g", 30).await.unwrap();
+    let events = [Event {
+        timestamp: 5,
+        message: "a \"b\"\n\u{1}".to_owned(),
+    }];
+    let rejected = logs.put_events("g", "s", &events).await.unwrap();
+    assert_eq!(rejected.too_old_log_event_end_index, Some(1));
+    let rejected = logs.put_events("g", "s", &events).await.unwrap();
+    assert_eq!(rejected, Rejected::default());
+    let mut search = Search {
+        log_group_name: "g",
+        log_stream_names: &["s"],
+        start_time: Some(5),
+        ..Search::default()
+    };
+    let page = logs.filter_events(&search).await.unwrap();
+    assert_eq!(page.events[0].message, "m");
+    search.next_token = page.next_token.as_deref();
+    assert_eq!(logs.filter_events(&search).await.unwrap(), Page::default());
+    let bodies: Vec<_> = server
+        .asked()
+        .iter()
+        .map(|asked| asked.body.clone())
+        .collect();
+    assert_eq!(
+        bodies[3],
+        r#"{"logGroupName":"g","logStreamName":"s","logEvents":[{"timestamp":5,"message":"a \"b\"\n\u0001"}]}"#
+    );
+    assert_eq!(
+        bodies[6],
+        r#"{"logGroupName":"g","logStreamNames":["s"],"startTime":5,"nextToken":"t"}"#
+    );
 }

@@ -85,9 +85,8 @@ impl EarSigner {
                     .public_key(&self.key_id)
                     .await
                     .map_err(|error| Failure::new("ServiceUnavailable", error.to_string()))?;
-                ExternalKey::from_spki(&spki).map_err(|error| {
-                    Failure::new("NotConfigured", format!("EAR_KEY_ID: {error}"))
-                })
+                ExternalKey::from_spki(&spki)
+                    .map_err(|error| Failure::new("NotConfigured", format!("EAR_KEY_ID: {error}")))
             })
             .await
     }

@@ -23,7 +23,9 @@ use tracing::{info, warn};
 use crate::attributes::text;
 use crate::execution::Reason;
 use crate::function::{Failure, optional};
-use crate::item::{Attestation, AttestationState, Enclave, Image, name, parse_timestamp, timestamp};
+use crate::item::{
+    Attestation, AttestationState, Enclave, Image, name, parse_timestamp, timestamp,
+};
 use crate::status::Status;
 use crate::store::{Outcome, Store};
 use crate::update::{Condition, Update};
@@ -47,9 +49,7 @@ enum Request {
     /// By a workflow: a nonce, and to be told through the token.
     Issue(Issue),
     /// By an agent: whether there is a challenge.
-    Challenge {
-        enclave_id: String,
-    },
+    Challenge { enclave_id: String },
     /// By an agent: a document, in base64.
     Document {
         enclave_id: String,
@@ -277,7 +277,11 @@ impl Gate {
                     );
                 }
                 self.accept(&item, &passed, now).await?;
-                info!(enclave_id = id, reason = passed.reason.name(), "a document is accepted");
+                info!(
+                    enclave_id = id,
+                    reason = passed.reason.name(),
+                    "a document is accepted"
+                );
                 Ok(json!({ "accepted": true, "message": "accepted", "report": answer }))
             }
             Verdict::Wrong(why) => {
@@ -285,7 +289,11 @@ impl Gate {
                 failed.state = AttestationState::Failed;
                 failed.message = Some(why.clone());
                 self.refuse(&item, &failed, &why, now).await?;
-                warn!(enclave_id = id, reason = why, "the enclave is not what was asked for");
+                warn!(
+                    enclave_id = id,
+                    reason = why,
+                    "the enclave is not what was asked for"
+                );
                 Ok(refusal(&why, Some(answer)))
             }
             Verdict::Refused(why) => {
@@ -311,7 +319,10 @@ impl Gate {
         };
         let output = json!({ "verified_at": passed.verified_at }).to_string();
         if self.workflows.succeed(token, output).await? == Sent::TooLate {
-            info!(enclave_id = item.id, "the execution was told before, or has ended");
+            info!(
+                enclave_id = item.id,
+                "the execution was told before, or has ended"
+            );
         }
         self.store.apply(&forget_token(item, token, now)).await?;
         Ok(())
@@ -429,9 +440,17 @@ mod tests {
         let owner = Condition::Equal(name::EXECUTION_ARN, text("arn"));
         assert!(deploy.conditions.contains(&owner));
         let schedule = issue(Reason::Schedule).update(&waiting(), &[1; 32], NOW);
-        assert!(schedule.conditions.contains(&Condition::Status(vec![Status::Deployed])));
+        assert!(
+            schedule
+                .conditions
+                .contains(&Condition::Status(vec![Status::Deployed]))
+        );
         let attribute = |update: &Update| {
-            let (_, value) = update.set.iter().find(|(name, _)| *name == name::ATTESTATION).unwrap();
+            let (_, value) = update
+                .set
+                .iter()
+                .find(|(name, _)| *name == name::ATTESTATION)
+                .unwrap();
             crate::attributes::to_json(value)
         };
         assert_eq!(attribute(&schedule)["ear"], "token");
@@ -440,7 +459,11 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_refused_without_a_look_at_it() {
-        assert!(decode(&"A".repeat(MAX_DOCUMENT * 2)).unwrap_err().contains("larger"));
+        assert!(
+            decode(&"A".repeat(MAX_DOCUMENT * 2))
+                .unwrap_err()
+                .contains("larger")
+        );
         assert!(decode("§").unwrap_err().contains("base64"));
     }
 

@@ -126,7 +126,11 @@ mod tests {
     }
 
     /// An enclave that was given this configuration, and its document.
-    fn document(measured: Option<Measurements>, configuration: &str, nonce: &[u8]) -> (Vec<u8>, Roots) {
+    fn document(
+        measured: Option<Measurements>,
+        configuration: &str,
+        nonce: &[u8],
+    ) -> (Vec<u8>, Roots) {
         let root = TestRoot::generate().unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
         let identity = Identity {
@@ -150,7 +154,12 @@ mod tests {
         }
     }
 
-    fn verdict(measured: Option<Measurements>, configuration: &str, nonce: &[u8], debug: bool) -> Verdict {
+    fn verdict(
+        measured: Option<Measurements>,
+        configuration: &str,
+        nonce: &[u8],
+        debug: bool,
+    ) -> Verdict {
         let (document, roots) = document(measured, configuration, nonce);
         judge(&document, &roots, &policy(&image(debug), &NONCE).unwrap()).0
     }
@@ -193,7 +202,10 @@ mod tests {
     #[test]
     fn debug_mode_passes_only_where_the_request_allowed_it() {
         let own = runtime_configuration("e-1");
-        assert!(matches!(verdict(None, &own, &NONCE, true), Verdict::Accepted));
+        assert!(matches!(
+            verdict(None, &own, &NONCE, true),
+            Verdict::Accepted
+        ));
         assert!(matches!(
             verdict(Some(measurements(1)), &own, &NONCE, true),
             Verdict::Accepted

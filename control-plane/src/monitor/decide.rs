@@ -87,14 +87,27 @@ pub fn needs(item: &Enclave, now: OffsetDateTime) -> Needs {
     let nothing = Needs::default();
     match item.status() {
         Some(Status::PendingDeploy | Status::PendingDestroy) if older(item, REQUEST_LIMIT, now) => {
-            Needs { execution: true, ..nothing }
+            Needs {
+                execution: true,
+                ..nothing
+            }
         }
-        Some(Status::Deploying) if older(item, QUIET, now) => Needs { execution: true, ..nothing },
-        Some(Status::Destroying) if item.execution_arn.is_none() => {
-            Needs { instance: true, ..nothing }
-        }
-        Some(Status::Destroying) if older(item, QUIET, now) => Needs { execution: true, ..nothing },
-        Some(Status::Pausing | Status::Resuming) => Needs { execution: true, instance: true },
+        Some(Status::Deploying) if older(item, QUIET, now) => Needs {
+            execution: true,
+            ..nothing
+        },
+        Some(Status::Destroying) if item.execution_arn.is_none() => Needs {
+            instance: true,
+            ..nothing
+        },
+        Some(Status::Destroying) if older(item, QUIET, now) => Needs {
+            execution: true,
+            ..nothing
+        },
+        Some(Status::Pausing | Status::Resuming) => Needs {
+            execution: true,
+            instance: true,
+        },
         _ => nothing,
     }
 }
@@ -125,8 +138,10 @@ pub fn decide(
         Some(Status::PendingDeploy | Status::PendingDestroy) => pending(item, now),
         Some(Status::Deploying) => in_motion(item, execution, now),
         Some(Status::Destroying) if item.execution_arn.is_none() && *instance == Instance::Gone => {
-            write(Update::transition(&item.id, Event::MarkGone, now)
-                .when(Condition::Absent(name::EXECUTION_ARN)))
+            write(
+                Update::transition(&item.id, Event::MarkGone, now)
+                    .when(Condition::Absent(name::EXECUTION_ARN)),
+            )
         }
         Some(Status::Destroying) => in_motion(item, execution, now),
         Some(Status::Pausing) => pausing(item, instance, now),
@@ -168,7 +183,11 @@ fn pending(item: &Enclave, now: OffsetDateTime) -> Step {
 }
 
 fn in_motion(item: &Enclave, execution: Option<Progress>, now: OffsetDateTime) -> Step {
-    let limit = if execution.is_some() { QUIET } else { ORPHAN_LIMIT };
+    let limit = if execution.is_some() {
+        QUIET
+    } else {
+        ORPHAN_LIMIT
+    };
     let (Some(status), true) = (item.status(), older(item, limit, now)) else {
         return Step::Wait;
     };
@@ -300,7 +319,9 @@ mod tests {
     }
 
     fn leads_to(step: &Step) -> Option<Status> {
-        let Step::Write(update) = step else { return None };
+        let Step::Write(update) = step else {
+            return None;
+        };
         let (_, value) = update.set.iter().find(|(name, _)| *name == name::STATUS)?;
         Status::parse(value.as_s().ok()?)
     }
@@ -309,9 +330,15 @@ mod tests {
     fn a_pause_follows_the_instance() {
         let item = item(Status::Pausing, Duration::ZERO);
         let decide = |instance| decide(&item, Some(Progress::Ended), &instance, NOW);
-        assert_eq!(decide(Instance::Running(ID.to_owned())), Step::Stop(ID.to_owned()));
+        assert_eq!(
+            decide(Instance::Running(ID.to_owned())),
+            Step::Stop(ID.to_owned())
+        );
         assert_eq!(decide(Instance::Changing), Step::Wait);
-        assert_eq!(leads_to(&decide(Instance::Stopped(ID.to_owned()))), Some(Status::Paused));
+        assert_eq!(
+            leads_to(&decide(Instance::Stopped(ID.to_owned()))),
+            Some(Status::Paused)
+        );
         assert_eq!(leads_to(&decide(Instance::Gone)), Some(Status::Failed));
     }
 
@@ -324,24 +351,42 @@ mod tests {
             decide(Some(Progress::Absent), Instance::Stopped(ID.to_owned())),
             Step::Start(ID.to_owned())
         );
-        assert_eq!(decide(Some(Progress::Absent), Instance::Changing), Step::Wait);
-        assert_eq!(decide(Some(Progress::Absent), running()), Step::Attest(resume_name(&item)));
+        assert_eq!(
+            decide(Some(Progress::Absent), Instance::Changing),
+            Step::Wait
+        );
+        assert_eq!(
+            decide(Some(Progress::Absent), running()),
+            Step::Attest(resume_name(&item))
+        );
         assert_eq!(decide(Some(Progress::Running), running()), Step::Wait);
-        assert_eq!(leads_to(&decide(Some(Progress::Ended), running())), Some(Status::Failed));
-        assert_eq!(leads_to(&decide(Some(Progress::Absent), Instance::Gone)), Some(Status::Failed));
+        assert_eq!(
+            leads_to(&decide(Some(Progress::Ended), running())),
+            Some(Status::Failed)
+        );
+        assert_eq!(
+            leads_to(&decide(Some(Progress::Absent), Instance::Gone)),
+            Some(Status::Failed)
+        );
     }
 
     #[test]
     fn what_an_execution_left_is_abandoned_and_what_it_works_on_is_not() {
         for status in [Status::Deploying, Status::Destroying] {
             let old = item(status, QUIET);
-            assert_eq!(decide(&old, Some(Progress::Running), &Instance::Gone, NOW), Step::Wait);
+            assert_eq!(
+                decide(&old, Some(Progress::Running), &Instance::Gone, NOW),
+                Step::Wait
+            );
             for progress in [Progress::Ended, Progress::Absent] {
                 let step = decide(&old, Some(progress), &Instance::Gone, NOW);
                 assert_eq!(leads_to(&step), Some(Status::Failed));
             }
             let young = item(status, Duration::from_secs(10));
-            assert_eq!(decide(&young, Some(Progress::Ended), &Instance::Gone, NOW), Step::Wait);
+            assert_eq!(
+                decide(&young, Some(Progress::Ended), &Instance::Gone, NOW),
+                Step::Wait
+            );
         }
     }
 
@@ -352,7 +397,10 @@ mod tests {
         assert!(needs(&item, NOW).instance);
         let step = decide(&item, None, &Instance::Gone, NOW);
         assert_eq!(leads_to(&step), Some(Status::Destroyed));
-        assert_eq!(decide(&item, None, &Instance::Running(ID.to_owned()), NOW), Step::Wait);
+        assert_eq!(
+            decide(&item, None, &Instance::Running(ID.to_owned()), NOW),
+            Step::Wait
+        );
     }
 
     #[test]

@@ -132,7 +132,12 @@ impl Monitor {
                 }
             }
         }
-        info!(enclave_id = id, status = item.status_text, ?step, "moved on");
+        info!(
+            enclave_id = id,
+            status = item.status_text,
+            ?step,
+            "moved on"
+        );
         Ok(true)
     }
 
@@ -144,9 +149,7 @@ impl Monitor {
                 .rsplit(':')
                 .next()
                 .is_some_and(|name| name.starts_with("resume-"));
-            if progress == Progress::Running
-                || item.status() != Some(Status::Resuming)
-                || of_pause
+            if progress == Progress::Running || item.status() != Some(Status::Resuming) || of_pause
             {
                 return Ok(Some(progress));
             }
@@ -177,7 +180,10 @@ impl Monitor {
         let unattested = items
             .iter()
             .filter(|item| {
-                let state = item.attestation.as_ref().map(|attestation| attestation.state);
+                let state = item
+                    .attestation
+                    .as_ref()
+                    .map(|attestation| attestation.state);
                 state == Some(AttestationState::Failed)
             })
             .count();

@@ -38,7 +38,10 @@ pub(crate) fn explore(start: World) -> Statistics {
                 world.check_rest();
                 statistics.ends += 1;
             }
-            system.into_iter().chain(world.clients()).collect::<Vec<Next>>()
+            system
+                .into_iter()
+                .chain(world.clients())
+                .collect::<Vec<Next>>()
         }));
         let next = result.unwrap_or_else(|panic| {
             print_way(&ways, index);

@@ -35,16 +35,25 @@ impl Item {
     /// Whether the conditions hold; then the write is made. Messages and times are
     /// left out: nothing is decided by them here.
     pub(crate) fn apply(&mut self, update: &Update) -> bool {
-        if !update.conditions.iter().all(|condition| self.holds(condition)) {
+        if !update
+            .conditions
+            .iter()
+            .all(|condition| self.holds(condition))
+        {
             return false;
         }
         for (name, value) in &update.set {
-            if !matches!(*name, name::ERROR_MESSAGE | name::ERROR_TYPE | name::UPDATED_AT) {
+            if !matches!(
+                *name,
+                name::ERROR_MESSAGE | name::ERROR_TYPE | name::UPDATED_AT
+            ) {
                 self.0.insert((*name).to_owned(), as_text(value));
             }
         }
         for (name, value) in &update.restore {
-            self.0.entry((*name).to_owned()).or_insert_with(|| as_text(value));
+            self.0
+                .entry((*name).to_owned())
+                .or_insert_with(|| as_text(value));
         }
         for name in &update.remove {
             self.0.remove(*name);
@@ -55,9 +64,9 @@ impl Item {
     fn holds(&self, condition: &Condition) -> bool {
         match condition {
             Condition::Exists => self.0.contains_key(name::ID),
-            Condition::Status(statuses) => {
-                self.status().is_some_and(|status| statuses.contains(&status))
-            }
+            Condition::Status(statuses) => self
+                .status()
+                .is_some_and(|status| statuses.contains(&status)),
             Condition::Equal(path, value) => self.get(path) == Some(&as_text(value)),
             Condition::AbsentOrBefore(path, value) => {
                 self.get(path).is_none_or(|held| held < value.as_str())
@@ -68,5 +77,8 @@ impl Item {
 }
 
 fn as_text(value: &AttributeValue) -> String {
-    value.as_s().expect("the model's attributes are texts").clone()
+    value
+        .as_s()
+        .expect("the model's attributes are texts")
+        .clone()
 }

@@ -24,19 +24,37 @@ fn check(style: Style, budget: Budget) -> Statistics {
 
 #[test]
 fn clients_that_set_a_status_cannot_break_it() {
-    let statistics = check(Style::Update, Budget { writes: 3, faults: 0 });
+    let statistics = check(
+        Style::Update,
+        Budget {
+            writes: 3,
+            faults: 0,
+        },
+    );
     assert!(statistics.states > 1_000, "{statistics:?}");
 }
 
 #[test]
 fn clients_that_write_whole_items_cannot_break_it() {
-    let statistics = check(Style::Put, Budget { writes: 3, faults: 0 });
+    let statistics = check(
+        Style::Put,
+        Budget {
+            writes: 3,
+            faults: 0,
+        },
+    );
     assert!(statistics.states > 1_000, "{statistics:?}");
 }
 
 #[test]
 fn faults_upon_faults_cannot_break_it() {
-    let statistics = check(Style::Update, Budget { writes: 2, faults: 1 });
+    let statistics = check(
+        Style::Update,
+        Budget {
+            writes: 2,
+            faults: 1,
+        },
+    );
     assert!(statistics.states > 1_000, "{statistics:?}");
 }
 

@@ -149,7 +149,14 @@ impl World {
         if self.budget.writes == 0 {
             return Vec::new();
         }
-        FILTER
+        // A whole item that asks for a pause hides from the monitor that an execution
+        // goes on, until the trigger has restored what it dropped: the manual tells
+        // clients to set the status alone.
+        let requests = match self.style {
+            Style::Update => &FILTER[..],
+            Style::Put => &FILTER[..2],
+        };
+        requests
             .iter()
             .filter(|written| self.item.status() != Some(**written))
             .map(|written| {
@@ -160,7 +167,8 @@ impl World {
                     Style::Put => Item::default(),
                 };
                 item.0.insert(name::ID.to_owned(), ID.to_owned());
-                item.0.insert(name::STATUS.to_owned(), written.name().to_owned());
+                item.0
+                    .insert(name::STATUS.to_owned(), written.name().to_owned());
                 item.0
                     .insert(name::UPDATED_AT.to_owned(), world.updated_at());
                 world.write(item);
@@ -186,7 +194,10 @@ impl World {
             new: self.item.clone(),
             delivered: false,
         };
-        let reaches = self.item.status().is_some_and(|status| FILTER.contains(&status));
+        let reaches = self
+            .item
+            .status()
+            .is_some_and(|status| FILTER.contains(&status));
         // What the trigger ignores it may as well not get.
         if reaches && !matches!(record.change().decide(NOW), Decision::Ignore(_)) {
             self.records.push(record);
@@ -202,12 +213,13 @@ impl World {
         let (from, to) = (self.item.status(), item.status());
         if from != to {
             let (from, to) = (from.unwrap(), to.unwrap());
-            let legal = permits(Some(from), actor, to)
-                || (actor == Actor::Trigger && undoes(from, to));
+            let legal =
+                permits(Some(from), actor, to) || (actor == Actor::Trigger && undoes(from, to));
             assert!(legal, "{actor:?} writes {to} over {from}");
             if to == Status::Paused {
                 self.pauses += 1;
-                item.0.insert(name::UPDATED_AT.to_owned(), self.updated_at());
+                item.0
+                    .insert(name::UPDATED_AT.to_owned(), self.updated_at());
             }
         }
         self.write(item);
@@ -236,7 +248,10 @@ impl World {
                 if let Some(mut world) = self.fault() {
                     world.deliver(index, false);
                     world.records[index].delivered = false;
-                    next.push((format!("record {number}, and the trigger ends half-way"), world));
+                    next.push((
+                        format!("record {number}, and the trigger ends half-way"),
+                        world,
+                    ));
                 }
             }
             if let Some(mut world) = self.fault() {
@@ -297,7 +312,11 @@ impl World {
     }
 
     fn progress(&self, arn: &str) -> Progress {
-        match self.executions.iter().find(|execution| execution.arn() == arn) {
+        match self
+            .executions
+            .iter()
+            .find(|execution| execution.arn() == arn)
+        {
             None => Progress::Absent,
             Some(execution) if execution.stage == Stage::Done => Progress::Ended,
             Some(_) => Progress::Running,
@@ -311,7 +330,8 @@ impl World {
             change(&mut world);
             next.push((format!("{}: {what}", execution.name), world));
         };
-        let to = |stage: Stage| move |world: &mut Self| world.executions[index].stage = stage.clone();
+        let to =
+            |stage: Stage| move |world: &mut Self| world.executions[index].stage = stage.clone();
         match &execution.stage {
             Stage::Done => return,
             Stage::Validate if execution.kind == Reason::Resume => {
@@ -380,7 +400,10 @@ impl World {
             next.push((format!("monitor: {step:?}"), world));
             return;
         }
-        if !monitor::WATCHED.iter().any(|status| self.item.status() == Some(*status)) {
+        if !monitor::WATCHED
+            .iter()
+            .any(|status| self.item.status() == Some(*status))
+        {
             return;
         }
         let item = self.item.enclave();
@@ -449,7 +472,11 @@ impl Execution {
     fn input(&self) -> Input {
         Input {
             enclave_id: ID.to_owned(),
-            action: if self.destroys { Action::Destroy } else { Action::Deploy },
+            action: if self.destroys {
+                Action::Destroy
+            } else {
+                Action::Deploy
+            },
             sequence_number: self.sequence.clone(),
         }
     }
@@ -476,7 +503,10 @@ impl Execution {
         }
         let event = self.event_of(true);
         let update = Update::transition(ID, event, NOW)
-            .when(Condition::Equal(name::REQUEST, text(self.sequence.as_str())))
+            .when(Condition::Equal(
+                name::REQUEST,
+                text(self.sequence.as_str()),
+            ))
             .set(name::EXECUTION_ARN, owner);
         (event.actor(), update)
     }

@@ -1,5 +1,6 @@
 //! Connections from the workload to destinations outside.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use link::{Stream, Text};
 use manifest::EgressRule;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::copy;
@@ -20,6 +22,9 @@ use crate::traffic::{Counts, Destinations};
 const TARGET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one address may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an address may be silent before the next is tried beside it: RFC 8305,
+/// section 8.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Where connections that no rule allows are counted: their names are the
 /// enclave's to make up.
 const NOT_ALLOWED: &str = "(not allowed)";
@@ -126,35 +131,82 @@ impl Egress {
                 },
                 reason: error.to_string(),
             })?;
-        let mut refused = None;
-        for address in addresses {
-            match timeout(CONNECT_TIMEOUT, connect(address)).await {
-                Ok(Ok(tcp)) => return Ok(tcp),
-                Ok(Err(error)) => {
-                    refused = Some(Refused {
-                        refusal: Refusal::Unreachable,
-                        reason: format!("{address}: {error}"),
-                    });
-                }
-                Err(_) => {
-                    refused = Some(Refused {
-                        refusal: Refusal::TimedOut,
-                        reason: format!(
-                            "{address} did not accept within {} s",
-                            CONNECT_TIMEOUT.as_secs()
-                        ),
-                    });
-                }
-            }
-        }
-        Err(refused.unwrap_or_else(|| Refused {
-            refusal: Refusal::NameNotFound,
-            reason: format!("{host} has no address"),
-        }))
+        dial(addresses).await.map_err(|failed| match failed {
+            None => Refused {
+                refusal: Refusal::NameNotFound,
+                reason: format!("{host} has no address"),
+            },
+            Some((address, Some(error))) => Refused {
+                refusal: Refusal::Unreachable,
+                reason: format!("{address}: {error}"),
+            },
+            Some((address, None)) => Refused {
+                refusal: Refusal::TimedOut,
+                reason: format!(
+                    "{address} did not accept within {} s",
+                    CONNECT_TIMEOUT.as_secs()
+                ),
+            },
+        })
     }
 }
 
-async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+/// The address that failed last, and how; without an error it was too slow.
+type Failed = (SocketAddr, Option<io::Error>);
+
+/// Dials addresses until one accepts: the next one when the last has failed or
+/// has been silent for a while, and both families in turn (RFC 8305, section 5).
+async fn dial(addresses: Vec<SocketAddr>) -> Result<TcpStream, Option<Failed>> {
+    let mut waiting = in_turn(addresses).into_iter();
+    let mut attempts = JoinSet::new();
+    let mut failed = None;
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.spawn(attempt(address));
+        }
+        let more = waiting.len() > 0;
+        let done = tokio::select! {
+            done = attempts.join_next() => done,
+            () = sleep(ATTEMPT_DELAY), if more => continue,
+        };
+        match done {
+            Some(Ok(Ok(tcp))) => return Ok(tcp),
+            Some(Ok(Err(error))) => failed = Some(error),
+            // Attempts do not panic, and nobody else ends them.
+            Some(Err(_)) => {}
+            None if more => {}
+            None => return Err(failed),
+        }
+    }
+}
+
+async fn attempt(address: SocketAddr) -> Result<TcpStream, Failed> {
+    match timeout(CONNECT_TIMEOUT, connect(address)).await {
+        Ok(Ok(tcp)) => Ok(tcp),
+        Ok(Err(error)) => Err((address, Some(error))),
+        Err(_) => Err((address, None)),
+    }
+}
+
+/// Addresses of both families in turn, beginning with that of the first.
+fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else {
+        return addresses;
+    };
+    let (preferred, others): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first);
+    let mut others = others.into_iter();
+    let mut turns = Vec::new();
+    for address in preferred {
+        turns.push(address);
+        turns.extend(others.next());
+    }
+    turns.extend(others);
+    turns
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -163,4 +215,60 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     socket.set_keepalive(true)?;
     socket.set_nodelay(true)?;
     socket.connect(address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_are_tried_in_turn() {
+        let given = addresses(&["[::1]:1", "[::1]:2", "[::1]:3", "1.1.1.1:4", "1.1.1.1:5"]);
+        let expected = addresses(&["[::1]:1", "1.1.1.1:4", "[::1]:2", "1.1.1.1:5", "[::1]:3"]);
+        assert_eq!(in_turn(given), expected);
+        assert_eq!(in_turn(Vec::new()), []);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_a_silent_address_do_not_hold_up_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepting = listener.local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = closed.local_addr().unwrap();
+        drop(closed);
+        // Its backlog is full: further connections are not answered.
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap();
+        let held = fill(silent).await;
+        let tcp = dial(vec![silent, refusing, accepting]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), accepting);
+        drop(held);
+    }
+
+    /// Connects until a connection is not answered any more.
+    async fn fill(address: SocketAddr) -> Vec<TcpStream> {
+        let mut held = Vec::new();
+        while let Ok(tcp) = timeout(ATTEMPT_DELAY, connect(address)).await {
+            held.push(tcp.unwrap());
+        }
+        held
+    }
+
+    #[tokio::test]
+    async fn the_last_failure_is_told() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = closed.local_addr().unwrap();
+        drop(closed);
+        let (address, error) = dial(vec![refusing]).await.unwrap_err().unwrap();
+        assert_eq!(address, refusing);
+        assert_eq!(error.unwrap().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(dial(Vec::new()).await.unwrap_err().is_none());
+    }
 }

@@ -35,9 +35,9 @@ pub struct LogArgs {
     /// The log group in CloudWatch [default: /aws/ec2/enclave/NAME].
     #[arg(long, value_name = "GROUP")]
     pub log_group: Option<LogGroup>,
-    /// How long a log group that the agent makes keeps its events.
-    #[arg(long, value_name = "DAYS", default_value = "30")]
-    pub log_retention_days: RetentionDays,
+    /// How long a log group that the agent makes keeps its events [default: 30].
+    #[arg(long, value_name = "DAYS")]
+    pub log_retention_days: Option<RetentionDays>,
     /// Most bytes that the log spool takes on disk, from 16MiB.
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     pub log_max_size: SpoolSize,
@@ -57,7 +57,7 @@ pub struct LogArgs {
 
 impl LogArgs {
     /// What the pipeline of the enclave `name` is made of.
-    pub fn pipeline(&self, name: &EnclaveName) -> PipelineConfig {
+    pub fn pipeline(&self, name: &EnclaveName, region: Option<String>) -> PipelineConfig {
         let mut sinks: Vec<SinkSpec> = Vec::new();
         for sink in &self.sinks {
             if sinks.iter().all(|other| other.name() != sink.name()) {
@@ -80,8 +80,9 @@ impl LogArgs {
             },
             sinks,
             cloudwatch: CloudWatchConfig {
+                region,
                 group: self.log_group.clone().unwrap_or_else(|| LogGroup::of(name)),
-                retention: self.log_retention_days,
+                retention: self.log_retention_days.unwrap_or_default(),
             },
         }
     }

@@ -12,7 +12,6 @@ pub mod cloudwatch;
 pub mod config;
 mod file;
 mod forward;
-mod names;
 mod otlp;
 mod pipeline;
 mod retry;

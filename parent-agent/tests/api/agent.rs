@@ -101,8 +101,17 @@ impl Agent {
         arguments: &[&str],
     ) -> Self {
         let image = image.write(folder.path());
+        command.arg(image);
+        Self::spawn_configured(folder, command, arguments)
+    }
+
+    /// Runs what the command and the arguments name.
+    pub(crate) fn spawn_configured(
+        folder: TempDir,
+        mut command: Command,
+        arguments: &[&str],
+    ) -> Self {
         let mut child = command
-            .arg(image)
             .args(["--hypervisor", "sim", "--json"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -185,6 +194,13 @@ impl Agent {
         self.stderr.read_to_string(&mut stderr).await.unwrap();
         nothing_is_left(&self.folder).await;
         (code, ended, stderr)
+    }
+
+    /// Waits until an agent that has reported its end is gone.
+    pub(crate) async fn finished(mut self) -> TempDir {
+        timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
+        nothing_is_left(&self.folder).await;
+        self.folder
     }
 
     /// Waits for the end of an agent that does not start: exit code and error.

@@ -3,7 +3,7 @@
 //! The limits are those of the API reference
 //! (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>).
 
-use aws_sdk_cloudwatchlogs::types::InputLogEvent;
+use aws_request::logs::Event;
 
 use super::message;
 use crate::sink::telemetry::ratio;
@@ -30,7 +30,7 @@ const MAX_STEP_BACK_MS: u64 = 1000;
 /// Events in the order of their records, their times never decreasing.
 #[derive(Debug, Default)]
 pub(super) struct EventBatch {
-    events: Vec<InputLogEvent>,
+    events: Vec<Event>,
     records: u64,
     bytes: usize,
     first_ms: u64,
@@ -65,14 +65,11 @@ impl EventBatch {
         {
             return false;
         }
-        for message in messages {
-            let event = InputLogEvent::builder()
-                .timestamp(i64::try_from(time).unwrap_or(i64::MAX))
-                .message(message)
-                .build();
-            // Both fields are set.
-            self.events.extend(event);
-        }
+        let event = |message| Event {
+            timestamp: time,
+            message,
+        };
+        self.events.extend(messages.into_iter().map(event));
         if self.records == 0 {
             self.first_ms = time;
         }
@@ -82,7 +79,7 @@ impl EventBatch {
         true
     }
 
-    pub(super) fn events(&self) -> &[InputLogEvent] {
+    pub(super) fn events(&self) -> &[Event] {
         &self.events
     }
 
@@ -140,8 +137,7 @@ mod tests {
     }
 
     fn times(batch: &EventBatch) -> Vec<u64> {
-        let time = |event: &InputLogEvent| u64::try_from(event.timestamp()).unwrap();
-        batch.events().iter().map(time).collect()
+        batch.events().iter().map(|event| event.timestamp).collect()
     }
 
     #[test]
@@ -212,7 +208,7 @@ mod tests {
                 prop_assert!(times.is_sorted());
                 prop_assert!(times.last().unwrap() - times.first().unwrap() <= MAX_SPAN_MS);
                 prop_assert!(times.len() <= MAX_EVENTS);
-                let bytes: usize = batch.events().iter().map(|event| event.message().len() + EVENT_OVERHEAD).sum();
+                let bytes: usize = batch.events().iter().map(|event| event.message.len() + EVENT_OVERHEAD).sum();
                 prop_assert!(bytes <= MAX_BYTES);
                 prop_assert_eq!(bytes, batch.bytes());
             }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use manifest::EnclaveName;
 
 /// The days that `PutRetentionPolicy` takes, from its API reference.
-const RETENTION_DAYS: [i32; 22] = [
+const RETENTION_DAYS: [u32; 22] = [
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
     3288, 3653,
 ];
@@ -13,6 +13,8 @@ const RETENTION_DAYS: [i32; 22] = [
 /// What the CloudWatch sink was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudWatchConfig {
+    /// The region, if not the environment's or the instance's.
+    pub region: Option<String>,
     /// The log group.
     pub group: LogGroup,
     /// How long a group that the agent makes keeps its events.
@@ -49,11 +51,18 @@ impl FromStr for LogGroup {
 
 /// Days that a group keeps its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetentionDays(i32);
+pub struct RetentionDays(u32);
+
+/// A month.
+impl Default for RetentionDays {
+    fn default() -> Self {
+        Self(30)
+    }
+}
 
 impl RetentionDays {
     /// The number of days.
-    pub fn get(self) -> i32 {
+    pub fn get(self) -> u32 {
         self.0
     }
 }
@@ -65,7 +74,7 @@ impl FromStr for RetentionDays {
         match text.parse() {
             Ok(days) if RETENTION_DAYS.contains(&days) => Ok(Self(days)),
             _ => {
-                let days: Vec<_> = RETENTION_DAYS.iter().map(i32::to_string).collect();
+                let days: Vec<_> = RETENTION_DAYS.iter().map(u32::to_string).collect();
                 Err(format!("the service takes only these: {}", days.join(", ")))
             }
         }

@@ -5,44 +5,30 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader};
-use aws_sdk_cloudwatchlogs::Client;
-use aws_sdk_cloudwatchlogs::config::SharedHttpClient;
-use aws_sdk_cloudwatchlogs::operation::create_log_group::CreateLogGroupError;
-use aws_sdk_cloudwatchlogs::operation::create_log_stream::CreateLogStreamError;
-use aws_sdk_cloudwatchlogs::operation::put_log_events::PutLogEventsError;
-use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_request::logs::{Event, Rejected};
+use aws_request::{Client, ConfigError, Error};
 use link::logs::LogStream;
-use thiserror::Error;
 use tracing::{info, warn};
 
 use super::config::CloudWatchConfig;
 use super::retry::classify;
-use crate::sink::names::Names;
+use crate::aws;
+use crate::names::Names;
 use crate::sink::{ErrorClass, SendError};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may take from its start to its answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the credentials' source may take to answer.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the service cannot be used.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// No region is known.
-    #[error(
-        "the sink cloudwatch needs a region, and neither the environment nor the instance names one: set AWS_REGION"
-    )]
-    NoRegion,
-}
+#[derive(Debug, thiserror::Error)]
+#[error("the sink cloudwatch cannot be used: {0}")]
+pub struct ConnectError(#[from] ConfigError);
 
 /// The service, for one log group.
 pub(in crate::sink) struct Service {
     config: CloudWatchConfig,
-    http: SharedHttpClient,
     client: Mutex<Client>,
 }
 
@@ -50,17 +36,10 @@ impl Service {
     /// A client with the environment's region, credentials and endpoint.
     /// Nothing is sent yet, except to ask an instance for its region.
     pub(in crate::sink) async fn connect(config: CloudWatchConfig) -> Result<Self, ConnectError> {
-        let http = Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_with_resolver(Names::from_system());
-        let loaded = loader(&http).load().await;
-        if loaded.region().is_none() {
-            return Err(ConnectError::NoRegion);
-        }
+        let client = load(&config).await?;
         Ok(Self {
             config,
-            http,
-            client: Mutex::new(Client::new(&loaded)),
+            client: Mutex::new(client),
         })
     }
 
@@ -69,7 +48,7 @@ impl Service {
     pub(super) async fn put(
         &self,
         stream: LogStream,
-        events: &[InputLogEvent],
+        events: &[Event],
     ) -> Result<Vec<(&'static str, u64)>, SendError> {
         let error = match self.put_once(stream, events).await {
             Err(error) => error,
@@ -91,31 +70,16 @@ impl Service {
     async fn put_once(
         &self,
         stream: LogStream,
-        events: &[InputLogEvent],
+        events: &[Event],
     ) -> Result<Vec<(&'static str, u64)>, SendError> {
-        let result = self
-            .client()
-            .put_log_events()
-            .log_group_name(self.config.group.as_str())
-            .log_stream_name(stream.name())
-            .set_log_events(Some(events.to_vec()))
-            .send()
-            .await;
-        match result {
-            Ok(output) => Ok(output
-                .rejected_log_events_info()
-                .map(|rejected| refused(rejected, events.len()))
-                .unwrap_or_default()),
+        let client = self.client();
+        let (group, stream) = (self.config.group.as_str(), stream.name());
+        match client.logs().put_events(group, stream, events).await {
+            Ok(rejected) => Ok(refused(&rejected, events.len())),
             // Older services say so of a batch that was taken before its answer
             // was lost.
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(PutLogEventsError::is_data_already_accepted_exception) =>
-            {
-                Ok(Vec::new())
-            }
-            Err(error) => Err(classify("PutLogEvents", &error)),
+            Err(error) if error.code() == Some("DataAlreadyAcceptedException") => Ok(Vec::new()),
+            Err(error) => Err(classify(&error)),
         }
     }
 
@@ -131,64 +95,36 @@ impl Service {
     }
 
     async fn create_stream(&self, stream: LogStream) -> Result<(), SendError> {
-        let result = self
-            .client()
-            .create_log_stream()
-            .log_group_name(self.config.group.as_str())
-            .log_stream_name(stream.name())
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(CreateLogStreamError::is_resource_already_exists_exception) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(classify("CreateLogStream", &error)),
+        let client = self.client();
+        let (group, stream) = (self.config.group.as_str(), stream.name());
+        match client.logs().create_stream(group, stream).await {
+            Err(error) if !exists(&error) => Err(classify(&error)),
+            _ => Ok(()),
         }
     }
 
     async fn create_group(&self) -> Result<(), SendError> {
         let group = self.config.group.as_str();
-        let result = self
-            .client()
-            .create_log_group()
-            .log_group_name(group)
-            .send()
-            .await;
-        match result {
-            Ok(_) => info!(group, "the log group was made"),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(CreateLogGroupError::is_resource_already_exists_exception) =>
-            {
-                // Whoever made it has set its retention.
-                return Ok(());
-            }
-            Err(error) => return Err(classify("CreateLogGroup", &error)),
+        let client = self.client();
+        match client.logs().create_group(group).await {
+            Ok(()) => info!(group, "the log group was made"),
+            // Whoever made it has set its retention.
+            Err(error) if exists(&error) => return Ok(()),
+            Err(error) => return Err(classify(&error)),
         }
-        let result = self
-            .client()
-            .put_retention_policy()
-            .log_group_name(group)
-            .retention_in_days(self.config.retention.get())
-            .send()
-            .await;
-        if let Err(error) = result {
-            let SendError { message, .. } = classify("PutRetentionPolicy", &error);
-            warn!(group, "the log group keeps its events for ever: {message}");
+        let days = self.config.retention.get();
+        if let Err(error) = client.logs().put_retention(group, days).await {
+            warn!(group, "the log group keeps its events for ever: {error}");
         }
         Ok(())
     }
 
     /// Forgets the credentials and reads them again.
     async fn reload(&self) {
-        let client = Client::new(&loader(&self.http).load().await);
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        match load(&self.config).await {
+            Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
+            Err(error) => warn!("the credentials cannot be read again: {error}"),
+        }
     }
 
     fn client(&self) -> Client {
@@ -199,27 +135,32 @@ impl Service {
     }
 }
 
-fn loader(http: &SharedHttpClient) -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http.clone())
+async fn load(config: &CloudWatchConfig) -> Result<Client, ConfigError> {
+    let loaded = aws::loader(&aws::http(), config.region.as_deref())
         // The forwarder tries again, and counts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(REQUEST_TIMEOUT)
+                .operation_attempt_timeout(CREDENTIALS_TIMEOUT)
                 .build(),
         )
+        .load()
+        .await;
+    Client::with_resolver(&loaded, Names::from_system())
+}
+
+fn exists(error: &Error) -> bool {
+    error.code() == Some("ResourceAlreadyExistsException")
 }
 
 /// Counts the events that the service has not taken: those before one place and
 /// those from another on.
-fn refused(rejected: &RejectedLogEventsInfo, events: usize) -> Vec<(&'static str, u64)> {
+fn refused(rejected: &Rejected, events: usize) -> Vec<(&'static str, u64)> {
     let events = events as u64;
-    let place = |place: Option<i32>| place.map(|place| u64::try_from(place).unwrap_or(0));
-    let too_old = place(rejected.too_old_log_event_end_index()).unwrap_or(0);
-    let expired = place(rejected.expired_log_event_end_index()).unwrap_or(0);
-    let too_new = place(rejected.too_new_log_event_start_index()).unwrap_or(events);
+    let too_old = rejected.too_old_log_event_end_index.unwrap_or(0);
+    let expired = rejected.expired_log_event_end_index.unwrap_or(0);
+    let too_new = rejected.too_new_log_event_start_index.unwrap_or(events);
     [
         ("too old", too_old.min(events)),
         (
@@ -239,11 +180,11 @@ mod tests {
 
     #[test]
     fn refused_events_are_counted_once_each() {
-        let rejected = RejectedLogEventsInfo::builder()
-            .too_old_log_event_end_index(2)
-            .expired_log_event_end_index(5)
-            .too_new_log_event_start_index(8)
-            .build();
+        let rejected = Rejected {
+            too_old_log_event_end_index: Some(2),
+            expired_log_event_end_index: Some(5),
+            too_new_log_event_start_index: Some(8),
+        };
         assert_eq!(
             refused(&rejected, 10),
             [
@@ -252,6 +193,6 @@ mod tests {
                 ("too far in the future", 2)
             ]
         );
-        assert_eq!(refused(&RejectedLogEventsInfo::builder().build(), 10), []);
+        assert_eq!(refused(&Rejected::default(), 10), []);
     }
 }

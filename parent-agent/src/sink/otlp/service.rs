@@ -14,8 +14,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::names::Names;
 use crate::sink::config::OtlpUrl;
-use crate::sink::names::Names;
 use crate::sink::{ErrorClass, SendError};
 
 /// How long a request may take from its start to its answer.

@@ -10,10 +10,10 @@ use crate::resolve;
 
 /// A resolver for HTTP clients.
 #[derive(Debug, Clone)]
-pub(super) struct Names(Arc<Result<TokioResolver, String>>);
+pub(crate) struct Names(Arc<Result<TokioResolver, String>>);
 
 impl Names {
-    pub(super) fn from_system() -> Self {
+    pub(crate) fn from_system() -> Self {
         Self(Arc::new(resolve::system()))
     }
 }

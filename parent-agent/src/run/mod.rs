@@ -1,15 +1,15 @@
 //! `parent-agent run`: one enclave from its image to its end.
 
-use std::path::Path;
+mod listen;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA384, digest};
+use aws_request::Client;
 use link::control::MAX_RUNTIME_CONFIG;
-use link::{Endpoint, Listener};
 use manifest::{EnclaveName, Interval, MemoryMib};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,15 +20,16 @@ use crate::attach::{self, Facts};
 use crate::channels::Channels;
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
-use crate::cli::logs::MetricsAddress;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
+use crate::gate::{Gate, GateBoard, GateConfig};
 use crate::guard::{Attached, Guard};
 use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
-use crate::image::{Image, RuntimeConfigError, read_runtime_config};
+use crate::image::Image;
+use crate::launch::Launch;
 use crate::logs::LastLines;
 use crate::output::Output;
 use crate::report::{Opening, Port, Report, Reporter};
@@ -37,14 +38,10 @@ use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs, milliseconds};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::{heartbeat, ingress, metrics};
+use crate::{aws, heartbeat, ingress};
 
-/// Most connections at a time, each way; fewer where descriptors are scarce.
-const MAX_CONNECTIONS: usize = 4096;
-/// Descriptors that are not for connections.
-const OTHER_DESCRIPTORS: u64 = 256;
-/// Descriptors that a carried connection takes.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+use listen::{bind, connection_limit, remove_stale};
+
 /// How long log records may take to arrive once the enclave has ended.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the sinks may take for what is in the spool once the enclave has ended.
@@ -61,24 +58,39 @@ const CONSOLE_TAIL: usize = 40;
 const LOG_TAIL: usize = 20;
 
 /// Runs an enclave to its end. What is meant for people goes to `stderr`.
-pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
+pub async fn run(mut args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     check(&args)?;
     // First, so that no signal is lost.
     let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
     let signals = watch_signals(events.clone())?;
-    let image = open_image(&args).await?;
-    let runtime_config = match &args.runtime_config {
-        Some(path) => link::Bytes::new(read_runtime_config(path)?)
-            .ok_or_else(|| RuntimeConfigError::TooLarge(path.clone()))?,
-        None => link::Bytes::default(),
+    let (output, writer) = Output::new(tokio::io::stdout());
+    let reporter = Reporter::new(&output, stderr, args.json);
+    let launch = tokio::select! {
+        launch = Launch::resolve(&mut args, &reporter) => launch?,
+        // What was fetched so far stays.
+        () = stop_asked(&mut receiver) => return Ok(Exit::Success),
+    };
+    let Launch {
+        path,
+        image,
+        runtime_config,
+        gate,
+        region,
+    } = launch;
+    // The configuration may have added something.
+    check(&args)?;
+    let gate = match gate {
+        Some(config) => {
+            let client = aws::client(region.as_deref()).await;
+            Some((config, client.map_err(Error::Gate)?))
+        }
+        None => None,
     };
     let name = match &args.name {
         Some(name) => name.clone(),
         None => image.host().name.clone(),
     };
     let state = StateDir::new(args.state.state_dir.clone())?;
-    let (output, writer) = Output::new(tokio::io::stdout());
-    let reporter = Reporter::new(&output, stderr, args.json);
     let mut guard = acquire(&state, &name, &args, &reporter).await?;
     let directory = guard.directory().to_owned();
     let run = Run {
@@ -89,6 +101,9 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
         reporter,
         events,
         host: image.host().clone(),
+        path,
+        gate,
+        region,
         args: &args,
     };
     let result = match args.hypervisor {
@@ -157,13 +172,15 @@ fn check(args: &RunArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads and checks the image without holding up the runtime.
-async fn open_image(args: &RunArgs) -> Result<Image, Error> {
-    let path = args.image.clone();
-    let opened = tokio::task::spawn_blocking(move || Image::open(&path)).await;
-    match opened {
-        Ok(image) => Ok(image?),
-        Err(error) => Err(Error::system("the image cannot be read")(error.into())),
+/// Waits until somebody wants the enclave to stop that is not there yet.
+async fn stop_asked(events: &mut mpsc::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Some(Event::Stop { .. }) => return,
+            Some(_) => {}
+            // There is always a sender: the one that new ones are made from.
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -200,6 +217,10 @@ struct Run<'a> {
     output: Output,
     reporter: Reporter,
     events: mpsc::Sender<Event>,
+    /// The image's file.
+    path: PathBuf,
+    gate: Option<(GateConfig, Client)>,
+    region: Option<String>,
 }
 
 impl Run<'_> {
@@ -290,13 +311,17 @@ impl Run<'_> {
         let resolver = Resolver::from_system(&self.args.connect_to);
         let egress = Arc::new(Egress::new(self.host.egress.clone(), resolver, connections));
         let pipeline = Pipeline::open(
-            self.args.logs.pipeline(&self.name),
+            self.args.logs.pipeline(&self.name, self.region.clone()),
             &self.name,
             self.output.clone(),
             self.args.json,
         )
         .await?;
         let logs = Arc::new(Logs::new(Arc::clone(pipeline.spool())));
+        let outcome = self
+            .gate
+            .as_ref()
+            .map(|(config, _)| Arc::new(GateBoard::new(config.function.as_str())));
         let now = Instant::now();
         let board = Arc::new(Board::new(
             self.fixed::<H>(),
@@ -305,6 +330,7 @@ impl Run<'_> {
             ports.clone(),
             Arc::clone(&egress),
             Arc::clone(pipeline.telemetry()),
+            outcome.clone(),
         ));
 
         // Dropping the set ends what is served.
@@ -320,16 +346,14 @@ impl Run<'_> {
             bind(&listen.heartbeat)?,
             self.events.clone(),
         ));
-        if let Some(MetricsAddress(address)) = self.args.logs.metrics {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| Error::Socket {
-                path: address.to_string(),
-                source,
-            })?;
-            tasks.spawn(metrics::serve(listener, Arc::clone(&board)));
+        if let Some(address) = self.args.logs.metrics {
+            tasks.spawn(listen::metrics(address, Arc::clone(&board)).await?);
         }
-        let (ended, outcome) = watch::channel(None);
-        let api = self.serve_api(guard.directory(), &board, outcome)?;
+        if let Some(gate) = self.gate(&board, outcome) {
+            tasks.spawn(gate.serve());
+        }
+        let (ended, end) = watch::channel(None);
+        let api = self.serve_api(guard.directory(), &board, end)?;
 
         self.report_start(guard, hypervisor, &facts, &ports);
         let (history, changes) = watch::channel(facts.history().clone());
@@ -382,10 +406,23 @@ impl Run<'_> {
         Ok(exit)
     }
 
+    /// Who asks the gate, if there is one.
+    fn gate(&self, board: &Arc<Board>, outcome: Option<Arc<GateBoard>>) -> Option<Gate> {
+        let (config, client) = self.gate.clone()?;
+        Some(Gate {
+            config,
+            client,
+            board: Arc::clone(board),
+            outcome: outcome?,
+            events: self.events.clone(),
+            reporter: self.reporter.clone(),
+        })
+    }
+
     fn fixed<H: Hypervisor>(&self) -> Fixed {
         Fixed {
             name: self.name.to_string(),
-            image: self.args.image.display().to_string(),
+            image: self.path.display().to_string(),
             hypervisor: H::NAME,
             debug: self.args.debug,
             pcrs: self.pcrs.clone(),
@@ -423,7 +460,7 @@ impl Run<'_> {
         let nsm_root = hypervisor.nsm_root().map(|path| path.display().to_string());
         let opening = Opening {
             name: self.name.as_str(),
-            image: &self.args.image.display().to_string(),
+            image: &self.path.display().to_string(),
             hypervisor: H::NAME,
             debug: self.args.debug,
             pcrs: &self.pcrs,
@@ -476,36 +513,4 @@ impl Run<'_> {
             .await;
         end.cause.exit()
     }
-}
-
-fn bind(endpoint: &Endpoint) -> Result<Listener, Error> {
-    if let Endpoint::Unix { path } = endpoint {
-        remove_stale(path);
-    }
-    Listener::bind(endpoint).map_err(|source| Error::Socket {
-        path: endpoint.to_string(),
-        source,
-    })
-}
-
-/// Removes the file of a socket that an agent which was killed has left. Nobody
-/// else listens in an enclave's folder, which this agent alone has.
-fn remove_stale(path: &Path) {
-    // If it is there still, binding says so.
-    let _ = std::fs::remove_file(path);
-}
-
-/// Allows as many descriptors as the system does, and says how many connections
-/// that makes each way.
-fn connection_limit() -> usize {
-    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, hard)| {
-        match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(_) => soft,
-        }
-    });
-    let connections = allowed.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION / 2;
-    usize::try_from(connections)
-        .unwrap_or(MAX_CONNECTIONS)
-        .clamp(1, MAX_CONNECTIONS)
 }

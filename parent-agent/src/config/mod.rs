@@ -1,0 +1,518 @@
+//! What the enclaves of an instance are: one document, in JSON or TOML.
+//!
+//! It is parsed once, whole, and everything that is wrong with it is named at
+//! once. docs/agent-configuration.md describes it.
+
+mod fields;
+pub mod imds;
+pub mod source;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use aws_request::s3::Object;
+use eif::Pcr;
+use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::cli::Publish;
+use crate::gate::GateConfig;
+use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
+
+use fields::Fields;
+
+pub use source::{Source, SourceError};
+
+/// Most bytes of a document: what instance user data may have is less.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// Most enclaves of an instance: the driver's own limit.
+pub const MAX_ENCLAVES: usize = 4;
+/// Bytes of an enclave's identifier.
+const MAX_ID: usize = 128;
+
+/// What is wrong with a document.
+#[derive(Debug, Error)]
+#[error("the configuration {source_name} cannot be used: {}", problems.join("; "))]
+pub struct ConfigError {
+    /// Where the document is from.
+    pub source_name: String,
+    /// Everything that is wrong, each with its place.
+    pub problems: Vec<String>,
+}
+
+/// The enclaves of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The region of every request to AWS, if not the environment's or the
+    /// instance's.
+    pub region: Option<String>,
+    /// The enclaves, one to [`MAX_ENCLAVES`].
+    pub enclaves: Vec<EnclaveConfig>,
+}
+
+/// One enclave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnclaveConfig {
+    /// Its name on this instance.
+    pub name: EnclaveName,
+    /// Its identifier in the control plane.
+    pub id: String,
+    /// Its image.
+    pub image: ImageConfig,
+    /// Virtual CPUs, if not the manifest's.
+    pub cpus: Option<Cpus>,
+    /// Memory, if not the manifest's.
+    pub memory_mib: Option<MemoryMib>,
+    /// Whether it runs in debug mode.
+    pub debug: bool,
+    /// Handed to the workload and measured into PCR16.
+    pub runtime_configuration: Option<String>,
+    /// Ports opened elsewhere than on the loopback address.
+    pub publish: Vec<Publish>,
+    /// The log group in CloudWatch; without one nothing is sent there.
+    pub log_group: Option<LogGroup>,
+    /// How long a group that the agent makes keeps its events.
+    pub log_retention: Option<RetentionDays>,
+    /// The attestation gate of the control plane.
+    pub gate: Option<GateConfig>,
+}
+
+/// An image and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// Where it is.
+    pub location: Location,
+    /// The SHA-256 of the file; only a local file may go without.
+    pub sha256: Option<Sha256>,
+    /// The file's size in bytes.
+    pub size: Option<u64>,
+    /// The measurement of the certificate that must have signed it.
+    pub pcr8: Option<Pcr>,
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// An object in S3.
+    S3(Object),
+    /// An `https` URL, or an `http` one of this host.
+    Http(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORMS: &str = "write s3://BUCKET/KEY, https://HOST/PATH or file:/PATH";
+        if text.starts_with("s3:") {
+            return text.parse().map(Self::S3);
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            if path.is_absolute() {
+                return Ok(Self::File(path));
+            }
+            return Err(format!("a file's path is absolute: {FORMS}"));
+        }
+        let uri: hyper::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
+        let host = uri.host().unwrap_or_default();
+        let is_local = matches!(host, "127.0.0.1" | "localhost" | "[::1]");
+        match uri.scheme_str() {
+            Some("https") if !host.is_empty() && !text.contains('@') => {
+                Ok(Self::Http(text.to_owned()))
+            }
+            Some("http") if is_local && !text.contains('@') => Ok(Self::Http(text.to_owned())),
+            _ => Err(FORMS.to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::S3(object) => object.fmt(f),
+            Self::Http(url) => f.write_str(url),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A SHA-256 digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sha256(pub [u8; 32]);
+
+impl FromStr for Sha256 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest)
+            .map_err(|_| "a SHA-256 has 64 hexadecimal digits".to_owned())?;
+        Ok(Self(digest))
+    }
+}
+
+impl std::fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl Config {
+    /// Parses a document, which is JSON if it begins with `{` and TOML otherwise.
+    pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
+        let failed = |problems| ConfigError {
+            source_name: source_name.to_owned(),
+            problems,
+        };
+        if text.len() > MAX_BYTES {
+            return Err(failed(vec![format!("it has more than {MAX_BYTES} bytes")]));
+        }
+        let value: Value = if text.trim_start().starts_with('{') {
+            serde_json::from_str(text).map_err(|error| failed(vec![error.to_string()]))?
+        } else {
+            toml::from_str(text).map_err(|error| failed(vec![one_line(&error.to_string())]))?
+        };
+        let mut problems = Vec::new();
+        let config = Self::read(&value, &mut problems);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(failed(problems)),
+        }
+    }
+
+    /// The enclave `name`, or the only one.
+    pub fn enclave(&self, name: Option<&EnclaveName>) -> Option<&EnclaveConfig> {
+        match (name, self.enclaves.as_slice()) {
+            (Some(name), enclaves) => enclaves.iter().find(|enclave| enclave.name == *name),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        }
+    }
+
+    /// The enclaves' names, for people.
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.enclaves.iter().map(|e| e.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    fn read(value: &Value, problems: &mut Vec<String>) -> Option<Self> {
+        let mut fields = Fields::of(value, "", problems)?;
+        let region = fields.parsed("region", region);
+        let values = fields.required_list("enclaves").unwrap_or_default();
+        fields.end();
+        if values.is_empty() || values.len() > MAX_ENCLAVES {
+            problems.push(format!("enclaves: there are 1 to {MAX_ENCLAVES} of them"));
+        }
+        let enclaves: Vec<_> = (0..)
+            .zip(values)
+            .filter_map(|(index, value)| {
+                EnclaveConfig::read(value, &format!("enclaves[{index}]."), problems)
+            })
+            .collect();
+        let mut names = BTreeSet::new();
+        let mut ports = BTreeSet::new();
+        for enclave in &enclaves {
+            if !names.insert(enclave.name.clone()) {
+                problems.push(format!("enclaves: two have the name `{}`", enclave.name));
+            }
+            for publish in enclave.publish.iter().filter(|port| port.host_port != 0) {
+                if !ports.insert(publish.host_port) {
+                    problems.push(format!(
+                        "enclaves: the port {} is published twice",
+                        publish.host_port
+                    ));
+                }
+            }
+        }
+        Some(Self { region, enclaves })
+    }
+}
+
+impl EnclaveConfig {
+    fn read(value: &Value, place: &str, problems: &mut Vec<String>) -> Option<Self> {
+        let mut fields = Fields::of(value, place, problems)?;
+        let name = fields.required("name", text_parsed::<EnclaveName>);
+        let id = fields.parsed("id", identifier);
+        let image = fields.required("image", |value| Ok(value.clone()));
+        let cpus = fields.parsed("cpus", deserialized::<Cpus>);
+        let memory_mib = fields.parsed("memory_mib", deserialized::<MemoryMib>);
+        let debug = fields.parsed("debug", deserialized::<bool>);
+        let runtime_configuration = fields.parsed("runtime_configuration", runtime_configuration);
+        let publish = fields.parsed("publish", publish);
+        let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
+        let log_retention = fields.parsed("log_retention_days", retention);
+        let gate = fields.parsed("gate", |value| Ok(value.clone()));
+        fields.end();
+        let image =
+            image.and_then(|value| ImageConfig::read(&value, &format!("{place}image."), problems));
+        let id = match (id, &name) {
+            (Some(id), _) => id,
+            (None, Some(name)) => name.to_string(),
+            (None, None) => String::new(),
+        };
+        let gate =
+            gate.and_then(|value| read_gate(&value, &id, &format!("{place}gate."), problems));
+        Some(Self {
+            name: name?,
+            id,
+            image: image?,
+            cpus,
+            memory_mib,
+            debug: debug.unwrap_or(false),
+            runtime_configuration,
+            publish: publish.unwrap_or_default(),
+            log_group,
+            log_retention,
+            gate,
+        })
+    }
+}
+
+impl ImageConfig {
+    fn read(value: &Value, place: &str, problems: &mut Vec<String>) -> Option<Self> {
+        let mut fields = Fields::of(value, place, problems)?;
+        let location = fields.required("source", text_parsed::<Location>);
+        let sha256 = fields.parsed("sha256", text_parsed::<Sha256>);
+        let size = fields.parsed("size", deserialized::<u64>);
+        let pcr8 = fields.parsed("pcr8", deserialized::<Pcr>);
+        fields.end();
+        let location = location?;
+        if sha256.is_none()
+            && !matches!(location, Location::File(_))
+            && value.get("sha256").is_none()
+        {
+            problems.push(format!(
+                "{place}sha256: it is missing: an image from elsewhere needs one"
+            ));
+        }
+        Some(Self {
+            location,
+            sha256,
+            size,
+            pcr8,
+        })
+    }
+}
+
+fn read_gate(
+    value: &Value,
+    id: &str,
+    place: &str,
+    problems: &mut Vec<String>,
+) -> Option<GateConfig> {
+    let mut fields = Fields::of(value, place, problems)?;
+    let function = fields.required("function", text_parsed::<crate::gate::FunctionName>);
+    let interval = fields.parsed("interval", text_parsed::<Interval>);
+    fields.end();
+    Some(GateConfig {
+        function: function?,
+        enclave_id: id.to_owned(),
+        interval: interval.map_or(crate::gate::DEFAULT_INTERVAL, Interval::as_duration),
+    })
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    value.as_str().ok_or_else(|| "it is no text".to_owned())
+}
+
+fn text_parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
+    text(value)?
+        .parse()
+        .map_err(|error: T::Err| error.to_string())
+}
+
+fn deserialized<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, String> {
+    serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+}
+
+fn region(value: &Value) -> Result<String, String> {
+    let region = text(value)?;
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=32).contains(&region.len()) && region.bytes().all(is_allowed) {
+        return Ok(region.to_owned());
+    }
+    Err("a region has lower-case letters, digits and hyphens, as in us-west-2".to_owned())
+}
+
+fn identifier(value: &Value) -> Result<String, String> {
+    let id = text(value)?;
+    if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(id.to_owned());
+    }
+    Err(format!(
+        "an identifier has 1 to {MAX_ID} printable ASCII characters without spaces"
+    ))
+}
+
+fn runtime_configuration(value: &Value) -> Result<String, String> {
+    let text = text(value)?;
+    let limit = link::control::MAX_RUNTIME_CONFIG;
+    if text.len() <= limit {
+        return Ok(text.to_owned());
+    }
+    Err(format!("it has more than {limit} bytes"))
+}
+
+fn publish(value: &Value) -> Result<Vec<Publish>, String> {
+    let entries = value.as_array().ok_or("it is no list")?;
+    entries.iter().map(text_parsed::<Publish>).collect()
+}
+
+fn retention(value: &Value) -> Result<RetentionDays, String> {
+    let days = value.as_u64().ok_or("it is no number of days")?;
+    days.to_string().parse()
+}
+
+/// What the TOML parser says in several lines.
+fn one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn json() -> String {
+        format!(
+            r#"{{ "region": "us-west-2",
+  "enclaves": [ {{
+    "name": "e-1", "id": "E_1",
+    "image": {{ "source": "s3://bucket/images/a.eif", "sha256": "{SHA}", "size": 123 }},
+    "cpus": 2, "memory_mib": 1024, "debug": false,
+    "runtime_configuration": "{{\"enclave_id\":\"e-1\"}}",
+    "publish": ["0.0.0.0:8080:8080"],
+    "log_group": "/aws/ec2/enclave/e-1", "log_retention_days": 30,
+    "gate": {{ "function": "gate", "interval": "30s" }} }} ] }}"#
+        )
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        Config::parse(text, "test").unwrap_err().problems
+    }
+
+    #[test]
+    fn the_control_planes_document_is_understood() {
+        let config = Config::parse(&json(), "test").unwrap();
+        assert_eq!(config.region.as_deref(), Some("us-west-2"));
+        let enclave = config.enclave(None).unwrap();
+        assert_eq!(enclave.name.as_str(), "e-1");
+        assert_eq!(enclave.image.size, Some(123));
+        assert_eq!(enclave.image.sha256.unwrap().to_string(), SHA);
+        assert_eq!(
+            enclave.runtime_configuration.as_deref(),
+            Some(r#"{"enclave_id":"e-1"}"#)
+        );
+        let gate = enclave.gate.as_ref().unwrap();
+        assert_eq!(
+            (gate.enclave_id.as_str(), gate.interval.as_secs()),
+            ("E_1", 30)
+        );
+        assert_eq!(enclave.publish[0].host_port, 8080);
+    }
+
+    #[test]
+    fn toml_says_the_same_as_json() {
+        let toml = format!(
+            r#"region = "us-west-2"
+[[enclaves]]
+name = "e-1"
+id = "E_1"
+image = {{ source = "s3://bucket/images/a.eif", sha256 = "{SHA}", size = 123 }}
+cpus = 2
+memory_mib = 1024
+debug = false
+runtime_configuration = '{{"enclave_id":"e-1"}}'
+publish = ["0.0.0.0:8080:8080"]
+log_group = "/aws/ec2/enclave/e-1"
+log_retention_days = 30
+gate = {{ function = "gate", interval = "30s" }}
+"#
+        );
+        assert_eq!(
+            Config::parse(&toml, "test").unwrap(),
+            Config::parse(&json(), "test").unwrap()
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once() {
+        let found = problems(
+            r#"{ "region": "US", "colour": 1, "enclaves": [
+                { "name": "Bad", "image": { "source": "ftp://x" }, "cpus": 0, "gate": {} },
+                { "name": "b", "image": { "source": "s3://bucket/k" }, "publish": "80",
+                  "log_retention_days": 2, "debug": "yes" } ] }"#,
+        );
+        for start in [
+            "region: ",
+            "colour: ",
+            "enclaves[0].name: ",
+            "enclaves[0].image.source: ",
+            "enclaves[0].cpus: ",
+            "enclaves[0].gate.function: ",
+            "enclaves[1].image.sha256: ",
+            "enclaves[1].publish: ",
+            "enclaves[1].log_retention_days: ",
+            "enclaves[1].debug: ",
+        ] {
+            assert!(
+                found.iter().any(|problem| problem.starts_with(start)),
+                "{start} in {found:#?}"
+            );
+        }
+        assert_eq!(found.len(), 10, "{found:#?}");
+    }
+
+    #[test]
+    fn enclaves_must_not_get_in_each_others_way() {
+        let enclave =
+            r#"{ "name": "a", "image": { "source": "file:/a.eif" }, "publish": ["80:80"] }"#;
+        let found = problems(&format!(r#"{{ "enclaves": [{enclave}, {enclave}] }}"#));
+        assert!(found[0].contains("two have the name `a`"), "{found:?}");
+        assert!(found[1].contains("port 80 is published twice"), "{found:?}");
+        let five = [enclave; 5].join(",");
+        assert!(problems(&format!(r#"{{ "enclaves": [{five}] }}"#))[0].contains("1 to 4"));
+        assert!(problems(r#"{ "enclaves": [] }"#)[0].contains("1 to 4"));
+        assert!(problems("{}")[0].starts_with("enclaves: it is missing"));
+    }
+
+    #[test]
+    fn what_is_no_document_is_refused_in_one_line() {
+        for bad in ["{", "[1]", "a = ", "a = [", "\u{0}", "[]"] {
+            let error = Config::parse(bad, "test").unwrap_err().to_string();
+            assert!(!error.contains('\n'), "{error}");
+        }
+        assert!(Config::parse(&" ".repeat(MAX_BYTES + 1), "test").is_err());
+    }
+
+    #[test]
+    fn images_are_where_they_may_be() {
+        for good in [
+            "s3://bucket/key",
+            "https://example.com/a.eif",
+            "http://127.0.0.1:8000/a.eif",
+            "file:/images/a.eif",
+            "file:///images/a.eif",
+        ] {
+            good.parse::<Location>().unwrap();
+        }
+        for bad in [
+            "",
+            "/images/a.eif",
+            "file:a.eif",
+            "http://example.com/a.eif",
+            "https://user:pw@example.com/",
+            "s3://bucket",
+            "oci://x",
+        ] {
+            assert!(bad.parse::<Location>().is_err(), "{bad}");
+        }
+    }
+}

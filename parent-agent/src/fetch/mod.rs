@@ -1,0 +1,210 @@
+//! Gets enclave images to this host: from S3, over HTTPS, or from a file that is
+//! here already.
+//!
+//! An image is known by the SHA-256 of its file. It is read into
+//! `DIGEST.partial`, hashed as it arrives, and becomes `DIGEST.eif` only when size
+//! and digest are right: what has that name is whole. A read that was cut short,
+//! by whatever, goes on where it stopped. Only one process fetches an image at a
+//! time; others wait for it.
+
+mod cache;
+mod http;
+mod partial;
+mod s3;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aws_request::Error as AwsError;
+use thiserror::Error;
+
+use crate::config::{ImageConfig, Location, Sha256};
+
+pub use cache::{Cache, default_directory};
+
+/// Largest image, in bytes: more than an enclave's memory can hold.
+const MAX_BYTES: u64 = 64 << 30;
+
+/// Why an image is not here.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// It is not where it should be.
+    #[error(
+        "the image {location} is not there: publish it (`enclavectl publish`), or correct the configuration"
+    )]
+    NotFound {
+        /// Where it should be.
+        location: String,
+    },
+    /// It may not be read.
+    #[error("the image {location} may not be read: {reason}; allow {permission} to {whom}")]
+    Denied {
+        /// Where it is.
+        location: String,
+        /// The service's words.
+        reason: String,
+        /// What is missing.
+        permission: &'static str,
+        /// Who lacks it.
+        whom: &'static str,
+    },
+    /// It could not be read to its end.
+    #[error(
+        "the image {location} could not be read: {reason}; the {bytes} bytes that are here are kept, and the next attempt goes on from there"
+    )]
+    Interrupted {
+        /// Where it is.
+        location: String,
+        /// Why.
+        reason: String,
+        /// What is here.
+        bytes: u64,
+    },
+    /// AWS cannot be asked at all.
+    #[error("the image {location} cannot be read: {source}")]
+    NoClient {
+        /// Where it is.
+        location: String,
+        /// Why.
+        source: aws_request::ConfigError,
+    },
+    /// It has another size.
+    #[error(
+        "the image {location} has {found} bytes instead of {wanted}: it is another image than the configuration's; publish that one, or correct the configuration"
+    )]
+    Size {
+        /// Where it is.
+        location: String,
+        /// Its size.
+        found: u64,
+        /// The configuration's.
+        wanted: u64,
+    },
+    /// It has another digest.
+    #[error(
+        "the image {location} has the SHA-256 {found} instead of {wanted}: it is another image than the configuration's, or damaged; it was removed"
+    )]
+    Digest {
+        /// Where it is.
+        location: String,
+        /// Its digest.
+        found: Sha256,
+        /// The configuration's.
+        wanted: Sha256,
+    },
+    /// It is larger than any image.
+    #[error("the image {location} has more than {MAX_BYTES} bytes, and is none")]
+    TooLarge {
+        /// Where it is.
+        location: String,
+    },
+    /// There is no room.
+    #[error(
+        "the image {location} needs {needed} bytes, but {} has room for {free}: free some, enlarge the volume, or name another folder with --image-dir", directory.display()
+    )]
+    DiskFull {
+        /// Where it is.
+        location: String,
+        /// The bytes that are still to come.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// The folder or a file in it cannot be used.
+    #[error("{} cannot be used: {source}; name another folder with --image-dir", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file that is to be used where it is cannot be.
+    #[error("the image {} cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl FetchError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the image itself is wrong, and not this host or the way to it.
+    pub fn is_about_the_image(&self) -> bool {
+        matches!(
+            self,
+            Self::Size { .. } | Self::Digest { .. } | Self::TooLarge { .. }
+        )
+    }
+
+    /// What S3 said, with what can be done about it.
+    fn from_aws(location: &Location, error: &AwsError, bytes: u64) -> Self {
+        let location = location.to_string();
+        if error.is_denied() {
+            return Self::Denied {
+                location,
+                reason: error.to_string(),
+                permission: "s3:GetObject on it (and s3:ListBucket, without which S3 refuses what is not there)",
+                whom: "the instance's role",
+            };
+        }
+        if error.is_not_found() {
+            return Self::NotFound { location };
+        }
+        Self::Interrupted {
+            location,
+            reason: error.to_string(),
+            bytes,
+        }
+    }
+}
+
+/// Told of progress: the bytes that are here, and how many there will be.
+pub type Progress<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
+
+/// Makes sure that the image is here and whole, and says where.
+pub async fn fetch(
+    image: &ImageConfig,
+    region: Option<&str>,
+    cache: &Cache,
+    progress: Progress<'_>,
+) -> Result<PathBuf, FetchError> {
+    let Some(sha256) = image.sha256 else {
+        // Only a file may go without, which is used where it is.
+        return match &image.location {
+            Location::File(path) => Ok(path.clone()),
+            other => Err(FetchError::NotFound {
+                location: other.to_string(),
+            }),
+        };
+    };
+    if let Location::File(path) = &image.location {
+        partial::check_file(path, image, sha256).await?;
+        return Ok(path.clone());
+    }
+    if let Some(path) = cache.find(sha256, image.size) {
+        return Ok(path);
+    }
+    let mut partial = cache.begin(image, sha256).await?;
+    // Another process may have fetched it meanwhile.
+    if let Some(path) = cache.find(sha256, image.size) {
+        return Ok(path);
+    }
+    match &image.location {
+        Location::S3(object) => s3::read(object, region, &mut partial, progress).await?,
+        Location::Http(url) => http::read(url, &mut partial, progress).await?,
+        Location::File(_) => {}
+    }
+    let path = partial.finish().await?;
+    cache.tidy(&path);
+    Ok(path)
+}

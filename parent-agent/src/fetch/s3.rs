@@ -1,0 +1,135 @@
+//! Images in S3: several parts at a time, written in order.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use aws_request::Client;
+use aws_request::s3::Object;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::partial::Partial;
+use super::{FetchError, Progress};
+use crate::aws;
+
+/// Bytes of a part.
+const PART: u64 = 4 << 20;
+/// Parts that are on their way at a time, and so are held in memory.
+const PARALLEL: usize = 4;
+/// How often a part is asked for that breaks off, besides what the client itself
+/// tries again.
+const ATTEMPTS: u32 = 5;
+/// The first pause between these, which doubles.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A part that is on its way; dropping it gives it up.
+struct Part(JoinHandle<Result<Vec<u8>, aws_request::Error>>);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads what is missing.
+pub(super) async fn read(
+    object: &Object,
+    region: Option<&str>,
+    partial: &mut Partial,
+    progress: Progress<'_>,
+) -> Result<(), FetchError> {
+    let location = partial.location.clone();
+    let client = aws::client(region)
+        .await
+        .map_err(|source| FetchError::NoClient {
+            location: location.to_string(),
+            source,
+        })?;
+    let failed = |error: aws_request::Error, bytes| FetchError::from_aws(&location, &error, bytes);
+    let head = client
+        .s3()
+        .head(object)
+        .await
+        .map_err(|error| failed(error, partial.length()))?;
+    partial.expect(head.size)?;
+    let mut next = partial.length();
+    let mut parts = VecDeque::new();
+    progress(partial.length(), Some(head.size));
+    loop {
+        while parts.len() < PARALLEL && next < head.size {
+            let end = (next + PART).min(head.size);
+            let (client, object, etag) = (client.clone(), object.clone(), head.etag.clone());
+            parts.push_back(Part(tokio::spawn(async move {
+                part(&client, &object, next, end, etag.as_deref()).await
+            })));
+            next = end;
+        }
+        let Some(mut part) = parts.pop_front() else {
+            return Ok(());
+        };
+        let bytes = match (&mut part.0).await {
+            Ok(result) => result.map_err(|error| failed(error, partial.length()))?,
+            Err(error) => {
+                return Err(FetchError::Interrupted {
+                    location: location.to_string(),
+                    reason: error.to_string(),
+                    bytes: partial.length(),
+                });
+            }
+        };
+        partial.append(bytes.into()).await?;
+        progress(partial.length(), Some(head.size));
+    }
+}
+
+/// One part, whole.
+async fn part(
+    client: &Client,
+    object: &Object,
+    start: u64,
+    end: u64,
+    etag: Option<&str>,
+) -> Result<Vec<u8>, aws_request::Error> {
+    let mut attempt = 1;
+    loop {
+        match try_part(client, object, start, end, etag).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                tracing::debug!(%error, start, "a part of an image has broken off");
+            }
+            result => return result,
+        }
+        sleep(
+            PAUSE
+                .saturating_mul(1 << attempt)
+                .mul_f64(0.5 + fastrand::f64()),
+        )
+        .await;
+        attempt += 1;
+    }
+}
+
+async fn try_part(
+    client: &Client,
+    object: &Object,
+    start: u64,
+    end: u64,
+    etag: Option<&str>,
+) -> Result<Vec<u8>, aws_request::Error> {
+    let length = usize::try_from(end - start).unwrap_or(usize::MAX);
+    let mut download = client.s3().get_range(object, start, end, etag).await?;
+    let mut part = Vec::with_capacity(length);
+    while let Some(bytes) = download.next().await? {
+        part.extend_from_slice(&bytes);
+        if part.len() > length {
+            break;
+        }
+    }
+    if part.len() == length {
+        return Ok(part);
+    }
+    Err(aws_request::Error::Broken {
+        service: aws_request::Service::S3,
+        operation: "GetObject",
+        reason: format!("{} bytes came instead of {length}", part.len()),
+    })
+}

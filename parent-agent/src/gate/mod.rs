@@ -1,0 +1,316 @@
+//! The attestation gate of the control plane: a Lambda function that calls an
+//! enclave deployed only once its document has been verified.
+//!
+//! The agent asks it for a challenge at an interval, has the enclave make a
+//! document with that nonce, and hands it over. It judges nothing: what the gate
+//! says is kept for `status`, for metrics and in the log.
+
+mod pace;
+mod protocol;
+mod status;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_request::Client;
+use aws_request::lambda::InvokeError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use link::control::MAX_NONCE;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::enclave::Phase;
+use crate::event::{Challenge, ChallengeError, Event};
+use crate::report::{Report, Reporter};
+use crate::status::Board;
+
+pub use status::{GateBoard, GateStatus};
+
+use pace::Pace;
+use protocol::{ChallengeAnswer, DocumentAnswer, Question};
+
+/// How often the gate is asked, unless it is said.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+/// How long one invocation may take.
+const INVOKE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the enclave may take for a document.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether the enclave is ready.
+const READY_POLL: Duration = Duration::from_millis(250);
+/// How often one challenge is answered, if its answers are refused.
+const MAX_SUBMISSIONS: u32 = 5;
+
+/// Which gate is asked, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateConfig {
+    /// The Lambda function.
+    pub function: FunctionName,
+    /// The enclave's identifier in the control plane.
+    pub enclave_id: String,
+    /// How often it is asked.
+    pub interval: Duration,
+}
+
+/// A Lambda function's name or ARN: 1 to 170 letters, digits and `- _ : $ .`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionName(String);
+
+impl FunctionName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FunctionName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:$.".contains(&byte);
+        if (1..=170).contains(&text.len()) && text.bytes().all(is_allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("a function's name or ARN has 1 to 170 letters, digits and - _ : $ .".to_owned())
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a round with the gate came to nothing.
+#[derive(Debug, Error)]
+enum GateError {
+    /// The function could not be invoked, or has failed.
+    #[error("{0}")]
+    Invoke(#[from] InvokeError),
+    /// Its answer is of another kind.
+    #[error("the answer of the gate is not understood: {0}")]
+    Answer(String),
+    /// The enclave made no document.
+    #[error("the enclave made no document: {0}")]
+    Document(#[from] ChallengeError),
+}
+
+impl GateError {
+    /// What an operator can do about it.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Invoke(InvokeError::Service(error)) if error.is_denied() => {
+                "; allow lambda:InvokeFunction on it to the instance's role"
+            }
+            Self::Invoke(InvokeError::Service(error)) if error.is_not_found() => {
+                "; name the function that the control plane has"
+            }
+            Self::Answer(_) => "; agent and control plane must be of releases that fit",
+            _ => "",
+        }
+    }
+}
+
+/// How a round ended that reached its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Nobody wants to know.
+    Idle,
+    /// The document was accepted.
+    Accepted,
+    /// The document was refused.
+    Refused,
+}
+
+/// Asks the gate on behalf of one enclave.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) config: GateConfig,
+    pub(crate) client: Client,
+    pub(crate) board: Arc<Board>,
+    pub(crate) outcome: Arc<GateBoard>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) reporter: Reporter,
+}
+
+impl Gate {
+    /// Asks until the future is dropped.
+    pub(crate) async fn serve(self) {
+        while self.board.phase() != Phase::Ready {
+            sleep(READY_POLL).await;
+        }
+        let mut pace = Pace::new(self.config.interval, Instant::now());
+        let mut last = Submitted::default();
+        loop {
+            let pause = if self.board.phase() == Phase::Ready {
+                self.turn(&mut last, &mut pace).await
+            } else {
+                READY_POLL
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// One round, its result noted, and the pause after it.
+    async fn turn(&self, last: &mut Submitted, pace: &mut Pace) -> Duration {
+        match self.round(last).await {
+            Ok(round) => {
+                if self.outcome.update(GateStatus::reached) {
+                    info!(function = %self.config.function, enclave = %self.config.enclave_id, "the attestation gate answers again");
+                }
+                match round {
+                    Round::Idle => pace.idle(Instant::now()),
+                    Round::Accepted => pace.accepted(),
+                    Round::Refused => pace.failed(),
+                }
+            }
+            Err(error) => {
+                let text = format!("{error}{}", error.advice());
+                if self.outcome.update(|status| status.failed(&text)) {
+                    warn!(function = %self.config.function, enclave = %self.config.enclave_id, "the attestation gate could not be served: {text}");
+                }
+                pace.failed()
+            }
+        }
+    }
+
+    async fn round(&self, last: &mut Submitted) -> Result<Round, GateError> {
+        let enclave_id = &self.config.enclave_id;
+        let answer: ChallengeAnswer = self.ask(&Question::Challenge { enclave_id }).await?;
+        let Some(challenge) = answer.challenge else {
+            return Ok(Round::Idle);
+        };
+        let nonce = protocol::nonce(&challenge.nonce).map_err(GateError::Answer)?;
+        if !last.may_answer(&challenge.nonce) {
+            return Ok(Round::Idle);
+        }
+        let document = self.document(nonce).await?;
+        let document = STANDARD.encode(document);
+        let question = Question::Document {
+            enclave_id,
+            document: &document,
+        };
+        let answer: DocumentAnswer = self.ask(&question).await?;
+        last.answered(&challenge.nonce);
+        self.note(&answer);
+        Ok(if answer.accepted {
+            Round::Accepted
+        } else {
+            Round::Refused
+        })
+    }
+
+    fn note(&self, answer: &DocumentAnswer) {
+        let message = crate::console::printable(&answer.message);
+        let (accepted, function) = (answer.accepted, &self.config.function);
+        self.outcome
+            .update(|status| status.answered(accepted, &message));
+        let enclave = &self.config.enclave_id;
+        if accepted {
+            info!(%function, %enclave, "the attestation gate has accepted the enclave's document");
+        } else {
+            warn!(%function, %enclave, "the attestation gate has refused the enclave's document: {message}");
+        }
+        self.reporter.report(&Report::Gate {
+            accepted,
+            message: &message,
+        });
+    }
+
+    /// A document that the enclave makes with the nonce.
+    async fn document(&self, nonce: link::Bytes<MAX_NONCE>) -> Result<Vec<u8>, ChallengeError> {
+        let (reply, document) = oneshot::channel();
+        let challenge = Challenge {
+            nonce: Some(nonce),
+            user_data: None,
+            public_key: None,
+            reply,
+        };
+        let ending = || ChallengeError::NotConnected("ending");
+        let document = async {
+            self.events
+                .send(Event::Challenge(challenge))
+                .await
+                .map_err(|_| ending())?;
+            document.await.unwrap_or_else(|_| Err(ending()))
+        };
+        timeout(DOCUMENT_TIMEOUT, document)
+            .await
+            .unwrap_or(Err(ChallengeError::TimedOut))
+    }
+
+    /// Invokes the function. That a question arrives twice does no harm.
+    async fn ask<T: DeserializeOwned>(&self, question: &impl Serialize) -> Result<T, GateError> {
+        let payload =
+            serde_json::to_vec(question).map_err(|error| GateError::Answer(error.to_string()))?;
+        let answer = self
+            .client
+            .lambda()
+            .invoke(
+                self.config.function.as_str(),
+                Bytes::from(payload),
+                true,
+                INVOKE_TIMEOUT,
+            )
+            .await?;
+        serde_json::from_slice(&answer).map_err(|error| GateError::Answer(error.to_string()))
+    }
+}
+
+/// The challenge that was answered last, and how often.
+#[derive(Debug, Default)]
+struct Submitted {
+    nonce: String,
+    times: u32,
+}
+
+impl Submitted {
+    fn may_answer(&self, nonce: &str) -> bool {
+        self.nonce != nonce || self.times < MAX_SUBMISSIONS
+    }
+
+    fn answered(&mut self, nonce: &str) {
+        if self.nonce == nonce {
+            self.times += 1;
+        } else {
+            nonce.clone_into(&mut self.nonce);
+            self.times = 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_is_not_answered_for_ever() {
+        let mut last = Submitted::default();
+        for _ in 0..MAX_SUBMISSIONS {
+            assert!(last.may_answer("aa"));
+            last.answered("aa");
+        }
+        assert!(!last.may_answer("aa"));
+        assert!(last.may_answer("bb"));
+    }
+
+    #[test]
+    fn functions_are_named_as_the_service_takes_them() {
+        for good in [
+            "gate",
+            "arn:aws:lambda:us-west-2:123456789012:function:gate:$LATEST",
+        ] {
+            good.parse::<FunctionName>().unwrap();
+        }
+        for bad in ["", "a b", "a/b", &"x".repeat(171)] {
+            assert!(bad.parse::<FunctionName>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+# The keys: one for the control plane's data at rest, one that attestation results are
+# signed with, and, if asked for, a workload's own, which only its enclave can use.
+
+locals {
+  root = "arn:${var.partition}:iam::${var.account_id}:root"
+
+  administration = [
+    "kms:CancelKeyDeletion",
+    "kms:CreateAlias",
+    "kms:DeleteAlias",
+    "kms:DescribeKey",
+    "kms:DisableKey",
+    "kms:EnableKey",
+    "kms:EnableKeyRotation",
+    "kms:GetKeyPolicy",
+    "kms:GetKeyRotationStatus",
+    "kms:GetPublicKey",
+    "kms:ListGrants",
+    "kms:ListResourceTags",
+    "kms:PutKeyPolicy",
+    "kms:RevokeGrant",
+    "kms:ScheduleKeyDeletion",
+    "kms:TagResource",
+    "kms:UntagResource",
+    "kms:UpdateAlias",
+    "kms:UpdateKeyDescription",
+  ]
+}
+
+resource "aws_kms_key" "data" {
+  description             = "${var.name_prefix}: data at rest"
+  enable_key_rotation     = true
+  deletion_window_in_days = 30
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "AccountDecides"
+        Effect    = "Allow"
+        Principal = { AWS = local.root }
+        Action = concat(local.administration, [
+          "kms:CreateGrant",
+          "kms:Decrypt",
+          "kms:Encrypt",
+          "kms:GenerateDataKey",
+          "kms:ReEncryptFrom",
+          "kms:ReEncryptTo",
+        ])
+        Resource = "*"
+      },
+      {
+        Sid       = "Logs"
+        Effect    = "Allow"
+        Principal = { Service = "logs.${var.region}.amazonaws.com" }
+        Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
+        Resource  = "*"
+        Condition = {
+          ArnLike = {
+            "kms:EncryptionContext:aws:logs:arn" = "arn:${var.partition}:logs:${var.region}:${var.account_id}:log-group:*"
+          }
+        }
+      },
+      {
+        Sid       = "Notifications"
+        Effect    = "Allow"
+        Principal = { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com"] }
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource  = "*"
+        Condition = { StringEquals = { "aws:SourceAccount" = var.account_id } }
+      },
+    ]
+  })
+}
+
+resource "aws_kms_alias" "data" {
+  name          = "alias/${var.name_prefix}-data"
+  target_key_id = aws_kms_key.data.key_id
+}
+
+# An asymmetric key cannot be rotated by KMS: verifiers pin its public half.
+resource "aws_kms_key" "results" {
+  # checkov:skip=CKV_AWS_7: KMS rotates symmetric keys only
+  description              = "${var.name_prefix}: signature of attestation results"
+  key_usage                = "SIGN_VERIFY"
+  customer_master_key_spec = "ECC_NIST_P384"
+  deletion_window_in_days  = 30
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "AccountDecides"
+      Effect    = "Allow"
+      Principal = { AWS = local.root }
+      Action    = concat(local.administration, ["kms:Sign", "kms:Verify"])
+      Resource  = "*"
+    }]
+  })
+}
+
+resource "aws_kms_alias" "results" {
+  name          = "alias/${var.name_prefix}-attestation-results"
+  target_key_id = aws_kms_key.results.key_id
+}
+
+# The account's other policies cannot add to who decrypts with this key: its policy
+# does not hand that over to them, and the condition holds for everybody.
+resource "aws_kms_key" "workload" {
+  for_each = var.workload_keys
+
+  description             = "${var.name_prefix}: ${each.key}, for attested enclaves only"
+  enable_key_rotation     = true
+  deletion_window_in_days = 30
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Administration"
+        Effect    = "Allow"
+        Principal = { AWS = local.root }
+        Action    = local.administration
+        Resource  = "*"
+      },
+      {
+        Sid       = "AttestedEnclaves"
+        Effect    = "Allow"
+        Principal = { AWS = var.instance_role_arn }
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyPair"]
+        Resource  = "*"
+        Condition = {
+          StringEqualsIgnoreCase = merge(
+            { "kms:RecipientAttestation:PCR0" = each.value.pcr0 },
+            length(each.value.pcr8) > 0 ? { "kms:RecipientAttestation:PCR8" = each.value.pcr8 } : {},
+          )
+        }
+      },
+    ]
+  })
+}
+
+resource "aws_kms_alias" "workload" {
+  for_each = var.workload_keys
+
+  name          = "alias/${var.name_prefix}-workload-${each.key}"
+  target_key_id = aws_kms_key.workload[each.key].key_id
+}

@@ -1,0 +1,255 @@
+# What the per-enclave stack needs: its state, one instance, one parameter, one log
+# group. Instances are created with the project's and the environment's tag, and only
+# those that carry them are changed or terminated.
+
+locals {
+  own_instances = {
+    "aws:ResourceTag/Project"     = var.project_name
+    "aws:ResourceTag/Environment" = var.environment
+  }
+  new_instances = {
+    "aws:RequestTag/Project"     = var.project_name
+    "aws:RequestTag/Environment" = var.environment
+  }
+  parameters = "${local.arn}:ssm:${local.scope}:parameter/${var.project_name}/${var.environment}/enclaves/*"
+  enclave_logs = [
+    "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*",
+    "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*:log-stream:*",
+  ]
+
+  runner_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [
+        {
+          Sid      = "State"
+          Effect   = "Allow"
+          Action   = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+          Resource = "${var.state_bucket_arn}/enclaves/*"
+        },
+        {
+          Sid       = "FindState"
+          Effect    = "Allow"
+          Action    = "s3:ListBucket"
+          Resource  = var.state_bucket_arn
+          Condition = { StringLike = { "s3:prefix" = ["enclaves/*"] } }
+        },
+        {
+          Sid       = "StateKey"
+          Effect    = "Allow"
+          Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+          Resource  = var.state_key_arn
+          Condition = { StringEquals = { "kms:ViaService" = local.via.s3 } }
+        },
+      ],
+      [
+        for table in var.lock_table_arn == null ? [] : [var.lock_table_arn] : {
+          Sid       = "Locks"
+          Effect    = "Allow"
+          Action    = ["dynamodb:DeleteItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:PutItem"]
+          Resource  = table
+          Condition = { "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["*/enclaves/*"] } }
+        }
+      ],
+      [
+        {
+          # The line about progress that clients see; status and owner are read by its condition.
+          Sid      = "Progress"
+          Effect   = "Allow"
+          Action   = "dynamodb:UpdateItem"
+          Resource = var.enclaves_table_arn
+          Condition = {
+            "ForAllValues:StringEquals" = { "dynamodb:Attributes" = ["id", "progress", "updated_at", "status", "execution_arn"] }
+            StringEqualsIfExists        = { "dynamodb:ReturnValues" = ["NONE", "UPDATED_NEW"] }
+          }
+        },
+        local.table_key,
+        local.executions_key,
+        {
+          Sid      = "AnswerWorkflows"
+          Effect   = "Allow"
+          Action   = ["states:SendTaskFailure", "states:SendTaskHeartbeat", "states:SendTaskSuccess"]
+          Resource = [var.state_machine_arns.deployment, var.state_machine_arns.cleanup]
+        },
+        {
+          Sid    = "Describe"
+          Effect = "Allow"
+          Action = [
+            "ec2:DescribeAccountAttributes",
+            "ec2:DescribeImages",
+            "ec2:DescribeInstanceAttribute",
+            "ec2:DescribeInstanceCreditSpecifications",
+            "ec2:DescribeInstanceTypes",
+            "ec2:DescribeInstances",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeTags",
+            "ec2:DescribeVolumes",
+            "ec2:DescribeVpcs",
+            "logs:DescribeLogGroups",
+            "ssm:DescribeParameters",
+          ]
+          Resource = "*"
+        },
+        {
+          Sid    = "LaunchTagged"
+          Effect = "Allow"
+          Action = "ec2:RunInstances"
+          Resource = [
+            "${local.arn}:ec2:${local.scope}:instance/*",
+            "${local.arn}:ec2:${local.scope}:volume/*",
+          ]
+          Condition = { StringEquals = local.new_instances }
+        },
+        {
+          Sid    = "LaunchInto"
+          Effect = "Allow"
+          Action = "ec2:RunInstances"
+          Resource = concat(
+            [
+              "${local.arn}:ec2:${local.scope}:network-interface/*",
+              "${local.arn}:ec2:${local.scope}:security-group/${var.enclaves_security_group_id}",
+            ],
+            [for subnet in var.subnet_ids : "${local.arn}:ec2:${local.scope}:subnet/${subnet}"],
+          )
+        },
+        {
+          Sid       = "LaunchFrom"
+          Effect    = "Allow"
+          Action    = "ec2:RunInstances"
+          Resource  = "${local.arn}:ec2:${var.region}::image/*"
+          Condition = { StringEquals = { "ec2:Owner" = var.image_owners } }
+        },
+        {
+          Sid    = "TagNew"
+          Effect = "Allow"
+          Action = "ec2:CreateTags"
+          Resource = [
+            "${local.arn}:ec2:${local.scope}:instance/*",
+            "${local.arn}:ec2:${local.scope}:volume/*",
+          ]
+          Condition = { StringEquals = { "ec2:CreateAction" = "RunInstances" } }
+        },
+        {
+          Sid    = "ChangeOwn"
+          Effect = "Allow"
+          Action = [
+            "ec2:ModifyInstanceAttribute",
+            "ec2:ModifyInstanceMetadataOptions",
+            "ec2:StartInstances",
+            "ec2:StopInstances",
+            "ec2:TerminateInstances",
+          ]
+          Resource  = "${local.arn}:ec2:${local.scope}:instance/*"
+          Condition = { StringEquals = local.own_instances }
+        },
+        {
+          Sid    = "TagOwn"
+          Effect = "Allow"
+          Action = ["ec2:CreateTags", "ec2:DeleteTags"]
+          Resource = [
+            "${local.arn}:ec2:${local.scope}:instance/*",
+            "${local.arn}:ec2:${local.scope}:volume/*",
+          ]
+          # Otherwise a tag could be taken off, and what it protects be lost sight of.
+          Condition = {
+            StringEquals                   = local.own_instances
+            "ForAllValues:StringNotEquals" = { "aws:TagKeys" = ["Project", "Environment"] }
+          }
+        },
+        {
+          Sid       = "GiveInstancesTheirRole"
+          Effect    = "Allow"
+          Action    = "iam:PassRole"
+          Resource  = aws_iam_role.this["instance"].arn
+          Condition = { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } }
+        },
+        {
+          Sid      = "SeeInstanceProfile"
+          Effect   = "Allow"
+          Action   = "iam:GetInstanceProfile"
+          Resource = aws_iam_instance_profile.this.arn
+        },
+        {
+          Sid      = "NameOfTheMachineImage"
+          Effect   = "Allow"
+          Action   = ["ssm:GetParameter", "ssm:GetParameters"]
+          Resource = "${local.arn}:ssm:${var.region}::parameter/aws/service/ami-amazon-linux-latest/*"
+        },
+        {
+          Sid    = "AgentsConfiguration"
+          Effect = "Allow"
+          Action = [
+            "ssm:AddTagsToResource",
+            "ssm:DeleteParameter",
+            "ssm:GetParameter",
+            "ssm:GetParameters",
+            "ssm:ListTagsForResource",
+            "ssm:PutParameter",
+            "ssm:RemoveTagsFromResource",
+          ]
+          Resource = local.parameters
+        },
+        {
+          Sid    = "EnclavesLogGroup"
+          Effect = "Allow"
+          Action = [
+            "logs:CreateLogGroup",
+            "logs:CreateLogStream",
+            "logs:DeleteLogGroup",
+            "logs:DeleteLogStream",
+            "logs:DescribeLogStreams",
+            "logs:ListTagsForResource",
+            "logs:PutRetentionPolicy",
+            "logs:TagResource",
+            "logs:UntagResource",
+          ]
+          Resource = local.enclave_logs
+        },
+      ],
+    )
+  })
+
+  runner_start_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "Registry"
+        Effect   = "Allow"
+        Action   = "ecr:GetAuthorizationToken"
+        Resource = "*"
+      },
+      {
+        Sid      = "PullImage"
+        Effect   = "Allow"
+        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Resource = "${local.arn}:ecr:${local.scope}:repository/${var.repository_name}"
+      },
+      {
+        Sid      = "Logs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = "${var.log_group_arns.runner}:*"
+      },
+    ]
+  })
+
+  flow_log_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "WriteFlows"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+        Resource = "${var.log_group_arns.flows}:*"
+      },
+      {
+        Sid      = "FindGroup"
+        Effect   = "Allow"
+        Action   = "logs:DescribeLogGroups"
+        Resource = "*"
+      },
+    ]
+  })
+}

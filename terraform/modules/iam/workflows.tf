@@ -1,0 +1,95 @@
+locals {
+  workflow_functions = {
+    deployment  = ["validation", "attestation-gate", "error-handler"]
+    cleanup     = ["validation", "error-handler"]
+    attestation = ["attestation-gate", "error-handler"]
+  }
+
+  workflow_common = {
+    for name, functions in local.workflow_functions : name => [
+      {
+        Sid      = "CallFunctions"
+        Effect   = "Allow"
+        Action   = "lambda:InvokeFunction"
+        Resource = [for function in functions : var.function_arns[function]]
+      },
+      {
+        Sid      = "WriteStatus"
+        Effect   = "Allow"
+        Action   = "dynamodb:UpdateItem"
+        Resource = var.enclaves_table_arn
+      },
+      local.table_key,
+      {
+        Sid       = "ExecutionsKey"
+        Effect    = "Allow"
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource  = var.data_key_arn
+        Condition = { StringEquals = { "kms:EncryptionContext:aws:states:stateMachineArn" = var.state_machine_arns[name] } }
+      },
+      {
+        # Delivery of logs is set up for the account, not for a group.
+        Sid    = "LogDelivery"
+        Effect = "Allow"
+        Action = [
+          "logs:CreateLogDelivery",
+          "logs:DeleteLogDelivery",
+          "logs:DescribeLogGroups",
+          "logs:DescribeResourcePolicies",
+          "logs:GetLogDelivery",
+          "logs:ListLogDeliveries",
+          "logs:PutResourcePolicy",
+          "logs:UpdateLogDelivery",
+        ]
+        Resource = "*"
+      },
+      local.tracing,
+    ]
+  }
+
+  run_terraform = [
+    {
+      Sid       = "RunTerraform"
+      Effect    = "Allow"
+      Action    = "ecs:RunTask"
+      Resource  = "${local.arn}:ecs:${local.scope}:task-definition/${var.task_family}:*"
+      Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+    },
+    {
+      Sid       = "TagTasks"
+      Effect    = "Allow"
+      Action    = "ecs:TagResource"
+      Resource  = "${local.arn}:ecs:${local.scope}:task/${var.cluster_name}/*"
+      Condition = { StringEquals = { "ecs:CreateAction" = "RunTask" } }
+    },
+    {
+      Sid       = "StopTasks"
+      Effect    = "Allow"
+      Action    = "ecs:StopTask"
+      Resource  = "${local.arn}:ecs:${local.scope}:task/${var.cluster_name}/*"
+      Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
+    },
+    {
+      Sid       = "GiveTasksTheirRoles"
+      Effect    = "Allow"
+      Action    = "iam:PassRole"
+      Resource  = [aws_iam_role.this["runner"].arn, aws_iam_role.this["runner-start"].arn]
+      Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
+    },
+  ]
+
+  workflow_policies = {
+    deployment = jsonencode({
+      Version   = "2012-10-17"
+      Statement = concat(local.workflow_common.deployment, local.run_terraform)
+    })
+    cleanup = jsonencode({
+      Version   = "2012-10-17"
+      Statement = concat(local.workflow_common.cleanup, local.run_terraform)
+    })
+    attestation = jsonencode({
+      Version   = "2012-10-17"
+      Statement = local.workflow_common.attestation
+    })
+  }
+}

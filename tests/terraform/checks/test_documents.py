@@ -1,0 +1,49 @@
+"""That the manual speaks of what is there."""
+
+import re
+
+import support
+
+DOCS = support.ROOT / "docs"
+
+
+def _variables(folder):
+    text = (support.ROOT / "terraform" / folder / "variables.tf").read_text()
+    return re.findall(r'^variable "(\w+)"', text, re.MULTILINE)
+
+
+def test_each_input_is_in_the_manual():
+    manual = (DOCS / "terraform.md").read_text()
+    for folder in ["", "bootstrap"]:
+        for name in _variables(folder):
+            assert f"| `{name}` |" in manual, name
+
+
+def test_each_alarm_is_in_the_runbook(control_plane):
+    runbook = (DOCS / "runbook.md").read_text()
+    headings = {re.sub(r"[`,]", "", heading).strip() for heading in re.findall(r"^### (.+)$", runbook, re.MULTILINE)}
+    named = {name for heading in headings for name in heading.split()}
+    prefix = f"enclaves-{control_plane.name}-"
+    for _, values in control_plane.resources("aws_cloudwatch_metric_alarm"):
+        name = values["alarm_name"].removeprefix(prefix)
+        assert name in named, name
+
+
+def test_what_metric_filters_look_for_is_what_the_functions_say(control_plane):
+    source = "".join(path.read_text() for path in (support.ROOT / "control-plane" / "src").rglob("*.rs"))
+    filters = control_plane.resources("aws_cloudwatch_log_metric_filter")
+    assert filters
+    for address, values in filters:
+        (message,) = re.findall(r'\$\.message = "(.+)"', values["pattern"])
+        assert f'"{message}"' in source, f"{address}: no function says {message!r}"
+
+
+def test_metrics_that_alarms_watch_are_written_by_somebody(control_plane):
+    source = "".join(
+        path.read_text()
+        for folder in ["control-plane", "parent-agent"]
+        for path in (support.ROOT / folder / "src").rglob("*.rs")
+    )
+    for address, values in control_plane.resources("aws_cloudwatch_metric_alarm"):
+        if values["namespace"] in ("Enclaves", "EnclaveToolkit"):
+            assert f'"{values["metric_name"]}"' in source, address
