@@ -1,0 +1,223 @@
+"""The emulator, nearer to AWS where the workflows rely on it, and able to fail.
+
+`ministack` runs Step Functions without heartbeats, goes on when the function that a
+callback task calls has failed, and takes a stream's batch for handled as a whole.
+This program is `ministack` with those three as AWS documents them. It also throttles
+calls at the rates that the file named by LOCAL_CLOUD_FAULTS says.
+"""
+
+import contextlib
+import json
+import os
+import random
+import threading
+import time
+
+from ministack import app as gateway
+from ministack.services import dynamodb, ec2, lambda_svc, stepfunctions
+
+# Whose calls are never throttled: the tests' own.
+OPERATOR = "operator"
+# How often a waiting task is looked at.
+TICK = 0.05
+
+
+class Faults:
+    """Rates of failure by service, from a file that may change at any time."""
+
+    def __init__(self):
+        self._path = os.environ.get("LOCAL_CLOUD_FAULTS")
+        self._lock = threading.Lock()
+        self._read = 0
+        self._rates = {}
+
+    def strikes(self, service):
+        if self._path is None:
+            return False
+        with self._lock:
+            if time.monotonic() - self._read > 0.1:
+                self._read = time.monotonic()
+                with contextlib.suppress(OSError, ValueError), open(self._path) as file:
+                    self._rates = json.load(file)
+            return random.random() < self._rates.get(service, 0)
+
+
+FAULTS = Faults()
+
+
+def throttled(inner):
+    """The gateway, before which calls of clients are throttled."""
+
+    async def gate(scope, receive, send):
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            # AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …
+            scope_of = headers.get(b"authorization", b"").decode().partition("Credential=")[2]
+            parts = scope_of.split(",")[0].split("/")
+            if len(parts) == 5 and parts[0] != OPERATOR and FAULTS.strikes(parts[3]):
+                body = json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}).encode()
+                kind = b"application/x-amz-json-1.0"
+                await send({"type": "http.response.start", "status": 400, "headers": [(b"content-type", kind)]})
+                await send({"type": "http.response.body", "body": body})
+                return
+        await inner(scope, receive, send)
+
+    return gate
+
+
+def dispatch(prefix, handler):
+    """A workflow's own call of a service."""
+    service = prefix.split(":::")[1].split(":")[0]
+    error = {"dynamodb": "DynamoDB.ThrottlingException", "ecs": "ECS.ThrottlingException"}.get(service)
+
+    def call(resource, data):
+        if error and FAULTS.strikes(service):
+            raise stepfunctions._ExecutionError(error, "Rate exceeded")
+        try:
+            return handler(resource, data)
+        except stepfunctions._ExecutionError as failure:
+            # AWS's name of it.
+            failure.error = failure.error.replace("ECS.RunTaskFailed", "ECS.AmazonECSException")
+            raise
+
+    return call
+
+
+_call_lambda = stepfunctions._call_lambda
+
+
+def call_lambda(function, event):
+    if FAULTS.strikes("lambda"):
+        raise stepfunctions._ExecutionError("Lambda.TooManyRequestsException", "Rate exceeded")
+    return _call_lambda(function, event)
+
+
+def invoke_with_callback(resource, data, token, state):
+    """A task that waits for its token, with heartbeats."""
+    event = threading.Event()
+    entry = {"event": event, "result": None, "error": None, "heartbeat": None}
+    stepfunctions._task_tokens[token] = entry
+    try:
+        plain = resource.replace(".waitForTaskToken", "")
+        start = time.monotonic()
+        if "states:::lambda:invoke" in plain:
+            name = stepfunctions._resolve_lambda_function_ref(data.get("FunctionName", ""), optimized=True)
+            stepfunctions._call_lambda(name, data.get("Payload", data))
+        else:
+            stepfunctions._SERVICE_DISPATCH[plain](plain, data)
+        heard, last = time.monotonic(), None
+        while not event.wait(TICK):
+            now = time.monotonic()
+            if entry["heartbeat"] is not None:
+                entry["heartbeat"], heard = None, now
+            if now - start > state.get("TimeoutSeconds", 99999999):
+                raise stepfunctions._ExecutionError("States.Timeout", "")
+            if now - heard > state.get("HeartbeatSeconds", 99999999):
+                raise stepfunctions._ExecutionError("States.HeartbeatTimeout", "")
+    finally:
+        stepfunctions._task_tokens.pop(token, None)
+    if entry["error"]:
+        raise stepfunctions._ExecutionError(entry["error"].get("Error", "TaskFailed"), entry["error"].get("Cause", ""))
+    return json.loads(entry["result"])
+
+
+class Streams:
+    """The table's stream to its functions, one shard at a time.
+
+    Failed records are delivered again from the first of them on, as
+    ReportBatchItemFailures has it, and after the mapping's retries they go to its
+    destination.
+    """
+
+    def __init__(self):
+        self._positions = {}
+        self._attempts = {}
+
+    def poll(self):
+        progress = False
+        for account, region, mapping in lambda_svc._iter_all_esms():
+            tokens = (lambda_svc._request_account_id.set(account), lambda_svc._request_region.set(region))
+            try:
+                progress = self._deliver(mapping) or progress
+            finally:
+                lambda_svc._request_account_id.reset(tokens[0])
+                lambda_svc._request_region.reset(tokens[1])
+        return progress
+
+    def _deliver(self, mapping):
+        source, key = mapping.get("EventSourceArn", ""), mapping["UUID"]
+        if ":table/" not in source or not mapping.get("Enabled", True):
+            return False
+        table = source.split(":table/")[1].split("/")[0]
+        if table not in dynamodb._tables:
+            return False
+        position = self._positions.setdefault(key, dynamodb.stream_start_position(table))
+        batch = dynamodb.stream_records_since(table, position, mapping.get("BatchSize", 100))
+        if not batch:
+            return False
+        matching = lambda_svc._apply_filter_criteria(batch, mapping)
+        done, failed = position + len(batch), None
+        if matching:
+            function, _ = lambda_svc._get_func_record_for_qualifier(mapping["FunctionName"], mapping.get("Qualifier"))
+            result = lambda_svc._execute_function(function, {"Records": matching})
+            failed = self._first_failure(result, matching)
+        if failed is not None:
+            number = failed["dynamodb"]["SequenceNumber"]
+            index = next(i for i, record in enumerate(batch) if record["dynamodb"]["SequenceNumber"] == number)
+            attempts = self._attempts.get((key, number), 0) + 1
+            self._attempts[key, number] = attempts
+            if attempts <= mapping.get("MaximumRetryAttempts", 5):
+                done = position + index
+                time.sleep(TICK)
+            else:
+                lambda_svc._send_ddb_stream_failure_record(
+                    mapping, function, [failed], source, result, "RetryAttemptsExhausted")
+                done = position + index + 1
+        self._positions[key] = done
+        return True
+
+    @staticmethod
+    def _first_failure(result, records):
+        if result.get("error"):
+            return records[0]
+        body = result.get("body")
+        body = json.loads(body) if isinstance(body, (str, bytes)) else body or {}
+        failures = {failure["itemIdentifier"] for failure in body.get("batchItemFailures", [])}
+        for record in records:
+            if record["dynamodb"]["SequenceNumber"] in failures or record.get("eventID") in failures:
+                return record
+        return None
+
+
+_new_instance_id = ec2._new_instance_id
+_run_instances = ec2._run_instances
+_wanted = threading.local()
+
+
+def run_instances(parameters):
+    """An instance with the id that Terraform's mock gave it: the client's token."""
+    _wanted.id = ec2._p(parameters, "ClientToken")
+    try:
+        return _run_instances(parameters)
+    finally:
+        _wanted.id = None
+
+
+def new_instance_id():
+    return getattr(_wanted, "id", None) or _new_instance_id()
+
+
+def main():
+    for prefix, handler in list(stepfunctions._SERVICE_DISPATCH.items()):
+        stepfunctions._SERVICE_DISPATCH[prefix] = dispatch(prefix, handler)
+    stepfunctions._call_lambda = call_lambda
+    stepfunctions._invoke_with_callback = invoke_with_callback
+    lambda_svc._poll_dynamodb_streams = Streams().poll
+    ec2._new_instance_id = new_instance_id
+    ec2._ACTION_MAP["RunInstances"] = run_instances
+    gateway.app = throttled(gateway.app)
+    gateway.main()
+
+
+if __name__ == "__main__":
+    main()
