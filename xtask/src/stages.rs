@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, fuzz, programs};
+use crate::{bindings, fuzz, programs, terraform};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -152,6 +152,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
         stage.run(workspace, &[])?;
     }
     dependencies(workspace)?;
+    println!("--- terraform: cargo xtask terraform");
+    terraform::check(workspace, &[])?;
+    println!("ok   terraform");
     TESTS.run(workspace, &programs::environment(workspace)?)?;
     println!("--- bindings: cargo xtask bindings");
     bindings::test(workspace)?;
