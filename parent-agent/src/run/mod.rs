@@ -27,7 +27,7 @@ use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
 use crate::gate::{Gate, GateBoard, GateConfig};
 use crate::guard::{Attached, Guard};
-use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
+use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::Image;
 use crate::launch::Launch;
 use crate::logs::LastLines;
@@ -111,6 +111,10 @@ pub async fn run(mut args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
             let sim = run.sim(image, &directory);
             run.serve(sim, &mut guard, &mut receiver).await
         }
+        HypervisorKind::Nitro => {
+            let nitro = run.nitro(&image);
+            run.serve(nitro, &mut guard, &mut receiver).await
+        }
         HypervisorKind::Qemu => {
             let qemu = run.qemu(&image, &directory);
             run.serve(qemu, &mut guard, &mut receiver).await
@@ -158,15 +162,14 @@ async fn acquire(
 
 /// What does not go together.
 fn check(args: &RunArgs) -> Result<(), Error> {
-    let simulated = args.hypervisor == HypervisorKind::Sim;
-    if args.debug && !simulated {
+    if args.debug && args.hypervisor == HypervisorKind::Qemu {
         return Err(Error::Usage(
-            "--debug works only with --hypervisor sim: QEMU's machine always measures",
+            "--debug does not work with --hypervisor qemu, whose machine always measures",
         ));
     }
-    if args.software_nsm_root.is_some() && !simulated {
+    if args.software_nsm_root.is_some() && args.hypervisor != HypervisorKind::Sim {
         return Err(Error::Usage(
-            "--software-nsm-root works only with --hypervisor sim: QEMU's machine has an NSM of its own, whose documents are not signed",
+            "--software-nsm-root works only with --hypervisor sim: other machines have an NSM of their own",
         ));
     }
     Ok(())
@@ -232,6 +235,16 @@ impl Run<'_> {
             nsm_root: self.args.software_nsm_root.clone(),
         };
         Sim::new(image, options, directory)
+    }
+
+    fn nitro(&self, image: &Image) -> Nitro {
+        Nitro::new(NitroOptions {
+            name: self.name.clone(),
+            image: image.path().to_owned(),
+            cpus: self.args.cpus.unwrap_or(self.host.cpus),
+            memory: self.memory(),
+            debug: self.args.debug,
+        })
     }
 
     fn qemu(&self, image: &Image, directory: &Path) -> Qemu {

@@ -12,6 +12,7 @@
 mod agent;
 mod attach;
 mod attest;
+mod bootstrap;
 mod cloudwatch;
 mod configuration;
 mod egress;
