@@ -183,6 +183,11 @@ pub struct RunArgs {
     /// to take it over [default: it ends at once].
     #[arg(long, value_name = "TIME")]
     pub keep_for: Option<Interval>,
+    /// Wait before the start if the enclave has crashed, or could not be started:
+    /// 1 s, twice as long after each time in a row, at most TIME [default: start at
+    /// once].
+    #[arg(long, value_name = "TIME", requires = "name")]
+    pub restart_backoff: Option<Interval>,
     /// How long the enclave may be silent while it boots.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub boot_timeout: Interval,

@@ -32,6 +32,7 @@ pub mod client;
 pub mod config;
 pub mod console;
 mod copy;
+pub mod crash;
 pub mod enclave;
 mod error;
 pub mod event;

@@ -8,6 +8,7 @@ use super::{BootstrapError, Check, STEPS, Setup, service};
 use crate::aws;
 use crate::cli::bootstrap::HostArgs;
 use crate::client;
+use crate::crash::LastEnd;
 use crate::enclave::Phase;
 use crate::exit::Exit;
 
@@ -95,6 +96,7 @@ fn enclave_state(
     unit: &str,
 ) -> Finding {
     let label = name.to_string();
+    let last = LastEnd::read(&name);
     let status = setup.runtime.block_on(client::read_status(name, state));
     match status {
         Ok(status) if status.state == Phase::Ready => {
@@ -115,10 +117,18 @@ fn enclave_state(
                 status.state
             ),
         ),
-        Err(error) => Finding::new(
-            &label,
-            State::Fail,
-            format!("{error}; `journalctl -u {unit}` shows how it ended"),
-        ),
+        Err(error) => {
+            let ended = last.map_or_else(String::new, |last| {
+                let crash = last
+                    .crash
+                    .map_or_else(String::new, |crash| format!("{crash}, "));
+                format!("; its last end: {crash}{}: {}", last.cause, last.detail)
+            });
+            Finding::new(
+                &label,
+                State::Fail,
+                format!("{error}{ended}; `journalctl -u {unit}` shows more"),
+            )
+        }
     }
 }

@@ -24,5 +24,6 @@ mod ingress;
 mod input;
 mod life;
 mod logs;
+mod metadata;
 mod receivers;
 mod spool;
