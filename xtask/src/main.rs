@@ -18,6 +18,7 @@ mod outside;
 mod programs;
 mod python;
 mod stages;
+mod terraform;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,6 +52,9 @@ usage: cargo xtask COMMAND
                    are recorded
   functions        build the packages of the control plane's Lambda functions
   bindings         build the verifier's bindings for C and Python, and test them
+  terraform [-k WORDS]
+                   check Terraform's files without AWS: plans, policies, workflows,
+                   user data, alarms against the manual (arguments are pytest's)
   setup            install what is missing, build the kernel, QEMU, the vsock device
                    and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
@@ -76,7 +80,12 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "bench" | "cloud" | "demo" | "endurance" | "fuzz") {
+    if !arguments.is_empty()
+        && !matches!(
+            command,
+            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform"
+        )
+    {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
@@ -98,6 +107,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "endurance" => programs::run(&root, "log-endurance", arguments)?,
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
+        "terraform" => terraform::check(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, cloud, fuzz, programs};
+use crate::{bindings, cloud, fuzz, programs, terraform};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -153,6 +153,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
         stage.run(workspace, &[])?;
     }
     dependencies(workspace)?;
+    println!("--- terraform: cargo xtask terraform");
+    terraform::check(workspace, &[])?;
+    println!("ok   terraform");
     TESTS.run(workspace, &programs::environment(workspace)?)?;
     println!("--- control plane: the scenarios of tests/control-plane");
     cloud::test(workspace)?;
