@@ -16,7 +16,7 @@ from .rendering import REPOSITORY, render
 ACCOUNT = "123456789012"
 REGION = "us-west-2"
 # How long anything that will happen may take.
-LIMIT = int(__import__("os").environ.get("LIMIT", 180))
+LIMIT = 180
 # The clients that the emulator never throttles.
 OPERATOR = "operator"
 STATE_VARIABLE = "TF_STATE_BUCKET"
