@@ -195,10 +195,10 @@ impl Assignment {
             is_enclave_id,
         ));
         let action = match reader.required("ACTION").as_str() {
-            "plan" => Action::Plan,
+            // An empty one has been named as a problem already.
+            "plan" | "" => Action::Plan,
             "deploy" => Action::Deploy,
             "destroy" => Action::Destroy,
-            "" => Action::Plan,
             other => {
                 reader.problem(
                     "ACTION",

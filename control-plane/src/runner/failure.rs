@@ -114,20 +114,21 @@ impl Failure {
     /// What the workflow gets: the message, and facts for programs. It has the shape
     /// of a function's failure, so that the error handler reads both alike.
     pub(super) fn cause(&self) -> String {
-        let mut cause = json!({
-            "errorType": self.name(),
-            "errorMessage": self.to_string(),
-        });
-        if let Self::Terraform {
-            command,
-            code,
-            diagnostics,
-        } = self
-        {
-            cause["command"] = json!(command);
-            cause["exit_code"] = json!(code);
-            cause["diagnostics"] = json!(diagnostics);
-        }
+        let message = self.to_string();
+        let cause = match self {
+            Self::Terraform {
+                command,
+                code,
+                diagnostics,
+            } => json!({
+                "errorType": self.name(),
+                "errorMessage": message,
+                "command": command,
+                "exit_code": code,
+                "diagnostics": diagnostics,
+            }),
+            _ => json!({ "errorType": self.name(), "errorMessage": message }),
+        };
         cause.to_string()
     }
 }
