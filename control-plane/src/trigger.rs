@@ -196,6 +196,12 @@ impl Change {
         if item.status() != Some(written) || item.request.as_ref().is_some_and(later) {
             return Admission::Past;
         }
+        // The record of the item's last write counts: that of an earlier one may come
+        // when the item was claimed, and overwritten since.
+        let last = self.new.as_ref().map(Enclave::from_attributes).as_ref() == Some(item);
+        if !last && item.request.as_ref() != Some(&self.sequence) {
+            return Admission::Past;
+        }
         let arn = item.execution_arn.as_deref();
         if owner == Some(Progress::Running) {
             let hidden = arn.and_then(status_of_owner);
