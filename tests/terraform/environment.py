@@ -20,7 +20,7 @@ def terraform():
 
 
 def linters():
-    """The folder of the checkers: their programs in `bin` and in `node_modules/.bin`."""
+    """The folder of the checkers: their programs in `bin`, and `node_modules`."""
     made_from = ("linters.txt", "package.json", "package-lock.json")
     return _folder("terraform-linters", made_from, _make_linters)
 
@@ -53,9 +53,9 @@ def _folder(name, made_from, make):
     return folder
 
 
-def _run(*command, cwd=None):
+def _run(*command, cwd=None, env=None):
     # What it prints is for people: it must not be taken for Terraform's output.
-    subprocess.run([str(word) for word in command], cwd=cwd, check=True, stdout=sys.stderr)
+    subprocess.run([str(word) for word in command], cwd=cwd, env=env, check=True, stdout=sys.stderr)
 
 
 def _install(folder, requirements):
@@ -79,4 +79,7 @@ def _make_linters(folder):
     _install(folder, "linters.txt")
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, folder)
-    _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cwd=folder)
+    programs = folder / "bin"
+    path = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    npm = (programs / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+    _run(*npm, cwd=folder, env=path)

@@ -10,6 +10,7 @@
 mod bench;
 mod bindings;
 mod cache;
+mod cloud;
 mod demo;
 mod functions;
 mod fuzz;
@@ -17,6 +18,7 @@ mod outside;
 mod programs;
 mod python;
 mod stages;
+mod terraform;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +31,9 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
+  cloud [up] [--scale N]
+                   the control plane on this machine: an item becomes an attested enclave
+                   (up: until Ctrl-C; --scale: N enclaves at once)
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
@@ -47,6 +52,9 @@ usage: cargo xtask COMMAND
                    are recorded
   functions        build the packages of the control plane's Lambda functions
   bindings         build the verifier's bindings for C and Python, and test them
+  terraform [-k WORDS]
+                   check Terraform's files without AWS: plans, policies, workflows,
+                   user data, alarms against the manual (arguments are pytest's)
   setup            install what is missing, build the kernel, QEMU, the vsock device
                    and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
@@ -72,13 +80,19 @@ fn main() -> ExitCode {
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     let root = workspace()?;
-    if !arguments.is_empty() && !matches!(command, "bench" | "demo" | "endurance" | "fuzz") {
+    if !arguments.is_empty()
+        && !matches!(
+            command,
+            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform"
+        )
+    {
         bail!("`{command}` takes no arguments\n\n{HELP}");
     }
     match command {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
+        "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;
@@ -93,6 +107,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "endurance" => programs::run(&root, "log-endurance", arguments)?,
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
+        "terraform" => terraform::check(&root, arguments)?,
         "test" => stages::test(&root)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, fuzz, programs};
+use crate::{bindings, cloud, fuzz, programs, terraform};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -99,6 +99,7 @@ const STAGES: &[Stage<'_>] = &[
         command: &[
             "shellcheck",
             ".ci/run",
+            "control-plane/fetch-release",
             "kernel/build",
             "kernel/prebuilt",
             "tests/ear/build",
@@ -152,7 +153,13 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
         stage.run(workspace, &[])?;
     }
     dependencies(workspace)?;
+    println!("--- terraform: cargo xtask terraform");
+    terraform::check(workspace, &[])?;
+    println!("ok   terraform");
     TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- control plane: the scenarios of tests/control-plane");
+    cloud::test(workspace)?;
+    println!("ok   control plane");
     println!("--- bindings: cargo xtask bindings");
     bindings::test(workspace)?;
     println!("ok   bindings");

@@ -29,6 +29,31 @@ def test_each_alarm_is_in_the_runbook(control_plane):
         assert name in named, name
 
 
+def test_costs_count_what_is_charged_each_month(control_plane):
+    costs = (DOCS / "costs.md").read_text()
+    alarms = len(control_plane.resources("aws_cloudwatch_metric_alarm"))
+    assert f"| alarms | {alarms} |" in costs
+    endpoints = [values for _, values in control_plane.resources("aws_vpc_endpoint") if values["vpc_endpoint_type"] == "Interface"]
+    assert f"| interface endpoints | {len(endpoints)} in each zone |" in costs
+    keys = len(control_plane.resources("aws_kms_key"))
+    # The state's own is made by `bootstrap`; the check has one workload's key.
+    assert f"| KMS keys | {keys} , and one".replace(" ,", ",") in costs
+
+
+def test_links_lead_somewhere():
+    for page in [DOCS / name for name in ["terraform.md", "runbook.md", "upgrade.md", "security-model.md", "costs.md"]]:
+        text = page.read_text()
+        anchors = {
+            re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            if target.startswith("#"):
+                assert target[1:] in anchors, f"{page.name}: {target}"
+            elif not target.startswith("http"):
+                assert (DOCS / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
 def test_what_metric_filters_look_for_is_what_the_functions_say(control_plane):
     source = "".join(path.read_text() for path in (support.ROOT / "control-plane" / "src").rglob("*.rs"))
     filters = control_plane.resources("aws_cloudwatch_log_metric_filter")

@@ -19,13 +19,14 @@ def definitions(control_plane):
 
 def test_the_definitions_are_valid(definitions, tmp_path):
     assert sorted(definitions) == sorted(NAMES)
-    validator = environment.linters() / "node_modules" / ".bin" / "asl-validator"
+    linters = environment.linters()
+    validator = [linters / "bin" / "node", linters / "node_modules" / ".bin" / "asl-validator"]
     arguments = []
     for name, text in definitions.items():
         path = tmp_path / f"{name}.json"
         path.write_text(text)
         arguments += ["--json-path", str(path)]
-    run = subprocess.run([validator, *arguments], capture_output=True, text=True)
+    run = subprocess.run([*validator, *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
