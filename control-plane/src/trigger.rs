@@ -475,10 +475,11 @@ mod tests {
     #[test]
     fn a_request_beside_an_execution_that_goes_on_is_not_admitted() {
         let admission = |old: &str, status: &str, arn: &str, owner| {
-            let change = Change::parse(&record(Some(old), "PENDING_DESTROY")).unwrap();
+            let mut record = record(Some(old), "PENDING_DESTROY");
+            record["dynamodb"]["NewImage"]["execution_arn"] = json!({ "S": arn });
+            let change = Change::parse(&record).unwrap();
             let mut item = Enclave::from_attributes(change.new.as_ref().unwrap());
             item.status_text = Some(status.to_owned());
-            item.execution_arn = Some(arn.to_owned());
             change.admit(&item, owner, NOW)
         };
         let running = Some(Progress::Running);

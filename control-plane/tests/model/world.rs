@@ -414,6 +414,10 @@ impl World {
         {
             return;
         }
+        let pending = [Status::PendingDeploy, Status::PendingDestroy].map(Some);
+        if self.style == Style::Put && pending.contains(&self.item.status()) {
+            return;
+        }
         let item = self.item.enclave();
         let instance = match self.instance {
             None => Instance::Gone,

@@ -97,7 +97,11 @@ fn answer(mut stream: &TcpStream, count: usize) -> io::Result<()> {
 /// One request, whatever it asks for.
 fn answer_http(mut stream: &TcpStream, body: &str) -> io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    while lines
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
     let length = body.len();
     write!(
         stream,
