@@ -11,7 +11,6 @@ use serde_json::Value;
 /// A write of a status, as a definition has it.
 #[derive(Debug)]
 struct Write {
-    state: String,
     condition: String,
     from: Vec<Status>,
     to: Option<Status>,
@@ -45,7 +44,6 @@ fn writes(definition: &Value) -> Vec<Write> {
                 Some(Status::parse(value).unwrap_or_else(|| panic!("{name}: {value}")))
             };
             Write {
-                state: name.clone(),
                 condition: arguments["ConditionExpression"]
                     .as_str()
                     .unwrap()

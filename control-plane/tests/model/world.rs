@@ -415,7 +415,8 @@ impl World {
             return;
         }
         let pending = [Status::PendingDeploy, Status::PendingDestroy].map(Some);
-        if self.style == Style::Put && pending.contains(&self.item.status()) {
+        let due = self.records.iter().any(|record| !record.delivered);
+        if self.style == Style::Put && due && pending.contains(&self.item.status()) {
             return;
         }
         let item = self.item.enclave();
