@@ -42,7 +42,11 @@ fn main() -> anyhow::Result<()> {
     writeln!(output, "ready")?;
     for line in io::stdin().lock().lines() {
         let line: Line = serde_json::from_str(&line?)?;
-        writeln!(output, "{}", STANDARD.encode(document(line, root(&folder)?)?))?;
+        writeln!(
+            output,
+            "{}",
+            STANDARD.encode(document(line, root(&folder)?)?)
+        )?;
         output.flush()?;
     }
     Ok(())

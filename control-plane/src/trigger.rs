@@ -1,8 +1,11 @@
 //! The function on the table's stream: it starts a workflow for each request, once,
 //! and puts back what clients may not write.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::attributes::{Attributes, from_stream, get_text, text};
@@ -12,12 +15,17 @@ use crate::item::{Enclave, name};
 use crate::status::{Actor, Event, Status, permits, refusal};
 use crate::store::{Outcome, Store};
 use crate::update::{Condition, Update};
-use crate::workflows::Workflows;
+use crate::workflows::{Progress, Workflows};
 
 /// `error_type` of a write that was put back.
 pub const REFUSED: &str = "Refused";
 /// `error_type` of a request that cannot be read.
 pub const UNREADABLE: &str = "UnreadableRequest";
+
+/// How often, and how long apart, an item is looked at whose last execution is about
+/// to end.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Attributes that are the control plane's. A client that writes its whole item
 /// anew drops them.
@@ -44,6 +52,19 @@ pub struct Change {
     pub new: Option<Attributes>,
 }
 
+/// Whether a request may be worked on, from the item as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    /// It may, with the ticket that this write gives out.
+    Ticket(Update),
+    /// It hides an execution that goes on: this write puts back its status.
+    PutBack(Update),
+    /// The item's last execution has written its end, and not come to it.
+    Later,
+    /// The item has another status by now, or a later request.
+    Past,
+}
+
 /// A record that is no change of an item of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poison {
@@ -56,13 +77,8 @@ pub struct Poison {
 /// What to do about a change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
-    /// Give out the ticket, and start the workflow that may claim it.
-    Start {
-        /// The write that gives it.
-        ticket: Update,
-        /// The execution's input.
-        input: Input,
-    },
+    /// Start this workflow, if it is [admitted](Change::admit).
+    Start(Input),
     /// Put back what was there.
     Refuse {
         /// The write that does.
@@ -133,7 +149,7 @@ impl Change {
         if before == Some(written) {
             // The same request written again, over the ticket of the first.
             return match action {
-                Some(action) if new.request.is_none() => self.start(&new, written, action, now),
+                Some(action) if new.request.is_none() => self.start(&new, action),
                 _ => Decision::Ignore("its status did not change"),
             };
         }
@@ -148,21 +164,57 @@ impl Change {
                 put_back: self.put_back(&new, written, before, message, now),
                 message,
             },
-            (_, _, Some(action)) => self.start(&new, written, action, now),
+            (_, _, Some(action)) => self.start(&new, action),
             _ => Decision::Ignore("nothing is asked of the workflows"),
         }
     }
 
-    fn start(
-        &self,
-        new: &Enclave,
-        written: Status,
-        action: Action,
-        now: OffsetDateTime,
-    ) -> Decision {
-        Decision::Start {
-            ticket: Update::amend(&new.id, now)
+    fn start(&self, new: &Enclave, action: Action) -> Decision {
+        Decision::Start(Input {
+            enclave_id: new.id.clone(),
+            action,
+            sequence_number: self.sequence.clone(),
+        })
+    }
+
+    /// Whether the request may be worked on. `owner` is how far the execution is that
+    /// the item names.
+    ///
+    /// A client that writes twice in quick succession, first what it may not and then
+    /// what over the first would be legal, must not start a second execution beside
+    /// the one that goes on.
+    pub fn admit(&self, item: &Enclave, owner: Option<Progress>, now: OffsetDateTime) -> Admission {
+        let status = |image: &Option<Attributes>| {
+            image
+                .as_ref()
+                .and_then(|image| Enclave::from_attributes(image).status())
+        };
+        let (Some(written), before) = (status(&self.new), status(&self.old)) else {
+            return Admission::Past;
+        };
+        let later = |request: &String| *request > self.sequence;
+        if item.status() != Some(written) || item.request.as_ref().is_some_and(later) {
+            return Admission::Past;
+        }
+        let arn = item.execution_arn.as_deref();
+        if owner == Some(Progress::Running) {
+            let hidden = arn.and_then(status_of_owner);
+            return match hidden {
+                Some(hidden) if before.is_some_and(|before| !before.is_at_rest()) => {
+                    let message = refusal(hidden, written).unwrap_or("refused: it is in motion");
+                    Admission::PutBack(
+                        Update::put_back(&item.id, written, hidden, now)
+                            .when(owned_by(arn))
+                            .error(REFUSED, message),
+                    )
+                }
+                _ => Admission::Later,
+            };
+        }
+        Admission::Ticket(
+            Update::amend(&item.id, now)
                 .when(Condition::Status(vec![written]))
+                .when(owned_by(arn))
                 .when(Condition::AbsentOrBefore(
                     name::REQUEST,
                     // This ticket again is as good: the first delivery may have
@@ -171,12 +223,7 @@ impl Change {
                 ))
                 .set(name::REQUEST, text(self.sequence.as_str()))
                 .remove(name::NOTICED_AT),
-            input: Input {
-                enclave_id: new.id.clone(),
-                action,
-                sequence_number: self.sequence.clone(),
-            },
-        }
+        )
     }
 
     fn put_back(
@@ -219,6 +266,36 @@ impl Poison {
         let message = format!("the request cannot be read: {}", self.reason);
         Some(Update::transition(id, Event::Reject, now).error(UNREADABLE, &message))
     }
+}
+
+/// That the item's owner is still this one, or nobody.
+fn owned_by(arn: Option<&str>) -> Condition {
+    match arn {
+        Some(arn) => Condition::Equal(name::EXECUTION_ARN, text(arn)),
+        None => Condition::Absent(name::EXECUTION_ARN),
+    }
+}
+
+/// The status that an execution holds its item in, from its name.
+fn status_of_owner(arn: &str) -> Option<Status> {
+    let name = arn.rsplit(':').next()?;
+    match name.split('-').next()? {
+        "deploy" => Some(Status::Deploying),
+        "destroy" => Some(Status::Destroying),
+        "resume" => Some(Status::Resuming),
+        _ => None,
+    }
+}
+
+/// The write that only restores what a client dropped, where its status has been
+/// overwritten already and there is nothing to put back.
+pub fn restore_only(put_back: &Update) -> Update {
+    let mut update = put_back.clone();
+    update
+        .conditions
+        .retain(|condition| !matches!(condition, Condition::Status(_)));
+    update.set.retain(|(name, _)| *name == name::REFUSED);
+    update
 }
 
 /// Whether it is a status that clients write.
@@ -267,21 +344,12 @@ async fn handle_record(
         .and_then(|new| get_text(new, name::ID))
         .unwrap_or_default();
     match change.decide(now) {
-        Decision::Start { ticket, input } => {
-            if store.apply(&ticket).await? == Outcome::Lost {
-                info!(enclave_id = id, "the request is not the item's last");
-                return Ok(());
-            }
-            let name = workflows.start(&input).await?;
-            info!(
-                enclave_id = id,
-                action = input.action.name(),
-                execution = name,
-                "started"
-            );
-        }
+        Decision::Start(input) => admit(store, workflows, &change, &input).await?,
         Decision::Refuse { put_back, message } => {
             let outcome = store.apply(&put_back).await?;
+            if outcome == Outcome::Lost && !put_back.restore.is_empty() {
+                store.apply(&restore_only(&put_back)).await?;
+            }
             warn!(
                 enclave_id = id,
                 message,
@@ -292,6 +360,49 @@ async fn handle_record(
         Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
     }
     Ok(())
+}
+
+async fn admit(
+    store: &Store,
+    workflows: &Workflows,
+    change: &Change,
+    input: &Input,
+) -> Result<(), Failure> {
+    let id = input.enclave_id.as_str();
+    for _ in 0..ATTEMPTS {
+        let Some(item) = store.get(id).await? else {
+            info!(enclave_id = id, "the item was deleted");
+            return Ok(());
+        };
+        let owner = match &item.execution_arn {
+            Some(arn) => Some(workflows.progress(arn).await?),
+            None => None,
+        };
+        match change.admit(&item, owner, OffsetDateTime::now_utc()) {
+            Admission::Ticket(ticket) => {
+                if store.apply(&ticket).await? == Outcome::Done {
+                    let name = workflows.start(input).await?;
+                    let action = input.action.name();
+                    info!(enclave_id = id, action, execution = name, "started");
+                    return Ok(());
+                }
+            }
+            Admission::PutBack(put_back) => {
+                let outcome = store.apply(&put_back).await?;
+                warn!(enclave_id = id, ?outcome, "a client's write is put back");
+                return Ok(());
+            }
+            Admission::Past => {
+                info!(enclave_id = id, "the request is not the item's last");
+                return Ok(());
+            }
+            Admission::Later => sleep(PAUSE).await,
+        }
+    }
+    Err(Failure::new(
+        "NotYet",
+        format!("the last execution of {id} has not ended yet"),
+    ))
 }
 
 /// Whether the trigger may write `to` over `from`: its refusals undo what the table
@@ -340,13 +451,45 @@ mod tests {
             (Some("PAUSED"), "PENDING_DESTROY", Action::Destroy),
             (Some("PENDING_DEPLOY"), "PENDING_DESTROY", Action::Destroy),
         ] {
-            let Decision::Start { input, ticket } = decide(&record(old, new)) else {
+            let record = record(old, new);
+            let Decision::Start(input) = decide(&record) else {
                 panic!("{old:?} {new}");
             };
             assert_eq!(input.action, action);
             assert_eq!(input.sequence_number, sequence("100"));
+            let change = Change::parse(&record).unwrap();
+            let item = Enclave::from_attributes(change.new.as_ref().unwrap());
+            let Admission::Ticket(ticket) = change.admit(&item, Some(Progress::Ended), NOW) else {
+                panic!("{old:?} {new}");
+            };
             assert!(ticket.set.contains(&(name::REQUEST, text(sequence("100")))));
         }
+    }
+
+    #[test]
+    fn a_request_beside_an_execution_that_goes_on_is_not_admitted() {
+        let admission = |old: &str, status: &str, arn: &str, owner| {
+            let change = Change::parse(&record(Some(old), "PENDING_DESTROY")).unwrap();
+            let mut item = Enclave::from_attributes(change.new.as_ref().unwrap());
+            item.status_text = Some(status.to_owned());
+            item.execution_arn = Some(arn.to_owned());
+            change.admit(&item, owner, NOW)
+        };
+        let running = Some(Progress::Running);
+        let arn = "arn:aws:states:r:1:execution:m:deploy-a-1";
+        let hidden = admission("PENDING_DEPLOY", "PENDING_DESTROY", arn, running);
+        let Admission::PutBack(update) = hidden else {
+            panic!("{hidden:?}");
+        };
+        assert!(update.set.contains(&(name::STATUS, text("DEPLOYING"))));
+        assert_eq!(
+            admission("DEPLOYED", "PENDING_DESTROY", arn, running),
+            Admission::Later
+        );
+        assert_eq!(
+            admission("DEPLOYED", "DESTROYING", arn, None),
+            Admission::Past
+        );
     }
 
     #[test]
@@ -404,7 +547,7 @@ mod tests {
     fn a_request_that_was_put_back_starts_again() {
         let mut back = record(Some("PAUSING"), "PENDING_DEPLOY");
         back["dynamodb"]["NewImage"]["refused"] = json!({"S": sequence("99")});
-        assert!(matches!(decide(&back), Decision::Start { .. }));
+        assert!(matches!(decide(&back), Decision::Start(_)));
     }
 
     #[test]

@@ -44,7 +44,7 @@ struct StackImage<'a> {
 }
 
 /// Whether the execution may go on: its request is the item's last.
-fn check_current(input: &Input, item: Option<&Enclave>) -> Result<(), Failure> {
+pub fn check_current(input: &Input, item: Option<&Enclave>) -> Result<(), Failure> {
     let superseded = |why: String| Err(Failure::new(SUPERSEDED, why));
     let Some(item) = item else {
         return superseded(format!("{} was deleted", input.enclave_id));

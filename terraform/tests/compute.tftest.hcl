@@ -34,7 +34,7 @@ run "functions" {
     error_message = "The monitor must not run twice at once, and be done before the next minute."
   }
   assert {
-    condition     = jsondecode(one(one(aws_lambda_event_source_mapping.requests.filter_criteria).filter).pattern) == { eventName = ["INSERT", "MODIFY"], dynamodb = { NewImage = { status = { S = ["PENDING_DEPLOY", "PENDING_DESTROY"] } } } }
+    condition     = jsondecode(one(one(aws_lambda_event_source_mapping.requests.filter_criteria).filter).pattern) == { eventName = ["INSERT", "MODIFY"], dynamodb = { NewImage = { status = { S = ["PENDING_DEPLOY", "PENDING_DESTROY", "PAUSING", "RESUMING"] } } } }
     error_message = "The trigger must see requests, and nothing else of the stream."
   }
   assert {

@@ -6,6 +6,7 @@
 //! the document holds, but only where its signature is good. `docs/attest-service.md`
 //! says which claim stands for which checks, and why others are never made.
 
+mod external;
 mod keys;
 mod signing_key;
 mod trust;
@@ -23,6 +24,7 @@ use crate::document::{Document, PCR_COUNT, Profile};
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
+pub use external::{ExternalKey, UnsignedToken};
 #[cfg(feature = "service")]
 pub(crate) use keys::write_secret;
 pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
@@ -46,6 +48,9 @@ pub enum EarError {
     /// The key failed.
     #[error("the attestation result cannot be signed")]
     Signature(#[from] Unspecified),
+    /// A signature that was made elsewhere is not the key's.
+    #[error("the attestation result was signed by another key than the one it names")]
+    ForeignSignature,
 }
 
 /// What every result says of who issued it.
@@ -146,6 +151,20 @@ impl Issuer {
         appraisal: &Appraisal<'_>,
         now: u64,
     ) -> Result<String, EarError> {
+        let mut token = self.signing_input(key.jwt_header(), appraisal, now)?;
+        let signature = key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+
+    /// Header and claims: what is signed.
+    fn signing_input(
+        &self,
+        header: &str,
+        appraisal: &Appraisal<'_>,
+        now: u64,
+    ) -> Result<String, EarError> {
         let report = appraisal.report;
         let document = authentic(report, appraisal.document);
         let vector = TrustVector::of(
@@ -188,13 +207,10 @@ impl Issuer {
         };
         let mut json = Vec::with_capacity(USUAL_CLAIMS);
         serde_json::to_writer(&mut json, &claims)?;
-        let mut token = String::with_capacity(key.jwt_header().len() + json.len() * 4 / 3 + 140);
-        token.push_str(key.jwt_header());
+        let mut token = String::with_capacity(header.len() + json.len() * 4 / 3 + 140);
+        token.push_str(header);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(&json, &mut token);
-        let signature = key.sign(token.as_bytes())?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use thiserror::Error;
 
 /// Bytes of a coordinate on P-384.
-const COORDINATE: usize = 48;
+pub(super) const COORDINATE: usize = 48;
 const PEM_LABEL: &str = "PRIVATE KEY";
 const PEM_LINE: usize = 64;
 
@@ -40,6 +40,34 @@ pub struct Jwk {
     usage: &'static str,
     alg: &'static str,
     kid: String,
+}
+
+impl Jwk {
+    /// The key of a point (SEC 1, section 2.3.3: 4, x, y).
+    pub(super) fn of_point(point: &[u8]) -> Result<Self, KeyError> {
+        let Some((x, y)) = point
+            .get(1..)
+            .and_then(|point| point.split_at_checked(COORDINATE))
+        else {
+            return Err(KeyError::Rejected("its point is short".to_owned()));
+        };
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        Ok(Self {
+            kid: thumbprint(&x, &y),
+            kty: "EC",
+            crv: "P-384",
+            x,
+            y,
+            usage: "sig",
+            alg: "ES384",
+        })
+    }
+}
+
+/// The header of every token of a key, encoded.
+pub(super) fn jwt_header(key: &Jwk) -> String {
+    let header = json!({ "alg": "ES384", "kid": key.kid, "typ": "eat+jwt" });
+    URL_SAFE_NO_PAD.encode(header.to_string())
 }
 
 /// A key that signs results.
@@ -74,30 +102,12 @@ impl SigningKey {
     fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der)
             .map_err(|error| KeyError::Rejected(error.to_string()))?;
-        // SEC 1, section 2.3.3: 4, x, y.
-        let point = pair.public_key().as_ref();
-        let Some((x, y)) = point
-            .get(1..)
-            .and_then(|point| point.split_at_checked(COORDINATE))
-        else {
-            return Err(KeyError::Rejected("its point is short".to_owned()));
-        };
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let kid = thumbprint(&x, &y);
-        let header = json!({ "alg": "ES384", "kid": kid, "typ": "eat+jwt" });
+        let jwk = Jwk::of_point(pair.public_key().as_ref())?;
         Ok(Self {
             pair,
             random: SystemRandom::new(),
-            jwt_header: URL_SAFE_NO_PAD.encode(header.to_string()),
-            jwk: Jwk {
-                kty: "EC",
-                crv: "P-384",
-                x,
-                y,
-                usage: "sig",
-                alg: "ES384",
-                kid,
-            },
+            jwt_header: jwt_header(&jwk),
+            jwk,
         })
     }
 

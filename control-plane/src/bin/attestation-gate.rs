@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use control_plane::function;
-use control_plane::gate::{Gate, roots};
+use control_plane::gate::{EarSigner, Gate, trust};
 use control_plane::store::Store;
 use control_plane::workflows::{Arns, Workflows};
 
@@ -13,6 +13,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = function::sdk_config().await;
     let store = Store::from_environment(aws_sdk_dynamodb::Client::new(&config))?;
     let workflows = Workflows::new(aws_sdk_sfn::Client::new(&config), Arns::default());
-    let gate = Gate::new(store, workflows, roots()?);
+    let ear = match function::optional("EAR_KEY_ID") {
+        Some(key) => Some(EarSigner::new(aws_request::Client::new(&config)?, key)),
+        None => None,
+    };
+    let gate = Gate::new(store, workflows, trust()?, ear);
     function::serve(|event| gate.handle(event)).await
 }

@@ -5,6 +5,7 @@
 //! signed under the pinned root, carries the nonce of this item's challenge, and
 //! holds the published measurements and the configuration that names this enclave.
 
+mod ear;
 mod verdict;
 
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::update::{Condition, Update};
 use crate::validation::SUPERSEDED;
 use crate::workflows::{Sent, Workflows};
 
+pub use ear::EarSigner;
 pub use verdict::{UnusableImage, Verdict, judge, policy};
 
 /// The error that ends an execution whose enclave is another one.
@@ -53,6 +55,8 @@ enum Request {
         enclave_id: String,
         document: String,
     },
+    /// By anybody: the keys that results are signed with.
+    Jwks {},
 }
 
 /// A workflow's question.
@@ -140,30 +144,51 @@ fn forget_token(item: &Enclave, token: &str, now: OffsetDateTime) -> Update {
 pub struct Gate {
     store: Store,
     workflows: Workflows,
+    roots: Trust,
+    ear: Option<EarSigner>,
+}
+
+/// The root that documents must lead to, and whether it is AWS's own.
+#[derive(Debug)]
+pub struct Trust {
     roots: Roots,
+    of_aws: bool,
 }
 
 /// The root that documents must lead to: AWS's, unless `ATTESTATION_ROOT_PEM` holds
 /// another, as only a local cloud does.
-pub fn roots() -> Result<Roots, Failure> {
-    match optional("ATTESTATION_ROOT_PEM") {
-        None => Ok(Roots::aws()),
-        Some(pem) => {
-            warn!("documents are verified against a root that is not AWS's");
-            Roots::from_pem(pem.as_bytes()).map_err(|error| {
-                Failure::new("NotConfigured", format!("ATTESTATION_ROOT_PEM: {error}"))
-            })
-        }
+pub fn trust() -> Result<Trust, Failure> {
+    let Some(pem) = optional("ATTESTATION_ROOT_PEM") else {
+        return Ok(Trust {
+            roots: Roots::aws(),
+            of_aws: true,
+        });
+    };
+    warn!("documents are verified against a root that is not AWS's");
+    Trust::of_pem(&pem)
+}
+
+impl Trust {
+    /// In the root of a PEM text, which is not AWS's.
+    pub fn of_pem(pem: &str) -> Result<Self, Failure> {
+        let roots = Roots::from_pem(pem.as_bytes()).map_err(|error| {
+            Failure::new("NotConfigured", format!("ATTESTATION_ROOT_PEM: {error}"))
+        })?;
+        Ok(Self {
+            roots,
+            of_aws: false,
+        })
     }
 }
 
 impl Gate {
-    /// A gate before these workflows.
-    pub fn new(store: Store, workflows: Workflows, roots: Roots) -> Self {
+    /// A gate before these workflows. Without a signer, results are not signed.
+    pub fn new(store: Store, workflows: Workflows, roots: Trust, ear: Option<EarSigner>) -> Self {
         Self {
             store,
             workflows,
             roots,
+            ear,
         }
     }
 
@@ -176,6 +201,10 @@ impl Gate {
                 enclave_id,
                 document,
             } => self.document(&enclave_id, &document).await,
+            Request::Jwks {} => match &self.ear {
+                Some(ear) => ear.jwks().await,
+                None => Err(Failure::unset("EAR_KEY_ID")),
+            },
         }
     }
 
@@ -231,21 +260,29 @@ impl Gate {
             .map_err(|error| unusable(&error.into()))?;
         let nonce = hex::decode(&attestation.nonce).map_err(Failure::internal)?;
         let policy = policy(&image, &nonce).map_err(|error| unusable(&error))?;
-        let (verdict, report) = judge(&document, &self.roots, &policy);
-        let report = serde_json::to_value(&report).map_err(Failure::internal)?;
+        let (verdict, report) = judge(&document, &self.roots.roots, &policy);
+        let answer = serde_json::to_value(&report).map_err(Failure::internal)?;
         match verdict {
             Verdict::Accepted => {
                 let mut passed = attestation.clone();
                 passed.state = AttestationState::Passed;
                 passed.verified_at = Some(timestamp(now));
                 passed.document_sha256 = Some(hash);
+                if let Some(ear) = &self.ear {
+                    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
+                    let name = &image.published.reference;
+                    passed.ear = Some(
+                        ear.sign(&report, &document, name, &nonce, self.roots.of_aws, seconds)
+                            .await?,
+                    );
+                }
                 self.accept(&item, &passed, now).await?;
                 info!(
                     enclave_id = id,
                     reason = passed.reason.name(),
                     "a document is accepted"
                 );
-                Ok(json!({ "accepted": true, "message": "accepted", "report": report }))
+                Ok(json!({ "accepted": true, "message": "accepted", "report": answer }))
             }
             Verdict::Wrong(why) => {
                 let mut failed = attestation.clone();
@@ -257,11 +294,11 @@ impl Gate {
                     reason = why,
                     "the enclave is not what was asked for"
                 );
-                Ok(refusal(&why, Some(report)))
+                Ok(refusal(&why, Some(answer)))
             }
             Verdict::Refused(why) => {
                 warn!(enclave_id = id, reason = why, "a document is refused");
-                Ok(refusal(&why, Some(report)))
+                Ok(refusal(&why, Some(answer)))
             }
         }
     }

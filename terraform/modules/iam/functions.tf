@@ -73,6 +73,12 @@ locals {
           Action   = "states:StartExecution"
           Resource = [var.state_machine_arns.deployment, var.state_machine_arns.cleanup]
         },
+        {
+          Sid      = "SeeWhetherAnExecutionEnded"
+          Effect   = "Allow"
+          Action   = "states:DescribeExecution"
+          Resource = [for name in keys(var.state_machine_arns) : "${local.arn}:states:${local.scope}:execution:${var.name_prefix}-${name}:*"]
+        },
       ])
     })
 

@@ -88,7 +88,7 @@ resource "aws_lambda_event_source_mapping" "requests" {
       pattern = jsonencode({
         eventName = ["INSERT", "MODIFY"]
         dynamodb = {
-          NewImage = { status = { S = ["PENDING_DEPLOY", "PENDING_DESTROY"] } }
+          NewImage = { status = { S = ["PENDING_DEPLOY", "PENDING_DESTROY", "PAUSING", "RESUMING"] } }
         }
       })
     }

@@ -1,0 +1,196 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Deploy, watch and destroy enclaves.
+///
+/// Region, credentials and endpoint are those of AWS's own tools: AWS_REGION,
+/// AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on.
+///
+/// Exit codes: 0 done, 1 an error, 2 the command line or the request is wrong, 3 the
+/// enclave failed or a check did, 4 the time is up and the enclave still in motion.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) installation: Installation,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which control plane.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Installation {
+    /// Terraform's `project_name`.
+    #[arg(
+        long,
+        global = true,
+        env = "ENCLAVE_PROJECT",
+        default_value = "enclaves"
+    )]
+    pub(crate) project: String,
+    /// Terraform's `environment`.
+    #[arg(
+        long,
+        global = true,
+        env = "ENCLAVE_ENVIRONMENT",
+        default_value = "dev"
+    )]
+    pub(crate) environment: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask for an enclave, and follow it until it is attested.
+    Deploy(Box<Deploy>),
+    /// Remove an enclave and everything that was made for it.
+    Destroy(Move),
+    /// Stop an enclave's instance, and keep it.
+    Pause(Move),
+    /// Start a paused enclave's instance, and have it attest.
+    Resume(Move),
+    /// Show an enclave.
+    Status(Status),
+    /// Show all enclaves, one a line.
+    List {
+        /// Only those of this status, such as DEPLOYED.
+        #[arg(long)]
+        status: Option<String>,
+    },
+    /// Show what is deployed: images, their measurements, and when each attested.
+    Inventory,
+    /// Print an enclave's log.
+    Logs(Logs),
+    /// Show an enclave's attestation, and verify its signed result.
+    Attest(Attest),
+    /// Tell in words what happened to an enclave's last request.
+    Events {
+        /// The enclave's id.
+        id: String,
+    },
+    /// Upload an image and make it known, with its measurements.
+    Publish(Publish),
+    /// Check that the control plane is whole and reachable.
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The enclave's id.
+    pub(crate) id: String,
+    /// The image's name, as it was published.
+    #[arg(long)]
+    pub(crate) image: String,
+    /// The parent's instance type.
+    #[arg(long)]
+    pub(crate) instance_type: Option<String>,
+    /// The enclave's CPUs.
+    #[arg(long)]
+    pub(crate) cpus: Option<u64>,
+    /// The enclave's memory in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u64>,
+    /// Debug mode: the enclave's memory can be read, and it proves nothing.
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// `service`, `daemon` or `batch`.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) workload: Option<String>,
+    /// A port to expose; may be given more than once.
+    #[arg(long = "port", value_name = "PORT")]
+    pub(crate) ports: Vec<u16>,
+    /// An AWS service that the workload calls; may be given more than once.
+    #[arg(long = "service", value_name = "NAME")]
+    pub(crate) services: Vec<String>,
+    /// The owner's wallet address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) wallet: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+/// A request that only names an enclave.
+#[derive(Debug, Args)]
+pub(crate) struct Move {
+    /// The enclave's id.
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Wait {
+    /// Return at once, and leave the rest to `status --watch`.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Give up following after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The enclave's id.
+    pub(crate) id: String,
+    /// Follow it until it is at rest.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Give up following after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The enclave's id.
+    pub(crate) id: String,
+    /// Go on with what comes.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only this stream: application, system, health or errors.
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+    /// From so many minutes ago.
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    pub(crate) since: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attest {
+    /// The enclave's id.
+    pub(crate) id: String,
+    /// Have it attest again now.
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Give up waiting after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The name that requests will call it by.
+    pub(crate) reference: String,
+    /// The image.
+    pub(crate) eif: PathBuf,
+    /// Let the name mean this image from now on, though it means another.
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

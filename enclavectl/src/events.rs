@@ -1,0 +1,165 @@
+//! What happened to an enclave's last request, in words.
+
+use anyhow::Context;
+use aws_sdk_sfn::types::HistoryEvent;
+use control_plane::failure::Caught;
+use control_plane::function::Failure;
+use serde_json::{Value, json};
+
+use crate::End;
+use crate::cloud::Cloud;
+use crate::table::{columns, plain};
+
+/// Events that are read, at most.
+const MAX: usize = 1000;
+
+/// An event that people want to know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    time: String,
+    what: String,
+}
+
+pub(crate) async fn run(cloud: &Cloud, id: &str, json: bool) -> anyhow::Result<End> {
+    let item = cloud.enclave(id).await?;
+    let arn = item.execution_arn.with_context(|| {
+        format!("{id} was not worked on yet, or only by an older system: there is nothing to tell")
+    })?;
+    let mut events = Vec::new();
+    let mut next = None;
+    loop {
+        let page = cloud
+            .states
+            .get_execution_history()
+            .execution_arn(&arn)
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(|error| Failure::of_call("GetExecutionHistory", &arn, &error))?;
+        events.extend(page.events().iter().filter_map(tell));
+        next = page.next_token().map(str::to_owned);
+        if next.is_none() || events.len() >= MAX {
+            break;
+        }
+    }
+    if json {
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| json!({ "time": event.time, "event": event.what }))
+            .collect();
+        println!(
+            "{}",
+            json!({ "execution_arn": arn, "events": Value::from(events) })
+        );
+        return Ok(End::Done);
+    }
+    println!("{arn}\n");
+    let rows: Vec<_> = events
+        .into_iter()
+        .map(|event| vec![event.time, plain(&event.what)])
+        .collect();
+    print!("{}", columns(&["TIME", "WHAT"], &rows));
+    Ok(End::Done)
+}
+
+fn tell(event: &HistoryEvent) -> Option<Told> {
+    let time = event
+        .timestamp()
+        .fmt(aws_sdk_sfn::primitives::DateTimeFormat::DateTime)
+        .unwrap_or_default();
+    let failed = |error: Option<&str>, cause: Option<&str>| {
+        let caught = Caught {
+            error: error.unwrap_or_default().to_owned(),
+            cause: cause.unwrap_or_default().to_owned(),
+        };
+        let explanation = caught.explain();
+        format!("{}: {}", explanation.kind, explanation.message)
+    };
+    let what = if let Some(entered) = event.state_entered_event_details() {
+        step(entered.name()).to_owned()
+    } else if let Some(details) = event.task_failed_event_details() {
+        format!("that failed: {}", failed(details.error(), details.cause()))
+    } else if let Some(details) = event.lambda_function_failed_event_details() {
+        format!("that failed: {}", failed(details.error(), details.cause()))
+    } else if let Some(details) = event.task_timed_out_event_details() {
+        format!(
+            "that took too long: {}",
+            failed(details.error(), details.cause())
+        )
+    } else if let Some(details) = event.execution_failed_event_details() {
+        format!("ended: {}", failed(details.error(), details.cause()))
+    } else if let Some(details) = event.execution_timed_out_event_details() {
+        format!(
+            "ended, out of time: {}",
+            failed(details.error(), details.cause())
+        )
+    } else if let Some(details) = event.execution_aborted_event_details() {
+        format!(
+            "stopped by hand: {}",
+            failed(details.error(), details.cause())
+        )
+    } else if event.execution_succeeded_event_details().is_some() {
+        "done".to_owned()
+    } else {
+        return None;
+    };
+    Some(Told { time, what })
+}
+
+/// What a state of the workflows does.
+fn step(state: &str) -> &str {
+    match state {
+        "Validate" => "checks the request",
+        "Claim" => "takes the enclave",
+        "RunTerraform" => "runs Terraform",
+        "Attest" => "waits for the enclave's attestation",
+        "MarkDeployed" | "MarkResumed" => "marks it as deployed",
+        "MarkDestroyed" => "marks it as destroyed",
+        "RollBack" => "removes what was created",
+        "HandleError" | "HandleErrorAndLeftovers" | "MarkFailed" => "says what went wrong",
+        "Superseded" => "leaves it: a later request took its place",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sfn::primitives::DateTime;
+    use aws_sdk_sfn::types::{HistoryEventType, StateEnteredEventDetails, TaskFailedEventDetails};
+
+    use super::*;
+
+    fn event() -> aws_sdk_sfn::types::builders::HistoryEventBuilder {
+        HistoryEvent::builder()
+            .timestamp(DateTime::from_secs(0))
+            .r#type(HistoryEventType::TaskStateEntered)
+            .id(1)
+    }
+
+    #[test]
+    fn steps_and_failures_are_told_in_words() {
+        let entered = StateEnteredEventDetails::builder()
+            .name("RunTerraform")
+            .build()
+            .unwrap();
+        let told = tell(
+            &event()
+                .state_entered_event_details(entered)
+                .build()
+                .unwrap(),
+        )
+        .unwrap();
+        assert_eq!(told.time, "1970-01-01T00:00:00Z");
+        assert_eq!(told.what, "runs Terraform");
+        let failed = TaskFailedEventDetails::builder()
+            .resource_type("ecs")
+            .resource("runTask")
+            .error("TerraformFailed")
+            .cause("no capacity")
+            .build()
+            .unwrap();
+        let told = tell(&event().task_failed_event_details(failed).build().unwrap()).unwrap();
+        assert_eq!(told.what, "that failed: TerraformFailed: no capacity");
+        assert_eq!(tell(&event().build().unwrap()), None);
+    }
+}

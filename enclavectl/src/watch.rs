@@ -1,0 +1,211 @@
+//! One enclave: as it is, and until it is at rest.
+
+use std::time::{Duration, Instant};
+
+use control_plane::item::{Attestation, AttestationState, Enclave, Image};
+use control_plane::status::Status;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::End;
+use crate::cli::Status as Arguments;
+use crate::cloud::Cloud;
+use crate::table::{pairs, plain};
+
+/// How often an item is looked at.
+const PAUSE: Duration = Duration::from_secs(2);
+
+pub(crate) async fn status(
+    cloud: &Cloud,
+    arguments: &Arguments,
+    json: bool,
+) -> anyhow::Result<End> {
+    if arguments.watch {
+        return follow(cloud, &arguments.id, arguments.timeout, json).await;
+    }
+    let item = cloud.enclave(&arguments.id).await?;
+    if json {
+        println!("{}", as_json(&item));
+    } else {
+        print!("{}", as_text(&item));
+    }
+    Ok(if item.status() == Some(Status::Failed) {
+        End::Failed
+    } else {
+        End::Done
+    })
+}
+
+/// Prints each change until the enclave is at rest.
+pub(crate) async fn follow(
+    cloud: &Cloud,
+    id: &str,
+    timeout: u64,
+    json: bool,
+) -> anyhow::Result<End> {
+    let start = Instant::now();
+    let mut last = String::new();
+    loop {
+        let item = cloud.enclave(id).await?;
+        let line = line(&item);
+        if line != last {
+            if json {
+                println!("{}", as_json(&item));
+            } else {
+                println!("{}  {line}", elapsed(start.elapsed()));
+            }
+            last = line;
+        }
+        match item.status() {
+            Some(Status::Failed) => return Ok(End::Failed),
+            Some(status) if status.is_at_rest() => {
+                return Ok(if item.error_type.as_deref() == Some("Refused") {
+                    End::Refused
+                } else {
+                    End::Done
+                });
+            }
+            _ => {}
+        }
+        if start.elapsed() >= Duration::from_secs(timeout) {
+            eprintln!(
+                "enclavectl: {id} is still in motion after {timeout} s; it goes on by itself"
+            );
+            return Ok(End::InMotion);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn elapsed(time: Duration) -> String {
+    format!("{:>2}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+/// What is new about an enclave, in a line.
+fn line(item: &Enclave) -> String {
+    let status = item.status_text.as_deref().unwrap_or("no status");
+    let detail = match item.status() {
+        Some(Status::PendingDeploy | Status::PendingDestroy) => {
+            Some("waits for the control plane".to_owned())
+        }
+        Some(Status::Deploying | Status::Resuming)
+            if item
+                .attestation
+                .as_ref()
+                .is_some_and(|attestation| attestation.state == AttestationState::Waiting) =>
+        {
+            Some("waits for the enclave's attestation".to_owned())
+        }
+        Some(Status::Deploying | Status::Destroying) => item.progress.clone(),
+        Some(Status::Pausing) => Some("the instance is being stopped".to_owned()),
+        Some(Status::Resuming) => Some("the instance is being started".to_owned()),
+        Some(Status::Deployed) => item
+            .attestation
+            .as_ref()
+            .map(|attestation| attested(attestation, true)),
+        _ => None,
+    };
+    let message = item.error_message.clone();
+    let parts = [Some(status.to_owned()), detail, message];
+    plain(&parts.into_iter().flatten().collect::<Vec<_>>().join("  "))
+}
+
+/// How an attestation stands, in words.
+pub(crate) fn attested(attestation: &Attestation, short: bool) -> String {
+    let at = attestation.verified_at.as_deref().unwrap_or("never");
+    match (attestation.state, &attestation.message) {
+        (AttestationState::Passed, _) => format!("attested at {at}"),
+        (AttestationState::Waiting, _) => format!("asked to attest; last attested: {at}"),
+        (AttestationState::Failed, Some(why)) if !short => {
+            format!("did not attest: {why}; last attested: {at}")
+        }
+        (AttestationState::Failed, _) => format!("did not attest; last attested: {at}"),
+    }
+}
+
+/// The image of an item, if it has one.
+pub(crate) fn image(item: &Enclave) -> Option<Image> {
+    serde_json::from_str(item.image.as_deref()?).ok()
+}
+
+/// A text of Terraform's outputs.
+pub(crate) fn output(item: &Enclave, name: &str) -> Option<String> {
+    item.outputs.get(name)?.as_str().map(str::to_owned)
+}
+
+fn as_text(item: &Enclave) -> String {
+    let image = image(item);
+    let rows = [
+        ("id", Some(item.id.clone())),
+        ("status", item.status_text.clone()),
+        ("error", item.error_message.clone()),
+        ("error type", item.error_type.clone()),
+        ("progress", item.progress.clone()),
+        (
+            "image",
+            image
+                .as_ref()
+                .map(|image| image.published.reference.clone()),
+        ),
+        ("image SHA-256", image.map(|image| image.published.sha256)),
+        (
+            "attestation",
+            item.attestation.as_ref().map(|a| attested(a, false)),
+        ),
+        ("instance", output(item, "instance_id")),
+        ("address", output(item, "private_ip")),
+        ("log group", output(item, "log_group_name")),
+        ("owner", item.wallet_address.clone()),
+        ("updated", item.updated_at.clone()),
+    ];
+    pairs(&rows.map(|(name, value)| (name, value.map(|value| plain(&value)))))
+}
+
+/// What a program wants to know of an item. Tokens are left out.
+pub(crate) fn as_json(item: &Enclave) -> Value {
+    json!({
+        "id": item.id,
+        "status": item.status_text,
+        "error_type": item.error_type,
+        "error_message": item.error_message,
+        "progress": item.progress,
+        "request": item.provider_config,
+        "image": image(item),
+        "attestation": item.attestation,
+        "outputs": item.outputs,
+        "wallet_address": item.wallet_address,
+        "generation": item.generation,
+        "execution_arn": item.execution_arn,
+        "updated_at": item.updated_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_going_on() {
+        let mut item = Enclave {
+            id: "a".to_owned(),
+            status_text: Some("DEPLOYING".to_owned()),
+            progress: Some("applying: 3 of 9 resources".to_owned()),
+            ..Enclave::default()
+        };
+        assert_eq!(line(&item), "DEPLOYING  applying: 3 of 9 resources");
+        item.status_text = Some("FAILED".to_owned());
+        item.error_message = Some("no capacity".to_owned());
+        assert_eq!(line(&item), "FAILED  no capacity");
+        assert_eq!(elapsed(Duration::from_secs(125)), " 2:05");
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let item = Enclave {
+            attestation_token: Some("secret".to_owned()),
+            ..Enclave::default()
+        };
+        assert!(!as_json(&item).to_string().contains("secret"));
+        assert!(!as_text(&item).contains("secret"));
+    }
+}
