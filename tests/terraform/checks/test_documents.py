@@ -5,6 +5,7 @@ import re
 import support
 
 DOCS = support.ROOT / "docs"
+PAGES = ["terraform.md", "runbook.md", "upgrade.md", "security-model.md", "costs.md"]
 
 
 def _variables(folder):
@@ -40,8 +41,25 @@ def test_costs_count_what_is_charged_each_month(control_plane):
     assert f"| KMS keys | {keys} , and one".replace(" ,", ",") in costs
 
 
+def test_commands_of_the_manual_exist():
+    cli = (support.ROOT / "enclavectl" / "src" / "cli.rs").read_text()
+    body = re.search(r"enum Command \{(.*?)^\}", cli, re.DOTALL | re.MULTILINE).group(1)
+    commands = {name.lower() for name in re.findall(r"^    ([A-Z]\w+)\b", body, re.MULTILINE)}
+    options = {name.replace("_", "-") for name in re.findall(r"^\s+(?:pub\(crate\) )?(\w+): ", cli, re.MULTILINE)}
+    used = set()
+    for page in PAGES:
+        for text in re.findall(r"enclavectl ([^`#\n]+)", (DOCS / page).read_text()):
+            words = re.sub(r"--(project|environment) \w+", "", text).replace("…", "").split()
+            used |= set(words[:1])
+            for word in words:
+                if word.startswith("--"):
+                    assert word[2:] in options, f"{page}: {text}"
+    assert used <= commands, used - commands
+    assert len(used) >= 8
+
+
 def test_links_lead_somewhere():
-    for page in [DOCS / name for name in ["terraform.md", "runbook.md", "upgrade.md", "security-model.md", "costs.md"]]:
+    for page in [DOCS / name for name in PAGES]:
         text = page.read_text()
         anchors = {
             re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
