@@ -48,7 +48,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
 
 /// The kernel that goes into the image. `sim` does not start it, so it is not
 /// worth six minutes there: unless ours has been built, somebody else's does.
-fn kernel(workspace: &Path, boots: bool) -> anyhow::Result<PathBuf> {
+pub(crate) fn kernel(workspace: &Path, boots: bool) -> anyhow::Result<PathBuf> {
     if let Some(kernel) = std::env::var_os("ENCLAVE_KERNEL") {
         return Ok(kernel.into());
     }

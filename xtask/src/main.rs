@@ -10,6 +10,7 @@
 mod bench;
 mod bindings;
 mod cache;
+mod cloud;
 mod demo;
 mod functions;
 mod fuzz;
@@ -30,6 +31,9 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   demo [sim|qemu]  build everything, and an enclave image; start it, use it, attest it, stop it
+  cloud [up] [--scale N]
+                   the control plane on this machine: an item becomes an attested enclave
+                   (up: until Ctrl-C; --scale: N enclaves at once)
   test             everything that CI checks; installs what is missing
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
@@ -79,7 +83,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     if !arguments.is_empty()
         && !matches!(
             command,
-            "bench" | "demo" | "endurance" | "fuzz" | "terraform"
+            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform"
         )
     {
         bail!("`{command}` takes no arguments\n\n{HELP}");
@@ -88,6 +92,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
+        "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             stages::install_packages()?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, fuzz, programs, terraform};
+use crate::{bindings, cloud, fuzz, programs, terraform};
 
 /// Debian packages that builds and tests need.
 const PACKAGES: &[&str] = &[
@@ -99,6 +99,7 @@ const STAGES: &[Stage<'_>] = &[
         command: &[
             "shellcheck",
             ".ci/run",
+            "control-plane/fetch-release",
             "kernel/build",
             "kernel/prebuilt",
             "tests/ear/build",
@@ -156,6 +157,9 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     terraform::check(workspace, &[])?;
     println!("ok   terraform");
     TESTS.run(workspace, &programs::environment(workspace)?)?;
+    println!("--- control plane: the scenarios of tests/control-plane");
+    cloud::test(workspace)?;
+    println!("ok   control plane");
     println!("--- bindings: cargo xtask bindings");
     bindings::test(workspace)?;
     println!("ok   bindings");

@@ -196,7 +196,8 @@ _wanted = threading.local()
 
 def run_instances(parameters):
     """An instance with the id that Terraform's mock gave it: the client's token."""
-    _wanted.id = ec2._p(parameters, "ClientToken")
+    token = ec2._p(parameters, "ClientToken") or ""
+    _wanted.id = token if token.startswith("i-") else None
     try:
         return _run_instances(parameters)
     finally:

@@ -27,6 +27,8 @@ CLIENTS = {
     ("PAUSED", "PENDING_DESTROY"),
     ("DEPLOYED", "PAUSING"),
     ("PAUSED", "RESUMING"),
+    # A request that nobody has taken yet may be withdrawn.
+    ("PENDING_DEPLOY", "PENDING_DESTROY"),
 }
 # What only a client writes: where the write is illegal, it must be put back.
 CLIENT_WRITES = {"PENDING_DEPLOY", "PENDING_DESTROY", "PAUSING", "RESUMING"}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from local_cloud.cloud import Cloud, ControlPlane  # noqa: E402
 from local_cloud.stream import Changes  # noqa: E402
 
-from world import Documents, World  # noqa: E402
+from local_cloud.played import Documents, World  # noqa: E402
 
 PROGRAMS = Path(os.environ["CONTROL_PLANE_PROGRAMS"])
 FUNCTIONS = Path(os.environ["CONTROL_PLANE_FUNCTIONS"])

@@ -7,11 +7,12 @@ import re
 import subprocess
 import threading
 import time
-from datetime import datetime, timezone
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 
-from local_cloud.cloud import LIMIT
-from local_cloud.stream import Changes, plain
-from local_cloud.tasks import Tasks
+from .cloud import LIMIT
+from .stream import Changes, plain
+from .tasks import Tasks
 
 REFERENCE = "payments:1.4.2"
 MEASUREMENTS = {"Measurements": {"PCR0": "01" * 48, "PCR1": "02" * 48, "PCR2": "03" * 48}}
@@ -60,6 +61,8 @@ class Documents:
 class World:
     """A control plane, and those around it."""
 
+    reference = REFERENCE
+
     def __init__(self, plane, documents):
         self.plane = plane
         self.cloud = plane.cloud
@@ -81,7 +84,7 @@ class World:
 
     def begin(self, name):
         """A new scenario."""
-        self._name = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-")
+        self._name = re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-")
         self.enclaves = []
 
     # The client.
@@ -131,6 +134,14 @@ class World:
             UpdateExpression="SET #status = :status, updated_at = :now",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues={":status": {"S": status}, ":now": {"S": now()}})
+
+    def age(self, enclave, minutes):
+        """Makes an item's last write look older."""
+        then = datetime.now(timezone.utc) - timedelta(minutes=minutes)
+        self.cloud.client("dynamodb").update_item(
+            TableName=self.plane.enclaves, Key={"id": {"S": enclave}},
+            UpdateExpression="SET updated_at = :then",
+            ExpressionAttributeValues={":then": {"S": _timestamp(then)}})
 
     def item(self, enclave):
         answer = self.cloud.client("dynamodb").get_item(
@@ -206,24 +217,36 @@ class World:
 
     def _answer_challenges(self):
         """Honest agents, and those that are not."""
-        while not self._stop.is_set():
-            for enclave, agent in list(self._agents.items()):
-                if agent != "silent":
-                    try:
-                        self._answer_challenge(enclave, agent)
-                    except Exception as error:
-                        self.tasks.errors.append(error)
-            self._stop.wait(0.1)
+        with ThreadPoolExecutor(8) as pool:
+            while not self._stop.is_set():
+                try:
+                    waiting = self._waiting()
+                except Exception as error:
+                    self.tasks.errors.append(error)
+                    return
+                list(pool.map(self._answer_challenge, waiting))
+                self._stop.wait(0.1)
 
-    def _answer_challenge(self, enclave, agent):
-        if self.item(enclave).get("attestation", {}).get("state") != "waiting":
-            return
-        # A function that fails is called again, as agents do.
-        challenge = self.plane.invoke("attestation-gate", {"action": "challenge", "enclave_id": enclave})
-        if challenge.get("challenge"):
-            measurements = OTHER_MEASUREMENTS if agent == "other image" else MEASUREMENTS
-            name = "another" if agent == "other enclave" else enclave
-            self.submit(enclave, self.documents.make(challenge["challenge"]["nonce"], name, measurements))
+    def _waiting(self):
+        """Whose document is waited for, of those whose agent says something."""
+        pages = self.cloud.client("dynamodb").get_paginator("scan").paginate(
+            TableName=self.plane.enclaves, ProjectionExpression="id",
+            FilterExpression="attestation.#state = :waiting", ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={":waiting": {"S": "waiting"}})
+        ids = [item["id"]["S"] for page in pages for item in page["Items"]]
+        return [enclave for enclave in ids if self._agents.get(enclave, "silent") != "silent"]
+
+    def _answer_challenge(self, enclave):
+        try:
+            # A function that fails is called again, as agents do.
+            challenge = self.plane.invoke("attestation-gate", {"action": "challenge", "enclave_id": enclave})
+            if challenge.get("challenge"):
+                agent = self._agents[enclave]
+                measurements = OTHER_MEASUREMENTS if agent == "other image" else MEASUREMENTS
+                name = "another" if agent == "other enclave" else enclave
+                self.submit(enclave, self.documents.make(challenge["challenge"]["nonce"], name, measurements))
+        except Exception as error:
+            self.tasks.errors.append(error)
 
     # The schedule, and Step Functions.
 
@@ -272,7 +295,11 @@ class World:
 
 
 def now():
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _timestamp(datetime.now(timezone.utc))
+
+
+def _timestamp(instant):
+    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _attributes(values):
