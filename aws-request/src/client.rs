@@ -124,6 +124,11 @@ impl Client {
         self.0.region.as_ref()
     }
 
+    /// Whether there are credentials, and if not, why. They are not tried.
+    pub async fn check_credentials(&self) -> Result<(), String> {
+        self.0.credentials.get().await.map(drop)
+    }
+
     /// Sends a request, again if need be, and holds the answer in memory.
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let mut attempt = 1;

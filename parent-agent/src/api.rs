@@ -245,7 +245,7 @@ impl Api {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,
         };
-        let Some(Outcome::Ended(End { cause, detail })) = outcome else {
+        let Some(Outcome::Ended(End { cause, detail, .. })) = outcome else {
             return Err(Refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the agent ended before the enclave".to_owned(),

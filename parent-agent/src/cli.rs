@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod bootstrap;
 pub mod logs;
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +10,14 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
 
+pub use bootstrap::{BootstrapArgs, DoctorArgs};
 pub use logs::{LogArgs, LogsArgs};
 
 use crate::config::Source;
 use crate::exit::EXIT_CODES;
 use crate::gate::FunctionName;
 use crate::guard::TetherArgs;
-use crate::hypervisor::SoftwareNsmArgs;
+use crate::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
 
 /// Starts enclaves and carries their traffic, logs and attestation.
 #[derive(Debug, Parser)]
@@ -43,6 +45,15 @@ pub enum Command {
     /// End a running enclave's agent, but not the enclave: the next `run` with
     /// the same arguments takes it over.
     Detach(TargetArgs),
+    /// Make this instance ready for its enclaves, and start them.
+    #[command(after_help = EXIT_CODES)]
+    Bootstrap(Box<BootstrapArgs>),
+    /// Say what would hinder a bootstrap.
+    #[command(after_help = EXIT_CODES)]
+    Preflight(Box<DoctorArgs>),
+    /// Say what is wrong with an instance whose enclaves should be running.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(Box<DoctorArgs>),
     /// Show the version.
     Version {
         /// Print JSON.
@@ -61,6 +72,9 @@ pub enum Command {
     /// Be the security module of a simulated enclave (started by the guard).
     #[command(hide = true)]
     SoftwareNsm(SoftwareNsmArgs),
+    /// Be an enclave on Nitro hardware (started by the guard).
+    #[command(hide = true)]
+    NitroEnclave(NitroEnclaveArgs),
 }
 
 const IMAGE_DIR_HELP: &str = "The folder of images that were fetched \
@@ -87,6 +101,8 @@ pub enum HypervisorKind {
     Sim,
     /// QEMU's `nitro-enclave` machine.
     Qemu,
+    /// AWS Nitro hardware, through the kernel's driver.
+    Nitro,
 }
 
 /// How QEMU executes the enclave.
@@ -141,7 +157,7 @@ pub struct RunArgs {
     /// Memory in MiB [default: the manifest's].
     #[arg(long)]
     pub memory_mib: Option<MemoryMib>,
-    /// Start in debug mode: PCRs read as zero, so documents prove nothing (sim only).
+    /// Start in debug mode: PCRs read as zero, so documents prove nothing (not qemu).
     #[arg(long)]
     pub debug: bool,
     /// Print the enclave's console.
@@ -167,6 +183,11 @@ pub struct RunArgs {
     /// to take it over [default: it ends at once].
     #[arg(long, value_name = "TIME")]
     pub keep_for: Option<Interval>,
+    /// Wait before the start if the enclave has crashed, or could not be started:
+    /// 1 s, twice as long after each time in a row, at most TIME [default: start at
+    /// once].
+    #[arg(long, value_name = "TIME", requires = "name")]
+    pub restart_backoff: Option<Interval>,
     /// How long the enclave may be silent while it boots.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub boot_timeout: Interval,

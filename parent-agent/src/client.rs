@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::attach;
-use crate::cli::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
+use crate::cli::{AttestArgs, StateArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::Exit;
 use crate::state::{CONTROL_SOCKET, StateDir, StateError};
 use crate::status::Status;
@@ -180,6 +180,19 @@ pub async fn detach(args: TargetArgs) -> Result<Exit, ClientError> {
         return Err(client.unreachable(&"it does not end"));
     }
     Ok(Exit::Success)
+}
+
+/// An enclave's status.
+pub(crate) async fn read_status(
+    name: EnclaveName,
+    state_dir: Option<PathBuf>,
+) -> Result<Status, ClientError> {
+    let client = Client::find(TargetArgs {
+        name: Some(name),
+        state: StateArgs { state_dir },
+    })?;
+    let answer = client.ask(Method::GET, "/v1/status", &()).await?;
+    client.parse(&answer)
 }
 
 struct Client {

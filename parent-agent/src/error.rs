@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::attach::AttachError;
+use crate::bootstrap::BootstrapError;
 use crate::client::ClientError;
 use crate::config::SourceError;
 use crate::exit::Exit;
@@ -91,6 +92,9 @@ pub enum Error {
     /// Log records cannot be shown.
     #[error(transparent)]
     Logs(#[from] LogsError),
+    /// The instance is not ready.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
     /// A running enclave could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -136,6 +140,7 @@ impl Error {
             | Self::Socket { .. }
             | Self::Pipeline(_)
             | Self::System { .. } => Exit::Host,
+            Self::Bootstrap(error) => error.exit(),
             Self::Client(_) | Self::Logs(_) => Exit::Failure,
         }
     }

@@ -28,6 +28,18 @@ pub enum Exit {
     Killed = 13,
     /// The agent was told to leave the enclave to the next one.
     Detached = 14,
+    /// `bootstrap`: the kernel has no device for enclaves.
+    NoDriver = 20,
+    /// `bootstrap`: there are not enough huge pages.
+    NoMemory = 21,
+    /// `bootstrap`: there are not enough CPUs.
+    NoCpus = 22,
+    /// `bootstrap`: an image is not here.
+    NoImage = 23,
+    /// `bootstrap`: the unit cannot be written.
+    NoUnit = 24,
+    /// `bootstrap`: the enclaves cannot be started.
+    NoService = 25,
 }
 
 /// The table of exit codes, for `--help`.
@@ -43,7 +55,13 @@ Exit codes:
   11  the enclave ended or fell silent before it was ready
   12  the enclave ended or fell silent after it was ready
   13  the enclave did not stop in time and was killed
-  14  the agent was told to leave the enclave, which goes on";
+  14  the agent was told to leave the enclave, which goes on
+  20  bootstrap: the kernel has no device for enclaves
+  21  bootstrap: there are not enough huge pages
+  22  bootstrap: there are not enough CPUs
+  23  bootstrap: an image is not here
+  24  bootstrap: the unit cannot be written
+  25  bootstrap: the enclaves cannot be started";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

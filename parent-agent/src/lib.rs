@@ -19,17 +19,20 @@
 //! ended. Standard output carries log records (or, with `--json`, every event),
 //! standard error what is meant for people.
 
-#![forbid(unsafe_code)]
+// Allowed for the device of the hypervisor `nitro` alone.
+#![deny(unsafe_code)]
 
 pub mod api;
 pub mod attach;
 mod aws;
+pub mod bootstrap;
 pub mod channels;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod console;
 mod copy;
+pub mod crash;
 pub mod enclave;
 mod error;
 pub mod event;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{Error, Exit, client, guard, hypervisor, logs, run};
+use parent_agent::{Error, Exit, bootstrap, client, guard, hypervisor, logs, run};
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -52,6 +52,21 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
             hypervisor::serve_software_nsm(args).await?;
             Ok(Exit::Success)
         }),
+        Command::NitroEnclave(args) => block_on(async {
+            hypervisor::serve_nitro_enclave(args).await?;
+            Ok(Exit::Success)
+        }),
+        Command::Bootstrap(args) => {
+            on_runtime(|runtime| Ok(bootstrap::run(*args, runtime).map_err(Error::from)?))
+        }
+        Command::Preflight(args) => {
+            on_runtime(
+                |runtime| Ok(bootstrap::examine(*args, false, runtime).map_err(Error::from)?),
+            )
+        }
+        Command::Doctor(args) => {
+            on_runtime(|runtime| Ok(bootstrap::examine(*args, true, runtime).map_err(Error::from)?))
+        }
         Command::Run(args) => block_on(async {
             let (stderr, _task) = Output::new(tokio::io::stderr());
             set_up_tracing(&stderr);
@@ -76,11 +91,17 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    on_runtime(|runtime| runtime.block_on(future))
+}
+
+fn on_runtime(
+    work: impl FnOnce(&runtime::Runtime) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let result = runtime.block_on(future);
+    let result = work(&runtime);
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }

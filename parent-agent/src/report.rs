@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::console::printable;
+use crate::crash::Crash;
 use crate::enclave::Cause;
 use crate::output::Output;
 use crate::spool::Stored;
@@ -99,6 +100,9 @@ pub enum Report<'a> {
     Ended {
         /// Its cause.
         cause: Cause,
+        /// What kind of crash it was, if it was one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        crash: Option<Crash>,
         /// The same for people.
         detail: &'a str,
         /// What the process will exit with.
@@ -279,6 +283,7 @@ fn describe(report: &Report<'_>) -> String {
         ),
         Report::Ended {
             cause,
+            crash,
             detail,
             exit_code,
             console,
@@ -291,7 +296,9 @@ fn describe(report: &Report<'_>) -> String {
                     let _ = writeln!(text, "  {line}");
                 }
             }
+            let crash = crash.map_or_else(String::new, |crash| format!("crash       {crash}\n"));
             text + &describe_console(console)
+                + &crash
                 + &format!(
                     "ended       {cause}: {} (exit code {exit_code})\n",
                     printable(detail)
@@ -459,6 +466,7 @@ mod tests {
     fn an_end_names_cause_detail_and_code() {
         let text = describe(&Report::Ended {
             cause: Cause::BootFailed,
+            crash: Some(Crash::KernelPanic),
             detail: "no heartbeat",
             exit_code: 11,
             console: &["panic".to_owned()],
@@ -466,7 +474,7 @@ mod tests {
         });
         assert_eq!(
             text,
-            "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\nended       boot failed: no heartbeat (exit code 11)\n"
+            "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic\nended       boot failed: no heartbeat (exit code 11)\n"
         );
     }
 

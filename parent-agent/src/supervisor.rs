@@ -201,6 +201,7 @@ impl Supervisor {
         Outcome::Ended(self.enclave.end().cloned().unwrap_or_else(|| End {
             cause: crate::enclave::Cause::Died,
             detail: how.to_owned(),
+            is_silence: false,
         }))
     }
 

@@ -7,14 +7,6 @@ use anyhow::{Context, bail};
 
 use crate::{demo, functions, programs, python};
 
-/// What runs beside the functions.
-const PACKAGES: [&str; 5] = [
-    "image-builder",
-    "enclave-init",
-    "parent-agent",
-    "control-plane",
-    "enclave-tests",
-];
 /// The folder with the local cloud and its scenarios.
 const FOLDER: &str = "tests/control-plane";
 
@@ -55,21 +47,11 @@ struct Parts {
 impl Parts {
     fn build(workspace: &Path) -> anyhow::Result<Self> {
         let python = python::get(workspace)?;
-        let programs = programs::build(workspace, &PACKAGES)?;
-        // The scenarios' security module: an example, since nobody deploys it.
-        let status = Command::new("cargo")
-            .args(["build", "--release", "--package", "control-plane"])
-            .args(["--example", "enclave_documents"])
-            .current_dir(workspace)
-            .status()
-            .context("cannot run cargo")?;
-        if !status.success() {
-            bail!("cargo build failed; its messages are above");
-        }
+        let programs = programs::tested(workspace)?;
         Ok(Self {
             python,
+            functions: functions::package(&programs)?,
             programs,
-            functions: functions::package(workspace)?,
         })
     }
 }

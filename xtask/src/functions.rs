@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use crate::programs;
 
 /// The functions: each is a binary of the crate `control-plane`.
 pub(crate) const FUNCTIONS: [&str; 5] = [
@@ -21,9 +22,8 @@ pub(crate) const FUNCTIONS: [&str; 5] = [
 const ENTRY: &str = "bootstrap";
 const EXECUTABLE: u32 = 0o755;
 
-/// Builds the packages, and gives their folder.
-pub(crate) fn package(workspace: &Path) -> anyhow::Result<PathBuf> {
-    let programs = build(workspace)?;
+/// Packs the functions among these programs, and gives the packages' folder.
+pub(crate) fn package(programs: &Path) -> anyhow::Result<PathBuf> {
     let target = programs
         .ancestors()
         .nth(2)
@@ -35,29 +35,6 @@ pub(crate) fn package(workspace: &Path) -> anyhow::Result<PathBuf> {
         write(&programs.join(name), &package)
             .with_context(|| format!("cannot write {}", package.display()))?;
     }
-    Ok(folder)
-}
-
-/// Builds the binaries in the release profile, and gives their folder.
-pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
-    let mut command = Command::new("cargo");
-    command
-        .args(["build", "--release", "--package", "control-plane"])
-        .current_dir(workspace);
-    for name in FUNCTIONS {
-        command.args(["--bin", name]);
-    }
-    let status = command.status().context("cannot run cargo")?;
-    if !status.success() {
-        bail!("cargo build failed; its messages are above");
-    }
-    // This program is in the folder of another profile, next to the one looked for.
-    let own = std::env::current_exe().context("where this program is")?;
-    let folder = own
-        .ancestors()
-        .nth(2)
-        .context("this program is in no target folder")?
-        .join("release");
     Ok(folder)
 }
 
@@ -78,11 +55,11 @@ fn write(program: &Path, package: &Path) -> anyhow::Result<()> {
 
 /// Builds the packages and says how large they are.
 pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
-    let folder = package(workspace)?;
+    let folder = package(&programs::build(workspace, &["control-plane"])?)?;
     for name in FUNCTIONS {
         let package = folder.join(format!("{name}.zip"));
-        let mib = fs::metadata(&package)?.len() as f64 / f64::from(1 << 20);
-        println!("{mib:>5.2} MiB  {}", package.display());
+        let kib = fs::metadata(&package)?.len().div_ceil(1024);
+        println!("{kib:>6} KiB  {}", package.display());
     }
     Ok(())
 }

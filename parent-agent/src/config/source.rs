@@ -145,66 +145,44 @@ fn advice(error: &AwsError) -> &'static str {
 impl Source {
     /// Reads and parses the configuration, and says where it was found.
     pub async fn read(&self) -> Result<(Config, Self), SourceError> {
-        match self {
-            Self::Auto => Self::find().await,
-            Self::ImdsTags => {
-                let imds = Imds::new();
-                let named = Self::named_by_tag(&imds).await?;
-                let named = named.ok_or(ImdsError::NoTag)?;
-                Box::pin(named.read()).await
-            }
-            Self::ImdsUserData => {
-                let text = Imds::new()
-                    .user_data()
-                    .await?
-                    .ok_or(ImdsError::NoUserData)?;
-                self.parse(&text)
-            }
-            Self::File(path) => {
-                let text = read_file(path).map_err(|source| SourceError::File {
-                    path: path.clone(),
-                    source,
-                })?;
-                self.parse(&text)
-            }
-            Self::Ssm(name) => {
-                let client = aws::client(None)
-                    .await
-                    .map_err(|source| SourceError::NoClient {
-                        name: name.clone(),
-                        source,
-                    })?;
-                let text =
-                    client
-                        .ssm()
-                        .parameter(name)
-                        .await
-                        .map_err(|source| SourceError::Ssm {
-                            name: name.clone(),
-                            source: Box::new(source),
-                        })?;
-                self.parse(&text)
-            }
-        }
+        let (text, found) = self.text().await?;
+        Ok((Config::parse(&text, &found.to_string())?, found))
     }
 
-    fn parse(&self, text: &str) -> Result<(Config, Self), SourceError> {
-        Ok((Config::parse(text, &self.to_string())?, self.clone()))
+    /// Reads the configuration, and says where it was found.
+    pub async fn text(&self) -> Result<(String, Self), SourceError> {
+        let text = match self {
+            Self::Auto => return Self::find().await,
+            Self::ImdsTags => {
+                let named = Self::named_by_tag(&Imds::new()).await?;
+                return Box::pin(named.ok_or(ImdsError::NoTag)?.text()).await;
+            }
+            Self::ImdsUserData => {
+                let data = Imds::new().user_data().await?;
+                data.ok_or(ImdsError::NoUserData)?
+            }
+            Self::File(path) => read_file(path).map_err(|source| SourceError::File {
+                path: path.clone(),
+                source,
+            })?,
+            Self::Ssm(name) => read_parameter(name).await?,
+        };
+        Ok((text, self.clone()))
     }
 
     /// A place that is there decides, even if what it holds is wrong.
-    async fn find() -> Result<(Config, Self), SourceError> {
+    async fn find() -> Result<(String, Self), SourceError> {
         for file in FILES.map(Path::new) {
             if file.exists() {
-                return Box::pin(Self::File(file.to_owned()).read()).await;
+                return Box::pin(Self::File(file.to_owned()).text()).await;
             }
         }
         let imds = Imds::new();
         if let Some(named) = Self::named_by_tag(&imds).await? {
-            return Box::pin(named.read()).await;
+            return Box::pin(named.text()).await;
         }
         match imds.user_data().await? {
-            Some(text) => Self::ImdsUserData.parse(&text),
+            Some(text) => Ok((text, Self::ImdsUserData)),
             None => Err(SourceError::Nowhere),
         }
     }
@@ -222,6 +200,20 @@ impl Source {
             Err(reason) => Err(SourceError::Tag { value, reason }),
         }
     }
+}
+
+async fn read_parameter(name: &str) -> Result<String, SourceError> {
+    let client = aws::client(None)
+        .await
+        .map_err(|source| SourceError::NoClient {
+            name: name.to_owned(),
+            source,
+        })?;
+    let parameter = client.ssm().parameter(name).await;
+    parameter.map_err(|source| SourceError::Ssm {
+        name: name.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

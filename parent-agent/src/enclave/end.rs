@@ -63,6 +63,18 @@ pub struct End {
     pub cause: Cause,
     /// The same for people, in one line.
     pub detail: String,
+    /// Whether it was given up because nothing was heard of it.
+    pub is_silence: bool,
+}
+
+impl End {
+    pub(super) fn new(cause: Cause, detail: String) -> Self {
+        Self {
+            cause,
+            detail,
+            is_silence: false,
+        }
+    }
 }
 
 /// The end that the init has announced, with its own words where the cause
@@ -85,5 +97,5 @@ pub(super) fn announced(cause: EndCause, words: &str) -> End {
         EndCause::BootFailed => (Cause::BootFailed, words.to_owned()),
         EndCause::InitFailed => (Cause::Died, format!("the init failed: {words}")),
     };
-    End { cause, detail }
+    End::new(cause, detail)
 }

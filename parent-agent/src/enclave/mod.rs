@@ -301,13 +301,13 @@ impl Enclave {
             return None;
         }
         if let Some(end) = self.killed.take() {
-            self.finish(
-                end.cause,
-                format!(
+            self.end_as(End {
+                detail: format!(
                     "{}; its processes did not end when they were killed",
                     end.detail
                 ),
-            );
+                ..end
+            });
             return None;
         }
         if let Some((cause, detail)) = self.announced.take() {
@@ -337,7 +337,7 @@ impl Enclave {
                 self.progress_without_sign(),
                 self.boot_timeout.as_secs()
             );
-            return Some(self.kill(Cause::BootFailed, detail, now));
+            return Some(self.give_up(Cause::BootFailed, detail, now));
         }
         let (cause, what) = match self.stop {
             Some(_) => (Cause::Killed, "while it was stopping"),
@@ -351,7 +351,7 @@ impl Enclave {
                 MAX_DISCONNECTED.as_secs()
             )
         };
-        Some(self.kill(cause, detail, now))
+        Some(self.give_up(cause, detail, now))
     }
 
     fn progress_without_sign(&self) -> String {
@@ -363,22 +363,19 @@ impl Enclave {
     }
 
     fn ended(&mut self, how: &str) {
-        let (cause, detail) = if let Some(end) = self.killed.take() {
-            (end.cause, end.detail)
+        let end = if let Some(end) = self.killed.take() {
+            end
         } else if let Some((cause, detail)) = self.announced.take() {
-            let end = end::announced(cause, &detail);
-            (end.cause, end.detail)
+            end::announced(cause, &detail)
         } else if self.stop.is_some() {
-            (Cause::Died, format!("{how} while it was stopping"))
+            End::new(Cause::Died, format!("{how} while it was stopping"))
         } else if self.was_ready {
-            (Cause::Died, how.to_owned())
+            End::new(Cause::Died, how.to_owned())
         } else {
-            (
-                Cause::BootFailed,
-                format!("{how} before it was ready: {}", self.progress),
-            )
+            let detail = format!("{how} before it was ready: {}", self.progress);
+            End::new(Cause::BootFailed, detail)
         };
-        self.finish(cause, detail);
+        self.end_as(end);
     }
 
     /// A machine that starts again, as one that nothing powers off does, has
@@ -403,15 +400,24 @@ impl Enclave {
 
     fn kill(&mut self, cause: Cause, detail: String, now: Instant) -> Action {
         self.phase = Phase::Ending;
-        self.killed = Some(End { cause, detail });
+        self.killed = Some(End::new(cause, detail));
         self.deadline = Some(now + MAX_KILL);
         Action::Kill
     }
 
-    fn finish(&mut self, cause: Cause, detail: String) {
+    /// Kills what was not heard of for too long.
+    fn give_up(&mut self, cause: Cause, detail: String, now: Instant) -> Action {
+        let action = self.kill(cause, detail, now);
+        if let Some(end) = &mut self.killed {
+            end.is_silence = true;
+        }
+        action
+    }
+
+    fn end_as(&mut self, end: End) {
         self.phase = Phase::Ended;
         self.deadline = None;
-        self.end = Some(End { cause, detail });
+        self.end = Some(end);
     }
 
     /// The machine may be heard before the hypervisor says that it runs.

@@ -1,5 +1,6 @@
 //! What runs an enclave.
 
+mod nitro;
 mod qemu;
 mod sim;
 mod software_nsm;
@@ -19,6 +20,7 @@ use crate::guard::{Guard, GuardError};
 use crate::ramdisk::UnpackError;
 use crate::state::TREE_LINK;
 
+pub use nitro::{Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
 pub use qemu::{Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};
 pub use software_nsm::{SoftwareNsmArgs, serve as serve_software_nsm};
@@ -123,6 +125,9 @@ pub enum HypervisorError {
         /// Why.
         reason: String,
     },
+    /// The device for enclaves cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// The file system refused.
     #[error("{} cannot be used: {source}", path.display())]
     Io {

@@ -13,7 +13,8 @@ use manifest::{EnclaveName, Interval, MemoryMib};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use crate::api::{self, Api};
 use crate::attach::{self, Facts};
@@ -22,12 +23,14 @@ use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
+use crate::crash::{Crash, LastEnd};
+use crate::enclave::{Cause, End};
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
 use crate::gate::{Gate, GateBoard, GateConfig};
 use crate::guard::{Attached, Guard};
-use crate::hypervisor::{Hypervisor, Qemu, QemuOptions, Sim, SimOptions};
+use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::Image;
 use crate::launch::Launch;
 use crate::logs::LastLines;
@@ -58,11 +61,46 @@ const CONSOLE_TAIL: usize = 40;
 const LOG_TAIL: usize = 20;
 
 /// Runs an enclave to its end. What is meant for people goes to `stderr`.
-pub async fn run(mut args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
+pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     check(&args)?;
     // First, so that no signal is lost.
     let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
     let signals = watch_signals(events.clone())?;
+    if let Some(pause) = pause(&args)? {
+        info!(
+            seconds = pause.as_secs(),
+            "the enclave has crashed, and is started again later"
+        );
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop_asked(&mut receiver) => return Ok(Exit::Success),
+        }
+    }
+    let (name, state_dir) = (args.name.clone(), args.state.state_dir.clone());
+    let backs_off = args.restart_backoff.is_some();
+    let result = launch(args, stderr, events, receiver).await;
+    signals.abort();
+    if let (Err(error), Some(name), true) = (&result, name, backs_off) {
+        // One that runs is another agent's.
+        if !StateDir::new(state_dir)?.is_running(&name) {
+            let end = End {
+                cause: Cause::BootFailed,
+                detail: error.to_string(),
+                is_silence: false,
+            };
+            keep_end(&name, &end, Some(Crash::BootFailure), Duration::ZERO, &[]).await;
+        }
+    }
+    result
+}
+
+/// Gets everything that the enclave needs, and runs it.
+async fn launch(
+    mut args: RunArgs,
+    stderr: &Output,
+    events: mpsc::Sender<Event>,
+    mut receiver: mpsc::Receiver<Event>,
+) -> Result<Exit, Error> {
     let (output, writer) = Output::new(tokio::io::stdout());
     let reporter = Reporter::new(&output, stderr, args.json);
     let launch = tokio::select! {
@@ -111,6 +149,10 @@ pub async fn run(mut args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
             let sim = run.sim(image, &directory);
             run.serve(sim, &mut guard, &mut receiver).await
         }
+        HypervisorKind::Nitro => {
+            let nitro = run.nitro(&image);
+            run.serve(nitro, &mut guard, &mut receiver).await
+        }
         HypervisorKind::Qemu => {
             let qemu = run.qemu(&image, &directory);
             run.serve(qemu, &mut guard, &mut receiver).await
@@ -122,12 +164,41 @@ pub async fn run(mut args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
         guard.detach();
         Ok(())
     };
-    signals.abort();
     // What is still to be printed is waited for, but not for ever.
     let _ = timeout(OUTPUT_TIMEOUT, writer).await;
     let exit = result?;
     cleaned?;
     Ok(exit)
+}
+
+/// How long the start waits because the enclave has crashed.
+fn pause(args: &RunArgs) -> Result<Option<Duration>, Error> {
+    let (Some(most), Some(name)) = (args.restart_backoff, &args.name) else {
+        return Ok(None);
+    };
+    // One that runs is taken over at once.
+    if StateDir::new(args.state.state_dir.clone())?.is_running(name) {
+        return Ok(None);
+    }
+    let pause = LastEnd::read(name).map(|last| last.pause(most.as_duration()));
+    Ok(pause.filter(|pause| !pause.is_zero()))
+}
+
+/// Leaves a trace of an end for those who come later.
+async fn keep_end(
+    name: &EnclaveName,
+    end: &End,
+    crash: Option<Crash>,
+    uptime: Duration,
+    console: &[String],
+) {
+    let before = LastEnd::read(name);
+    let last = LastEnd::new(end, crash, milliseconds(uptime), console, before.as_ref());
+    let name = name.clone();
+    let written = tokio::task::spawn_blocking(move || last.write(&name)).await;
+    if let Ok(Err(error)) = written {
+        warn!(%error, "how the enclave ended is not kept");
+    }
 }
 
 /// A guard with a new folder, or with an enclave that runs. One that ended while
@@ -158,15 +229,14 @@ async fn acquire(
 
 /// What does not go together.
 fn check(args: &RunArgs) -> Result<(), Error> {
-    let simulated = args.hypervisor == HypervisorKind::Sim;
-    if args.debug && !simulated {
+    if args.debug && args.hypervisor == HypervisorKind::Qemu {
         return Err(Error::Usage(
-            "--debug works only with --hypervisor sim: QEMU's machine always measures",
+            "--debug does not work with --hypervisor qemu, whose machine always measures",
         ));
     }
-    if args.software_nsm_root.is_some() && !simulated {
+    if args.software_nsm_root.is_some() && args.hypervisor != HypervisorKind::Sim {
         return Err(Error::Usage(
-            "--software-nsm-root works only with --hypervisor sim: QEMU's machine has an NSM of its own, whose documents are not signed",
+            "--software-nsm-root works only with --hypervisor sim: other machines have an NSM of their own",
         ));
     }
     Ok(())
@@ -232,6 +302,16 @@ impl Run<'_> {
             nsm_root: self.args.software_nsm_root.clone(),
         };
         Sim::new(image, options, directory)
+    }
+
+    fn nitro(&self, image: &Image) -> Nitro {
+        Nitro::new(NitroOptions {
+            name: self.name.clone(),
+            image: image.path().to_owned(),
+            cpus: self.args.cpus.unwrap_or(self.host.cpus),
+            memory: self.memory(),
+            debug: self.args.debug,
+        })
     }
 
     fn qemu(&self, image: &Image, directory: &Path) -> Qemu {
@@ -323,9 +403,10 @@ impl Run<'_> {
             .as_ref()
             .map(|(config, _)| Arc::new(GateBoard::new(config.function.as_str())));
         let now = Instant::now();
+        let start = now.checked_sub(age.unwrap_or_default()).unwrap_or(now);
         let board = Arc::new(Board::new(
             self.fixed::<H>(),
-            now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
+            start,
             facts.history().clone(),
             ports.clone(),
             Arc::clone(&egress),
@@ -397,7 +478,9 @@ impl Run<'_> {
                 let last = pipeline.last_lines(logs.boot(), LOG_TAIL).await;
                 pipeline.finish(SINKS_TIMEOUT).await;
                 let outcome = result?;
-                let exit = self.report_end(&outcome, guard.console(), &last).await;
+                let exit = self
+                    .report_end(&outcome, start.elapsed(), guard.console(), &last)
+                    .await;
                 ended.send_replace(Some(outcome));
                 exit
             }
@@ -487,24 +570,28 @@ impl Run<'_> {
             .await;
     }
 
-    async fn report_end(&self, outcome: &Outcome, console: &Console, last: &LastLines) -> Exit {
+    async fn report_end(
+        &self,
+        outcome: &Outcome,
+        uptime: Duration,
+        console: &Console,
+        last: &LastLines,
+    ) -> Exit {
         let Outcome::Ended(end) = outcome else {
             return Exit::Detached;
         };
         let nothing = LastLines::default();
-        let logs = if end.cause.is_expected() {
-            &nothing
+        let (logs, console) = if end.cause.is_expected() {
+            (&nothing, Vec::new())
         } else {
-            last
+            (last, console.tail(CONSOLE_TAIL))
         };
-        let console = if end.cause.is_expected() {
-            Vec::new()
-        } else {
-            console.tail(CONSOLE_TAIL)
-        };
+        let crash = Crash::of(end, &console);
+        keep_end(&self.name, end, crash, uptime, &console).await;
         self.reporter
             .last(&Report::Ended {
                 cause: end.cause,
+                crash,
                 detail: &end.detail,
                 exit_code: end.cause.exit() as u8,
                 console: &console,

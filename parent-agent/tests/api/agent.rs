@@ -204,12 +204,29 @@ impl Agent {
     }
 
     /// Waits for the end of an agent that does not start: exit code and error.
-    pub(crate) async fn failed(mut self) -> (i32, String) {
+    pub(crate) async fn failed(self) -> (i32, String) {
+        let (code, stderr, _) = self.failed_and_left().await;
+        (code, stderr)
+    }
+
+    /// The same, with the folder that it was run in.
+    pub(crate) async fn failed_and_left(mut self) -> (i32, String, TempDir) {
         let mut stderr = String::new();
         let read = self.stderr.read_to_string(&mut stderr);
         timeout(LIMIT, read).await.unwrap().unwrap();
         let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
-        (status.code().unwrap(), stderr)
+        (status.code().unwrap(), stderr, self.folder)
+    }
+
+    /// Reads standard error up to these words.
+    pub(crate) async fn said(&mut self, words: &str) {
+        let mut said = Vec::new();
+        let reading = async {
+            while !String::from_utf8_lossy(&said).contains(words) {
+                assert_ne!(self.stderr.read_buf(&mut said).await.unwrap(), 0);
+            }
+        };
+        timeout(LIMIT, reading).await.unwrap();
     }
 
     /// The local API's answer to a raw request: status and body.

@@ -3,6 +3,7 @@
 use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::{Text, hello};
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agent::{Agent, Init, command, error_line, nothing_is_left, output, until};
@@ -296,4 +297,45 @@ async fn a_name_is_taken_until_its_enclave_is_gone() {
     next.event("starting").await;
     next.signal(Signal::SIGTERM);
     assert_eq!(next.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn what_crashes_is_started_again_later_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--name", "test", "--restart-backoff", "2s"];
+    let mut agent = Agent::spawn_in(folder, Builder::new(&[], &[]), &arguments);
+    agent.until_init_waits().await;
+    agent.end_init(9).await;
+    let ended = agent.event("ended").await;
+    assert_eq!(ended["crash"], "boot-failure");
+    let folder = agent.finished().await;
+    let last = folder.path().join("logs/enclaves/test/last-end.json");
+    let read = || -> Value { serde_json::from_slice(&std::fs::read(&last).unwrap()).unwrap() };
+    let first = read();
+    assert_eq!(first["crashes"], 1);
+    assert!(
+        first["console"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("console of")
+    );
+
+    // The same for an enclave that could not be started at all.
+    let image = Builder::new(&[], &[]).without_host_config();
+    let agent = Agent::spawn_in(folder, image, &arguments);
+    let (code, error, folder) = agent.failed_and_left().await;
+    assert_eq!(code, 3);
+    assert!(error.contains("is started again later"), "{error}");
+    let last = folder.path().join("logs/enclaves/test/last-end.json");
+    let second: Value = serde_json::from_slice(&std::fs::read(&last).unwrap()).unwrap();
+    assert_eq!(second["crashes"], 2);
+    let between = second["time_us"].as_u64().unwrap() - first["time_us"].as_u64().unwrap();
+    assert!(between >= 1_000_000, "{between}");
+
+    // A stop ends the wait.
+    let mut agent = Agent::spawn_in(folder, Builder::new(&[], &[]), &arguments);
+    agent.said("is started again later").await;
+    agent.signal(Signal::SIGTERM);
+    let (code, _) = agent.failed().await;
+    assert_eq!(code, 0);
 }

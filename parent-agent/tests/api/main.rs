@@ -12,6 +12,7 @@
 mod agent;
 mod attach;
 mod attest;
+mod bootstrap;
 mod cloudwatch;
 mod configuration;
 mod egress;
@@ -23,5 +24,6 @@ mod ingress;
 mod input;
 mod life;
 mod logs;
+mod metadata;
 mod receivers;
 mod spool;

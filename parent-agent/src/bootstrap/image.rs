@@ -1,0 +1,38 @@
+//! Step `image`: the enclaves' images, by digest.
+
+use super::{Check, Outcome, Setup};
+use crate::config::Location;
+use crate::fetch;
+
+pub(super) fn check(setup: &Setup<'_>) -> Check {
+    let mut missing = Vec::new();
+    for enclave in &setup.config.enclaves {
+        let image = &enclave.image;
+        let is_here = match (&image.location, image.sha256) {
+            // Its digest is checked where it is used.
+            (Location::File(path), _) => path.is_file(),
+            (_, Some(sha256)) => setup.cache.find(sha256, image.size).is_some(),
+            (_, None) => false,
+        };
+        if !is_here {
+            missing.push(image.location.to_string());
+        }
+    }
+    if missing.is_empty() {
+        let folder = setup.cache.directory().display();
+        return Check::Done(format!("every image is here, in {folder}"));
+    }
+    Check::Todo(format!("fetch {}", missing.join(", ")))
+}
+
+pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
+    for enclave in &setup.config.enclaves {
+        let region = setup.config.region.as_deref();
+        let fetched = fetch::fetch(&enclave.image, region, &setup.cache, &|_, _| {});
+        setup
+            .runtime
+            .block_on(fetched)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,444 @@
+//! `bootstrap` on an instance that is a folder: the kernel's files are ordinary
+//! ones, `modprobe` and `systemctl` are scripts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::agent::{LIMIT, command, error_line, output};
+use crate::fake_aws::FakeAws;
+
+const POOL: &str = "sys/module/nitro_enclaves/parameters/ne_cpus";
+const PAGES: &str = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
+const FREE: &str = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages";
+const IMAGE: &[u8] = b"an image";
+
+/// Kills the program that called it where the file `crash` says so.
+const CRASH: &str = r#"#!/bin/sh
+if [ -e "$ROOT/crash" ] && echo "$*" | grep -q -e "$(cat "$ROOT/crash")"; then
+    rm "$ROOT/crash"
+    kill -KILL "$PPID"
+    exit 1
+fi
+echo "$*" >> "$ROOT/log"
+"#;
+const MODPROBE: &str = r#"
+mkdir -p "$ROOT/dev" "$ROOT/sys/module/nitro_enclaves/parameters"
+touch "$ROOT/dev/nitro_enclaves" "$ROOT/sys/module/nitro_enclaves/parameters/ne_cpus"
+"#;
+const SYSTEMCTL: &str = r#"
+mkdir -p "$ROOT/run/active"
+case "$1" in
+    is-active) test -e "$ROOT/run/active/$3" ;;
+    start|restart) touch "$ROOT/run/active/$2" ;;
+    stop) rm -f "$ROOT/run/active/$2" ;;
+esac
+"#;
+
+struct Instance {
+    folder: TempDir,
+    aws: FakeAws,
+}
+
+impl Instance {
+    /// Four CPUs on two cores, and no driver yet.
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Self {
+            folder,
+            aws: FakeAws::start().await,
+        };
+        let key = "bucket/a".to_owned();
+        instance.aws.state().objects.insert(key, IMAGE.into());
+        instance.write("sys/devices/system/node/online", "0\n");
+        instance.write("sys/devices/system/node/node0/cpulist", "0-3\n");
+        instance.write(
+            "sys/devices/system/node/node0/meminfo",
+            "Node 0 MemTotal: 8388608 kB\nNode 0 MemFree:        4194304 kB\n",
+        );
+        instance.write(PAGES, "0\n");
+        // Every page is free.
+        symlink("nr_hugepages", instance.path(FREE)).unwrap();
+        instance.write("sys/devices/system/cpu/online", "0-3\n");
+        for (cpu, siblings) in ["0,2", "1,3", "0,2", "1,3"].iter().enumerate() {
+            let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            instance.write(&path, siblings);
+        }
+        instance.program("modprobe", MODPROBE);
+        instance.program("systemctl", SYSTEMCTL);
+        instance.configure(&configuration(2));
+        instance
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = format!("bin/{name}");
+        self.write(&path, &format!("{CRASH}{script}"));
+        fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn configure(&self, configuration: &Value) {
+        self.write("config.json", &configuration.to_string());
+    }
+
+    fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
+        let path = |path: &str| self.path(path).into_os_string();
+        let mut command = command(self.folder.path(), subcommand);
+        let programs = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        command
+            .envs(self.aws.environment())
+            .env("PATH", programs)
+            .env("ROOT", self.folder.path())
+            .env("RUST_LOG", "error")
+            .arg("--root")
+            .arg(self.folder.path())
+            .arg("--config")
+            .arg(path("config.json"))
+            .arg("--image-dir")
+            .arg(path("images"))
+            .args(arguments);
+        command
+    }
+
+    async fn bootstrap(&self, arguments: &[&str]) -> Output {
+        output(self.command("bootstrap", arguments)).await
+    }
+
+    /// The findings, each a name and a state, and the exit code.
+    async fn findings(&self, subcommand: &str, arguments: &[&str]) -> (Vec<(String, String)>, i32) {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let output = output(self.command(subcommand, &all)).await;
+        let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = findings.as_array().unwrap().iter().map(|finding| {
+            let field = |name: &str| finding[name].as_str().unwrap().to_owned();
+            (field("name"), field("state"))
+        });
+        (findings.collect(), output.status.code().unwrap())
+    }
+
+    /// What the instance is, but for what happened on the way there.
+    fn state(&self) -> BTreeMap<PathBuf, String> {
+        let mut files = BTreeMap::new();
+        collect(self.folder.path(), &mut files);
+        files.retain(|path, _| {
+            let on_the_way = ["log", "crash", "bin", "config.json"];
+            on_the_way
+                .iter()
+                .all(|name| !path.starts_with(self.path(name)))
+        });
+        let root = self.folder.path();
+        let relative = files.into_iter().map(|(path, text)| {
+            let text = text.replace(root.to_str().unwrap(), "ROOT");
+            (path.strip_prefix(root).unwrap().to_owned(), text)
+        });
+        relative.collect()
+    }
+}
+
+fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            files.insert(path, String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}
+
+fn configuration(cpus: u32) -> Value {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, IMAGE);
+    json!({ "enclaves": [{
+        "name": "test",
+        "image": { "source": "s3://bucket/a", "sha256": hex::encode(digest) },
+        "cpus": cpus,
+        "memory_mib": 1024,
+    }] })
+}
+
+/// Where a successful bootstrap ends.
+async fn ready() -> BTreeMap<PathBuf, String> {
+    let instance = Instance::new().await;
+    assert!(instance.bootstrap(&[]).await.status.success());
+    instance.state()
+}
+
+#[tokio::test]
+async fn a_bare_instance_is_made_ready_step_by_step() {
+    let instance = Instance::new().await;
+    let before = instance.state();
+    let (plan, code) = instance.findings("bootstrap", &["--dry-run"]).await;
+    assert_eq!(code, 0);
+    assert_eq!(plan.len(), 6);
+    assert!(plan.iter().all(|(_, state)| state == "todo"), "{plan:?}");
+    let mut after = instance.state();
+    after.retain(|path, _| !path.starts_with("run"));
+    assert_eq!(after, before);
+
+    let output = instance.bootstrap(&[]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for step in ["driver", "memory", "cpus", "image", "unit", "service"] {
+        assert!(text.contains(&format!("{step:<10}done")), "{text}");
+    }
+    assert_eq!(instance.read(PAGES), "512");
+    assert_eq!(instance.read(POOL), "1,3");
+    let unit = instance.read("etc/systemd/system/enclave@.service");
+    assert!(
+        unit.contains("--name %i --hypervisor nitro --image-dir"),
+        "{unit}"
+    );
+    let log = instance.read("log");
+    let order = [
+        "daemon-reload",
+        "enable enclave@test.service",
+        "\nstart enclave@test.service",
+    ];
+    let places: Vec<_> = order.map(|call| log.find(call).unwrap()).into();
+    assert!(places.is_sorted(), "{log}");
+
+    // A second time there is nothing to do.
+    let state = instance.state();
+    let (findings, code) = instance.findings("bootstrap", &[]).await;
+    assert_eq!(code, 0);
+    assert!(
+        findings.iter().all(|(_, state)| state == "ok"),
+        "{findings:?}"
+    );
+    assert_eq!(instance.state(), state);
+}
+
+#[tokio::test]
+async fn one_that_was_killed_is_run_again_to_the_same_end() {
+    let expected = ready().await;
+    for moment in ["^nitro_enclaves", "daemon-reload", "^enable", "^start"] {
+        let instance = Instance::new().await;
+        instance.write("crash", moment);
+        let killed = instance.bootstrap(&[]).await;
+        assert_eq!(killed.status.code(), None, "{moment}");
+        assert!(!instance.path("crash").exists(), "{moment}");
+        let again = instance.bootstrap(&[]).await;
+        assert!(again.status.success(), "{moment}");
+        assert_eq!(instance.state(), expected, "{moment}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_killed_while_it_fetched_is_run_again_to_the_same_end() {
+    let instance = Instance::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = instance.command("bootstrap", &[]);
+    let mut child = command.env("AWS_ENDPOINT_URL", url).spawn().unwrap();
+    let _asked = timeout(LIMIT, silent.accept()).await.unwrap().unwrap();
+    child.kill().await.unwrap();
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), ready().await);
+}
+
+/// Breaks an instance, or mends it.
+type Change = fn(&Instance);
+
+#[tokio::test]
+async fn every_failure_has_its_code_and_says_what_to_do_and_is_no_dead_end() {
+    let expected = ready().await;
+    let failures: [(i32, &str, Change, Change); 6] = [
+        (
+            20,
+            "EnclaveOptions",
+            |it| it.program("modprobe", "echo not found >&2; exit 1\n"),
+            |it| it.program("modprobe", MODPROBE),
+        ),
+        (
+            21,
+            "fragmented",
+            |it| {
+                fs::remove_file(it.path(FREE)).unwrap();
+                it.write(FREE, "100\n");
+            },
+            |it| {
+                fs::remove_file(it.path(FREE)).unwrap();
+                symlink("nr_hugepages", it.path(FREE)).unwrap();
+            },
+        ),
+        (
+            22,
+            "has 2 CPUs for enclaves",
+            |it| it.configure(&configuration(4)),
+            |it| it.configure(&configuration(2)),
+        ),
+        (
+            23,
+            "is not there: publish it",
+            |it| it.aws.state().objects.clear(),
+            |it| {
+                let key = "bucket/a".to_owned();
+                it.aws.state().objects.insert(key, IMAGE.into());
+            },
+        ),
+        (
+            24,
+            "cannot be",
+            |it| it.write("etc/systemd", "a file"),
+            |it| fs::remove_file(it.path("etc/systemd")).unwrap(),
+        ),
+        (
+            25,
+            "without systemd run",
+            |it| it.program("systemctl", "echo no bus >&2; exit 1\n"),
+            |it| it.program("systemctl", SYSTEMCTL),
+        ),
+    ];
+    for (code, words, break_it, mend) in failures {
+        let instance = Instance::new().await;
+        break_it(&instance);
+        let failed = instance.bootstrap(&[]).await;
+        assert_eq!(failed.status.code(), Some(code), "{words}");
+        let error = error_line(&failed);
+        assert!(error.contains(words), "{error}");
+        mend(&instance);
+        assert!(instance.bootstrap(&[]).await.status.success(), "{code}");
+        let mut state = instance.state();
+        state.retain(|path, _| !path.starts_with("run") || path.starts_with("run/active"));
+        assert_eq!(state, expected, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn pages_that_do_not_suffice_are_given_back() {
+    let instance = Instance::new().await;
+    instance.write(PAGES, "7\n");
+    fs::remove_file(instance.path(FREE)).unwrap();
+    instance.write(FREE, "7\n");
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(21));
+    let error = error_line(&failed);
+    assert!(
+        error.contains("gave 7 of 512") && error.contains("4096 MiB of the node"),
+        "{error}"
+    );
+    assert_eq!(instance.read(PAGES), "7");
+}
+
+#[tokio::test]
+async fn a_changed_configuration_restarts_the_enclaves() {
+    let instance = Instance::new().await;
+    assert!(instance.bootstrap(&[]).await.status.success());
+    let mut changed = configuration(2);
+    changed["enclaves"][0]["runtime_configuration"] = "other".into();
+    instance.configure(&changed);
+    // Killed before the restart it is not forgotten.
+    instance.write("crash", "^restart");
+    assert_eq!(instance.bootstrap(&[]).await.status.code(), None);
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert!(
+        instance
+            .read("log")
+            .contains("\nrestart enclave@test.service")
+    );
+    let (findings, _) = instance.findings("bootstrap", &[]).await;
+    assert!(
+        findings.iter().all(|(_, state)| state == "ok"),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_done_is_taken_back() {
+    let instance = Instance::new().await;
+    assert!(instance.bootstrap(&[]).await.status.success());
+    let (findings, code) = instance.findings("bootstrap", &["--undo"]).await;
+    assert_eq!(code, 0);
+    assert!(
+        findings.iter().all(|(_, state)| state == "undone"),
+        "{findings:?}"
+    );
+    assert_eq!(instance.read(PAGES), "0");
+    assert_eq!(instance.read(POOL), "");
+    assert!(!instance.path("run/active/enclave@test.service").exists());
+    assert!(
+        !instance
+            .path("etc/systemd/system/enclave@.service")
+            .exists()
+    );
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), ready().await);
+}
+
+#[tokio::test]
+async fn without_nitro_there_is_nothing_to_reserve() {
+    let instance = Instance::new().await;
+    let (findings, code) = instance
+        .findings("bootstrap", &["--hypervisor", "sim"])
+        .await;
+    assert_eq!(code, 0);
+    let names: Vec<_> = findings.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["image", "unit", "service"]);
+    assert_eq!(instance.read(PAGES), "0");
+}
+
+#[tokio::test]
+async fn preflight_and_doctor_name_every_problem_at_once() {
+    let instance = Instance::new().await;
+    instance.program("modprobe", MODPROBE);
+    let state = |findings: &[(String, String)], name: &str| {
+        let found = findings.iter().find(|(known, _)| known == name);
+        found.map(|(_, state)| state.clone()).unwrap()
+    };
+    let (findings, code) = instance
+        .findings("preflight", &["--hypervisor", "sim"])
+        .await;
+    assert_eq!(code, 0);
+    assert_eq!(state(&findings, "config"), "ok");
+    assert_eq!(state(&findings, "image"), "todo");
+    assert_eq!(state(&findings, "aws"), "ok");
+    let (findings, code) = instance.findings("doctor", &["--hypervisor", "sim"]).await;
+    // The first problem.
+    assert_eq!(code, 23);
+    for name in ["image", "unit", "service", "test"] {
+        assert_eq!(state(&findings, name), "fail", "{findings:?}");
+    }
+    instance.configure(&json!({ "enclaves": 1 }));
+    let (findings, code) = instance.findings("preflight", &[]).await;
+    assert_eq!(code, 2);
+    assert_eq!(findings, [("config".to_owned(), "fail".to_owned())]);
+}
+
+#[tokio::test]
+async fn several_enclaves_on_nitro_are_refused_with_the_reason() {
+    let instance = Instance::new().await;
+    let mut two = configuration(2);
+    let mut second = two["enclaves"][0].clone();
+    second["name"] = "other".into();
+    two["enclaves"].as_array_mut().unwrap().push(second);
+    instance.configure(&two);
+    let refused = instance.bootstrap(&[]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(error_line(&refused).contains("one vsock port 7000"));
+}
