@@ -7,9 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::cold_start;
 use crate::{outside, programs, stages};
 
-const USAGE: &str = "cargo xtask bench attestation | service | logs | instructions [--record]";
+const USAGE: &str =
+    "cargo xtask bench attestation | service | logs | functions | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
 const CRATE: &str = "attestation/benches/verification";
 
@@ -30,6 +32,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         ["attestation"] => attestation(workspace),
         ["service"] => service(workspace),
         ["logs"] => programs::run(workspace, "log-figures", &[]),
+        ["functions"] => cold_start::run(workspace),
         ["instructions"] => compare(workspace),
         ["instructions", "--record"] => record(workspace),
         _ => bail!("say which benchmark: {USAGE}"),

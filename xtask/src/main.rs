@@ -11,6 +11,7 @@ mod bench;
 mod bindings;
 mod cache;
 mod cloud;
+mod cold_start;
 mod demo;
 mod functions;
 mod fuzz;
@@ -47,6 +48,7 @@ usage: cargo xtask COMMAND
                    time verification beside bare signatures and beside another crate
   bench service    the verification service beside the library: rate, latency, memory
   bench logs       lines a second into the spool and out of it, and the memory for that
+  bench functions  the functions' packages: size, and time from start to first answer
   bench instructions [--record]
                    count the instructions of verification, and compare with those that
                    are recorded

@@ -17,7 +17,7 @@ pub(crate) struct Statistics {
 
 fn hash(world: &World) -> u64 {
     let mut hasher = DefaultHasher::new();
-    world.key().hash(&mut hasher);
+    world.hash(&mut hasher);
     hasher.finish()
 }
 

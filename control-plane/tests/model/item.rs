@@ -9,7 +9,7 @@ use control_plane::status::Status;
 use control_plane::update::{Condition, Update};
 
 /// Attributes, all of them texts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Item(pub(crate) BTreeMap<String, String>);
 
 impl Item {

@@ -22,18 +22,20 @@ fn check(style: Style, budget: Budget) -> Statistics {
     statistics
 }
 
+/// Records come late, again, never and in any order, and executions are killed.
 #[test]
 fn clients_that_set_a_status_cannot_break_it() {
     let statistics = check(
         Style::Update,
         Budget {
-            writes: 3,
-            faults: 0,
+            writes: 2,
+            faults: 1,
         },
     );
-    assert!(statistics.states > 1_000, "{statistics:?}");
+    assert!(statistics.states > 10_000, "{statistics:?}");
 }
 
+/// Records come late, but in order and before the monitor gives up a request.
 #[test]
 fn clients_that_write_whole_items_cannot_break_it() {
     let statistics = check(
@@ -46,20 +48,8 @@ fn clients_that_write_whole_items_cannot_break_it() {
     assert!(statistics.states > 1_000, "{statistics:?}");
 }
 
-#[test]
-fn faults_upon_faults_cannot_break_it() {
-    let statistics = check(
-        Style::Update,
-        Budget {
-            writes: 2,
-            faults: 1,
-        },
-    );
-    assert!(statistics.states > 1_000, "{statistics:?}");
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn long_histories_cannot_break_it(
         choices in prop::collection::vec(any::<u16>(), 200),

@@ -1,5 +1,8 @@
 //! Everything that can happen next.
 
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
+
 use control_plane::attributes::text;
 use control_plane::execution::{Action, Input, Reason, execution_arn, sequence};
 use control_plane::failure::{Caught, Report};
@@ -29,7 +32,7 @@ const FILTER: [Status; 4] = [
 ];
 
 /// How clients write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Style {
     /// They set the status.
     Update,
@@ -38,7 +41,7 @@ pub(crate) enum Style {
 }
 
 /// What may still happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Budget {
     pub(crate) writes: u32,
     /// Records delivered again or never, executions killed, functions that end
@@ -46,7 +49,7 @@ pub(crate) struct Budget {
     pub(crate) faults: u32,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 struct Record {
     sequence: u64,
     old: Option<Item>,
@@ -54,7 +57,7 @@ struct Record {
     delivered: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 enum Stage {
     Validate,
     Claim,
@@ -63,11 +66,11 @@ enum Stage {
     Mark,
     HandleError,
     /// The error handler has read and decided, and not yet written.
-    WriteError(Box<Update>),
+    WriteError(Held<Update>),
     Done,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 struct Execution {
     kind: Reason,
     destroys: bool,
@@ -77,7 +80,7 @@ struct Execution {
     stage: Stage,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(crate) struct World {
     style: Style,
     budget: Budget,
@@ -89,7 +92,17 @@ pub(crate) struct World {
     /// What EC2 has: nothing, or an instance that runs or not.
     instance: Option<bool>,
     /// What the monitor has decided, and not yet done.
-    step: Option<Step>,
+    step: Option<Held<Step>>,
+}
+
+/// What was decided and not yet done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Held<T>(T);
+
+impl<T: Debug> Hash for Held<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        format!("{:?}", self.0).hash(state);
+    }
 }
 
 /// A successor, and what led to it.
@@ -108,11 +121,6 @@ impl World {
             instance: None,
             step: None,
         }
-    }
-
-    /// What identifies the state.
-    pub(crate) fn key(&self) -> String {
-        format!("{self:?}")
     }
 
     /// What must hold in every state.
@@ -374,11 +382,11 @@ impl World {
                 };
             }),
             Stage::HandleError => match execution.report().mark(&self.item.enclave(), NOW) {
-                Some(update) => push("decides", &to(Stage::WriteError(Box::new(update)))),
+                Some(update) => push("decides", &to(Stage::WriteError(Held(update)))),
                 None => push("is not the owner", &to(Stage::Done)),
             },
             Stage::WriteError(update) => push("writes its failure", &|world| {
-                let written = world.apply(Actor::ErrorHandler, update);
+                let written = world.apply(Actor::ErrorHandler, &update.0);
                 world.executions[index].stage = if written {
                     Stage::Done
                 } else {
@@ -396,14 +404,19 @@ impl World {
         if let Some(step) = &self.step {
             let mut world = self.clone();
             world.step = None;
-            world.take(step);
-            next.push((format!("monitor: {step:?}"), world));
+            world.take(&step.0);
+            next.push((format!("monitor: {:?}", step.0), world));
             return;
         }
         if !monitor::WATCHED
             .iter()
             .any(|status| self.item.status() == Some(*status))
         {
+            return;
+        }
+        let pending = [Status::PendingDeploy, Status::PendingDestroy].map(Some);
+        let due = self.records.iter().any(|record| !record.delivered);
+        if self.style == Style::Put && due && pending.contains(&self.item.status()) {
             return;
         }
         let item = self.item.enclave();
@@ -415,7 +428,7 @@ impl World {
         let step = monitor::decide(&item, self.execution_of_item(), &instance, MUCH_LATER);
         if step != Step::Wait {
             let mut world = self.clone();
-            world.step = Some(step);
+            world.step = Some(Held(step));
             next.push(("monitor looks".to_owned(), world));
         }
     }
