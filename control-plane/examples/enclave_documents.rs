@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         writeln!(
             output,
             "{}",
-            STANDARD.encode(document(line, root(&folder)?)?)
+            STANDARD.encode(document(&line, root(&folder)?)?)
         )?;
         output.flush()?;
     }
@@ -63,7 +63,7 @@ fn root(folder: &Path) -> anyhow::Result<TestRoot> {
     Ok(TestRoot::from_pem(&read(certificate)?, &read(key)?)?)
 }
 
-fn document(line: Line, root: TestRoot) -> anyhow::Result<Vec<u8>> {
+fn document(line: &Line, root: TestRoot) -> anyhow::Result<Vec<u8>> {
     let identity = Identity {
         instance_id: "i-0123456789abcdef0".to_owned(),
         enclave_id: "enc0123456789abcdef".to_owned(),
