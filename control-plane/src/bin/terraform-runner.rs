@@ -1,5 +1,5 @@
 //! The Terraform runner of the ECS task: see `control_plane::runner`. Everything it
-//! needs is in its environment; `docs/control-plane.md` lists it, and
+//! needs is in its environment; `docs/terraform-runner.md` lists it, and
 //! `docs/exit-codes.md` its exit codes.
 
 #![forbid(unsafe_code)]
