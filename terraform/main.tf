@@ -37,7 +37,6 @@ locals {
   runner_task_family  = "${local.name_prefix}-terraform-runner"
   runner_repository   = "${local.name_prefix}/terraform-runner"
   heartbeat_seconds   = 120
-  agent_namespace     = "EnclaveToolkit"
   control_plane_param = "/${var.project_name}/${var.environment}/control-plane"
 
   descriptions = {
@@ -285,7 +284,6 @@ module "monitoring" {
   unhandled_queue_name   = module.lambda.unhandled_queue_name
   cluster_name           = module.ecs.cluster_name
   failed_tasks_rule_name = module.ecs.failed_tasks_rule_name
-  agent_namespace        = local.agent_namespace
   spool_alarm_bytes      = var.spool_alarm_bytes
 }
 

@@ -14,7 +14,6 @@ variables {
   unhandled_queue_name   = "p-e-unhandled-events"
   cluster_name           = "p-e-runners"
   failed_tasks_rule_name = "p-e-failed-tasks"
-  agent_namespace        = "EnclaveToolkit"
   spool_alarm_bytes      = 1000
 }
 
@@ -64,7 +63,7 @@ run "alarms" {
     error_message = "A failed attestation must stay an alarm until the next round."
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.level["log-lag"].namespace == "EnclaveToolkit" && aws_cloudwatch_metric_alarm.level["spool-growth"].threshold == 1000
+    condition     = aws_cloudwatch_metric_alarm.level["log-lag"].metric_name == "p-e-log-lag-seconds" && aws_cloudwatch_metric_alarm.level["spool-growth"].threshold == 1000
     error_message = "The agents' metrics must be watched."
   }
   assert {

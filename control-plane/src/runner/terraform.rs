@@ -263,11 +263,12 @@ impl<'a> Terraform<'a> {
             self.log(&message);
         }
         match message {
-            Message::Started { address, action } => {
+            // Data sources are read while nothing is counted yet.
+            Message::Started { address, action } if self.planned > 0 => {
                 self.progress.say(format!(
                     "{} {address} ({} of {})",
                     in_words(&action),
-                    outcome.done + 1,
+                    (outcome.done + 1).min(self.planned),
                     self.planned
                 ));
             }
@@ -297,7 +298,7 @@ impl<'a> Terraform<'a> {
                 }
                 outcome.last_words.push_back(text);
             }
-            Message::Failed { .. } | Message::Diagnostic(_) => {}
+            Message::Started { .. } | Message::Failed { .. } | Message::Diagnostic(_) => {}
         }
     }
 

@@ -1,6 +1,8 @@
 //! `parent-agent run`: one enclave from its image to its end.
 
+mod backoff;
 mod listen;
+mod reports;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::api::{self, Api};
 use crate::attach::{self, Facts};
@@ -23,26 +25,26 @@ use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
-use crate::crash::{Crash, LastEnd};
+use crate::crash::Crash;
 use crate::enclave::{Cause, End};
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
 use crate::gate::{Gate, GateBoard, GateConfig};
-use crate::guard::{Attached, Guard};
+use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::Image;
 use crate::launch::Launch;
-use crate::logs::LastLines;
 use crate::output::Output;
-use crate::report::{Opening, Port, Report, Reporter};
+use crate::report::{Report, Reporter};
 use crate::resolve::Resolver;
 use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
-use crate::status::{Board, Fixed, Pcrs, milliseconds};
+use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, heartbeat, ingress};
 
+use backoff::{keep_end, pause};
 use listen::{bind, connection_limit, remove_stale};
 
 /// How long log records may take to arrive once the enclave has ended.
@@ -78,7 +80,7 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     }
     let (name, state_dir) = (args.name.clone(), args.state.state_dir.clone());
     let backs_off = args.restart_backoff.is_some();
-    let result = launch(args, stderr, events, receiver).await;
+    let result = Box::pin(launch(args, stderr, events, receiver)).await;
     signals.abort();
     if let (Err(error), Some(name), true) = (&result, name, backs_off) {
         // One that runs is another agent's.
@@ -169,36 +171,6 @@ async fn launch(
     let exit = result?;
     cleaned?;
     Ok(exit)
-}
-
-/// How long the start waits because the enclave has crashed.
-fn pause(args: &RunArgs) -> Result<Option<Duration>, Error> {
-    let (Some(most), Some(name)) = (args.restart_backoff, &args.name) else {
-        return Ok(None);
-    };
-    // One that runs is taken over at once.
-    if StateDir::new(args.state.state_dir.clone())?.is_running(name) {
-        return Ok(None);
-    }
-    let pause = LastEnd::read(name).map(|last| last.pause(most.as_duration()));
-    Ok(pause.filter(|pause| !pause.is_zero()))
-}
-
-/// Leaves a trace of an end for those who come later.
-async fn keep_end(
-    name: &EnclaveName,
-    end: &End,
-    crash: Option<Crash>,
-    uptime: Duration,
-    console: &[String],
-) {
-    let before = LastEnd::read(name);
-    let last = LastEnd::new(end, crash, milliseconds(uptime), console, before.as_ref());
-    let name = name.clone();
-    let written = tokio::task::spawn_blocking(move || last.write(&name)).await;
-    if let Ok(Err(error)) = written {
-        warn!(%error, "how the enclave ended is not kept");
-    }
 }
 
 /// A guard with a new folder, or with an enclave that runs. One that ended while
@@ -530,74 +502,5 @@ impl Run<'_> {
             ended,
         };
         Ok(tokio::spawn(Arc::new(api).serve(listener)))
-    }
-
-    fn report_start<H: Hypervisor>(
-        &self,
-        guard: &Guard,
-        hypervisor: &H,
-        facts: &Facts,
-        ports: &[Arc<ingress::IngressPort>],
-    ) {
-        let ports: Vec<Port> = ports.iter().map(|port| port.describe()).collect();
-        let nsm_root = hypervisor.nsm_root().map(|path| path.display().to_string());
-        let opening = Opening {
-            name: self.name.as_str(),
-            image: &self.path.display().to_string(),
-            hypervisor: H::NAME,
-            debug: self.args.debug,
-            pcrs: &self.pcrs,
-            ports: &ports,
-            state_directory: &guard.directory().display().to_string(),
-            nsm_root: nsm_root.as_deref(),
-        };
-        self.reporter.report(&match guard.attached() {
-            None => Report::Starting(opening),
-            Some(Attached { age, .. }) => Report::Attached {
-                opening,
-                age_ms: milliseconds(age),
-                ready: facts.history().ready,
-            },
-        });
-    }
-
-    async fn report_detached(&self, keep_for: Option<Duration>) {
-        self.reporter
-            .last(&Report::Detached {
-                keep_ms: milliseconds(keep_for.unwrap_or_default()),
-                exit_code: Exit::Detached as u8,
-            })
-            .await;
-    }
-
-    async fn report_end(
-        &self,
-        outcome: &Outcome,
-        uptime: Duration,
-        console: &Console,
-        last: &LastLines,
-    ) -> Exit {
-        let Outcome::Ended(end) = outcome else {
-            return Exit::Detached;
-        };
-        let nothing = LastLines::default();
-        let (logs, console) = if end.cause.is_expected() {
-            (&nothing, Vec::new())
-        } else {
-            (last, console.tail(CONSOLE_TAIL))
-        };
-        let crash = Crash::of(end, &console);
-        keep_end(&self.name, end, crash, uptime, &console).await;
-        self.reporter
-            .last(&Report::Ended {
-                cause: end.cause,
-                crash,
-                detail: &end.detail,
-                exit_code: end.cause.exit() as u8,
-                console: &console,
-                logs,
-            })
-            .await;
-        end.cause.exit()
     }
 }

@@ -2,5 +2,6 @@
 #    -backend-config=bucket=$(terraform -chdir=bootstrap output -raw bucket_name)`
 key          = "control-plane/terraform.tfstate"
 region       = "us-west-2"
-encrypt      = true
 use_lockfile = true
+
+# Not `encrypt`: it would ask S3 for a key of its own in place of the bucket's.

@@ -136,16 +136,16 @@ locals {
     }
     log-lag = {
       description = "Log lines of an enclave wait on its instance for over five minutes."
-      namespace   = var.agent_namespace
-      metric      = "spool_oldest_seconds"
+      namespace   = local.log_namespace
+      metric      = "${var.name_prefix}-log-lag-seconds"
       dimensions  = {}
       threshold   = 300
       periods     = 2
     }
     spool-growth = {
       description = "Log lines of an enclave that CloudWatch has not taken fill its instance's spool."
-      namespace   = var.agent_namespace
-      metric      = "spool_bytes"
+      namespace   = local.log_namespace
+      metric      = "${var.name_prefix}-spool-bytes"
       dimensions  = {}
       threshold   = var.spool_alarm_bytes
       periods     = 3

@@ -46,7 +46,7 @@ locals {
     },
     {
       title   = "Agents: oldest log line that waits (s), bytes that wait"
-      metrics = [[var.agent_namespace, "spool_oldest_seconds"], [var.agent_namespace, "spool_bytes", { yAxis = "right" }]]
+      metrics = [[local.log_namespace, "${var.name_prefix}-log-lag-seconds"], [local.log_namespace, "${var.name_prefix}-spool-bytes", { yAxis = "right" }]]
       stat    = "Maximum"
     },
   ]

@@ -76,12 +76,6 @@ variable "failed_tasks_rule_name" {
   nullable    = false
 }
 
-variable "agent_namespace" {
-  description = "The namespace of the agents' metrics."
-  type        = string
-  nullable    = false
-}
-
 variable "spool_alarm_bytes" {
   description = "Bytes in an instance's log spool that are an alarm."
   type        = number

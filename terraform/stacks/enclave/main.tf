@@ -70,6 +70,31 @@ resource "aws_cloudwatch_log_stream" "this" {
   log_group_name = aws_cloudwatch_log_group.this.name
 }
 
+# The agent writes down each minute how far behind its logs are (docs/logs.md); the
+# control plane's alarms watch these metrics, which all enclaves of an environment share.
+locals {
+  log_metrics = merge(
+    { spool-bytes = { name = "spool-bytes", value = "$.log_pipeline.spool.bytes", unit = "Bytes" } },
+    # One entry for each stream that is sent on its own.
+    { for index in range(4) : "log-lag-${index}" => { name = "log-lag-seconds", value = "$.log_pipeline.sinks[${index}].lag_seconds", unit = "Seconds" } },
+  )
+}
+
+resource "aws_cloudwatch_log_metric_filter" "agent" {
+  for_each = local.log_metrics
+
+  name           = each.key
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "{ ${each.value.value} >= 0 }"
+
+  metric_transformation {
+    namespace = "Enclaves/Logs"
+    name      = "${var.project_name}-${var.environment}-${each.value.name}"
+    value     = each.value.value
+    unit      = each.value.unit
+  }
+}
+
 resource "aws_ssm_parameter" "agent" {
   # checkov:skip=CKV2_AWS_34: it holds no secret: where the image is, and how much of the instance it gets
   # checkov:skip=CKV_AWS_337: likewise

@@ -1,11 +1,15 @@
 """ECS, played: each task that a workflow starts becomes a process of the real runner,
 or whatever a test does in its place."""
 
+import itertools
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from .rendering import REPOSITORY, TERRAFORM
 
@@ -86,13 +90,16 @@ class Runner:
         self._program = program
         self._folder = control_plane.cloud.folder / "tasks"
         self._folder.mkdir(exist_ok=True)
+        # A short path: the sockets of Terraform's providers are below it.
+        self._scratch = Path(tempfile.mkdtemp(prefix="tasks-"))
+        self._count = itertools.count(1)
         self._done = done or (lambda task, code: None)
         self.processes = {}
         self._closed = False
 
     def __call__(self, task):
-        name = task.arn.rsplit("/", 1)[1]
-        scratch = self._folder / name
+        name = f"{next(self._count):03}-{task.action}"
+        scratch = self._scratch / name
         scratch.mkdir()
         environment = {
             # Where Terraform's core finds what it runs with.
@@ -127,3 +134,4 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)

@@ -72,7 +72,8 @@ def test_each_environment_has_its_own_network_and_state(control_plane):
     assert len(ranges) == len(support.ENVIRONMENTS)
     backend = (folder / control_plane.name / "backend.hcl").read_text()
     assert re.search(r"^use_lockfile\s+= true$", backend, re.MULTILINE)
-    assert re.search(r"^encrypt\s+= true$", backend, re.MULTILINE)
+    # It would take the place of the bucket's key.
+    assert not re.search(r"^encrypt\b", backend, re.MULTILINE)
 
 
 def test_there_are_no_provisioners_and_no_external_programs():
@@ -120,6 +121,25 @@ def test_names_of_projects_and_environments_as_long_as_they_may_be_fit_everywher
         f"-var=project_name={'p' * 18}",
         f"-var=environment={'e' * 12}",
     )
+
+
+def test_an_older_network_is_taken_over_as_the_manual_says(functions, scratch):
+    work = support.copy("", scratch)
+    manual = (support.ROOT / "docs" / "upgrade.md").read_text()
+    (block,) = re.findall(r"```hcl\n(import \{.*?)```", manual, re.DOTALL)
+    (work / "import.tf").write_text(block)
+    plan = support.terraform(
+        work,
+        "plan",
+        "-input=false",
+        "-no-color",
+        "-var-file=environments/dev/terraform.tfvars",
+        f"-var=functions_directory={functions}",
+        "-var=terraform_runner_image_version=v1.2.3",
+        f"-var=agent_sha256={'a' * 64}",
+    )
+    assert "module.networking.aws_vpc.this will be" in plan.stdout
+    assert re.search(r"^Plan: 1 to import,", plan.stdout, re.MULTILINE)
 
 
 def test_a_table_of_another_application_is_used_as_it_is(functions, scratch):

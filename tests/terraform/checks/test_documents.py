@@ -5,6 +5,7 @@ import re
 import support
 
 DOCS = support.ROOT / "docs"
+PAGES = ["terraform.md", "runbook.md", "upgrade.md", "security-model.md", "costs.md"]
 
 
 def _variables(folder):
@@ -40,8 +41,25 @@ def test_costs_count_what_is_charged_each_month(control_plane):
     assert f"| KMS keys | {keys} , and one".replace(" ,", ",") in costs
 
 
+def test_commands_of_the_manual_exist():
+    cli = (support.ROOT / "enclavectl" / "src" / "cli.rs").read_text()
+    body = re.search(r"enum Command \{(.*?)^\}", cli, re.DOTALL | re.MULTILINE).group(1)
+    commands = {name.lower() for name in re.findall(r"^    ([A-Z]\w+)\b", body, re.MULTILINE)}
+    options = {name.replace("_", "-") for name in re.findall(r"^\s+(?:pub\(crate\) )?(\w+): ", cli, re.MULTILINE)}
+    used = set()
+    for page in PAGES:
+        for text in re.findall(r"enclavectl ([^`#\n]+)", (DOCS / page).read_text()):
+            words = re.sub(r"--(project|environment) \w+", "", text).replace("…", "").split()
+            used |= set(words[:1])
+            for word in words:
+                if word.startswith("--"):
+                    assert word[2:] in options, f"{page}: {text}"
+    assert used <= commands, used - commands
+    assert len(used) >= 8
+
+
 def test_links_lead_somewhere():
-    for page in [DOCS / name for name in ["terraform.md", "runbook.md", "upgrade.md", "security-model.md", "costs.md"]]:
+    for page in [DOCS / name for name in PAGES]:
         text = page.read_text()
         anchors = {
             re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
@@ -63,12 +81,31 @@ def test_what_metric_filters_look_for_is_what_the_functions_say(control_plane):
         assert f'"{message}"' in source, f"{address}: no function says {message!r}"
 
 
-def test_metrics_that_alarms_watch_are_written_by_somebody(control_plane):
-    source = "".join(
-        path.read_text()
-        for folder in ["control-plane", "parent-agent"]
-        for path in (support.ROOT / folder / "src").rglob("*.rs")
-    )
-    for address, values in control_plane.resources("aws_cloudwatch_metric_alarm"):
-        if values["namespace"] in ("Enclaves", "EnclaveToolkit"):
+def test_metrics_that_alarms_watch_are_written_by_somebody(control_plane, enclave):
+    source = "".join(path.read_text() for path in (support.ROOT / "control-plane" / "src").rglob("*.rs"))
+    prefix = f"enclaves-{control_plane.name}-"
+    filters = {
+        values["metric_transformation"][0]["name"].removeprefix(own)
+        for applied, own in [(control_plane, prefix), (enclave, f"{'p' * 18}-{'e' * 12}-")]
+        for _, values in applied.resources("aws_cloudwatch_log_metric_filter")
+    }
+    watched = control_plane.resources("aws_cloudwatch_metric_alarm")
+    assert {values["namespace"] for _, values in watched} >= {"Enclaves", "Enclaves/Logs"}
+    for address, values in watched:
+        if values["namespace"] == "Enclaves":
             assert f'"{values["metric_name"]}"' in source, address
+        elif values["namespace"] == "Enclaves/Logs":
+            assert values["metric_name"].removeprefix(prefix) in filters, address
+
+
+def test_what_the_stack_looks_for_in_logs_is_what_the_agent_writes(enclave):
+    folder = support.ROOT / "parent-agent" / "src"
+    source = "".join(path.read_text() for path in folder.rglob("*.rs"))
+    streams = (support.ROOT / "docs" / "logs.md").read_text()
+    filters = enclave.resources("aws_cloudwatch_log_metric_filter")
+    assert len(filters) == 5
+    for address, values in filters:
+        root, *names = re.findall(r"[a-z_]+", values["metric_transformation"][0]["value"])
+        assert f'"{root}"' in source and root in streams, address
+        for name in names:
+            assert f"pub {name}: " in source, f"{address}: {name}"

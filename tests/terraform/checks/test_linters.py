@@ -1,6 +1,7 @@
 """What others' checkers say."""
 
 import json
+import re
 import subprocess
 
 import environment
@@ -40,6 +41,15 @@ def test_container_files_are_sound():
     assert files
     run = _run(_program("hadolint"), *files)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_what_the_task_writes_to_is_its_users(control_plane):
+    # Fargate gives a mounted volume to root, unless the image declares it.
+    ((_, task),) = control_plane.resources("aws_ecs_task_definition")
+    (container,) = json.loads(task["container_definitions"])
+    file = (support.ROOT / "control-plane" / "Containerfile").read_text()
+    declared = json.loads(re.search(r"^VOLUME (.+)$", file, re.MULTILINE).group(1))
+    assert [mount["containerPath"] for mount in container["mountPoints"]] == declared
 
 
 @pytest.mark.parametrize("linter", ["actionlint", "zizmor"])

@@ -97,6 +97,10 @@ run "agent" {
     error_message = "The log group and its streams must have the names that their readers know."
   }
   assert {
+    condition     = { for key, filter in aws_cloudwatch_log_metric_filter.agent : key => "${filter.metric_transformation[0].namespace} ${filter.metric_transformation[0].name} ${filter.metric_transformation[0].value}" if contains(["log-lag-3", "spool-bytes"], key) } == { log-lag-3 = "Enclaves/Logs enclaves-dev-log-lag-seconds $.log_pipeline.sinks[3].lag_seconds", spool-bytes = "Enclaves/Logs enclaves-dev-spool-bytes $.log_pipeline.spool.bytes" }
+    error_message = "What the agent says of its logs must become the metrics that alarms watch."
+  }
+  assert {
     condition     = output.instance_id == aws_instance.this.id && output.private_ip == aws_instance.this.private_ip && output.log_group_name == "/aws/ec2/enclave/payments-1"
     error_message = "The runner reports these outputs."
   }
