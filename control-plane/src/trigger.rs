@@ -315,7 +315,7 @@ fn is_request(status: Status) -> bool {
 pub async fn handle(store: &Store, workflows: &Workflows, event: &Value) -> Value {
     let records = event.get("Records").and_then(Value::as_array);
     for record in records.into_iter().flatten() {
-        if let Err(failure) = Box::pin(handle_record(store, workflows, record)).await {
+        if let Err(failure) = handle_record(store, workflows, record).await {
             let number = record.pointer("/dynamodb/SequenceNumber");
             error!(error = %failure, sequence_number = ?number, "a record is left for later");
             return json!({ "batchItemFailures": [{ "itemIdentifier": number }] });
