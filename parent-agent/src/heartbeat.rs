@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::channels::is_enclave;
 use crate::event::Event;
 
 /// How long a connection may take to send its byte.
@@ -17,11 +18,16 @@ const BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after an error that the next connection would meet as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers heartbeats, one connection at a time, and reports them.
-pub async fn serve(listener: Listener, events: mpsc::Sender<Event>) {
+/// Answers the heartbeats of the enclave `peer`, one connection at a time, and
+/// reports them.
+pub async fn serve(listener: Listener, peer: Option<u32>, events: mpsc::Sender<Event>) {
     loop {
         let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, found)) if is_enclave(peer, found) => stream,
+            Ok((_, found)) => {
+                warn!(?found, "a heartbeat that is not the enclave's was closed");
+                continue;
+            }
             Err(error) => {
                 warn!(%error, "cannot accept a heartbeat");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

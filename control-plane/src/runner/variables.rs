@@ -72,7 +72,6 @@ pub(super) struct Backend<'a> {
     bucket: &'a str,
     key: String,
     region: &'a str,
-    encrypt: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     use_lockfile: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,7 +87,6 @@ impl<'a> Backend<'a> {
             bucket: &state.bucket,
             key: format!("enclaves/{}/terraform.tfstate", assignment.enclave_id),
             region: &assignment.surroundings.region,
-            encrypt: true,
             use_lockfile: state.lock_table.is_none().then_some(true),
             dynamodb_table: state.lock_table.as_deref(),
             use_path_style: state.path_style.then_some(true),

@@ -65,7 +65,7 @@ async fn the_stack_gets_its_variables_and_its_backend() {
         backend,
         json!({
             "bucket": "state", "key": "enclaves/payments-1/terraform.tfstate",
-            "region": "us-west-2", "encrypt": true, "use_lockfile": true, "use_path_style": true
+            "region": "us-west-2", "use_lockfile": true, "use_path_style": true
         })
     );
 }

@@ -19,6 +19,7 @@ mod unit;
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
@@ -132,13 +133,19 @@ enum Check {
 type Outcome<T> = Result<T, String>;
 
 /// A step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Step {
+    /// The kernel's device for enclaves.
     Driver,
+    /// Huge pages.
     Memory,
+    /// The pool of CPUs.
     Cpus,
+    /// The images.
     Image,
+    /// systemd's unit.
     Unit,
+    /// The enclaves.
     Service,
 }
 
@@ -220,9 +227,9 @@ impl Step {
 pub fn run(args: BootstrapArgs, runtime: &Runtime) -> Result<Exit, BootstrapError> {
     let setup = Setup::new(args.host, runtime)?;
     let mut findings = Findings::new(args.json);
-    let steps = STEPS
-        .into_iter()
-        .filter(|step| step.is_for(setup.hypervisor));
+    let steps = STEPS.into_iter().filter(|step| {
+        step.is_for(setup.hypervisor) && args.until.is_none_or(|last| *step <= last)
+    });
     if args.undo {
         // Every step is tried; the first failure is the result.
         let mut result = Ok(Exit::Success);

@@ -2,6 +2,7 @@
 
 use super::unit;
 use super::{Check, Outcome, Setup};
+use crate::state::StateDir;
 
 /// What the enclaves were started with last, to know when they must start anew.
 const STARTED: &str = "/var/lib/enclaves/started";
@@ -62,7 +63,12 @@ pub(super) fn undo(setup: &Setup<'_>) -> Outcome<String> {
 
 /// Whether systemd runs one of the enclaves.
 pub(super) fn any_active(setup: &Setup<'_>) -> bool {
-    units(setup).iter().any(|unit| is_active(setup, unit))
+    // A guard keeps an enclave whose agent is about to be started again.
+    let is_kept = StateDir::new(setup.state_dir.clone()).is_ok_and(|state| {
+        let mut enclaves = setup.config.enclaves.iter();
+        enclaves.any(|enclave| state.is_running(&enclave.name))
+    });
+    is_kept || units(setup).iter().any(|unit| is_active(setup, unit))
 }
 
 pub(super) fn is_active(setup: &Setup<'_>, unit: &str) -> bool {

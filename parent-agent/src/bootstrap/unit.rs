@@ -6,9 +6,13 @@ use crate::cli::HypervisorKind;
 /// The unit, an instance of which is an enclave.
 const UNIT: &str = "/etc/systemd/system/enclave@.service";
 const UNIT_TEMPLATE: &str = include_str!("enclave@.service");
-/// What the unit may not do; only for enclaves that are no processes.
-const HARDENING: &str = "/etc/systemd/system/enclave@.service.d/hardening.conf";
-const HARDENING_TEXT: &str = include_str!("hardening.conf");
+/// What the unit waits for and what it may not do; only on Nitro, where enclaves
+/// are no processes.
+const NITRO: &str = "/etc/systemd/system/enclave@.service.d/nitro.conf";
+const NITRO_TEXT: &str = include_str!("nitro.conf");
+/// What a boot takes away: memory and CPUs are reserved again before the enclaves.
+const RESOURCES: &str = "/etc/systemd/system/enclave-resources.service";
+const RESOURCES_TEMPLATE: &str = include_str!("enclave-resources.service");
 /// The configuration as it was read, so that a restart needs nobody else.
 pub(super) const CONFIG: &str = "/var/lib/enclaves/config.json";
 const CONFIG_TOML: &str = "/var/lib/enclaves/config.toml";
@@ -42,7 +46,7 @@ pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
 }
 
 pub(super) fn undo(setup: &Setup<'_>) -> Outcome<String> {
-    for path in [UNIT, HARDENING, CONFIG, CONFIG_TOML] {
+    for path in [UNIT, NITRO, RESOURCES, CONFIG, CONFIG_TOML] {
         setup.host.remove(path)?;
     }
     Ok(format!("removed {UNIT} and the configuration's copy"))
@@ -73,7 +77,11 @@ fn files(setup: &Setup<'_>) -> Vec<(&'static str, String, bool)> {
         ),
     ];
     if setup.hypervisor == HypervisorKind::Nitro {
-        files.push((HARDENING, HARDENING_TEXT.to_owned(), false));
+        let resources = RESOURCES_TEMPLATE
+            .replace("{agent}", &setup.agent.display().to_string())
+            .replace("{config}", &setup.host.path(config).display().to_string());
+        files.push((RESOURCES, resources, false));
+        files.push((NITRO, NITRO_TEXT.to_owned(), false));
     }
     files
 }
@@ -112,6 +120,6 @@ mod tests {
         let arguments = "/var/lib/enclaves/%i.eif --name %i --hypervisor qemu";
         assert_eq!(unit, render("/usr/local/bin/parent-agent", arguments));
         let page = include_str!("../../../docs/bootstrap.md");
-        assert!(page.contains(HARDENING_TEXT));
+        assert!(page.contains(NITRO_TEXT));
     }
 }

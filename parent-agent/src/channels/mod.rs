@@ -31,6 +31,17 @@ pub struct Channels {
     pub logs: Arc<Logs>,
     /// Where the workload may connect to.
     pub egress: Arc<Egress>,
+    /// The enclave's context identifier, where connections have one.
+    pub peer: Option<u32>,
+}
+
+/// Whether a connection from `found` may be the enclave's, which is `expected`.
+pub(crate) fn is_enclave(expected: Option<u32>, found: Option<u32>) -> bool {
+    match (expected, found) {
+        (Some(expected), Some(found)) => expected == found,
+        // Sockets in a folder that only its owner can enter name nobody.
+        _ => true,
+    }
 }
 
 impl Channels {
@@ -44,7 +55,11 @@ impl Channels {
                 return;
             };
             let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) if is_enclave(self.peer, peer) => stream,
+                Ok((_, peer)) => {
+                    warn!(?peer, "a connection that is not the enclave's was closed");
+                    continue;
+                }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection of the enclave");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -92,5 +107,20 @@ impl Channels {
             // Not accepted by the hello.
             Channel::Ingress => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_enclave_itself_is_served() {
+        assert!(is_enclave(Some(20), Some(20)));
+        assert!(!is_enclave(Some(20), Some(21)));
+        // The instance itself, through its own vsock device.
+        assert!(!is_enclave(Some(20), Some(1)));
+        assert!(is_enclave(Some(20), None));
+        assert!(is_enclave(None, None));
     }
 }

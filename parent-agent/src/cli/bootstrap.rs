@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{HypervisorKind, IMAGE_DIR_HELP, StateArgs};
+use crate::bootstrap::Step;
 use crate::config::Source;
 
 /// What an instance is, and what it is to be.
@@ -34,6 +35,9 @@ pub struct BootstrapArgs {
     /// The instance.
     #[command(flatten)]
     pub host: HostArgs,
+    /// Stop after this step.
+    #[arg(long, value_enum, value_name = "STEP")]
+    pub until: Option<Step>,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,

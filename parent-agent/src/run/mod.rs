@@ -388,15 +388,17 @@ impl Run<'_> {
 
         // Dropping the set ends what is served.
         let mut tasks = JoinSet::new();
-        let listen = hypervisor.listen();
+        let (listen, peer) = (hypervisor.listen(), hypervisor.started().cid);
         let channels = Arc::new(Channels {
             events: self.events.clone(),
             logs: Arc::clone(&logs),
             egress,
+            peer,
         });
         tasks.spawn(channels.serve(bind(&listen.agent)?));
         tasks.spawn(heartbeat::serve(
             bind(&listen.heartbeat)?,
+            peer,
             self.events.clone(),
         ));
         if let Some(address) = self.args.logs.metrics {

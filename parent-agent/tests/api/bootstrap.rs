@@ -347,6 +347,34 @@ async fn pages_that_do_not_suffice_are_given_back() {
 }
 
 #[tokio::test]
+async fn after_a_boot_memory_and_cpus_are_reserved_again_and_nothing_else() {
+    let instance = Instance::new().await;
+    assert!(instance.bootstrap(&[]).await.status.success());
+    let state = instance.state();
+    let unit = instance.read("etc/systemd/system/enclave-resources.service");
+    let arguments = "--until cpus";
+    assert!(unit.ends_with(arguments), "{unit}");
+    let nitro = instance.read("etc/systemd/system/enclave@.service.d/nitro.conf");
+    assert!(
+        nitro.contains("\nWants=enclave-resources.service\n"),
+        "{nitro}"
+    );
+
+    instance.write(PAGES, "0\n");
+    instance.write(POOL, "\n");
+    fs::remove_file(instance.path("run/active/enclave@test.service")).unwrap();
+    instance.aws.state().objects.clear();
+    let (findings, code) = instance.findings("bootstrap", &["--until", "cpus"]).await;
+    assert_eq!(code, 0);
+    let names: Vec<_> = findings.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["driver", "memory", "cpus"]);
+    assert_eq!(instance.read(PAGES), "512");
+    assert_eq!(instance.read(POOL), "1,3");
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), state);
+}
+
+#[tokio::test]
 async fn a_changed_configuration_restarts_the_enclaves() {
     let instance = Instance::new().await;
     assert!(instance.bootstrap(&[]).await.status.success());

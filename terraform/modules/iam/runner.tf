@@ -196,11 +196,7 @@ locals {
           Effect = "Allow"
           Action = [
             "logs:CreateLogGroup",
-            "logs:CreateLogStream",
-            "logs:DeleteLogGroup",
-            "logs:DeleteLogStream",
             "logs:DeleteMetricFilter",
-            "logs:DescribeLogStreams",
             "logs:DescribeMetricFilters",
             "logs:ListTagsForResource",
             "logs:PutMetricFilter",

@@ -56,18 +56,25 @@ data "aws_ssm_parameter" "machine_image" {
   name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 }
 
+# The log outlives the enclave: what a deployment that failed has written is what its
+# operators need. An enclave that is deployed again goes on in the same group. Streams
+# are the agent's.
+data "aws_cloudwatch_log_groups" "kept" {
+  log_group_name_prefix = local.log_group_name
+}
+
+import {
+  for_each = toset([for name in data.aws_cloudwatch_log_groups.kept.log_group_names : name if name == local.log_group_name])
+  to       = aws_cloudwatch_log_group.this
+  id       = each.key
+}
+
 resource "aws_cloudwatch_log_group" "this" {
   # checkov:skip=CKV_AWS_158: encrypted by CloudWatch with its own key; a key of the account's would have to outlive every enclave that it logged for
   # checkov:skip=CKV_AWS_338: how long logs are kept is the user's decision
   name              = local.log_group_name
   retention_in_days = var.log_retention_days
-}
-
-resource "aws_cloudwatch_log_stream" "this" {
-  for_each = toset(["application", "system", "health", "errors"])
-
-  name           = each.key
-  log_group_name = aws_cloudwatch_log_group.this.name
+  skip_destroy      = true
 }
 
 # The agent writes down each minute how far behind its logs are (docs/logs.md); the
@@ -168,5 +175,5 @@ resource "aws_instance" "this" {
   }
 
   # The agent writes there as soon as it runs.
-  depends_on = [aws_cloudwatch_log_stream.this]
+  depends_on = [aws_cloudwatch_log_group.this]
 }

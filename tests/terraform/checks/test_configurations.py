@@ -123,6 +123,22 @@ def test_names_of_projects_and_environments_as_long_as_they_may_be_fit_everywher
     )
 
 
+def test_the_log_of_an_enclave_outlives_it_and_is_taken_over_by_the_next(enclave, scratch):
+    ((_, group),) = enclave.resources("aws_cloudwatch_log_group")
+    # A destroy takes it out of the state and leaves it in the account.
+    assert group["skip_destroy"] is True
+    work = support.copy("stacks/enclave", scratch)
+    variables = [f"-var={name}={value}" for name, value in support.LONGEST.items()]
+    others = [group["name"] + "-2", group["name"] + "/x"]
+    for kept, summary in [([group["name"], *others], "Plan: 1 to import,"), (others, "Plan: ")]:
+        plan = support.terraform(
+            work, "plan", "-input=false", "-no-color", *variables,
+            MOCK_AWS_DATA=json.dumps({"aws_cloudwatch_log_groups": {"log_group_names": kept}}),
+        )  # fmt: skip
+        (line,) = re.findall(r"^Plan: .*", plan.stdout, re.MULTILINE)
+        assert line.startswith(summary) and ("import" in line) == (group["name"] in kept), line
+
+
 def test_an_older_network_is_taken_over_as_the_manual_says(functions, scratch):
     work = support.copy("", scratch)
     manual = (support.ROOT / "docs" / "upgrade.md").read_text()
