@@ -5,6 +5,7 @@ interrupted.
 """
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     screen = Screen()
     folder = Path(tempfile.mkdtemp(prefix="enclave-cloud-"))
+    keep = arguments.keep
     try:
         if arguments.scale is not None:
             scaled(arguments, folder, screen)
@@ -37,19 +39,19 @@ def main():
             up(arguments, folder, screen)
         else:
             told(arguments, folder, screen)
+        return 0
     except KeyboardInterrupt:
         screen.note("interrupted; everything that was started has been stopped")
         return 130
     except Exception as error:
         screen.failure(error)
-        screen.note(f"logs and states are in {folder}")
+        keep = True
         return 1
-    if arguments.keep:
-        screen.note(f"logs and states are in {folder}")
-    else:
-        import shutil
-        shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    finally:
+        if keep:
+            screen.note(f"logs and states are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def told(arguments, folder, screen):
