@@ -77,7 +77,7 @@ pub(crate) async fn inventory(cloud: &Cloud, json: bool) -> anyhow::Result<End> 
         return Ok(End::Done);
     }
     for row in rows {
-        let text = |name: &str| row[name].as_str().map(plain);
+        let text = |name: &str| row.get(name).and_then(Value::as_str).map(plain);
         println!(
             "{}",
             crate::table::pairs(&[

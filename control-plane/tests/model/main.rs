@@ -5,7 +5,13 @@
 //! it can, always as if a long time had passed. What decides and what is written are
 //! the crate's own functions; only the services around them are modelled.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it has seen"
+)]
 
 mod explore;
 mod item;
