@@ -59,11 +59,12 @@ fn value_from_stream(value: &Value, depth: usize) -> Result<AttributeValue, Stri
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(match kind.as_str() {
-        "S" => AttributeValue::S(string()?),
+        // Nothing here is bytes; their base64 is as good.
+        "S" | "B" => AttributeValue::S(string()?),
         "N" => AttributeValue::N(string()?),
         "BOOL" => AttributeValue::Bool(value.as_bool().ok_or_else(wrong)?),
         "NULL" => AttributeValue::Null(true),
-        "SS" => AttributeValue::Ss(strings()?),
+        "SS" | "BS" => AttributeValue::Ss(strings()?),
         "NS" => AttributeValue::Ns(strings()?),
         "L" => {
             let list = value.as_array().ok_or_else(wrong)?;
@@ -77,9 +78,6 @@ fn value_from_stream(value: &Value, depth: usize) -> Result<AttributeValue, Stri
             });
             AttributeValue::M(values.collect::<Result<_, _>>()?)
         }
-        // Nothing here is bytes; their base64 is as good.
-        "B" => AttributeValue::S(string()?),
-        "BS" => AttributeValue::Ss(strings()?),
         other => return Err(format!("{other:?} is no type")),
     })
 }

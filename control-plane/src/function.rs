@@ -140,7 +140,7 @@ where
     F: Future<Output = Result<Value, Failure>>,
 {
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
-        let answer = handler(event.payload);
+        let answer = Box::pin(handler(event.payload));
         async {
             answer.await.inspect_err(|failure| {
                 error!(error_type = failure.kind, error = failure.message, "failed");

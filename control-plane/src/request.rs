@@ -236,19 +236,15 @@ impl Request {
         if !config.is_object() {
             reader.problem("providerConfig", config, "it must be a map: the request");
         }
-        let docker_image = match reader.text(&["dockerImage", "docker_image"], MAX_REFERENCE) {
-            Some(image) => image.to_owned(),
-            None => {
-                if config.is_object() && reader.problems.is_empty() {
-                    reader.problem(
-                        "dockerImage",
-                        &Value::Null,
-                        "it is missing: name an image that was published",
-                    );
-                }
-                String::new()
-            }
-        };
+        let docker_image = reader.text(&["dockerImage", "docker_image"], MAX_REFERENCE);
+        if docker_image.is_none() && reader.problems.is_empty() {
+            reader.problem(
+                "dockerImage",
+                &Value::Null,
+                "it is missing: name an image that was published",
+            );
+        }
+        let docker_image = docker_image.unwrap_or_default().to_owned();
         let instance_type = reader
             .text(&["instanceType", "instance_type"], MAX_SERVICE_NAME)
             .unwrap_or(DEFAULT_INSTANCE_TYPE)
@@ -326,7 +322,7 @@ impl Request {
             }
         };
         let threads = parent.architecture.threads_per_core();
-        if self.cpu_count % threads != 0 {
+        if !self.cpu_count.is_multiple_of(threads) {
             let rule = format!(
                 "it must be even on {}, where two CPUs are one core",
                 self.instance_type

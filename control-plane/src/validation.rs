@@ -20,6 +20,7 @@ pub const SUPERSEDED: &str = "Superseded";
 
 /// What the per-enclave stack is given.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the stack's names")]
 struct Configuration<'a> {
     instance_type: &'a str,
     cpu_count: u64,

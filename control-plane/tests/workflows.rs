@@ -39,7 +39,7 @@ fn writes(definition: &Value) -> Vec<Write> {
     updates
         .map(|(name, state)| {
             let arguments = &state["Arguments"];
-            let status = |alias: &str| {
+            let named = |alias: &str| {
                 let value = arguments["ExpressionAttributeValues"][alias]["S"].as_str()?;
                 Some(Status::parse(value).unwrap_or_else(|| panic!("{name}: {value}")))
             };
@@ -50,9 +50,9 @@ fn writes(definition: &Value) -> Vec<Write> {
                     .to_owned(),
                 from: [":from", ":pending"]
                     .into_iter()
-                    .filter_map(status)
+                    .filter_map(named)
                     .collect(),
-                to: status(":to"),
+                to: named(":to"),
             }
         })
         .collect()

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Deploy, watch and destroy enclaves.
 ///
-/// Region, credentials and endpoint are those of AWS's own tools: AWS_REGION,
-/// AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on.
+/// Region, credentials and endpoint come from the environment, as for AWS's own
+/// tools.
 ///
 /// Exit codes: 0 done, 1 an error, 2 the command line or the request is wrong, 3 the
 /// enclave failed or a check did, 4 the time is up and the enclave still in motion.

@@ -78,8 +78,8 @@ pub(crate) async fn inventory(cloud: &Cloud, json: bool) -> anyhow::Result<End> 
     }
     for row in rows {
         let text = |name: &str| row[name].as_str().map(plain);
-        print!(
-            "{}\n",
+        println!(
+            "{}",
             crate::table::pairs(&[
                 ("id", text("id")),
                 ("status", text("status")),

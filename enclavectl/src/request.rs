@@ -23,16 +23,14 @@ pub(crate) async fn deploy(cloud: &Cloud, deploy: &Deploy, json: bool) -> anyhow
     let (request, mut problems) = Request::read(&config);
     problems.extend(check_id(&deploy.id));
     let image = published_image(&cloud.dynamodb, &cloud.parts.tables.images, &deploy.image).await?;
-    match image {
-        Some(image) => problems.extend(request.check_image(&image)),
-        None => {
-            eprintln!(
-                "enclavectl: {} was never published: `enclavectl publish {} FILE.eif`",
-                deploy.image, deploy.image
-            );
-            return Ok(End::Refused);
-        }
-    }
+    let Some(image) = image else {
+        eprintln!(
+            "enclavectl: {} was never published: `enclavectl publish {} FILE.eif`",
+            deploy.image, deploy.image
+        );
+        return Ok(End::Refused);
+    };
+    problems.extend(request.check_image(&image));
     if !problems.is_empty() {
         for problem in problems {
             eprintln!("enclavectl: {problem}");

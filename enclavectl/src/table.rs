@@ -1,5 +1,7 @@
 //! Text in columns.
 
+use std::fmt::Write;
+
 /// Rows under a header, as wide as their widest cell. A last column is not filled up.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
@@ -13,7 +15,7 @@ pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+            let _ = write!(line, "{cell:<width$}  ");
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -29,10 +31,11 @@ pub(crate) fn pairs(rows: &[(&str, Option<String>)]) -> String {
         .filter(|(_, value)| !value.is_empty())
         .collect();
     let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    shown
-        .iter()
-        .map(|(name, value)| format!("{name:<width$}  {value}\n"))
-        .collect()
+    let mut text = String::new();
+    for (name, value) in shown {
+        let _ = writeln!(text, "{name:<width$}  {value}");
+    }
+    text
 }
 
 /// An id, a name or a message from elsewhere: nothing that a terminal obeys.

@@ -12,28 +12,29 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::functions::{self, FUNCTIONS};
+use crate::programs;
 
 const STARTS: usize = 21;
 const LIMIT: Duration = Duration::from_secs(30);
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// An answer of the Runtime API to `/next`. The event is one that needs no service:
 /// a batch without records, or what no function takes.
 const EVENT: &str = r#"{"Records":[]}"#;
 
 pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
-    let packages = functions::package(workspace)?;
-    let programs = functions::build(workspace)?;
+    let programs = programs::build(workspace, &["control-plane"])?;
+    let packages = functions::package(&programs)?;
     println!(
         "{:<18} {:>8}  {:>26}",
         "function", "package", "start to first answer, ms"
     );
     println!(
         "{:<18} {:>8}  {:>8} {:>8} {:>8}",
-        "", "MiB", "best", "median", "worst"
+        "", "KiB", "best", "median", "worst"
     );
     for name in FUNCTIONS {
         let size = fs::metadata(packages.join(format!("{name}.zip")))?.len();
+        let kib = size.div_ceil(1024);
         let mut times = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
             times.push(start(&programs.join(name))?.as_secs_f64() * 1000.0);
@@ -41,8 +42,8 @@ pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
         times.sort_by(f64::total_cmp);
         let at = |index: usize| times.get(index).copied().unwrap_or_default();
         println!(
-            "{name:<18} {:>8.2}  {:>8.1} {:>8.1} {:>8.1}",
-            size as f64 / MIB,
+            "{name:<18} {:>8}  {:>8.1} {:>8.1} {:>8.1}",
+            kib,
             at(0),
             at(STARTS / 2),
             at(STARTS - 1)

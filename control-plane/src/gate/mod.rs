@@ -294,11 +294,11 @@ impl Gate {
                     reason = why,
                     "the enclave is not what was asked for"
                 );
-                Ok(refusal(&why, Some(answer)))
+                Ok(refusal(&why, Some(&answer)))
             }
             Verdict::Refused(why) => {
                 warn!(enclave_id = id, reason = why, "a document is refused");
-                Ok(refusal(&why, Some(answer)))
+                Ok(refusal(&why, Some(&answer)))
             }
         }
     }
@@ -379,7 +379,7 @@ fn closed(item: &Enclave, now: OffsetDateTime) -> String {
     }
 }
 
-fn refusal(message: &str, report: Option<Value>) -> Value {
+fn refusal(message: &str, report: Option<&Value>) -> Value {
     json!({ "accepted": false, "message": message, "report": report })
 }
 

@@ -85,25 +85,19 @@ pub struct Needs {
 /// What must be read before [`decide`].
 pub fn needs(item: &Enclave, now: OffsetDateTime) -> Needs {
     let nothing = Needs::default();
+    let execution = Needs {
+        execution: true,
+        ..nothing
+    };
     match item.status() {
         Some(Status::PendingDeploy | Status::PendingDestroy) if older(item, REQUEST_LIMIT, now) => {
-            Needs {
-                execution: true,
-                ..nothing
-            }
+            execution
         }
-        Some(Status::Deploying) if older(item, QUIET, now) => Needs {
-            execution: true,
-            ..nothing
-        },
         Some(Status::Destroying) if item.execution_arn.is_none() => Needs {
             instance: true,
             ..nothing
         },
-        Some(Status::Destroying) if older(item, QUIET, now) => Needs {
-            execution: true,
-            ..nothing
-        },
+        Some(Status::Deploying | Status::Destroying) if older(item, QUIET, now) => execution,
         Some(Status::Pausing | Status::Resuming) => Needs {
             execution: true,
             instance: true,
@@ -136,14 +130,13 @@ pub fn decide(
     }
     match item.status() {
         Some(Status::PendingDeploy | Status::PendingDestroy) => pending(item, now),
-        Some(Status::Deploying) => in_motion(item, execution, now),
         Some(Status::Destroying) if item.execution_arn.is_none() && *instance == Instance::Gone => {
             write(
                 Update::transition(&item.id, Event::MarkGone, now)
                     .when(Condition::Absent(name::EXECUTION_ARN)),
             )
         }
-        Some(Status::Destroying) => in_motion(item, execution, now),
+        Some(Status::Deploying | Status::Destroying) => in_motion(item, execution, now),
         Some(Status::Pausing) => pausing(item, instance, now),
         Some(Status::Resuming) => resuming(item, execution, instance, now),
         _ => Step::Wait,

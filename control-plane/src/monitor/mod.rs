@@ -122,8 +122,18 @@ impl Monitor {
         let id = item.id.as_str();
         match &step {
             Step::Wait => return Ok(false),
-            Step::Stop(instance) => self.aws.ec2().stop(&[instance]).await.map_err(ec2)?,
-            Step::Start(instance) => self.aws.ec2().start(&[instance]).await.map_err(ec2)?,
+            Step::Stop(instance) => self
+                .aws
+                .ec2()
+                .stop(&[instance])
+                .await
+                .map_err(|error| ec2(&error))?,
+            Step::Start(instance) => self
+                .aws
+                .ec2()
+                .start(&[instance])
+                .await
+                .map_err(|error| ec2(&error))?,
             Step::Attest(name) => self.attest(id, Reason::Resume, name).await?,
             Step::Write(update) => {
                 if self.store.apply(update).await? == Outcome::Lost {
@@ -228,7 +238,7 @@ impl Monitor {
                 .ec2()
                 .instances(&[("tag:EnclaveId", ids)])
                 .await
-                .map_err(ec2)?;
+                .map_err(|error| ec2(&error))?;
             for instance in instances {
                 let Some(id) = instance.tags.get("EnclaveId") else {
                     continue;
@@ -243,6 +253,6 @@ impl Monitor {
     }
 }
 
-fn ec2(error: aws_request::Error) -> Failure {
+fn ec2(error: &aws_request::Error) -> Failure {
     Failure::new("ServiceUnavailable", error.to_string())
 }
