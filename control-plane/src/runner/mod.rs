@@ -1,9 +1,9 @@
 //! The Terraform runner: what the ECS task runs for one enclave.
 //!
 //! It turns its environment into types ([`assignment`]), lays out a private
-//! folder with the stack, its variables and its backend ([`workspace`]), runs
-//! `init`, `plan` and `apply` of the saved plan ([`terraform`]), and answers the
-//! workflow with the task token ([`callback`]).
+//! folder with the stack, its variables and its backend, runs `init`, `plan` and
+//! `apply` of the saved plan, and answers the workflow with the task token
+//! ([`Callback`]).
 //!
 //! While it works it sends heartbeats. They also tell it when nobody waits for it
 //! any more: it then stops Terraform in order, so that the state's lock is
