@@ -36,7 +36,8 @@ locals {
   runner_container    = "terraform-runner"
   runner_task_family  = "${local.name_prefix}-terraform-runner"
   runner_repository   = "${local.name_prefix}/terraform-runner"
-  heartbeat_seconds   = 120
+  # A task has to be placed and its image pulled before the first one.
+  heartbeat_seconds   = 300
   control_plane_param = "/${var.project_name}/${var.environment}/control-plane"
 
   descriptions = {

@@ -2,6 +2,7 @@
 //! is wrong with it.
 
 use aws_sdk_dynamodb::Client;
+use eif::Measurements;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::info;
@@ -80,6 +81,7 @@ pub fn judge(
             problems.extend(check_id(&input.enclave_id));
             if let Some(image) = &image {
                 problems.extend(request.check_image(image));
+                problems.extend(check_measurements(image));
             } else if !request.docker_image.is_empty() {
                 problems.push(Problem {
                     field: "dockerImage",
@@ -107,6 +109,18 @@ pub fn judge(
         enable_debug: request.enable_debug,
     };
     answer(input, item, &request, &image)
+}
+
+/// The gate would find out too, but only once everything runs.
+fn check_measurements(image: &PublishedImage) -> Option<Problem> {
+    let error = serde_json::from_str::<Measurements>(&image.measurements).err()?;
+    Some(Problem {
+        field: "dockerImage",
+        value: format!("{:?}", image.reference),
+        rule: format!(
+            "its published measurements cannot be read ({error}): publish it again with `enclavectl publish`"
+        ),
+    })
 }
 
 fn deployed_image(item: &Enclave) -> Option<PublishedImage> {
@@ -208,6 +222,8 @@ pub async fn handle(store: &Store, client: &Client, event: Value) -> Result<Valu
 
 #[cfg(test)]
 mod tests {
+    use eif::Pcr;
+
     use super::*;
 
     fn input(action: Action) -> Input {
@@ -235,7 +251,13 @@ mod tests {
             key: "images/ab.eif".to_owned(),
             sha256: "ab".repeat(32),
             size: 5,
-            measurements: "{}".to_owned(),
+            measurements: serde_json::to_string(&Measurements {
+                pcr0: Pcr::new([1; 48]),
+                pcr1: Pcr::new([2; 48]),
+                pcr2: Pcr::new([3; 48]),
+                pcr8: None,
+            })
+            .unwrap(),
             architecture: "x86_64".to_owned(),
         }
     }
@@ -275,6 +297,18 @@ mod tests {
             "{failure}"
         );
         assert!(failure.message.contains("enclavectl publish"), "{failure}");
+    }
+
+    #[test]
+    fn an_image_without_measurements_that_the_gate_can_read_is_refused() {
+        for unreadable in ["", "{}", "[]", r#"{"Measurements":{"PCR0":"00"}}"#] {
+            let item = item("PENDING_DEPLOY", json!({"dockerImage": "app:1"}));
+            let mut image = image();
+            image.measurements = unreadable.to_owned();
+            let failure = judge(&input(Action::Deploy), &item, Some(image)).unwrap_err();
+            assert_eq!(failure.kind, VALIDATION_FAILED);
+            assert!(failure.message.contains("publish it again"), "{failure}");
+        }
     }
 
     #[test]
