@@ -27,15 +27,15 @@ locals {
   })
 
   # Names that several modules need before what they name exists.
-  functions           = toset(["trigger", "validation", "attestation-gate", "error-handler", "status-monitor"])
-  state_machines      = toset(["deployment", "cleanup", "attestation"])
-  function_arns       = { for name in local.functions : name => "${local.arn}:lambda:${local.scope}:function:${local.name_prefix}-${name}" }
-  state_machine_arns  = { for name in local.state_machines : name => "${local.arn}:states:${local.scope}:stateMachine:${local.name_prefix}-${name}" }
-  state_bucket        = coalesce(var.state_bucket_name, "${local.name_prefix}-state-${local.account_id}")
-  artifacts_bucket    = "${local.name_prefix}-artifacts-${local.account_id}"
-  runner_container    = "terraform-runner"
-  runner_task_family  = "${local.name_prefix}-terraform-runner"
-  runner_repository   = "${local.name_prefix}/terraform-runner"
+  functions          = toset(["trigger", "validation", "attestation-gate", "error-handler", "status-monitor"])
+  state_machines     = toset(["deployment", "cleanup", "attestation"])
+  function_arns      = { for name in local.functions : name => "${local.arn}:lambda:${local.scope}:function:${local.name_prefix}-${name}" }
+  state_machine_arns = { for name in local.state_machines : name => "${local.arn}:states:${local.scope}:stateMachine:${local.name_prefix}-${name}" }
+  state_bucket       = coalesce(var.state_bucket_name, "${local.name_prefix}-state-${local.account_id}")
+  artifacts_bucket   = "${local.name_prefix}-artifacts-${local.account_id}"
+  runner_container   = "terraform-runner"
+  runner_task_family = "${local.name_prefix}-terraform-runner"
+  runner_repository  = "${local.name_prefix}/terraform-runner"
   # A task has to be placed and its image pulled before the first one.
   heartbeat_seconds   = 300
   control_plane_param = "/${var.project_name}/${var.environment}/control-plane"
