@@ -55,7 +55,7 @@ fn clients_that_write_whole_items_cannot_break_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn long_histories_cannot_break_it(
         choices in prop::collection::vec(any::<u16>(), 200),

@@ -177,8 +177,12 @@ impl World {
                 item.0.insert(name::ID.to_owned(), ID.to_owned());
                 item.0
                     .insert(name::STATUS.to_owned(), written.name().to_owned());
-                item.0
-                    .insert(name::UPDATED_AT.to_owned(), world.updated_at());
+                // No two whole items are the same: they say when they were written.
+                let at = match self.style {
+                    Style::Update => world.updated_at(),
+                    Style::Put => timestamp(NOW + std::time::Duration::from_secs(world.sequence)),
+                };
+                item.0.insert(name::UPDATED_AT.to_owned(), at);
                 world.write(item);
                 (format!("client writes {written}"), world)
             })
