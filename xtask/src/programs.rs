@@ -29,26 +29,19 @@ const TESTED: [&str; 8] = [
     "enclave-tests",
 ];
 
-/// Builds the programs of packages in the release profile, and gives their folder.
-pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    run_cargo(workspace, packages, &["--bins"])
-}
-
 /// Builds everything that tests and figures start, and gives its folder.
 pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
-    // The scenarios' security module is an example, since nobody deploys it.
-    run_cargo(
-        workspace,
-        &TESTED,
-        &["--bins", "--example", "enclave_documents"],
-    )
+    build(workspace, &TESTED)
 }
 
-fn run_cargo(workspace: &Path, packages: &[&str], targets: &[&str]) -> anyhow::Result<PathBuf> {
+/// Builds the programs of packages in the release profile, and gives their folder.
+///
+/// Programs only: tests and examples bring dependencies whose features would make
+/// the programs larger.
+pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let mut command = Command::new("cargo");
     command
-        .args(["build", "--release"])
-        .args(targets)
+        .args(["build", "--release", "--bins"])
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);

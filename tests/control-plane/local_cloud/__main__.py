@@ -97,7 +97,7 @@ def scaled(arguments, folder, screen):
     from .played import Documents, World
     from .cloud import Cloud, ControlPlane
 
-    documents = Documents(arguments.programs / "examples" / "enclave_documents", folder)
+    documents = Documents(arguments.programs / "enclave-documents", folder)
     cloud = Cloud(folder / "cloud", root_pem=documents.root_pem, port=arguments.port, workers=256)
     world = None
     try:

@@ -20,7 +20,7 @@ class Local:
         try:
             nsm = folder / "nsm"
             nsm.mkdir(parents=True)
-            subprocess.run([programs / "examples" / "enclave_documents", nsm], stdin=subprocess.DEVNULL,
+            subprocess.run([programs / "enclave-documents", nsm], stdin=subprocess.DEVNULL,
                            stdout=subprocess.DEVNULL, check=True)
             self.cloud = self._own(Cloud(folder, root_pem=(nsm / "root.pem").read_text(), port=port, workers=workers))
             agent = programs / "parent-agent"

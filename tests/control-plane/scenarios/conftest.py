@@ -36,7 +36,7 @@ def impatient(definition):
 
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory):
-    documents = Documents(PROGRAMS / "examples" / "enclave_documents", tmp_path_factory.mktemp("nsm"))
+    documents = Documents(PROGRAMS / "enclave-documents", tmp_path_factory.mktemp("nsm"))
     yield documents
     documents.close()
 

@@ -5,7 +5,7 @@
 //! Each line of standard input is a request, each line of standard output its
 //! document in base64.
 
-#![allow(clippy::print_stdout, reason = "its output")]
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -35,7 +35,7 @@ struct Line {
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from);
-    let folder = folder.context("usage: enclave_documents FOLDER")?;
+    let folder = folder.context("usage: enclave-documents FOLDER")?;
     let mut output = io::stdout().lock();
     // So that the root is there before anybody asks for a document.
     root(&folder)?;
