@@ -33,6 +33,9 @@ CLIENTS = {
 # What only a client writes: where the write is illegal, it must be put back.
 CLIENT_WRITES = {"PENDING_DEPLOY", "PENDING_DESTROY", "PAUSING", "RESUMING"}
 
+# Requests that no execution has taken.
+UNCLAIMED = {"PENDING_DEPLOY": "DEPLOYING", "PENDING_DESTROY": "DESTROYING"}
+
 AT_REST = {"DEPLOYED", "FAILED", "DESTROYED", "PAUSED"}
 
 _deserialize = boto3.dynamodb.types.TypeDeserializer().deserialize
@@ -78,12 +81,17 @@ def illegal(changes):
     """Those of an item's changes that no rule permits.
 
     A client can write anything at any time. An illegal request stays until it is put
-    back to the status before it; nothing else may happen in between.
+    back to the status before it; nothing else may happen in between. One exception:
+    where it took the place of a request that nobody has taken, an execution for an
+    earlier request of the same kind may still claim it: nothing exists yet.
     """
     refused_from = None
     for old, new in changes:
         step = (old.get("status"), new.get("status"))
         if refused_from is not None:
+            if refused_from in UNCLAIMED and UNCLAIMED.get(step[0]) == step[1]:
+                refused_from = None
+                continue
             if step[1] != refused_from and step[1] not in CLIENT_WRITES:
                 yield step
             if step[1] == refused_from:
