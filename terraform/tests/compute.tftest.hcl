@@ -38,7 +38,7 @@ run "functions" {
     error_message = "The trigger must see requests, and nothing else of the stream."
   }
   assert {
-    condition     = aws_lambda_event_source_mapping.requests.bisect_batch_on_function_error && aws_lambda_event_source_mapping.requests.maximum_retry_attempts == 5 && aws_lambda_event_source_mapping.requests.function_response_types == toset(["ReportBatchItemFailures"])
+    condition     = aws_lambda_event_source_mapping.requests.bisect_batch_on_function_error && aws_lambda_event_source_mapping.requests.maximum_retry_attempts == 120 && aws_lambda_event_source_mapping.requests.function_response_types == toset(["ReportBatchItemFailures"])
     error_message = "A poisoned record must not hold up its shard."
   }
   assert {

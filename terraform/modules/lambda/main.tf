@@ -78,8 +78,10 @@ resource "aws_lambda_event_source_mapping" "requests" {
   parallelization_factor             = 4
 
   # A record that fails again and again is set aside; it does not hold up its shard.
+  # A destroy that follows at once on a deployment waits so until that execution has
+  # ended.
   bisect_batch_on_function_error = true
-  maximum_retry_attempts         = 5
+  maximum_retry_attempts         = 120
   maximum_record_age_in_seconds  = 3600
   function_response_types        = ["ReportBatchItemFailures"]
 
