@@ -4,10 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::config::http::HttpResponse;
-use aws_sdk_sfn::error::{DisplayErrorContext, SdkError};
-use aws_sdk_sfn::operation::send_task_failure::SendTaskFailureError;
-use aws_sdk_sfn::operation::send_task_heartbeat::SendTaskHeartbeatError;
-use aws_sdk_sfn::operation::send_task_success::SendTaskSuccessError;
+use aws_sdk_sfn::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -52,7 +49,7 @@ impl Callback {
             match result {
                 Ok(_) => last = Instant::now(),
                 Err(error) => {
-                    if let Some(reason) = heartbeat_refused(&error) {
+                    if let Some(reason) = refused(&error) {
                         return reason.to_owned();
                     }
                     let why = DisplayErrorContext(&error).to_string();
@@ -76,28 +73,14 @@ impl Callback {
     pub(super) async fn succeed(&self, report: &Report) -> Result<(), Failure> {
         let output = serde_json::to_string(report)
             .map_err(|error| Failure::Unreported(error.to_string()))?;
-        let mut pause = self.pause;
-        for attempt in 1.. {
-            let result = self
-                .client
+        self.tell(|| {
+            self.client
                 .send_task_success()
                 .task_token(&self.token)
                 .output(&output)
                 .send()
-                .await;
-            let Err(error) = result else {
-                return Ok(());
-            };
-            if let Some(reason) = success_refused(&error) {
-                return Err(Failure::Abandoned(reason.to_owned()));
-            }
-            let why = DisplayErrorContext(&error).to_string();
-            if attempt == ATTEMPTS {
-                return Err(Failure::Unreported(why));
-            }
-            pause = wait(pause, &why).await;
-        }
-        Ok(())
+        })
+        .await
     }
 
     /// Tells the workflow why it failed.
@@ -106,20 +89,30 @@ impl Callback {
         if cause.len() > MAX_CAUSE {
             cause = failure.to_string().chars().take(MAX_CAUSE / 4).collect();
         }
-        let mut pause = self.pause;
-        for attempt in 1.. {
-            let result = self
-                .client
+        self.tell(|| {
+            self.client
                 .send_task_failure()
                 .task_token(&self.token)
                 .error(failure.name())
                 .cause(&cause)
                 .send()
-                .await;
-            let Err(error) = result else {
+        })
+        .await
+    }
+
+    /// Sends an answer until it is taken, or never will be.
+    async fn tell<O, E, F>(&self, send: impl Fn() -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let mut pause = self.pause;
+        let mut attempt = 1;
+        loop {
+            let Err(error) = send().await else {
                 return Ok(());
             };
-            if let Some(reason) = failure_refused(&error) {
+            if let Some(reason) = refused(&error) {
                 return Err(Failure::Abandoned(reason.to_owned()));
             }
             let why = DisplayErrorContext(&error).to_string();
@@ -127,8 +120,8 @@ impl Callback {
                 return Err(Failure::Unreported(why));
             }
             pause = wait(pause, &why).await;
+            attempt += 1;
         }
-        Ok(())
     }
 }
 
@@ -142,35 +135,15 @@ async fn wait(pause: Duration, why: &str) -> Duration {
     (pause * 2).min(MAX_PAUSE)
 }
 
-const TIMED_OUT: &str = "the task has timed out";
-const UNKNOWN: &str = "the task has ended already";
-const INVALID: &str = "the task's token is not valid";
-
-fn heartbeat_refused(
-    error: &SdkError<SendTaskHeartbeatError, HttpResponse>,
-) -> Option<&'static str> {
-    match error.as_service_error()? {
-        SendTaskHeartbeatError::TaskTimedOut(_) => Some(TIMED_OUT),
-        SendTaskHeartbeatError::TaskDoesNotExist(_) => Some(UNKNOWN),
-        SendTaskHeartbeatError::InvalidToken(_) => Some(INVALID),
-        _ => None,
-    }
-}
-
-fn success_refused(error: &SdkError<SendTaskSuccessError, HttpResponse>) -> Option<&'static str> {
-    match error.as_service_error()? {
-        SendTaskSuccessError::TaskTimedOut(_) => Some(TIMED_OUT),
-        SendTaskSuccessError::TaskDoesNotExist(_) => Some(UNKNOWN),
-        SendTaskSuccessError::InvalidToken(_) => Some(INVALID),
-        _ => None,
-    }
-}
-
-fn failure_refused(error: &SdkError<SendTaskFailureError, HttpResponse>) -> Option<&'static str> {
-    match error.as_service_error()? {
-        SendTaskFailureError::TaskTimedOut(_) => Some(TIMED_OUT),
-        SendTaskFailureError::TaskDoesNotExist(_) => Some(UNKNOWN),
-        SendTaskFailureError::InvalidToken(_) => Some(INVALID),
+/// Why the workflow takes no answer any more; the three calls have the same errors.
+fn refused<E>(error: &SdkError<E, HttpResponse>) -> Option<&'static str>
+where
+    E: ProvideErrorMetadata,
+{
+    match error.as_service_error()?.code()? {
+        "TaskTimedOut" => Some("the task has timed out"),
+        "TaskDoesNotExist" => Some("the task has ended already"),
+        "InvalidToken" => Some("the task's token is not valid"),
         _ => None,
     }
 }
