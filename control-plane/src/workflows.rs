@@ -4,8 +4,6 @@ use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::error::SdkError;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
-use aws_sdk_sfn::operation::send_task_failure::SendTaskFailureError;
-use aws_sdk_sfn::operation::send_task_success::SendTaskSuccessError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::ExecutionStatus;
 
@@ -145,20 +143,7 @@ impl Workflows {
             .output(output)
             .send()
             .await;
-        match result {
-            Ok(_) => Ok(Sent::Done),
-            Err(SdkError::ServiceError(error))
-                if matches!(
-                    error.err(),
-                    SendTaskSuccessError::InvalidToken(_)
-                        | SendTaskSuccessError::TaskDoesNotExist(_)
-                        | SendTaskSuccessError::TaskTimedOut(_)
-                ) || is_token_gone(error.err()) =>
-            {
-                Ok(Sent::TooLate)
-            }
-            Err(error) => Err(Failure::of_call("SendTaskSuccess", "the execution", &error)),
-        }
+        sent("SendTaskSuccess", result)
     }
 
     /// Tells the execution that waits under a token that its task failed.
@@ -171,27 +156,27 @@ impl Workflows {
             .cause(cause)
             .send()
             .await;
-        match result {
-            Ok(_) => Ok(Sent::Done),
-            Err(SdkError::ServiceError(error))
-                if matches!(
-                    error.err(),
-                    SendTaskFailureError::InvalidToken(_)
-                        | SendTaskFailureError::TaskDoesNotExist(_)
-                        | SendTaskFailureError::TaskTimedOut(_)
-                ) || is_token_gone(error.err()) =>
-            {
-                Ok(Sent::TooLate)
-            }
-            Err(error) => Err(Failure::of_call("SendTaskFailure", "the execution", &error)),
-        }
+        sent("SendTaskFailure", result)
     }
 }
 
-/// Some stand-ins give the error's code without its shape.
-fn is_token_gone(error: &impl ProvideErrorMetadata) -> bool {
-    matches!(
-        error.code(),
-        Some("TaskTimedOut" | "TaskDoesNotExist" | "InvalidToken")
-    )
+/// What an answer to a token has come to. The code tells, whose shape some
+/// stand-ins leave out.
+fn sent<O, E, R>(call: &'static str, result: Result<O, SdkError<E, R>>) -> Result<Sent, Failure>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    match result {
+        Ok(_) => Ok(Sent::Done),
+        Err(SdkError::ServiceError(error))
+            if matches!(
+                error.err().code(),
+                Some("TaskTimedOut" | "TaskDoesNotExist" | "InvalidToken")
+            ) =>
+        {
+            Ok(Sent::TooLate)
+        }
+        Err(error) => Err(Failure::of_call(call, "the execution", &error)),
+    }
 }
