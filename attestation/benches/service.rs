@@ -25,11 +25,10 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,9 +61,6 @@ fn main() {
     let world = World::new();
     let server = Server::start(&world, server_core);
     pin(client_core);
-    let connections: Vec<_> = (0..CONNECTIONS)
-        .map(|_| Client::new(server.address))
-        .collect();
 
     let document = world.attest(NONCE);
     println!(
@@ -85,23 +81,23 @@ fn main() {
         let bodies = vec![post("/v1/verify", &body)];
         let before = world.library(&document, ear, server_core);
         let cpu = server.cpu_time();
-        let load = Load::saturate(&connections, &bodies, usize::MAX, PERIOD);
+        let load = Load::saturate(server.address, &bodies, usize::MAX, PERIOD);
         let cpu = server.cpu_time() - cpu;
         let after = world.library(&document, ear, server_core);
-        let paced = Load::paced(&connections, &bodies, load.rate * LOAD);
+        let paced = Load::paced(server.address, &bodies, load.rate * LOAD);
         row(name, [before, after], &load, cpu, Some(&paced));
     }
-    challenges(&world, &server, &connections, server_core);
-    memory(&server, &connections, &document);
+    challenges(&world, &server, server_core);
+    memory(&server, &document);
 }
 
 /// Each document is accepted for a challenge, which is recorded on disk.
-fn challenges(world: &World, server: &Server, connections: &[Client], server_core: usize) {
+fn challenges(world: &World, server: &Server, server_core: usize) {
     let mut client = Client::new(server.address);
     let message = post("/v1/challenges", &json!({}));
     let bodies: Vec<_> = (0..CHALLENGES)
         .map(|_| {
-            let reply: Value = serde_json::from_slice(client.exchange(&message)).unwrap();
+            let reply: Value = serde_json::from_slice(&client.exchange(&message)).unwrap();
             let challenge = reply["challenge"].as_str().unwrap();
             let document = world.attest(&hex::decode(challenge).unwrap());
             let body = json!({
@@ -116,7 +112,7 @@ fn challenges(world: &World, server: &Server, connections: &[Client], server_cor
     let document = world.attest(NONCE);
     let before = world.library(&document, false, server_core);
     let cpu = server.cpu_time();
-    let load = Load::saturate(connections, &bodies, bodies.len(), Duration::MAX);
+    let load = Load::saturate(server.address, &bodies, bodies.len(), Duration::MAX);
     let cpu = server.cpu_time() - cpu;
     let after = world.library(&document, false, server_core);
     row(
@@ -128,7 +124,7 @@ fn challenges(world: &World, server: &Server, connections: &[Client], server_cor
     );
 }
 
-fn memory(server: &Server, connections: &[Client], document: &[u8]) {
+fn memory(server: &Server, document: &[u8]) {
     let total = match std::env::var("ATTEST_BENCH_REQUESTS") {
         Ok(text) => text.parse().expect("ATTEST_BENCH_REQUESTS is a number"),
         Err(_) => 1_000_000,
@@ -139,11 +135,11 @@ fn memory(server: &Server, connections: &[Client], document: &[u8]) {
         "nonce": hex::encode(NONCE),
     });
     let bodies = vec![post("/v1/verify", &body)];
-    Load::saturate(connections, &bodies, WARM_UP.min(total), Duration::MAX);
+    Load::saturate(server.address, &bodies, WARM_UP.min(total), Duration::MAX);
     let first = server.resident_kib();
     println!("\nmemory of the server after the warm-up: {first} KiB");
     for part in 1..=10 {
-        Load::saturate(connections, &bodies, total / 10, Duration::MAX);
+        Load::saturate(server.address, &bodies, total / 10, Duration::MAX);
         let now = server.resident_kib();
         println!(
             "{:>9} requests later: {now} KiB, {:+.2} %",
@@ -192,52 +188,55 @@ struct Load {
 
 impl Load {
     /// As many requests as the server answers, up to a number and a time.
-    fn saturate(clients: &[Client], bodies: &[Vec<u8>], limit: usize, period: Duration) -> Self {
-        Self::run(clients, |number, start| {
+    fn saturate(server: SocketAddr, bodies: &[Vec<u8>], limit: usize, period: Duration) -> Self {
+        Self::run(server, bodies, |number, start| {
             let over = number >= limit || start.elapsed() >= period;
-            (!over).then(|| (&bodies[number % bodies.len()], Instant::now()))
+            (!over).then(Instant::now)
         })
     }
 
     /// Requests at this rate, whether or not those before have been answered.
-    fn paced(clients: &[Client], bodies: &[Vec<u8>], rate: f64) -> Self {
-        Self::run(clients, |number, start| {
+    fn paced(server: SocketAddr, bodies: &[Vec<u8>], rate: f64) -> Self {
+        Self::run(server, bodies, |number, start| {
             let due = Duration::from_secs_f64(number as f64 / rate);
-            if due >= PERIOD {
-                return None;
-            }
-            thread::sleep(due.saturating_sub(start.elapsed()));
-            Some((&bodies[number % bodies.len()], start + due))
+            (due < PERIOD).then(|| start + due)
         })
     }
 
-    /// Each client asks for the next request, and when it was due, until there is
-    /// none.
-    fn run<'b>(
-        clients: &[Client],
-        next: impl Fn(usize, Instant) -> Option<(&'b Vec<u8>, Instant)> + Sync,
+    /// Sends each request at the time that `due` has for its number, or as soon as a
+    /// connection is free, until `due` has none for it. This core never sleeps, so
+    /// that the server does not pay for waking it: clients elsewhere cost it nothing.
+    fn run(
+        server: SocketAddr,
+        bodies: &[Vec<u8>],
+        due: impl Fn(usize, Instant) -> Option<Instant>,
     ) -> Self {
-        let (next, numbers, start) = (&next, &AtomicUsize::new(0), Instant::now());
-        let mut latencies: Vec<f64> = thread::scope(|scope| {
-            let threads: Vec<_> = clients
-                .iter()
-                .map(|client| {
-                    scope.spawn(move || {
-                        let mut client = Client::new(client.address);
-                        let mut latencies = Vec::new();
-                        while let Some((message, due)) =
-                            next(numbers.fetch_add(1, Ordering::Relaxed), start)
-                        {
-                            client.exchange(message);
-                            latencies.push(due.elapsed().as_secs_f64() * 1e3);
+        let mut clients: Vec<_> = (0..CONNECTIONS)
+            .map(|_| (Client::new(server), None))
+            .collect();
+        let (mut latencies, mut number, mut over) = (Vec::new(), 0, false);
+        let start = Instant::now();
+        while !over || clients.iter().any(|(_, sent)| sent.is_some()) {
+            for (client, sent) in &mut clients {
+                if sent.is_none() && !over {
+                    match due(number, start) {
+                        Some(due) if due <= Instant::now() => {
+                            client.send(&bodies[number % bodies.len()]);
+                            *sent = Some(due);
+                            number += 1;
                         }
-                        latencies
-                    })
-                })
-                .collect();
-            let joined = threads.into_iter().map(|thread| thread.join().unwrap());
-            joined.flatten().collect()
-        });
+                        Some(_) => {}
+                        None => over = true,
+                    }
+                }
+                if let Some(due) = *sent
+                    && client.receive().is_some()
+                {
+                    latencies.push(due.elapsed().as_secs_f64() * 1e3);
+                    *sent = None;
+                }
+            }
+        }
         latencies.sort_by(f64::total_cmp);
         Self {
             rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
@@ -255,48 +254,67 @@ struct Client {
     address: SocketAddr,
     stream: TcpStream,
     buffer: Vec<u8>,
+    length: usize,
 }
 
 impl Client {
     fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
         Self {
             address,
-            stream,
+            stream: Self::connect(address),
             buffer: vec![0; 64 * 1024],
+            length: 0,
         }
     }
 
-    /// The body of the answer, which must be a success.
-    fn exchange(&mut self, message: &[u8]) -> &[u8] {
+    fn connect(address: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream
+    }
+
+    /// Sends a request, which fits the socket's buffer.
+    fn send(&mut self, message: &[u8]) {
+        self.length = 0;
         self.stream.write_all(message).unwrap();
-        let mut length = 0;
-        let (head, end) = loop {
-            let read = self.stream.read(&mut self.buffer[length..]).unwrap();
-            assert_ne!(read, 0, "the server closed the connection");
-            length += read;
-            let received = &self.buffer[..length];
-            let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
-                continue;
-            };
-            let text = std::str::from_utf8(&received[..head]).unwrap();
-            let body = text
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "))
-                .unwrap();
-            let end = head + 4 + body.parse::<usize>().unwrap();
-            if length >= end {
-                break (head, end);
-            }
+    }
+
+    /// The body of the answer, which must be a success, once it is there.
+    fn receive(&mut self) -> Option<&[u8]> {
+        let read = match self.stream.read(&mut self.buffer[self.length..]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            read => read.unwrap(),
         };
-        let text = std::str::from_utf8(&self.buffer[..head]).unwrap();
+        assert_ne!(read, 0, "the server closed the connection");
+        self.length += read;
+        let received = &self.buffer[..self.length];
+        let head = received
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")?;
+        let text = std::str::from_utf8(&received[..head]).unwrap();
+        let body = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap();
+        let end = head + 4 + body.parse::<usize>().unwrap();
+        if self.length < end {
+            return None;
+        }
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
         if text.contains("\r\nconnection: close") {
-            self.stream = TcpStream::connect(self.address).unwrap();
-            self.stream.set_nodelay(true).unwrap();
+            self.stream = Self::connect(self.address);
         }
-        &self.buffer[head + 4..end]
+        Some(&self.buffer[head + 4..end])
+    }
+
+    fn exchange(&mut self, message: &[u8]) -> Vec<u8> {
+        self.send(message);
+        loop {
+            if let Some(body) = self.receive() {
+                return body.to_vec();
+            }
+        }
     }
 }
 
