@@ -1,6 +1,7 @@
 //! What happened to an enclave's last request, in words.
 
 use anyhow::Context;
+use aws_sdk_sfn::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_sfn::types::HistoryEvent;
 use control_plane::failure::Caught;
 use control_plane::function::Failure;
@@ -63,10 +64,7 @@ pub(crate) async fn run(cloud: &Cloud, id: &str, json: bool) -> anyhow::Result<E
 }
 
 fn tell(event: &HistoryEvent) -> Option<Told> {
-    let time = event
-        .timestamp()
-        .fmt(aws_sdk_sfn::primitives::DateTimeFormat::DateTime)
-        .unwrap_or_default();
+    let time = milliseconds(event.timestamp());
     let failed = |error: Option<&str>, cause: Option<&str>| {
         let caught = Caught {
             error: error.unwrap_or_default().to_owned(),
@@ -106,6 +104,14 @@ fn tell(event: &HistoryEvent) -> Option<Told> {
     Some(Told { time, what })
 }
 
+/// A time of Step Functions, which has milliseconds; others may have more or none.
+fn milliseconds(time: &DateTime) -> String {
+    let whole = DateTime::from_secs(time.secs()).fmt(DateTimeFormat::DateTime);
+    let whole = whole.unwrap_or_default();
+    let milliseconds = time.subsec_nanos() / 1_000_000;
+    format!("{}.{milliseconds:03}Z", whole.trim_end_matches('Z'))
+}
+
 /// What a state of the workflows does.
 fn step(state: &str) -> &str {
     match state {
@@ -124,7 +130,6 @@ fn step(state: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::{HistoryEventType, StateEnteredEventDetails, TaskFailedEventDetails};
 
     use super::*;
@@ -134,6 +139,17 @@ mod tests {
             .timestamp(DateTime::from_secs(0))
             .r#type(HistoryEventType::TaskStateEntered)
             .id(1)
+    }
+
+    #[test]
+    fn all_times_have_milliseconds() {
+        for (nanoseconds, shown) in [
+            (0, "1970-01-01T00:00:38.000Z"),
+            (165_999_000, "1970-01-01T00:00:38.165Z"),
+        ] {
+            let time = DateTime::from_secs_and_nanos(38, nanoseconds);
+            assert_eq!(milliseconds(&time), shown);
+        }
     }
 
     #[test]
@@ -149,7 +165,7 @@ mod tests {
                 .unwrap(),
         )
         .unwrap();
-        assert_eq!(told.time, "1970-01-01T00:00:00Z");
+        assert_eq!(told.time, "1970-01-01T00:00:00.000Z");
         assert_eq!(told.what, "runs Terraform");
         let failed = TaskFailedEventDetails::builder()
             .resource_type("ecs")

@@ -2,8 +2,9 @@
 
 `ministack` runs Step Functions without heartbeats, goes on when the function that a
 callback task calls has failed, and takes a stream's batch for handled as a whole.
-This program is `ministack` with those three as AWS documents them. It also throttles
-calls at the rates that the file named by LOCAL_CLOUD_FAULTS says.
+This program is `ministack` with those three as AWS documents them, and with tables
+that many threads may use. It also throttles calls at the rates that the file named
+by LOCAL_CLOUD_FAULTS says.
 """
 
 import contextlib
@@ -13,8 +14,32 @@ import random
 import threading
 import time
 
-from ministack import app as gateway
-from ministack.services import dynamodb, ec2, lambda_svc, stepfunctions
+from ministack.core import responses
+
+
+class Snapshots(dict):
+    """A dictionary that others may change while one goes through it.
+
+    The emulator goes through `list(dictionary.items())`, where garbage may be
+    collected and so another thread get its turn; a copy is made in one piece.
+    """
+
+    def __iter__(self):
+        return iter(self.copy())
+
+    def items(self):
+        return self.copy().items()
+
+
+def _empty(scoped):
+    scoped._data = Snapshots()
+
+
+# Before the services, which make their tables as they are loaded.
+responses.AccountRegionScopedDict.__init__ = _empty
+
+from ministack import app as gateway  # noqa: E402
+from ministack.services import dynamodb, ec2, lambda_svc, stepfunctions  # noqa: E402
 
 # Whose calls are never throttled: the tests' own.
 OPERATOR = "operator"

@@ -11,8 +11,8 @@ from .screen import seconds
 from .story import put, write
 from .stream import AT_REST, Changes, plain
 
-# How long all of them may take together.
-LIMIT = 3600
+# How long nothing at all may happen.
+STALL = 120
 
 
 def run(world, count, screen):
@@ -41,6 +41,8 @@ def run(world, count, screen):
         screen.fact("all of them after", seconds(from_start[short]))
         screen.fact("a second", f"{count / from_start[short]:.1f}")
         if statuses != {end: count}:
+            for line in _stuck(world, set(names), end):
+                screen.note(line)
             raise RuntimeError(f"not all became {end}: {statuses}")
     screen.phase("check", "Check every change of a status")
     changes = Changes(world.plane)
@@ -58,15 +60,38 @@ def run(world, count, screen):
 
 
 def _settle(world, names, end, begin):
-    """Counts by status, once all are at rest in the end."""
-    statuses = {}
-    while time.monotonic() - begin < LIMIT:
-        statuses = _statuses(world, names)
+    """Counts by status, once all are at rest in the end, or nothing happens any more."""
+    statuses, since = {}, begin
+    while time.monotonic() - since < STALL:
+        before, statuses = statuses, _statuses(world, names)
+        if statuses != before:
+            since = time.monotonic()
         resting = sum(number for status, number in statuses.items() if status in AT_REST)
         if statuses.get(end, 0) + statuses.get("FAILED", 0) == resting == len(names):
             break
         time.sleep(1)
     return statuses
+
+
+def _stuck(world, names, end):
+    """What is known of those that did not arrive, and of what failed around them."""
+    states = world.cloud.client("stepfunctions")
+    lines = [f"{type(error).__name__}: {error}" for error in world.tasks.errors[:5]]
+    for name in sorted(names):
+        item = world.item(name)
+        if item.get("status") == end:
+            continue
+        lines.append(f"{name}: {item.get('status')} {item.get('error_message', '')}")
+        lines.append(f"  tasks played: {[action for enclave, action in world.played if enclave == name]}")
+        arn = item.get("execution_arn")
+        if arn:
+            execution = states.describe_execution(executionArn=arn)
+            lines.append(f"  execution {execution['status']} {execution.get('error', '')} {execution.get('cause', '')}")
+            history = states.get_execution_history(executionArn=arn, reverseOrder=True, maxResults=6)
+            lines += [f"  {event['timestamp']} {event['type']}" for event in history["events"]]
+        if len(lines) > 60:
+            break
+    return lines
 
 
 def _statuses(world, names):
