@@ -55,7 +55,11 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Publish, json: bool) -> anyho
     }
     write(cloud, &image).await?;
     if json {
-        println!("{}", json!({ "image": image }));
+        let mut shown = json!({ "image": image });
+        if let Some(measurements) = shown.pointer_mut("/image/measurements") {
+            *measurements = serde_json::from_str(&image.measurements)?;
+        }
+        println!("{shown}");
     } else {
         print!(
             "{}",
