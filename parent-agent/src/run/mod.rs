@@ -45,7 +45,7 @@ use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, heartbeat, ingress};
 
 use backoff::{keep_end, pause};
-use listen::{bind, connection_limit, remove_stale};
+use listen::{connection_limit, incoming, remove_stale};
 
 /// How long log records may take to arrive once the enclave has ended.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -395,9 +395,9 @@ impl Run<'_> {
             egress,
             peer,
         });
-        tasks.spawn(channels.serve(bind(&listen.agent)?));
+        tasks.spawn(channels.serve(incoming(&listen.agent, peer).await?));
         tasks.spawn(heartbeat::serve(
-            bind(&listen.heartbeat)?,
+            incoming(&listen.heartbeat, peer).await?,
             peer,
             self.events.clone(),
         ));

@@ -15,6 +15,7 @@ mod attest;
 mod bootstrap;
 mod cloudwatch;
 mod configuration;
+mod dispatch;
 mod egress;
 mod fake_aws;
 mod fake_cloudwatch;
