@@ -26,5 +26,7 @@ mod input;
 mod life;
 mod logs;
 mod metadata;
+mod notify;
 mod receivers;
+mod several;
 mod spool;
