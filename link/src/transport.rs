@@ -1,6 +1,8 @@
 //! Listening on and connecting to an [`Endpoint`] over tokio.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -28,6 +30,29 @@ pub enum Stream {
     Vsock(VsockStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// The connection that a stream socket of either transport is, as another
+    /// process has passed it on.
+    pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
+        let stream = StdUnixStream::from(descriptor);
+        if stream.local_addr().is_ok() {
+            stream.set_nonblocking(true)?;
+            return UnixStream::from_std(stream).map(Self::Unix);
+        }
+        let stream = vsock::VsockStream::from(OwnedFd::from(stream));
+        VsockStream::new(stream).map(Self::Vsock)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Vsock(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 /// A listening socket on any transport that can listen. A Unix socket's file is

@@ -54,6 +54,9 @@ pub enum Command {
     /// Say what is wrong with an instance whose enclaves should be running.
     #[command(after_help = EXIT_CODES)]
     Doctor(Box<DoctorArgs>),
+    /// Take the vsock connections of all of this instance's enclaves, and pass each
+    /// on to its agent: what several enclaves on Nitro need.
+    Dispatch,
     /// Show the version.
     Version {
         /// Print JSON.

@@ -8,6 +8,7 @@ use crate::attach::AttachError;
 use crate::bootstrap::BootstrapError;
 use crate::client::ClientError;
 use crate::config::SourceError;
+use crate::dispatch::RegistrationError;
 use crate::exit::Exit;
 use crate::fetch::FetchError;
 use crate::guard::GuardError;
@@ -78,6 +79,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The enclave's connections are not passed on to this agent.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
     /// The operating system refused something that is hardly ever refused.
     #[error("{what}: {source}")]
     System {
@@ -138,6 +142,7 @@ impl Error {
             | Self::Guard(_)
             | Self::Hypervisor(_)
             | Self::Socket { .. }
+            | Self::Registration(_)
             | Self::Pipeline(_)
             | Self::System { .. } => Exit::Host,
             Self::Bootstrap(error) => error.exit(),

@@ -3,14 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use link::Listener;
 use link::port::HEARTBEAT_BYTE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::channels::is_enclave;
+use crate::channels::{Incoming, is_enclave};
 use crate::event::Event;
 
 /// How long a connection may take to send its byte.
@@ -20,9 +19,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers the heartbeats of the enclave `peer`, one connection at a time, and
 /// reports them.
-pub async fn serve(listener: Listener, peer: Option<u32>, events: mpsc::Sender<Event>) {
+pub async fn serve(mut incoming: Incoming, peer: Option<u32>, events: mpsc::Sender<Event>) {
     loop {
-        let mut stream = match listener.accept().await {
+        let mut stream = match incoming.accept().await {
             Ok((stream, found)) if is_enclave(peer, found) => stream,
             Ok((_, found)) => {
                 warn!(?found, "a heartbeat that is not the enclave's was closed");

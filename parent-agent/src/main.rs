@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{Error, Exit, bootstrap, client, guard, hypervisor, logs, run};
+use parent_agent::{Error, Exit, bootstrap, client, dispatch, guard, hypervisor, logs, run};
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -67,6 +67,13 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Doctor(args) => {
             on_runtime(|runtime| Ok(bootstrap::examine(*args, true, runtime).map_err(Error::from)?))
         }
+        Command::Dispatch => block_on(async {
+            let (stderr, _task) = Output::new(tokio::io::stderr());
+            set_up_tracing(&stderr);
+            let result = dispatch::run().await;
+            stderr.flush(STDERR_TIMEOUT).await;
+            Ok(result?)
+        }),
         Command::Run(args) => block_on(async {
             let (stderr, _task) = Output::new(tokio::io::stderr());
             set_up_tracing(&stderr);

@@ -15,6 +15,7 @@ use crate::enclave::{Action, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
+use crate::notify::Notifier;
 use crate::report::{Report, Reporter};
 use crate::status::{Board, BootStep, Health, milliseconds};
 
@@ -27,6 +28,8 @@ pub(crate) struct Supervisor {
     board: Arc<Board>,
     reporter: Reporter,
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    /// Whom this process serves.
+    notifier: Notifier,
     /// How long the enclave goes on without an agent.
     keep_for: Option<Duration>,
     /// Where what the next agent must know goes.
@@ -59,11 +62,13 @@ impl Supervisor {
         history: watch::Sender<History>,
         board: Arc<Board>,
         reporter: Reporter,
+        notifier: Notifier,
     ) -> Self {
         Self {
             enclave: Enclave::new(boot_timeout),
             board,
             reporter,
+            notifier,
             runtime_config,
             keep_for,
             history,
@@ -87,7 +92,7 @@ impl Supervisor {
             Instant::now(),
         );
         let phase = self.enclave.phase();
-        self.board.update(|live| live.phase = phase);
+        self.show(phase);
     }
 
     /// Starts the enclave unless it runs, calls `started`, and follows it to its
@@ -110,6 +115,9 @@ impl Supervisor {
         if guard.attached().is_none() {
             self.on(Input::Started);
         }
+        // This very loop shows that the agent lives.
+        let _supervised = self.notifier.supervise();
+        let mut beats = self.notifier.beats();
         loop {
             let deadline = self.enclave.deadline();
             let action = tokio::select! {
@@ -127,6 +135,10 @@ impl Supervisor {
                     event => self.handle(event),
                 },
                 () = until(deadline) => self.on(Input::Deadline),
+                _ = beats.tick() => {
+                    self.notifier.alive();
+                    None
+                }
             };
             if let Some(end) = self.enclave.end() {
                 return Ok(Outcome::Ended(end.clone()));
@@ -208,14 +220,26 @@ impl Supervisor {
     /// Feeds the state machine, and asks the init to stop if that is called for.
     fn on(&mut self, input: Input<'_>) -> Option<Action> {
         let action = self.enclave.on(input, Instant::now());
-        let phase = self.enclave.phase();
-        self.board.update(|live| live.phase = phase);
+        self.show(self.enclave.phase());
         if let Some(Action::SendShutdown { grace }) = action {
             self.send(FromAgent::Shutdown {
                 grace_ms: grace.map(milliseconds),
             });
         }
         action
+    }
+
+    /// Has everybody see the phase.
+    fn show(&self, phase: Phase) {
+        let before = self
+            .board
+            .update(|live| std::mem::replace(&mut live.phase, phase));
+        if before != phase {
+            self.notifier.status(&format!("the enclave is {phase}"));
+        }
+        if matches!(phase, Phase::Ending | Phase::Ended) {
+            self.notifier.stopping();
+        }
     }
 
     fn handle(&mut self, event: Event) -> Option<Action> {
@@ -312,6 +336,7 @@ impl Supervisor {
                 });
             }
             FromInit::Ready { at_us } => {
+                self.notifier.ready();
                 // It is told again on every connection.
                 if !self
                     .board
@@ -373,6 +398,9 @@ impl Supervisor {
             changed
         });
         if changed {
+            let Health { state, detail } = &health;
+            self.notifier
+                .status(&format!("the enclave is ready, {state}: {detail}"));
             self.reporter.report(&Report::Health(&health));
         }
     }

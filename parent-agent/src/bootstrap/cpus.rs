@@ -120,6 +120,22 @@ fn needed(setup: &Setup<'_>) -> Outcome<usize> {
     Ok(cpus)
 }
 
+/// An enclave has whole cores: the driver starts none that leaves a thread of one
+/// unused, and gives that thread to no other.
+fn check_whole_cores(setup: &Setup<'_>, threads: usize) -> Outcome<()> {
+    for enclave in &setup.config.enclaves {
+        let cpus = enclave.cpus.map_or(0, |cpus| u32::from(cpus) as usize);
+        if cpus % threads != 0 {
+            return Err(format!(
+                "the enclave `{}` has {cpus} CPUs, but a core of this instance has {threads}, and an enclave has whole cores: give it {}",
+                enclave.name,
+                cpus.next_multiple_of(threads)
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whole cores of the node, from the last on.
 fn choose(setup: &Setup<'_>, needed: usize) -> Outcome<Vec<u32>> {
     let node = node(setup)?;
@@ -135,6 +151,9 @@ fn choose(setup: &Setup<'_>, needed: usize) -> Outcome<Vec<u32>> {
         if !siblings.contains(&0) && !siblings.is_empty() {
             cores.insert(siblings);
         }
+    }
+    if let Some(threads) = cores.first().map(Vec::len) {
+        check_whole_cores(setup, threads)?;
     }
     let mut chosen = Vec::new();
     for siblings in cores.into_iter().rev() {

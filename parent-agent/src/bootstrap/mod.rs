@@ -38,9 +38,6 @@ pub enum BootstrapError {
     /// There is no configuration.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It does not say what is needed here.
-    #[error("the configuration cannot be used here: {0}")]
-    Unsuitable(String),
     /// A step has failed.
     #[error("step `{step}`: {reason}")]
     Step {
@@ -66,8 +63,7 @@ impl BootstrapError {
     /// The exit code that tells a script what to look at.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Source(SourceError::Config(_) | SourceError::Tag { .. })
-            | Self::Unsuitable(_) => Exit::Usage,
+            Self::Source(SourceError::Config(_) | SourceError::Tag { .. }) => Exit::Usage,
             Self::Source(_) => Exit::Host,
             Self::Step { exit, .. } => *exit,
             Self::Output(_) => Exit::Failure,
@@ -95,12 +91,6 @@ impl<'a> Setup<'a> {
     fn new(args: HostArgs, runtime: &'a Runtime) -> Result<Self, BootstrapError> {
         let (text, found) = runtime.block_on(args.config.text())?;
         let config = Config::parse(&text, &found.to_string())?;
-        if args.hypervisor == HypervisorKind::Nitro && config.enclaves.len() > 1 {
-            return Err(BootstrapError::Unsuitable(
-                "it has several enclaves, but on Nitro each agent listens on the instance's one vsock port 7000: an instance there has one enclave"
-                    .to_owned(),
-            ));
-        }
         let agent = std::env::current_exe()?;
         Ok(Self {
             host: Host::new(args.root),
@@ -117,7 +107,7 @@ impl<'a> Setup<'a> {
 
     /// Runs a program of the instance.
     fn run(&self, program: &str, arguments: &[&str]) -> Outcome<()> {
-        program::run(self.runtime, program, arguments)
+        program::run(self.runtime, program, arguments, program::TIMEOUT)
     }
 }
 

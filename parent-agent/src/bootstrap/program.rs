@@ -7,11 +7,16 @@ use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-/// How long a program may take.
-const TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a program may take that need not wait for an enclave.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs a program, found on `PATH`, to its end.
-pub(super) fn run(runtime: &Runtime, program: &str, arguments: &[&str]) -> Result<(), String> {
+pub(super) fn run(
+    runtime: &Runtime,
+    program: &str,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<(), String> {
     let command = format!("{program} {}", arguments.join(" "));
     let ended = runtime.block_on(async {
         let output = Command::new(program)
@@ -19,13 +24,13 @@ pub(super) fn run(runtime: &Runtime, program: &str, arguments: &[&str]) -> Resul
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        timeout(TIMEOUT, output).await
+        timeout(limit, output).await
     });
     let output = match ended {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(format!("`{command}` cannot be run: {error}")),
         Err(_) => {
-            let seconds = TIMEOUT.as_secs();
+            let seconds = limit.as_secs();
             return Err(format!("`{command}` did not end within {seconds} s"));
         }
     };
@@ -48,13 +53,15 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        run(&runtime, "sh", &["-c", "echo a"]).unwrap();
-        let error = run(&runtime, "sh", &["-c", "echo why >&2; exit 3"]).unwrap_err();
+        run(&runtime, "sh", &["-c", "echo a"], TIMEOUT).unwrap();
+        let error = run(&runtime, "sh", &["-c", "echo why >&2; exit 3"], TIMEOUT).unwrap_err();
         assert!(
             error.contains("exit status: 3") && error.ends_with("why"),
             "{error}"
         );
-        let error = run(&runtime, "/nonexistent", &[]).unwrap_err();
+        let error = run(&runtime, "/nonexistent", &[], TIMEOUT).unwrap_err();
         assert!(error.contains("cannot be run"), "{error}");
+        let error = run(&runtime, "sleep", &["60"], Duration::from_millis(1)).unwrap_err();
+        assert!(error.contains("did not end within"), "{error}");
     }
 }

@@ -1,11 +1,18 @@
 //! Step `service`: systemd starts the enclaves, now and at every boot.
 
-use super::unit;
-use super::{Check, Outcome, Setup};
+use std::time::Duration;
+
+use super::{Check, Outcome, Setup, program, unit};
+use crate::cli::HypervisorKind;
 use crate::state::StateDir;
 
 /// What the enclaves were started with last, to know when they must start anew.
 const STARTED: &str = "/var/lib/enclaves/started";
+/// Who takes the connections of all enclaves; started by their units.
+const VSOCK: &str = "enclave-vsock.service";
+/// How long enclaves may take until they are ready, and those before them until
+/// they have stopped.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn check(setup: &Setup<'_>) -> Outcome<Check> {
     let inactive: Vec<_> = units(setup)
@@ -37,14 +44,17 @@ pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
         .host
         .read(STARTED)?
         .is_some_and(|started| started != setup.text.trim_end());
-    for unit in units(setup) {
-        systemctl(&["enable", &unit])?;
-        if is_changed && is_active(setup, &unit) {
-            systemctl(&["restart", &unit])?;
-        } else {
-            systemctl(&["start", &unit])?;
-        }
-    }
+    let units = units(setup);
+    let with = |verb| -> Vec<&str> {
+        let names = units.iter().map(String::as_str);
+        std::iter::once(verb).chain(names).collect()
+    };
+    systemctl(&with("enable"))?;
+    // At once: one that fails leaves the others alone.
+    let arguments = with(if is_changed { "restart" } else { "start" });
+    program::run(setup.runtime, "systemctl", &arguments, START_TIMEOUT).map_err(|error| {
+        format!("{error}; systemd goes on trying, and `parent-agent doctor` says what hinders it")
+    })?;
     // Last: one that was killed before this restarts them again.
     setup.host.put(STARTED, &setup.text, true)
 }
@@ -56,6 +66,9 @@ pub(super) fn undo(setup: &Setup<'_>) -> Outcome<String> {
             setup.run("systemctl", &["stop", unit])?;
         }
         setup.run("systemctl", &["disable", unit])?;
+    }
+    if setup.hypervisor == HypervisorKind::Nitro && is_active(setup, VSOCK) {
+        setup.run("systemctl", &["stop", VSOCK])?;
     }
     setup.host.remove(STARTED)?;
     Ok(format!("stopped {}", units.join(", ")))

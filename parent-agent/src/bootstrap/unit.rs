@@ -13,6 +13,9 @@ const NITRO_TEXT: &str = include_str!("nitro.conf");
 /// What a boot takes away: memory and CPUs are reserved again before the enclaves.
 const RESOURCES: &str = "/etc/systemd/system/enclave-resources.service";
 const RESOURCES_TEMPLATE: &str = include_str!("enclave-resources.service");
+/// Who listens for the connections of all enclaves.
+const VSOCK: &str = "/etc/systemd/system/enclave-vsock.service";
+const VSOCK_TEMPLATE: &str = include_str!("enclave-vsock.service");
 /// The configuration as it was read, so that a restart needs nobody else.
 pub(super) const CONFIG: &str = "/var/lib/enclaves/config.json";
 const CONFIG_TOML: &str = "/var/lib/enclaves/config.toml";
@@ -46,7 +49,7 @@ pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
 }
 
 pub(super) fn undo(setup: &Setup<'_>) -> Outcome<String> {
-    for path in [UNIT, NITRO, RESOURCES, CONFIG, CONFIG_TOML] {
+    for path in [UNIT, NITRO, RESOURCES, VSOCK, CONFIG, CONFIG_TOML] {
         setup.host.remove(path)?;
     }
     Ok(format!("removed {UNIT} and the configuration's copy"))
@@ -68,19 +71,17 @@ fn files(setup: &Setup<'_>) -> Vec<(&'static str, String, bool)> {
             arguments = format!("{arguments} {option} {}", folder.display());
         }
     }
+    let agent = setup.agent.display().to_string();
     let mut files = vec![
         (config, setup.text.clone(), true),
-        (
-            UNIT,
-            render(&setup.agent.display().to_string(), &arguments),
-            false,
-        ),
+        (UNIT, render(&agent, &arguments), false),
     ];
     if setup.hypervisor == HypervisorKind::Nitro {
         let resources = RESOURCES_TEMPLATE
-            .replace("{agent}", &setup.agent.display().to_string())
+            .replace("{agent}", &agent)
             .replace("{config}", &setup.host.path(config).display().to_string());
         files.push((RESOURCES, resources, false));
+        files.push((VSOCK, VSOCK_TEMPLATE.replace("{agent}", &agent), false));
         files.push((NITRO, NITRO_TEXT.to_owned(), false));
     }
     files
@@ -121,5 +122,6 @@ mod tests {
         assert_eq!(unit, render("/usr/local/bin/parent-agent", arguments));
         let page = include_str!("../../../docs/bootstrap.md");
         assert!(page.contains(NITRO_TEXT));
+        assert!(page.contains(&VSOCK_TEMPLATE.replace("{agent}", "/usr/local/bin/parent-agent")));
     }
 }

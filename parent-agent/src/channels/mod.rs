@@ -2,13 +2,14 @@
 
 pub mod control;
 pub mod egress;
+mod incoming;
 pub mod logs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::hello::{self, HelloError};
-use link::{Channel, Listener, Stream};
+use link::{Channel, Stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -16,6 +17,8 @@ use tracing::{debug, warn};
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::event::Event;
+
+pub use incoming::Incoming;
 
 /// Most connections that have not said yet what they are for; others wait to be accepted.
 const MAX_GREETING: usize = 256;
@@ -46,7 +49,7 @@ pub(crate) fn is_enclave(expected: Option<u32>, found: Option<u32>) -> bool {
 
 impl Channels {
     /// Serves the agent's port until the future is dropped.
-    pub async fn serve(self: Arc<Self>, listener: Listener) {
+    pub async fn serve(self: Arc<Self>, mut incoming: Incoming) {
         let greeting = Arc::new(Semaphore::new(MAX_GREETING));
         let mut connections = JoinSet::new();
         let mut number = 0;
@@ -54,7 +57,7 @@ impl Channels {
             let Ok(place) = Arc::clone(&greeting).acquire_owned().await else {
                 return;
             };
-            let stream = match listener.accept().await {
+            let stream = match incoming.accept().await {
                 Ok((stream, peer)) if is_enclave(self.peer, peer) => stream,
                 Ok((_, peer)) => {
                     warn!(?peer, "a connection that is not the enclave's was closed");

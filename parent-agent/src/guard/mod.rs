@@ -36,6 +36,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::console::Console;
+use crate::notify;
 use crate::state::{Claim, GUARD_SOCKET};
 use crate::status::milliseconds;
 use protocol::{Answer, Event, MAX_OPENING, Opening, Request, VERSION};
@@ -135,6 +136,9 @@ impl Guard {
         let (socket, guard_socket) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut command = StdCommand::new(SELF);
+        for variable in notify::VARIABLES {
+            command.env_remove(variable);
+        }
         command
             .arg0("parent-agent")
             .arg("guard")

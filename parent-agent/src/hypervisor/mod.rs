@@ -20,6 +20,7 @@ use crate::guard::{Guard, GuardError};
 use crate::ramdisk::UnpackError;
 use crate::state::TREE_LINK;
 
+pub(crate) use nitro::CID_ANY;
 pub use nitro::{Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
 pub use qemu::{Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};

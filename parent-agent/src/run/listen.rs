@@ -7,7 +7,9 @@ use link::{Endpoint, Listener};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
+use crate::channels::Incoming;
 use crate::cli::logs::MetricsAddress;
+use crate::dispatch::{self, Registration};
 use crate::error::Error;
 use crate::metrics;
 use crate::status::Board;
@@ -33,14 +35,25 @@ pub(super) async fn metrics(
     Ok(metrics::serve(listener, board))
 }
 
-pub(super) fn bind(endpoint: &Endpoint) -> Result<Listener, Error> {
-    if let Endpoint::Unix { path } = endpoint {
-        remove_stale(path);
+/// The connections of the enclave `peer` to `endpoint`: from the dispatcher of
+/// vsock connections where there is one.
+pub(super) async fn incoming(endpoint: &Endpoint, peer: Option<u32>) -> Result<Incoming, Error> {
+    match (endpoint, peer) {
+        (Endpoint::Unix { path }, _) => remove_stale(path),
+        (Endpoint::Vsock { port, .. }, Some(cid)) => {
+            let socket = Path::new(dispatch::SOCKET);
+            if socket.exists() {
+                let registration = Registration::open(socket, cid, *port).await?;
+                return Ok(Incoming::Dispatched(registration));
+            }
+        }
+        _ => {}
     }
-    Listener::bind(endpoint).map_err(|source| Error::Socket {
+    let listener = Listener::bind(endpoint).map_err(|source| Error::Socket {
         path: endpoint.to_string(),
         source,
-    })
+    });
+    listener.map(Incoming::Own)
 }
 
 /// Removes the file of a socket that an agent which was killed has left. Nobody

@@ -35,6 +35,7 @@ use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
 use crate::image::Image;
 use crate::launch::Launch;
+use crate::notify::Notifier;
 use crate::output::Output;
 use crate::report::{Report, Reporter};
 use crate::resolve::Resolver;
@@ -45,7 +46,7 @@ use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, heartbeat, ingress};
 
 use backoff::{keep_end, pause};
-use listen::{bind, connection_limit, remove_stale};
+use listen::{connection_limit, incoming, remove_stale};
 
 /// How long log records may take to arrive once the enclave has ended.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,20 +69,44 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     // First, so that no signal is lost.
     let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
     let signals = watch_signals(events.clone())?;
+    let notifier = Notifier::from_environment();
+    let living = tokio::spawn(notifier.clone().keep_alive());
+    let result = run_after_pause(args, stderr, &notifier, events, &mut receiver).await;
+    signals.abort();
+    living.abort();
+    if matches!(result, Ok(Exit::Success)) {
+        // Also one that was told to stop before it was ready has done its work.
+        notifier.ready();
+    }
+    result
+}
+
+/// Waits if the enclave has crashed, then runs it, and leaves a trace if it could
+/// not be started.
+async fn run_after_pause(
+    args: RunArgs,
+    stderr: &Output,
+    notifier: &Notifier,
+    events: mpsc::Sender<Event>,
+    receiver: &mut mpsc::Receiver<Event>,
+) -> Result<Exit, Error> {
     if let Some(pause) = pause(&args)? {
         info!(
             seconds = pause.as_secs(),
             "the enclave has crashed, and is started again later"
         );
+        notifier.status(&format!(
+            "waits {} s: the enclave has crashed",
+            pause.as_secs()
+        ));
         tokio::select! {
             () = sleep(pause) => {}
-            () = stop_asked(&mut receiver) => return Ok(Exit::Success),
+            () = stop_asked(receiver) => return Ok(Exit::Success),
         }
     }
     let (name, state_dir) = (args.name.clone(), args.state.state_dir.clone());
     let backs_off = args.restart_backoff.is_some();
-    let result = Box::pin(launch(args, stderr, events, receiver)).await;
-    signals.abort();
+    let result = Box::pin(launch(args, stderr, notifier, events, receiver)).await;
     if let (Err(error), Some(name), true) = (&result, name, backs_off) {
         // One that runs is another agent's.
         if !StateDir::new(state_dir)?.is_running(&name) {
@@ -100,15 +125,17 @@ pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
 async fn launch(
     mut args: RunArgs,
     stderr: &Output,
+    notifier: &Notifier,
     events: mpsc::Sender<Event>,
-    mut receiver: mpsc::Receiver<Event>,
+    receiver: &mut mpsc::Receiver<Event>,
 ) -> Result<Exit, Error> {
+    notifier.status("gets the configuration and the image");
     let (output, writer) = Output::new(tokio::io::stdout());
     let reporter = Reporter::new(&output, stderr, args.json);
     let launch = tokio::select! {
         launch = Launch::resolve(&mut args, &reporter) => launch?,
         // What was fetched so far stays.
-        () = stop_asked(&mut receiver) => return Ok(Exit::Success),
+        () = stop_asked(receiver) => return Ok(Exit::Success),
     };
     let Launch {
         path,
@@ -139,6 +166,7 @@ async fn launch(
         name,
         output,
         reporter,
+        notifier: notifier.clone(),
         events,
         host: image.host().clone(),
         path,
@@ -149,15 +177,15 @@ async fn launch(
     let result = match args.hypervisor {
         HypervisorKind::Sim => {
             let sim = run.sim(image, &directory);
-            run.serve(sim, &mut guard, &mut receiver).await
+            run.serve(sim, &mut guard, receiver).await
         }
         HypervisorKind::Nitro => {
             let nitro = run.nitro(&image);
-            run.serve(nitro, &mut guard, &mut receiver).await
+            run.serve(nitro, &mut guard, receiver).await
         }
         HypervisorKind::Qemu => {
             let qemu = run.qemu(&image, &directory);
-            run.serve(qemu, &mut guard, &mut receiver).await
+            run.serve(qemu, &mut guard, receiver).await
         }
     };
     let cleaned = if guard.is_ours() && !matches!(result, Ok(Exit::Detached)) {
@@ -258,6 +286,7 @@ struct Run<'a> {
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
     output: Output,
     reporter: Reporter,
+    notifier: Notifier,
     events: mpsc::Sender<Event>,
     /// The image's file.
     path: PathBuf,
@@ -395,9 +424,9 @@ impl Run<'_> {
             egress,
             peer,
         });
-        tasks.spawn(channels.serve(bind(&listen.agent)?));
+        tasks.spawn(channels.serve(incoming(&listen.agent, peer).await?));
         tasks.spawn(heartbeat::serve(
-            bind(&listen.heartbeat)?,
+            incoming(&listen.heartbeat, peer).await?,
             peer,
             self.events.clone(),
         ));
@@ -420,6 +449,7 @@ impl Run<'_> {
             history,
             board,
             self.reporter.clone(),
+            self.notifier.clone(),
         );
         if age.is_some() {
             supervisor.attach(self.args.boot_timeout.as_duration());

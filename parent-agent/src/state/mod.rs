@@ -219,7 +219,7 @@ fn create_private(path: &Path, recursive: bool) -> Result<(), StateError> {
     }
 }
 
-fn check_private(path: &Path) -> Result<(), StateError> {
+pub(crate) fn check_private(path: &Path) -> Result<(), StateError> {
     let metadata = fs::symlink_metadata(path).map_err(StateError::io(path))?;
     let private =
         metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & OTHERS == 0;

@@ -55,6 +55,7 @@ pub(crate) fn error_line(output: &Output) -> String {
 pub(crate) struct Agent {
     pub(crate) folder: TempDir,
     pub(crate) child: Child,
+    directory: PathBuf,
     events: Lines<BufReader<ChildStdout>>,
     stderr: ChildStderr,
 }
@@ -106,8 +107,15 @@ impl Agent {
     }
 
     /// Runs what the command and the arguments name.
-    pub(crate) fn spawn_configured(
+    pub(crate) fn spawn_configured(folder: TempDir, command: Command, arguments: &[&str]) -> Self {
+        let directory = folder.path().join("s/test");
+        Self::spawn_as(folder, directory, command, arguments)
+    }
+
+    /// The same, for an enclave whose folder is `directory`.
+    pub(crate) fn spawn_as(
         folder: TempDir,
+        directory: PathBuf,
         mut command: Command,
         arguments: &[&str],
     ) -> Self {
@@ -123,6 +131,7 @@ impl Agent {
         Self {
             folder,
             child,
+            directory,
             events,
             stderr,
         }
@@ -142,7 +151,7 @@ impl Agent {
 
     /// The enclave's folder.
     pub(crate) fn directory(&self) -> PathBuf {
-        self.folder.path().join("s/test")
+        self.directory.clone()
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -166,7 +175,7 @@ impl Agent {
 
     /// Has the init end with this code.
     pub(crate) async fn end_init(&self, code: u8) {
-        end_init(self.folder.path(), code).await;
+        end_init(&self.directory, code).await;
     }
 
     /// Reads events up to the next one of this kind.
@@ -298,9 +307,9 @@ impl Agent {
     }
 }
 
-/// Has the init of the enclave in `folder` end with this code.
-pub(crate) async fn end_init(folder: &Path, code: u8) {
-    let end = folder.join("s/test/tree/end");
+/// Has the init of the enclave whose folder is `directory` end with this code.
+pub(crate) async fn end_init(directory: &Path, code: u8) {
+    let end = directory.join("tree/end");
     tokio::fs::write(end, format!("{code}\n")).await.unwrap();
 }
 

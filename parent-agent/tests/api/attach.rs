@@ -242,7 +242,7 @@ async fn the_time_is_that_of_the_last_agent_which_took_it_over() {
 #[tokio::test]
 async fn one_that_ended_alone_is_told_and_another_started() {
     let folder = left_alone().await;
-    end_init(folder.path(), 7).await;
+    end_init(&folder.path().join("s/test"), 7).await;
     let is_there = || {
         let commands = processes(folder.path());
         commands.iter().any(|(_, command)| command.contains(INIT))

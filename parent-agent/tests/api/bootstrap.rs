@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -35,11 +35,17 @@ mkdir -p "$ROOT/dev" "$ROOT/sys/module/nitro_enclaves/parameters"
 touch "$ROOT/dev/nitro_enclaves" "$ROOT/sys/module/nitro_enclaves/parameters/ne_cpus"
 "#;
 const SYSTEMCTL: &str = r#"
-mkdir -p "$ROOT/run/active"
-case "$1" in
-    is-active) test -e "$ROOT/run/active/$3" ;;
-    start|restart) touch "$ROOT/run/active/$2" ;;
-    stop) rm -f "$ROOT/run/active/$2" ;;
+active="$ROOT/run/active"
+mkdir -p "$active"
+verb=$1
+shift
+case "$verb" in
+    is-active) test -e "$active/$2" ;;
+    start|restart)
+        for unit; do touch "$active/$unit"; done
+        wanted="$ROOT/etc/systemd/system/enclave-vsock.service"
+        if [ -e "$wanted" ]; then touch "$active/enclave-vsock.service"; fi ;;
+    stop) for unit; do rm -f "$active/$unit"; done ;;
 esac
 "#;
 
@@ -51,6 +57,11 @@ struct Instance {
 impl Instance {
     /// Four CPUs on two cores, and no driver yet.
     async fn new() -> Self {
+        Self::with_cores(2).await
+    }
+
+    /// Cores of two CPUs each.
+    async fn with_cores(cores: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let instance = Self {
             folder,
@@ -58,8 +69,9 @@ impl Instance {
         };
         let key = "bucket/a".to_owned();
         instance.aws.state().objects.insert(key, IMAGE.into());
+        let all = format!("0-{}\n", 2 * cores - 1);
         instance.write("sys/devices/system/node/online", "0\n");
-        instance.write("sys/devices/system/node/node0/cpulist", "0-3\n");
+        instance.write("sys/devices/system/node/node0/cpulist", &all);
         instance.write(
             "sys/devices/system/node/node0/meminfo",
             "Node 0 MemTotal: 8388608 kB\nNode 0 MemFree:        4194304 kB\n",
@@ -67,10 +79,11 @@ impl Instance {
         instance.write(PAGES, "0\n");
         // Every page is free.
         symlink("nr_hugepages", instance.path(FREE)).unwrap();
-        instance.write("sys/devices/system/cpu/online", "0-3\n");
-        for (cpu, siblings) in ["0,2", "1,3", "0,2", "1,3"].iter().enumerate() {
+        instance.write("sys/devices/system/cpu/online", &all);
+        for cpu in 0..2 * cores {
+            let core = cpu % cores;
             let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-            instance.write(&path, siblings);
+            instance.write(&path, &format!("{core},{}", core + cores));
         }
         instance.program("modprobe", MODPROBE);
         instance.program("systemctl", SYSTEMCTL);
@@ -356,7 +369,7 @@ async fn after_a_boot_memory_and_cpus_are_reserved_again_and_nothing_else() {
     assert!(unit.ends_with(arguments), "{unit}");
     let nitro = instance.read("etc/systemd/system/enclave@.service.d/nitro.conf");
     assert!(
-        nitro.contains("\nWants=enclave-resources.service\n"),
+        nitro.contains("\nWants=enclave-resources.service "),
         "{nitro}"
     );
 
@@ -458,15 +471,183 @@ async fn preflight_and_doctor_name_every_problem_at_once() {
     assert_eq!(findings, [("config".to_owned(), "fail".to_owned())]);
 }
 
+/// Enclaves with these CPUs and this memory in MiB.
+fn several(enclaves: &[(&str, u32, u32)]) -> Value {
+    let one = configuration(2)["enclaves"][0].clone();
+    let enclaves: Vec<Value> = enclaves
+        .iter()
+        .map(|(name, cpus, memory)| {
+            let mut enclave = one.clone();
+            enclave["name"] = (*name).into();
+            enclave["cpus"] = (*cpus).into();
+            enclave["memory_mib"] = (*memory).into();
+            enclave
+        })
+        .collect();
+    json!({ "enclaves": enclaves })
+}
+
 #[tokio::test]
-async fn several_enclaves_on_nitro_are_refused_with_the_reason() {
+async fn four_enclaves_on_nitro_share_a_dispatcher_and_have_their_own_resources() {
+    let instance = Instance::with_cores(8).await;
+    instance.configure(&several(&[
+        ("a", 2, 512),
+        ("b", 4, 1024),
+        ("c", 2, 256),
+        ("d", 6, 128),
+    ]));
+    let output = instance.bootstrap(&[]).await;
+    assert!(output.status.success(), "{output:?}");
+    // 1920 MiB, and seven cores: all but the first.
+    assert_eq!(instance.read(PAGES), "960");
+    let pool: Vec<String> = (1..8)
+        .chain(9..16)
+        .map(|cpu: u32| cpu.to_string())
+        .collect();
+    assert_eq!(instance.read(POOL), pool.join(","));
+    let log = instance.read("log");
+    let units = ["a", "b", "c", "d"].map(|name| format!("enclave@{name}.service"));
+    // All at once: one that fails leaves the others alone.
+    assert!(
+        log.contains(&format!("\nstart {}", units.join(" "))),
+        "{log}"
+    );
+    let vsock = instance.read("etc/systemd/system/enclave-vsock.service");
+    assert!(vsock.contains("parent-agent dispatch\n"), "{vsock}");
+    let nitro = instance.read("etc/systemd/system/enclave@.service.d/nitro.conf");
+    for wish in ["\nWants=", "\nAfter="] {
+        let line = nitro.split(wish).nth(1).unwrap().lines().next().unwrap();
+        assert!(line.contains("enclave-vsock.service"), "{nitro}");
+    }
+    let (findings, code) = instance.findings("bootstrap", &[]).await;
+    assert_eq!(code, 0);
+    assert!(
+        findings.iter().all(|(_, state)| state == "ok"),
+        "{findings:?}"
+    );
+
+    let (_, code) = instance.findings("bootstrap", &["--undo"]).await;
+    assert_eq!(code, 0);
+    assert!(!instance.path("run/active/enclave-vsock.service").exists());
+    assert!(
+        !instance
+            .path("etc/systemd/system/enclave-vsock.service")
+            .exists()
+    );
+}
+
+#[tokio::test]
+async fn an_enclave_with_half_a_core_is_refused_before_the_driver_does() {
+    let instance = Instance::with_cores(8).await;
+    // Together they would fill two cores.
+    instance.configure(&several(&[("a", 1, 128), ("b", 3, 128)]));
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(22));
+    let error = error_line(&failed);
+    assert!(
+        error.contains("`a` has 1 CPUs") && error.ends_with("give it 2"),
+        "{error}"
+    );
+    instance.configure(&several(&[("a", 2, 128), ("b", 4, 128)]));
+    assert!(instance.bootstrap(&[]).await.status.success());
+}
+
+#[tokio::test]
+async fn an_enclave_that_does_not_become_ready_is_said_and_left_to_systemd() {
     let instance = Instance::new().await;
-    let mut two = configuration(2);
-    let mut second = two["enclaves"][0].clone();
-    second["name"] = "other".into();
-    two["enclaves"].as_array_mut().unwrap().push(second);
-    instance.configure(&two);
-    let refused = instance.bootstrap(&[]).await;
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(error_line(&refused).contains("one vsock port 7000"));
+    let failing = "if [ $1 = start ]; then echo timeout >&2; exit 1; fi";
+    let failing = format!("{failing}\n{SYSTEMCTL}");
+    instance.program("systemctl", &failing);
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(25));
+    let error = error_line(&failed);
+    assert!(error.contains("systemd goes on trying"), "{error}");
+    instance.program("systemctl", SYSTEMCTL);
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), ready().await);
+}
+
+#[tokio::test]
+async fn one_that_was_killed_at_any_moment_is_run_again_to_the_same_end() {
+    let expected = ready().await;
+    let mut killed = 0;
+    for number in 0.. {
+        let instance = Instance::new().await;
+        let mut command = instance.command("bootstrap", &[]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let moment = std::time::Duration::from_millis(5 * number);
+        let has_ended = timeout(moment, child.wait()).await.is_ok();
+        if !has_ended {
+            killed += 1;
+            child.kill().await.unwrap();
+        }
+        let again = instance.bootstrap(&[]).await;
+        assert!(again.status.success(), "{moment:?}: {again:?}");
+        assert_eq!(instance.state(), expected, "{moment:?}");
+        if has_ended {
+            break;
+        }
+    }
+    assert!(killed > 0);
+}
+
+#[tokio::test]
+async fn without_a_metadata_service_it_is_said_and_later_it_goes_on() {
+    let instance = Instance::new().await;
+    let from = |source: &'static str| {
+        let mut command = command(instance.folder.path(), "bootstrap");
+        command
+            .envs(instance.aws.environment())
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", instance.path("bin").display()),
+            )
+            .env("ROOT", instance.folder.path())
+            .env("RUST_LOG", "error")
+            // Nobody listens there.
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+            .args(["--config", source, "--root"])
+            .arg(instance.folder.path());
+        command
+    };
+    let before = instance.state();
+    for source in ["imds:tags", "imds:user-data"] {
+        let failed = output(from(source)).await;
+        assert_eq!(failed.status.code(), Some(4), "{source}");
+        let error = error_line(&failed);
+        assert!(
+            error.contains("metadata service does not answer"),
+            "{error}"
+        );
+        assert_eq!(instance.state(), before);
+    }
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), ready().await);
+}
+
+#[tokio::test]
+async fn without_names_the_image_is_not_fetched_and_later_it_is() {
+    let instance = Instance::new().await;
+    let mut nowhere = configuration(2);
+    // No name server knows it (RFC 2606).
+    nowhere["enclaves"][0]["image"]["source"] = "https://images.invalid/a.eif".into();
+    instance.configure(&nowhere);
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(23));
+    let error = error_line(&failed);
+    assert!(error.contains("images.invalid"), "{error}");
+    instance.configure(&configuration(2));
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.state(), ready().await);
+}
+
+#[tokio::test]
+async fn a_kernel_without_huge_pages_is_named() {
+    let instance = Instance::new().await;
+    fs::remove_file(instance.path(FREE)).unwrap();
+    fs::remove_file(instance.path(PAGES)).unwrap();
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(21));
+    let error = error_line(&failed);
+    assert!(error.contains("hugepages"), "{error}");
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::agent::Agent;
 use crate::image::Builder;
 
-async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
+pub(crate) async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
     let mut stream = agent.open(Channel::Egress).await;
     let connect = Connect {
         host: Text::new(host),
@@ -22,14 +22,14 @@ async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
     (stream, reply)
 }
 
-fn refusal(reply: &Reply) -> (Refusal, &str) {
+pub(crate) fn refusal(reply: &Reply) -> (Refusal, &str) {
     match reply {
         Reply::Refused { refusal, reason } => (*refusal, reason),
         Reply::Connected => panic!("connected"),
     }
 }
 
-async fn listen() -> (TcpListener, u16) {
+pub(crate) async fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)

@@ -24,7 +24,7 @@ async fn run() -> (Agent, Listener, String) {
     (agent, listener, address)
 }
 
-async fn accept(listener: &Listener, reply: &Reply) -> Stream {
+pub(crate) async fn accept(listener: &Listener, reply: &Reply) -> Stream {
     let (mut stream, _) = listener.accept().await.unwrap();
     let channel = hello::accept(&mut stream, |_| true).await.unwrap();
     assert_eq!(channel, Channel::Ingress);

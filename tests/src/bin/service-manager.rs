@@ -19,6 +19,8 @@ use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../docs/agent-restarts.md");
 const UNIT: &str = "enclave@workload.service";
+/// Whose image is not there at first.
+const LATER: &str = "enclave@later.service";
 /// Longer than anything takes; only what fails waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -51,6 +53,8 @@ fn main() -> anyhow::Result<()> {
     let manager = Manager::start(&programs, folder.path())?;
 
     manager.control(&["start", UNIT])?;
+    // It is started once the enclave is ready.
+    manager.is(UNIT, "active", "the enclave is ready")?;
     manager.until(1)?;
     let enclave = manager.enclave()?;
     show("start", "an agent and an enclave");
@@ -74,10 +78,38 @@ fn main() -> anyhow::Result<()> {
     manager.is_still(&enclave)?;
     show("reload, the executable replaced", "the same enclave");
 
-    manager.control(&["restart", UNIT])?;
+    manager.control(&["kill", "--signal=STOP", "--kill-whom=main", UNIT])?;
     manager.until(5)?;
-    ensure!(manager.enclave()? != enclave, "it is the same enclave");
+    manager.is_still(&enclave)?;
+    show("the agent hangs", "another agent, the same enclave");
+
+    // More often than systemd's own limit allows.
+    for agents in 6..14 {
+        manager.control(&["kill", "--signal=KILL", "--kill-whom=main", UNIT])?;
+        manager.until(agents)?;
+    }
+    manager.is_still(&enclave)?;
+    show("SIGKILL to the agent, 8 times", "the same enclave");
+
+    manager.control(&["restart", UNIT])?;
+    manager.is(UNIT, "active", "the enclave is ready")?;
+    let other = manager.enclave()?;
+    ensure!(other != enclave, "it is the same enclave");
     show("restart", "another enclave");
+
+    manager.kill_enclave()?;
+    manager.until(15)?;
+    ensure!(manager.enclave()? != other, "it is the same enclave");
+    show("the enclave dies", "another enclave, after a pause");
+
+    let (image, later) = (manager.path("workload.eif"), manager.path("later.eif"));
+    let started = manager.systemctl(&["start", LATER])?;
+    ensure!(!started.status.success(), "it is started without its image");
+    fs::copy(&image, &later)?;
+    wait(|| manager.is(LATER, "active", "").is_ok())?;
+    manager.until(16)?;
+    manager.control(&["stop", LATER])?;
+    show("start without an image", "fails, and is tried until it is there");
 
     manager.control(&["stop", UNIT])?;
     let left = demo::leftovers::find(folder.path(), &[]);
@@ -195,6 +227,25 @@ impl Manager {
         Ok(())
     }
 
+    /// Whether the unit is in this state, with this status.
+    fn is(&self, unit: &str, state: &str, status: &str) -> anyhow::Result<()> {
+        let properties = "--property=ActiveState,StatusText";
+        let shown = self.control(&["show", properties, unit])?;
+        let is_so = shown.contains(&format!("ActiveState={state}\n"))
+            && shown.contains(&format!("StatusText={status}"));
+        ensure!(is_so, "it is not {state}: {shown}");
+        Ok(())
+    }
+
+    /// Ends the enclave without its agent's doing.
+    fn kill_enclave(&self) -> anyhow::Result<()> {
+        let enclave = self.enclave()?;
+        let pid = enclave.split_whitespace().nth(1).context("no process")?;
+        let status = Command::new("kill").args(["-KILL", pid]).status()?;
+        ensure!(status.success(), "{enclave} cannot be killed");
+        Ok(())
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -252,6 +303,7 @@ fn unit(folder: &Path) -> anyhow::Result<String> {
             ),
         ),
         ("[Unit]\n", TARGET.to_owned()),
+        ("WatchdogSec=30s", "WatchdogSec=2s".to_owned()),
         (
             "[Service]\n",
             format!(

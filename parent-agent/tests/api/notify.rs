@@ -1,0 +1,129 @@
+//! What a service manager is told, by one that is a socket.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{sleep, timeout};
+
+use crate::agent::{Agent, LIMIT};
+use crate::image::Builder;
+
+struct Manager {
+    socket: UnixDatagram,
+    environment: Vec<(&'static str, String)>,
+    heard: Vec<String>,
+}
+
+impl Manager {
+    fn new(folder: &std::path::Path) -> Self {
+        let path = folder.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            socket,
+            environment: vec![
+                ("NOTIFY_SOCKET", path.display().to_string()),
+                ("WATCHDOG_USEC", "100000".to_owned()),
+            ],
+            heard: Vec::new(),
+        }
+    }
+
+    /// Takes in what was said so far.
+    fn listen(&mut self) {
+        let mut bytes = [0; 1024];
+        while let Ok(count) = self.socket.recv(&mut bytes) {
+            let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
+            self.heard.push(text);
+        }
+    }
+
+    fn has(&self, words: &str) -> bool {
+        self.heard.iter().any(|message| message.contains(words))
+    }
+
+    /// Waits until this is said once more.
+    async fn until(&mut self, words: &str) {
+        self.listen();
+        self.heard.clear();
+        let said = async {
+            while !self.has(words) {
+                sleep(Duration::from_millis(5)).await;
+                self.listen();
+            }
+        };
+        timeout(LIMIT, said).await.expect(words);
+    }
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::new(folder.path());
+    let image = Builder::new(&[], &[]);
+    let arguments = ["--keep-for", "60s"];
+    let mut agent = Agent::spawn_with(folder, image, &arguments, &manager.environment);
+    agent.until_init_waits().await;
+    // It may take as long as it takes, as long as it lives.
+    manager.until("EXTEND_TIMEOUT_USEC=").await;
+    manager.until("EXTEND_TIMEOUT_USEC=").await;
+    assert!(!manager.has("READY=1"));
+    let init = agent.boot().await;
+    manager.listen();
+    assert!(manager.has("READY=1"), "{:?}", manager.heard);
+    assert!(
+        manager.has("STATUS=the enclave is ready"),
+        "{:?}",
+        manager.heard
+    );
+    manager.until("WATCHDOG=1").await;
+    manager.until("WATCHDOG=1").await;
+    assert!(!manager.has("EXTEND_TIMEOUT_USEC"), "{:?}", manager.heard);
+
+    // What the agent has started is not taken for it.
+    let guard = agent.process(" guard ");
+    let environment = std::fs::read(format!("/proc/{guard}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        assert!(!environment.contains(variable), "{environment}");
+    }
+
+    // The next agent is ready once it has the enclave.
+    drop(init);
+    let folder = agent.killed().await;
+    manager.listen();
+    manager.heard.clear();
+    let image = Builder::new(&[], &[]);
+    let mut agent = Agent::spawn_with(folder, image, &arguments, &manager.environment);
+    agent.event("attached").await;
+    manager.until("EXTEND_TIMEOUT_USEC=").await;
+    assert!(!manager.has("READY=1"));
+    let mut init = crate::agent::Init::connect(&agent, 1).await;
+    let ready = link::control::FromInit::Ready { at_us: 1 };
+    init.send(ready).await;
+    manager.until("READY=1").await;
+
+    agent.signal(Signal::SIGTERM);
+    manager.until("STOPPING=1").await;
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::new(folder.path());
+    let image = Builder::new(&[], &[]);
+    let agent = Agent::spawn_with(folder, image, &[], &manager.environment);
+    agent.until_init_waits().await;
+    manager.listen();
+    assert!(!manager.has("READY=1"));
+    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGTERM);
+    agent.end_init(0).await;
+    let (code, ..) = agent.ended().await;
+    manager.listen();
+    // Type=notify takes an end without it for a failure.
+    assert_eq!(manager.has("READY=1"), code == 0, "{:?}", manager.heard);
+}
