@@ -50,6 +50,7 @@ pub mod metrics;
 mod names;
 pub mod output;
 pub mod ramdisk;
+pub mod registry;
 pub mod report;
 pub mod resolve;
 pub mod run;
@@ -59,6 +60,7 @@ pub mod state;
 pub mod status;
 mod supervisor;
 pub mod traffic;
+mod web;
 
 pub use error::Error;
 pub use exit::{EXIT_CODES, Exit};

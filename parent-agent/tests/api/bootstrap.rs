@@ -56,8 +56,7 @@ impl Instance {
             folder,
             aws: FakeAws::start().await,
         };
-        let key = "bucket/a".to_owned();
-        instance.aws.state().objects.insert(key, IMAGE.into());
+        instance.aws.hold("bucket/a", IMAGE);
         instance.write("sys/devices/system/node/online", "0\n");
         instance.write("sys/devices/system/node/node0/cpulist", "0-3\n");
         instance.write(
