@@ -9,6 +9,8 @@ use std::fmt;
 pub enum Service {
     /// EC2.
     Ec2,
+    /// Elastic Container Registry.
+    Ecr,
     /// Key Management Service.
     Kms,
     /// Lambda.
@@ -25,8 +27,9 @@ pub enum Service {
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ec2,
+        Self::Ecr,
         Self::Kms,
         Self::Lambda,
         Self::Logs,
@@ -35,10 +38,11 @@ impl Service {
         Self::Ssm,
     ];
 
-    /// The name in host names and in signatures.
+    /// The name in signatures, and in most host names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
+            Self::Ecr => "ecr",
             Self::Kms => "kms",
             Self::Lambda => "lambda",
             Self::Logs => "logs",
@@ -52,6 +56,7 @@ impl Service {
     pub(crate) const fn id(self) -> &'static str {
         match self {
             Self::Ec2 => "EC2",
+            Self::Ecr => "ECR",
             Self::Kms => "KMS",
             Self::Lambda => "Lambda",
             Self::Logs => "CloudWatch Logs",
@@ -72,6 +77,7 @@ impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ec2 => "EC2",
+            Self::Ecr => "ECR",
             Self::Kms => "KMS",
             Self::Lambda => "Lambda",
             Self::Logs => "CloudWatch Logs",
@@ -123,6 +129,7 @@ pub(crate) fn host(service: Service, region: &str, variant: Variant) -> String {
     };
     match (service, variant.dual_stack) {
         (Service::S3, true) => format!("{name}{fips}.dualstack.{region}.{domain}"),
+        (Service::Ecr, false) => format!("api.{name}{fips}.{region}.{domain}"),
         // Its ordinary name has IPv6 addresses there.
         (Service::SecretsManager, true) if matches!(domain, DOMAIN | CHINA_DOMAIN) => {
             format!("{name}{fips}.{region}.{domain}")

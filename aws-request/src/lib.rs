@@ -1,6 +1,6 @@
 //! Signed HTTP requests to AWS services, for the few calls that do not need an SDK
 //! crate: objects in S3, Lambda functions, log events, parameters, secrets,
-//! instances and KMS signatures.
+//! instances, KMS signatures and tokens for registries.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +31,7 @@
 mod client;
 mod credentials;
 pub mod ec2;
+pub mod ecr;
 mod endpoint;
 mod error;
 mod json;
@@ -49,5 +50,5 @@ mod xml;
 pub use client::{Client, ConfigError};
 pub use endpoint::Service;
 pub use error::Error;
-pub use request::{Body, Request};
+pub use request::{Body, Request, percent_encode};
 pub use response::{Download, Response};

@@ -52,6 +52,7 @@ mod names;
 pub mod notify;
 pub mod output;
 pub mod ramdisk;
+pub mod registry;
 pub mod report;
 pub mod resolve;
 pub mod run;
@@ -61,6 +62,7 @@ pub mod state;
 pub mod status;
 mod supervisor;
 pub mod traffic;
+mod web;
 
 pub use error::Error;
 pub use exit::{EXIT_CODES, Exit};

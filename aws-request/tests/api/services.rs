@@ -254,3 +254,27 @@ async fn log_events_are_sent_and_found() {
         r#"{"logGroupName":"g","logStreamNames":["s"],"startTime":5,"nextToken":"t"}"#
     );
 }
+
+#[tokio::test]
+async fn a_registrys_token_is_name_and_password() {
+    let body = r#"{"authorizationData":[{"authorizationToken":"QVdTOnB3","expiresAt":1.7e9,"proxyEndpoint":"https://1.dkr.ecr.us-west-2.amazonaws.com"}]}"#;
+    let server = Server::start(vec![
+        answer(200, "", body),
+        answer(200, "", r#"{"authorizationData":[]}"#),
+    ])
+    .await;
+    let client = server.client();
+    assert_eq!(
+        client.ecr().authorization_token().await.unwrap(),
+        "QVdTOnB3"
+    );
+    let asked = &server.asked()[0];
+    assert_eq!(
+        asked.header("x-amz-target"),
+        Some("AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")
+    );
+    let authorization = asked.header("authorization").unwrap();
+    assert!(authorization.contains("/us-west-2/ecr/aws4_request"));
+    let error = client.ecr().authorization_token().await.unwrap_err();
+    assert!(error.to_string().contains("it has no token"), "{error}");
+}

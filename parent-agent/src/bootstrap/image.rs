@@ -1,21 +1,13 @@
 //! Step `image`: the enclaves' images, by digest.
 
 use super::{Check, Outcome, Setup};
-use crate::config::Location;
 use crate::fetch;
 
 pub(super) fn check(setup: &Setup<'_>) -> Check {
     let mut missing = Vec::new();
     for enclave in &setup.config.enclaves {
-        let image = &enclave.image;
-        let is_here = match (&image.location, image.sha256) {
-            // Its digest is checked where it is used.
-            (Location::File(path), _) => path.is_file(),
-            (_, Some(sha256)) => setup.cache.find(sha256, image.size).is_some(),
-            (_, None) => false,
-        };
-        if !is_here {
-            missing.push(image.location.to_string());
+        if fetch::find(&enclave.image, &setup.cache).is_none() {
+            missing.push(enclave.image.location.to_string());
         }
     }
     if missing.is_empty() {

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::cli::Publish;
 use crate::gate::GateConfig;
+use crate::registry::Reference;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
 use fields::Fields;
@@ -84,7 +85,8 @@ pub struct EnclaveConfig {
 pub struct ImageConfig {
     /// Where it is.
     pub location: Location,
-    /// The SHA-256 of the file; only a local file may go without.
+    /// The SHA-256 of the file; a local one may go without, and one of a registry
+    /// whose address has a digest.
     pub sha256: Option<Sha256>,
     /// The file's size in bytes.
     pub size: Option<u64>,
@@ -97,6 +99,8 @@ pub struct ImageConfig {
 pub enum Location {
     /// An object in S3.
     S3(Object),
+    /// An artifact in an OCI registry.
+    Oci(Reference),
     /// An `https` URL, or an `http` one of this host.
     Http(String),
     /// A file.
@@ -107,9 +111,13 @@ impl FromStr for Location {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "write s3://BUCKET/KEY, https://HOST/PATH or file:/PATH";
+        const FORMS: &str =
+            "write s3://BUCKET/KEY, oci://REGISTRY/REPOSITORY:TAG, https://HOST/PATH or file:/PATH";
         if text.starts_with("s3:") {
             return text.parse().map(Self::S3);
+        }
+        if text.starts_with("oci:") {
+            return text.parse().map(Self::Oci);
         }
         if let Some(path) = text.strip_prefix("file:") {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
@@ -135,6 +143,7 @@ impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::S3(object) => object.fmt(f),
+            Self::Oci(reference) => reference.fmt(f),
             Self::Http(url) => f.write_str(url),
             Self::File(path) => path.display().fmt(f),
         }
@@ -144,6 +153,16 @@ impl std::fmt::Display for Location {
 /// A SHA-256 digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// The digest of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut digest = [0; 32];
+        digest
+            .copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+        Self(digest)
+    }
+}
 
 impl FromStr for Sha256 {
     type Err = String;
@@ -282,10 +301,12 @@ impl ImageConfig {
         let pcr8 = fields.parsed("pcr8", deserialized::<Pcr>);
         fields.end();
         let location = location?;
-        if sha256.is_none()
-            && !matches!(location, Location::File(_))
-            && value.get("sha256").is_none()
-        {
+        let names_its_image = match &location {
+            Location::File(_) => true,
+            Location::Oci(reference) => reference.digest().is_some(),
+            Location::S3(_) | Location::Http(_) => false,
+        };
+        if sha256.is_none() && !names_its_image && value.get("sha256").is_none() {
             problems.push(format!(
                 "{place}sha256: it is missing: an image from elsewhere needs one"
             ));
@@ -500,6 +521,7 @@ gate = {{ function = "gate", interval = "30s" }}
             "http://127.0.0.1:8000/a.eif",
             "file:/images/a.eif",
             "file:///images/a.eif",
+            "oci://ghcr.io/payments:1.0",
         ] {
             good.parse::<Location>().unwrap();
         }

@@ -1,20 +1,22 @@
 //! The folder with the images that are here.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::unistd::geteuid;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::FetchError;
 use super::partial::Partial;
 use crate::config::{ImageConfig, Sha256};
+use crate::registry::MAX_MANIFEST;
 
 /// Bytes that images take together, unless it is said: a few large ones.
 const MAX_BYTES: u64 = 8 << 30;
-/// What is left of an image that nobody has asked for again.
+/// What is left of an image that nobody has asked for again, and manifests.
 const MAX_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// A folder with images, each named by its digest.
@@ -61,10 +63,36 @@ impl Cache {
         if !file.is_file() || size.is_some_and(|size| size != file.len()) {
             return None;
         }
-        // The least recently used goes first when there is no room. Where that
-        // cannot be noted it goes earlier.
-        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        note_use(&path);
         Some(path)
+    }
+
+    /// A registry's manifest that was kept, as it is here: whoever reads it checks
+    /// its digest.
+    pub(super) fn manifest(&self, sha256: Sha256) -> Option<Vec<u8>> {
+        let path = self.manifest_path(sha256);
+        let mut manifest = Vec::new();
+        let file = File::open(&path).ok()?;
+        file.take(MAX_MANIFEST as u64 + 1)
+            .read_to_end(&mut manifest)
+            .ok()?;
+        note_use(&path);
+        Some(manifest)
+    }
+
+    /// Keeps a registry's manifest, so that the registry is not asked again which
+    /// image it names. Without room for it, it is.
+    pub(super) fn keep_manifest(&self, sha256: Sha256, manifest: &[u8]) {
+        let path = self.manifest_path(sha256);
+        let kept = self.make().and_then(|()| {
+            let new = path.with_extension("manifest.partial");
+            fs::write(&new, manifest)
+                .and_then(|()| fs::rename(&new, &path))
+                .map_err(FetchError::io(&path))
+        });
+        if let Err(error) = kept {
+            debug!(%error, "a manifest was not kept");
+        }
     }
 
     /// Goes on with what is here of the image, once nobody else does.
@@ -73,17 +101,13 @@ impl Cache {
         image: &ImageConfig,
         sha256: Sha256,
     ) -> Result<Partial, FetchError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.directory)
-            .map_err(FetchError::io(&self.directory))?;
+        self.make()?;
         let partial = self.directory.join(format!("{sha256}.partial"));
         Partial::open(image, sha256, partial, self.whole(sha256)).await
     }
 
     /// Removes the images that were not used for longest, until the rest fits,
-    /// and parts of images that are old; never `keep`.
+    /// and parts of images and manifests that are old; never `keep`.
     pub(super) fn tidy(&self, keep: &Path) {
         let Ok(entries) = fs::read_dir(&self.directory) else {
             return;
@@ -101,7 +125,7 @@ impl Cache {
                         images.push((modified, file.len(), path));
                     }
                 }
-                Some("partial") => {
+                Some("partial" | "manifest") => {
                     let age = modified.elapsed().unwrap_or_default();
                     if age.as_secs() > MAX_AGE_SECONDS {
                         remove(&path);
@@ -120,9 +144,27 @@ impl Cache {
         }
     }
 
+    fn make(&self) -> Result<(), FetchError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.directory)
+            .map_err(FetchError::io(&self.directory))
+    }
+
     fn whole(&self, sha256: Sha256) -> PathBuf {
         self.directory.join(format!("{sha256}.eif"))
     }
+
+    fn manifest_path(&self, sha256: Sha256) -> PathBuf {
+        self.directory.join(format!("{sha256}.manifest"))
+    }
+}
+
+/// The least recently used goes first when there is no room. Where that cannot be
+/// noted it goes earlier.
+fn note_use(path: &Path) {
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// A running enclave does not need its image's file any more, except to be taken
@@ -152,7 +194,7 @@ mod tests {
                 let path = cache.whole(Sha256([number; 32]));
                 fs::write(&path, [0; 100]).unwrap();
                 let age = Duration::from_secs(1000 - u64::from(number) * 100);
-                fs::File::open(&path)
+                File::open(&path)
                     .unwrap()
                     .set_modified(SystemTime::now() - age)
                     .unwrap();
@@ -179,7 +221,7 @@ mod tests {
             fs::write(path, "x").unwrap();
         }
         let age = Duration::from_secs(MAX_AGE_SECONDS + 60);
-        let file = fs::File::open(&old).unwrap();
+        let file = File::open(&old).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();
         cache.tidy(Path::new("/none"));
         assert!(!old.exists() && new.exists());

@@ -2,44 +2,83 @@
 
 use std::time::Duration;
 
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{sleep, timeout};
 
 use super::partial::Partial;
 use super::{FetchError, Progress};
-use crate::names::Names;
+use crate::web::{SILENCE_TIMEOUT, Web};
 
-/// How long a connection may take to be made, and the answer to begin or go on.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often in a row it may break off without a byte.
 const ATTEMPTS: u32 = 5;
 /// The first pause between these, which doubles.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Reads what is missing. Redirects are not followed: the configuration names the
+/// A server that has the image.
+pub(super) trait Server {
+    /// Asks for the image from byte `start` on.
+    fn ask(&mut self, start: u64) -> impl Future<Output = Result<HttpResponse, Failure>> + Send;
+
+    /// What is missing where it may not be read, and to whom.
+    fn permission(&self) -> (&'static str, &'static str);
+}
+
+/// Why a server has not answered.
+pub(crate) enum Failure {
+    /// It may a moment later.
+    Passing(String),
+    /// It has refused for good.
+    Denied(String),
+}
+
+/// The server of an URL. Redirects are not followed: the configuration names the
 /// place itself.
+pub(super) struct Page<'a> {
+    pub(super) web: Web,
+    pub(super) url: &'a str,
+}
+
+impl Server for Page<'_> {
+    async fn ask(&mut self, start: u64) -> Result<HttpResponse, Failure> {
+        let answer = self.web.get(self.url, &range(start)).await;
+        answer.map_err(Failure::Passing)
+    }
+
+    fn permission(&self) -> (&'static str, &'static str) {
+        ("reading it", "this host, which sends no credentials")
+    }
+}
+
+/// The header that asks for what comes from byte `start` on.
+pub(crate) fn range(start: u64) -> Vec<(&'static str, String)> {
+    match start {
+        0 => Vec::new(),
+        start => vec![("range", format!("bytes={start}-"))],
+    }
+}
+
+/// Pauses before another attempt: longer each time, and never quite as long.
+pub(super) async fn pause(failures: u32) {
+    let pause = PAUSE.saturating_mul(1 << failures.min(ATTEMPTS));
+    sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+}
+
+/// Whether there is to be another attempt after so many.
+pub(super) fn is_last(failures: u32) -> bool {
+    failures >= ATTEMPTS
+}
+
+/// Reads what is missing.
 pub(super) async fn read(
-    url: &str,
+    server: &mut impl Server,
     partial: &mut Partial,
     progress: Progress<'_>,
 ) -> Result<(), FetchError> {
-    let settings = HttpConnectorSettings::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .build();
-    let connector = Connector::builder()
-        .connector_settings(settings)
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .build_with_resolver(Names::from_system());
     let mut failures = 0;
     loop {
         let before = partial.length();
-        let Some(reason) = attempt(&connector, url, partial, progress).await? else {
+        let Some(reason) = attempt(server, partial, progress).await? else {
             return Ok(());
         };
         failures = if partial.length() > before {
@@ -47,54 +86,51 @@ pub(super) async fn read(
         } else {
             failures + 1
         };
-        if failures >= ATTEMPTS {
+        if is_last(failures) {
             return Err(FetchError::Interrupted {
-                location: url.to_owned(),
+                location: partial.location.to_string(),
                 reason,
                 bytes: partial.length(),
             });
         }
-        tracing::debug!(url, reason, "an image has broken off");
-        sleep(
-            PAUSE
-                .saturating_mul(1 << failures)
-                .mul_f64(0.5 + fastrand::f64()),
-        )
-        .await;
+        tracing::debug!(image = %partial.location, reason, "an image has broken off");
+        pause(failures).await;
     }
 }
 
 /// Reads on; the answer is why that came to no end, if it may yet.
 async fn attempt(
-    connector: &Connector,
-    url: &str,
+    server: &mut impl Server,
     partial: &mut Partial,
     progress: Progress<'_>,
 ) -> Result<Option<String>, FetchError> {
     if partial.size == Some(partial.length()) && partial.length() > 0 {
         return Ok(None);
     }
-    let response = match ask(connector, url, partial.length()).await {
-        Ok(response) => response,
-        Err(reason) => return Ok(Some(reason)),
+    let start = partial.length();
+    let (permission, whom) = server.permission();
+    let location = partial.location.to_string();
+    let denied = |reason| FetchError::Denied {
+        location: location.clone(),
+        reason,
+        permission,
+        whom,
     };
-    let location = || url.to_owned();
+    let response = match server.ask(start).await {
+        Ok(response) => response,
+        Err(Failure::Passing(reason)) => return Ok(Some(reason)),
+        Err(Failure::Denied(reason)) => return Err(denied(reason)),
+    };
     match response.status().as_u16() {
+        206 if begins_elsewhere(&response, start) => {
+            return Ok(Some("the server sent another range".to_owned()));
+        }
         206 => {}
         // It does not serve ranges, or serves all of it.
         200 => partial.restart()?,
-        404 | 410 => {
-            return Err(FetchError::NotFound {
-                location: location(),
-            });
-        }
+        404 | 410 => return Err(FetchError::NotFound { location }),
         status @ (401 | 403) => {
-            return Err(FetchError::Denied {
-                location: location(),
-                reason: format!("the server answers with status {status}"),
-                permission: "reading it",
-                whom: "this host, which sends no credentials",
-            });
+            return Err(denied(format!("the server answers with status {status}")));
         }
         // What is here is not the beginning of what is there.
         416 => {
@@ -131,25 +167,10 @@ async fn attempt(
     }
 }
 
-async fn ask(connector: &Connector, url: &str, start: u64) -> Result<HttpResponse, String> {
-    let mut request = HttpRequest::get(url).map_err(|error| error.to_string())?;
-    if start > 0 {
-        request
-            .headers_mut()
-            .insert("range", format!("bytes={start}-"));
-    }
-    match timeout(SILENCE_TIMEOUT, connector.call(request)).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text += ": ";
-                text += &cause.to_string();
-                source = cause.source();
-            }
-            Err(text)
-        }
-        Err(_) => Err(format!("no answer within {} s", SILENCE_TIMEOUT.as_secs())),
-    }
+/// Whether an answer says that it begins somewhere else: RFC 9110, section 14.4.
+fn begins_elsewhere(response: &HttpResponse, start: u64) -> bool {
+    let range = response.headers().get("content-range");
+    let range = range.and_then(|range| range.strip_prefix("bytes "));
+    let first = range.and_then(|range| range.split_once('-')?.0.parse::<u64>().ok());
+    first.is_some_and(|first| first != start)
 }

@@ -1,5 +1,5 @@
-//! Gets enclave images to this host: from S3, over HTTPS, or from a file that is
-//! here already.
+//! Gets enclave images to this host: from S3, an OCI registry, over HTTPS, or from a
+//! file that is here already.
 //!
 //! An image is known by the SHA-256 of its file. It is read into
 //! `DIGEST.partial`, hashed as it arrives, and becomes `DIGEST.eif` only when size
@@ -8,7 +8,8 @@
 //! time; others wait for it.
 
 mod cache;
-mod http;
+pub(crate) mod http;
+mod oci;
 mod partial;
 mod s3;
 
@@ -19,6 +20,9 @@ use aws_request::Error as AwsError;
 use thiserror::Error;
 
 use crate::config::{ImageConfig, Location, Sha256};
+use crate::registry::client::Registry;
+use crate::registry::{MEDIA_TYPE, ManifestError};
+use crate::web::Web;
 
 pub use cache::{Cache, default_directory};
 
@@ -92,6 +96,28 @@ pub enum FetchError {
         /// The configuration's.
         wanted: Sha256,
     },
+    /// The registry has another image there.
+    #[error(
+        "the image {location} has the SHA-256 {found} instead of {wanted}: it is another image than the configuration's; push that one, or correct the configuration"
+    )]
+    OtherLayer {
+        /// Where it is.
+        location: String,
+        /// The digest of the registry's image.
+        found: Sha256,
+        /// The configuration's.
+        wanted: Sha256,
+    },
+    /// What the registry has there is no enclave image.
+    #[error(
+        "{location} is no enclave image: {source}; push it with `oras push REGISTRY/REPOSITORY:TAG FILE.eif:{MEDIA_TYPE}`"
+    )]
+    Manifest {
+        /// Where it is.
+        location: String,
+        /// What is wrong.
+        source: ManifestError,
+    },
     /// It is larger than any image.
     #[error("the image {location} has more than {MAX_BYTES} bytes, and is none")]
     TooLarge {
@@ -142,7 +168,11 @@ impl FetchError {
     pub fn is_about_the_image(&self) -> bool {
         matches!(
             self,
-            Self::Size { .. } | Self::Digest { .. } | Self::TooLarge { .. }
+            Self::Size { .. }
+                | Self::Digest { .. }
+                | Self::OtherLayer { .. }
+                | Self::Manifest { .. }
+                | Self::TooLarge { .. }
         )
     }
 
@@ -171,6 +201,18 @@ impl FetchError {
 /// Told of progress: the bytes that are here, and how many there will be.
 pub type Progress<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
 
+/// Where the image is, if it is here and nothing needs to be asked. A file that is
+/// used where it is has not been checked.
+pub fn find(image: &ImageConfig, cache: &Cache) -> Option<PathBuf> {
+    let sha256 = match (&image.location, image.sha256) {
+        (Location::File(path), _) => return path.is_file().then(|| path.clone()),
+        (_, Some(sha256)) => sha256,
+        (Location::Oci(reference), None) => oci::kept(reference, cache)?.sha256,
+        (Location::S3(_) | Location::Http(_), None) => return None,
+    };
+    cache.find(sha256, image.size)
+}
+
 /// Makes sure that the image is here and whole, and says where.
 pub async fn fetch(
     image: &ImageConfig,
@@ -178,19 +220,24 @@ pub async fn fetch(
     cache: &Cache,
     progress: Progress<'_>,
 ) -> Result<PathBuf, FetchError> {
-    let Some(sha256) = image.sha256 else {
-        // Only a file may go without, which is used where it is.
-        return match &image.location {
-            Location::File(path) => Ok(path.clone()),
-            other => Err(FetchError::NotFound {
+    let sha256 = match (&image.location, image.sha256) {
+        (Location::File(path), None) => return Ok(path.clone()),
+        (Location::File(path), Some(sha256)) => {
+            partial::check_file(path, image, sha256).await?;
+            return Ok(path.clone());
+        }
+        (_, Some(sha256)) => sha256,
+        (Location::Oci(reference), None) => {
+            let mut registry = Registry::new(reference.clone());
+            oci::layer(&mut registry, cache).await?.sha256
+        }
+        // The configuration has refused it.
+        (other @ (Location::S3(_) | Location::Http(_)), None) => {
+            return Err(FetchError::NotFound {
                 location: other.to_string(),
-            }),
-        };
+            });
+        }
     };
-    if let Location::File(path) = &image.location {
-        partial::check_file(path, image, sha256).await?;
-        return Ok(path.clone());
-    }
     if let Some(path) = cache.find(sha256, image.size) {
         return Ok(path);
     }
@@ -201,7 +248,17 @@ pub async fn fetch(
     }
     match &image.location {
         Location::S3(object) => s3::read(object, region, &mut partial, progress).await?,
-        Location::Http(url) => http::read(url, &mut partial, progress).await?,
+        Location::Http(url) => {
+            let mut page = http::Page {
+                web: Web::new(),
+                url,
+            };
+            http::read(&mut page, &mut partial, progress).await?;
+        }
+        Location::Oci(reference) => {
+            let registry = Registry::new(reference.clone());
+            oci::read(registry, cache, sha256, &mut partial, progress).await?;
+        }
         Location::File(_) => {}
     }
     let path = partial.finish().await?;

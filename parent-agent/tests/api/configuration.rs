@@ -1,53 +1,10 @@
 //! `run --config`: from a configuration to a running enclave.
 
-use std::path::Path;
+use serde_json::json;
 
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-
-use crate::agent::{Agent, command, error_line, output};
+use crate::agent::{command, error_line, output};
 use crate::fake_aws::{FakeAws, Fault};
-use crate::image::Builder;
-
-fn sha256(bytes: &[u8]) -> String {
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
-}
-
-/// An image of some size, as an object.
-fn image(padding: usize) -> Bytes {
-    let folder = tempfile::tempdir().unwrap();
-    let image = Builder::new(&[], &[(8080, 80)]).padding(padding);
-    Bytes::from(std::fs::read(image.write(folder.path())).unwrap())
-}
-
-fn document(source: &str, image: &[u8]) -> Value {
-    json!({ "enclaves": [{
-        "name": "test",
-        "image": { "source": source, "sha256": sha256(image), "size": image.len() },
-        "runtime_configuration": "{\"enclave_id\":\"E_1\"}",
-        "publish": ["127.0.0.1:0:8080"],
-    }] })
-}
-
-/// Runs what the configuration says, with what is needed in the environment.
-fn run(folder: TempDir, source: &str, environment: &[(&str, String)]) -> Agent {
-    let mut command = command(folder.path(), "run");
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let images = folder.path().join("images");
-    let images = images.to_str().unwrap().to_owned();
-    Agent::spawn_configured(
-        folder,
-        command,
-        &["--config", source, "--image-dir", &images],
-    )
-}
-
-fn write(folder: &Path, document: &Value) -> String {
-    let path = folder.join("config.json");
-    std::fs::write(&path, document.to_string()).unwrap();
-    path.to_str().unwrap().to_owned()
-}
+use crate::fetching::{document, fails, image, lives, run, write};
 
 #[tokio::test]
 async fn an_enclave_is_started_from_a_parameter_and_an_object() {
@@ -55,9 +12,7 @@ async fn an_enclave_is_started_from_a_parameter_and_an_object() {
     // Three parts, the last one short.
     let bytes = image(9 << 20);
     let document = document("s3://bucket/images/a.eif", &bytes);
-    aws.state()
-        .objects
-        .insert("bucket/images/a.eif".to_owned(), bytes.clone());
+    aws.hold("bucket/images/a.eif", bytes.clone());
     aws.state()
         .parameters
         .insert("/p/e/1".to_owned(), document.to_string());
@@ -77,21 +32,14 @@ async fn an_enclave_is_started_from_a_parameter_and_an_object() {
     // The image is here now.
     aws.state().objects.clear();
     let folder = agent.finished().await;
-    let mut again = run(folder, "ssm:/p/e/1", &aws.environment());
-    again.event("starting").await;
-    again.until_init_waits().await;
-    again.end_init(0).await;
-    again.event("ended").await;
-    again.finished().await;
+    lives(folder, "ssm:/p/e/1", &aws.environment()).await;
 }
 
 #[tokio::test]
 async fn parts_that_break_off_are_asked_for_again() {
     let aws = FakeAws::start().await;
     let bytes = image(9 << 20);
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.clone());
+    aws.hold("bucket/a", bytes.clone());
     aws.state().object_faults = [
         Fault::HalfWay,
         Fault::Refused(503, "SlowDown"),
@@ -101,49 +49,7 @@ async fn parts_that_break_off_are_asked_for_again() {
     .into();
     let folder = tempfile::tempdir().unwrap();
     let source = write(folder.path(), &document("s3://bucket/a", &bytes));
-    let mut agent = run(folder, &source, &aws.environment());
-    agent.event("starting").await;
-    agent.until_init_waits().await;
-    agent.end_init(0).await;
-    agent.event("ended").await;
-    agent.finished().await;
-}
-
-/// Runs, and expects a failure: exit code, the one line, and what is in the
-/// folder of images.
-async fn fails(
-    folder: &TempDir,
-    aws: &FakeAws,
-    document: &Value,
-) -> (i32, String, Vec<(String, u64)>) {
-    let source = write(folder.path(), document);
-    let images = folder.path().join("images");
-    let mut command = command(folder.path(), "run");
-    command
-        .envs(aws.environment())
-        .args([
-            "--hypervisor",
-            "sim",
-            "--json",
-            "--config",
-            &source,
-            "--image-dir",
-        ])
-        .arg(&images)
-        .env("RUST_LOG", "error");
-    let output = output(command).await;
-    let mut left: Vec<_> = std::fs::read_dir(images)
-        .into_iter()
-        .flatten()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            let extension = name.rsplit('.').next().unwrap().to_owned();
-            (extension, entry.metadata().unwrap().len())
-        })
-        .collect();
-    left.sort();
-    (output.status.code().unwrap(), error_line(&output), left)
+    lives(folder, &source, &aws.environment()).await;
 }
 
 #[tokio::test]
@@ -151,13 +57,11 @@ async fn what_was_fetched_is_not_fetched_again() {
     let aws = FakeAws::start().await;
     let bytes = image(9 << 20);
     let document = document("s3://bucket/a", &bytes);
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.clone());
+    aws.hold("bucket/a", bytes.clone());
     // The first two parts come, the third is refused for good.
     aws.state().object_faults = [Fault::None, Fault::None, Fault::Refused(400, "Odd")].into();
     let folder = tempfile::tempdir().unwrap();
-    let (code, error, left) = fails(&folder, &aws, &document).await;
+    let (code, error, left) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 4);
     assert!(
         error.contains("400 Odd") && error.contains("goes on from there"),
@@ -168,12 +72,7 @@ async fn what_was_fetched_is_not_fetched_again() {
     // Which of the parts was refused is not certain, but not the first.
     aws.state().ranges.clear();
     let source = write(folder.path(), &document);
-    let mut agent = run(folder, &source, &aws.environment());
-    agent.event("starting").await;
-    agent.until_init_waits().await;
-    agent.end_init(0).await;
-    agent.event("ended").await;
-    agent.finished().await;
+    lives(folder, &source, &aws.environment()).await;
     let ranges = aws.state().ranges.clone();
     assert_eq!(
         ranges.iter().min(),
@@ -187,12 +86,15 @@ async fn an_image_that_is_another_is_refused_and_removed() {
     let bytes = image(0);
     let mut damaged = bytes.to_vec();
     *damaged.last_mut().unwrap() ^= 1;
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), damaged.into());
+    aws.hold("bucket/a", damaged);
     let folder = tempfile::tempdir().unwrap();
     for source in ["s3://bucket/a".to_owned(), aws.url("bucket/a")] {
-        let (code, error, left) = fails(&folder, &aws, &document(&source, &bytes)).await;
+        let (code, error, left) = fails(
+            folder.path(),
+            &aws.environment(),
+            &document(&source, &bytes),
+        )
+        .await;
         assert_eq!(code, 3);
         assert!(error.contains("has the SHA-256"), "{error}");
         assert_eq!(left, []);
@@ -203,12 +105,15 @@ async fn an_image_that_is_another_is_refused_and_removed() {
 async fn an_image_of_another_size_is_refused_before_it_is_read() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.slice(1..));
+    aws.hold("bucket/a", bytes.slice(1..));
     let folder = tempfile::tempdir().unwrap();
     for source in ["s3://bucket/a".to_owned(), aws.url("bucket/a")] {
-        let (code, error, left) = fails(&folder, &aws, &document(&source, &bytes)).await;
+        let (code, error, left) = fails(
+            folder.path(),
+            &aws.environment(),
+            &document(&source, &bytes),
+        )
+        .await;
         assert_eq!(code, 3);
         let expected = format!("has {} bytes instead of {}", bytes.len() - 1, bytes.len());
         assert!(error.contains(&expected), "{error}");
@@ -221,14 +126,22 @@ async fn what_is_refused_is_said_with_what_to_do() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     let folder = tempfile::tempdir().unwrap();
-    let (code, error, _) = fails(&folder, &aws, &document("s3://bucket/a", &bytes)).await;
+    let (code, error, _) = fails(
+        folder.path(),
+        &aws.environment(),
+        &document("s3://bucket/a", &bytes),
+    )
+    .await;
     assert_eq!(code, 4);
     assert!(error.contains("is not there: publish it"), "{error}");
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.clone());
+    aws.hold("bucket/a", bytes.clone());
     aws.state().object_faults = [Fault::Refused(403, "AccessDenied")].into();
-    let (code, error, _) = fails(&folder, &aws, &document("s3://bucket/a", &bytes)).await;
+    let (code, error, _) = fails(
+        folder.path(),
+        &aws.environment(),
+        &document("s3://bucket/a", &bytes),
+    )
+    .await;
     assert_eq!(code, 4);
     assert!(error.contains("allow s3:GetObject"), "{error}");
 }
@@ -237,16 +150,11 @@ async fn what_is_refused_is_said_with_what_to_do() {
 async fn a_web_server_is_asked_again_from_where_it_broke_off() {
     let aws = FakeAws::start().await;
     let bytes = image(1 << 20);
-    aws.state().objects.insert("a".to_owned(), bytes.clone());
+    aws.hold("a", bytes.clone());
     aws.state().object_faults = [Fault::HalfWay, Fault::Refused(503, ""), Fault::HalfWay].into();
     let folder = tempfile::tempdir().unwrap();
     let source = write(folder.path(), &document(&aws.url("a"), &bytes));
-    let mut agent = run(folder, &source, &aws.environment());
-    agent.event("starting").await;
-    agent.until_init_waits().await;
-    agent.end_init(0).await;
-    agent.event("ended").await;
-    agent.finished().await;
+    lives(folder, &source, &aws.environment()).await;
     let half = bytes.len() as u64 / 2;
     assert_eq!(aws.state().ranges[0], half);
     assert_eq!(aws.state().ranges.len(), 2);
@@ -256,13 +164,11 @@ async fn a_web_server_is_asked_again_from_where_it_broke_off() {
 async fn an_image_signed_by_nobody_is_not_one_that_was_signed() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.clone());
+    aws.hold("bucket/a", bytes.clone());
     let folder = tempfile::tempdir().unwrap();
     let mut document = document("s3://bucket/a", &bytes);
     document["enclaves"][0]["image"]["pcr8"] = "00".repeat(48).into();
-    let (code, error, _) = fails(&folder, &aws, &document).await;
+    let (code, error, _) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 3);
     assert!(error.contains("nobody signed it"), "{error}");
 }
@@ -272,7 +178,7 @@ async fn a_wrong_configuration_is_an_error_of_the_caller() {
     let aws = FakeAws::start().await;
     let folder = tempfile::tempdir().unwrap();
     let document = json!({ "enclaves": [{ "name": "A", "cpus": 0 }] });
-    let (code, error, _) = fails(&folder, &aws, &document).await;
+    let (code, error, _) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 2);
     for place in ["enclaves[0].name", "enclaves[0].cpus", "enclaves[0].image"] {
         assert!(error.contains(place), "{error}");
@@ -283,13 +189,11 @@ async fn a_wrong_configuration_is_an_error_of_the_caller() {
 async fn a_port_that_the_image_does_not_have_is_refused() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
-    aws.state()
-        .objects
-        .insert("bucket/a".to_owned(), bytes.clone());
+    aws.hold("bucket/a", bytes.clone());
     let folder = tempfile::tempdir().unwrap();
     let mut document = document("s3://bucket/a", &bytes);
     document["enclaves"][0]["publish"] = json!(["0:9999"]);
-    let (code, error, _) = fails(&folder, &aws, &document).await;
+    let (code, error, _) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 2);
     assert!(error.contains("port 9999"), "{error}");
 }
@@ -301,7 +205,7 @@ async fn one_of_several_enclaves_is_chosen_by_name() {
     let image = json!({ "source": "file:/nonexistent.eif" });
     let document = json!({ "enclaves": [
         { "name": "one", "image": image }, { "name": "two", "image": image } ] });
-    let (code, error, _) = fails(&folder, &aws, &document).await;
+    let (code, error, _) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 2);
     assert!(
         error.contains("choose with --name from one, two"),

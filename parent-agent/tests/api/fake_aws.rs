@@ -7,7 +7,8 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,6 +19,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep};
+
+/// Bytes that come at a time where they come slowly, and the pause after them.
+const PIECE: usize = 64 * 1024;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How a request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,10 @@ pub(crate) enum Fault {
     Function,
     /// Half of the body comes, and the connection breaks.
     HalfWay,
+    /// Half of the body comes, and then nothing more.
+    Stalls,
+    /// The body comes, in small pieces with pauses between them.
+    Slow,
 }
 
 #[derive(Default)]
@@ -48,6 +58,10 @@ pub(crate) struct State {
     pub(crate) asked: Vec<Value>,
     /// The first byte of each range that was read.
     pub(crate) ranges: Vec<u64>,
+    /// Answers do not say how long they are.
+    pub(crate) hides_sizes: bool,
+    /// Ranges that begin there or later stall.
+    pub(crate) stalls_from: Option<usize>,
 }
 
 pub(crate) struct FakeAws {
@@ -103,6 +117,12 @@ impl FakeAws {
             ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ]
+    }
+
+    /// Has an object, with its bucket's name before its key.
+    pub(crate) fn hold(&self, object: &str, bytes: impl Into<Bytes>) {
+        let object = object.to_owned();
+        self.state().objects.insert(object, bytes.into());
     }
 
     /// An URL of an object.
@@ -162,7 +182,7 @@ fn gate(state: &mut State, body: &[u8]) -> Response<Content> {
                 ))
                 .unwrap();
         }
-        Fault::None | Fault::HalfWay => {}
+        _ => {}
     }
     let question: Value = serde_json::from_slice(body).unwrap();
     state.asked.push(question.clone());
@@ -185,7 +205,7 @@ fn gate(state: &mut State, body: &[u8]) -> Response<Content> {
 }
 
 fn object(state: &mut State, path: &str, method: &str, range: Option<&str>) -> Response<Content> {
-    let fault = match method {
+    let mut fault = match method {
         "HEAD" => Fault::None,
         _ => state.object_faults.pop_front().unwrap_or(Fault::None),
     };
@@ -215,34 +235,47 @@ fn object(state: &mut State, path: &str, method: &str, range: Option<&str>) -> R
             return refused(416, "InvalidRange");
         }
         state.ranges.push(start as u64);
+        if state.stalls_from.is_some_and(|from| start >= from) {
+            fault = Fault::Stalls;
+        }
         (status, body) = (206, object.slice(start..end.min(object.len())));
     }
-    let length = body.len();
-    let breaks = fault == Fault::HalfWay;
-    if breaks {
-        body = body.slice(..length / 2);
+    let mut response = Response::builder().status(status);
+    if !state.hides_sizes {
+        response = response.header("content-length", body.len());
     }
-    Response::builder()
-        .status(status)
-        .header("content-length", length)
-        .body(Content {
-            bytes: Some(body),
-            breaks,
-        })
-        .unwrap()
+    let mut content = Content::failing(body, fault);
+    content.hides_size = state.hides_sizes;
+    response.body(content).unwrap()
 }
 
-/// A body, after which the connection may break.
-struct Content {
-    bytes: Option<Bytes>,
-    breaks: bool,
+/// A body, and how it fails.
+pub(crate) struct Content {
+    bytes: Bytes,
+    fault: Fault,
+    pause: Option<Pin<Box<Sleep>>>,
+    hides_size: bool,
 }
 
 impl<T: Into<Bytes>> From<T> for Content {
     fn from(bytes: T) -> Self {
         Self {
-            bytes: Some(bytes.into()),
-            breaks: false,
+            bytes: bytes.into(),
+            fault: Fault::None,
+            pause: None,
+            hides_size: false,
+        }
+    }
+}
+
+impl Content {
+    pub(crate) fn failing(mut bytes: Bytes, fault: Fault) -> Self {
+        if matches!(fault, Fault::HalfWay | Fault::Stalls) {
+            bytes.truncate(bytes.len() / 2);
+        }
+        Self {
+            fault,
+            ..bytes.into()
         }
     }
 }
@@ -253,23 +286,36 @@ impl Body for Content {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(match self.bytes.take() {
-            Some(bytes) => Some(Ok(Frame::data(bytes))),
-            None if self.breaks => Some(Err(io::Error::other("told to break"))),
-            None => None,
-        })
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        if self.bytes.is_empty() {
+            return match self.fault {
+                Fault::HalfWay => Poll::Ready(Some(Err(io::Error::other("told to break")))),
+                Fault::Stalls => Poll::Pending,
+                _ => Poll::Ready(None),
+            };
+        }
+        let mut piece = self.bytes.len();
+        if self.fault == Fault::Slow {
+            piece = piece.min(PIECE);
+            self.pause = Some(Box::pin(sleep(PAUSE)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none() && !self.breaks
+        self.bytes.is_empty() && !matches!(self.fault, Fault::HalfWay | Fault::Stalls)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.bytes {
-            Some(bytes) if !self.breaks => SizeHint::with_exact(bytes.len() as u64),
-            _ => SizeHint::default(),
+        match self.fault {
+            _ if self.hides_size => SizeHint::default(),
+            Fault::HalfWay | Fault::Stalls => SizeHint::default(),
+            _ => SizeHint::with_exact(self.bytes.len() as u64),
         }
     }
 }

@@ -1,0 +1,21 @@
+//! Images in OCI registries: what an address says, what a manifest says, and how a
+//! registry is asked.
+//!
+//! An enclave image is an artifact with one layer of the media type
+//! [`MEDIA_TYPE`], the EIF as it is. Sources: the OCI distribution specification
+//! 1.1, the OCI image specification 1.1, and for tokens the Docker registry's
+//! token specification, which registries follow.
+
+mod challenge;
+pub(crate) mod client;
+mod keys;
+mod manifest;
+mod reference;
+
+pub use challenge::Challenge;
+pub use keys::{Key, docker_key};
+pub use manifest::{Layer, MAX_MANIFEST, ManifestError};
+pub use reference::Reference;
+
+/// The media type of an enclave image.
+pub const MEDIA_TYPE: &str = "application/vnd.aws.nitro-enclaves.eif";
