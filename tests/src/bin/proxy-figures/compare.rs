@@ -29,6 +29,7 @@ pub(crate) const GUEST: [Kind; 4] = [
 pub(crate) struct Scale {
     bulk: u64,
     connections: usize,
+    rates: [u32; 2],
     lasting: Duration,
     idle: bool,
 }
@@ -37,12 +38,14 @@ impl Scale {
     pub(crate) const HOST: Self = Self {
         bulk: 2048 * MIB,
         connections: 1000,
-        lasting: Duration::from_secs(5),
+        rates: [5000, 20_000],
+        lasting: Duration::from_secs(4),
         idle: true,
     };
     pub(crate) const GUEST: Self = Self {
         bulk: 64 * MIB,
         connections: 1000,
+        rates: [100, 400],
         lasting: Duration::from_secs(10),
         idle: false,
     };
@@ -85,7 +88,10 @@ impl Comparison {
         if scale.idle {
             self.idle(scale).await?;
         }
-        self.requests(scale).await
+        for rate in scale.rates {
+            self.requests(scale, Some(rate)).await?;
+        }
+        self.requests(scale, None).await
     }
 
     async fn bulk(&self, scale: &Scale) -> anyhow::Result<()> {
@@ -172,37 +178,29 @@ impl Comparison {
         Ok(())
     }
 
-    async fn requests(&self, scale: &Scale) -> anyhow::Result<()> {
-        let (mut half, mut most, mut rate) = (Vec::new(), Vec::new(), Vec::new());
+    async fn requests(&self, scale: &Scale, rate: Option<u32>) -> anyhow::Result<()> {
+        let (mut half, mut most, mut done) = (Vec::new(), Vec::new(), Vec::new());
         for proxy in &self.proxies {
             let streams = proxy.way.idle(scale.connections).await?;
-            let (latencies, streams) = Way::requests(streams, scale.lasting).await?;
+            let (latencies, streams) = Way::requests(streams, rate, scale.lasting).await?;
             drop(streams);
-            let micros = |percent| Some(latencies.percentile(percent).as_micros());
+            let micros = |percent| {
+                let time = latencies.percentile(percent).as_micros();
+                Some(u64::try_from(time).unwrap_or(u64::MAX))
+            };
             half.push((proxy.kind, micros(50)));
             most.push((proxy.kind, micros(99)));
-            rate.push((
-                proxy.kind,
-                Some(latencies.count() as u64 / scale.lasting.as_secs()),
-            ));
+            let count = latencies.count() as u64;
+            done.push((proxy.kind, Some(count / scale.lasting.as_secs())));
         }
-        let what = format!("{} connections at once: ", scale.connections);
-        row(&format!("{what}requests/s"), &rate);
+        let load = rate.map_or("at full load".to_owned(), |rate| format!("{rate}/s"));
+        let what = format!("{} connections, {load}: ", scale.connections);
+        row(&format!("{what}requests/s"), &done);
         row(&format!("{what}median, us"), &half);
         row(&format!("{what}p99, us"), &most);
-        let of = |kind| {
-            most.iter()
-                .find(|(found, _)| *found == kind)
-                .and_then(|(_, value)| *value)
-        };
-        let number = |kind| {
-            of(kind)
-                .and_then(|value| u64::try_from(value).ok())
-                .unwrap_or(0)
-        };
-        let part = quotient(number(Kind::Ours), number(Kind::VsockProxy));
+        let part = quotient(get(&most, Kind::Ours), get(&most, Kind::VsockProxy));
         verdict(
-            "p99 of requests, of vsock-proxy's",
+            &format!("p99 {load}, of vsock-proxy's"),
             format!("{part:.2} x"),
             "<= 0.33 x",
             part * 3.0 <= 1.0,

@@ -9,7 +9,7 @@ use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Stream, Text, hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::target::{self, Order};
 
@@ -101,25 +101,20 @@ impl Way {
         Ok(streams)
     }
 
-    /// Requests on each of the connections, one after the other, for a while.
+    /// Requests on each of the connections for a while: all together so many a
+    /// second, or without a rate each as soon as it has its answer.
     pub(crate) async fn requests(
         streams: Vec<Stream>,
+        rate: Option<u32>,
         lasting: Duration,
     ) -> anyhow::Result<(Latencies, Vec<Stream>)> {
         let mut asking = JoinSet::new();
-        let end = Instant::now() + lasting;
-        for mut stream in streams {
-            asking.spawn(async move {
-                let mut took = Vec::new();
-                loop {
-                    let start = Instant::now();
-                    if start >= end {
-                        return anyhow::Ok((took, stream));
-                    }
-                    request(&mut stream).await?;
-                    took.push(start.elapsed());
-                }
-            });
+        let count = u32::try_from(streams.len())?;
+        let period = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) * count / rate);
+        let start = Instant::now();
+        for (number, stream) in (0..count).zip(streams) {
+            let first = start + period * number / count;
+            asking.spawn(ask(stream, first, period, start + lasting));
         }
         let (mut all, mut streams) = (Vec::new(), Vec::new());
         while let Some(done) = asking.join_next().await {
@@ -154,11 +149,37 @@ impl Way {
     pub(crate) async fn wait(&self) -> anyhow::Result<()> {
         let ready = async {
             while self.churn(1, 1).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(LIMIT, ready).await.context("it does not listen")
     }
+}
+
+/// Requests of one connection, one a period. One that is late because the answer
+/// before it was late has waited since it was due.
+async fn ask(
+    mut stream: Stream,
+    first: Instant,
+    period: Duration,
+    end: Instant,
+) -> anyhow::Result<(Vec<Duration>, Stream)> {
+    let (mut took, mut due) = (Vec::new(), first);
+    while due < end {
+        let mut start = due;
+        if Instant::now() < due {
+            sleep_until(due.into()).await;
+            start = Instant::now();
+        }
+        request(&mut stream).await?;
+        took.push(start.elapsed());
+        due = if period.is_zero() {
+            Instant::now()
+        } else {
+            due + period
+        };
+    }
+    Ok((took, stream))
 }
 
 async fn request(stream: &mut Stream) -> anyhow::Result<()> {
