@@ -1,0 +1,225 @@
+//! The proxies beside each other.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use link::Endpoint;
+
+use crate::load::Way;
+use crate::proxies::{Kind, Proxy};
+use crate::{process, row, verdict};
+
+const MIB: u64 = 1024 * 1024;
+/// Rounds of the bulk transfers, of which the best counts: what disturbs one is
+/// not the proxy's.
+const ROUNDS: usize = 3;
+
+/// Those that are compared on the host.
+pub(crate) const HOST: [Kind; 4] = [Kind::Ours, Kind::VsockProxy, Kind::Socat, Kind::Loop(256)];
+/// Those that are compared in the guest.
+pub(crate) const GUEST: [Kind; 4] = [
+    Kind::Ours,
+    Kind::VsockProxy,
+    Kind::Loop(28),
+    Kind::Loop(256),
+];
+
+/// How much is done.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    bulk: u64,
+    connections: usize,
+    rates: [u32; 2],
+    lasting: Duration,
+    idle: bool,
+}
+
+impl Scale {
+    pub(crate) const HOST: Self = Self {
+        bulk: 2048 * MIB,
+        connections: 1000,
+        rates: [5000, 20_000],
+        lasting: Duration::from_secs(4),
+        idle: true,
+    };
+    pub(crate) const GUEST: Self = Self {
+        bulk: 64 * MIB,
+        connections: 1000,
+        rates: [100, 400],
+        lasting: Duration::from_secs(10),
+        idle: false,
+    };
+}
+
+/// Proxies that run, and are measured in turn.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    proxies: Vec<Proxy>,
+}
+
+/// What was measured of one.
+#[derive(Debug, Default, Clone, Copy)]
+struct Bulk {
+    out: u64,
+    into: u64,
+    processor: Duration,
+}
+
+impl Comparison {
+    pub(crate) async fn start(
+        &mut self,
+        kind: Kind,
+        endpoint: Endpoint,
+        target: SocketAddr,
+    ) -> anyhow::Result<()> {
+        self.proxies
+            .push(Proxy::start(kind, endpoint, target).await?);
+        Ok(())
+    }
+
+    pub(crate) async fn measure(&self, scale: &Scale) -> anyhow::Result<()> {
+        let kinds: Vec<_> = self.proxies.iter().map(|proxy| proxy.kind).collect();
+        let names: Vec<_> = kinds
+            .iter()
+            .map(|&kind| (kind, Some(kind.name())))
+            .collect();
+        row("", &names);
+        self.bulk(scale).await?;
+        if scale.idle {
+            self.idle(scale).await?;
+        }
+        for rate in scale.rates {
+            self.requests(scale, Some(rate)).await?;
+        }
+        self.requests(scale, None).await
+    }
+
+    async fn bulk(&self, scale: &Scale) -> anyhow::Result<()> {
+        let mut best = vec![Bulk::default(); self.proxies.len()];
+        for _ in 0..ROUNDS {
+            for (proxy, best) in self.proxies.iter().zip(&mut best) {
+                let before = proxy.processor_time().await?;
+                let out = per_second(scale.bulk, proxy.way.send(scale.bulk).await?);
+                let into = per_second(scale.bulk, proxy.way.receive(scale.bulk).await?);
+                best.out = best.out.max(out);
+                best.into = best.into.max(into);
+                best.processor += proxy.processor_time().await? - before;
+            }
+        }
+        let of = |figure: fn(&Bulk) -> u64| -> Vec<(Kind, Option<u64>)> {
+            let figures = best.iter().map(|bulk| Some(figure(bulk)));
+            self.proxies
+                .iter()
+                .map(|proxy| proxy.kind)
+                .zip(figures)
+                .collect()
+        };
+        let (out, into) = (of(|bulk| bulk.out / MIB), of(|bulk| bulk.into / MIB));
+        row("one connection, out of the enclave: MiB/s", &out);
+        row("one connection, into the enclave: MiB/s", &into);
+        let bytes = scale.bulk * 2 * ROUNDS as u64;
+        let processor = best.iter().map(|bulk| {
+            let nanoseconds = u64::try_from(bulk.processor.as_nanos()).unwrap_or(u64::MAX);
+            Some(nanoseconds / (bytes / 1024))
+        });
+        let processor: Vec<_> = self
+            .proxies
+            .iter()
+            .map(|proxy| proxy.kind)
+            .zip(processor)
+            .collect();
+        row("processor time for a KiB: ns", &processor);
+        for (what, figures) in [("out of", &out), ("into", &into)] {
+            let times = quotient(get(figures, Kind::Ours), get(figures, Kind::VsockProxy));
+            let held = times >= 3.0;
+            verdict(
+                &format!("bulk {what} the enclave, of vsock-proxy's"),
+                format!("{times:.2} x"),
+                ">= 3 x",
+                held,
+            );
+        }
+        let (own, other) = (
+            get(&processor, Kind::Ours),
+            get(&processor, Kind::VsockProxy),
+        );
+        verdict(
+            "processor time, of vsock-proxy's",
+            format!("{:.2} x", quotient(own, other)),
+            "< 1 x",
+            own < other,
+        );
+        Ok(())
+    }
+
+    async fn idle(&self, scale: &Scale) -> anyhow::Result<()> {
+        let mut memory = Vec::new();
+        let mut buffers = Vec::new();
+        for proxy in &self.proxies {
+            let before = (proxy.memory()?, process::tcp_buffers()?);
+            let streams = proxy.way.idle(scale.connections).await?;
+            let after = (proxy.memory()?, process::tcp_buffers()?);
+            drop(streams);
+            let each =
+                |before: u64, after: u64| after.saturating_sub(before) / scale.connections as u64;
+            memory.push((proxy.kind, Some(each(before.0, after.0))));
+            buffers.push((proxy.kind, Some(each(before.1, after.1))));
+            proxy.closed(64).await?;
+        }
+        row("memory of an idle connection: bytes", &memory);
+        row("kernel's TCP buffers beside it: bytes", &buffers);
+        let own = get(&memory, Kind::Ours);
+        verdict(
+            "memory of an idle connection",
+            format!("{own} B"),
+            "<= 16 KiB",
+            own <= 16 * 1024,
+        );
+        Ok(())
+    }
+
+    async fn requests(&self, scale: &Scale, rate: Option<u32>) -> anyhow::Result<()> {
+        let (mut half, mut most, mut done) = (Vec::new(), Vec::new(), Vec::new());
+        for proxy in &self.proxies {
+            let streams = proxy.way.idle(scale.connections).await?;
+            let (latencies, streams) = Way::requests(streams, rate, scale.lasting).await?;
+            drop(streams);
+            let micros = |percent| {
+                let time = latencies.percentile(percent).as_micros();
+                Some(u64::try_from(time).unwrap_or(u64::MAX))
+            };
+            half.push((proxy.kind, micros(50)));
+            most.push((proxy.kind, micros(99)));
+            let count = latencies.count() as u64;
+            done.push((proxy.kind, Some(count / scale.lasting.as_secs())));
+        }
+        let load = rate.map_or("at full load".to_owned(), |rate| format!("{rate}/s"));
+        let what = format!("{} connections, {load}: ", scale.connections);
+        row(&format!("{what}requests/s"), &done);
+        row(&format!("{what}median, us"), &half);
+        row(&format!("{what}p99, us"), &most);
+        let part = quotient(get(&most, Kind::Ours), get(&most, Kind::VsockProxy));
+        verdict(
+            &format!("p99 {load}, of vsock-proxy's"),
+            format!("{part:.2} x"),
+            "<= 0.33 x",
+            part * 3.0 <= 1.0,
+        );
+        Ok(())
+    }
+}
+
+fn get(figures: &[(Kind, Option<u64>)], kind: Kind) -> u64 {
+    let found = figures.iter().find(|(found, _)| *found == kind);
+    found.and_then(|(_, value)| *value).unwrap_or_default()
+}
+
+fn per_second(bytes: u64, took: Duration) -> u64 {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1_000_000) / micros
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn quotient(of: u64, by: u64) -> f64 {
+    of as f64 / (by.max(1)) as f64
+}

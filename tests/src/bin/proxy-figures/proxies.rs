@@ -1,0 +1,191 @@
+//! The proxies that are compared, each in a process of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use link::{Endpoint, Listener};
+use parent_agent::channels::Channels;
+use parent_agent::channels::egress::Egress;
+use parent_agent::channels::logs::Logs;
+use parent_agent::cli::ConnectTo;
+use parent_agent::resolve::Resolver;
+use parent_agent::spool::{Fsync, MIN_BYTES, Spool, SpoolOptions, WhenFull};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::load::{self, Way};
+use crate::{process, vsock_proxy};
+
+/// Connections at a time: what `parent-agent run` allows.
+const CONNECTIONS: usize = 4096;
+/// Threads of the stand-in: one for each connection of the largest measurement.
+const WORKERS: usize = 1024;
+/// How long a proxy may take to close what its clients have closed.
+const CLOSING: Duration = Duration::from_secs(20);
+
+/// Which proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The agent's.
+    Ours,
+    /// AWS's, or rather the stand-in for it.
+    VsockProxy,
+    /// The stand-in with a buffer of this many KiB.
+    Loop(usize),
+    /// `socat`, with a process for each connection.
+    Socat,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Ours => "ours".to_owned(),
+            Self::VsockProxy => "vsock-proxy".to_owned(),
+            Self::Loop(kib) => format!("loop {kib} KiB"),
+            Self::Socat => "socat".to_owned(),
+        }
+    }
+}
+
+/// A proxy that runs; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
+    pub(crate) way: Way,
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts one and waits until it takes connections.
+    pub(crate) async fn start(
+        kind: Kind,
+        endpoint: Endpoint,
+        target: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let mut command = match kind {
+            Kind::Socat => socat(&endpoint, target),
+            Kind::Ours | Kind::VsockProxy | Kind::Loop(_) => {
+                let kib = match kind {
+                    Kind::Ours => "0".to_owned(),
+                    Kind::Loop(kib) => kib.to_string(),
+                    _ => (vsock_proxy::BUFFER / 1024).to_string(),
+                };
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["serve", &kib, &endpoint.to_string(), &target.to_string()]);
+                command
+            }
+        };
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", kind.name()))?;
+        let is_ours = kind == Kind::Ours;
+        let way = Way { endpoint, is_ours };
+        let proxy = Self { kind, way, child };
+        proxy.way.wait().await.with_context(|| kind.name())?;
+        Ok(proxy)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time so far, once it has closed every connection.
+    pub(crate) async fn processor_time(&self) -> anyhow::Result<Duration> {
+        if self.kind == Kind::Socat {
+            let mut left = CLOSING;
+            while !process::children(self.id()).is_empty() {
+                left = left.checked_sub(POLL).context("socat does not end")?;
+                sleep(POLL).await;
+            }
+        }
+        process::processor_time(self.id())
+    }
+
+    /// Its own memory, with that of its children.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let mut sum = process::memory(self.id())?;
+        for child in process::children(self.id()) {
+            sum += process::memory(child)?;
+        }
+        Ok(sum)
+    }
+
+    /// Waits until it holds no more descriptors than `count`; how many it holds.
+    pub(crate) async fn closed(&self, count: usize) -> anyhow::Result<usize> {
+        let mut left = CLOSING;
+        loop {
+            let found = process::descriptors(self.id())?;
+            match left.checked_sub(POLL) {
+                Some(rest) if found > count => left = rest,
+                _ => return Ok(found),
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+const POLL: Duration = Duration::from_millis(20);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn socat(endpoint: &Endpoint, target: SocketAddr) -> Command {
+    let listen = match endpoint {
+        Endpoint::Vsock { port, .. } => format!("VSOCK-LISTEN:{port},fork,backlog=1024"),
+        Endpoint::Unix { path } | Endpoint::UnixConnect { path, .. } => {
+            format!("UNIX-LISTEN:{},fork,backlog=1024", path.display())
+        }
+    };
+    let mut command = Command::new("socat");
+    command.args([listen, format!("TCP:{target},nodelay")]);
+    command
+}
+
+/// Be one of the proxies that are in this program, until the process is killed.
+pub(crate) fn serve(kib: &str, endpoint: &str, target: &str) -> anyhow::Result<()> {
+    let (endpoint, target) = (endpoint.parse()?, target.parse()?);
+    match kib.parse::<usize>()? {
+        0 => crate::block_on(ours(&endpoint, target)),
+        kib => vsock_proxy::serve(&endpoint, target, kib * 1024, WORKERS),
+    }
+}
+
+/// The agent's port, served as `parent-agent run` serves it.
+async fn ours(endpoint: &Endpoint, target: SocketAddr) -> anyhow::Result<()> {
+    let rule = format!("{}:{}", load::HOST, load::PORT);
+    let connect_to = ConnectTo {
+        host: load::HOST.to_owned(),
+        port: load::PORT,
+        address: target,
+    };
+    let resolver = Resolver::from_system(&[connect_to]);
+    let rules = vec![rule.parse().context("the rule")?];
+    let folder = tempfile::tempdir()?;
+    let options = SpoolOptions {
+        max_bytes: MIN_BYTES,
+        max_age: Duration::from_secs(60),
+        when_full: WhenFull::Block,
+        fsync: Fsync::Never,
+    };
+    let (spool, _) = Spool::open(Path::new(folder.path()), options)?;
+    let (events, mut receiver) = mpsc::channel(1);
+    let channels = Channels {
+        events,
+        logs: Arc::new(Logs::new(spool)),
+        egress: Arc::new(Egress::new(rules, resolver, CONNECTIONS)),
+        peer: None,
+    };
+    tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+    Arc::new(channels).serve(Listener::bind(endpoint)?).await;
+    bail!("the agent's port is closed")
+}
