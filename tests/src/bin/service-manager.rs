@@ -109,7 +109,10 @@ fn main() -> anyhow::Result<()> {
     wait(|| manager.is(LATER, "active", "").is_ok())?;
     manager.until(16)?;
     manager.control(&["stop", LATER])?;
-    show("start without an image", "fails, and is tried until it is there");
+    show(
+        "start without an image",
+        "fails, and is tried until it is there",
+    );
 
     manager.control(&["stop", UNIT])?;
     let left = demo::leftovers::find(folder.path(), &[]);

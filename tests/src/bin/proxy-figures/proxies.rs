@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use link::{Endpoint, Listener};
-use parent_agent::channels::Channels;
 use parent_agent::channels::egress::Egress;
 use parent_agent::channels::logs::Logs;
+use parent_agent::channels::{Channels, Incoming};
 use parent_agent::cli::ConnectTo;
 use parent_agent::resolve::Resolver;
 use parent_agent::spool::{Fsync, MIN_BYTES, Spool, SpoolOptions, WhenFull};
@@ -186,6 +186,7 @@ async fn ours(endpoint: &Endpoint, target: SocketAddr) -> anyhow::Result<()> {
         peer: None,
     };
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
-    Arc::new(channels).serve(Listener::bind(endpoint)?).await;
+    let incoming = Incoming::Own(Listener::bind(endpoint)?);
+    Arc::new(channels).serve(incoming).await;
     bail!("the agent's port is closed")
 }
