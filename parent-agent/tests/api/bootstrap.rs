@@ -67,13 +67,8 @@ impl Instance {
             folder,
             aws: FakeAws::start().await,
         };
-<<<<<<< HEAD
-        let key = "bucket/a".to_owned();
-        instance.aws.state().objects.insert(key, IMAGE.into());
-        let all = format!("0-{}\n", 2 * cores - 1);
-=======
         instance.aws.hold("bucket/a", IMAGE);
->>>>>>> fetch
+        let all = format!("0-{}\n", 2 * cores - 1);
         instance.write("sys/devices/system/node/online", "0\n");
         instance.write("sys/devices/system/node/node0/cpulist", &all);
         instance.write(
