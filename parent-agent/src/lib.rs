@@ -33,6 +33,7 @@ pub mod config;
 pub mod console;
 mod copy;
 pub mod crash;
+pub mod diagnostics;
 pub mod dispatch;
 pub mod enclave;
 mod error;

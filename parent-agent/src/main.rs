@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use anyhow::Context;
 use clap::Parser;
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{Error, Exit, bootstrap, client, dispatch, guard, hypervisor, logs, run};
+use parent_agent::{
+    Error, Exit, bootstrap, client, diagnostics, dispatch, guard, hypervisor, logs, run,
+};
 use tokio::runtime;
-use tracing_subscriber::EnvFilter;
 
 /// How long a thread that is stuck in a write may hold up the exit.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -42,7 +43,10 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Version { json } => version(json),
         Command::Guard { directory } => block_on(async move {
             let (stderr, _task) = Output::new(tokio::io::stderr());
-            set_up_tracing(&stderr);
+            diagnostics::set_up(&stderr);
+            if let Some(name) = directory.file_name().and_then(|name| name.to_str()) {
+                diagnostics::name_enclave(name);
+            }
             let result = guard::serve(&directory).await;
             stderr.flush(STDERR_TIMEOUT).await;
             result?;
@@ -69,14 +73,14 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Dispatch => block_on(async {
             let (stderr, _task) = Output::new(tokio::io::stderr());
-            set_up_tracing(&stderr);
+            diagnostics::set_up(&stderr);
             let result = dispatch::run().await;
             stderr.flush(STDERR_TIMEOUT).await;
             Ok(result?)
         }),
         Command::Run(args) => block_on(async {
             let (stderr, _task) = Output::new(tokio::io::stderr());
-            set_up_tracing(&stderr);
+            diagnostics::set_up(&stderr);
             let result = run::run(*args, &stderr).await;
             stderr.flush(STDERR_TIMEOUT).await;
             Ok(result?)
@@ -122,14 +126,4 @@ fn version(json: bool) -> anyhow::Result<Exit> {
     };
     writeln!(io::stdout(), "{line}")?;
     Ok(Exit::Success)
-}
-
-fn set_up_tracing(stderr: &Output) {
-    let stderr = stderr.clone();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || stderr.clone())
-        .with_ansi(io::stderr().is_terminal())
-        .init();
 }

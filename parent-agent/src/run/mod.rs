@@ -43,7 +43,7 @@ use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::{aws, heartbeat, ingress};
+use crate::{aws, diagnostics, heartbeat, ingress};
 
 use backoff::{keep_end, pause};
 use listen::{connection_limit, incoming, remove_stale};
@@ -106,6 +106,9 @@ async fn run_after_pause(
     }
     let (name, state_dir) = (args.name.clone(), args.state.state_dir.clone());
     let backs_off = args.restart_backoff.is_some();
+    if let Some(name) = &args.name {
+        diagnostics::name_enclave(name.as_str());
+    }
     let result = Box::pin(launch(args, stderr, notifier, events, receiver)).await;
     if let (Err(error), Some(name), true) = (&result, name, backs_off) {
         // One that runs is another agent's.
@@ -157,6 +160,7 @@ async fn launch(
         Some(name) => name.clone(),
         None => image.host().name.clone(),
     };
+    diagnostics::name_enclave(name.as_str());
     let state = StateDir::new(args.state.state_dir.clone())?;
     let mut guard = acquire(&state, &name, &args, &reporter).await?;
     let directory = guard.directory().to_owned();
