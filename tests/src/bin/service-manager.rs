@@ -204,7 +204,9 @@ impl Manager {
     /// Waits until so many agents have seen the enclave ready.
     fn until(&self, agents: usize) -> anyhow::Result<()> {
         let is_ready = |event: &Value| event["event"] == "ready" || event["ready"] == true;
-        wait(|| self.events().iter().filter(|event| is_ready(event)).count() >= agents)
+        let all_have = || self.events().iter().filter(|event| is_ready(event)).count() >= agents;
+        // An agent that takes over knows it before its enclave has told again.
+        wait(|| all_have() && self.is(UNIT, "active", "the enclave is ready").is_ok())
             .with_context(|| format!("no agent number {agents}: {}", self.log()))
     }
 
@@ -234,8 +236,8 @@ impl Manager {
     fn is(&self, unit: &str, state: &str, status: &str) -> anyhow::Result<()> {
         let properties = "--property=ActiveState,StatusText";
         let shown = self.control(&["show", properties, unit])?;
-        let is_so = shown.contains(&format!("ActiveState={state}\n"))
-            && shown.contains(&format!("StatusText={status}"));
+        let has = |start: String| shown.lines().any(|line| line.starts_with(&start));
+        let is_so = has(format!("ActiveState={state}")) && has(format!("StatusText={status}"));
         ensure!(is_so, "it is not {state}: {shown}");
         Ok(())
     }
@@ -307,6 +309,8 @@ fn unit(folder: &Path) -> anyhow::Result<String> {
         ),
         ("[Unit]\n", TARGET.to_owned()),
         ("WatchdogSec=30s", "WatchdogSec=2s".to_owned()),
+        // Every start needs the time that the agent asks for.
+        ("TimeoutStartSec=60s", "TimeoutStartSec=100ms".to_owned()),
         (
             "[Service]\n",
             format!(
