@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
+use aws_endpoint::Variant;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Connector, ConnectorBuilder};
@@ -24,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::credentials::Cache;
-use crate::endpoint::{Service, Variant, host};
+use crate::endpoint::Service;
 use crate::error::Error;
 use crate::request::{Body, Request};
 use crate::response::{Download, Response, chain};
@@ -165,7 +166,7 @@ impl Client {
                 is_override: true,
             };
         }
-        let host = host(service, self.region(), self.0.variant);
+        let host = service.endpoint().host(self.region(), self.0.variant);
         let base = match prefix {
             Some(prefix) => format!("https://{prefix}.{host}"),
             None => format!("https://{host}"),

@@ -36,7 +36,7 @@ pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<(Pid, Pi
     }
     let mut command = Command::new(program);
     command.args(workload.command.arguments()).env_clear();
-    if !config.network.egress.is_empty() {
+    if config.network.has_egress() {
         let (address, port) = crate::egress::PROXY;
         let proxy = format!("http://{address}:{port}");
         command

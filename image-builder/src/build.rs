@@ -241,6 +241,8 @@ fn metadata(
         memory_mib: manifest.enclave.memory_mib,
         ingress: manifest.network.ingress.clone(),
         egress: manifest.network.egress.clone(),
+        aws_services: manifest.network.aws_services.clone(),
+        aws_fips: manifest.network.aws_fips,
     };
     Metadata {
         image_name: manifest.enclave.name.to_string(),

@@ -1,11 +1,14 @@
 //! The two documents that an enclave image carries.
 
+use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::logs::Logs;
 use crate::name::EnclaveName;
-use crate::network::{EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress};
+use crate::network::{
+    EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
+};
 use crate::text::one_line;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
@@ -98,6 +101,12 @@ pub struct HostConfig {
     pub ingress: Vec<IngressRule>,
     /// Destinations to connect it to.
     pub egress: Vec<EgressRule>,
+    /// Services of AWS to connect it to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aws_services: Vec<Service>,
+    /// Whether only FIPS's hosts of these are meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aws_fips: bool,
 }
 
 impl HostConfig {
@@ -106,6 +115,7 @@ impl HostConfig {
         check_schema(Schema::deserialize(value)?)?;
         let config = Self::deserialize(value)?;
         check_egress(&config.egress)?;
+        check_services(&config.aws_services)?;
         check_ingress(&config.ingress)?;
         Ok(config)
     }

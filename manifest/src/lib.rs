@@ -28,6 +28,8 @@ mod text;
 mod units;
 mod workload;
 
+/// A service of AWS.
+pub use aws_endpoint::Service as AwsService;
 pub use config::{
     CONFIG_SCHEMA, ConfigError, HOST_CONFIG_KEY, HostConfig, MAX_CONFIG_BYTES,
     MEASURED_CONFIG_PATH, MeasuredConfig,

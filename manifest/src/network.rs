@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use aws_endpoint::Service;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
@@ -13,6 +14,8 @@ use crate::units::Port;
 
 /// The most egress rules in one manifest.
 pub const MAX_EGRESS_RULES: usize = 256;
+/// The port of AWS's services.
+const AWS_PORT: u16 = 443;
 /// The most ingress ports in one manifest.
 pub const MAX_INGRESS_RULES: usize = 64;
 /// The longest host name (RFC 1035, section 2.3.4, without the root's dot).
@@ -20,7 +23,7 @@ const MAX_HOST_BYTES: usize = 253;
 /// The longest label of a host name (RFC 1035, section 2.3.4).
 const MAX_LABEL_BYTES: usize = 63;
 
-/// The `[network]` table: both lists are empty unless given, so an enclave has
+/// The `[network]` table: its lists are empty unless given, so an enclave has
 /// no network until its manifest says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +31,14 @@ pub struct Network {
     /// Destinations that the workload may open TCP connections to; at most
     /// [`MAX_EGRESS_RULES`], none twice.
     pub egress: Vec<EgressRule>,
+    /// Services of AWS that the workload may connect to, at any of the hosts that
+    /// they have in any region; none twice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aws_services: Vec<Service>,
+    /// Whether of these hosts only those are meant whose cryptography is validated
+    /// by FIPS 140.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub aws_fips: bool,
     /// Ports that the parent instance opens on the workload's behalf; at most
     /// [`MAX_INGRESS_RULES`], no port of the parent twice.
     pub ingress: Vec<IngressRule>,
@@ -50,6 +61,19 @@ pub enum NetworkError {
         /// Where it is the second time, counted from zero.
         index: usize,
     },
+    /// A service is there twice.
+    #[error("the AWS service `{service}` is there twice: remove one")]
+    ServiceTwice {
+        /// The service.
+        service: Service,
+        /// Where it is the second time, counted from zero.
+        index: usize,
+    },
+    /// FIPS's hosts of no service.
+    #[error(
+        "aws_fips is about the hosts of aws_services, and there are none: name them, or leave it out"
+    )]
+    FipsAlone,
     /// A port of the parent instance is there twice.
     #[error("the ingress port {port} is there twice: remove one, or give it another `port`")]
     IngressTwice {
@@ -75,6 +99,17 @@ pub(crate) fn check_egress(rules: &[EgressRule]) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Checks a list of AWS's services.
+pub(crate) fn check_services(services: &[Service]) -> Result<(), NetworkError> {
+    let mut seen = HashSet::new();
+    for (index, &service) in services.iter().enumerate() {
+        if !seen.insert(service) {
+            return Err(NetworkError::ServiceTwice { service, index });
+        }
+    }
+    Ok(())
+}
+
 /// Checks the limits of a list of ingress rules.
 pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
     if rules.len() > MAX_INGRESS_RULES {
@@ -90,13 +125,40 @@ pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
 }
 
 impl Network {
-    /// Whether a rule allows a connection to `host` on `port`. A trailing dot
-    /// and the letters' case make no difference.
+    /// Whether a connection to `host` on `port` is allowed, by a rule or by a
+    /// service of AWS. A trailing dot and the letters' case make no difference.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.egress.iter().any(|rule| rule.matches(host, port))
+            || (port == AWS_PORT && self.is_of_service(host))
+    }
+
+    /// The ports on which connections to `host` are allowed, each once, in order.
+    pub fn ports(&self, host: &str) -> Vec<u16> {
+        let rules = self.egress.iter().filter(|rule| rule.host().matches(host));
+        let mut ports: Vec<u16> = rules.map(|rule| rule.port().get()).collect();
+        if self.is_of_service(host) {
+            ports.push(AWS_PORT);
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Whether connections to anything are allowed.
+    pub fn has_egress(&self) -> bool {
+        !self.egress.is_empty() || !self.aws_services.is_empty()
+    }
+
+    fn is_of_service(&self, host: &str) -> bool {
+        let mut services = self.aws_services.iter();
+        services.any(|service| service.has_host(host, None, self.aws_fips))
     }
 
     pub(crate) fn check(&self) -> Result<(), NetworkError> {
+        if self.aws_fips && self.aws_services.is_empty() {
+            return Err(NetworkError::FipsAlone);
+        }
+        check_services(&self.aws_services)?;
         check_egress(&self.egress)?;
         check_ingress(&self.ingress)
     }
@@ -336,7 +398,7 @@ mod tests {
                 rule("*.example.com:443").unwrap(),
                 rule("kms.amazonaws.com:443").unwrap(),
             ],
-            ingress: vec![],
+            ..Network::default()
         };
         for (host, port, allowed) in [
             ("a.example.com", 443, true),
@@ -357,6 +419,43 @@ mod tests {
             assert_eq!(network.allows(host, port), allowed, "{host}:{port}");
         }
         assert!(!Network::default().allows("example.com", 443));
+    }
+
+    #[test]
+    fn a_service_is_allowed_at_its_hosts_in_any_region() {
+        let mut network = Network {
+            egress: vec![rule("kms.us-west-2.amazonaws.com:8443").unwrap()],
+            aws_services: vec![Service::Kms, Service::S3],
+            ..Network::default()
+        };
+        assert!(network.has_egress());
+        for host in [
+            "kms.us-west-2.amazonaws.com",
+            "KMS.cn-north-1.amazonaws.com.cn.",
+            "kms-fips.us-west-2.amazonaws.com",
+            "bucket.s3.eu-west-1.amazonaws.com",
+        ] {
+            assert!(network.allows(host, 443), "{host}");
+            assert!(!network.allows(host, 80), "{host}");
+        }
+        assert_eq!(network.ports("kms.us-west-2.amazonaws.com"), [443, 8443]);
+        assert_eq!(network.ports("kms.us-east-1.amazonaws.com"), [443]);
+        assert!(network.ports("sqs.us-east-1.amazonaws.com").is_empty());
+        network.aws_fips = true;
+        assert!(network.allows("kms-fips.us-west-2.amazonaws.com", 443));
+        assert!(!network.allows("kms.us-west-2.amazonaws.com", 443));
+        assert_eq!(network.check(), Ok(()));
+        network.aws_services.push(Service::Kms);
+        let twice = NetworkError::ServiceTwice {
+            service: Service::Kms,
+            index: 2,
+        };
+        assert_eq!(network.check(), Err(twice));
+        network.aws_services.clear();
+        assert_eq!(network.check(), Err(NetworkError::FipsAlone));
+        // An image without them carries what it always did.
+        let written = serde_json::to_string(&Network::default()).unwrap();
+        assert_eq!(written, r#"{"egress":[],"ingress":[]}"#);
     }
 
     #[test]

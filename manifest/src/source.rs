@@ -242,6 +242,8 @@ impl Manifest {
                 NetworkError::IngressCount(_) => ("ingress", String::new()),
                 NetworkError::EgressTwice { index, .. } => ("egress", index.to_string()),
                 NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
+                NetworkError::ServiceTwice { index, .. } => ("aws_services", index.to_string()),
+                NetworkError::FipsAlone => ("aws_fips", String::new()),
             };
             self.invalid(&["network", key, &index], error.to_string())
         })

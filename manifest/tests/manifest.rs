@@ -86,13 +86,46 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn services_of_aws_are_named() {
+    let network = "[enclave]\nname = \"a\"\nimage = \"oci:x\"\n[network]\n";
+    let text = format!("{network}aws_services = [\"kms\",\n\"s3\"]\naws_fips = true\n");
+    let manifest = parse(&text).unwrap();
+    assert!(manifest.network.aws_fips);
+    assert!(
+        manifest
+            .network
+            .allows("kms-fips.us-east-1.amazonaws.com", 443)
+    );
+    for (services, message) in [
+        (
+            "aws_services = [\"kms\",\n\"KMS\"]",
+            "6: `KMS` is no known service: use acm-pca, ",
+        ),
+        (
+            "aws_services = [\"kms\",\n\"kms\"]",
+            "6: the AWS service `kms` is there twice: remove one",
+        ),
+        ("aws_services = \"kms\"", "5: invalid type: "),
+        (
+            "\naws_fips = true",
+            "6: aws_fips is about the hosts of aws_services",
+        ),
+    ] {
+        let error = parse(&format!("{network}{services}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn two_keys_are_enough() {
     let manifest = parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n").unwrap();
     assert_eq!(manifest.enclave.cpus, Cpus::DEFAULT);
     assert_eq!(manifest.enclave.memory_mib, MemoryMib::DEFAULT);
     assert_eq!(manifest.workload.kind, WorkloadKind::Service);
     assert_eq!(manifest.workload.restart().policy, RestartPolicy::OnFailure);
-    assert!(manifest.network.egress.is_empty());
+    assert!(!manifest.network.has_egress());
     assert!(manifest.network.ingress.is_empty());
     assert_eq!(manifest.logs, Logs::default());
     assert_eq!(manifest.logs.release, LogRelease::Always);

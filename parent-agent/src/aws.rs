@@ -1,5 +1,7 @@
 //! Requests to AWS: how they find their region, credentials and hosts.
 
+use std::time::Duration;
+
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_request::{Client, ConfigError};
 use aws_smithy_http_client::Builder;
@@ -7,7 +9,12 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use tokio::time::timeout;
+
 use crate::names::Names;
+
+/// How long it may take to ask for the region.
+const REGION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP client of everything that asks AWS.
 pub(crate) fn http() -> SharedHttpClient {
@@ -30,4 +37,13 @@ pub(crate) fn loader(http: &SharedHttpClient, region: Option<&str>) -> ConfigLoa
 pub(crate) async fn client(region: Option<&str>) -> Result<Client, ConfigError> {
     let config: SdkConfig = loader(&http(), region).load().await;
     Client::with_resolver(&config, Names::from_system())
+}
+
+/// The region that environment, profile or instance name, if any does in time.
+pub(crate) async fn region() -> Option<String> {
+    let http = http();
+    let config = timeout(REGION_TIMEOUT, loader(&http, None).load())
+        .await
+        .ok()?;
+    config.region().map(ToString::to_string)
 }

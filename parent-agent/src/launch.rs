@@ -33,6 +33,8 @@ pub(crate) struct Launch {
     pub(crate) gate: Option<GateConfig>,
     /// The region of requests to AWS, if not the environment's.
     pub(crate) region: Option<String>,
+    /// Of the manifest's services of AWS those that are open, if not all.
+    pub(crate) aws_services: Option<Vec<String>>,
 }
 
 impl Launch {
@@ -51,6 +53,7 @@ impl Launch {
                 runtime_config: runtime_config(args, None)?,
                 gate: gate(args, name.as_str(), None),
                 region: None,
+                aws_services: None,
             });
         };
         let (region, enclave) = select(&source, args).await?;
@@ -64,6 +67,7 @@ impl Launch {
             runtime_config: runtime_config(args, enclave.runtime_configuration.as_deref())?,
             gate: gate(args, &enclave.id, enclave.gate),
             region,
+            aws_services: enclave.aws_services,
         })
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn start(
         .await
         .doing(|| "listening for names".to_owned())?;
     let egress = Egress::new(agent, network, logs);
-    if !egress.network.egress.is_empty() {
+    if egress.network.has_egress() {
         let listener = TcpListener::bind(PROXY)
             .await
             .doing(|| "listening for the proxy".to_owned())?;

@@ -38,14 +38,7 @@ struct Known {
 /// The address of a name in lower case, its listeners running; `None` if no
 /// rule allows it.
 pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv4Addr>> {
-    let rules = egress
-        .network
-        .egress
-        .iter()
-        .filter(|rule| rule.host().matches(name));
-    let mut ports: Vec<u16> = rules.map(|rule| rule.port().get()).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let ports = egress.network.ports(name);
     if ports.is_empty() {
         return Ok(None);
     }

@@ -63,6 +63,28 @@ async fn a_connection_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn a_service_of_aws_is_reached_at_its_hosts() {
+    let network = json!({ "egress": [], "aws_services": ["kms", "s3"], "ingress": [] });
+    let (mut enclave, _control) = Image::new(&[
+        "connect kms.us-west-2.amazonaws.com 443 hello",
+        "proxy bucket.s3.cn-north-1.amazonaws.com.cn:443 there",
+        "wait",
+    ])
+    .with("/network", network)
+    .boot()
+    .await;
+    for (host, text) in [
+        ("kms.us-west-2.amazonaws.com", "hello"),
+        ("bucket.s3.cn-north-1.amazonaws.com.cn", "there"),
+    ] {
+        let outgoing = outgoing(&mut enclave).await;
+        assert_eq!((&*outgoing.target.host, outgoing.target.port), (host, 443));
+        converse(outgoing, text, "welcome").await;
+    }
+    enclave.said("answer \"welcome\"").await;
+}
+
+#[tokio::test]
 async fn the_proxy_reaches_the_agent() {
     let (mut enclave, _control) = image(&[
         "proxy KMS.example.test:443 hello",

@@ -7,13 +7,13 @@ use std::time::Duration;
 use link::frame::{self, MAX_TARGET};
 use link::target::{Connect, Refusal, Reply};
 use link::{Stream, Text};
-use manifest::EgressRule;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::allowlist::Allowlist;
 use crate::copy;
 use crate::resolve::{ResolveError, Resolver};
 use crate::traffic::{Counts, Destinations};
@@ -32,7 +32,7 @@ const NOT_ALLOWED: &str = "(not allowed)";
 /// The agent's own copy of the allowlist, and what it takes to follow it.
 #[derive(Debug)]
 pub struct Egress {
-    rules: Vec<EgressRule>,
+    allowlist: Allowlist,
     resolver: Resolver,
     places: Semaphore,
     destinations: Destinations,
@@ -45,10 +45,10 @@ struct Refused {
 }
 
 impl Egress {
-    /// Allows what `rules` allow, at most `connections` at a time.
-    pub fn new(rules: Vec<EgressRule>, resolver: Resolver, connections: usize) -> Self {
+    /// Allows what `allowlist` allows, at most `connections` at a time.
+    pub fn new(allowlist: impl Into<Allowlist>, resolver: Resolver, connections: usize) -> Self {
         Self {
-            rules,
+            allowlist: allowlist.into(),
             resolver,
             places: Semaphore::new(connections),
             destinations: Destinations::default(),
@@ -72,10 +72,7 @@ impl Egress {
             Err(_) => return,
         };
         let destination = format!("{}:{}", target.host.escape_debug(), target.port);
-        let allowed = self
-            .rules
-            .iter()
-            .any(|rule| rule.matches(&target.host, target.port));
+        let allowed = self.allowlist.allows(&target.host, target.port);
         let key = if allowed { &destination } else { NOT_ALLOWED };
         let traffic = self.destinations.get(key);
         let place = self.places.try_acquire();
@@ -83,7 +80,7 @@ impl Egress {
             (false, _) => Err(Refused {
                 refusal: Refusal::NotAllowed,
                 reason: format!(
-                    "no egress rule of the manifest allows {destination}; the init should have refused it already"
+                    "neither an egress rule of the manifest nor an AWS service that is open here allows {destination}"
                 ),
             }),
             (true, Err(_)) => Err(Refused {

@@ -1,5 +1,6 @@
 //! The connections that the enclave opens to the agent's port.
 
+pub mod allowlist;
 pub mod control;
 pub mod egress;
 mod incoming;

@@ -33,6 +33,10 @@ pub const MAX_ENCLAVES: usize = 4;
 /// Bytes of an enclave's identifier.
 const MAX_ID: usize = 128;
 
+/// Services of AWS, and bytes of the name of one.
+const MAX_SERVICES: usize = 32;
+const MAX_SERVICE: usize = 64;
+
 /// What is wrong with a document.
 #[derive(Debug, Error)]
 #[error("the configuration {source_name} cannot be used: {}", problems.join("; "))]
@@ -72,6 +76,9 @@ pub struct EnclaveConfig {
     pub runtime_configuration: Option<String>,
     /// Ports opened elsewhere than on the loopback address.
     pub publish: Vec<Publish>,
+    /// Of the manifest's services of AWS those that are open, if not all; a name
+    /// that the manifest lacks opens nothing.
+    pub aws_services: Option<Vec<String>>,
     /// The log group in CloudWatch; without one nothing is sent there.
     pub log_group: Option<LogGroup>,
     /// How long a group that the agent makes keeps its events.
@@ -263,6 +270,7 @@ impl EnclaveConfig {
         let debug = fields.parsed("debug", deserialized::<bool>);
         let runtime_configuration = fields.parsed("runtime_configuration", runtime_configuration);
         let publish = fields.parsed("publish", publish);
+        let aws_services = fields.parsed("aws_services", aws_services);
         let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
         let log_retention = fields.parsed("log_retention_days", retention);
         let gate = fields.parsed("gate", |value| Ok(value.clone()));
@@ -285,6 +293,7 @@ impl EnclaveConfig {
             debug: debug.unwrap_or(false),
             runtime_configuration,
             publish: publish.unwrap_or_default(),
+            aws_services,
             log_group,
             log_retention,
             gate,
@@ -384,6 +393,25 @@ fn publish(value: &Value) -> Result<Vec<Publish>, String> {
     entries.iter().map(text_parsed::<Publish>).collect()
 }
 
+/// Services of AWS, as the control plane takes them.
+fn aws_services(value: &Value) -> Result<Vec<String>, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let name = |value: &Value| {
+        let name = text(value)?;
+        if (1..=MAX_SERVICE).contains(&name.len()) && name.bytes().all(is_allowed) {
+            return Ok(name.to_owned());
+        }
+        Err(format!(
+            "a service's name has 1 to {MAX_SERVICE} lower-case letters, digits and hyphens"
+        ))
+    };
+    let names = value.as_array().ok_or("it is no list")?;
+    if names.len() > MAX_SERVICES {
+        return Err(format!("it has more than {MAX_SERVICES} names"));
+    }
+    names.iter().map(name).collect()
+}
+
 fn retention(value: &Value) -> Result<RetentionDays, String> {
     let days = value.as_u64().ok_or("it is no number of days")?;
     days.to_string().parse()
@@ -409,7 +437,7 @@ mod tests {
     "image": {{ "source": "s3://bucket/images/a.eif", "sha256": "{SHA}", "size": 123 }},
     "cpus": 2, "memory_mib": 1024, "debug": false,
     "runtime_configuration": "{{\"enclave_id\":\"e-1\"}}",
-    "publish": ["0.0.0.0:8080:8080"],
+    "publish": ["0.0.0.0:8080:8080"], "aws_services": ["kms"],
     "log_group": "/aws/ec2/enclave/e-1", "log_retention_days": 30,
     "gate": {{ "function": "gate", "interval": "30s" }} }} ] }}"#
         )
@@ -437,6 +465,10 @@ mod tests {
             ("E_1", 30)
         );
         assert_eq!(enclave.publish[0].host_port, 8080);
+        assert_eq!(
+            enclave.aws_services.as_deref(),
+            Some(&["kms".to_owned()][..])
+        );
     }
 
     #[test]
@@ -452,6 +484,7 @@ memory_mib = 1024
 debug = false
 runtime_configuration = '{{"enclave_id":"e-1"}}'
 publish = ["0.0.0.0:8080:8080"]
+aws_services = ["kms"]
 log_group = "/aws/ec2/enclave/e-1"
 log_retention_days = 30
 gate = {{ function = "gate", interval = "30s" }}
@@ -469,7 +502,7 @@ gate = {{ function = "gate", interval = "30s" }}
             r#"{ "region": "US", "colour": 1, "enclaves": [
                 { "name": "Bad", "image": { "source": "ftp://x" }, "cpus": 0, "gate": {} },
                 { "name": "b", "image": { "source": "s3://bucket/k" }, "publish": "80",
-                  "log_retention_days": 2, "debug": "yes" } ] }"#,
+                  "log_retention_days": 2, "debug": "yes", "aws_services": ["S3"] } ] }"#,
         );
         for start in [
             "region: ",
@@ -482,13 +515,14 @@ gate = {{ function = "gate", interval = "30s" }}
             "enclaves[1].publish: ",
             "enclaves[1].log_retention_days: ",
             "enclaves[1].debug: ",
+            "enclaves[1].aws_services: ",
         ] {
             assert!(
                 found.iter().any(|problem| problem.starts_with(start)),
                 "{start} in {found:#?}"
             );
         }
-        assert_eq!(found.len(), 10, "{found:#?}");
+        assert_eq!(found.len(), 11, "{found:#?}");
     }
 
     #[test]

@@ -16,11 +16,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{self, Api};
 use crate::attach::{self, Facts};
 use crate::channels::Channels;
+use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::cli::{HypervisorKind, RunArgs};
@@ -146,6 +147,7 @@ async fn launch(
         runtime_config,
         gate,
         region,
+        aws_services,
     } = launch;
     // The configuration may have added something.
     check(&args)?;
@@ -176,6 +178,7 @@ async fn launch(
         path,
         gate,
         region,
+        aws_services,
         args: &args,
     };
     let result = match args.hypervisor {
@@ -296,6 +299,7 @@ struct Run<'a> {
     path: PathBuf,
     gate: Option<(GateConfig, Client)>,
     region: Option<String>,
+    aws_services: Option<Vec<String>>,
 }
 
 impl Run<'_> {
@@ -307,6 +311,32 @@ impl Run<'_> {
             nsm_root: self.args.software_nsm_root.clone(),
         };
         Sim::new(image, options, directory)
+    }
+
+    /// Where the workload may connect to.
+    async fn allowlist(&self) -> Allowlist {
+        let wanted = self.aws_services.as_deref();
+        let missing = wanted.unwrap_or_default().iter().filter(|name| {
+            let mut services = self.host.aws_services.iter();
+            !services.any(|service| service.name() == name.as_str())
+        });
+        for service in missing {
+            warn!(
+                service,
+                "the image's manifest does not have this AWS service, so it stays closed but for the manifest's egress rules: add it to `aws_services` in enclave.toml, or take it out of the configuration"
+            );
+        }
+        let region = match &self.region {
+            _ if self.host.aws_services.is_empty() => None,
+            Some(region) => Some(region.clone()),
+            None => aws::region().await,
+        };
+        if region.is_none() && !self.host.aws_services.is_empty() {
+            warn!(
+                "no AWS region is known, so the manifest's AWS services are open in every region: set AWS_REGION"
+            );
+        }
+        Allowlist::new(&self.host, wanted, region)
     }
 
     fn nitro(&self, image: &Image) -> Nitro {
@@ -394,7 +424,7 @@ impl Run<'_> {
         let connections = connection_limit();
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
         let resolver = Resolver::from_system(&self.args.connect_to);
-        let egress = Arc::new(Egress::new(self.host.egress.clone(), resolver, connections));
+        let egress = Arc::new(Egress::new(self.allowlist().await, resolver, connections));
         let pipeline = Pipeline::open(
             self.args.logs.pipeline(&self.name, self.region.clone()),
             &self.name,

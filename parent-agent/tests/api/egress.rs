@@ -3,10 +3,12 @@
 use link::frame::{self, MAX_TARGET};
 use link::target::{Connect, Refusal, Reply};
 use link::{Channel, Stream, Text};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, command};
+use crate::fetching::write;
 use crate::image::Builder;
 
 pub(crate) async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
@@ -199,4 +201,43 @@ async fn a_flood_of_connections_does_not_stop_the_enclave() {
     .await;
     agent.end_init(0).await;
     assert_eq!(agent.ended().await.0, 0);
+}
+
+#[tokio::test]
+async fn services_of_the_image_are_open_as_the_configuration_says() {
+    let (server, port) = listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let image = Builder::new(&[], &[]).aws_services(&["kms", "s3"]);
+    let image = image.write(folder.path());
+    let document = json!({ "region": "us-west-2", "enclaves": [{
+        "name": "test",
+        "image": { "source": format!("file:{}", image.display()) },
+        "aws_services": ["kms", "sns"],
+    }] });
+    let source = write(folder.path(), &document);
+    let mut command = command(folder.path(), "run");
+    // Everything leads to the same server, so that only the rules decide.
+    for host in [
+        "kms.us-west-2",
+        "kms.us-east-1",
+        "s3.us-west-2",
+        "sns.us-west-2",
+    ] {
+        let target = format!("{host}.amazonaws.com:443=127.0.0.1:{port}");
+        command.args(["--connect-to", &target]);
+    }
+    let agent = Agent::spawn_configured(folder, command, &["--config", &source]);
+    agent.until_init_waits().await;
+    let (_, reply) = ask(&agent, "kms.us-west-2.amazonaws.com", 443).await;
+    assert_eq!(reply, Reply::Connected);
+    server.accept().await.unwrap();
+    for host in ["kms.us-east-1", "s3.us-west-2", "sns.us-west-2"] {
+        let (_, reply) = ask(&agent, &format!("{host}.amazonaws.com"), 443).await;
+        let (kind, reason) = refusal(&reply);
+        assert_eq!(kind, Refusal::NotAllowed, "{host}");
+        assert!(reason.contains("AWS service that is open here"), "{reason}");
+    }
+    agent.end_init(0).await;
+    let (_, _, said) = agent.ended().await;
+    assert!(said.contains("does not have this AWS service"), "{said}");
 }

@@ -45,6 +45,14 @@ impl Builder {
         }
     }
 
+    /// Services of AWS that the image's manifest has.
+    pub(crate) fn aws_services(mut self, services: &[&str]) -> Self {
+        if let Some(host) = &mut self.host {
+            host["aws_services"] = json!(services);
+        }
+        self
+    }
+
     pub(crate) fn without_host_config(mut self) -> Self {
         self.host = None;
         self

@@ -42,8 +42,10 @@ locals {
       debug                 = var.enable_debug
       runtime_configuration = var.runtime_configuration
       publish               = [for port in var.expose_ports : "0.0.0.0:${port}:${port}"]
-      log_group             = local.log_group_name
-      log_retention_days    = var.log_retention_days
+      # Without any the image's manifest decides alone.
+      aws_services       = length(var.aws_services) > 0 ? var.aws_services : null
+      log_group          = local.log_group_name
+      log_retention_days = var.log_retention_days
       gate = {
         function = var.gate_function_name
         interval = "30s"

@@ -105,7 +105,7 @@ variable "health_check_interval" {
 }
 
 variable "aws_services" {
-  description = "As requested; what the image says counts."
+  description = "Of the AWS services in the image's manifest those that are open; all of them if the list is empty."
   type        = list(string)
   nullable    = false
   default     = []

@@ -14,6 +14,7 @@ variables {
   cpu_count             = 2
   memory_mib            = 1024
   expose_ports          = [8080, 9000]
+  aws_services          = ["kms", "s3"]
   gate_function_name    = "enclaves-dev-attestation-gate"
   runtime_configuration = "{\"enclave_id\":\"payments-1\"}"
   log_retention_days    = 30
@@ -86,6 +87,7 @@ run "agent" {
       debug                 = false
       runtime_configuration = "{\"enclave_id\":\"payments-1\"}"
       publish               = ["0.0.0.0:8080:8080", "0.0.0.0:9000:9000"]
+      aws_services          = ["kms", "s3"]
       log_group             = "/aws/ec2/enclave/payments-1"
       log_retention_days    = 30
       gate                  = { function = "enclaves-dev-attestation-gate", interval = "30s" }
@@ -103,6 +105,17 @@ run "agent" {
   assert {
     condition     = output.instance_id == aws_instance.this.id && output.private_ip == aws_instance.this.private_ip && output.log_group_name == "/aws/ec2/enclave/payments-1"
     error_message = "The runner reports these outputs."
+  }
+}
+
+run "without_aws_services_the_image_decides" {
+  command = plan
+  variables {
+    aws_services = []
+  }
+  assert {
+    condition     = jsondecode(aws_ssm_parameter.agent.value).enclaves[0].aws_services == null
+    error_message = "An empty list would close the services that the image's manifest has."
   }
 }
 
