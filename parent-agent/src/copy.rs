@@ -1,20 +1,22 @@
 //! Joining two connections: bytes are copied both ways, counted, and the end of
 //! one direction is passed on without touching the other.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::task::Poll;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 /// What a direction waits with: most connections are idle most of the time, and
 /// then hold no more than this.
 const SMALL: usize = 2 * 1024;
 /// What a direction reads into while bytes keep coming.
 const LARGE: usize = 256 * 1024;
+/// How long a direction may wait for more with a buffer of that size: the next
+/// part of a transfer comes sooner, and a pause longer than that is idleness.
+const LINGER: Duration = Duration::from_millis(20);
 /// Large buffers that are kept for the next burst.
 const KEPT: usize = 16;
 
@@ -51,10 +53,10 @@ where
         if count < SMALL {
             continue;
         }
-        // More than a little: until there is nothing to read for a moment.
+        // More than a little: until nothing comes for a while.
         let mut large = Large::take();
-        while let Some(count) = read_what_is_there(from, &mut large.0).await? {
-            let bytes = large.0.get(..count).unwrap_or_default();
+        while let Ok(count) = timeout(LINGER, from.read(&mut large.0)).await {
+            let bytes = large.0.get(..count?).unwrap_or_default();
             if bytes.is_empty() {
                 return end(to).await;
             }
@@ -81,21 +83,6 @@ where
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         other => other,
     }
-}
-
-/// Reads without waiting; `None` if there is nothing yet.
-async fn read_what_is_there<R>(from: &mut R, buffer: &mut [u8]) -> io::Result<Option<usize>>
-where
-    R: AsyncRead + Unpin,
-{
-    let mut buffer = ReadBuf::new(buffer);
-    poll_fn(|context| {
-        Poll::Ready(match Pin::new(&mut *from).poll_read(context, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| Some(buffer.filled().len())),
-            Poll::Pending => Ok(None),
-        })
-    })
-    .await
 }
 
 /// A large buffer, kept for others when it is dropped.

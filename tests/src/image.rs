@@ -42,22 +42,29 @@ impl Workload {
 
     /// Builds it with further tables in its manifest.
     pub fn build_with(programs: &Programs, folder: &Path, tables: &str) -> anyhow::Result<Self> {
-        Self::build_program(programs, folder, "test-workload", tables)
+        Self::build_program(programs, folder, "test-workload", &[], tables)
     }
 
-    /// Builds it with another of the programs as its workload.
-    pub fn build_of(programs: &Programs, folder: &Path, program: &str) -> anyhow::Result<Self> {
-        Self::build_program(programs, folder, program, "")
+    /// Builds it with another of the programs as its workload, and with files of
+    /// this machine.
+    pub fn build_of(
+        programs: &Programs,
+        folder: &Path,
+        program: &str,
+        files: &[PathBuf],
+    ) -> anyhow::Result<Self> {
+        Self::build_program(programs, folder, program, files, "")
     }
 
     fn build_program(
         programs: &Programs,
         folder: &Path,
         program: &str,
+        files: &[PathBuf],
         tables: &str,
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).context("no folder for the image")?;
-        demo::oci::write(&folder.join("image"), &programs.path(program))?;
+        demo::oci::write_with(&folder.join("image"), &programs.path(program), files)?;
         let manifest = folder.join("enclave.toml");
         fs::write(&manifest, format!("{MANIFEST}{tables}")).context("cannot write the manifest")?;
         let path = folder.join("workload.eif");

@@ -1,9 +1,10 @@
 //! A static program as an OCI image layout (OCI Image Format, version 1), the
 //! same bytes for the same program.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,6 +27,12 @@ struct Blob {
 /// Writes the layout into `folder`, which is made, and returns the size of its
 /// only layer in bytes. The program keeps its name.
 pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
+    write_with(folder, program, &[])
+}
+
+/// The same with further programs and the libraries that they load, each at its
+/// own absolute path.
+pub fn write_with(folder: &Path, program: &Path, others: &[PathBuf]) -> anyhow::Result<u64> {
     let contents = fs::read(program)
         .with_context(|| format!("cannot read the workload {}", program.display()))?;
     let name = program.file_name().and_then(|name| name.to_str());
@@ -33,7 +40,7 @@ pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
     let path = format!("{FOLDER}{name}");
     let write = || -> io::Result<u64> {
         fs::create_dir_all(folder.join("blobs/sha256"))?;
-        let layer = write_blob(folder, &layer(&path, &contents)?)?;
+        let layer = write_blob(folder, &layer(&path, &contents, others)?)?;
         let config = write_blob(folder, &json_bytes(&config(&path, &layer)))?;
         let manifest = write_blob(folder, &json_bytes(&manifest(&config, &layer)))?;
         fs::write(folder.join("index.json"), json_bytes(&index(&manifest)))?;
@@ -46,13 +53,28 @@ pub fn write(folder: &Path, program: &Path) -> anyhow::Result<u64> {
     write().with_context(|| format!("cannot write the container image to {}", folder.display()))
 }
 
-fn layer(path: &str, program: &[u8]) -> io::Result<Vec<u8>> {
+fn layer(path: &str, program: &[u8], others: &[PathBuf]) -> io::Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     append(&mut tar, FOLDER, 0o755, &[])?;
     append(&mut tar, path, 0o755, program)?;
     append(&mut tar, "etc/", 0o755, &[])?;
     append(&mut tar, "etc/group", 0o644, GROUP.as_bytes())?;
     append(&mut tar, "etc/passwd", 0o644, PASSWD.as_bytes())?;
+    let mut folders = BTreeSet::new();
+    for other in others {
+        let path = other.strip_prefix("/").map_err(io::Error::other)?;
+        for folder in path.ancestors().skip(1) {
+            folders.insert(format!("{}/", folder.display()));
+        }
+    }
+    for folder in folders.iter().filter(|folder| *folder != "/") {
+        append(&mut tar, folder, 0o755, &[])?;
+    }
+    for other in others {
+        let path = other.display().to_string();
+        let contents = fs::read(other)?;
+        append(&mut tar, path.trim_start_matches('/'), 0o755, &contents)?;
+    }
     tar.into_inner()
 }
 
@@ -137,7 +159,6 @@ fn write_blob(folder: &Path, bytes: &[u8]) -> io::Result<Blob> {
 mod tests {
     use std::collections::BTreeMap;
     use std::io::Read;
-    use std::path::PathBuf;
 
     use super::*;
 

@@ -15,13 +15,21 @@ const MIB: u64 = 1024 * 1024;
 const ROUNDS: usize = 3;
 
 /// Those that are compared on the host.
-pub(crate) const HOST: [Kind; 4] = [Kind::Ours, Kind::VsockProxy, Kind::Socat, Kind::Loop(256)];
-/// Those that are compared in the guest.
-pub(crate) const GUEST: [Kind; 4] = [
+pub(crate) const HOST: [Kind; 5] = [
     Kind::Ours,
     Kind::VsockProxy,
+    Kind::Socat,
+    Kind::Loop(256),
+    Kind::Direct,
+];
+/// Those that are compared in the guest.
+pub(crate) const GUEST: [Kind; 6] = [
+    Kind::Ours,
+    Kind::VsockProxy,
+    Kind::Socat,
     Kind::Loop(28),
     Kind::Loop(256),
+    Kind::Direct,
 ];
 
 /// How much is done.
@@ -29,25 +37,29 @@ pub(crate) const GUEST: [Kind; 4] = [
 pub(crate) struct Scale {
     bulk: u64,
     connections: usize,
-    rates: [u32; 2],
+    rates: &'static [u32],
     lasting: Duration,
     idle: bool,
+    /// Whether `socat` has the memory for a process for each of the connections.
+    forks: bool,
 }
 
 impl Scale {
     pub(crate) const HOST: Self = Self {
         bulk: 2048 * MIB,
         connections: 1000,
-        rates: [5000, 20_000],
+        rates: &[5000, 20_000],
         lasting: Duration::from_secs(4),
         idle: true,
+        forks: true,
     };
     pub(crate) const GUEST: Self = Self {
         bulk: 64 * MIB,
         connections: 1000,
-        rates: [100, 400],
+        rates: &[],
         lasting: Duration::from_secs(10),
         idle: false,
+        forks: false,
     };
 }
 
@@ -88,7 +100,7 @@ impl Comparison {
         if scale.idle {
             self.idle(scale).await?;
         }
-        for rate in scale.rates {
+        for &rate in scale.rates {
             self.requests(scale, Some(rate)).await?;
         }
         self.requests(scale, None).await
@@ -181,6 +193,12 @@ impl Comparison {
     async fn requests(&self, scale: &Scale, rate: Option<u32>) -> anyhow::Result<()> {
         let (mut half, mut most, mut done) = (Vec::new(), Vec::new(), Vec::new());
         for proxy in &self.proxies {
+            if proxy.kind == Kind::Socat && !scale.forks {
+                half.push((proxy.kind, None));
+                most.push((proxy.kind, None));
+                done.push((proxy.kind, None));
+                continue;
+            }
             let streams = proxy.way.idle(scale.connections).await?;
             let (latencies, streams) = Way::requests(streams, rate, scale.lasting).await?;
             drop(streams);

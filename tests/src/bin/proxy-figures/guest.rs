@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use enclave_tests::{Agent, Hypervisor, Programs, Workload};
@@ -33,7 +34,7 @@ pub(crate) fn is_here() -> bool {
 pub(crate) async fn run(programs: &Programs) -> anyhow::Result<()> {
     println!("\nvsock loopback to TCP, in a machine that QEMU emulates: only ratios count");
     let folder = tempfile::tempdir()?;
-    let image = Workload::build_of(programs, Path::new(folder.path()), PROGRAM)?;
+    let image = Workload::build_of(programs, folder.path(), PROGRAM, &socat()?)?;
     let arguments = ["--memory-mib", "1536", "--cpus", "2"];
     let mut agent = Agent::start_with(programs, &image, Hypervisor::Qemu, ROLE, &arguments, &[])?;
     for number in 0.. {
@@ -47,6 +48,23 @@ pub(crate) async fn run(programs: &Programs) -> anyhow::Result<()> {
     }
     agent.stopped().await?;
     Ok(())
+}
+
+/// `socat` and the libraries that it loads, as `ldd` names them.
+fn socat() -> anyhow::Result<Vec<PathBuf>> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|folder| folder.join("socat"))
+        .find(|program| program.exists())
+        .context("there is no socat: install the package of that name")?;
+    let output = Command::new("ldd").arg(&program).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let libraries = text
+        .split_ascii_whitespace()
+        .filter(|word| word.starts_with('/'));
+    let mut files: Vec<_> = libraries.map(PathBuf::from).collect();
+    files.push(program);
+    Ok(files)
 }
 
 /// A line of the workload.

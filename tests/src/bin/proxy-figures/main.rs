@@ -50,7 +50,11 @@ fn main() -> anyhow::Result<()> {
         ["host"] => block_on(host()),
         ["guest"] => block_on(async { guest::run(&Programs::from_environment()?).await }),
         ["serve", kib, endpoint, target] => proxies::serve(kib, endpoint, target),
-        ["target", address] => block_on(target::serve(address.parse()?)),
+        ["target", address] => block_on(target::serve(address.parse()?, None)),
+        ["target", address, direct] => {
+            let direct = Some(direct.parse()?);
+            block_on(target::serve(address.parse()?, direct))
+        }
         _ => bail!("write `proxy-figures [host|guest]`"),
     }
 }

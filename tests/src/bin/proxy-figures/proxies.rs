@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Loop(usize),
     /// `socat`, with a process for each connection.
     Socat,
+    /// None: the target itself.
+    Direct,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::VsockProxy => "vsock-proxy".to_owned(),
             Self::Loop(kib) => format!("loop {kib} KiB"),
             Self::Socat => "socat".to_owned(),
+            Self::Direct => "no proxy".to_owned(),
         }
     }
 }
@@ -68,6 +71,12 @@ impl Proxy {
     ) -> anyhow::Result<Self> {
         let mut command = match kind {
             Kind::Socat => socat(&endpoint, target),
+            Kind::Direct => {
+                let mut command = Command::new(std::env::current_exe()?);
+                let address = load::free_address()?;
+                command.args(["target", &address.to_string(), &endpoint.to_string()]);
+                command
+            }
             Kind::Ours | Kind::VsockProxy | Kind::Loop(_) => {
                 let kib = match kind {
                     Kind::Ours => "0".to_owned(),

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use link::{Endpoint, Listener};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 4096;
@@ -44,23 +45,30 @@ impl Order {
     }
 }
 
-/// Serves until the process is killed.
-pub(crate) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+/// Serves until the process is killed: on TCP, and without a proxy between it and
+/// its clients where they would find one.
+pub(crate) async fn serve(address: SocketAddr, direct: Option<Endpoint>) -> anyhow::Result<()> {
+    if let Some(endpoint) = direct {
+        let listener = Listener::bind(&endpoint)?;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream));
+            }
+        });
+    }
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(async move {
-            // Who breaks a connection off notices that by itself.
-            let _ = answer(stream).await;
-        });
+        stream.set_nodelay(true)?;
+        // Who breaks a connection off notices that by itself.
+        tokio::spawn(answer(stream));
     }
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut order = [0; 9];
     stream.read_exact(&mut order).await?;
     match Order::decode(order) {
