@@ -34,6 +34,7 @@ pub mod console;
 mod copy;
 pub mod crash;
 pub mod dispatch;
+pub mod embedded_metrics;
 pub mod enclave;
 mod error;
 pub mod event;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::cli::Publish;
+use crate::embedded_metrics::MetricsNamespace;
 use crate::gate::GateConfig;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
@@ -75,6 +76,8 @@ pub struct EnclaveConfig {
     pub log_group: Option<LogGroup>,
     /// How long a group that the agent makes keeps its events.
     pub log_retention: Option<RetentionDays>,
+    /// Where CloudWatch makes metrics of the enclave.
+    pub metrics_namespace: Option<MetricsNamespace>,
     /// The attestation gate of the control plane.
     pub gate: Option<GateConfig>,
 }
@@ -246,6 +249,7 @@ impl EnclaveConfig {
         let publish = fields.parsed("publish", publish);
         let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
         let log_retention = fields.parsed("log_retention_days", retention);
+        let metrics_namespace = fields.parsed("metrics_namespace", text_parsed::<MetricsNamespace>);
         let gate = fields.parsed("gate", |value| Ok(value.clone()));
         fields.end();
         let image =
@@ -268,6 +272,7 @@ impl EnclaveConfig {
             publish: publish.unwrap_or_default(),
             log_group,
             log_retention,
+            metrics_namespace,
             gate,
         })
     }
@@ -390,6 +395,7 @@ mod tests {
     "runtime_configuration": "{{\"enclave_id\":\"e-1\"}}",
     "publish": ["0.0.0.0:8080:8080"],
     "log_group": "/aws/ec2/enclave/e-1", "log_retention_days": 30,
+    "metrics_namespace": "Enclaves",
     "gate": {{ "function": "gate", "interval": "30s" }} }} ] }}"#
         )
     }
@@ -433,6 +439,7 @@ runtime_configuration = '{{"enclave_id":"e-1"}}'
 publish = ["0.0.0.0:8080:8080"]
 log_group = "/aws/ec2/enclave/e-1"
 log_retention_days = 30
+metrics_namespace = "Enclaves"
 gate = {{ function = "gate", interval = "30s" }}
 "#
         );
