@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::cli::RunArgs;
 use crate::config::{EnclaveConfig, Source};
+use crate::embedded_metrics::EmbeddedMetrics;
 use crate::error::Error;
 use crate::fetch::{self, Cache};
 use crate::gate::{DEFAULT_INTERVAL, FunctionName, GateConfig};
@@ -31,6 +32,8 @@ pub(crate) struct Launch {
     pub(crate) runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
     /// The gate that wants to see documents.
     pub(crate) gate: Option<GateConfig>,
+    /// What CloudWatch makes metrics of.
+    pub(crate) metrics: Option<EmbeddedMetrics>,
     /// The region of requests to AWS, if not the environment's.
     pub(crate) region: Option<String>,
     /// Of the manifest's services of AWS those that are open, if not all.
@@ -52,6 +55,7 @@ impl Launch {
                 image,
                 runtime_config: runtime_config(args, None)?,
                 gate: gate(args, name.as_str(), None),
+                metrics: metrics(args, name.as_str())?,
                 region: None,
                 aws_services: None,
             });
@@ -66,6 +70,7 @@ impl Launch {
             image,
             runtime_config: runtime_config(args, enclave.runtime_configuration.as_deref())?,
             gate: gate(args, &enclave.id, enclave.gate),
+            metrics: metrics(args, &enclave.id)?,
             region,
             aws_services: enclave.aws_services,
         })
@@ -104,6 +109,10 @@ fn fill_in(args: &mut RunArgs, enclave: &EnclaveConfig) {
         args.logs.log_group.clone_from(&enclave.log_group);
     }
     args.logs.log_retention_days = args.logs.log_retention_days.or(enclave.log_retention);
+    if args.logs.metrics_namespace.is_none() {
+        let configured = &enclave.metrics_namespace;
+        args.logs.metrics_namespace.clone_from(configured);
+    }
 }
 
 async fn fetch_image(
@@ -180,6 +189,22 @@ fn gate(args: &RunArgs, id: &str, configured: Option<GateConfig>) -> Option<Gate
             .interval
             .map_or(DEFAULT_INTERVAL, manifest::Interval::as_duration),
     })
+}
+
+fn metrics(args: &RunArgs, id: &str) -> Result<Option<EmbeddedMetrics>, Error> {
+    let Some(namespace) = args.logs.metrics_namespace.clone() else {
+        return Ok(None);
+    };
+    if !args.logs.sinks.contains(&SinkSpec::CloudWatch) {
+        return Err(Error::Usage(
+            "CloudWatch makes metrics of log records: a namespace of metrics needs a log group, or --sink cloudwatch",
+        ));
+    }
+    let enclave_id = args.gate.enclave_id.clone();
+    Ok(Some(EmbeddedMetrics {
+        namespace,
+        enclave_id: enclave_id.unwrap_or_else(|| id.to_owned()),
+    }))
 }
 
 /// Reads and checks the image without holding up the runtime.

@@ -35,6 +35,7 @@ mod copy;
 pub mod crash;
 pub mod diagnostics;
 pub mod dispatch;
+pub mod embedded_metrics;
 pub mod enclave;
 mod error;
 pub mod event;

@@ -11,6 +11,7 @@ use manifest::EnclaveName;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::embedded_metrics::MetricsNamespace;
 use crate::sink::PipelineConfig;
 use crate::sink::cloudwatch::CloudWatchConfig;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
@@ -53,6 +54,10 @@ pub struct LogArgs {
     /// Serve Prometheus metrics over HTTP at this loopback address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<MetricsAddress>,
+    /// Have CloudWatch make metrics in this namespace, from a record each minute in
+    /// the embedded metric format (with the sink cloudwatch).
+    #[arg(long, value_name = "NAMESPACE")]
+    pub metrics_namespace: Option<MetricsNamespace>,
 }
 
 impl LogArgs {

@@ -18,6 +18,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::cli::Publish;
+use crate::embedded_metrics::MetricsNamespace;
 use crate::gate::GateConfig;
 use crate::registry::Reference;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
@@ -83,6 +84,8 @@ pub struct EnclaveConfig {
     pub log_group: Option<LogGroup>,
     /// How long a group that the agent makes keeps its events.
     pub log_retention: Option<RetentionDays>,
+    /// Where CloudWatch makes metrics of the enclave.
+    pub metrics_namespace: Option<MetricsNamespace>,
     /// The attestation gate of the control plane.
     pub gate: Option<GateConfig>,
 }
@@ -273,6 +276,7 @@ impl EnclaveConfig {
         let aws_services = fields.parsed("aws_services", aws_services);
         let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
         let log_retention = fields.parsed("log_retention_days", retention);
+        let metrics_namespace = fields.parsed("metrics_namespace", text_parsed::<MetricsNamespace>);
         let gate = fields.parsed("gate", |value| Ok(value.clone()));
         fields.end();
         let image =
@@ -296,6 +300,7 @@ impl EnclaveConfig {
             aws_services,
             log_group,
             log_retention,
+            metrics_namespace,
             gate,
         })
     }
@@ -439,6 +444,7 @@ mod tests {
     "runtime_configuration": "{{\"enclave_id\":\"e-1\"}}",
     "publish": ["0.0.0.0:8080:8080"], "aws_services": ["kms"],
     "log_group": "/aws/ec2/enclave/e-1", "log_retention_days": 30,
+    "metrics_namespace": "Enclaves",
     "gate": {{ "function": "gate", "interval": "30s" }} }} ] }}"#
         )
     }
@@ -487,6 +493,7 @@ publish = ["0.0.0.0:8080:8080"]
 aws_services = ["kms"]
 log_group = "/aws/ec2/enclave/e-1"
 log_retention_days = 30
+metrics_namespace = "Enclaves"
 gate = {{ function = "gate", interval = "30s" }}
 "#
         );

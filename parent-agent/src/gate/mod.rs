@@ -32,7 +32,7 @@ use crate::event::{Challenge, ChallengeError, Event};
 use crate::report::{Report, Reporter};
 use crate::status::Board;
 
-pub use status::{GateBoard, GateStatus};
+pub use status::{GateBoard, GateStatus, Verdict};
 
 use pace::Pace;
 use protocol::{ChallengeAnswer, DocumentAnswer, Question};

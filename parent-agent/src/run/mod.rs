@@ -2,16 +2,16 @@
 
 mod backoff;
 mod listen;
+mod machine;
 mod reports;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA384, digest};
 use aws_request::Client;
 use link::control::MAX_RUNTIME_CONFIG;
-use manifest::{EnclaveName, Interval, MemoryMib};
+use manifest::{EnclaveName, Interval};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
-use crate::attach::{self, Facts};
+use crate::attach;
 use crate::channels::Channels;
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
@@ -27,20 +27,21 @@ use crate::channels::logs::Logs;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
 use crate::crash::Crash;
+use crate::embedded_metrics::EmbeddedMetrics;
 use crate::enclave::{Cause, End};
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
 use crate::gate::{Gate, GateBoard, GateConfig};
 use crate::guard::Guard;
-use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
-use crate::image::Image;
+use crate::hypervisor::Hypervisor;
 use crate::launch::Launch;
 use crate::notify::Notifier;
 use crate::output::Output;
 use crate::report::{Report, Reporter};
 use crate::resolve::Resolver;
 use crate::sink::Pipeline;
+use crate::spool::Spool;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
@@ -146,6 +147,7 @@ async fn launch(
         image,
         runtime_config,
         gate,
+        metrics,
         region,
         aws_services,
     } = launch;
@@ -177,6 +179,7 @@ async fn launch(
         host: image.host().clone(),
         path,
         gate,
+        metrics,
         region,
         aws_services,
         args: &args,
@@ -298,21 +301,12 @@ struct Run<'a> {
     /// The image's file.
     path: PathBuf,
     gate: Option<(GateConfig, Client)>,
+    metrics: Option<EmbeddedMetrics>,
     region: Option<String>,
     aws_services: Option<Vec<String>>,
 }
 
 impl Run<'_> {
-    fn sim(&self, image: Image, directory: &Path) -> Sim {
-        let options = SimOptions {
-            name: self.name.clone(),
-            memory: self.memory(),
-            debug: self.args.debug,
-            nsm_root: self.args.software_nsm_root.clone(),
-        };
-        Sim::new(image, options, directory)
-    }
-
     /// Where the workload may connect to.
     async fn allowlist(&self) -> Allowlist {
         let wanted = self.aws_services.as_deref();
@@ -337,68 +331,6 @@ impl Run<'_> {
             );
         }
         Allowlist::new(&self.host, wanted, region)
-    }
-
-    fn nitro(&self, image: &Image) -> Nitro {
-        Nitro::new(NitroOptions {
-            name: self.name.clone(),
-            image: image.path().to_owned(),
-            cpus: self.args.cpus.unwrap_or(self.host.cpus),
-            memory: self.memory(),
-            debug: self.args.debug,
-        })
-    }
-
-    fn qemu(&self, image: &Image, directory: &Path) -> Qemu {
-        let options = QemuOptions {
-            name: self.name.clone(),
-            image: image.path().to_owned(),
-            cpus: self.args.cpus.unwrap_or(self.host.cpus),
-            memory: self.memory(),
-            binary: self.args.qemu_binary.clone(),
-            firmware: self.args.qemu_firmware.clone(),
-            accelerator: self.args.qemu_accel,
-            vhost_device_vsock: self.args.vhost_device_vsock.clone(),
-        };
-        Qemu::new(options, directory)
-    }
-
-    fn memory(&self) -> MemoryMib {
-        self.args.memory_mib.unwrap_or(self.host.memory_mib)
-    }
-
-    /// What an enclave is that is started with these arguments.
-    fn facts<H: Hypervisor>(&self, hypervisor: &H) -> Facts {
-        let runtime_config = hex::encode(digest(&SHA384, &self.runtime_config));
-        let mut options = hypervisor.options();
-        options.push(("--hypervisor", H::NAME.to_owned()));
-        options.push(("--runtime-config", runtime_config));
-        let options = options
-            .into_iter()
-            .map(|(option, value)| (option.to_owned(), value))
-            .collect();
-        Facts::new(self.pcrs.clone(), self.host.clone(), options)
-    }
-
-    /// What the enclave in the guard's folder is, once it is there: a new one is
-    /// prepared, one that runs already must be what was asked for.
-    async fn prepare<H: Hypervisor>(
-        &self,
-        hypervisor: &mut H,
-        guard: &Guard,
-    ) -> Result<Facts, Error> {
-        let wanted = self.facts(hypervisor);
-        if guard.attached().is_some() {
-            let found = Facts::read(guard.directory(), &self.name).await?;
-            found.check(&wanted, &self.name)?;
-            return Ok(found);
-        }
-        hypervisor.prepare()?;
-        wanted
-            .write(guard.directory())
-            .await
-            .map_err(Error::system("the enclave's folder cannot be written"))?;
-        Ok(wanted)
     }
 
     /// Opens everything, follows the enclave to its end, closes everything.
@@ -464,12 +396,8 @@ impl Run<'_> {
             peer,
             self.events.clone(),
         ));
-        if let Some(address) = self.args.logs.metrics {
-            tasks.spawn(listen::metrics(address, Arc::clone(&board)).await?);
-        }
-        if let Some(gate) = self.gate(&board, outcome) {
-            tasks.spawn(gate.serve());
-        }
+        self.watch(&mut tasks, &board, pipeline.spool(), outcome)
+            .await?;
         let (ended, end) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, end)?;
 
@@ -525,6 +453,26 @@ impl Run<'_> {
         };
         let _ = timeout(API_TIMEOUT, api).await;
         Ok(exit)
+    }
+
+    /// Serves those who want to know how the enclave is.
+    async fn watch(
+        &self,
+        tasks: &mut JoinSet<()>,
+        board: &Arc<Board>,
+        spool: &Arc<Spool>,
+        outcome: Option<Arc<GateBoard>>,
+    ) -> Result<(), Error> {
+        if let Some(address) = self.args.logs.metrics {
+            tasks.spawn(listen::metrics(address, Arc::clone(board)).await?);
+        }
+        if let Some(metrics) = self.metrics.clone() {
+            tasks.spawn(metrics.report(Arc::clone(board), Arc::clone(spool)));
+        }
+        if let Some(gate) = self.gate(board, outcome) {
+            tasks.spawn(gate.serve());
+        }
+        Ok(())
     }
 
     /// Who asks the gate, if there is one.

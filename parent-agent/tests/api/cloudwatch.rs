@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use link::logs::{LogStream, MAX_BATCH_RECORDS};
+use serde_json::{Value, json};
 
 use crate::agent::{Agent, nothing_is_left, until};
 use crate::fake_cloudwatch::{FakeCloudWatch, Fault};
@@ -421,4 +422,43 @@ async fn a_region_is_asked_for_before_anything_starts() {
     let (code, error) = agent.failed().await;
     assert_eq!(code, 4, "{error}");
     assert!(error.contains("set AWS_REGION"), "{error}");
+}
+
+#[tokio::test]
+async fn metrics_are_records_in_the_embedded_format() {
+    let service = FakeCloudWatch::start().await;
+    let agent = run(&service, &["--metrics-namespace", "Acme/Enclaves"]).await;
+    let records = || {
+        let system = service.messages(GROUP, "system").into_iter();
+        let parsed = system.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        parsed
+            .filter(|record| record.get("_aws").is_some())
+            .collect::<Vec<_>>()
+    };
+    until(|| !records().is_empty()).await;
+    let record = records().remove(0);
+    assert_eq!(record["EnclaveId"], "test");
+    assert!(record["_aws"]["Timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+    let directive = &record["_aws"]["CloudWatchMetrics"][0];
+    assert_eq!(directive["Namespace"], "Acme/Enclaves");
+    assert_eq!(directive["Dimensions"], json!([["EnclaveId"]]));
+    let metrics = directive["Metrics"].as_array().unwrap();
+    // The format's limit, and a number for each.
+    assert!((10..=100).contains(&metrics.len()));
+    for metric in metrics {
+        let name = metric["Name"].as_str().unwrap();
+        assert!(record[name].is_number(), "{name}: {record}");
+        let unit = metric["Unit"].as_str().unwrap();
+        assert!(["None", "Count", "Bytes", "Seconds"].contains(&unit));
+    }
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.check();
+
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--metrics-namespace", "Acme", "--sink", "stdout"];
+    let agent = Agent::spawn_in(folder, Builder::new(&[], &[]), &arguments);
+    let (code, error) = agent.failed().await;
+    assert_eq!(code, 2);
+    assert!(error.contains("--sink cloudwatch"), "{error}");
 }

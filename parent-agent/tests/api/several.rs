@@ -8,7 +8,7 @@ use link::target::{Refusal, Reply};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::agent::{Agent, Init, command, nothing_is_left, until};
 use crate::egress::{ask, listen, refusal};
@@ -51,18 +51,12 @@ async fn boot(mut agent: Agent) -> (Agent, Init, String) {
     (agent, init, open)
 }
 
-#[tokio::test]
-async fn four_run_from_one_document_each_with_its_own() {
-    let (aws, logs) = (FakeAws::start().await, FakeCloudWatch::start().await);
-    let mut environment = aws.environment();
-    let url = logs.environment().swap_remove(1).1;
-    environment.push(("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", url));
-    aws.state().nonce = Some("00ff".to_owned());
-    let folder: TempDir = tempfile::tempdir().unwrap();
+/// Writes the document and its images, and gives where each enclave may connect to.
+async fn configure(folder: &Path) -> Vec<(TcpListener, u16)> {
     let (mut servers, mut documents) = (Vec::new(), Vec::new());
     for (number, name) in NAMES.into_iter().enumerate() {
         let (server, destination) = listen().await;
-        let images = folder.path().join(name);
+        let images = folder.join(name);
         std::fs::create_dir(&images).unwrap();
         let rules = [format!("127.0.0.1:{destination}")];
         let image = Builder::new(&rules, &[(8080, 80)]).write(&images);
@@ -80,7 +74,19 @@ async fn four_run_from_one_document_each_with_its_own() {
         servers.push((server, destination));
     }
     let document = json!({ "enclaves": documents });
-    std::fs::write(folder.path().join("config.json"), document.to_string()).unwrap();
+    std::fs::write(folder.join("config.json"), document.to_string()).unwrap();
+    servers
+}
+
+#[tokio::test]
+async fn four_run_from_one_document_each_with_its_own() {
+    let (aws, logs) = (FakeAws::start().await, FakeCloudWatch::start().await);
+    let mut environment = aws.environment();
+    let url = logs.environment().swap_remove(1).1;
+    environment.push(("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", url));
+    aws.state().nonce = Some("00ff".to_owned());
+    let folder: TempDir = tempfile::tempdir().unwrap();
+    let servers = configure(folder.path()).await;
 
     let mut enclaves = Vec::new();
     for (name, (_, destination)) in NAMES.into_iter().zip(&servers) {
