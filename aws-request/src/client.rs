@@ -18,8 +18,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::service_config::ServiceConfigKey;
-use http::header::{HOST, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
+use http::header::HOST;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -31,7 +31,6 @@ use crate::request::{Body, Request};
 use crate::response::{Download, Response, chain};
 use crate::retry::Policy;
 use crate::sign::sign_request;
-use crate::{json, xml};
 
 /// How long a connection may take to be made, unless the configuration says
 /// otherwise.
@@ -235,10 +234,11 @@ impl Client {
             Ok(response) => response.body,
             Err(_) => bytes::Bytes::new(),
         };
-        Err(refused(
+        let status = parts.status.as_u16();
+        Err(Error::refused(
             service,
             operation,
-            parts.status.as_u16(),
+            status,
             &parts.headers,
             &body,
         ))
@@ -351,59 +351,4 @@ async fn body(body: &Body) -> Result<SdkBody, String> {
             }
         }
     }
-}
-
-/// What the service said, in JSON or in XML, as an error.
-fn refused(
-    service: Service,
-    operation: &'static str,
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Error {
-    let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
-    let (code, message) = if body.trim_ascii_start().starts_with(b"<") {
-        xml::error(body)
-    } else {
-        json::error(body)
-    };
-    // Names a type as `code`, `code:url` or `namespace#code`.
-    let code = header("x-amzn-errortype").or(code).unwrap_or_default();
-    let code = code.split(':').next().unwrap_or_default();
-    let code = code.rsplit('#').next().unwrap_or_default();
-    let mut message = message.unwrap_or_default();
-    if let Some(region) = header("x-amz-bucket-region").filter(|_| status == 301) {
-        message = format!("the bucket is in region {region}; use that region");
-    }
-    Error::Refused {
-        service,
-        operation,
-        status,
-        code: code.to_owned(),
-        message: one_line(&message),
-        request_id: header("x-amzn-requestid").or_else(|| header("x-amz-request-id")),
-        retry_after: header(RETRY_AFTER.as_str())
-            .and_then(|seconds| seconds.parse().ok())
-            .map(Duration::from_secs),
-    }
-}
-
-/// A service's words, which go into a line of a log.
-fn one_line(words: &str) -> String {
-    const MAX_WORDS: usize = 1000;
-    let mut line = String::new();
-    for part in words
-        .split(char::is_control)
-        .filter(|part| !part.is_empty())
-    {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line += part;
-    }
-    if let Some((end, _)) = line.char_indices().nth(MAX_WORDS) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
 }

@@ -32,6 +32,38 @@ pub struct Instance {
     pub tags: BTreeMap<String, String>,
 }
 
+/// What one answer says of instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The instances.
+    pub instances: Vec<Instance>,
+    /// What the next page is asked for with, if there is one.
+    pub next: Option<String>,
+}
+
+impl Page {
+    /// Reads the answer to `DescribeInstances`, and says in words what is wrong
+    /// with it.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        Ok(Self::of(&xml::parse(body)?)?)
+    }
+
+    fn of(answer: &Element) -> Result<Self, &'static str> {
+        let mut instances = Vec::new();
+        for reservation in answer.items("reservationSet") {
+            for item in reservation.items("instancesSet") {
+                let instance = instance(item);
+                instances.push(instance.ok_or("an instance has no instanceId or no state")?);
+            }
+        }
+        let next = answer.text_of("nextToken");
+        Ok(Self {
+            instances,
+            next: next.filter(|token| !token.is_empty()).map(str::to_owned),
+        })
+    }
+}
+
 /// Calls to EC2.
 #[derive(Debug, Clone, Copy)]
 pub struct Ec2<'a>(&'a Client);
@@ -56,26 +88,20 @@ impl Ec2<'_> {
                 parameters.push((key, (*value).to_owned()));
             }
         }
+        let malformed = |reason: &str| Error::Malformed {
+            service: Service::Ec2,
+            operation: OPERATION,
+            reason: reason.to_owned(),
+        };
         let mut instances = Vec::new();
         let mut next: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let mut page = parameters.clone();
             page.extend(next.take().map(|token| ("NextToken".to_owned(), token)));
             let answer = self.call(OPERATION, &page).await?;
-            for reservation in answer.items("reservationSet") {
-                for item in reservation.items("instancesSet") {
-                    let instance = instance(item).ok_or_else(|| Error::Malformed {
-                        service: Service::Ec2,
-                        operation: OPERATION,
-                        reason: "an instance has no instanceId or no state".to_owned(),
-                    })?;
-                    instances.push(instance);
-                }
-            }
-            next = answer
-                .text_of("nextToken")
-                .filter(|token| !token.is_empty())
-                .map(str::to_owned);
+            let page = Page::of(&answer).map_err(malformed)?;
+            instances.extend(page.instances);
+            next = page.next;
             if next.is_none() {
                 break;
             }

@@ -2,6 +2,8 @@
 
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
+use crate::error::one_line;
+
 /// How deep elements may lie in each other.
 const MAX_DEPTH: usize = 32;
 
@@ -31,8 +33,12 @@ impl Element {
     }
 }
 
-/// Reads a document, and says in words what is wrong with it.
+/// Reads a document, and says in words, in one line, what is wrong with it.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Element, String> {
+    read(bytes).map_err(|reason| one_line(&reason))
+}
+
+fn read(bytes: &[u8]) -> Result<Element, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
@@ -167,6 +173,8 @@ mod tests {
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
+        let error = parse(b"<a>&\n\x1b;</a>").unwrap_err();
+        assert_eq!(error, "unknown entity ` `");
         assert!(parse("<a>".repeat(1000).as_bytes()).is_err());
         assert!(parse(&[0xff]).is_err());
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: how long verification takes, and how many instructions.
+//! `cargo xtask bench`: how long things take, and how many instructions.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,8 +10,7 @@ use anyhow::{Context, bail, ensure};
 use crate::cold_start;
 use crate::{outside, programs, stages};
 
-const USAGE: &str =
-    "cargo xtask bench attestation | service | logs | functions | instructions [--record]";
+const USAGE: &str = "cargo xtask bench attestation | service | bootstrap | logs | functions | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
 const CRATE: &str = "attestation/benches/verification";
 
@@ -31,6 +30,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
     match arguments.as_slice() {
         ["attestation"] => attestation(workspace),
         ["service"] => service(workspace),
+        ["bootstrap"] => programs::run(workspace, "bootstrap-figures", &[]),
         ["logs"] => programs::run(workspace, "log-figures", &[]),
         ["functions"] => cold_start::run(workspace),
         ["instructions"] => compare(workspace),

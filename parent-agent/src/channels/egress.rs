@@ -80,7 +80,7 @@ impl Egress {
             (false, _) => Err(Refused {
                 refusal: Refusal::NotAllowed,
                 reason: format!(
-                    "neither an egress rule of the manifest nor an AWS service that is open here allows {destination}"
+                    "no egress rule of the manifest allows {destination}, nor an AWS service that is open here"
                 ),
             }),
             (true, Err(_)) => Err(Refused {

@@ -194,9 +194,9 @@ impl std::fmt::Display for Sha256 {
 impl Config {
     /// Parses a document, which is JSON if it begins with `{` and TOML otherwise.
     pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
-        let failed = |problems| ConfigError {
+        let failed = |problems: Vec<String>| ConfigError {
             source_name: source_name.to_owned(),
-            problems,
+            problems: problems.iter().map(|problem| one_line(problem)).collect(),
         };
         if text.len() > MAX_BYTES {
             return Err(failed(vec![format!("it has more than {MAX_BYTES} bytes")]));
@@ -204,7 +204,7 @@ impl Config {
         let value: Value = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|error| failed(vec![error.to_string()]))?
         } else {
-            toml::from_str(text).map_err(|error| failed(vec![one_line(&error.to_string())]))?
+            toml::from_str(text).map_err(|error| failed(vec![error.to_string()]))?
         };
         let mut problems = Vec::new();
         let config = Self::read(&value, &mut problems);
@@ -422,9 +422,13 @@ fn retention(value: &Value) -> Result<RetentionDays, String> {
     days.to_string().parse()
 }
 
-/// What the TOML parser says in several lines.
+/// What a parser says in several lines, or what comes from the document itself.
 fn one_line(text: &str) -> String {
-    let words: Vec<_> = text.split_whitespace().collect();
+    let is_between = |character: char| character.is_whitespace() || character.is_control();
+    let words: Vec<_> = text
+        .split(is_between)
+        .filter(|word| !word.is_empty())
+        .collect();
     words.join(" ")
 }
 
@@ -547,9 +551,17 @@ gate = {{ function = "gate", interval = "30s" }}
 
     #[test]
     fn what_is_no_document_is_refused_in_one_line() {
-        for bad in ["{", "[1]", "a = ", "a = [", "\u{0}", "[]"] {
+        for bad in [
+            "{",
+            "[1]",
+            "a = ",
+            "a = [",
+            "\u{0}",
+            "[]",
+            r#"{ "a\n\u001b[31m": 1 }"#,
+        ] {
             let error = Config::parse(bad, "test").unwrap_err().to_string();
-            assert!(!error.contains('\n'), "{error}");
+            assert!(!error.contains(char::is_control), "{error}");
         }
         assert!(Config::parse(&" ".repeat(MAX_BYTES + 1), "test").is_err());
     }

@@ -1,0 +1,48 @@
+//! The agent's configuration, in JSON and in TOML: any text is refused in one line,
+//! or names enclaves within their limits.
+
+#![no_main]
+
+use std::collections::BTreeSet;
+
+use fuzz::{assert_readable, within};
+use libfuzzer_sys::fuzz_target;
+use parent_agent::config::{Config, Location, MAX_ENCLAVES};
+
+/// Most memory that one input takes, in KiB.
+const MEMORY_KIB: usize = 2048;
+
+fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let config = match Config::parse(text, "test") {
+        Ok(config) => config,
+        Err(error) => {
+            assert!(!error.problems.is_empty());
+            return assert_readable(&error);
+        }
+    };
+    assert_eq!(Config::parse(text, "test").expect("the same text"), config);
+    assert!((1..=MAX_ENCLAVES).contains(&config.enclaves.len()));
+    let names: BTreeSet<_> = config
+        .enclaves
+        .iter()
+        .map(|enclave| &enclave.name)
+        .collect();
+    assert_eq!(names.len(), config.enclaves.len());
+    for enclave in &config.enclaves {
+        let location = &enclave.image.location;
+        let written = location.to_string().parse();
+        assert_eq!(written.as_ref(), Ok(location));
+        let is_named = match location {
+            Location::File(_) => true,
+            Location::Oci(reference) => reference.digest().is_some(),
+            Location::S3(_) | Location::Http(_) => false,
+        };
+        assert!(is_named || enclave.image.sha256.is_some());
+        assert!(!enclave.id.contains(char::is_control));
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| within(MEMORY_KIB, || check(bytes)));
