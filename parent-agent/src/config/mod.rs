@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::cli::Publish;
 use crate::gate::GateConfig;
+use crate::limit::{Connections, Limit, Rate};
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
 use fields::Fields;
@@ -71,6 +72,10 @@ pub struct EnclaveConfig {
     pub runtime_configuration: Option<String>,
     /// Ports opened elsewhere than on the loopback address.
     pub publish: Vec<Publish>,
+    /// The limits of connections out of the enclave.
+    pub egress: Limit,
+    /// The limits of connections into the enclave.
+    pub ingress: Limit,
     /// The log group in CloudWatch; without one nothing is sent there.
     pub log_group: Option<LogGroup>,
     /// How long a group that the agent makes keeps its events.
@@ -244,6 +249,8 @@ impl EnclaveConfig {
         let debug = fields.parsed("debug", deserialized::<bool>);
         let runtime_configuration = fields.parsed("runtime_configuration", runtime_configuration);
         let publish = fields.parsed("publish", publish);
+        let egress = fields.parsed("egress", |value| Ok(value.clone()));
+        let ingress = fields.parsed("ingress", |value| Ok(value.clone()));
         let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
         let log_retention = fields.parsed("log_retention_days", retention);
         let gate = fields.parsed("gate", |value| Ok(value.clone()));
@@ -255,6 +262,10 @@ impl EnclaveConfig {
             (None, Some(name)) => name.to_string(),
             (None, None) => String::new(),
         };
+        let mut limit = |key: &str, value: Option<Value>| {
+            value.map(|value| read_limit(&value, &format!("{place}{key}."), problems))
+        };
+        let (egress, ingress) = (limit("egress", egress), limit("ingress", ingress));
         let gate =
             gate.and_then(|value| read_gate(&value, &id, &format!("{place}gate."), problems));
         Some(Self {
@@ -266,6 +277,8 @@ impl EnclaveConfig {
             debug: debug.unwrap_or(false),
             runtime_configuration,
             publish: publish.unwrap_or_default(),
+            egress: egress.unwrap_or_default(),
+            ingress: ingress.unwrap_or_default(),
             log_group,
             log_retention,
             gate,
@@ -297,6 +310,21 @@ impl ImageConfig {
             pcr8,
         })
     }
+}
+
+fn read_limit(value: &Value, place: &str, problems: &mut Vec<String>) -> Limit {
+    let Some(mut fields) = Fields::of(value, place, problems) else {
+        return Limit::default();
+    };
+    let limit = Limit {
+        connections: fields.parsed("connections", |value| {
+            let number = value.as_u64().ok_or("it is no number")?;
+            number.to_string().parse::<Connections>()
+        }),
+        rate: fields.parsed("rate", text_parsed::<Rate>),
+    };
+    fields.end();
+    limit
 }
 
 fn read_gate(
@@ -468,6 +496,36 @@ gate = {{ function = "gate", interval = "30s" }}
             );
         }
         assert_eq!(found.len(), 10, "{found:#?}");
+    }
+
+    #[test]
+    fn limits_are_of_each_direction() {
+        let with = |limits: &str| {
+            format!(
+                r#"{{ "enclaves": [{{ "name": "a", "image": {{ "source": "file:/a.eif" }}, {limits} }}] }}"#
+            )
+        };
+        let text =
+            with(r#""egress": { "connections": 20, "rate": "5:9" }, "ingress": { "rate": "7" }"#);
+        let config = Config::parse(&text, "test").unwrap();
+        let enclave = config.enclave(None).unwrap();
+        assert_eq!(enclave.egress.connections.unwrap().get(), 20);
+        assert_eq!(enclave.egress.rate.unwrap().to_string(), "5:9");
+        assert_eq!(enclave.ingress.connections, None);
+        assert_eq!(enclave.ingress.rate.unwrap().to_string(), "7:7");
+        let found = problems(&with(
+            r#""egress": { "connections": 0, "rate": 5 }, "ingress": { "speed": 1 }"#,
+        ));
+        for start in [
+            "enclaves[0].egress.connections: ",
+            "enclaves[0].egress.rate: ",
+            "enclaves[0].ingress.speed: ",
+        ] {
+            assert!(
+                found.iter().any(|problem| problem.starts_with(start)),
+                "{start} in {found:#?}"
+            );
+        }
     }
 
     #[test]
