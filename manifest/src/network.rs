@@ -298,6 +298,10 @@ pub struct IngressRule {
     pub port: Port,
     /// The port inside the enclave, on its loopback address.
     pub to: Port,
+    /// Whether the workload is told who its client is, by a header of the PROXY
+    /// protocol (version 2) before the client's bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy_protocol: bool,
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes: DNS
@@ -459,6 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_without_the_proxy_protocol_is_written_as_before() {
+        for (text, expected) in [
+            (r#"{"port":443,"to":8080}"#, false),
+            (r#"{"port":443,"to":8080,"proxy_protocol":true}"#, true),
+        ] {
+            let rule: IngressRule = serde_json::from_str(text).unwrap();
+            assert_eq!(rule.proxy_protocol, expected);
+            assert_eq!(serde_json::to_string(&rule).unwrap(), text);
+        }
+        let unknown = r#"{"port":443,"to":8080,"proxy":true}"#;
+        assert!(serde_json::from_str::<IngressRule>(unknown).is_err());
+    }
+
+    #[test]
     fn lists_have_limits_and_no_duplicates() {
         let rules: Vec<_> = (0..=MAX_EGRESS_RULES)
             .map(|n| rule(&format!("a{n}.com:1")).unwrap())
@@ -475,6 +493,7 @@ mod tests {
         let to = |number| IngressRule {
             port: port(number),
             to: port(80),
+            proxy_protocol: false,
         };
         let rules: Vec<_> = (1..=65).map(to).collect();
         assert_eq!(check_ingress(&rules[1..]), Ok(()));

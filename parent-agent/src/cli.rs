@@ -18,6 +18,7 @@ use crate::exit::EXIT_CODES;
 use crate::gate::FunctionName;
 use crate::guard::TetherArgs;
 use crate::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
+use crate::limit::{Connections, Limit, Rate};
 
 /// Starts enclaves and carries their traffic, logs and attestation.
 #[derive(Debug, Parser)]
@@ -154,6 +155,9 @@ pub struct RunArgs {
     /// manifest must allow.
     #[arg(long, value_name = "HOST:PORT=ADDR:PORT")]
     pub connect_to: Vec<ConnectTo>,
+    /// How many connections it may have, and how fast.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Virtual CPUs [default: the manifest's].
     #[arg(long)]
     pub cpus: Option<Cpus>,
@@ -203,6 +207,44 @@ pub struct RunArgs {
     /// Who must be shown the enclave's documents.
     #[command(flatten)]
     pub gate: GateArgs,
+}
+
+/// Limits of connections.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Limits of connections")]
+pub struct LimitArgs {
+    /// Connections out of the enclave at a time [default: 4096].
+    #[arg(long = "egress-connections", value_name = "NUMBER")]
+    pub egress_connections: Option<Connections>,
+    /// New connections out of the enclave: so many a second, and a burst of so
+    /// many [default: no limit].
+    #[arg(long = "egress-rate", value_name = "PER_SECOND[:BURST]")]
+    pub egress_rate: Option<Rate>,
+    /// Connections into the enclave at a time [default: 4096].
+    #[arg(long = "ingress-connections", value_name = "NUMBER")]
+    pub ingress_connections: Option<Connections>,
+    /// New connections into the enclave: so many a second, and a burst of so many
+    /// [default: no limit].
+    #[arg(long = "ingress-rate", value_name = "PER_SECOND[:BURST]")]
+    pub ingress_rate: Option<Rate>,
+}
+
+impl LimitArgs {
+    /// Those of connections out of the enclave.
+    pub fn egress(&self) -> Limit {
+        Limit {
+            connections: self.egress_connections,
+            rate: self.egress_rate,
+        }
+    }
+
+    /// Those of connections into the enclave.
+    pub fn ingress(&self) -> Limit {
+        Limit {
+            connections: self.ingress_connections,
+            rate: self.ingress_rate,
+        }
+    }
 }
 
 /// The attestation gate of a control plane.

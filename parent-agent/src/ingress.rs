@@ -11,14 +11,17 @@ use link::{Channel, Endpoint, Text, hello};
 use manifest::IngressRule;
 use nix::sys::socket::{setsockopt, sockopt};
 use thiserror::Error;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::cli::Publish;
 use crate::copy;
+use crate::limit::{Bucket, Rate};
+use crate::proxy_protocol;
 use crate::report::Port;
 use crate::traffic::Traffic;
 
@@ -66,6 +69,31 @@ pub enum IngressError {
         /// The ports that there are.
         known: String,
     },
+}
+
+/// What all ports together may carry.
+#[derive(Debug)]
+pub struct Limits {
+    places: Arc<Semaphore>,
+    bucket: Option<Bucket>,
+}
+
+impl Limits {
+    /// So many connections at a time, and new ones at this rate. Further ones
+    /// wait to be accepted while there is no place; those that come too fast are
+    /// closed.
+    pub fn new(connections: usize, rate: Option<Rate>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(connections)),
+            bucket: rate.map(Bucket::new),
+        }
+    }
+
+    fn admit(&self) -> bool {
+        self.bucket
+            .as_ref()
+            .is_none_or(|bucket| bucket.take(Instant::now()))
+    }
 }
 
 /// A port that is open.
@@ -159,16 +187,16 @@ impl IngressPort {
         }
     }
 
-    /// Carries connections to the init at `init` until the future is dropped,
-    /// as many at a time as `places` has.
-    pub async fn serve(self: Arc<Self>, init: Endpoint, places: Arc<Semaphore>) {
+    /// Carries connections to the init at `init` until the future is dropped, as
+    /// `limits` allow.
+    pub async fn serve(self: Arc<Self>, init: Endpoint, limits: Arc<Limits>) {
         let mut connections = JoinSet::new();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(place) = Arc::clone(&limits.places).acquire_owned().await else {
                 return;
             };
-            let client = match self.listener.accept().await {
-                Ok((client, _)) => client,
+            let (client, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, port = %self.address, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -176,19 +204,28 @@ impl IngressPort {
                 }
             };
             while connections.try_join_next().is_some() {}
+            if !limits.admit() {
+                self.traffic.limit();
+                debug!(port = %self.address, "a connection was closed: new ones come too fast");
+                continue;
+            }
             let (port, init) = (Arc::clone(&self), init.clone());
             connections.spawn(async move {
                 let _place = place;
-                port.carry(client, &init).await;
+                port.carry(client, peer, &init).await;
             });
         }
     }
 
-    async fn carry(&self, client: TcpStream, init: &Endpoint) {
+    async fn carry(&self, client: TcpStream, peer: SocketAddr, init: &Endpoint) {
         // Without these a connection works, only less well.
         let _ = client.set_nodelay(true);
         let _ = setsockopt(&client, sockopt::KeepAlive, &true);
-        let enclave = match timeout(JOIN_TIMEOUT, self.join(init)).await {
+        let header = self
+            .rule
+            .proxy_protocol
+            .then(|| proxy_protocol::header(peer, client.local_addr().unwrap_or(self.address)));
+        let enclave = match timeout(JOIN_TIMEOUT, self.join(init, header)).await {
             Ok(Ok(enclave)) => enclave,
             Ok(Err(reason)) => {
                 self.traffic.refuse();
@@ -207,7 +244,8 @@ impl IngressPort {
         }
     }
 
-    async fn join(&self, init: &Endpoint) -> Result<link::Stream, String> {
+    /// A connection to the workload, on which the header has gone before all else.
+    async fn join(&self, init: &Endpoint, header: Option<Vec<u8>>) -> Result<link::Stream, String> {
         let mut stream = link::connect(init, JOIN_TIMEOUT)
             .await
             .map_err(|error| error.to_string())?;
@@ -222,10 +260,15 @@ impl IngressPort {
             .await
             .map_err(|error| error.to_string())?;
         match frame::read(&mut stream, MAX_TARGET).await {
-            Ok(Reply::Connected) => Ok(stream),
-            Ok(Reply::Refused { reason, .. }) => Err(reason.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(Reply::Connected) => {}
+            Ok(Reply::Refused { reason, .. }) => return Err(reason.to_string()),
+            Err(error) => return Err(error.to_string()),
         }
+        if let Some(header) = header {
+            let written = stream.write_all(&header).await;
+            written.map_err(|error| error.to_string())?;
+        }
+        Ok(stream)
     }
 }
 
@@ -237,6 +280,7 @@ mod tests {
         IngressRule {
             port: manifest::Port::new(port).unwrap(),
             to: manifest::Port::new(80).unwrap(),
+            proxy_protocol: false,
         }
     }
 

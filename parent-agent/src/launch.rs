@@ -102,6 +102,11 @@ fn fill_in(args: &mut RunArgs, enclave: &EnclaveConfig) {
     if args.publish.is_empty() {
         args.publish.clone_from(&enclave.publish);
     }
+    let limits = &mut args.limits;
+    limits.egress_connections = limits.egress_connections.or(enclave.egress.connections);
+    limits.egress_rate = limits.egress_rate.or(enclave.egress.rate);
+    limits.ingress_connections = limits.ingress_connections.or(enclave.ingress.connections);
+    limits.ingress_rate = limits.ingress_rate.or(enclave.ingress.rate);
     if args.logs.sinks.is_empty() && enclave.log_group.is_some() {
         args.logs.sinks.push(SinkSpec::CloudWatch);
     }

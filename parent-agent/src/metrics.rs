@@ -23,6 +23,7 @@ use crate::enclave::Phase;
 use crate::gate::GateStatus;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
 use crate::status::{Board, Status};
+use crate::traffic::Counts;
 
 /// What the text is.
 pub(crate) const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -105,11 +106,64 @@ pub fn text(status: &Status) -> String {
         "Restarts of the workload.",
     );
     page.count(&[], status.restarts);
+    traffic(&mut page, status);
     if let Some(status) = &status.gate {
         gate(&mut page, status);
     }
     logs(&mut page, &status.logs);
     page.text
+}
+
+const TRAFFIC: [Family<Counts, u64>; 6] = [
+    (
+        "enclave_connections_total",
+        "counter",
+        "Connections carried.",
+        |counts| counts.connections,
+    ),
+    (
+        "enclave_connections_open",
+        "gauge",
+        "Connections that are open.",
+        |counts| counts.open,
+    ),
+    (
+        "enclave_connections_refused_total",
+        "counter",
+        "Connections asked for and not carried.",
+        |counts| counts.refused,
+    ),
+    (
+        "enclave_connections_limited_total",
+        "counter",
+        "Those of them that a limit kept out.",
+        |counts| counts.limited,
+    ),
+    (
+        "enclave_bytes_out_total",
+        "counter",
+        "Bytes out of the enclave.",
+        |counts| counts.bytes_out,
+    ),
+    (
+        "enclave_bytes_in_total",
+        "counter",
+        "Bytes into the enclave.",
+        |counts| counts.bytes_in,
+    ),
+];
+
+/// Both directions, each as a whole: `status` has ports and destinations.
+fn traffic(page: &mut Page, status: &Status) {
+    let egress = status.egress.iter().map(|egress| egress.counts).sum();
+    let ingress = status.ingress.iter().map(|ingress| ingress.counts).sum();
+    let directions: [(&str, Counts); 2] = [("egress", egress), ("ingress", ingress)];
+    for (name, kind, help, value) in TRAFFIC {
+        page.family(name, kind, help);
+        for (direction, counts) in &directions {
+            page.count(&[("direction", *direction)], value(counts));
+        }
+    }
 }
 
 /// What a metric is called, what it means, and how it is read.

@@ -371,6 +371,9 @@ fn traffic(counts: &Counts) -> String {
     if counts.refused > 0 {
         let _ = write!(text, ", {} refused", counts.refused);
     }
+    if counts.limited > 0 {
+        let _ = write!(text, " ({} by a limit)", counts.limited);
+    }
     text
 }
 

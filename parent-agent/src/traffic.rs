@@ -17,6 +17,7 @@ pub struct Traffic {
     connections: AtomicU64,
     open: AtomicU64,
     refused: AtomicU64,
+    limited: AtomicU64,
     /// Bytes out of the enclave.
     pub out: AtomicU64,
     /// Bytes into the enclave.
@@ -32,10 +33,26 @@ pub struct Counts {
     pub open: u64,
     /// Connections that were asked for and not joined.
     pub refused: u64,
+    /// Those of them that a limit of connections or of their rate kept out.
+    #[serde(default)]
+    pub limited: u64,
     /// Bytes out of the enclave.
     pub bytes_out: u64,
     /// Bytes into the enclave.
     pub bytes_in: u64,
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            connections: sum.connections + one.connections,
+            open: sum.open + one.open,
+            refused: sum.refused + one.refused,
+            limited: sum.limited + one.limited,
+            bytes_out: sum.bytes_out + one.bytes_out,
+            bytes_in: sum.bytes_in + one.bytes_in,
+        })
+    }
 }
 
 impl Traffic {
@@ -51,12 +68,19 @@ impl Traffic {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a connection that a limit kept out.
+    pub fn limit(&self) {
+        self.refuse();
+        self.limited.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What has been counted.
     pub fn read(&self) -> Counts {
         Counts {
             connections: self.connections.load(Ordering::Relaxed),
             open: self.open.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            limited: self.limited.load(Ordering::Relaxed),
             bytes_out: self.out.load(Ordering::Relaxed),
             bytes_in: self.into.load(Ordering::Relaxed),
         }

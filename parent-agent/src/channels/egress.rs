@@ -10,11 +10,12 @@ use link::{Stream, Text};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::allowlist::Allowlist;
 use crate::copy;
+use crate::limit::{Bucket, Rate};
 use crate::resolve::{ResolveError, Resolver};
 use crate::traffic::{Counts, Destinations};
 
@@ -35,6 +36,7 @@ pub struct Egress {
     allowlist: Allowlist,
     resolver: Resolver,
     places: Semaphore,
+    bucket: Option<Bucket>,
     destinations: Destinations,
 }
 
@@ -45,12 +47,19 @@ struct Refused {
 }
 
 impl Egress {
-    /// Allows what `allowlist` allows, at most `connections` at a time.
-    pub fn new(allowlist: impl Into<Allowlist>, resolver: Resolver, connections: usize) -> Self {
+    /// Allows what `allowlist` allows, at most `connections` at a time, and new ones
+    /// at this rate.
+    pub fn new(
+        allowlist: impl Into<Allowlist>,
+        resolver: Resolver,
+        connections: usize,
+        rate: Option<Rate>,
+    ) -> Self {
         Self {
             allowlist: allowlist.into(),
             resolver,
             places: Semaphore::new(connections),
+            bucket: rate.map(Bucket::new),
             destinations: Destinations::default(),
         }
     }
@@ -87,12 +96,19 @@ impl Egress {
                 refusal: Refusal::Busy,
                 reason: "too many egress connections are open".to_owned(),
             }),
+            (true, Ok(_)) if !self.admits() => Err(Refused {
+                refusal: Refusal::Busy,
+                reason: "new egress connections come too fast".to_owned(),
+            }),
             (true, Ok(_)) => self.dial(&target.host, target.port).await,
         };
         let reply = match &dialled {
             Ok(_) => Reply::Connected,
             Err(Refused { refusal, reason }) => {
-                traffic.refuse();
+                match refusal {
+                    Refusal::Busy => traffic.limit(),
+                    _ => traffic.refuse(),
+                }
                 warn!(destination, reason, "egress refused");
                 Reply::Refused {
                     refusal: *refusal,
@@ -111,6 +127,12 @@ impl Egress {
         if let Err(error) = copy::join(stream, tcp, &open.0.out, &open.0.into).await {
             debug!(%error, destination, "an egress connection has failed");
         }
+    }
+
+    fn admits(&self) -> bool {
+        self.bucket
+            .as_ref()
+            .is_none_or(|bucket| bucket.take(Instant::now()))
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Refused> {

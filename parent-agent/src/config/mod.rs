@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::cli::Publish;
 use crate::embedded_metrics::MetricsNamespace;
 use crate::gate::GateConfig;
+use crate::limit::{Connections, Limit, Rate};
 use crate::registry::Reference;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
@@ -80,6 +81,10 @@ pub struct EnclaveConfig {
     /// Of the manifest's services of AWS those that are open, if not all; a name
     /// that the manifest lacks opens nothing.
     pub aws_services: Option<Vec<String>>,
+    /// The limits of connections out of the enclave.
+    pub egress: Limit,
+    /// The limits of connections into the enclave.
+    pub ingress: Limit,
     /// The log group in CloudWatch; without one nothing is sent there.
     pub log_group: Option<LogGroup>,
     /// How long a group that the agent makes keeps its events.
@@ -274,6 +279,8 @@ impl EnclaveConfig {
         let runtime_configuration = fields.parsed("runtime_configuration", runtime_configuration);
         let publish = fields.parsed("publish", publish);
         let aws_services = fields.parsed("aws_services", aws_services);
+        let egress = fields.parsed("egress", |value| Ok(value.clone()));
+        let ingress = fields.parsed("ingress", |value| Ok(value.clone()));
         let log_group = fields.parsed("log_group", text_parsed::<LogGroup>);
         let log_retention = fields.parsed("log_retention_days", retention);
         let metrics_namespace = fields.parsed("metrics_namespace", text_parsed::<MetricsNamespace>);
@@ -286,6 +293,10 @@ impl EnclaveConfig {
             (None, Some(name)) => name.to_string(),
             (None, None) => String::new(),
         };
+        let mut limit = |key: &str, value: Option<Value>| {
+            value.map(|value| read_limit(&value, &format!("{place}{key}."), problems))
+        };
+        let (egress, ingress) = (limit("egress", egress), limit("ingress", ingress));
         let gate =
             gate.and_then(|value| read_gate(&value, &id, &format!("{place}gate."), problems));
         Some(Self {
@@ -298,6 +309,8 @@ impl EnclaveConfig {
             runtime_configuration,
             publish: publish.unwrap_or_default(),
             aws_services,
+            egress: egress.unwrap_or_default(),
+            ingress: ingress.unwrap_or_default(),
             log_group,
             log_retention,
             metrics_namespace,
@@ -332,6 +345,21 @@ impl ImageConfig {
             pcr8,
         })
     }
+}
+
+fn read_limit(value: &Value, place: &str, problems: &mut Vec<String>) -> Limit {
+    let Some(mut fields) = Fields::of(value, place, problems) else {
+        return Limit::default();
+    };
+    let limit = Limit {
+        connections: fields.parsed("connections", |value| {
+            let number = value.as_u64().ok_or("it is no number")?;
+            number.to_string().parse::<Connections>()
+        }),
+        rate: fields.parsed("rate", text_parsed::<Rate>),
+    };
+    fields.end();
+    limit
 }
 
 fn read_gate(
@@ -534,6 +562,36 @@ gate = {{ function = "gate", interval = "30s" }}
             );
         }
         assert_eq!(found.len(), 11, "{found:#?}");
+    }
+
+    #[test]
+    fn limits_are_of_each_direction() {
+        let with = |limits: &str| {
+            format!(
+                r#"{{ "enclaves": [{{ "name": "a", "image": {{ "source": "file:/a.eif" }}, {limits} }}] }}"#
+            )
+        };
+        let text =
+            with(r#""egress": { "connections": 20, "rate": "5:9" }, "ingress": { "rate": "7" }"#);
+        let config = Config::parse(&text, "test").unwrap();
+        let enclave = config.enclave(None).unwrap();
+        assert_eq!(enclave.egress.connections.unwrap().get(), 20);
+        assert_eq!(enclave.egress.rate.unwrap().to_string(), "5:9");
+        assert_eq!(enclave.ingress.connections, None);
+        assert_eq!(enclave.ingress.rate.unwrap().to_string(), "7:7");
+        let found = problems(&with(
+            r#""egress": { "connections": 0, "rate": 5 }, "ingress": { "speed": 1 }"#,
+        ));
+        for start in [
+            "enclaves[0].egress.connections: ",
+            "enclaves[0].egress.rate: ",
+            "enclaves[0].ingress.speed: ",
+        ] {
+            assert!(
+                found.iter().any(|problem| problem.starts_with(start)),
+                "{start} in {found:#?}"
+            );
+        }
     }
 
     #[test]

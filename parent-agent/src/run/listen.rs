@@ -1,10 +1,9 @@
-//! What an agent listens on for its enclave, and how much it can carry.
+//! What an agent listens on.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use link::{Endpoint, Listener};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::channels::Incoming;
@@ -13,13 +12,6 @@ use crate::dispatch::{self, Registration};
 use crate::error::Error;
 use crate::metrics;
 use crate::status::Board;
-
-/// Most connections at a time, each way; fewer where descriptors are scarce.
-const MAX_CONNECTIONS: usize = 4096;
-/// Descriptors that are not for connections.
-const OTHER_DESCRIPTORS: u64 = 256;
-/// Descriptors that a carried connection takes.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
 /// Serves metrics at the address, until the future is dropped.
 pub(super) async fn metrics(
@@ -61,19 +53,4 @@ pub(super) async fn incoming(endpoint: &Endpoint, peer: Option<u32>) -> Result<I
 pub(super) fn remove_stale(path: &Path) {
     // If it is there still, binding says so.
     let _ = std::fs::remove_file(path);
-}
-
-/// Allows as many descriptors as the system does, and says how many connections
-/// that makes each way.
-pub(super) fn connection_limit() -> usize {
-    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, hard)| {
-        match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(_) => soft,
-        }
-    });
-    let connections = allowed.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION / 2;
-    usize::try_from(connections)
-        .unwrap_or(MAX_CONNECTIONS)
-        .clamp(1, MAX_CONNECTIONS)
 }

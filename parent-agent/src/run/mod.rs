@@ -13,7 +13,7 @@ use aws_request::Client;
 use link::control::MAX_RUNTIME_CONFIG;
 use manifest::{EnclaveName, Interval};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -45,10 +45,10 @@ use crate::spool::Spool;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::{aws, diagnostics, heartbeat, ingress};
+use crate::{aws, diagnostics, heartbeat, ingress, limit};
 
 use backoff::{keep_end, pause};
-use listen::{connection_limit, incoming, remove_stale};
+use listen::{incoming, remove_stale};
 
 /// How long log records may take to arrive once the enclave has ended.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -353,10 +353,12 @@ impl Run<'_> {
     ) -> Result<Exit, Error> {
         let facts = self.prepare(hypervisor, guard).await?;
         let age = guard.attached().map(|attached| attached.age);
-        let connections = connection_limit();
+        let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
+        let (egress_places, ingress_places) = limit::connections(out, into);
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
         let resolver = Resolver::from_system(&self.args.connect_to);
-        let egress = Arc::new(Egress::new(self.allowlist().await, resolver, connections));
+        let allowlist = self.allowlist().await;
+        let egress = Arc::new(Egress::new(allowlist, resolver, egress_places, out.rate));
         let pipeline = Pipeline::open(
             self.args.logs.pipeline(&self.name, self.region.clone()),
             &self.name,
@@ -417,11 +419,11 @@ impl Run<'_> {
             supervisor.attach(self.args.boot_timeout.as_duration());
         }
         let keeping = tokio::spawn(facts.keep(guard.directory().to_owned(), changes));
-        let places = Arc::new(Semaphore::new(connections));
+        let limits = Arc::new(ingress::Limits::new(ingress_places, into.rate));
         let result = supervisor
             .follow(hypervisor, guard, receiver, |started| {
                 for port in ports {
-                    tasks.spawn(port.serve(started.init.clone(), Arc::clone(&places)));
+                    tasks.spawn(port.serve(started.init.clone(), Arc::clone(&limits)));
                 }
             })
             .await;

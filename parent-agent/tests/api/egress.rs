@@ -153,6 +153,44 @@ async fn only_what_a_rule_allows_is_dialled() {
 }
 
 #[tokio::test]
+async fn what_exceeds_a_limit_is_refused_as_busy_and_counted() {
+    let (_server, port) = listen().await;
+    let rule = format!("127.0.0.1:{port}");
+    let agent = run(&[rule.clone()], &["--egress-connections", "1"]).await;
+    let (held, reply) = ask(&agent, "127.0.0.1", port).await;
+    assert_eq!(reply, Reply::Connected);
+    let (_, reply) = ask(&agent, "127.0.0.1", port).await;
+    assert_eq!(
+        refusal(&reply),
+        (Refusal::Busy, "too many egress connections are open")
+    );
+    let counts = agent.status().await["egress"][0].clone();
+    assert_eq!(
+        (&counts["refused"], &counts["limited"]),
+        (&1.into(), &1.into())
+    );
+    drop(held);
+
+    let agent = run(&[rule], &["--egress-rate", "1:1"]).await;
+    let mut streams = Vec::new();
+    // A slow machine may earn a token between two of them.
+    let reply = loop {
+        match ask(&agent, "127.0.0.1", port).await {
+            (stream, Reply::Connected) => streams.push(stream),
+            (_, reply) => break reply,
+        }
+    };
+    assert!(!streams.is_empty());
+    assert_eq!(
+        refusal(&reply),
+        (Refusal::Busy, "new egress connections come too fast")
+    );
+    // What no rule allows takes no token, and says so.
+    let (_, reply) = ask(&agent, "192.0.2.1", 1).await;
+    assert_eq!(refusal(&reply).0, Refusal::NotAllowed);
+}
+
+#[tokio::test]
 async fn a_destination_can_be_moved() {
     let (server, port) = listen().await;
     let rule = ["api.example.com:443".to_owned()];

@@ -53,6 +53,20 @@ impl Builder {
         self
     }
 
+    /// Has its clients announced to the workload.
+    pub(crate) fn proxy_protocol(mut self) -> Self {
+        if let Some(rules) = self
+            .host
+            .as_mut()
+            .and_then(|host| host["ingress"].as_array_mut())
+        {
+            for rule in rules {
+                rule["proxy_protocol"] = Value::Bool(true);
+            }
+        }
+        self
+    }
+
     pub(crate) fn without_host_config(mut self) -> Self {
         self.host = None;
         self

@@ -3,6 +3,7 @@
 use link::frame::{self, MAX_TARGET};
 use link::target::{Connect, Refusal, Reply};
 use link::{Channel, Listener, Stream, Text, hello};
+use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -10,8 +11,12 @@ use crate::agent::Agent;
 use crate::image::Builder;
 
 async fn run() -> (Agent, Listener, String) {
-    let image = Builder::new(&[], &[(8080, 80)]);
-    let mut agent = Agent::run(image, &["--publish", "0:8080"]).await;
+    run_with(Builder::new(&[], &[(8080, 80)]), &[]).await
+}
+
+async fn run_with(image: Builder, arguments: &[&str]) -> (Agent, Listener, String) {
+    let arguments = [&["--publish", "0:8080"], arguments].concat();
+    let mut agent = Agent::run(image, &arguments).await;
     let starting = agent.event("starting").await;
     let port = &starting["ports"][0];
     assert_eq!(
@@ -57,6 +62,62 @@ async fn connections_are_carried_with_their_ends() {
         (counts["bytes_in"].as_u64(), counts["bytes_out"].as_u64()),
         (Some(3), Some(6))
     );
+}
+
+#[tokio::test]
+async fn a_workload_that_expects_it_is_told_who_its_client_is() {
+    let image = Builder::new(&[], &[(8080, 80)]).proxy_protocol();
+    let (_agent, listener, address) = run_with(image, &[]).await;
+    let (client, mut stream) = tokio::join!(
+        TcpStream::connect(&address),
+        accept(&listener, &Reply::Connected)
+    );
+    let mut client = client.unwrap();
+    client.write_all(b"GET").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut request = Vec::new();
+    stream.read_to_end(&mut request).await.unwrap();
+    let (header, length) = ProxyHeader::parse(&request, ParseConfig::default()).unwrap();
+    let found = header.proxied_address().unwrap();
+    assert_eq!(found.source, client.local_addr().unwrap());
+    assert_eq!(found.destination, client.peer_addr().unwrap());
+    assert_eq!(&request[length..], b"GET");
+}
+
+#[tokio::test]
+async fn connections_that_come_too_fast_are_closed_and_counted() {
+    let image = Builder::new(&[], &[(8080, 80)]);
+    // The next token is due in a second, at the earliest.
+    let (agent, listener, address) = run_with(image, &["--ingress-rate", "1:2"]).await;
+    let mut carried = Vec::new();
+    for _ in 0..2 {
+        let (client, stream) = tokio::join!(
+            TcpStream::connect(&address),
+            accept(&listener, &Reply::Connected)
+        );
+        carried.push((client.unwrap(), stream));
+    }
+    let mut limited = 0;
+    // A slow machine may have earned a token or two meanwhile.
+    while limited == 0 {
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            clients.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let counts = agent.status().await["ingress"][0].clone();
+        limited = counts["limited"].as_u64().unwrap();
+        assert!(counts["refused"].as_u64().unwrap() >= limited);
+    }
+    let (_, page) = agent.request("GET", "/metrics", "").await;
+    let page = String::from_utf8(page).unwrap();
+    assert!(
+        page.contains("enclave_connections_limited_total{direction=\"ingress\"}"),
+        "{page}"
+    );
+    // Those that were carried go on.
+    let (client, stream) = &mut carried[0];
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ async fn ours(endpoint: &Endpoint, target: SocketAddr) -> anyhow::Result<()> {
     let channels = Channels {
         events,
         logs: Arc::new(Logs::new(spool)),
-        egress: Arc::new(Egress::new(rules, resolver, CONNECTIONS)),
+        egress: Arc::new(Egress::new(rules, resolver, CONNECTIONS, None)),
         peer: None,
     };
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
