@@ -38,7 +38,7 @@ pub enum Exit {
     NoImage = 23,
     /// `bootstrap`: the unit cannot be written.
     NoUnit = 24,
-    /// `bootstrap`: the enclaves cannot be started.
+    /// `bootstrap`: the enclaves cannot be started, or are not ready after it.
     NoService = 25,
 }
 
@@ -61,7 +61,7 @@ Exit codes:
   22  bootstrap: there are not enough CPUs
   23  bootstrap: an image is not here
   24  bootstrap: the unit cannot be written
-  25  bootstrap: the enclaves cannot be started";
+  25  bootstrap: the enclaves cannot be started, or are not ready after it";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -5,13 +5,15 @@
 //! whose metadata say what it asks of the host ([`image`]), claims a folder for
 //! the enclave's sockets ([`state`]), starts it under a hypervisor
 //! ([`hypervisor`]) through a guard process that cleans up if the agent is
-//! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and supervises it to its end ([`run`], with the rules in
-//! [`enclave`]). Meanwhile it answers the heartbeat ([`heartbeat`]), serves the
-//! connections that the enclave opens ([`channels`]), carries those from
-//! outside to it ([`ingress`]), keeps its log records on disk ([`spool`]) until
-//! they are where they should be ([`sink`]), and answers the other sub-commands
-//! ([`client`]) over the local API ([`api`]). `parent-agent logs` reads the spool
-//! itself ([`logs`]).
+//! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and
+//! supervises it to its end ([`run`], with the rules in [`enclave`]). Meanwhile it
+//! answers the heartbeat ([`heartbeat`]), serves the connections that the enclave
+//! opens ([`channels`]), which on Nitro another process may pass on ([`dispatch`]),
+//! carries those from outside to it ([`ingress`]), keeps its log records on disk
+//! ([`spool`]) until they are where they should be ([`sink`]), tells the service
+//! manager how it is ([`notify`]), and answers the other sub-commands ([`client`])
+//! over the local API ([`api`]). `parent-agent logs` reads the spool itself
+//! ([`logs`]).
 //!
 //! # Exit codes
 //!

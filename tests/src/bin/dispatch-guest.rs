@@ -1,0 +1,114 @@
+//! PID 1 of a machine in which `parent-agent dispatch` listens on real vsock: plays
+//! the enclave and its agent, over the loopback (context identifier 1), and says
+//! what it saw. `tests/e2e/dispatch.rs` starts it.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "the console is how it is heard")]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use link::{Endpoint, Stream, port};
+use parent_agent::dispatch::{Registration, SOCKET};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+/// This machine itself (`VMADDR_CID_LOCAL`).
+const LOCAL: u32 = 1;
+/// Longer than anything takes, also where the machine is emulated.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+/// More than a socket's buffer.
+const BYTES: usize = 1 << 20;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    match run().await {
+        Ok(()) => println!("guest: done"),
+        Err(error) => println!("guest: failed: {error:#}"),
+    }
+    // The machine ends with its first process, once its console is written.
+    sleep(Duration::from_millis(500)).await;
+}
+
+async fn run() -> anyhow::Result<()> {
+    fs::create_dir_all("/run")?;
+    let mut dispatcher = start()?;
+    let mut agent = register().await?;
+    let (enclave, taken) = tokio::join!(connect(port::AGENT), agent.accept());
+    let (mut enclave, (mut taken, cid)) = (enclave?, taken?);
+    ensure!(cid == Some(LOCAL), "it comes from {cid:?}");
+    ensure!(matches!(taken, Stream::Vsock(_)), "it is no vsock");
+    let sent: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
+    let mut received = vec![0; BYTES];
+    tokio::try_join!(enclave.write_all(&sent), taken.read_exact(&mut received))?;
+    ensure!(received == sent, "other bytes");
+    println!("guest: 1 MiB came over a connection that was passed on");
+
+    let mut unknown = connect(port::HEARTBEAT).await?;
+    ensure!(unknown.read(&mut [0]).await? == 0, "somebody answers");
+    println!("guest: a connection without an agent was closed");
+
+    dispatcher.kill()?;
+    dispatcher.wait()?;
+    ensure!(connect(port::AGENT).await.is_err(), "somebody listens");
+    taken.write_u8(1).await?;
+    ensure!(enclave.read_u8().await? == 1, "another byte");
+    println!("guest: the connection outlived the dispatcher");
+
+    let mut next = start()?;
+    let answered = async {
+        loop {
+            let (mut stream, _) = agent.accept().await?;
+            // One that was tried while nobody listened is gone.
+            if let Ok(byte) = stream.read_u8().await {
+                stream.write_u8(byte + 1).await?;
+                return anyhow::Ok(());
+            }
+        }
+    };
+    let asked = async {
+        loop {
+            let answer = async {
+                let mut stream = connect(port::AGENT).await?;
+                stream.write_u8(1).await?;
+                stream.read_u8().await
+            };
+            match answer.await {
+                Ok(2) => return,
+                _ => sleep(PAUSE).await,
+            }
+        }
+    };
+    let (answered, ()) = timeout(LIMIT, async { tokio::join!(answered, asked) })
+        .await
+        .context("no agent again")?;
+    answered?;
+    println!("guest: the agent registered with the next dispatcher");
+    next.kill()?;
+    next.wait()?;
+    Ok(())
+}
+
+fn start() -> io::Result<Child> {
+    Command::new("/parent-agent").arg("dispatch").spawn()
+}
+
+async fn register() -> anyhow::Result<Registration> {
+    let socket = Path::new(SOCKET);
+    let there = async {
+        while !socket.exists() {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(LIMIT, there).await.context("no dispatcher")?;
+    Ok(Registration::open(socket, LOCAL, port::AGENT).await?)
+}
+
+async fn connect(port: u32) -> io::Result<Stream> {
+    link::connect(&Endpoint::Vsock { cid: LOCAL, port }, LIMIT).await
+}

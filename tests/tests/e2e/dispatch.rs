@@ -1,0 +1,75 @@
+//! `parent-agent dispatch` on real vsock, in a machine of its own: no vsock of this
+//! machine is touched.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use eif::cpio::{Entry, Kind, Writer};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::PROGRAMS;
+
+/// Longer than it takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A ramdisk with these files, each with its program.
+fn ramdisk(path: &Path, files: &[(&str, &str)]) {
+    let mut writer = Writer::new(File::create(path).unwrap());
+    for (name, program) in files {
+        let bytes = fs::read(PROGRAMS.path(program)).unwrap();
+        let entry = Entry {
+            name: (*name).into(),
+            kind: Kind::File,
+            permissions: 0o755,
+            uid: 0,
+            gid: 0,
+            inode: 0,
+            links: 1,
+            mtime: 0,
+            device: (0, 0),
+            size: bytes.len().try_into().unwrap(),
+        };
+        writer.append(&entry, bytes.as_slice()).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[tokio::test]
+async fn vsock_connections_are_passed_on_and_outlive_the_dispatcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ramdisk");
+    ramdisk(
+        &path,
+        &[("init", "dispatch-guest"), ("parent-agent", "parent-agent")],
+    );
+    let mut command = Command::new(&PROGRAMS.qemu);
+    for firmware in ["/usr/share/seabios", "/usr/share/qemu"] {
+        command.arg("-L").arg(firmware);
+    }
+    command
+        .args(["-machine", "microvm", "-accel", "tcg", "-cpu", "max"])
+        .args(["-m", "512", "-nodefaults", "-no-reboot"])
+        .args(["-display", "none", "-serial", "stdio"])
+        .args(["-append", "console=ttyS0 panic=-1 reboot=t"])
+        .arg("-kernel")
+        .arg(&PROGRAMS.kernel)
+        .arg("-initrd")
+        .arg(&path)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(LIMIT, command.output()).await.unwrap().unwrap();
+    let console = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    for words in [
+        "guest: 1 MiB came over a connection that was passed on",
+        "guest: a connection without an agent was closed",
+        "guest: the connection outlived the dispatcher",
+        "guest: the agent registered with the next dispatcher",
+        "guest: done",
+    ] {
+        assert!(console.contains(words), "{words}: {console}{errors}");
+    }
+}
