@@ -24,7 +24,7 @@ pub enum Service {
     Ec2,
     /// Elastic Container Registry.
     Ecr,
-    /// EventBridge.
+    /// `EventBridge`.
     Events,
     /// Data Firehose.
     Firehose,

@@ -104,7 +104,8 @@ pub(crate) struct Deploy {
     /// A port to expose; may be given more than once.
     #[arg(long = "port", value_name = "PORT")]
     pub(crate) ports: Vec<u16>,
-    /// An AWS service that the workload calls; may be given more than once.
+    /// An AWS service of the image's manifest to open, and no other; may be given
+    /// more than once [default: all of the manifest's].
     #[arg(long = "service", value_name = "NAME")]
     pub(crate) services: Vec<String>,
     /// The owner's wallet address.

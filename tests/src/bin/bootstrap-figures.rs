@@ -333,9 +333,11 @@ async fn ready(events: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<Boo
             let value = event.get(field).and_then(Value::as_u64);
             value.map(Duration::from_micros).context("no such field")
         };
-        match event["event"].as_str() {
+        let text = |field: &str| event.get(field).and_then(Value::as_str);
+        match text("event") {
             Some("step") => {
-                steps.insert(event["name"].to_string(), micros("took_us")?);
+                let name = text("name").context("a step without a name")?.to_owned();
+                steps.insert(name, micros("took_us")?);
             }
             Some("ready") => {
                 return Ok(Boot {
