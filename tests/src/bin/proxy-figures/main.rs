@@ -118,6 +118,11 @@ fn row<T: Display>(what: &str, values: &[(Kind, Option<T>)]) {
     println!("{line}");
 }
 
+/// The same without a proxy: what none can be better than.
+fn bound(figure: &str) {
+    println!("{:<44} {figure:>12}", "  with no proxy at all");
+}
+
 /// One figure, and whether it is what was promised.
 fn verdict(what: &str, measured: impl Display, limit: impl Display, held: bool) {
     let verdict = if held { "ok" } else { "NOT HELD" };
