@@ -358,16 +358,8 @@ impl Run<'_> {
     ) -> Result<Exit, Error> {
         let facts = self.prepare(hypervisor, guard).await?;
         let age = guard.attached().map(|attached| attached.age);
-        let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
-        let (egress_places, ingress_places) = limit::connections(out, into);
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
-        let resolver = Resolver::from_system(&self.args.connect_to);
-        let egress = Arc::new(Egress::new(
-            self.host.egress.clone(),
-            resolver,
-            egress_places,
-            out.rate,
-        ));
+        let (egress, limits) = self.limited();
         let pipeline = Pipeline::open(
             self.args.logs.pipeline(&self.name, self.region.clone()),
             &self.name,
@@ -431,7 +423,6 @@ impl Run<'_> {
             supervisor.attach(self.args.boot_timeout.as_duration());
         }
         let keeping = tokio::spawn(facts.keep(guard.directory().to_owned(), changes));
-        let limits = Arc::new(ingress::Limits::new(ingress_places, into.rate));
         let result = supervisor
             .follow(hypervisor, guard, receiver, |started| {
                 for port in ports {
@@ -467,6 +458,18 @@ impl Run<'_> {
         };
         let _ = timeout(API_TIMEOUT, api).await;
         Ok(exit)
+    }
+
+    /// Both directions of traffic, within their limits.
+    fn limited(&self) -> (Arc<Egress>, Arc<ingress::Limits>) {
+        let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
+        let (egress, ingress) = limit::connections(out, into);
+        let resolver = Resolver::from_system(&self.args.connect_to);
+        let rules = self.host.egress.clone();
+        (
+            Arc::new(Egress::new(rules, resolver, egress, out.rate)),
+            Arc::new(ingress::Limits::new(ingress, into.rate)),
+        )
     }
 
     /// Who asks the gate, if there is one.

@@ -115,7 +115,7 @@ impl Comparison {
                 let into = per_second(scale.bulk, proxy.way.receive(scale.bulk).await?);
                 best.out = best.out.max(out);
                 best.into = best.into.max(into);
-                best.processor += proxy.processor_time().await? - before;
+                best.processor += proxy.processor_time().await?.saturating_sub(before);
             }
         }
         let of = |figure: fn(&Bulk) -> u64| -> Vec<(Kind, Option<u64>)> {
