@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use crate::cold_start;
 use crate::{outside, programs, stages};
 
-const USAGE: &str = "cargo xtask bench attestation | service | bootstrap | logs | functions | instructions [--record]";
+const USAGE: &str = "cargo xtask bench attestation | service | proxy | bootstrap | logs | functions | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
 const CRATE: &str = "attestation/benches/verification";
 
@@ -32,11 +32,18 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         ["service"] => service(workspace),
         ["bootstrap"] => programs::run(workspace, "bootstrap-figures", &[]),
         ["logs"] => programs::run(workspace, "log-figures", &[]),
+        ["proxy"] => proxy(workspace),
         ["functions"] => cold_start::run(workspace),
         ["instructions"] => compare(workspace),
         ["instructions", "--record"] => record(workspace),
         _ => bail!("say which benchmark: {USAGE}"),
     }
+}
+
+/// Measures the agent's proxy beside others.
+fn proxy(workspace: &Path) -> anyhow::Result<()> {
+    stages::install(&["socat"])?;
+    programs::run(workspace, "proxy-figures", &[])
 }
 
 /// Times verification beside bare signatures and beside another crate.

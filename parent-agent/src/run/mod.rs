@@ -353,12 +353,8 @@ impl Run<'_> {
     ) -> Result<Exit, Error> {
         let facts = self.prepare(hypervisor, guard).await?;
         let age = guard.attached().map(|attached| attached.age);
-        let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
-        let (egress_places, ingress_places) = limit::connections(out, into);
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
-        let resolver = Resolver::from_system(&self.args.connect_to);
-        let allowlist = self.allowlist().await;
-        let egress = Arc::new(Egress::new(allowlist, resolver, egress_places, out.rate));
+        let (egress, limits) = self.limited().await;
         let pipeline = Pipeline::open(
             self.args.logs.pipeline(&self.name, self.region.clone()),
             &self.name,
@@ -419,7 +415,6 @@ impl Run<'_> {
             supervisor.attach(self.args.boot_timeout.as_duration());
         }
         let keeping = tokio::spawn(facts.keep(guard.directory().to_owned(), changes));
-        let limits = Arc::new(ingress::Limits::new(ingress_places, into.rate));
         let result = supervisor
             .follow(hypervisor, guard, receiver, |started| {
                 for port in ports {
@@ -475,6 +470,18 @@ impl Run<'_> {
             tasks.spawn(gate.serve());
         }
         Ok(())
+    }
+
+    /// Both directions of traffic, within their limits.
+    async fn limited(&self) -> (Arc<Egress>, Arc<ingress::Limits>) {
+        let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
+        let (egress, ingress) = limit::connections(out, into);
+        let resolver = Resolver::from_system(&self.args.connect_to);
+        let allowlist = self.allowlist().await;
+        (
+            Arc::new(Egress::new(allowlist, resolver, egress, out.rate)),
+            Arc::new(ingress::Limits::new(ingress, into.rate)),
+        )
     }
 
     /// Who asks the gate, if there is one.

@@ -156,7 +156,7 @@ async fn only_what_a_rule_allows_is_dialled() {
 async fn what_exceeds_a_limit_is_refused_as_busy_and_counted() {
     let (_server, port) = listen().await;
     let rule = format!("127.0.0.1:{port}");
-    let agent = run(&[rule.clone()], &["--egress-connections", "1"]).await;
+    let agent = run(std::slice::from_ref(&rule), &["--egress-connections", "1"]).await;
     let (held, reply) = ask(&agent, "127.0.0.1", port).await;
     assert_eq!(reply, Reply::Connected);
     let (_, reply) = ask(&agent, "127.0.0.1", port).await;

@@ -14,7 +14,7 @@ const AT_A_TIME: usize = 64;
 const CONNECTIONS: usize = 10_000;
 /// A day of an enclave that opens this many connections a second, one after the
 /// other without the pauses between them.
-const A_SECOND: usize = 5;
+const A_SECOND: usize = 2;
 const DAY: usize = 24 * 60 * 60;
 /// What memory may differ by: an allocator's own.
 const MARGIN: u64 = 512 * KIB;

@@ -81,7 +81,7 @@ async fn line(agent: &mut Agent, number: usize) -> anyhow::Result<String> {
         seen.get() > number
     };
     let event = agent.event(is_it).await?;
-    let text = event["text"].as_str();
+    let text = event.get("text").and_then(Value::as_str);
     let Some(text) = text else {
         bail!("the enclave ended: {event}");
     };

@@ -22,7 +22,7 @@ mod proxies;
 mod target;
 mod vsock_proxy;
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -113,9 +113,14 @@ fn row<T: Display>(what: &str, values: &[(Kind, Option<T>)]) {
     let mut line = format!("{what:<44}");
     for (_, value) in values {
         let value = value.as_ref().map_or("-".to_owned(), ToString::to_string);
-        line.push_str(&format!(" {value:>12}"));
+        let _ = write!(line, " {value:>12}");
     }
     println!("{line}");
+}
+
+/// The same without a proxy: what none can be better than.
+fn bound(figure: &str) {
+    println!("{:<44} {figure:>12}", "  with no proxy at all");
 }
 
 /// One figure, and whether it is what was promised.

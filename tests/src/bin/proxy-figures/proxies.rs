@@ -26,6 +26,7 @@ const CONNECTIONS: usize = 4096;
 const WORKERS: usize = 1024;
 /// How long a proxy may take to close what its clients have closed.
 const CLOSING: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +138,6 @@ impl Proxy {
         }
     }
 }
-
-const POLL: Duration = Duration::from_millis(20);
 
 impl Drop for Proxy {
     fn drop(&mut self) {

@@ -30,8 +30,11 @@ impl Order {
             Self::Take(count) => (1, count),
             Self::Give(count) => (2, count),
         };
-        let [a, b, c, d, e, f, g, h] = u64::to_be_bytes(count);
-        [kind, a, b, c, d, e, f, g, h]
+        let mut bytes = [kind; 9];
+        if let Some(rest) = bytes.last_chunk_mut() {
+            *rest = u64::to_be_bytes(count);
+        }
+        bytes
     }
 
     fn decode(bytes: [u8; 9]) -> Self {
@@ -90,7 +93,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
         Order::Give(count) => write(&mut stream, count).await?,
     }
     // The other side closes first.
-    stream.read(&mut [0]).await?;
+    while stream.read(&mut [0]).await? > 0 {}
     Ok(())
 }
 
