@@ -33,8 +33,10 @@ fn check(bytes: &[u8]) {
     assert_eq!(names.len(), config.enclaves.len());
     for enclave in &config.enclaves {
         let location = &enclave.image.location;
-        let written = location.to_string().parse();
-        assert_eq!(written.as_ref(), Ok(location));
+        // A file is shown as its path.
+        if !matches!(location, Location::File(_)) {
+            assert_eq!(location.to_string().parse().as_ref(), Ok(location));
+        }
         let is_named = match location {
             Location::File(_) => true,
             Location::Oci(reference) => reference.digest().is_some(),
