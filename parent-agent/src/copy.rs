@@ -14,13 +14,17 @@ use tokio::time::timeout;
 const SMALL: usize = 2 * 1024;
 /// What a direction reads into while bytes keep coming.
 const LARGE: usize = 256 * 1024;
+/// The same when so many others do so that all their memory would be much.
+const MIDDLE: usize = 16 * 1024;
+/// Directions that have a large buffer at a time: 16 MiB together.
+const MAX_LARGE: usize = 64;
 /// How long a direction may wait for more with a buffer of that size: the next
 /// part of a transfer comes sooner, and a pause longer than that is idleness.
 const LINGER: Duration = Duration::from_millis(20);
 /// Large buffers that are kept for the next burst.
 const KEPT: usize = 16;
 
-static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static POOL: Pool = Pool::new();
 
 /// Copies until both directions have ended, or either has failed.
 pub(crate) async fn join<A, B>(a: A, b: B, a_to_b: &AtomicU64, b_to_a: &AtomicU64) -> io::Result<()>
@@ -54,9 +58,9 @@ where
             continue;
         }
         // More than a little: until nothing comes for a while.
-        let mut large = Large::take();
-        while let Ok(count) = timeout(LINGER, from.read(&mut large.0)).await {
-            let bytes = large.0.get(..count?).unwrap_or_default();
+        let mut buffer = POOL.take();
+        while let Ok(count) = timeout(LINGER, from.read(&mut buffer.bytes)).await {
+            let bytes = buffer.bytes.get(..count?).unwrap_or_default();
             if bytes.is_empty() {
                 return end(to).await;
             }
@@ -85,29 +89,82 @@ where
     }
 }
 
-/// A large buffer, kept for others when it is dropped.
-struct Large(Box<[u8]>);
+/// The large buffers.
+#[derive(Debug)]
+struct Pool(Mutex<Large>);
 
-impl Large {
-    fn take() -> Self {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self(spare.unwrap_or_else(|| vec![0; LARGE].into_boxed_slice()))
+#[derive(Debug)]
+struct Large {
+    taken: usize,
+    spare: Vec<Box<[u8]>>,
+}
+
+/// A buffer for a burst; it goes back when it is dropped.
+#[derive(Debug)]
+struct Buffer<'p> {
+    bytes: Box<[u8]>,
+    pool: &'p Pool,
+}
+
+impl Pool {
+    const fn new() -> Self {
+        Self(Mutex::new(Large {
+            taken: 0,
+            spare: Vec::new(),
+        }))
+    }
+
+    /// A large buffer, or a middle one if enough others have one.
+    fn take(&self) -> Buffer<'_> {
+        let mut large = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = if large.taken < MAX_LARGE {
+            large.taken += 1;
+            large.spare.pop().unwrap_or_else(|| zeroed(LARGE))
+        } else {
+            zeroed(MIDDLE)
+        };
+        Buffer { bytes, pool: self }
     }
 }
 
-impl Drop for Large {
+impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < KEPT {
-            spare.push(std::mem::take(&mut self.0));
+        if self.bytes.len() < LARGE {
+            return;
+        }
+        let mut large = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        large.taken -= 1;
+        if large.spare.len() < KEPT {
+            large.spare.push(std::mem::take(&mut self.bytes));
         }
     }
+}
+
+fn zeroed(size: usize) -> Box<[u8]> {
+    vec![0; size].into_boxed_slice()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::duplex;
+
+    #[test]
+    fn so_many_transfers_at_once_have_large_buffers_and_no_more() {
+        let pool = Pool::new();
+        let mut taken: Vec<_> = (0..=MAX_LARGE).map(|_| pool.take()).collect();
+        let sizes: Vec<_> = taken.iter().map(|buffer| buffer.bytes.len()).collect();
+        assert_eq!(sizes[..MAX_LARGE], [LARGE; MAX_LARGE]);
+        assert_eq!(sizes[MAX_LARGE], MIDDLE);
+        // One that ends makes room for another, the smaller one does not.
+        taken.pop();
+        assert_eq!(pool.take().bytes.len(), MIDDLE);
+        taken.pop();
+        assert_eq!(pool.take().bytes.len(), LARGE);
+        drop(taken);
+        let large = pool.0.lock().unwrap();
+        assert_eq!((large.taken, large.spare.len()), (0, KEPT));
+    }
 
     #[tokio::test]
     async fn directions_end_one_by_one() {
