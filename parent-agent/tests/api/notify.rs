@@ -3,10 +3,12 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use link::Text;
+use link::control::{EndCause, FromAgent, FromInit};
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
-use crate::agent::{Agent, LIMIT};
+use crate::agent::{Agent, Init, LIMIT};
 use crate::image::Builder;
 
 struct Manager {
@@ -100,8 +102,8 @@ async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
     agent.event("attached").await;
     let heard = manager.until("EXTEND_TIMEOUT_USEC=").await;
     assert!(!has(&heard, "READY=1"), "{heard:?}");
-    let mut init = crate::agent::Init::connect(&agent, 1).await;
-    let ready = link::control::FromInit::Ready { at_us: 1 };
+    let mut init = Init::connect(&agent, 1).await;
+    let ready = FromInit::Ready { at_us: 1 };
     init.send(ready).await;
     manager.until("READY=1").await;
 
@@ -118,13 +120,20 @@ async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
     let image = Builder::new(&[], &[]);
     let agent = Agent::spawn_with(folder, image, &[], &manager.environment);
     agent.until_init_waits().await;
+    let mut init = Init::connect(&agent, 1).await;
     manager.listen();
-    assert!(!manager.has("READY=1"));
+    assert!(!manager.has("READY=1"), "{:?}", manager.heard);
     agent.signal(Signal::SIGTERM);
-    agent.signal(Signal::SIGTERM);
+    let told = init.receive().await;
+    assert_eq!(told, Some(FromAgent::Shutdown { grace_ms: None }));
+    init.send(FromInit::Ending {
+        cause: EndCause::Shutdown,
+        detail: Text::default(),
+    })
+    .await;
     agent.end_init(0).await;
     let (code, ..) = agent.ended().await;
-    manager.listen();
+    assert_eq!(code, 0);
     // Type=notify takes an end without it for a failure.
-    assert_eq!(manager.has("READY=1"), code == 0, "{:?}", manager.heard);
+    manager.until("READY=1").await;
 }
