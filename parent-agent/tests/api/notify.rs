@@ -3,10 +3,12 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use link::Text;
+use link::control::{EndCause, FromAgent, FromInit};
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
-use crate::agent::{Agent, LIMIT};
+use crate::agent::{Agent, Init, LIMIT};
 use crate::image::Builder;
 
 struct Manager {
@@ -40,21 +42,25 @@ impl Manager {
     }
 
     fn has(&self, words: &str) -> bool {
-        self.heard.iter().any(|message| message.contains(words))
+        has(&self.heard, words)
     }
 
-    /// Waits until this is said once more.
-    async fn until(&mut self, words: &str) {
-        self.listen();
-        self.heard.clear();
+    /// Waits until this is said, and gives all that was said since the last time.
+    async fn until(&mut self, words: &str) -> Vec<String> {
         let said = async {
+            self.listen();
             while !self.has(words) {
                 sleep(Duration::from_millis(5)).await;
                 self.listen();
             }
         };
         timeout(LIMIT, said).await.expect(words);
+        std::mem::take(&mut self.heard)
     }
+}
+
+fn has(heard: &[String], words: &str) -> bool {
+    heard.iter().any(|message| message.contains(words))
 }
 
 #[tokio::test]
@@ -66,20 +72,17 @@ async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
     let mut agent = Agent::spawn_with(folder, image, &arguments, &manager.environment);
     agent.until_init_waits().await;
     // It may take as long as it takes, as long as it lives.
-    manager.until("EXTEND_TIMEOUT_USEC=").await;
-    manager.until("EXTEND_TIMEOUT_USEC=").await;
-    assert!(!manager.has("READY=1"));
+    for _ in 0..2 {
+        let heard = manager.until("EXTEND_TIMEOUT_USEC=").await;
+        assert!(!has(&heard, "READY=1"), "{heard:?}");
+    }
     let init = agent.boot().await;
-    manager.listen();
-    assert!(manager.has("READY=1"), "{:?}", manager.heard);
-    assert!(
-        manager.has("STATUS=the enclave is ready"),
-        "{:?}",
-        manager.heard
-    );
-    manager.until("WATCHDOG=1").await;
-    manager.until("WATCHDOG=1").await;
-    assert!(!manager.has("EXTEND_TIMEOUT_USEC"), "{:?}", manager.heard);
+    let heard = manager.until("READY=1").await;
+    assert!(has(&heard, "STATUS=the enclave is ready"), "{heard:?}");
+    for _ in 0..2 {
+        let heard = manager.until("WATCHDOG=1").await;
+        assert!(!has(&heard, "EXTEND_TIMEOUT_USEC"), "{heard:?}");
+    }
 
     // What the agent has started is not taken for it.
     let guard = agent.process(" guard ");
@@ -97,10 +100,10 @@ async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
     let image = Builder::new(&[], &[]);
     let mut agent = Agent::spawn_with(folder, image, &arguments, &manager.environment);
     agent.event("attached").await;
-    manager.until("EXTEND_TIMEOUT_USEC=").await;
-    assert!(!manager.has("READY=1"));
-    let mut init = crate::agent::Init::connect(&agent, 1).await;
-    let ready = link::control::FromInit::Ready { at_us: 1 };
+    let heard = manager.until("EXTEND_TIMEOUT_USEC=").await;
+    assert!(!has(&heard, "READY=1"), "{heard:?}");
+    let mut init = Init::connect(&agent, 1).await;
+    let ready = FromInit::Ready { at_us: 1 };
     init.send(ready).await;
     manager.until("READY=1").await;
 
@@ -117,13 +120,20 @@ async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
     let image = Builder::new(&[], &[]);
     let agent = Agent::spawn_with(folder, image, &[], &manager.environment);
     agent.until_init_waits().await;
+    let mut init = Init::connect(&agent, 1).await;
     manager.listen();
-    assert!(!manager.has("READY=1"));
+    assert!(!manager.has("READY=1"), "{:?}", manager.heard);
     agent.signal(Signal::SIGTERM);
-    agent.signal(Signal::SIGTERM);
+    let told = init.receive().await;
+    assert_eq!(told, Some(FromAgent::Shutdown { grace_ms: None }));
+    init.send(FromInit::Ending {
+        cause: EndCause::Shutdown,
+        detail: Text::default(),
+    })
+    .await;
     agent.end_init(0).await;
     let (code, ..) = agent.ended().await;
-    manager.listen();
+    assert_eq!(code, 0);
     // Type=notify takes an end without it for a failure.
-    assert_eq!(manager.has("READY=1"), code == 0, "{:?}", manager.heard);
+    manager.until("READY=1").await;
 }
