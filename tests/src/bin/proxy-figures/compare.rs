@@ -57,7 +57,7 @@ impl Scale {
         bulk: 64 * MIB,
         connections: 1000,
         rates: &[],
-        lasting: Duration::from_secs(10),
+        lasting: Duration::from_secs(6),
         idle: false,
         forks: false,
     };
@@ -108,7 +108,8 @@ impl Comparison {
 
     async fn bulk(&self, scale: &Scale) -> anyhow::Result<()> {
         let mut best = vec![Bulk::default(); self.proxies.len()];
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
+            println!("  bulk, round {round} of {ROUNDS}");
             for (proxy, best) in self.proxies.iter().zip(&mut best) {
                 let before = proxy.processor_time().await?;
                 let out = per_second(scale.bulk, proxy.way.send(scale.bulk).await?);
@@ -199,6 +200,8 @@ impl Comparison {
                 done.push((proxy.kind, None));
                 continue;
             }
+            // Whoever waits for figures sees that they come.
+            println!("  requests through {}", proxy.kind.name());
             let streams = proxy.way.idle(scale.connections).await?;
             let (latencies, streams) = Way::requests(streams, rate, scale.lasting).await?;
             drop(streams);
