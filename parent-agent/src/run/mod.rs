@@ -340,7 +340,7 @@ impl Run<'_> {
         guard: &mut Guard,
         receiver: &mut mpsc::Receiver<Event>,
     ) -> Result<Exit, Error> {
-        let result = self.serve_until_end(&mut hypervisor, guard, receiver).await;
+        let result = Box::pin(self.serve_until_end(&mut hypervisor, guard, receiver)).await;
         hypervisor.finish().await;
         result
     }
