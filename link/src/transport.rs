@@ -13,11 +13,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-use crate::Endpoint;
+use crate::{Endpoint, port};
 
-/// Most bytes of one write to vsock. Linux makes a larger one a packet of several
-/// parts, and `vhost-device-vsock` 0.3, QEMU's device, loses those.
-const MAX_VSOCK_WRITE: usize = 28 * 1024;
+/// Most bytes of one write to the host of an ordinary virtual machine. Linux makes a
+/// larger one a packet of several parts, and `vhost-device-vsock` 0.3, QEMU's device,
+/// loses those. A Nitro enclave's parent is no such host, and has no such limit.
+const MAX_WRITE_TO_HOST: usize = 28 * 1024;
 /// Longest answer to `CONNECT`, in bytes: `OK 4294967295\n`.
 const MAX_CONNECT_ANSWER: usize = 14;
 /// How long to wait for room in a listener's queue.
@@ -27,9 +28,27 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub enum Stream {
     /// Over `AF_VSOCK`.
-    Vsock(VsockStream),
+    Vsock(Vsock),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+/// A connection over `AF_VSOCK`.
+#[derive(Debug)]
+pub struct Vsock {
+    stream: VsockStream,
+    max_write: usize,
+}
+
+impl Vsock {
+    fn new(stream: VsockStream, peer: u32) -> Self {
+        let max_write = if peer == port::HOST_CID {
+            MAX_WRITE_TO_HOST
+        } else {
+            usize::MAX
+        };
+        Self { stream, max_write }
+    }
 }
 
 impl Stream {
@@ -42,14 +61,15 @@ impl Stream {
             return UnixStream::from_std(stream).map(Self::Unix);
         }
         let stream = vsock::VsockStream::from(OwnedFd::from(stream));
-        VsockStream::new(stream).map(Self::Vsock)
+        let peer = stream.peer_addr()?.cid();
+        Ok(Self::Vsock(Vsock::new(VsockStream::new(stream)?, peer)))
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Vsock(stream) => stream.as_fd(),
+            Self::Vsock(Vsock { stream, .. }) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
     }
@@ -96,7 +116,8 @@ impl Listener {
         match &self.0 {
             Inner::Vsock(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Vsock(stream), Some(peer.cid())))
+                let peer = peer.cid();
+                Ok((Stream::Vsock(Vsock::new(stream, peer)), Some(peer)))
             }
             Inner::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
@@ -122,7 +143,7 @@ pub async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Stream>
         match endpoint {
             Endpoint::Vsock { cid, port } => VsockStream::connect(VsockAddr::new(*cid, *port))
                 .await
-                .map(Stream::Vsock),
+                .map(|stream| Stream::Vsock(Vsock::new(stream, *cid))),
             Endpoint::Unix { path } => connect_unix(path).await.map(Stream::Unix),
             Endpoint::UnixConnect { path, port } => {
                 let mut stream = connect_unix(path).await?;
@@ -200,7 +221,7 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -213,8 +234,8 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Vsock(stream) => {
-                let (part, _) = buf.split_at(buf.len().min(MAX_VSOCK_WRITE));
+            Self::Vsock(Vsock { stream, max_write }) => {
+                let (part, _) = buf.split_at(buf.len().min(*max_write));
                 Pin::new(stream).poll_write(cx, part)
             }
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -223,14 +244,14 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
