@@ -4,12 +4,11 @@ use std::io::{Read, Seek};
 
 use crc32fast::Hasher;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 
 use crate::certificate::Certificate;
 use crate::header::{Architecture, CRC_OFFSET, Header, SectionHeader, SectionKind};
 use crate::measure::{COPY_BYTES, Measurer};
-use crate::metadata::{BuildMetadata, Metadata};
+use crate::metadata::{BuildMetadata, Json, Metadata};
 use crate::section::{Layout, Section};
 use crate::signature::Signature;
 use crate::{Error, Measurements};
@@ -158,8 +157,8 @@ struct View<'a> {
 struct MetadataView<'a> {
     #[serde(flatten)]
     build_metadata: &'a BuildMetadata,
-    docker_info: &'a Value,
-    custom_metadata: &'a Value,
+    docker_info: &'a Json,
+    custom_metadata: &'a Json,
 }
 
 impl Serialize for Description {

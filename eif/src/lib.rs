@@ -110,7 +110,7 @@ pub use header::{
     MAX_SIGNATURE, MIN_SECTIONS, SECTION_HEADER_BYTES, SectionKind,
 };
 pub use measure::{Measurements, Pcr, PcrError};
-pub use metadata::{BuildMetadata, Metadata};
+pub use metadata::{BuildMetadata, Json, Metadata};
 pub use reader::Eif;
 pub use section::{Contents, Section};
 pub use signature::{Signature, Signer, SigningError};

@@ -1,7 +1,10 @@
 //! The metadata section: what built the image, and out of what. Not measured.
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The metadata section, JSON with AWS's names.
 ///
@@ -18,10 +21,57 @@ pub struct Metadata {
     pub build_metadata: BuildMetadata,
     /// The container image's own description.
     #[serde(default)]
-    pub docker_info: Value,
+    pub docker_info: Json,
     /// Anything that the builder adds.
     #[serde(default)]
-    pub custom_metadata: Value,
+    pub custom_metadata: Json,
+}
+
+/// JSON as it was written: it takes no more memory than its text, where a parsed
+/// value can take more than a hundred times as much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Json(String);
+
+impl Json {
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// What the text says.
+    ///
+    /// # Errors
+    ///
+    /// It is another type's.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Value::Null.into()
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Self(value.to_string())
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(raw.get().to_owned()))
+    }
 }
 
 /// What built an image, and when.

@@ -618,7 +618,7 @@ fn what_no_reader_would_accept_is_not_written() {
     ));
 
     let mut large = metadata();
-    large.custom_metadata = json!("x".repeat(usize::try_from(MAX_METADATA).unwrap()));
+    large.custom_metadata = json!("x".repeat(usize::try_from(MAX_METADATA).unwrap())).into();
     assert!(matches!(
         refused(&small(), &large),
         Error::SectionLimit {

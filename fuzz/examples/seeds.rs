@@ -647,8 +647,8 @@ fn image() -> Vec<u8> {
             operating_system: "Linux".to_owned(),
             kernel_version: "6.12".to_owned(),
         },
-        docker_info: json!({}),
-        custom_metadata: json!({ manifest::HOST_CONFIG_KEY: host() }),
+        docker_info: json!({}).into(),
+        custom_metadata: json!({ manifest::HOST_CONFIG_KEY: host() }).into(),
     };
     let (boot, application) = (gzip(&tree()), tree());
     let mut file = Cursor::new(Vec::new());

@@ -255,8 +255,8 @@ fn metadata(
             operating_system: "Linux".to_owned(),
             kernel_version,
         },
-        docker_info: json!({ "ConfigDigest": image.config_digest.to_string() }),
-        custom_metadata: json!({ HOST_CONFIG_KEY: host }),
+        docker_info: json!({ "ConfigDigest": image.config_digest.to_string() }).into(),
+        custom_metadata: json!({ HOST_CONFIG_KEY: host }).into(),
     }
 }
 

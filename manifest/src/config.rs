@@ -2,6 +2,7 @@
 
 use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::logs::Logs;
@@ -110,15 +111,45 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
+    /// Reads the document from an image's custom metadata, where it is the value
+    /// under [`HOST_CONFIG_KEY`]; `None` if there is none.
+    pub fn from_metadata(text: &str) -> Result<Option<Self>, ConfigError> {
+        check_size(text.as_bytes())?;
+        match serde_json::from_str(text) {
+            Ok(CustomMetadata { host: Some(host) }) => {
+                let text = host.get();
+                let config =
+                    Self::read(|| serde_json::from_str(text), || serde_json::from_str(text));
+                config.map(Some)
+            }
+            // Another builder's metadata may be anything.
+            Ok(CustomMetadata { host: None }) | Err(_) => Ok(None),
+        }
+    }
+
     /// Reads the document from the value under [`HOST_CONFIG_KEY`].
     pub fn from_value(value: &serde_json::Value) -> Result<Self, ConfigError> {
-        check_schema(Schema::deserialize(value)?)?;
-        let config = Self::deserialize(value)?;
+        Self::read(|| Schema::deserialize(value), || Self::deserialize(value))
+    }
+
+    fn read(
+        schema: impl FnOnce() -> Result<Schema, serde_json::Error>,
+        config: impl FnOnce() -> Result<Self, serde_json::Error>,
+    ) -> Result<Self, ConfigError> {
+        check_schema(schema()?)?;
+        let config = config()?;
         check_egress(&config.egress)?;
         check_services(&config.aws_services)?;
         check_ingress(&config.ingress)?;
         Ok(config)
     }
+}
+
+/// An image's custom metadata, of which the rest is not looked at.
+#[derive(Deserialize)]
+struct CustomMetadata<'t> {
+    #[serde(borrow, rename = "Host")]
+    host: Option<&'t RawValue>,
 }
 
 /// What every version's documents have: read first, so that a document of
@@ -260,6 +291,22 @@ mod tests {
             let error = with(host(), HostConfig::from_value, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");
         }
+    }
+
+    #[test]
+    fn the_host_document_is_found_in_an_images_metadata() {
+        let metadata = json!({ "Other": [1], HOST_CONFIG_KEY: host(), "More": {} });
+        let found = HostConfig::from_metadata(&metadata.to_string()).unwrap();
+        assert_eq!(found, Some(HostConfig::from_value(&host()).unwrap()));
+        for without in ["null", "[]", "{}", r#"{"Host":null}"#, "1"] {
+            assert_eq!(
+                HostConfig::from_metadata(without).unwrap(),
+                None,
+                "{without}"
+            );
+        }
+        let bad = json!({ HOST_CONFIG_KEY: { "schema": 2 } }).to_string();
+        assert!(HostConfig::from_metadata(&bad).is_err());
     }
 
     #[test]

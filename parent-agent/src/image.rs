@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use eif::{Contents, Eif, Measurements, Section, SectionKind};
-use manifest::{ConfigError, HOST_CONFIG_KEY, HostConfig};
+use manifest::{ConfigError, HostConfig};
 use thiserror::Error;
 
 /// Why an image cannot be run.
@@ -69,14 +69,14 @@ impl Image {
             path: path.to_owned(),
             source,
         })?;
-        let value = eif
-            .metadata()
-            .and_then(|metadata| metadata.custom_metadata.get(HOST_CONFIG_KEY))
-            .ok_or_else(|| ImageError::NoHostConfig(path.to_owned()))?;
-        let host = HostConfig::from_value(value).map_err(|source| ImageError::HostConfig {
-            path: path.to_owned(),
-            source,
-        })?;
+        let metadata = eif.metadata().map(|metadata| &metadata.custom_metadata);
+        let host = metadata
+            .and_then(|metadata| HostConfig::from_metadata(metadata.text()).transpose())
+            .ok_or_else(|| ImageError::NoHostConfig(path.to_owned()))?
+            .map_err(|source| ImageError::HostConfig {
+                path: path.to_owned(),
+                source,
+            })?;
         Ok(Self {
             path: absolute,
             eif,

@@ -61,8 +61,8 @@ pub(crate) fn metadata() -> Metadata {
             operating_system: "Linux".to_owned(),
             kernel_version: "6.12".to_owned(),
         },
-        docker_info: json!({"Architecture": "amd64"}),
-        custom_metadata: json!({"host": [1, 2, 3]}),
+        docker_info: json!({"Architecture": "amd64"}).into(),
+        custom_metadata: json!({"host": [1, 2, 3]}).into(),
     }
 }
 

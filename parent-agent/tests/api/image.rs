@@ -95,10 +95,11 @@ impl Builder {
                 operating_system: "Linux".to_owned(),
                 kernel_version: "0".to_owned(),
             },
-            docker_info: Value::Null,
+            docker_info: Value::Null.into(),
             custom_metadata: self
                 .host
-                .map_or(Value::Null, |host| json!({ "Host": host })),
+                .map_or(Value::Null, |host| json!({ "Host": host }))
+                .into(),
         };
         let boot = archive(&[("init", 0o755, self.init.unwrap_or("").as_bytes())]);
         let boot = if self.init.is_some() {
