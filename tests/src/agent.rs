@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::image::Workload;
+use crate::process::descendants;
 use crate::programs::{Hypervisor, Programs};
 
 /// Longer than anything takes, under emulation on a busy machine; only what
@@ -220,10 +221,10 @@ impl Agent {
     /// command line holds `word`, below the agent.
     pub fn processes(&self, word: &str) -> anyhow::Result<Vec<Pid>> {
         let mut found = Vec::new();
-        for pid in descendants(self.pid()?.as_raw()) {
+        for pid in descendants(self.child.id().context("the agent has ended")?) {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&command).contains(word) {
-                found.push(Pid::from_raw(pid));
+                found.push(Pid::from_raw(i32::try_from(pid)?));
             }
         }
         Ok(found)
@@ -337,29 +338,4 @@ fn spawn(
         }
     });
     Ok((child, events, count))
-}
-
-/// The processes below one, from `/proc`.
-fn descendants(root: i32) -> Vec<i32> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The second field behind the program's name, which is in parentheses.
-        let parent = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)?.parse::<i32>().ok());
-        parents.extend(parent.map(|parent| (pid, parent)));
-    }
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&current) = found.get(next) {
-        let children = parents.iter().filter(|(_, parent)| *parent == current);
-        found.extend(children.map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.split_off(1)
 }

@@ -17,6 +17,7 @@ pub mod agent;
 pub mod cloudwatch;
 pub mod emulator;
 pub mod image;
+pub mod process;
 pub mod programs;
 
 pub use agent::Agent;

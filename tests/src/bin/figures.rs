@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use enclave_tests::agent::Ended;
-use enclave_tests::{Agent, Hypervisor, Programs, Workload};
+use enclave_tests::{Agent, Hypervisor, Programs, Workload, process};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -128,7 +128,7 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let mut agent = Agent::start(programs, image, Hypervisor::Sim, "serve", &[])?;
     agent.ready().await?;
     sleep(REST).await;
-    let idle = [agent.pid()?, init(&agent)?].map(|pid| status_field(pid, "VmRSS"));
+    let idle = [agent.pid()?, init(&agent)?].map(|pid| process::memory(pid, "VmRSS"));
     agent.stopped().await?;
     for ((name, limit), idle) in [("parent-agent", 25 * MIB), ("enclave-init", 8 * MIB)]
         .into_iter()
@@ -146,7 +146,7 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let role = format!("lines {LINES}");
     let mut agent = Agent::start(programs, image, Hypervisor::Sim, &role, &[])?;
     agent.line("done").await?;
-    let peak = status_field(init(&agent)?, "VmHWM")?;
+    let peak = process::memory(init(&agent)?, "VmHWM")?;
     agent.stopped().await?;
     let limit = 8 * MIB;
     let limit_text = bytes(limit);
@@ -162,14 +162,6 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
 fn init(agent: &Agent) -> anyhow::Result<Pid> {
     let found = agent.processes("sim-pid1")?;
     found.first().copied().context("no init")
-}
-
-/// A field of `/proc/PID/status` that counts KiB, in bytes.
-fn status_field(pid: Pid, name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with(name));
-    let number = line.and_then(|line| line.split_ascii_whitespace().nth(1));
-    Ok(number.context("no such field")?.parse::<u64>()? * KIB)
 }
 
 async fn boots(

@@ -5,14 +5,11 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its purpose")]
 
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use enclave_tests::cloudwatch::CloudWatch;
-use enclave_tests::{Agent, Hypervisor, Programs, Workload};
-use nix::unistd::Pid;
+use enclave_tests::{Agent, Hypervisor, Programs, Workload, process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,11 +56,14 @@ async fn one_line(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
 /// From the workload to the spool, with a destination that is not there.
 async fn rate(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
     let mut agent = start(programs, image, LINES, "http://127.0.0.1:9")?;
-    let (lines, elapsed, ticks) = fill(&mut agent, LINES).await?;
+    let (lines, elapsed, spent) = fill(&mut agent, LINES).await?;
     show("lines a second into the spool", per_second(lines, elapsed));
-    let nanoseconds = ticks.saturating_mul(10_000_000) / lines.max(1);
+    let nanoseconds = spent.as_nanos() / u128::from(lines.max(1));
     show("agent: processor time a line", format!("{nanoseconds} ns"));
-    show("agent: peak memory", mib(peak(agent.pid()?)?));
+    show(
+        "agent: peak memory",
+        mib(process::memory(agent.pid()?, "VmHWM")?),
+    );
     agent.stopped().await?;
     Ok(())
 }
@@ -98,7 +98,10 @@ async fn backlog(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
         "mean fill of its batches",
         fill.context("the status has no fill")?,
     );
-    show("agent: peak memory", mib(peak(agent.pid()?)?));
+    show(
+        "agent: peak memory",
+        mib(process::memory(agent.pid()?, "VmHWM")?),
+    );
     agent.stopped().await?;
     server.abort();
     Ok(())
@@ -129,11 +132,10 @@ fn start(
 }
 
 /// Waits until all lines are in the spool: how many came while it waited, how
-/// long that took, and the agent's processor time meanwhile, in hundredths of a
-/// second.
-async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(u64, Duration, u64)> {
+/// long that took, and the agent's processor time meanwhile.
+async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(u64, Duration, Duration)> {
     agent.ready().await?;
-    let (start, ticks) = (Instant::now(), processor_time(agent.pid()?)?);
+    let (start, spent) = (Instant::now(), process::processor_time(agent.pid()?)?);
     let before = number(&agent.status().await?, "/logs/records")?;
     while number(&agent.status().await?, "/logs/records")? < lines {
         sleep(POLL).await;
@@ -141,7 +143,7 @@ async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(u64, Duration, u
     Ok((
         lines.saturating_sub(before),
         start.elapsed(),
-        processor_time(agent.pid()?)? - ticks,
+        process::processor_time(agent.pid()?)?.saturating_sub(spent),
     ))
 }
 
@@ -186,24 +188,6 @@ async fn answer(stream: TcpStream, is_up: watch::Receiver<bool>) -> anyhow::Resu
 fn number(status: &Value, pointer: &str) -> anyhow::Result<u64> {
     let number = status.pointer(pointer).and_then(Value::as_u64);
     number.with_context(|| format!("the status has no {pointer}"))
-}
-
-/// User and system time of a process, in hundredths of a second (proc(5)).
-fn processor_time(pid: Pid) -> anyhow::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = text.rsplit_once(") ").context("no fields")?;
-    let times = fields.split(' ').skip(11).take(2);
-    let times: Vec<u64> = times.map(str::parse).collect::<Result<_, _>>()?;
-    Ok(times.iter().sum())
-}
-
-/// The most memory that a process has had, in bytes.
-fn peak(pid: Pid) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(Path::new(&path))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
 }
 
 fn per_second(lines: u64, elapsed: Duration) -> String {

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use enclave_tests::process;
 use link::Endpoint;
 
 use crate::load::Way;
 use crate::proxies::{Kind, Proxy};
-use crate::{bound, process, row, verdict};
+use crate::{bound, row, verdict};
 
 const MIB: u64 = 1024 * 1024;
 /// Rounds of the bulk transfers, of which the best counts: what disturbs one is

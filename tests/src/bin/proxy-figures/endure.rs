@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use enclave_tests::process;
 use link::Endpoint;
 
-use crate::proxies::{Kind, Proxy};
-use crate::{process, verdict};
+use crate::proxies::{Kind, OWN_MEMORY, Proxy};
+use crate::verdict;
 
 const KIB: u64 = 1024;
 /// Connections that are open at a time.
@@ -50,7 +51,7 @@ async fn held(proxy: &Proxy, descriptors: usize) -> anyhow::Result<Held> {
     }
     Ok(Held {
         descriptors: found,
-        memory: process::memory(proxy.id())?,
+        memory: process::memory(proxy.id(), OWN_MEMORY)?,
     })
 }
 

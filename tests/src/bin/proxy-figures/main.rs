@@ -17,7 +17,6 @@ mod compare;
 mod endure;
 mod guest;
 mod load;
-mod process;
 mod proxies;
 mod target;
 mod vsock_proxy;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use enclave_tests::process;
 use link::{Endpoint, Listener};
 use parent_agent::channels::egress::Egress;
 use parent_agent::channels::logs::Logs;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::load::{self, Way};
-use crate::{process, vsock_proxy};
+use crate::vsock_proxy;
 
 /// Connections at a time: what `parent-agent run` allows.
 const CONNECTIONS: usize = 4096;
@@ -27,6 +28,9 @@ const WORKERS: usize = 1024;
 /// How long a proxy may take to close what its clients have closed.
 const CLOSING: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
+
+/// The field of memory that is a process's alone (proc(5)).
+pub(crate) const OWN_MEMORY: &str = "RssAnon";
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +122,9 @@ impl Proxy {
 
     /// Its own memory, with that of its children.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let mut sum = process::memory(self.id())?;
+        let mut sum = process::memory(self.id(), OWN_MEMORY)?;
         for child in process::children(self.id()) {
-            sum += process::memory(child)?;
+            sum += process::memory(child, OWN_MEMORY)?;
         }
         Ok(sum)
     }
