@@ -66,6 +66,24 @@ pub struct Entry {
     pub size: u32,
 }
 
+impl Entry {
+    /// An entry of root's, with one name, at the beginning of time.
+    pub fn new(name: impl Into<Vec<u8>>, kind: Kind, permissions: u32, size: u32) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            permissions,
+            uid: 0,
+            gid: 0,
+            inode: 0,
+            links: 1,
+            mtime: 0,
+            device: (0, 0),
+            size,
+        }
+    }
+}
+
 /// Why an archive could not be read.
 #[derive(Debug, Error)]
 pub enum CpioError {
@@ -161,18 +179,7 @@ impl<W: Write> Writer<W> {
 
     /// Writes the archive's end and gives the output back.
     pub fn finish(mut self) -> io::Result<W> {
-        self.write_header(&Entry {
-            name: TRAILER.to_vec(),
-            kind: Kind::File,
-            permissions: 0,
-            uid: 0,
-            gid: 0,
-            inode: 0,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size: 0,
-        })?;
+        self.write_header(&Entry::new(TRAILER, Kind::File, 0, 0))?;
         self.output.flush()?;
         Ok(self.output)
     }
@@ -399,16 +406,10 @@ mod tests {
 
     fn entry(name: &str, kind: Kind, size: u32) -> Entry {
         Entry {
-            name: name.into(),
-            kind,
-            permissions: 0o644,
             uid: 1000,
             gid: 100,
             inode: 7,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size,
+            ..Entry::new(name, kind, 0o644, size)
         }
     }
 

@@ -578,21 +578,16 @@ fn bodies(document: &[u8]) {
 }
 
 fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {
+    let permissions = if kind == Kind::Directory {
+        0o755
+    } else {
+        0o644
+    };
+    let size = u32::try_from(size).expect("a short file");
     Entry {
-        name: name.into(),
-        kind,
-        permissions: if kind == Kind::Directory {
-            0o755
-        } else {
-            0o644
-        },
-        uid: 0,
-        gid: 0,
         inode,
         links,
-        mtime: 0,
-        device: (0, 0),
-        size: u32::try_from(size).expect("a short file"),
+        ..Entry::new(name, kind, permissions, size)
     }
 }
 

@@ -129,16 +129,8 @@ impl Numbers {
         })?;
         self.last = self.last.checked_add(1).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Entry {
-            name: name.to_vec(),
-            kind,
-            permissions,
-            uid: 0,
-            gid: 0,
             inode: self.last,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size,
+            ..Entry::new(name, kind, permissions, size)
         })
     }
 }

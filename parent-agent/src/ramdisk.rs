@@ -281,22 +281,12 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, kind: Kind, size: usize) -> Entry {
-        Entry {
-            name: name.into(),
-            kind,
-            permissions: if kind == Kind::Directory {
-                0o755
-            } else {
-                0o644
-            },
-            uid: 0,
-            gid: 0,
-            inode: 0,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size: size.try_into().unwrap(),
-        }
+        let permissions = if kind == Kind::Directory {
+            0o755
+        } else {
+            0o644
+        };
+        Entry::new(name, kind, permissions, size.try_into().unwrap())
     }
 
     fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {

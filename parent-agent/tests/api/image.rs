@@ -131,18 +131,8 @@ impl Builder {
 fn archive(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (name, permissions, contents) in files {
-        let entry = Entry {
-            name: (*name).into(),
-            kind: Kind::File,
-            permissions: *permissions,
-            uid: 0,
-            gid: 0,
-            inode: 0,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size: contents.len().try_into().unwrap(),
-        };
+        let size = contents.len().try_into().unwrap();
+        let entry = Entry::new(*name, Kind::File, *permissions, size);
         writer.append(&entry, *contents).unwrap();
     }
     writer.finish().unwrap()

@@ -20,18 +20,8 @@ fn ramdisk(path: &Path, files: &[(&str, &str)]) {
     let mut writer = Writer::new(File::create(path).unwrap());
     for (name, program) in files {
         let bytes = fs::read(PROGRAMS.path(program)).unwrap();
-        let entry = Entry {
-            name: (*name).into(),
-            kind: Kind::File,
-            permissions: 0o755,
-            uid: 0,
-            gid: 0,
-            inode: 0,
-            links: 1,
-            mtime: 0,
-            device: (0, 0),
-            size: bytes.len().try_into().unwrap(),
-        };
+        let size = bytes.len().try_into().unwrap();
+        let entry = Entry::new(*name, Kind::File, 0o755, size);
         writer.append(&entry, bytes.as_slice()).unwrap();
     }
     writer.finish().unwrap();
