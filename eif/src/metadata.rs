@@ -1,6 +1,5 @@
 //! The metadata section: what built the image, and out of what. Not measured.
 
-use serde::de::DeserializeOwned;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -36,15 +35,6 @@ impl Json {
     /// The text.
     pub fn text(&self) -> &str {
         &self.0
-    }
-
-    /// What the text says.
-    ///
-    /// # Errors
-    ///
-    /// It is another type's.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.0)
     }
 }
 

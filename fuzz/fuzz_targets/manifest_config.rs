@@ -6,7 +6,7 @@
 
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
-use manifest::{HostConfig, MeasuredConfig};
+use manifest::{HOST_CONFIG_KEY, HostConfig, MeasuredConfig};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 1024;
@@ -21,16 +21,22 @@ fn check(bytes: &[u8]) {
         }
         Err(error) => assert_readable(&error),
     }
-    let Ok(value) = serde_json::from_slice(bytes) else {
+    if serde_json::from_slice::<serde_json::Value>(bytes).is_err() {
         assert!(MeasuredConfig::from_json(bytes).is_err());
+        assert!(HostConfig::from_json(bytes).is_err());
         return;
-    };
-    match HostConfig::from_value(&value) {
+    }
+    match HostConfig::from_json(bytes) {
         Ok(config) => {
-            let written = serde_json::to_value(&config).expect("a configuration that was read");
+            let written = serde_json::to_string(&config).expect("a configuration that was read");
             assert_eq!(
-                HostConfig::from_value(&written).expect("what was written"),
+                HostConfig::from_json(written.as_bytes()).expect("what was written"),
                 config
+            );
+            let metadata = format!("{{\"{HOST_CONFIG_KEY}\":{written}}}");
+            assert_eq!(
+                HostConfig::from_metadata(&metadata).expect("the same"),
+                Some(config)
             );
         }
         Err(error) => assert_readable(&error),

@@ -117,27 +117,18 @@ impl HostConfig {
         check_size(text.as_bytes())?;
         match serde_json::from_str(text) {
             Ok(CustomMetadata { host: Some(host) }) => {
-                let text = host.get();
-                let config =
-                    Self::read(|| serde_json::from_str(text), || serde_json::from_str(text));
-                config.map(Some)
+                Self::from_json(host.get().as_bytes()).map(Some)
             }
             // Another builder's metadata may be anything.
             Ok(CustomMetadata { host: None }) | Err(_) => Ok(None),
         }
     }
 
-    /// Reads the document from the value under [`HOST_CONFIG_KEY`].
-    pub fn from_value(value: &serde_json::Value) -> Result<Self, ConfigError> {
-        Self::read(|| Schema::deserialize(value), || Self::deserialize(value))
-    }
-
-    fn read(
-        schema: impl FnOnce() -> Result<Schema, serde_json::Error>,
-        config: impl FnOnce() -> Result<Self, serde_json::Error>,
-    ) -> Result<Self, ConfigError> {
-        check_schema(schema()?)?;
-        let config = config()?;
+    /// Reads the document itself.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        check_size(bytes)?;
+        check_schema(serde_json::from_slice(bytes)?)?;
+        let config: Self = serde_json::from_slice(bytes)?;
         check_egress(&config.egress)?;
         check_services(&config.aws_services)?;
         check_ingress(&config.ingress)?;
@@ -228,6 +219,10 @@ mod tests {
         MeasuredConfig::from_json(&serde_json::to_vec(value).unwrap())
     }
 
+    fn read_host(value: &Value) -> Result<HostConfig, ConfigError> {
+        HostConfig::from_json(&serde_json::to_vec(value).unwrap())
+    }
+
     /// The error for `value` after the part at `pointer` has been replaced.
     fn with<T>(
         mut value: Value,
@@ -277,10 +272,7 @@ mod tests {
 
     #[test]
     fn the_host_document_is_checked_when_it_is_read() {
-        assert_eq!(
-            HostConfig::from_value(&host()).unwrap().memory_mib.bytes(),
-            1 << 30
-        );
+        assert_eq!(read_host(&host()).unwrap().memory_mib.bytes(), 1 << 30);
         for (pointer, part, message) in [
             ("/cpus", json!(0), "0 is not a number of CPUs"),
             ("/memory_mib", json!(1), "1 is not a size of memory"),
@@ -288,7 +280,7 @@ mod tests {
             ("/egress", json!(["x"]), "has no port"),
             ("/egress", json!(["a:1", "a:1"]), "twice"),
         ] {
-            let error = with(host(), HostConfig::from_value, pointer, part);
+            let error = with(host(), read_host, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");
         }
     }
@@ -297,7 +289,7 @@ mod tests {
     fn the_host_document_is_found_in_an_images_metadata() {
         let metadata = json!({ "Other": [1], HOST_CONFIG_KEY: host(), "More": {} });
         let found = HostConfig::from_metadata(&metadata.to_string()).unwrap();
-        assert_eq!(found, Some(HostConfig::from_value(&host()).unwrap()));
+        assert_eq!(found, Some(read_host(&host()).unwrap()));
         for without in ["null", "[]", "{}", r#"{"Host":null}"#, "1"] {
             assert_eq!(
                 HostConfig::from_metadata(without).unwrap(),
@@ -314,7 +306,7 @@ mod tests {
         let hostile = json!({"schema": 1, "na\u{1b}[31m\nme": "x"});
         for error in [
             read(&hostile).unwrap_err().to_string(),
-            HostConfig::from_value(&hostile).unwrap_err().to_string(),
+            read_host(&hostile).unwrap_err().to_string(),
         ] {
             assert!(error.contains(r"`na\u{1b}[31m\nme`"), "{error}");
         }
@@ -330,7 +322,7 @@ mod tests {
             Err(ConfigError::Schema { found: 2 })
         ));
         assert!(matches!(
-            HostConfig::from_value(&newer),
+            read_host(&newer),
             Err(ConfigError::Schema { found: 2 })
         ));
     }

@@ -264,7 +264,8 @@ mod tests {
             .map(|&(option, value)| (option.to_owned(), value.to_owned()))
             .collect();
         let pcrs = Pcrs(BTreeMap::from([(0, Pcr::ZERO)]));
-        Facts::new(pcrs, HostConfig::from_value(&host).unwrap(), options)
+        let host = HostConfig::from_json(host.to_string().as_bytes()).unwrap();
+        Facts::new(pcrs, host, options)
     }
 
     #[tokio::test]

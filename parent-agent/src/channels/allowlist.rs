@@ -61,7 +61,7 @@ mod tests {
             "schema": 1, "name": "test", "cpus": 1, "memory_mib": 128, "ingress": [],
             "egress": ["sqs.us-west-2.amazonaws.com:443"], "aws_services": ["kms", "s3"],
         });
-        HostConfig::from_value(&host).unwrap()
+        HostConfig::from_json(host.to_string().as_bytes()).unwrap()
     }
 
     #[test]
