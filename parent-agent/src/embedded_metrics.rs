@@ -146,8 +146,18 @@ impl Totals {
         Self {
             restarts: status.restarts,
             lost: status.logs.missing + lost.sum::<u64>(),
-            egress: Carried::of(status.egress.iter().map(|egress| &egress.counts)),
-            ingress: Carried::of(status.ingress.iter().map(|ingress| &ingress.counts)),
+            egress: status
+                .egress
+                .iter()
+                .map(|egress| egress.counts)
+                .sum::<Counts>()
+                .into(),
+            ingress: status
+                .ingress
+                .iter()
+                .map(|ingress| ingress.counts)
+                .sum::<Counts>()
+                .into(),
         }
     }
 
@@ -161,15 +171,17 @@ impl Totals {
     }
 }
 
-impl Carried {
-    fn of<'a>(counts: impl Iterator<Item = &'a Counts>) -> Self {
-        counts.fold(Self::default(), |sum, counts| Self {
-            bytes: sum.bytes + counts.bytes_in + counts.bytes_out,
-            joined: sum.joined + counts.connections,
-            refused: sum.refused + counts.refused,
-        })
+impl From<Counts> for Carried {
+    fn from(counts: Counts) -> Self {
+        Self {
+            bytes: counts.bytes_in + counts.bytes_out,
+            joined: counts.connections,
+            refused: counts.refused,
+        }
     }
+}
 
+impl Carried {
     fn since(self, before: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_sub(before.bytes),

@@ -83,3 +83,13 @@ pub(crate) async fn collect(
         }
     }
 }
+
+/// Whether an authority, with a port or without, is this host.
+pub(crate) fn is_this_host(authority: &str) -> bool {
+    let host = match authority.strip_prefix("[::1]") {
+        Some("") => return true,
+        Some(rest) => return rest.starts_with(':'),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    matches!(host, "127.0.0.1" | "localhost")
+}

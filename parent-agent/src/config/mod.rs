@@ -23,6 +23,7 @@ use crate::gate::GateConfig;
 use crate::limit::{Connections, Limit, Rate};
 use crate::registry::Reference;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
+use crate::web::is_this_host;
 
 use fields::Fields;
 
@@ -143,12 +144,13 @@ impl FromStr for Location {
         }
         let uri: hyper::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
         let host = uri.host().unwrap_or_default();
-        let is_local = matches!(host, "127.0.0.1" | "localhost" | "[::1]");
         match uri.scheme_str() {
             Some("https") if !host.is_empty() && !text.contains('@') => {
                 Ok(Self::Http(text.to_owned()))
             }
-            Some("http") if is_local && !text.contains('@') => Ok(Self::Http(text.to_owned())),
+            Some("http") if is_this_host(host) && !text.contains('@') => {
+                Ok(Self::Http(text.to_owned()))
+            }
             _ => Err(FORMS.to_owned()),
         }
     }

@@ -6,7 +6,6 @@ use hyper::Uri;
 use serde::Deserialize;
 
 use super::keys::{Key, Keys};
-use super::reference::is_local;
 use super::{Challenge, MAX_MANIFEST, Reference};
 use crate::config::Sha256;
 use crate::fetch::http::{Failure, range};
@@ -162,7 +161,7 @@ impl Registry {
         let Some(authority) = uri.authority() else {
             return false;
         };
-        let is_here = is_local(authority.as_str()) && self.base.starts_with("http://");
+        let is_here = web::is_this_host(authority.as_str()) && self.base.starts_with("http://");
         !authority.as_str().contains('@')
             && match uri.scheme_str() {
                 Some("https") => true,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::Sha256;
+use crate::web::is_this_host;
 
 /// The longest names that registries take: of a host with its port, of a
 /// repository, of a tag.
@@ -54,7 +55,7 @@ impl Reference {
     pub fn base(&self) -> String {
         match self.registry.as_str() {
             DOCKER => format!("https://{DOCKER_HOST}"),
-            registry if is_local(registry) => format!("http://{registry}"),
+            registry if is_this_host(registry) => format!("http://{registry}"),
             registry => format!("https://{registry}"),
         }
     }
@@ -71,16 +72,6 @@ impl Reference {
         let is_aws = matches!(domain, "amazonaws.com" | "amazonaws.com.cn");
         (is_account && is_aws && !region.is_empty()).then_some(region)
     }
-}
-
-/// Whether an authority is this host.
-pub(super) fn is_local(authority: &str) -> bool {
-    let host = match authority.strip_prefix("[::1]") {
-        Some("") => return true,
-        Some(rest) => return rest.starts_with(':'),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    matches!(host, "127.0.0.1" | "localhost")
 }
 
 impl FromStr for Reference {

@@ -39,18 +39,25 @@ pub(crate) async fn accept(listener: &Listener, reply: &Reply) -> Stream {
     stream
 }
 
-#[tokio::test]
-async fn connections_are_carried_with_their_ends() {
-    let (agent, listener, address) = run().await;
+/// A client that has sent `GET` and no more will, its connection in the enclave, and
+/// what came over that.
+async fn get(listener: &Listener, address: &str) -> (TcpStream, Stream, Vec<u8>) {
     let (client, mut stream) = tokio::join!(
-        TcpStream::connect(&address),
-        accept(&listener, &Reply::Connected)
+        TcpStream::connect(address),
+        accept(listener, &Reply::Connected)
     );
     let mut client = client.unwrap();
     client.write_all(b"GET").await.unwrap();
     client.shutdown().await.unwrap();
     let mut request = Vec::new();
     stream.read_to_end(&mut request).await.unwrap();
+    (client, stream, request)
+}
+
+#[tokio::test]
+async fn connections_are_carried_with_their_ends() {
+    let (agent, listener, address) = run().await;
+    let (mut client, mut stream, request) = get(&listener, &address).await;
     assert_eq!(request, b"GET");
     stream.write_all(b"answer").await.unwrap();
     drop(stream);
@@ -68,15 +75,7 @@ async fn connections_are_carried_with_their_ends() {
 async fn a_workload_that_expects_it_is_told_who_its_client_is() {
     let image = Builder::new(&[], &[(8080, 80)]).proxy_protocol();
     let (_agent, listener, address) = run_with(image, &[]).await;
-    let (client, mut stream) = tokio::join!(
-        TcpStream::connect(&address),
-        accept(&listener, &Reply::Connected)
-    );
-    let mut client = client.unwrap();
-    client.write_all(b"GET").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut request = Vec::new();
-    stream.read_to_end(&mut request).await.unwrap();
+    let (client, _stream, request) = get(&listener, &address).await;
     let (header, length) = ProxyHeader::parse(&request, ParseConfig::default()).unwrap();
     let found = header.proxied_address().unwrap();
     assert_eq!(found.source, client.local_addr().unwrap());
