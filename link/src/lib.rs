@@ -33,7 +33,9 @@ pub mod logs;
 pub mod port;
 pub mod target;
 pub mod transport;
+mod vsock;
 
+pub use crate::vsock::Vsock;
 pub use bounded::{Bytes, Text};
 pub use endpoint::Endpoint;
 pub use hello::Channel;

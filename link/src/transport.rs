@@ -8,17 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-use crate::{Endpoint, port};
+use crate::Endpoint;
+use crate::vsock::Vsock;
 
-/// Most bytes of one write to the host of an ordinary virtual machine. Linux makes a
-/// larger one a packet of several parts, and `vhost-device-vsock` 0.3, QEMU's device,
-/// loses those. A Nitro enclave's parent is no such host, and has no such limit.
-const MAX_WRITE_TO_HOST: usize = 28 * 1024;
 /// Longest answer to `CONNECT`, in bytes: `OK 4294967295\n`.
 const MAX_CONNECT_ANSWER: usize = 14;
 /// How long to wait for room in a listener's queue.
@@ -33,24 +30,6 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// A connection over `AF_VSOCK`.
-#[derive(Debug)]
-pub struct Vsock {
-    stream: VsockStream,
-    max_write: usize,
-}
-
-impl Vsock {
-    fn new(stream: VsockStream, peer: u32) -> Self {
-        let max_write = if peer == port::HOST_CID {
-            MAX_WRITE_TO_HOST
-        } else {
-            usize::MAX
-        };
-        Self { stream, max_write }
-    }
-}
-
 impl Stream {
     /// The connection that a stream socket of either transport is, as another
     /// process has passed it on.
@@ -62,16 +41,47 @@ impl Stream {
         }
         let stream = vsock::VsockStream::from(OwnedFd::from(stream));
         let peer = stream.peer_addr()?.cid();
-        Ok(Self::Vsock(Vsock::new(VsockStream::new(stream)?, peer)))
+        stream.set_nonblocking(true)?;
+        Vsock::new(stream.into(), peer).map(Self::Vsock)
+    }
+
+    /// Waits for bytes, or an end, or an error; see [`UnixStream::poll_read_ready`].
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_read_ready(cx)
+    }
+
+    /// Waits for room to write; see [`UnixStream::poll_write_ready`].
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_write_ready(cx)
+    }
+
+    /// Does something to the socket itself; see [`UnixStream::try_io`].
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        io: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.socket().try_io(interest, io)
+    }
+
+    fn socket(&self) -> &UnixStream {
+        match self {
+            Self::Vsock(vsock) => &vsock.socket,
+            Self::Unix(socket) => socket,
+        }
+    }
+
+    fn socket_mut(&mut self) -> Pin<&mut UnixStream> {
+        Pin::new(match self {
+            Self::Vsock(vsock) => &mut vsock.socket,
+            Self::Unix(socket) => socket,
+        })
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Vsock(Vsock { stream, .. }) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
+        self.socket().as_fd()
     }
 }
 
@@ -117,7 +127,7 @@ impl Listener {
             Inner::Vsock(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let peer = peer.cid();
-                Ok((Stream::Vsock(Vsock::new(stream, peer)), Some(peer)))
+                Ok((Stream::Vsock(Vsock::new(stream.into(), peer)?), Some(peer)))
             }
             Inner::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
@@ -141,9 +151,10 @@ impl Drop for Listener {
 pub async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Stream> {
     let connecting = async {
         match endpoint {
-            Endpoint::Vsock { cid, port } => VsockStream::connect(VsockAddr::new(*cid, *port))
-                .await
-                .map(|stream| Stream::Vsock(Vsock::new(stream, *cid))),
+            Endpoint::Vsock { cid, port } => {
+                let stream = VsockStream::connect(VsockAddr::new(*cid, *port)).await?;
+                Vsock::new(stream.into(), *cid).map(Stream::Vsock)
+            }
             Endpoint::Unix { path } => connect_unix(path).await.map(Stream::Unix),
             Endpoint::UnixConnect { path, port } => {
                 let mut stream = connect_unix(path).await?;
@@ -220,10 +231,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        self.get_mut().socket_mut().poll_read(cx, buf)
     }
 }
 
@@ -233,26 +241,19 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Vsock(Vsock { stream, max_write }) => {
-                let (part, _) = buf.split_at(buf.len().min(*max_write));
-                Pin::new(stream).poll_write(cx, part)
-            }
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        let most = match &*self {
+            Self::Vsock(vsock) => vsock.max_write,
+            Self::Unix(_) => usize::MAX,
+        };
+        let (part, _) = buf.split_at(buf.len().min(most));
+        self.get_mut().socket_mut().poll_write(cx, part)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        self.get_mut().socket_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(Vsock { stream, .. }) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        self.get_mut().socket_mut().poll_shutdown(cx)
     }
 }
