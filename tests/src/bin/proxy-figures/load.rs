@@ -9,7 +9,7 @@ use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Stream, Text, hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
 use crate::target::{self, Order};
 
@@ -99,6 +99,39 @@ impl Way {
             streams.push(stream??);
         }
         Ok(streams)
+    }
+
+    /// As many connections, all open at once, with a request on each: how long its
+    /// answer took from when it was to be opened, and how many were not answered for
+    /// that long.
+    pub(crate) async fn first_requests(
+        &self,
+        count: usize,
+        patience: Duration,
+    ) -> anyhow::Result<(Latencies, usize)> {
+        let start = Instant::now();
+        let end = start + patience;
+        let mut asking = JoinSet::new();
+        for _ in 0..count {
+            let way = self.clone();
+            asking.spawn(async move {
+                let mut stream = way.open(Order::Echo).await?;
+                let answered = timeout_at(end.into(), request(&mut stream)).await;
+                let took = answered.is_ok().then(|| start.elapsed());
+                answered.unwrap_or(Ok(()))?;
+                anyhow::Ok((took, stream))
+            });
+        }
+        // None is closed before all have been answered, or given up.
+        let (mut all, mut missing, mut streams) = (Vec::new(), 0, Vec::new());
+        while let Some(done) = asking.join_next().await {
+            let (took, stream) = done??;
+            missing += usize::from(took.is_none());
+            all.push(took.unwrap_or(patience));
+            streams.push(stream);
+        }
+        all.sort_unstable();
+        Ok((Latencies(all), missing))
     }
 
     /// Requests on each of the connections for a while: all together so many a

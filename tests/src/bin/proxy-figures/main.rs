@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
         }),
         ["host"] => block_on(host()),
         ["guest"] => block_on(async { guest::run(&Programs::from_environment()?).await }),
-        ["serve", kib, endpoint, target] => proxies::serve(kib, endpoint, target),
+        ["serve", kib, workers, endpoint, target] => proxies::serve(kib, workers, endpoint, target),
         ["target", address] => block_on(target::serve(address.parse()?, None)),
         ["target", address, direct] => {
             let direct = Some(direct.parse()?);

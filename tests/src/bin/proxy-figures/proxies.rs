@@ -23,7 +23,8 @@ use crate::vsock_proxy;
 
 /// Connections at a time: what `parent-agent run` allows.
 const CONNECTIONS: usize = 4096;
-/// Threads of the stand-in: one for each connection of the largest measurement.
+/// Threads of the stand-in, unless it has those of the original: one for each
+/// connection of the largest measurement.
 const WORKERS: usize = 1024;
 /// How long a proxy may take to close what its clients have closed.
 const CLOSING: Duration = Duration::from_secs(20);
@@ -37,8 +38,10 @@ pub(crate) const OWN_MEMORY: &str = "RssAnon";
 pub(crate) enum Kind {
     /// The agent's.
     Ours,
-    /// AWS's, or rather the stand-in for it.
+    /// AWS's, or rather the stand-in for it, with a thread for each connection.
     VsockProxy,
+    /// The same with the threads that AWS's has unless it is told otherwise.
+    Installed,
     /// The stand-in with a buffer of this many KiB.
     Loop(usize),
     /// `socat`, with a process for each connection.
@@ -52,6 +55,7 @@ impl Kind {
         match self {
             Self::Ours => "ours".to_owned(),
             Self::VsockProxy => "vsock-proxy".to_owned(),
+            Self::Installed => "as installed".to_owned(),
             Self::Loop(kib) => format!("loop {kib} KiB"),
             Self::Socat => "socat".to_owned(),
             Self::Direct => "no proxy".to_owned(),
@@ -82,14 +86,18 @@ impl Proxy {
                 command.args(["target", &address.to_string(), &endpoint.to_string()]);
                 command
             }
-            Kind::Ours | Kind::VsockProxy | Kind::Loop(_) => {
-                let kib = match kind {
-                    Kind::Ours => "0".to_owned(),
-                    Kind::Loop(kib) => kib.to_string(),
-                    _ => (vsock_proxy::BUFFER / 1024).to_string(),
+            Kind::Ours | Kind::VsockProxy | Kind::Installed | Kind::Loop(_) => {
+                let (kib, workers) = match kind {
+                    Kind::Ours => (0, 0),
+                    Kind::Loop(kib) => (kib, WORKERS),
+                    Kind::Installed => (vsock_proxy::BUFFER / 1024, vsock_proxy::WORKERS),
+                    _ => (vsock_proxy::BUFFER / 1024, WORKERS),
                 };
                 let mut command = Command::new(std::env::current_exe()?);
-                command.args(["serve", &kib, &endpoint.to_string(), &target.to_string()]);
+                command
+                    .arg("serve")
+                    .args([kib, workers].map(|number| number.to_string()));
+                command.args([endpoint.to_string(), target.to_string()]);
                 command
             }
         };
@@ -164,11 +172,11 @@ fn socat(endpoint: &Endpoint, target: SocketAddr) -> Command {
 }
 
 /// Be one of the proxies that are in this program, until the process is killed.
-pub(crate) fn serve(kib: &str, endpoint: &str, target: &str) -> anyhow::Result<()> {
+pub(crate) fn serve(kib: &str, workers: &str, endpoint: &str, target: &str) -> anyhow::Result<()> {
     let (endpoint, target) = (endpoint.parse()?, target.parse()?);
     match kib.parse::<usize>()? {
         0 => crate::block_on(ours(&endpoint, target)),
-        kib => vsock_proxy::serve(&endpoint, target, kib * 1024, WORKERS),
+        kib => vsock_proxy::serve(&endpoint, target, kib * 1024, workers.parse()?),
     }
 }
 

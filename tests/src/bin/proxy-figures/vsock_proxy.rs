@@ -9,10 +9,11 @@
 //! other, waiting until it has gone. The end of either direction ends both.
 //!
 //! It differs where the original could not take part: it waits with `poll`, since
-//! `select` knows no descriptor above 1023, so 1,000 connections would end it;
-//! it has as many threads as there are connections (the original has 4 unless told
-//! otherwise, and at most that many connections at a time); it listens on Unix
-//! sockets too; and it resolves no name, which costs it nothing here.
+//! `select` knows no descriptor above 1023, so 1,000 connections would end it; where
+//! connections are compared that all carry something, it has a thread for each (the
+//! original has 4 unless told otherwise, and serves that many connections at a time);
+//! it listens on Unix sockets too; and it resolves no name, which costs it nothing
+//! here.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,6 +30,8 @@ use vsock::{VsockAddr, VsockListener};
 
 /// The original's `BUFF_SIZE`.
 pub(crate) const BUFFER: usize = 8192;
+/// The original's `--num_workers`, unless it is given.
+pub(crate) const WORKERS: usize = 4;
 
 /// A connection from the enclave.
 trait Client: Read + Write + AsFd + Send + Sync {}
