@@ -28,6 +28,18 @@ fn check(style: Style, budget: Budget) -> Statistics {
     statistics
 }
 
+/// No request waits for the monitor to give it up, whatever was asked before it and
+/// how often: the trigger works on the last one, or refuses it.
+#[test]
+fn no_request_is_forgotten() {
+    for (style, writes) in [(Style::Update, 3), (Style::Put, 4)] {
+        let budget = Budget { writes, faults: 0 };
+        let statistics = explore(World::new(style, budget).unmonitored());
+        println!("{style:?} {budget:?}, no monitor: {statistics:?}");
+        assert!(statistics.states > 1_000, "{statistics:?}");
+    }
+}
+
 /// Records come late, again, never and in any order, and executions are killed.
 #[test]
 fn clients_that_set_a_status_cannot_break_it() {

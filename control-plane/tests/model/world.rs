@@ -9,7 +9,7 @@ use control_plane::failure::{Caught, Report};
 use control_plane::item::{name, timestamp};
 use control_plane::monitor::{self, Instance, Step};
 use control_plane::status::{Actor, Event, Status, permits};
-use control_plane::trigger::{Admission, Change, Decision, restore_only, undoes};
+use control_plane::trigger::{Admission, Change, Decision, undoes};
 use control_plane::update::{Condition, Update};
 use control_plane::validation::check_current;
 use control_plane::workflows::Progress;
@@ -91,6 +91,8 @@ pub(crate) struct World {
     executions: Vec<Execution>,
     /// What EC2 has: nothing, or an instance that runs or not.
     instance: Option<bool>,
+    /// Whether the monitor looks at all.
+    monitored: bool,
     /// What the monitor has decided, and not yet done.
     step: Option<Held<Step>>,
 }
@@ -119,7 +121,17 @@ impl World {
             records: Vec::new(),
             executions: Vec::new(),
             instance: None,
+            monitored: true,
             step: None,
+        }
+    }
+
+    /// The world without the monitor: nobody gives up for a request that was
+    /// forgotten, so that one which was breaks the rule of coming to rest.
+    pub(crate) fn unmonitored(self) -> Self {
+        Self {
+            monitored: false,
+            ..self
         }
     }
 
@@ -148,7 +160,9 @@ impl World {
         for index in 0..self.executions.len() {
             self.execute(index, &mut next);
         }
-        self.monitor(&mut next);
+        if self.monitored {
+            self.monitor(&mut next);
+        }
         next
     }
 
@@ -160,13 +174,13 @@ impl World {
         // A whole item that asks for a pause hides from the monitor that an execution
         // goes on, until the trigger has restored what it dropped: the manual tells
         // clients to set the status alone.
+        // Pauses are the monitor's work.
         let requests = match self.style {
-            Style::Update => &FILTER[..],
-            Style::Put => &FILTER[..2],
+            Style::Update if self.monitored => &FILTER[..],
+            _ => &FILTER[..2],
         };
         requests
             .iter()
-            .filter(|written| self.item.status() != Some(**written))
             .map(|written| {
                 let mut world = self.clone();
                 world.budget.writes -= 1;
@@ -177,10 +191,12 @@ impl World {
                 item.0.insert(name::ID.to_owned(), ID.to_owned());
                 item.0
                     .insert(name::STATUS.to_owned(), written.name().to_owned());
-                // No two whole items are the same: they say when they were written.
+                // No two whole items are the same, nor a request and the same again:
+                // they say when they were written.
+                let again = self.item.status() == Some(*written);
                 let at = match self.style {
-                    Style::Update => world.updated_at(),
-                    Style::Put => timestamp(NOW + std::time::Duration::from_secs(world.sequence)),
+                    Style::Update if !again => world.updated_at(),
+                    _ => timestamp(NOW + std::time::Duration::from_secs(world.sequence)),
                 };
                 item.0.insert(name::UPDATED_AT.to_owned(), at);
                 world.write(item);
@@ -283,37 +299,52 @@ impl World {
         self.records[index].delivered = true;
         let change = self.records[index].change();
         match change.decide(NOW) {
-            Decision::Start(input) => {
-                let item = self.item.enclave();
-                let owner = item.execution_arn.as_ref().map(|arn| self.progress(arn));
-                match change.admit(&item, owner, NOW) {
-                    Admission::Ticket(ticket) => {
-                        if self.apply(Actor::Trigger, &ticket) && whole {
-                            self.start(Execution {
-                                kind: Reason::Deploy,
-                                destroys: input.action == Action::Destroy,
-                                name: input.execution_name(),
-                                sequence: input.sequence_number,
-                                claimed: false,
-                                stage: Stage::Validate,
-                            });
-                        }
-                    }
-                    Admission::PutBack(put_back) => {
-                        self.apply(Actor::Trigger, &put_back);
-                    }
-                    Admission::Later => return false,
-                    Admission::Past => {}
-                }
+            Decision::Start(input) => return self.admit(&change, &input, whole),
+            Decision::Refuse {
+                instead: Some((owner, input)),
+                ..
+            } if self.progress(&owner) != Progress::Running => {
+                return self.admit(&change, &input, whole);
             }
             Decision::Refuse { put_back, .. } => {
-                if !self.apply(Actor::Trigger, &put_back) && !put_back.restore.is_empty() {
-                    self.apply(Actor::Trigger, &restore_only(&put_back));
+                if !self.apply(Actor::Trigger, &put_back) {
+                    self.restore(&change);
                 }
             }
             Decision::Ignore(_) => {}
         }
         true
+    }
+
+    fn admit(&mut self, change: &Change, input: &Input, whole: bool) -> bool {
+        let item = self.item.enclave();
+        let owner = change.owner(&item).map(|arn| self.progress(&arn));
+        match change.admit(&item, owner, NOW) {
+            Admission::Ticket(ticket) => {
+                if self.apply(Actor::Trigger, &ticket) && whole {
+                    self.start(Execution {
+                        kind: Reason::Deploy,
+                        destroys: input.action == Action::Destroy,
+                        name: input.execution_name(),
+                        sequence: input.sequence_number.clone(),
+                        claimed: false,
+                        stage: Stage::Validate,
+                    });
+                }
+            }
+            Admission::PutBack(put_back) => {
+                self.apply(Actor::Trigger, &put_back);
+            }
+            Admission::Later => return false,
+            Admission::Past => self.restore(change),
+        }
+        true
+    }
+
+    fn restore(&mut self, change: &Change) {
+        if let Some(update) = change.restore(ID) {
+            self.apply(Actor::Trigger, &update);
+        }
     }
 
     /// Starts an execution, unless one of the name was started before.

@@ -1,31 +1,16 @@
-//! The function on the table's stream: it starts a workflow for each request, once,
-//! and puts back what clients may not write.
+//! A change of an item, and what is to be done about it.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::time::sleep;
-use tracing::{error, info, warn};
 
+use super::{REFUSED, UNREADABLE};
 use crate::attributes::{Attributes, from_stream, get_text, text};
 use crate::execution::{Action, Input, sequence};
-use crate::function::Failure;
 use crate::item::{Enclave, name};
 use crate::status::{Actor, Event, Status, permits, refusal};
-use crate::store::{Outcome, Store};
 use crate::update::{Condition, Update};
-use crate::workflows::{Progress, Workflows};
-
-/// `error_type` of a write that was put back.
-pub const REFUSED: &str = "Refused";
-/// `error_type` of a request that cannot be read.
-pub const UNREADABLE: &str = "UnreadableRequest";
-
-/// How often, and how long apart, an item is looked at whose last execution is about
-/// to end.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(300);
+use crate::workflows::Progress;
 
 /// Attributes that are the control plane's. A client that writes its whole item
 /// anew drops them.
@@ -61,7 +46,8 @@ pub enum Admission {
     PutBack(Update),
     /// The item's last execution has written its end, and not come to it.
     Later,
-    /// The item has another status by now, or a later request.
+    /// The item has another status by now, or a later request: what the change dropped
+    /// is [restored](Change::restore), and that is all.
     Past,
 }
 
@@ -85,6 +71,9 @@ pub enum Decision {
         put_back: Update,
         /// Why, for the client.
         message: &'static str,
+        /// The execution that had the item, and what to start instead if it has ended
+        /// by now: it gave the item another status, over which this one is legal.
+        instead: Option<(String, Input)>,
     },
     /// Nothing, and why.
     Ignore(&'static str),
@@ -147,14 +136,16 @@ impl Change {
             _ => None,
         };
         if before == Some(written) {
-            // The same request written again, over the ticket of the first.
             return match action {
-                Some(action) if new.request.is_none() => self.start(&new, action),
+                // The same request written again: the first may be superseded by a
+                // write between the two, which was refused.
+                Some(action) if !is_ticket(old.as_ref(), &new) => {
+                    Decision::Start(self.input(&new, action))
+                }
                 _ => Decision::Ignore("its status did not change"),
             };
         }
-        let was_put_back = new.refused.is_some()
-            && new.refused != old.as_ref().and_then(|old| old.refused.clone());
+        let was_put_back = is_put_back(old.as_ref(), &new);
         let message = match before {
             Some(before) if !was_put_back => refusal(before, written),
             _ => None,
@@ -163,22 +154,32 @@ impl Change {
             (Some(message), Some(before), _) if is_request(written) => Decision::Refuse {
                 put_back: self.put_back(&new, written, before, message, now),
                 message,
+                instead: old
+                    .and_then(|old| old.execution_arn)
+                    .filter(|_| matches!(before, Status::Deploying | Status::Destroying))
+                    .zip(action.map(|action| self.input(&new, action))),
             },
-            (_, _, Some(action)) => self.start(&new, action),
+            (_, _, Some(action)) => Decision::Start(self.input(&new, action)),
             _ => Decision::Ignore("nothing is asked of the workflows"),
         }
     }
 
-    fn start(&self, new: &Enclave, action: Action) -> Decision {
-        Decision::Start(Input {
+    fn input(&self, new: &Enclave, action: Action) -> Input {
+        Input {
             enclave_id: new.id.clone(),
             action,
             sequence_number: self.sequence.clone(),
-        })
+        }
     }
 
-    /// Whether the request may be worked on. `owner` is how far the execution is that
-    /// the item names.
+    /// The execution that an item names, or named before this change dropped it.
+    pub fn owner(&self, item: &Enclave) -> Option<String> {
+        let dropped = || Enclave::from_attributes(self.old.as_ref()?).execution_arn;
+        item.execution_arn.clone().or_else(dropped)
+    }
+
+    /// Whether the request may be worked on. `owner` is how far its
+    /// [owner](Self::owner) is.
     ///
     /// A client that writes twice in quick succession, first what it may not and then
     /// what over the first would be legal, must not start a second execution beside
@@ -204,15 +205,15 @@ impl Change {
         }
         let arn = item.execution_arn.as_deref();
         if owner == Some(Progress::Running) {
-            let hidden = arn.and_then(status_of_owner);
+            let hidden = self.owner(item).as_deref().and_then(status_of_owner);
             return match hidden {
                 Some(hidden) if before.is_some_and(|before| !before.is_at_rest()) => {
                     let message = refusal(hidden, written).unwrap_or("refused: it is in motion");
-                    Admission::PutBack(
-                        Update::put_back(&item.id, written, hidden, now)
-                            .when(owned_by(arn))
-                            .error(REFUSED, message),
-                    )
+                    let mut put_back = Update::put_back(&item.id, written, hidden, now)
+                        .when(owned_by(arn))
+                        .error(REFUSED, message);
+                    put_back.restore = self.dropped();
+                    Admission::PutBack(put_back)
                 }
                 _ => Admission::Later,
             };
@@ -232,6 +233,37 @@ impl Change {
         )
     }
 
+    /// The write that only restores what this change dropped, where its status has been
+    /// overwritten already; `None` if it dropped nothing.
+    pub fn restore(&self, id: &str) -> Option<Update> {
+        let dropped = self.dropped();
+        (!dropped.is_empty()).then(|| Update {
+            id: id.to_owned(),
+            conditions: vec![Condition::Exists, self.is_new()],
+            set: vec![(name::REFUSED, text(self.sequence.as_str()))],
+            restore: dropped,
+            remove: Vec::new(),
+        })
+    }
+
+    /// That nothing of a later change was put back.
+    fn is_new(&self) -> Condition {
+        Condition::AbsentOrBefore(name::REFUSED, self.sequence.clone())
+    }
+
+    /// What is the control plane's, and this change dropped.
+    fn dropped(&self) -> Vec<(&'static str, AttributeValue)> {
+        let (Some(old), Some(new)) = (&self.old, &self.new) else {
+            return Vec::new();
+        };
+        let is_dropped = |name: &&str| !new.contains_key(*name);
+        let value = |name| old.get(name).map(|value| (name, value.clone()));
+        OWN.into_iter()
+            .filter(is_dropped)
+            .filter_map(value)
+            .collect()
+    }
+
     fn put_back(
         &self,
         new: &Enclave,
@@ -241,20 +273,13 @@ impl Change {
         now: OffsetDateTime,
     ) -> Update {
         let mut update = Update::put_back(&new.id, written, before, now)
-            .when(Condition::AbsentOrBefore(
-                name::REFUSED,
-                self.sequence.clone(),
-            ))
+            .when(self.is_new())
             .set(name::REFUSED, text(self.sequence.as_str()))
             .error(REFUSED, message);
+        update.restore = self.dropped();
         let (Some(old), Some(new)) = (&self.old, &self.new) else {
             return update;
         };
-        for name in OWN {
-            if let (Some(value), None) = (old.get(name), new.get(name)) {
-                update.restore.push((name, value.clone()));
-            }
-        }
         let request = name::PROVIDER_CONFIG;
         if let Some(value) = old.get(request)
             && new.get(request) != Some(value)
@@ -293,15 +318,16 @@ fn status_of_owner(arn: &str) -> Option<Status> {
     }
 }
 
-/// The write that only restores what a client dropped, where its status has been
-/// overwritten already and there is nothing to put back.
-pub fn restore_only(put_back: &Update) -> Update {
-    let mut update = put_back.clone();
-    update
-        .conditions
-        .retain(|condition| !matches!(condition, Condition::Status(_)));
-    update.set.retain(|(name, _)| *name == name::REFUSED);
-    update
+/// Whether the trigger made this write to put something back.
+fn is_put_back(old: Option<&Enclave>, new: &Enclave) -> bool {
+    new.refused.is_some() && new.refused.as_ref() != old.and_then(|old| old.refused.as_ref())
+}
+
+/// Whether the trigger made this write to [admit](Change::admit) a request.
+fn is_ticket(old: Option<&Enclave>, new: &Enclave) -> bool {
+    new.request.is_some()
+        && new.request.as_ref() != old.and_then(|old| old.request.as_ref())
+        && !is_put_back(old, new)
 }
 
 /// Whether it is a status that clients write.
@@ -309,106 +335,6 @@ fn is_request(status: Status) -> bool {
     Event::ALL
         .iter()
         .any(|event| event.actor() == Actor::Client && event.to() == status)
-}
-
-/// Handles a batch. A record that failed, and all behind it, are delivered again.
-pub async fn handle(store: &Store, workflows: &Workflows, event: &Value) -> Value {
-    let records = event.get("Records").and_then(Value::as_array);
-    for record in records.into_iter().flatten() {
-        if let Err(failure) = handle_record(store, workflows, record).await {
-            let number = record.pointer("/dynamodb/SequenceNumber");
-            error!(error = %failure, sequence_number = ?number, "a record is left for later");
-            return json!({ "batchItemFailures": [{ "itemIdentifier": number }] });
-        }
-    }
-    json!({ "batchItemFailures": [] })
-}
-
-async fn handle_record(
-    store: &Store,
-    workflows: &Workflows,
-    record: &Value,
-) -> Result<(), Failure> {
-    let now = OffsetDateTime::now_utc();
-    let change = match Change::parse(record) {
-        Ok(change) => change,
-        Err(poison) => {
-            error!(
-                enclave_id = poison.id,
-                reason = poison.reason,
-                "a record is dropped"
-            );
-            if let Some(update) = poison.reject(now) {
-                store.apply(&update).await?;
-            }
-            return Ok(());
-        }
-    };
-    let id = change
-        .new
-        .as_ref()
-        .and_then(|new| get_text(new, name::ID))
-        .unwrap_or_default();
-    match change.decide(now) {
-        Decision::Start(input) => admit(store, workflows, &change, &input).await?,
-        Decision::Refuse { put_back, message } => {
-            let outcome = store.apply(&put_back).await?;
-            if outcome == Outcome::Lost && !put_back.restore.is_empty() {
-                store.apply(&restore_only(&put_back)).await?;
-            }
-            warn!(
-                enclave_id = id,
-                message,
-                ?outcome,
-                "a client's write is put back"
-            );
-        }
-        Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
-    }
-    Ok(())
-}
-
-async fn admit(
-    store: &Store,
-    workflows: &Workflows,
-    change: &Change,
-    input: &Input,
-) -> Result<(), Failure> {
-    let id = input.enclave_id.as_str();
-    for _ in 0..ATTEMPTS {
-        let Some(item) = store.get(id).await? else {
-            info!(enclave_id = id, "the item was deleted");
-            return Ok(());
-        };
-        let owner = match &item.execution_arn {
-            Some(arn) => Some(workflows.progress(arn).await?),
-            None => None,
-        };
-        match change.admit(&item, owner, OffsetDateTime::now_utc()) {
-            Admission::Ticket(ticket) => {
-                if store.apply(&ticket).await? == Outcome::Done {
-                    let name = workflows.start(input).await?;
-                    let action = input.action.name();
-                    info!(enclave_id = id, action, execution = name, "started");
-                    return Ok(());
-                }
-            }
-            Admission::PutBack(put_back) => {
-                let outcome = store.apply(&put_back).await?;
-                warn!(enclave_id = id, ?outcome, "a client's write is put back");
-                return Ok(());
-            }
-            Admission::Past => {
-                info!(enclave_id = id, "the request is not the item's last");
-                return Ok(());
-            }
-            Admission::Later => sleep(PAUSE).await,
-        }
-    }
-    Err(Failure::new(
-        "NotYet",
-        format!("the last execution of {id} has not ended yet"),
-    ))
 }
 
 /// Whether the trigger may write `to` over `from`: its refusals undo what the table
@@ -420,6 +346,7 @@ pub fn undoes(from: Status, to: Status) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -542,6 +469,8 @@ mod tests {
         let mut ticket = record(Some("PENDING_DEPLOY"), "PENDING_DEPLOY");
         ticket["dynamodb"]["NewImage"]["request"] = json!({"S": sequence("99")});
         assert!(matches!(decide(&ticket), Decision::Ignore(_)));
+        ticket["dynamodb"]["OldImage"]["request"] = json!({"S": sequence("98")});
+        assert!(matches!(decide(&ticket), Decision::Ignore(_)));
         for (old, new) in [("DEPLOYING", "DEPLOYED"), ("DEPLOYING", "FAILED")] {
             assert!(matches!(
                 decide(&record(Some(old), new)),
@@ -555,6 +484,15 @@ mod tests {
         let mut back = record(Some("PAUSING"), "PENDING_DEPLOY");
         back["dynamodb"]["NewImage"]["refused"] = json!({"S": sequence("99")});
         assert!(matches!(decide(&back), Decision::Start(_)));
+    }
+
+    #[test]
+    fn a_request_that_is_written_again_starts_again() {
+        let mut again = record(Some("PENDING_DESTROY"), "PENDING_DESTROY");
+        for image in ["OldImage", "NewImage"] {
+            again["dynamodb"][image]["request"] = json!({"S": sequence("99")});
+        }
+        assert!(matches!(decide(&again), Decision::Start(_)));
     }
 
     #[test]
