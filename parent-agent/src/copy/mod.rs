@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use pipe::Pipe;
 use pool::Pool;
-use socket::{Done, Socket, end, read, takes_pages, when_readable, when_writable, write_all};
+use socket::{Done, Socket, end, passes_pages, read, when_readable, when_writable, write_all};
 
 /// What a direction waits with: most connections are idle most of the time, and
 /// then hold no more than this.
@@ -49,7 +49,7 @@ where
 }
 
 async fn pump(from: &impl Socket, to: &impl Socket, counter: &AtomicU64) -> io::Result<()> {
-    let spliced = takes_pages(to);
+    let spliced = passes_pages(from) && passes_pages(to);
     let mut small = [0; SMALL];
     loop {
         let count = read(from, &mut small).await?;
@@ -108,7 +108,8 @@ async fn splice(
             return Ok(Then::End);
         }
         while pipe.held() > 0 {
-            add(counter, when_writable(to, || pipe.drain(&to)).await?);
+            let drained = when_writable(to, || pipe.drain(&to).map(Done::with_more));
+            add(counter, drained.await?);
         }
     }
 }

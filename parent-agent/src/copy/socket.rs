@@ -61,9 +61,13 @@ pub(super) async fn read(socket: &impl Socket, buffer: &mut [u8]) -> io::Result<
 /// Writes all of it.
 pub(super) async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let send = || Ok(send(socket.as_fd(), bytes, SendFlags::NOSIGNAL)?);
-        let count = when_writable(socket, send).await?;
-        bytes = bytes.get(count..).unwrap_or_default();
+        let count = when_writable(socket, || {
+            let count = send(socket.as_fd(), bytes, SendFlags::NOSIGNAL)?;
+            // A part was taken because there is room for no more.
+            let more = count == bytes.len();
+            Ok(Done { count, more })
+        });
+        bytes = bytes.get(count.await?..).unwrap_or_default();
     }
     Ok(())
 }
@@ -77,10 +81,10 @@ pub(super) fn end(socket: &impl Socket) -> io::Result<()> {
     }
 }
 
-/// A read that was made.
+/// What was read or written.
 pub(super) struct Done {
     pub(super) count: usize,
-    /// Whether there may be more.
+    /// Whether the socket may be ready for more.
     pub(super) more: bool,
 }
 
@@ -97,18 +101,8 @@ pub(super) async fn when_readable(
 ) -> io::Result<usize> {
     loop {
         poll_fn(|cx| socket.poll_read_ready(cx)).await?;
-        let mut last = None;
-        let result = socket.try_io(Interest::READABLE, || match io()? {
-            Done { count, more: true } => Ok(count),
-            Done { count, more: false } => {
-                last = Some(count);
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-        });
-        match (last, result) {
-            (Some(count), _) => return Ok(count),
-            (None, Err(error)) if is_early(&error) => {}
-            (None, result) => return result,
+        if let Some(result) = attempt(socket, Interest::READABLE, &mut io) {
+            return result;
         }
     }
 }
@@ -116,14 +110,35 @@ pub(super) async fn when_readable(
 /// Writes, as soon as there is room.
 pub(super) async fn when_writable(
     socket: &impl Socket,
-    mut io: impl FnMut() -> io::Result<usize>,
+    mut io: impl FnMut() -> io::Result<Done>,
 ) -> io::Result<usize> {
     loop {
         poll_fn(|cx| socket.poll_write_ready(cx)).await?;
-        match socket.try_io(Interest::WRITABLE, &mut io) {
-            Err(error) if is_early(&error) => {}
-            result => return result,
+        if let Some(result) = attempt(socket, Interest::WRITABLE, &mut io) {
+            return result;
         }
+    }
+}
+
+/// Tries it; `None` if it was too early. Where nothing more can be done, tokio is told
+/// that the socket is not ready in the same step, lest it forget what comes meanwhile.
+fn attempt(
+    socket: &impl Socket,
+    interest: Interest,
+    io: &mut impl FnMut() -> io::Result<Done>,
+) -> Option<io::Result<usize>> {
+    let mut last = None;
+    let result = socket.try_io(interest, || match io()? {
+        Done { count, more: true } => Ok(count),
+        Done { count, more: false } => {
+            last = Some(count);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    });
+    match (last, result) {
+        (Some(count), _) => Some(Ok(count)),
+        (None, Err(error)) if is_early(&error) => None,
+        (None, result) => Some(result),
     }
 }
 
@@ -134,8 +149,8 @@ fn is_early(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the kernel passes the pages of a pipe on to it. To vsock they are copied
-/// as well, one by one before Linux 6.5.
-pub(super) fn takes_pages(socket: &impl Socket) -> bool {
+/// Whether it is one of those that the kernel passes pages on from and to: over vsock
+/// it copies them.
+pub(super) fn passes_pages(socket: &impl Socket) -> bool {
     sockopt::socket_domain(socket.as_fd()).is_ok_and(|family| family != AddressFamily::VSOCK)
 }

@@ -1,6 +1,7 @@
 //! The client in front of the proxies.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -8,6 +9,7 @@ use link::frame::{self, MAX_TARGET};
 use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Stream, Text, hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
@@ -101,9 +103,8 @@ impl Way {
         Ok(streams)
     }
 
-    /// As many connections, all open at once, with a request on each: how long its
-    /// answer took from when it was to be opened, and how many were not answered for
-    /// that long.
+    /// As many connections, all open at once, with a request on each: how long their
+    /// answers took from the start, and how many had none for that long.
     pub(crate) async fn first_requests(
         &self,
         count: usize,
@@ -112,24 +113,31 @@ impl Way {
         let start = Instant::now();
         let end = start + patience;
         let mut asking = JoinSet::new();
+        let opening = Arc::new(Semaphore::new(OPENING));
         for _ in 0..count {
-            let way = self.clone();
+            let (way, opening) = (self.clone(), Arc::clone(&opening));
             asking.spawn(async move {
-                let mut stream = way.open(Order::Echo).await?;
-                let answered = timeout_at(end.into(), request(&mut stream)).await;
-                let took = answered.is_ok().then(|| start.elapsed());
-                answered.unwrap_or(Ok(()))?;
-                anyhow::Ok((took, stream))
+                let asked = timeout_at(end.into(), async {
+                    let permit = opening.acquire().await?;
+                    let mut stream = way.open(Order::Echo).await?;
+                    drop(permit);
+                    request(&mut stream).await?;
+                    anyhow::Ok((start.elapsed(), stream))
+                });
+                // Refused or broken off is not answered either.
+                asked.await.ok()?.ok()
             });
         }
-        // None is closed before all have been answered, or given up.
-        let (mut all, mut missing, mut streams) = (Vec::new(), 0, Vec::new());
+        // None that was answered is closed before all have been, or are given up.
+        let (mut all, mut streams) = (Vec::new(), Vec::new());
         while let Some(done) = asking.join_next().await {
-            let (took, stream) = done??;
-            missing += usize::from(took.is_none());
-            all.push(took.unwrap_or(patience));
-            streams.push(stream);
+            if let Some((took, stream)) = done? {
+                all.push(took);
+                streams.push(stream);
+            }
         }
+        let missing = count.saturating_sub(all.len());
+        all.resize(count, patience);
         all.sort_unstable();
         Ok((Latencies(all), missing))
     }

@@ -1,0 +1,171 @@
+//! Attestation: the module's requests, documents, policies and the service.
+
+use std::fs;
+use std::path::Path;
+
+use attestation::Document;
+use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::write;
+
+pub(crate) fn write_all() {
+    requests();
+    documents();
+    policies();
+}
+
+fn requests() {
+    let attestation = Request::Attestation {
+        user_data: Some(b"data".to_vec().into()),
+        nonce: Some(b"nonce".to_vec().into()),
+        public_key: None,
+    };
+    for (name, request) in [
+        ("describe-pcr", Request::DescribePCR { index: 0 }),
+        (
+            "extend-pcr",
+            Request::ExtendPCR {
+                index: 16,
+                data: b"data".to_vec(),
+            },
+        ),
+        ("lock-pcr", Request::LockPCR { index: 31 }),
+        ("lock-pcrs", Request::LockPCRs { range: 17 }),
+        ("describe", Request::DescribeNSM),
+        ("attestation", attestation),
+        ("random", Request::GetRandom),
+    ] {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&request, &mut bytes).expect("a request");
+        write("nsm_request", name, &bytes);
+    }
+}
+
+/// A document under a root of its own, and some that AWS signed.
+fn documents() {
+    let root = TestRoot::generate().expect("a root");
+    fs::write("test-root.pem", root.certificate_pem()).expect("the root's certificate");
+    let identity = Identity {
+        instance_id: "i-0123456789abcdef0".to_owned(),
+        enclave_id: "enc0123456789abcdef".to_owned(),
+        measurements: Some(Measurements {
+            pcr0: Pcr::new([1; 48]),
+            pcr1: Pcr::new([2; 48]),
+            pcr2: Pcr::new([3; 48]),
+            pcr8: None,
+        }),
+    };
+    let mut module = SoftwareNsm::new(identity, root).expect("a module");
+    let answer = module.answer(Request::Attestation {
+        user_data: Some(b"data".to_vec().into()),
+        nonce: Some(b"nonce".to_vec().into()),
+        public_key: Some(b"key".to_vec().into()),
+    });
+    let Response::Attestation { document } = answer else {
+        panic!("{answer:?}");
+    };
+    write("attestation_document", "test-root", &document);
+    chain("test-root", 0, &document);
+    bodies(&document);
+    let vectors = Path::new("../attestation/tests/vectors");
+    for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
+        let document = fs::read(vectors.join(name)).expect("a vector");
+        write("attestation_document", name, &document);
+        chain(name, 1, &document);
+    }
+}
+
+fn policies() {
+    let pcr = |byte: u8| hex::encode([byte; 48]);
+    let toml = format!(
+        r#"nonce = "required"
+max_age = "90s"
+clock_skew = "1m"
+module_id = "i-0123456789abcdef0-enc*"
+user_data = {{ sha256_of = "a1b2" }}
+public_key = {{ prefix = "3076" }}
+allow_debug = true
+
+[[images]]
+name = "payments 1.5"
+[images.Measurements]
+HashAlgorithm = "Sha384 {{ ... }}"
+PCR0 = "{0}"
+PCR1 = "{0}"
+PCR2 = "{0}"
+PCR8 = "{0}"
+
+[pcrs]
+3 = "{0}"
+16 = ["{0}", "{1}"]
+"#,
+        pcr(1),
+        pcr(2),
+    );
+    write("attestation_policy", "complete.toml", toml.as_bytes());
+    let json: serde_json::Value = toml::from_str(&toml).expect("TOML");
+    write(
+        "attestation_policy",
+        "complete.json",
+        json.to_string().as_bytes(),
+    );
+    let tpm = "profile = \"nitro-tpm\"\nnonce = \"00ff\"\n[pcrs]\n0 = []\n";
+    write("attestation_policy", "tpm.toml", tpm.as_bytes());
+    let any = "allow_any_image = true\nuser_data = { equal = \"\" }\n";
+    write("attestation_policy", "any.toml", any.as_bytes());
+}
+
+/// The chain of a document, for the root of this number, at the document's time.
+fn chain(name: &str, root: u8, document: &[u8]) {
+    let document = Document::parse(document).expect("a document");
+    let mut seed = vec![root];
+    seed.extend(document.unverified_timestamp_ms().to_be_bytes());
+    for der in document.unverified_certificates().skip(1) {
+        let length = u16::try_from(der.len()).expect("a certificate");
+        seed.extend(length.to_be_bytes());
+        seed.extend(der);
+    }
+    write("attestation_chain", name, &seed);
+}
+
+/// What clients send to the verification service.
+fn bodies(document: &[u8]) {
+    let document = STANDARD.encode(document);
+    let hash = "00".repeat(48);
+    let inline = json!({
+        "images": [{ "name": "a", "Measurements": { "PCR0": hash, "PCR1": hash, "PCR2": hash } }],
+        "pcrs": { "3": hash, "16": [hash, hash] },
+        "nonce": "required",
+        "user_data": { "sha256_of": "00ff" },
+        "public_key": { "prefix": "3076" },
+        "module_id": "i-*",
+        "max_age": "5m",
+        "clock_skew": "1m",
+    });
+    for (name, body) in [
+        ("challenge", json!({ "policy": "payments" })),
+        (
+            "named",
+            json!({ "document": document, "policy": "payments", "challenge": "00ff" }),
+        ),
+        (
+            "own-nonce",
+            json!({ "document": "", "policy": "a", "nonce": "00ff", "ear": false }),
+        ),
+        (
+            "inline",
+            json!({ "document": "", "policy": inline, "nonce": "00" }),
+        ),
+    ] {
+        write(
+            "attestation_service_body",
+            name,
+            body.to_string().as_bytes(),
+        );
+    }
+    write("attestation_service_body", "empty", b"");
+}

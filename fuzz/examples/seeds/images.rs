@@ -1,0 +1,143 @@
+//! Images, and what they are made of.
+
+use std::io::{Cursor, Write};
+
+use eif::cpio::{Entry, Kind, Writer};
+use eif::{Architecture, BuildMetadata, Measurements, Metadata, Pcr};
+
+use crate::write;
+
+pub(crate) fn write_all() {
+    ramdisks();
+    layers();
+    write("agent_image", "image", &image());
+}
+
+fn ramdisks() {
+    write("agent_ramdisk", "tree", &tree());
+    write("agent_ramdisk", "tree.gz", &gzip(&tree()));
+    let links = archive(&[
+        ("a", Kind::File, 7, 2, b""),
+        ("b", Kind::File, 7, 2, b"abc"),
+        ("c", Kind::Symlink, 8, 1, b"../victim"),
+        ("d", Kind::Symlink, 9, 1, b"../outside"),
+        ("d", Kind::Directory, 10, 1, b""),
+        ("d/e", Kind::File, 11, 1, b"x"),
+    ]);
+    write("agent_ramdisk", "links", &links);
+    write("cpio_read", "links", &links);
+}
+
+fn layers() {
+    let layer = |entries: &[(&str, tar::EntryType, &str, &[u8])]| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, kind, link, contents) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(1);
+            header.set_size(contents.len() as u64);
+            if !link.is_empty() {
+                header.set_link_name(link).expect("a short target");
+            }
+            archive
+                .append_data(&mut header, name, *contents)
+                .expect("an entry");
+        }
+        archive.into_inner().expect("an archive")
+    };
+    use tar::EntryType;
+    let tree = layer(&[
+        ("etc", EntryType::Directory, "", b""),
+        ("etc/passwd", EntryType::Regular, "", b"root:x:0:0::/:\n"),
+        ("etc/link", EntryType::Symlink, "passwd", b""),
+        ("etc/same", EntryType::Link, "etc/passwd", b""),
+    ]);
+    write("image_builder_layer", "tree.tar", &tree);
+    let whiteouts = layer(&[
+        (".wh.app", EntryType::Regular, "", b""),
+        ("app", EntryType::Regular, "", b"#!/app"),
+        ("srv", EntryType::Directory, "", b""),
+        ("srv/.wh..wh..opq", EntryType::Regular, "", b""),
+    ]);
+    write("image_builder_layer", "whiteouts.tar", &whiteouts);
+    let long = "d/".repeat(60);
+    write(
+        "image_builder_layer",
+        "long-name.tar",
+        &layer(&[(&format!("{long}x"), EntryType::Regular, "", b"x")]),
+    );
+}
+
+/// A whole image, as the agent opens them.
+fn image() -> Vec<u8> {
+    let metadata = Metadata {
+        image_name: "fuzz".to_owned(),
+        image_version: "1".to_owned(),
+        build_metadata: BuildMetadata {
+            build_time: "1970-01-01T00:00:00Z".to_owned(),
+            build_tool: "seeds".to_owned(),
+            build_tool_version: "1".to_owned(),
+            operating_system: "Linux".to_owned(),
+            kernel_version: "6.12".to_owned(),
+        },
+        docker_info: json!({}).into(),
+        custom_metadata: json!({ manifest::HOST_CONFIG_KEY: host() }).into(),
+    };
+    let (boot, application) = (gzip(&tree()), tree());
+    let mut file = Cursor::new(Vec::new());
+    eif::write(
+        eif::Image {
+            architecture: Architecture::X86_64,
+            default_memory: 1 << 26,
+            default_cpus: 2,
+            kernel: &mut b"kernel".as_slice(),
+            command_line: "reboot=k",
+            metadata: &metadata,
+            ramdisks: vec![&mut boot.as_slice(), &mut application.as_slice()],
+            signer: None,
+        },
+        &mut file,
+    )
+    .expect("an image");
+    file.into_inner()
+}
+
+fn tree() -> Vec<u8> {
+    archive(&[
+        ("bin", Kind::Directory, 1, 2, b""),
+        ("bin/sh", Kind::File, 2, 1, b"shell"),
+        ("bin/bash", Kind::Symlink, 3, 1, b"sh"),
+        ("console", Kind::CharDevice, 4, 1, b""),
+    ])
+}
+
+fn archive(entries: &[(&str, Kind, u32, u32, &[u8])]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (name, kind, inode, links, contents) in entries {
+        let entry = entry(name, *kind, *inode, *links, contents.len());
+        writer.append(&entry, *contents).expect("an entry");
+    }
+    writer.finish().expect("an archive")
+}
+
+fn entry(name: &str, kind: Kind, inode: u32, links: u32, size: usize) -> Entry {
+    let permissions = if kind == Kind::Directory {
+        0o755
+    } else {
+        0o644
+    };
+    let size = u32::try_from(size).expect("a short file");
+    Entry {
+        inode,
+        links,
+        ..Entry::new(name, kind, permissions, size)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).expect("memory");
+    gzip.finish().expect("memory")
+}

@@ -1,0 +1,176 @@
+//! What init and agent say to each other.
+
+use fuzz::encode;
+use link::control::{self, EndCause, ExitStatus, HealthState};
+use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
+use link::logs::{self, LogStream, Record, Source};
+use link::target::{Connect, Refusal, Reply};
+use link::{Bytes, Text};
+
+use crate::write;
+
+pub(crate) fn write_all() {
+    link_control();
+    link_logs();
+    link_target();
+    link_frames();
+    write("link_hello", "opener", b"ENCL\0\x01\x01\0");
+    write("link_hello", "newer", b"ENCL\0\x02\x02\0");
+    write("link_hello", "http", b"GET / HTTP/1.1\r\n");
+}
+
+fn link_control() {
+    use control::{FromAgent, FromInit};
+    let status = ExitStatus::Code(1);
+    let from_init = [
+        (
+            "boot",
+            FromInit::Boot {
+                boot: bytes(&[7; 16]),
+                version: Text::new("0.1.0"),
+            },
+        ),
+        (
+            "step",
+            FromInit::Step {
+                name: Text::new("mounts"),
+                at_us: 70_000,
+                took_us: 1,
+            },
+        ),
+        ("ready", FromInit::Ready { at_us: 1 << 40 }),
+        (
+            "health",
+            FromInit::Health {
+                state: HealthState::Unhealthy,
+                detail: Text::new("HTTP 500"),
+            },
+        ),
+        (
+            "document",
+            FromInit::Document {
+                id: 1,
+                document: bytes(&[0x84; 24]),
+            },
+        ),
+        (
+            "challenge-failed",
+            FromInit::ChallengeFailed {
+                id: 2,
+                reason: Text::new("no NSM"),
+            },
+        ),
+        (
+            "workload-exited",
+            FromInit::WorkloadExited {
+                status,
+                restart_in_ms: Some(1000),
+            },
+        ),
+        (
+            "ending",
+            FromInit::Ending {
+                cause: EndCause::WorkloadExited(status),
+                detail: Text::new("it ended"),
+            },
+        ),
+    ];
+    messages("link_control", 0, MAX_CONTROL, &from_init);
+    let from_agent = [
+        (
+            "start",
+            FromAgent::Start {
+                runtime_config: bytes(b"{}"),
+            },
+        ),
+        (
+            "challenge",
+            FromAgent::Challenge {
+                id: 3,
+                nonce: Some(bytes(b"nonce")),
+                user_data: None,
+                public_key: Some(bytes(b"key")),
+            },
+        ),
+        (
+            "shutdown",
+            FromAgent::Shutdown {
+                grace_ms: Some(10_000),
+            },
+        ),
+    ];
+    messages("link_control", 1, MAX_CONTROL, &from_agent);
+}
+
+fn link_logs() {
+    use logs::{FromAgent, FromInit};
+    let record = |sequence, source, data| Record {
+        stream: LogStream::Application,
+        sequence,
+        time_us: 1_760_000_000_000_000,
+        source,
+        continues: false,
+        data,
+    };
+    let boot = bytes(&[7; 16]);
+    let records = vec![
+        record(1, Source::Stdout, b"one"),
+        record(300, Source::Stderr, b"\xff"),
+    ];
+    let mut compressor = logs::Compressor::new().expect("memory");
+    let compressed = compressor.compress(records.clone()).expect("a small batch");
+    let from_init = [
+        ("open", FromInit::Open { boot }),
+        ("compressed", compressed),
+        ("batch", FromInit::Batch { records }),
+    ];
+    messages("link_logs", 0, MAX_LOGS, &from_init);
+    let last = LogStream::ALL.map(|stream| (stream, 70_000)).to_vec();
+    messages(
+        "link_logs",
+        1,
+        MAX_LOGS,
+        &[("stored", FromAgent::Stored { last })],
+    );
+}
+
+fn link_target() {
+    messages("link_target", 0, MAX_TARGET, &[("connect", connect())]);
+    let refused = Reply::Refused {
+        refusal: Refusal::Busy,
+        reason: Text::new("too many"),
+    };
+    let replies = [("connected", Reply::Connected), ("refused", refused)];
+    messages("link_target", 1, MAX_TARGET, &replies);
+}
+
+fn link_frames() {
+    let mut stream = vec![1, 2];
+    for text in ["", "one", &"x".repeat(150)] {
+        let body = encode(&Text::<200>::new(text), MAX_TARGET);
+        stream.extend((body.len() as u32).to_be_bytes());
+        stream.extend(body);
+    }
+    write("link_frames", "three", &stream);
+    stream.extend(301_u32.to_be_bytes());
+    write("link_frames", "too-large", &stream);
+}
+
+/// Messages of one side, each behind the byte that says which side it is.
+fn messages<M: minicbor::Encode<()>>(target: &str, side: u8, limit: usize, all: &[(&str, M)]) {
+    for (name, message) in all {
+        let seed = [&[side], encode(message, limit).as_slice()].concat();
+        write(target, name, &seed);
+    }
+}
+
+fn connect() -> Connect {
+    Connect {
+        host: Text::new("kms.example"),
+        port: 443,
+    }
+}
+
+fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {
+    Bytes::new(bytes).expect("a short string")
+}
