@@ -101,7 +101,7 @@ fn log_lines() {
     }
 }
 
-fn host() -> serde_json::Value {
+pub(crate) fn host() -> serde_json::Value {
     json!({
         "schema": 1,
         "name": "payments",

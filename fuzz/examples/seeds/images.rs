@@ -3,8 +3,10 @@
 use std::io::{Cursor, Write};
 
 use eif::cpio::{Entry, Kind, Writer};
-use eif::{Architecture, BuildMetadata, Measurements, Metadata, Pcr};
+use eif::{Architecture, BuildMetadata, Metadata};
+use serde_json::json;
 
+use crate::configuration::host;
 use crate::write;
 
 pub(crate) fn write_all() {
