@@ -1,39 +1,27 @@
 //! What becomes of the workload's output.
 
-use std::fmt;
-use std::ops::{Deref, Range};
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+mod pattern;
+mod redaction;
 
-use regex_automata::hybrid::dfa::DFA;
-use regex_automata::hybrid::regex::{Cache, Regex};
-use regex_automata::nfa::thompson;
-use regex_automata::util::prefilter::Prefilter;
-use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind};
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::text::one_line;
+pub use pattern::Pattern;
+pub use redaction::{FieldPath, Redaction, Redactions};
 
 /// Most rules of a `redact` list.
 pub const MAX_REDACTIONS: usize = 16;
 /// Most names of a `json_fields` list.
 pub const MAX_JSON_FIELDS: usize = 64;
-/// Longest regular expression, in bytes.
-const MAX_PATTERN_BYTES: usize = 1024;
-/// Most memory of a compiled regular expression, in bytes.
-const MAX_COMPILED_BYTES: usize = 256 * 1024;
-/// Most memory that a search may use for states that it has seen, in bytes.
-const MAX_SEARCH_BYTES: usize = 256 * 1024;
 /// Longest text that a secret is replaced with, in bytes.
 const MAX_REPLACEMENT_BYTES: usize = 64;
 /// Longest name of a JSON field, in bytes, its dots included.
 const MAX_FIELD_BYTES: usize = 256;
 /// The least and the most buffer, in MiB.
 const BUFFER_MIB: std::ops::RangeInclusive<u8> = 1..=64;
-/// What a secret is replaced with, unless its rule says otherwise.
-const REPLACEMENT: &str = "***";
 const MIB: usize = 1024 * 1024;
 
 /// Why a value of the `[logs]` table was refused.
@@ -197,264 +185,6 @@ pub struct Multiline {
     pub start: Pattern,
 }
 
-/// A regular expression, searched in bytes: `\d`, `\s`, `\w`, `\b` and `(?i)`
-/// know ASCII only, `.` is any byte but the line's end, and `^` and `$` match at
-/// each line. It never matches the empty text. A search takes linear time.
-///
-/// Searched with a lazy DFA alone: the `regex` crate chooses among several
-/// engines, which together are too large for the init.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Pattern {
-    text: String,
-    search: Arc<Search>,
-}
-
-struct Search {
-    regex: Regex,
-    /// The states that searches have seen so far.
-    cache: Mutex<Cache>,
-}
-
-impl Pattern {
-    /// The pattern as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether it is found in the text.
-    pub fn is_match(&self, text: &[u8]) -> bool {
-        self.find_at(text, 0).is_some()
-    }
-
-    /// The first match that begins at `start` or later; never an empty one. What
-    /// lies before is context for `^` and `\b`.
-    pub fn find_at(&self, text: &[u8], start: usize) -> Option<Range<usize>> {
-        if start > text.len() {
-            return None;
-        }
-        let input = Input::new(text).range(start..);
-        let Search { regex, cache } = &*self.search;
-        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        match regex.try_search(&mut cache, &input) {
-            Ok(found) => found.map(|found| found.range()),
-            // As it is configured it never gives up; if it did, nothing could be
-            // said about the rest.
-            Err(_) => Some(start..text.len()),
-        }
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pattern({:?})", self.text)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Pattern {}
-
-impl FromStr for Pattern {
-    type Err = LogsError;
-
-    fn from_str(text: &str) -> Result<Self, LogsError> {
-        let error = |reason: String| LogsError::Pattern {
-            pattern: text.to_owned(),
-            reason,
-        };
-        if text.len() > MAX_PATTERN_BYTES {
-            return Err(error(format!(
-                "it has more than {MAX_PATTERN_BYTES} bytes; split it"
-            )));
-        }
-        let syntax = syntax::Config::new()
-            .unicode(false)
-            .utf8(false)
-            .multi_line(true);
-        let parsed =
-            syntax::parse_with(text, &syntax).map_err(|cause| error(reason(&cause.to_string())))?;
-        if parsed.properties().minimum_len() == Some(0) {
-            return Err(error(
-                "it can match nothing at all, so it is found everywhere; ask for at least one character".to_owned(),
-            ));
-        }
-        let prefilter = Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &parsed);
-        let limit = Some(MAX_COMPILED_BYTES);
-        let regex = Regex::builder()
-            .syntax(syntax)
-            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(limit))
-            .dfa(
-                DFA::config()
-                    .prefilter(prefilter)
-                    .cache_capacity(MAX_SEARCH_BYTES),
-            )
-            .build(text)
-            .map_err(|_| {
-                error(format!(
-                    "it needs more than {MAX_COMPILED_BYTES} bytes of memory; lower its repetitions"
-                ))
-            })?;
-        let cache = Mutex::new(regex.create_cache());
-        Ok(Self {
-            text: text.to_owned(),
-            search: Arc::new(Search { regex, cache }),
-        })
-    }
-}
-
-/// What is wrong, without the drawing that the parser puts around it.
-fn reason(error: &str) -> String {
-    let last = error.lines().last().unwrap_or_default();
-    one_line(last.strip_prefix("error: ").unwrap_or(last))
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = LogsError;
-
-    fn try_from(text: String) -> Result<Self, LogsError> {
-        text.parse()
-    }
-}
-
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> Self {
-        pattern.text
-    }
-}
-
-/// The `redact` list: at most [`MAX_REDACTIONS`] rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Redaction>", into = "Vec<Redaction>")]
-pub struct Redactions(Vec<Redaction>);
-
-impl Deref for Redactions {
-    type Target = [Redaction];
-
-    fn deref(&self) -> &[Redaction] {
-        &self.0
-    }
-}
-
-impl Redactions {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl TryFrom<Vec<Redaction>> for Redactions {
-    type Error = LogsError;
-
-    fn try_from(rules: Vec<Redaction>) -> Result<Self, LogsError> {
-        if rules.len() > MAX_REDACTIONS {
-            return Err(LogsError::Redactions(rules.len()));
-        }
-        Ok(Self(rules))
-    }
-}
-
-impl From<Redactions> for Vec<Redaction> {
-    fn from(redactions: Redactions) -> Self {
-        redactions.0
-    }
-}
-
-/// One rule of a `redact` list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Table", into = "Table")]
-pub enum Redaction {
-    /// Every match is replaced.
-    Pattern {
-        /// What is searched.
-        pattern: Pattern,
-        /// What it is replaced with.
-        with: String,
-    },
-    /// The values of these fields are replaced with `"***"`.
-    JsonFields(Vec<FieldPath>),
-}
-
-/// The name of a JSON field, or the names on the way to it joined by dots: a
-/// field of this name at any depth.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct FieldPath(String);
-
-impl FieldPath {
-    /// The names, from the field itself outwards.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.rsplit('.')
-    }
-}
-
-impl TryFrom<String> for FieldPath {
-    type Error = LogsError;
-
-    fn try_from(text: String) -> Result<Self, LogsError> {
-        if text.len() > MAX_FIELD_BYTES || text.split('.').any(str::is_empty) {
-            return Err(LogsError::Field(text));
-        }
-        Ok(Self(text))
-    }
-}
-
-impl From<FieldPath> for String {
-    fn from(path: FieldPath) -> Self {
-        path.0
-    }
-}
-
-/// A rule as it is written.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pattern: Option<Pattern>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    json_fields: Option<Vec<FieldPath>>,
-}
-
-impl TryFrom<Table> for Redaction {
-    type Error = LogsError;
-
-    fn try_from(table: Table) -> Result<Self, LogsError> {
-        match (table.pattern, table.with, table.json_fields) {
-            (Some(pattern), with, None) => {
-                let with = with.unwrap_or_else(|| REPLACEMENT.to_owned());
-                if with.len() > MAX_REPLACEMENT_BYTES || with.contains(char::is_control) {
-                    return Err(LogsError::Replacement(with));
-                }
-                Ok(Self::Pattern { pattern, with })
-            }
-            (None, None, Some(fields)) if (1..=MAX_JSON_FIELDS).contains(&fields.len()) => {
-                Ok(Self::JsonFields(fields))
-            }
-            (None, None, Some(fields)) => Err(LogsError::FieldCount(fields.len())),
-            _ => Err(LogsError::Rule),
-        }
-    }
-}
-
-impl From<Redaction> for Table {
-    fn from(rule: Redaction) -> Self {
-        let (pattern, with, json_fields) = match rule {
-            Redaction::Pattern { pattern, with } => (Some(pattern), Some(with), None),
-            Redaction::JsonFields(fields) => (None, None, Some(fields)),
-        };
-        Self {
-            pattern,
-            with,
-            json_fields,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -509,16 +239,6 @@ mod tests {
     fn a_pattern_alone_is_replaced_with_stars() {
         let rule: Redaction = serde_json::from_value(json!({"pattern": "x"})).unwrap();
         assert!(matches!(rule, Redaction::Pattern { with, .. } if with == "***"));
-    }
-
-    #[test]
-    fn patterns_search_bytes() {
-        let found =
-            |pattern: &str, bytes: &[u8]| pattern.parse::<Pattern>().unwrap().is_match(bytes);
-        assert!(found(r"k.y=\w+$", b"k\xffy=a\n\xfe"));
-        assert!(found("straße", "Hauptstraße 1".as_bytes()));
-        assert!(found(r"(?i)TOKEN", b"token"));
-        assert!(found("^b", b"a\nb"));
     }
 
     #[test]
@@ -599,38 +319,6 @@ mod tests {
             let error = read(value.clone()).expect_err(&value.to_string());
             assert!(error.contains(message), "{value}: {error}");
         }
-    }
-
-    #[test]
-    fn the_next_match_begins_where_the_last_ended() {
-        let pattern: Pattern = r"\b[a-z]{2}".parse().unwrap();
-        let text = b"abcd xy z\nuv";
-        let mut found = Vec::new();
-        let mut at = 0;
-        while let Some(range) = pattern.find_at(text, at) {
-            at = range.end;
-            found.push(range);
-        }
-        assert_eq!(found, [0..2, 5..7, 10..12]);
-        assert_eq!(pattern.find_at(text, text.len() + 1), None);
-    }
-
-    #[test]
-    fn a_search_that_outgrows_its_memory_still_finds() {
-        // Each position of the text is another set of states.
-        let pattern: Pattern = "(?s)a[ab]{300}c".parse().unwrap();
-        let mut random = 1_u32;
-        let mut text: Vec<u8> = (0..20_000)
-            .map(|_| {
-                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                b"ab"[(random >> 31) as usize]
-            })
-            .collect();
-        assert_eq!(pattern.find_at(&text, 0), None);
-        text.push(b'c');
-        let found = pattern.find_at(&text, 0);
-        let expected = (text[19_699] == b'a').then_some(19_699..20_001);
-        assert_eq!(found, expected);
     }
 
     proptest! {
