@@ -46,8 +46,10 @@ pub enum Admission {
     PutBack(Update),
     /// The item's last execution has written its end, and not come to it.
     Later,
-    /// The item has another status by now, or a later request: what the change dropped
-    /// is [restored](Change::restore), and that is all.
+    /// The item has another status by now, or a later request; but an execution that
+    /// goes on has lost it by this change, and gets it back by this write.
+    Restore(Update),
+    /// The item has another status by now, or a later request.
     Past,
 }
 
@@ -190,18 +192,23 @@ impl Change {
                 .as_ref()
                 .and_then(|image| Enclave::from_attributes(image).status())
         };
+        let past = || {
+            let is_lost = item.execution_arn.is_none() && owner == Some(Progress::Running);
+            let update = self.restore(&item.id).filter(|_| is_lost);
+            update.map_or(Admission::Past, Admission::Restore)
+        };
         let (Some(written), before) = (status(&self.new), status(&self.old)) else {
             return Admission::Past;
         };
         let later = |request: &String| *request > self.sequence;
         if item.status() != Some(written) || item.request.as_ref().is_some_and(later) {
-            return Admission::Past;
+            return past();
         }
         // The record of the item's last write counts: that of an earlier one may come
         // when the item was claimed, and overwritten since.
         let last = self.new.as_ref().map(Enclave::from_attributes).as_ref() == Some(item);
         if !last && item.request.as_ref() != Some(&self.sequence) {
-            return Admission::Past;
+            return past();
         }
         let arn = item.execution_arn.as_deref();
         if owner == Some(Progress::Running) {
@@ -424,6 +431,45 @@ mod tests {
             admission("DEPLOYED", "DESTROYING", arn, None),
             Admission::Past
         );
+    }
+
+    #[test]
+    fn an_execution_that_lost_its_item_gets_it_back_and_none_that_has_it_gets_more() {
+        let arn = "arn:aws:states:r:1:execution:m:deploy-a-1";
+        let mut record = record(Some("PENDING_DEPLOY"), "PENDING_DEPLOY");
+        record["dynamodb"]["OldImage"]["execution_arn"] = json!({ "S": arn });
+        let new = record["dynamodb"]["NewImage"].as_object_mut().unwrap();
+        new.remove("execution_arn");
+        let change = Change::parse(&record).unwrap();
+        let mut item = Enclave::from_attributes(change.new.as_ref().unwrap());
+        item.status_text = Some("PENDING_DESTROY".to_owned());
+        assert_eq!(change.owner(&item).as_deref(), Some(arn));
+        let running = Some(Progress::Running);
+        let Admission::Restore(restore) = change.admit(&item, running, NOW) else {
+            panic!("not restored");
+        };
+        assert_eq!(restore.restore, [(name::EXECUTION_ARN, text(arn))]);
+        let ended = Some(Progress::Ended);
+        assert_eq!(change.admit(&item, ended, NOW), Admission::Past);
+        // Delivered again when another execution has claimed the item.
+        item.execution_arn = Some("arn:aws:states:r:1:execution:m:deploy-a-2".to_owned());
+        assert_eq!(change.admit(&item, running, NOW), Admission::Past);
+    }
+
+    #[test]
+    fn what_an_execution_would_get_back_that_has_ended_may_be_started_instead() {
+        let Decision::Refuse { instead, .. } = decide(&record(Some("DEPLOYING"), "PENDING_DEPLOY"))
+        else {
+            panic!("not refused");
+        };
+        let (owner, input) = instead.unwrap();
+        assert_eq!(owner, "arn");
+        assert_eq!(input.action, Action::Deploy);
+        let Decision::Refuse { instead, .. } = decide(&record(Some("DEPLOYED"), "PENDING_DEPLOY"))
+        else {
+            panic!("not refused");
+        };
+        assert_eq!(instead, None);
     }
 
     #[test]

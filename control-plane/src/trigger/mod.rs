@@ -79,8 +79,10 @@ async fn handle_record(
             put_back, message, ..
         } => {
             let outcome = store.apply(&put_back).await?;
-            if outcome == Outcome::Lost {
-                restore(store, &change, &id).await?;
+            if outcome == Outcome::Lost
+                && let Some(restore) = change.restore(&id)
+            {
+                store.apply(&restore).await?;
             }
             warn!(
                 enclave_id = id,
@@ -90,13 +92,6 @@ async fn handle_record(
             );
         }
         Decision::Ignore(reason) => info!(enclave_id = id, reason, "nothing to do"),
-    }
-    Ok(())
-}
-
-async fn restore(store: &Store, change: &Change, id: &str) -> Result<(), Failure> {
-    if let Some(update) = change.restore(id) {
-        store.apply(&update).await?;
     }
     Ok(())
 }
@@ -131,9 +126,14 @@ async fn admit(
                 warn!(enclave_id = id, ?outcome, "a client's write is put back");
                 return Ok(());
             }
+            Admission::Restore(restore) => {
+                let outcome = store.apply(&restore).await?;
+                warn!(enclave_id = id, ?outcome, "its execution is restored");
+                return Ok(());
+            }
             Admission::Past => {
                 info!(enclave_id = id, "the request is not the item's last");
-                return restore(store, change, id).await;
+                return Ok(());
             }
             Admission::Later => sleep(PAUSE).await,
         }

@@ -307,8 +307,10 @@ impl World {
                 return self.admit(&change, &input, whole);
             }
             Decision::Refuse { put_back, .. } => {
-                if !self.apply(Actor::Trigger, &put_back) {
-                    self.restore(&change);
+                if !self.apply(Actor::Trigger, &put_back)
+                    && let Some(restore) = change.restore(ID)
+                {
+                    self.apply(Actor::Trigger, &restore);
                 }
             }
             Decision::Ignore(_) => {}
@@ -332,19 +334,13 @@ impl World {
                     });
                 }
             }
-            Admission::PutBack(put_back) => {
-                self.apply(Actor::Trigger, &put_back);
+            Admission::PutBack(update) | Admission::Restore(update) => {
+                self.apply(Actor::Trigger, &update);
             }
             Admission::Later => return false,
-            Admission::Past => self.restore(change),
+            Admission::Past => {}
         }
         true
-    }
-
-    fn restore(&mut self, change: &Change) {
-        if let Some(update) = change.restore(ID) {
-            self.apply(Actor::Trigger, &update);
-        }
     }
 
     /// Starts an execution, unless one of the name was started before.
