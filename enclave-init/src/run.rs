@@ -119,6 +119,8 @@ async fn report(failed: Failed) {
     let message = FromInit::Ending {
         cause: EndCause::BootFailed,
         detail: Text::new(detail),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     };
     // The console has it already.
     let _ = timeout(FAREWELL_TIMEOUT, failed.tell(&message)).await;
@@ -194,6 +196,8 @@ async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
     let message = FromInit::Ending {
         cause: end.cause,
         detail: Text::new(end.detail),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     };
     closing.close(message, FAREWELL_TIMEOUT).await;
     orderly

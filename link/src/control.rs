@@ -2,7 +2,8 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::bounded::{Bytes, Text};
+use crate::bounded::{Bytes, Text, array};
+use crate::logs::LogStream;
 
 /// Largest runtime configuration, in bytes.
 pub const MAX_RUNTIME_CONFIG: usize = 32 * 1024;
@@ -12,6 +13,10 @@ pub const MAX_DOCUMENT: usize = 12 * 1024;
 pub const MAX_NONCE: usize = 512;
 /// Largest public key of an attestation request, in bytes (the NSM's limit).
 pub const MAX_PUBLIC_KEY: usize = 1024;
+/// Longest code meant for programs, in bytes.
+pub const MAX_CODE: usize = 64;
+/// Most entries of [`Losses`]: four streams, and reasons with room for more.
+pub const MAX_LOSSES: usize = 32;
 /// Longest text meant for people, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
@@ -101,7 +106,143 @@ pub enum FromInit {
         /// The same for people.
         #[n(1)]
         detail: Text<MAX_TEXT>,
+        /// The same for programs: a stable code, as in `boot.root` or
+        /// `workload.out-of-memory`; empty when the cause says it all.
+        #[n(2)]
+        code: Text<MAX_CODE>,
+        /// Log records that were lost in the enclave's whole life.
+        #[n(3)]
+        losses: Losses,
     },
+    /// What the init found when it verified its own document, once per connection.
+    #[n(8)]
+    SelfCheck {
+        /// What it came to.
+        #[n(0)]
+        outcome: CheckOutcome,
+        /// The identifier of the rule that the document broke; empty if none.
+        #[n(1)]
+        rule: Text<MAX_CODE>,
+        /// The same for people; empty when there is nothing to say.
+        #[n(2)]
+        detail: Text<MAX_TEXT>,
+        /// The document that was verified.
+        #[n(3)]
+        document: Bytes<MAX_DOCUMENT>,
+    },
+    /// How far the enclave's clock can be relied on, when that changes and on each
+    /// new connection.
+    #[n(9)]
+    Clock {
+        /// The state.
+        #[n(0)]
+        state: ClockState,
+        /// What the clock is disciplined by, as in `ptp-kvm`; empty if by nothing.
+        #[n(1)]
+        source: Text<MAX_CODE>,
+        /// The bound of its error in microseconds; absent where none can be given.
+        #[n(2)]
+        error_us: Option<u64>,
+        /// Times that the machine was found to have been stopped.
+        #[n(3)]
+        pauses: u64,
+        /// The same for people; empty when there is nothing to say.
+        #[n(4)]
+        detail: Text<MAX_TEXT>,
+    },
+    /// What the workload's limits have refused it, when a count changes and on each
+    /// new connection. Counts are of the enclave's whole life.
+    #[n(10)]
+    Limits {
+        /// Processes that were killed because memory had run out.
+        #[n(0)]
+        oom_kills: u64,
+        /// Processes and threads that were refused.
+        #[n(1)]
+        pids_refused: u64,
+    },
+    /// Log records that were lost, when a count changes and on each new connection.
+    #[n(11)]
+    Lost {
+        /// In the enclave's whole life.
+        #[n(0)]
+        losses: Losses,
+    },
+}
+
+/// Log records that were lost in an enclave's whole life, counted by stream and
+/// reason: each pair at most once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Losses(
+    #[n(0)]
+    #[cbor(decode_with = "array::<MAX_LOSSES, _, _>")]
+    pub Vec<Loss>,
+);
+
+/// Records of one stream that were lost for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Loss {
+    /// The stream.
+    #[n(0)]
+    pub stream: LogStream,
+    /// Why.
+    #[n(1)]
+    pub reason: LossReason,
+    /// How many records.
+    #[n(2)]
+    pub records: u64,
+}
+
+/// Why a log record was lost in the enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum LossReason {
+    /// The queue was full and the agent took nothing.
+    #[n(0)]
+    QueueFull,
+    /// The enclave ended before the agent had taken it.
+    #[n(1)]
+    Ended,
+}
+
+impl LossReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::QueueFull, Self::Ended];
+}
+
+/// What the init's verification of its own document came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum CheckOutcome {
+    /// The document was accepted.
+    #[n(0)]
+    Passed,
+    /// The document was refused; the image lets the enclave run all the same.
+    #[n(1)]
+    Failed,
+    /// Nobody signs this machine's documents, as under QEMU, so that nothing could
+    /// be verified; the image lets the enclave run all the same.
+    #[n(2)]
+    Unsigned,
+}
+
+/// How far an enclave's clock can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ClockState {
+    /// It is disciplined from the hypervisor, within the bound that is given.
+    #[n(0)]
+    Synchronised,
+    /// The machine has no source of time; the clock runs freely.
+    #[n(1)]
+    NoSource,
+    /// Its sources disagree by more than their bounds allow.
+    #[n(2)]
+    Disagreement,
+    /// Its source has gone away; the bound grows with time.
+    #[n(3)]
+    Holdover,
 }
 
 /// Milliseconds between two [`FromInit::Health`] messages at most: what tells

@@ -370,7 +370,12 @@ impl Supervisor {
                     restart_in_ms,
                 });
             }
-            FromInit::Boot { .. } | FromInit::Ending { .. } => {}
+            FromInit::Boot { .. }
+            | FromInit::Ending { .. }
+            | FromInit::SelfCheck { .. }
+            | FromInit::Clock { .. }
+            | FromInit::Limits { .. }
+            | FromInit::Lost { .. } => {}
         }
         action
     }

@@ -321,7 +321,7 @@ pub(crate) async fn message<T>(
 /// Waits for the last message.
 pub(crate) async fn ending(control: &mut Control) -> (EndCause, String) {
     message(control, |message| match message {
-        FromInit::Ending { cause, detail } => Some((*cause, detail.to_string())),
+        FromInit::Ending { cause, detail, .. } => Some((*cause, detail.to_string())),
         _ => None,
     })
     .await

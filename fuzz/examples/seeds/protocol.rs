@@ -72,6 +72,8 @@ fn link_control() {
             FromInit::Ending {
                 cause: EndCause::WorkloadExited(status),
                 detail: Text::new("it ended"),
+                code: Text::default(),
+                losses: link::control::Losses::default(),
             },
         ),
     ];

@@ -1,8 +1,8 @@
 //! Messages: at least one of each kind, and strategies for all of them.
 
 use link::control::{
-    self, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY,
-    MAX_RUNTIME_CONFIG, MAX_TEXT,
+    self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE,
+    MAX_PUBLIC_KEY, MAX_RUNTIME_CONFIG, MAX_TEXT,
 };
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
@@ -16,6 +16,17 @@ pub(crate) const HEALTH: [HealthState; 3] = [
     HealthState::Starting,
     HealthState::Healthy,
     HealthState::Unhealthy,
+];
+pub(crate) const CHECKS: [CheckOutcome; 3] = [
+    CheckOutcome::Passed,
+    CheckOutcome::Failed,
+    CheckOutcome::Unsigned,
+];
+pub(crate) const CLOCKS: [ClockState; 4] = [
+    ClockState::Synchronised,
+    ClockState::NoSource,
+    ClockState::Disagreement,
+    ClockState::Holdover,
 ];
 pub(crate) const SOURCES: [Source; 3] = [Source::Stdout, Source::Stderr, Source::Init];
 pub(crate) const REFUSALS: [Refusal; 5] = [
@@ -47,6 +58,18 @@ fn exit_status() -> impl Strategy<Value = ExitStatus> {
     })
 }
 
+fn losses() -> impl Strategy<Value = control::Losses> {
+    let reason = select(&control::LossReason::ALL[..]);
+    let loss = (select(&LogStream::ALL[..]), reason, any::<u64>()).prop_map(
+        |(stream, reason, records)| control::Loss {
+            stream,
+            reason,
+            records,
+        },
+    );
+    vec(loss, 0..=control::MAX_LOSSES).prop_map(control::Losses)
+}
+
 pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
     use control::FromInit;
     let cause = prop_oneof![
@@ -73,7 +96,43 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
                 restart_in_ms,
             }
         }),
-        (cause, text()).prop_map(|(cause, detail)| FromInit::Ending { cause, detail }),
+        (cause, text(), text(), losses()).prop_map(|(cause, detail, code, losses)| {
+            FromInit::Ending {
+                cause,
+                detail,
+                code,
+                losses,
+            }
+        }),
+        (select(&CHECKS[..]), text(), text(), bytes()).prop_map(
+            |(outcome, rule, detail, document)| FromInit::SelfCheck {
+                outcome,
+                rule,
+                detail,
+                document,
+            }
+        ),
+        (
+            select(&CLOCKS[..]),
+            text(),
+            option::of(any::<u64>()),
+            any::<u64>(),
+            text()
+        )
+            .prop_map(
+                |(state, source, error_us, pauses, detail)| FromInit::Clock {
+                    state,
+                    source,
+                    error_us,
+                    pauses,
+                    detail,
+                }
+            ),
+        (any::<u64>(), any::<u64>()).prop_map(|(oom_kills, pids_refused)| FromInit::Limits {
+            oom_kills,
+            pids_refused,
+        }),
+        losses().prop_map(|losses| FromInit::Lost { losses }),
     ]
 }
 
@@ -192,10 +251,14 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         FromInit::Ending {
             cause: EndCause::WorkloadExited(ExitStatus::Code(3)),
             detail: Text::new(""),
+            code: Text::default(),
+            losses: control::Losses::default(),
         },
         FromInit::Ending {
             cause: EndCause::Shutdown,
             detail: Text::new("asked"),
+            code: Text::default(),
+            losses: control::Losses::default(),
         },
     ]
 }

@@ -171,6 +171,8 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::Ending {
         cause: EndCause::WorkloadExited(status),
         detail: Text::new("ended"),
+        code: Text::default(),
+        losses: control::Losses::default(),
     };
     listing
         .message(Init, &message, "Ending: 1 (workload exited) with code 3")
@@ -178,6 +180,8 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::Ending {
         cause: EndCause::Shutdown,
         detail: Text::default(),
+        code: Text::default(),
+        losses: control::Losses::default(),
     };
     listing
         .message(Init, &message, "Ending: 0 (shutdown), as it would be here")

@@ -258,7 +258,7 @@ impl Enclave {
                 self.phase = Phase::Ready;
                 self.was_ready = true;
             }
-            FromInit::Ending { cause, detail } => {
+            FromInit::Ending { cause, detail, .. } => {
                 self.announced = Some((*cause, detail.to_string()));
                 self.phase = Phase::Ending;
                 self.deadline = Some(now + MAX_POWER_OFF);

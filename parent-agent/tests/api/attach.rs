@@ -52,6 +52,8 @@ async fn is_shut_down(agent: Agent, mut init: Init) {
     init.send(FromInit::Ending {
         cause: EndCause::Shutdown,
         detail: Text::default(),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     })
     .await;
     agent.end_init(0).await;

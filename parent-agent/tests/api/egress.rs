@@ -235,6 +235,8 @@ async fn a_flood_of_connections_does_not_stop_the_enclave() {
     init.send(link::control::FromInit::Ending {
         cause: link::control::EndCause::Shutdown,
         detail: Text::default(),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     })
     .await;
     agent.end_init(0).await;

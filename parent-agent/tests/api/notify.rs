@@ -129,6 +129,8 @@ async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
     init.send(FromInit::Ending {
         cause: EndCause::Shutdown,
         detail: Text::default(),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     })
     .await;
     agent.end_init(0).await;
