@@ -19,6 +19,8 @@ fn ending(cause: EndCause) -> FromInit {
     FromInit::Ending {
         cause,
         detail: Text::new("because"),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     }
 }
 

@@ -13,6 +13,8 @@ fn ending(cause: EndCause) -> FromInit {
     FromInit::Ending {
         cause,
         detail: Text::default(),
+        code: Text::default(),
+        losses: link::control::Losses::default(),
     }
 }
 
