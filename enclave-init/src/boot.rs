@@ -14,6 +14,7 @@ use link::port::HOST_CID;
 use link::{Endpoint, Listener, Text};
 use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
 
+use crate::api::{self, Api};
 use crate::args::Simulation;
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
@@ -23,7 +24,7 @@ use crate::parent::{self, Parent, Search};
 use crate::security_module::SecurityModule;
 use crate::sim::Descriptors;
 use crate::workload::RUNTIME_CONFIG_PATH;
-use crate::{api, egress, entropy, ingress, mounts, network};
+use crate::{egress, entropy, ingress, mounts, network};
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
@@ -290,7 +291,7 @@ async fn start_services(
     egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
     let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
     tokio::spawn(ingress::serve(listener, network, logs.clone()));
-    api::start(nsm.clone()).await?;
+    api::start(Api { nsm: nsm.clone() }).await?;
     tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
     Ok(())
 }

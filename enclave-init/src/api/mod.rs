@@ -1,0 +1,208 @@
+//! The local API: what the init does for the workload, as HTTP on loopback and
+//! on a Unix socket. A module for each resource; this one listens and routes.
+
+mod attestation;
+mod random;
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::attestation::nsm::NsmError;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::error::{Doing, InitError};
+use crate::security_module::SecurityModule;
+
+/// Where the workload finds the API.
+pub(crate) const URL: &str = "http://127.0.0.1:7070";
+const PORT: u16 = 7070;
+/// The same API as a Unix socket.
+const SOCKET: &str = "/run/enclave/api.sock";
+/// Largest request body in bytes: nonce, user data and key in base64, with room.
+const MAX_BODY: usize = 8 * 1024;
+/// Memory for what has been received of a connection, and what is to be sent.
+const MAX_BUFFER: usize = 16 * 1024;
+/// Most connections at a time; a further one waits.
+const MAX_CONNECTIONS: usize = 64;
+/// One request and its answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the resources share; each request has a clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) nsm: SecurityModule,
+}
+
+/// Told to whoever asks for anything else.
+const RESOURCES: &str = "there are POST /v1/attestation and GET /v1/random?bytes=N";
+
+/// Passes a request on to its resource.
+async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let path = request.uri().path().to_owned();
+    let path: Vec<&str> = path.split('/').skip(1).collect();
+    match (request.method(), path.as_slice()) {
+        (&Method::POST, ["v1", "attestation"]) => attestation::create(&api, request).await,
+        (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
+        _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
+    }
+}
+
+/// Binds both addresses and serves them until the enclave ends.
+pub(crate) async fn start(api: Api) -> Result<(), InitError> {
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
+        .await
+        .doing(|| format!("listening on port {PORT}"))?;
+    let unix = UnixListener::bind(SOCKET).doing(|| format!("listening on {SOCKET}"))?;
+    std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))
+        .doing(|| SOCKET.to_owned())?;
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = tcp.accept() => {
+                    accepted.map(|(stream, _)| spawn(stream, api.clone(), place))
+                }
+                accepted = unix.accept() => {
+                    accepted.map(|(stream, _)| spawn(stream, api.clone(), place))
+                }
+            };
+            if accepted.is_err() {
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn spawn<S>(stream: S, api: Api, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    tokio::spawn(async move {
+        let _place = place;
+        let service = service_fn(|request| {
+            let api = api.clone();
+            async move {
+                let result = route(api, request).await;
+                Ok::<_, Infallible>(result.unwrap_or_else(Answer::from).response())
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .keep_alive(false)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks the connection off, or takes too long, needs no answer.
+        let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+    });
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    content_type: Option<&'static str>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn bytes(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: Some(content_type),
+            body,
+        }
+    }
+
+    fn json(status: StatusCode, body: &serde_json::Value) -> Self {
+        Self {
+            status,
+            content_type: Some("application/json"),
+            body: body.to_string().into_bytes(),
+        }
+    }
+
+    fn response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(self.body.into()));
+        *response.status_mut() = self.status;
+        if let Some(content_type) = self.content_type {
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        response
+    }
+}
+
+/// Why a request is not answered, for the client: `{"error": …}`.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    reason: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+        }
+    }
+
+    fn bad(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+}
+
+impl From<NsmError> for Failure {
+    fn from(error: NsmError) -> Self {
+        let status = match error {
+            NsmError::Refused(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Self {
+        Self::json(
+            failure.status,
+            &serde_json::json!({ "error": failure.reason }),
+        )
+    }
+}
+
+/// Reads the body of a request as JSON. None at all is an empty object.
+async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = body
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let reason = format!("the body has more than {MAX_BODY} bytes");
+                return Failure::new(StatusCode::PAYLOAD_TOO_LARGE, reason);
+            }
+            Failure::bad(format!("the body cannot be read: {error}"))
+        })?
+        .to_bytes();
+    let body = if body.is_empty() { b"{}" } else { &*body };
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::bad(format!("the body is not understood: {error}")))
+}

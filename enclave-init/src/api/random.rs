@@ -1,0 +1,26 @@
+//! `GET /v1/random?bytes=N`: random bytes of the security module.
+
+use super::{Answer, Api, Failure};
+
+/// Most random bytes of one request.
+const MAX_RANDOM: usize = 4096;
+
+pub(super) async fn read(api: &Api, query: Option<&str>) -> Result<Answer, Failure> {
+    let count = query
+        .and_then(|query| query.strip_prefix("bytes="))
+        .and_then(|count| count.parse().ok())
+        .filter(|count| (1..=MAX_RANDOM).contains(count))
+        .ok_or_else(|| Failure::bad(format!("give bytes=N with N from 1 to {MAX_RANDOM}")))?;
+    let bytes = api
+        .nsm
+        .run(move |nsm| {
+            let mut bytes = Vec::with_capacity(count);
+            while bytes.len() < count {
+                bytes.extend(nsm.random()?);
+            }
+            bytes.truncate(count);
+            Ok(bytes)
+        })
+        .await?;
+    Ok(Answer::bytes("application/octet-stream", bytes))
+}
