@@ -91,6 +91,14 @@ impl EmbeddedMetrics {
             ("IngressConnections", "Count", counts.ingress.joined.into()),
             ("IngressRefused", "Count", counts.ingress.refused.into()),
         ];
+        if let Some(clock) = &status.clock {
+            let is_synchronised = is(clock.is_synchronised());
+            metrics.push(("ClockSynchronised", "None", is_synchronised));
+            metrics.push(("ClockPauses", "Count", counts.clock_pauses.into()));
+            if let Some(error_us) = clock.error_us {
+                metrics.push(("ClockErrorBound", "Microseconds", error_us.into()));
+            }
+        }
         if let Some(gate) = &status.gate {
             let is_accepted = is(gate.verdict == Verdict::Accepted);
             metrics.push(("GateAccepted", "None", is_accepted));
@@ -129,6 +137,7 @@ fn is(so: bool) -> Value {
 struct Totals {
     restarts: u64,
     lost: u64,
+    clock_pauses: u64,
     egress: Carried,
     ingress: Carried,
 }
@@ -146,6 +155,7 @@ impl Totals {
         Self {
             restarts: status.restarts,
             lost: status.logs.missing + lost.sum::<u64>(),
+            clock_pauses: status.clock.as_ref().map_or(0, |clock| clock.pauses),
             egress: status
                 .egress
                 .iter()
@@ -165,6 +175,7 @@ impl Totals {
         Self {
             restarts: self.restarts.saturating_sub(before.restarts),
             lost: self.lost.saturating_sub(before.lost),
+            clock_pauses: self.clock_pauses.saturating_sub(before.clock_pauses),
             egress: self.egress.since(before.egress),
             ingress: self.ingress.since(before.ingress),
         }
@@ -216,6 +227,7 @@ mod tests {
         let totals = |number| Totals {
             restarts: number,
             lost: number,
+            clock_pauses: number,
             egress: carried(number),
             ingress: carried(number),
         };

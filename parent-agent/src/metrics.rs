@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::clock::{STATES, state_name};
 use crate::enclave::Phase;
 use crate::gate::GateStatus;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
@@ -106,12 +107,47 @@ pub fn text(status: &Status) -> String {
         "Restarts of the workload.",
     );
     page.count(&[], status.restarts);
+    clock(&mut page, status);
     traffic(&mut page, status);
     if let Some(status) = &status.gate {
         gate(&mut page, status);
     }
     logs(&mut page, &status.logs);
     page.text
+}
+
+fn clock(page: &mut Page, status: &Status) {
+    page.family(
+        "enclave_agent_pauses_total",
+        "counter",
+        "Times that the agent was not run for seconds.",
+    );
+    page.count(&[], status.agent_pauses);
+    let Some(clock) = &status.clock else {
+        return;
+    };
+    page.family(
+        "enclave_clock_state",
+        "gauge",
+        "1 for the state that the enclave's clock is in.",
+    );
+    for name in STATES.map(state_name) {
+        page.count(&[("state", name)], (clock.state == name).into());
+    }
+    page.family(
+        "enclave_clock_pauses_total",
+        "counter",
+        "Times that the enclave's machine was found to have been stopped.",
+    );
+    page.count(&[], clock.pauses);
+    if let Some(error_us) = clock.error_us {
+        page.family(
+            "enclave_clock_error_bound_seconds",
+            "gauge",
+            "How wrong the enclave's clock can be at most.",
+        );
+        page.sample(&[], ratio(error_us, 1_000_000));
+    }
 }
 
 const TRAFFIC: [Family<Counts, u64>; 6] = [

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::clock::ClockStatus;
 use crate::console::printable;
 use crate::crash::Crash;
 use crate::enclave::Cause;
@@ -61,6 +62,13 @@ pub enum Report<'a> {
     },
     /// The workload's health has changed.
     Health(&'a Health),
+    /// The state of the enclave's clock has changed, or its machine was stopped.
+    Clock(&'a ClockStatus),
+    /// This agent was not run for a while, as after SIGSTOP or with its machine.
+    Paused {
+        /// Milliseconds, by which its deadlines have moved.
+        lost_ms: u64,
+    },
     /// The workload has ended.
     WorkloadExited {
         /// How.
@@ -251,6 +259,11 @@ fn describe(report: &Report<'_>) -> String {
         Report::Health(Health { state, detail }) => {
             format!("health      {state}: {}\n", printable(detail))
         }
+        Report::Clock(clock) => format!("clock       {}\n", printable(&clock.line())),
+        Report::Paused { lost_ms } => format!(
+            "paused      this agent was not run for {}: the enclave's deadlines move by that\n",
+            seconds(lost_ms.saturating_mul(1000))
+        ),
         Report::WorkloadExited {
             status,
             restart_in_ms,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::attach::History;
 use crate::channels::egress::Egress;
+use crate::clock::ClockStatus;
 use crate::console::printable;
 use crate::enclave::Phase;
 use crate::gate::{GateBoard, GateStatus};
@@ -108,6 +109,12 @@ pub struct Status {
     pub health: Health,
     /// How often the workload was started again.
     pub restarts: u64,
+    /// The enclave's clock, once its init has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
+    /// Times that the agent was not run for seconds, as after SIGSTOP.
+    #[serde(default)]
+    pub agent_pauses: u64,
     /// What the image measures to.
     pub pcrs: Pcrs,
     /// The ports that are open for it.
@@ -155,6 +162,10 @@ pub struct Live {
     pub was_ready: bool,
     /// How often the workload was started again.
     pub restarts: u64,
+    /// The enclave's clock.
+    pub clock: Option<ClockStatus>,
+    /// Times that the agent was not run.
+    pub pauses: u64,
     /// The boot steps so far, the first [`MAX_STEPS`].
     steps: Vec<BootStep>,
 }
@@ -217,6 +228,8 @@ impl Board {
                 },
                 was_ready: history.ready,
                 restarts: history.restarts,
+                clock: None,
+                pauses: 0,
                 steps: history.boot_steps,
             }),
             ingress,
@@ -258,6 +271,8 @@ impl Board {
             boot: live.boot.clone(),
             health: live.health.clone(),
             restarts: live.restarts,
+            clock: live.clock.clone(),
+            agent_pauses: live.pauses,
             pcrs: self.fixed.pcrs.clone(),
             ingress: self
                 .ingress
@@ -313,6 +328,12 @@ impl Status {
         };
         row("health", format!("{}{detail}", self.health.state));
         row("restarts", self.restarts.to_string());
+        if let Some(clock) = &self.clock {
+            row("clock", clock.line());
+        }
+        if self.agent_pauses > 0 {
+            row("paused", format!("the agent, {} times", self.agent_pauses));
+        }
         for (index, value) in &self.pcrs.0 {
             row(&format!("PCR{index}"), value.to_string());
         }
@@ -465,6 +486,14 @@ mod tests {
                 detail: "HTTP\x1b 500".to_owned(),
             },
             restarts: 2,
+            clock: Some(ClockStatus {
+                state: "holdover".to_owned(),
+                source: "ptp".to_owned(),
+                error_us: Some(17_000),
+                pauses: 1,
+                detail: String::new(),
+            }),
+            agent_pauses: 3,
             pcrs: Pcrs(BTreeMap::from([(0, Pcr::ZERO)])),
             ingress: vec![IngressStatus {
                 port: Port {

@@ -11,11 +11,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::attach::History;
+use crate::clock::ClockStatus;
 use crate::enclave::{Action, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
 use crate::notify::Notifier;
+use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
 use crate::status::{Board, BootStep, Health, milliseconds};
 
@@ -118,6 +120,7 @@ impl Supervisor {
         // This very loop shows that the agent lives.
         let _supervised = self.notifier.supervise();
         let mut beats = self.notifier.beats();
+        let mut pulse = Pulse::new();
         loop {
             let deadline = self.enclave.deadline();
             let action = tokio::select! {
@@ -126,15 +129,25 @@ impl Supervisor {
                     self.last_words(events).await;
                     return Ok(self.gone(&how));
                 }
-                Some(event) = events.recv() => match event {
-                    Event::Detach(reply) if self.may_detach().is_ok() => {
-                        // Whoever asked may have gone.
-                        let _ = reply.send(Ok(()));
-                        return Ok(Outcome::Detached);
+                Some(event) = events.recv() => {
+                    self.catch_up(&mut pulse);
+                    match event {
+                        Event::Detach(reply) if self.may_detach().is_ok() => {
+                            // Whoever asked may have gone.
+                            let _ = reply.send(Ok(()));
+                            return Ok(Outcome::Detached);
+                        }
+                        event => self.handle(event),
                     }
-                    event => self.handle(event),
-                },
-                () = until(deadline) => self.on(Input::Deadline),
+                }
+                () = until(deadline) => {
+                    self.catch_up(&mut pulse);
+                    self.on(Input::Deadline)
+                }
+                () = pulse.tick() => {
+                    self.catch_up(&mut pulse);
+                    None
+                }
                 _ = beats.tick() => {
                     self.notifier.alive();
                     None
@@ -151,6 +164,18 @@ impl Supervisor {
             if action == Some(Action::Kill) {
                 self.kill(guard).await;
             }
+        }
+    }
+
+    /// Takes note of the time in which this agent was not run, before anything
+    /// else that may have happened meanwhile.
+    fn catch_up(&mut self, pulse: &mut Pulse) {
+        if let Some(lost) = pulse.lost(Instant::now()) {
+            self.on(Input::Lost(lost));
+            self.board.update(|live| live.pauses += 1);
+            self.reporter.report(&Report::Paused {
+                lost_ms: milliseconds(lost),
+            });
         }
     }
 
@@ -357,6 +382,13 @@ impl Supervisor {
                 let refused = ChallengeError::Refused(reason.to_string());
                 self.challenges.answer(id, Err(refused));
             }
+            FromInit::Clock {
+                state,
+                source,
+                error_us,
+                pauses,
+                detail,
+            } => self.clock(ClockStatus::new(state, &source, error_us, pauses, &detail)),
             FromInit::WorkloadExited {
                 status,
                 restart_in_ms,
@@ -373,7 +405,6 @@ impl Supervisor {
             FromInit::Boot { .. }
             | FromInit::Ending { .. }
             | FromInit::SelfCheck { .. }
-            | FromInit::Clock { .. }
             | FromInit::Limits { .. }
             | FromInit::Lost { .. } => {}
         }
@@ -384,6 +415,14 @@ impl Supervisor {
     fn remember(&self) {
         let history = self.board.update(|live| live.history());
         self.history.send_replace(history);
+    }
+
+    /// Reports the clock when its state changes.
+    fn clock(&self, clock: ClockStatus) {
+        let before = self.board.update(|live| live.clock.replace(clock.clone()));
+        if before.is_none_or(|before| clock.differs(&before)) {
+            self.reporter.report(&Report::Clock(&clock));
+        }
     }
 
     /// Reports health when it changes.

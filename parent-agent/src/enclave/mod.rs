@@ -82,6 +82,8 @@ pub enum Input<'a> {
     },
     /// The machine has ended, in these words.
     Exited(String),
+    /// This agent was not run for so long: nothing could be heard meanwhile.
+    Lost(Duration),
     /// The deadline has passed.
     Deadline,
 }
@@ -206,6 +208,10 @@ impl Enclave {
                 self.ended(&how);
                 None
             }
+            Input::Lost(time) => {
+                self.lost(time);
+                None
+            }
             Input::Deadline => self.late(now),
             Input::Stop { grace, insists } => self.stop(grace, insists, now),
             // What a killed machine still says changes nothing.
@@ -293,6 +299,13 @@ impl Enclave {
             // It has no ear yet.
             let phase = self.phase;
             Some(self.kill(Cause::Stopped, format!("stopped while {phase}"), now))
+        }
+    }
+
+    /// Moves the deadlines: the enclave was not silent, this agent was deaf.
+    fn lost(&mut self, time: Duration) {
+        for deadline in [&mut self.deadline, &mut self.stop_by] {
+            *deadline = deadline.and_then(|deadline| deadline.checked_add(time));
         }
     }
 

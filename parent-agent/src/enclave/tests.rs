@@ -291,6 +291,54 @@ fn one_that_was_taken_over_must_connect_in_time() {
 }
 
 #[test]
+fn time_that_the_agent_lost_is_not_the_enclaves_silence() {
+    let now = Instant::now();
+    let lost = Duration::from_secs(75);
+    let mut enclave = booted(now);
+    assert_eq!(enclave.on(Input::Lost(lost), now + lost), None);
+    assert_eq!(enclave.on(Input::Deadline, now + lost), None);
+    assert_eq!(enclave.deadline(), Some(now + MAX_SILENCE + lost));
+    // It is given no more than that.
+    let late = now + MAX_SILENCE + lost;
+    assert_eq!(enclave.on(Input::Deadline, late), Some(Action::Kill));
+}
+
+#[test]
+fn time_that_the_agent_lost_moves_every_deadline() {
+    let now = Instant::now();
+    let lost = Duration::from_secs(400);
+    let ending = ending(EndCause::Shutdown);
+    let grace = Duration::from_secs(2);
+    let stop = Input::Stop {
+        grace: Some(grace),
+        insists: false,
+    };
+    let booting = || {
+        let mut enclave = Enclave::new(BOOT);
+        enclave.on(Input::Started, now);
+        enclave
+    };
+    for (mut enclave, input, limit) in [
+        (booting(), Input::Heartbeat, BOOT),
+        (booted(now), Input::Disconnected, MAX_DISCONNECTED),
+        (booted(now), Input::Message(&ending), MAX_POWER_OFF),
+        (booted(now), stop.clone(), grace + STOP_MARGIN),
+        (
+            Enclave::attached(BOOT, true, true, now),
+            Input::Deadline,
+            MAX_DISCONNECTED,
+        ),
+    ] {
+        enclave.on(input, now);
+        enclave.on(Input::Lost(lost), now + lost);
+        let said = enclave.on(Input::Deadline, now + lost);
+        assert_eq!(said, None, "{enclave:?}");
+        let late = enclave.on(Input::Deadline, now + lost + limit);
+        assert_eq!(late, Some(Action::Kill), "{enclave:?}");
+    }
+}
+
+#[test]
 fn a_machine_that_stays_on_is_killed_and_keeps_its_cause() {
     let now = Instant::now();
     let mut enclave = booted(now);
@@ -325,7 +373,7 @@ proptest! {
     /// Whatever is heard in whatever order: an exit ends it, the end stays,
     /// and until then a deadline is set once the machine runs.
     #[test]
-    fn every_life_ends(choices in proptest::collection::vec((0..10u8, 0..90u64), 0..40)) {
+    fn every_life_ends(choices in proptest::collection::vec((0..11u8, 0..90u64), 0..40)) {
         let mut now = Instant::now();
         let mut enclave = Enclave::new(BOOT);
         let mut started = false;
@@ -340,6 +388,7 @@ proptest! {
                 4..=6 => Input::Message(&messages[usize::from(choice - 4)]),
                 7 => Input::Incompatible("x".to_owned()),
                 8 => STOP,
+                9 => Input::Lost(Duration::from_secs(seconds)),
                 _ => Input::Deadline,
             };
             enclave.on(input, now);

@@ -20,6 +20,7 @@ use super::children::Children;
 use super::family;
 use super::protocol::{self, Answer, Event, MAX_OPENING, Opening, ProcessExit, Request, VERSION};
 use crate::console::Console;
+use crate::pulse::Pulse;
 use crate::state::{self, GUARD_SOCKET};
 use crate::status::milliseconds;
 
@@ -163,7 +164,7 @@ impl Owner {
                 "the agent is gone; the enclave goes on for {:.0} s without one",
                 left.as_secs_f64()
             );
-            match self.wait(listener, deadline).await {
+            match self.wait(listener).await {
                 Some(Next::Serve(next)) => agent = next,
                 Some(Next::End(next)) => return Some(next),
                 None => {
@@ -241,9 +242,20 @@ impl Owner {
         left
     }
 
-    /// Waits for another connection, but no longer than to `deadline`.
-    async fn wait(&mut self, listener: &UnixListener, deadline: Instant) -> Option<Next> {
+    /// Waits for another connection, but no longer than to the deadline, which
+    /// moves by the time in which this process was not run: an agent's machine
+    /// that was stopped could not take the enclave over.
+    async fn wait(&mut self, listener: &UnixListener) -> Option<Next> {
+        let mut pulse = Pulse::new();
         loop {
+            let now = Instant::now();
+            if let (Some(lost), Some(deadline)) = (pulse.lost(now), &mut self.deadline) {
+                *deadline = deadline.checked_add(lost).unwrap_or(*deadline);
+            }
+            let deadline = self.deadline?;
+            if deadline <= now {
+                return None;
+            }
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
@@ -258,7 +270,8 @@ impl Owner {
                     self.drain_console();
                     self.exits.push(exit);
                 }
-                () = sleep_until(deadline) => return None,
+                () = sleep_until(deadline) => {}
+                () = pulse.tick() => {}
             }
         }
     }
