@@ -25,9 +25,12 @@ const COSE_SIGN1_TAG: u64 = 18;
 const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
 const MAX_MODULE_ID: usize = 255;
 const MAX_CERTIFICATE: usize = 1024;
-pub(crate) const MAX_PUBLIC_KEY: usize = 1024;
-pub(crate) const MAX_USER_DATA: usize = 512;
-pub(crate) const MAX_NONCE: usize = 512;
+/// Largest public key in a document, in bytes.
+pub const MAX_PUBLIC_KEY: usize = 1024;
+/// Largest user data in a document, in bytes.
+pub const MAX_USER_DATA: usize = 512;
+/// Largest nonce in a document, in bytes.
+pub const MAX_NONCE: usize = 512;
 
 /// What made a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

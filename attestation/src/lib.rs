@@ -71,7 +71,10 @@ mod verify;
 
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
 pub use claims::VerifiedClaims;
-pub use document::{Document, MAX_DOCUMENT, MAX_PAYLOAD, PCR_COUNT, Profile};
+pub use document::{
+    Document, MAX_DOCUMENT, MAX_NONCE, MAX_PAYLOAD, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT,
+    Profile,
+};
 pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};

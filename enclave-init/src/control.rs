@@ -344,26 +344,21 @@ impl Task {
                     // A second request changes nothing.
                     let _ = self.shutdowns.try_send(Shutdown { grace });
                 }
-                Next::Received(Some(FromAgent::Challenge {
-                    id,
-                    nonce,
-                    user_data,
-                    public_key,
-                })) if challenges.len() < MAX_CHALLENGES => {
-                    let nsm = self.parts.nsm.clone();
-                    challenges.spawn(async move {
-                        let document = nsm.run(move |nsm| {
-                            nsm.attestation(
-                                user_data.as_deref(),
-                                nonce.as_deref(),
-                                public_key.as_deref(),
-                            )
+                Next::Received(Some(FromAgent::Challenge { id, nonce })) => {
+                    let refusal = if nonce.is_empty() {
+                        "its nonce is empty: send 1 to 512 random bytes"
+                    } else if challenges.len() >= MAX_CHALLENGES {
+                        "too many challenges are waiting already"
+                    } else {
+                        let nsm = self.parts.nsm.clone();
+                        challenges.spawn(async move {
+                            let document =
+                                nsm.run(move |nsm| nsm.attestation(None, Some(&*nonce), None));
+                            answer(id, document.await)
                         });
-                        answer(id, document.await)
-                    });
-                }
-                Next::Received(Some(FromAgent::Challenge { id, .. })) => {
-                    let reason = Text::new("too many challenges are waiting already");
+                        continue;
+                    };
+                    let reason = Text::new(refusal);
                     send(&mut writer, &FromInit::ChallengeFailed { id, reason }).await?;
                 }
                 Next::Send(message) => send(&mut writer, &message).await?,

@@ -108,7 +108,8 @@ fn check(bytes: &[u8]) {
         request,
         [b"ENCL".as_slice(), &VERSION.to_be_bytes(), &[2, 0]].concat()
     );
-    let agrees = fields.is_some_and(|hello| hello[4..7] == [0, 1, 0]);
+    let [v0, v1] = VERSION.to_be_bytes();
+    let agrees = fields.is_some_and(|hello| hello[4..7] == [v0, v1, 0]);
     assert_eq!(opened.is_ok(), agrees);
     for error in [accepted.err(), opened.err()].into_iter().flatten() {
         assert_readable(&error);

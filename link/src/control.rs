@@ -9,10 +9,8 @@ use crate::logs::LogStream;
 pub const MAX_RUNTIME_CONFIG: usize = 32 * 1024;
 /// Largest attestation document, in bytes: the NSM's response buffer is 12 KiB.
 pub const MAX_DOCUMENT: usize = 12 * 1024;
-/// Largest nonce and user data of an attestation request, in bytes (the NSM's limit).
+/// Largest nonce of a challenge, in bytes (the NSM's limit).
 pub const MAX_NONCE: usize = 512;
-/// Largest public key of an attestation request, in bytes (the NSM's limit).
-pub const MAX_PUBLIC_KEY: usize = 1024;
 /// Longest code meant for programs, in bytes.
 pub const MAX_CODE: usize = 64;
 /// Most entries of [`Losses`]: four streams, and reasons with room for more.
@@ -77,13 +75,13 @@ pub enum FromInit {
         #[n(1)]
         document: Bytes<MAX_DOCUMENT>,
     },
-    /// The NSM refused a [`FromAgent::Challenge`].
+    /// There is no document for a [`FromAgent::Challenge`].
     #[n(5)]
     ChallengeFailed {
         /// The challenge's number.
         #[n(0)]
         id: u64,
-        /// The NSM's reason.
+        /// Why.
         #[n(1)]
         reason: Text<MAX_TEXT>,
     },
@@ -304,21 +302,17 @@ pub enum FromAgent {
         #[n(0)]
         runtime_config: Bytes<MAX_RUNTIME_CONFIG>,
     },
-    /// Asks for an attestation document.
+    /// Relays a verifier's challenge. The nonce is all that whoever relays it can
+    /// put into the document: every other field is the enclave's to choose.
     #[n(1)]
     Challenge {
         /// Number of the challenge, repeated in the answer.
         #[n(0)]
         id: u64,
-        /// Put into the document.
+        /// The verifier's nonce. An empty one is refused: a document without one
+        /// proves nothing about the time at which it was made.
         #[n(1)]
-        nonce: Option<Bytes<MAX_NONCE>>,
-        /// Put into the document.
-        #[n(2)]
-        user_data: Option<Bytes<MAX_NONCE>>,
-        /// Put into the document.
-        #[n(3)]
-        public_key: Option<Bytes<MAX_PUBLIC_KEY>>,
+        nonce: Bytes<MAX_NONCE>,
     },
     /// Asks the enclave to stop the workload and power off.
     #[n(2)]

@@ -25,6 +25,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use link::control::MAX_NONCE;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
@@ -55,19 +56,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait after an error that the next connection would meet as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The body of `POST /v1/attest`; every field in base64, and optional.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// The body of `POST /v1/attest`. There is nothing but a nonce: what else stands in
+/// the document is the enclave's choice.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttestRequest {
-    /// At most 512 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nonce: Option<String>,
-    /// At most 512 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_data: Option<String>,
-    /// At most 1024 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<String>,
+    /// The verifier's nonce in base64: 1 to 512 bytes.
+    pub nonce: String,
 }
 
 /// The body of `POST /v1/stop`; may be left out.
@@ -195,9 +190,7 @@ impl Api {
         let request: AttestRequest = read(request).await?;
         let (reply, document) = oneshot::channel();
         let challenge = Challenge {
-            nonce: field("nonce", request.nonce.as_deref())?,
-            user_data: field("user_data", request.user_data.as_deref())?,
-            public_key: field("public_key", request.public_key.as_deref())?,
+            nonce: nonce(&request.nonce)?,
             reply,
         };
         let document = async {
@@ -325,23 +318,18 @@ async fn read_body(mut incoming: Incoming) -> Result<Vec<u8>, Refusal> {
     Ok(body)
 }
 
-fn field<const MAX: usize>(
-    name: &str,
-    base64: Option<&str>,
-) -> Result<Option<link::Bytes<MAX>>, Refusal> {
-    let Some(base64) = base64 else {
-        return Ok(None);
-    };
+fn nonce(base64: &str) -> Result<link::Bytes<MAX_NONCE>, Refusal> {
     let bytes = STANDARD
         .decode(base64)
-        .map_err(|error| bad(format!("{name} is not base64: {error}")))?;
+        .map_err(|error| bad(format!("the nonce is not base64: {error}")))?;
     let length = bytes.len();
-    match link::Bytes::new(bytes) {
-        Some(bytes) => Ok(Some(bytes)),
-        None => Err(bad(format!(
-            "{name} has {length} bytes; the security module takes at most {MAX}"
-        ))),
-    }
+    link::Bytes::new(bytes)
+        .filter(|bytes| !bytes.is_empty())
+        .ok_or_else(|| {
+            bad(format!(
+                "the nonce has {length} bytes: give 1 to {MAX_NONCE}"
+            ))
+        })
 }
 
 fn bad(error: String) -> Refusal {

@@ -290,15 +290,10 @@ pub struct AttestArgs {
     /// Which enclave.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// The verifier's nonce, at most 512 bytes.
+    /// The verifier's nonce, 1 to 512 bytes: all that goes into the document from
+    /// outside of the enclave.
     #[arg(long, value_name = "HEX")]
-    pub nonce: Option<HexBytes>,
-    /// Data to put into the document, at most 512 bytes.
-    #[arg(long, value_name = "HEX")]
-    pub user_data: Option<HexBytes>,
-    /// A file with a public key (DER) to put into the document, at most 1024 bytes.
-    #[arg(long, value_name = "FILE")]
-    pub public_key: Option<PathBuf>,
+    pub nonce: HexBytes,
     /// Where to write the document [default: standard output, in base64 if that
     /// is a terminal].
     #[arg(long, value_name = "FILE")]

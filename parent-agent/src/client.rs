@@ -72,7 +72,7 @@ pub enum ClientError {
     /// The agent refused.
     #[error("{0}")]
     Refused(String),
-    /// A file cannot be read or written.
+    /// A file cannot be written.
     #[error("{} cannot be used: {source}", path.display())]
     File {
         /// The file.
@@ -104,15 +104,9 @@ pub async fn status(args: StatusArgs) -> Result<Exit, ClientError> {
 
 /// Gets an attestation document.
 pub async fn attest(args: AttestArgs) -> Result<Exit, ClientError> {
-    let public_key = match args.public_key {
-        Some(path) => Some(fs::read(&path).map_err(|source| ClientError::File { path, source })?),
-        None => None,
-    };
     let client = Client::find(args.target)?;
     let request = AttestRequest {
-        nonce: args.nonce.map(|nonce| STANDARD.encode(nonce.0)),
-        user_data: args.user_data.map(|data| STANDARD.encode(data.0)),
-        public_key: public_key.map(|key| STANDARD.encode(key)),
+        nonce: STANDARD.encode(args.nonce.0),
     };
     let document = client.ask(Method::POST, "/v1/attest", &request).await?;
     if let Some(path) = args.output {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use link::control::{BootId, FromAgent, FromInit, MAX_NONCE, MAX_PUBLIC_KEY};
+use link::control::{BootId, FromAgent, FromInit, MAX_NONCE};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,12 +70,8 @@ pub enum DetachError {
 /// A request for an attestation document.
 #[derive(Debug)]
 pub struct Challenge {
-    /// Put into the document.
-    pub nonce: Option<link::Bytes<MAX_NONCE>>,
-    /// Put into the document.
-    pub user_data: Option<link::Bytes<MAX_NONCE>>,
-    /// Put into the document.
-    pub public_key: Option<link::Bytes<MAX_PUBLIC_KEY>>,
+    /// The verifier's nonce: all that it, or this agent, puts into the document.
+    pub nonce: link::Bytes<MAX_NONCE>,
     /// Where the document goes.
     pub reply: oneshot::Sender<Result<Vec<u8>, ChallengeError>>,
 }
@@ -89,8 +85,8 @@ pub enum ChallengeError {
     /// Too many challenges wait for their documents.
     #[error("too many challenges are waiting for their documents: try again")]
     Busy,
-    /// The security module refused.
-    #[error("the enclave's security module refused: {0}")]
+    /// The enclave refused.
+    #[error("the enclave refused the challenge: {0}")]
     Refused(String),
     /// No answer came.
     #[error("the enclave did not answer in time")]

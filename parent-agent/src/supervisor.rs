@@ -450,12 +450,7 @@ impl Supervisor {
     }
 
     fn challenge(&mut self, challenge: Challenge) {
-        let Challenge {
-            nonce,
-            user_data,
-            public_key,
-            reply,
-        } = challenge;
+        let Challenge { nonce, reply } = challenge;
         let Some(control) = &self.control else {
             let phase = match self.enclave.phase() {
                 Phase::Starting => "starting",
@@ -470,12 +465,7 @@ impl Supervisor {
         let Some(id) = self.challenges.add(reply) else {
             return;
         };
-        let message = FromAgent::Challenge {
-            id,
-            nonce,
-            user_data,
-            public_key,
-        };
+        let message = FromAgent::Challenge { id, nonce };
         if control.sender.try_send(message).is_err() {
             self.challenges.answer(id, Err(ChallengeError::Busy));
         }

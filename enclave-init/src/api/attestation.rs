@@ -1,10 +1,10 @@
 //! `POST /v1/attestation`: a document of the security module.
 
+use attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Request;
 use hyper::body::Incoming;
-use link::control::{MAX_NONCE, MAX_PUBLIC_KEY};
 use serde::Deserialize;
 
 use super::{Answer, Api, Failure};
@@ -20,7 +20,7 @@ struct AttestationRequest {
 pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answer, Failure> {
     let request: AttestationRequest = super::json(request).await?;
     let nonce = decode::<MAX_NONCE>("nonce", request.nonce)?;
-    let user_data = decode::<MAX_NONCE>("user_data", request.user_data)?;
+    let user_data = decode::<MAX_USER_DATA>("user_data", request.user_data)?;
     let public_key = decode::<MAX_PUBLIC_KEY>("public_key", request.public_key)?;
     let document = api
         .nsm

@@ -14,9 +14,7 @@ async fn challenge(control: &mut Control, id: u64, nonce: &[u8]) -> Result<Vec<u
     control
         .send(FromAgent::Challenge {
             id,
-            nonce: Bytes::new(nonce),
-            user_data: Bytes::new(*b"data"),
-            public_key: Bytes::new(*b"key"),
+            nonce: Bytes::new(nonce).unwrap(),
         })
         .await;
     message(control, |message| match message {
@@ -55,8 +53,6 @@ async fn a_challenge_is_answered_with_a_document_that_verifies() {
             .measurements(MEASUREMENTS)
             .pcr(16, measured(config))
             .nonce(nonce.to_vec())
-            .user_data(b"data".to_vec())
-            .public_key(b"key".to_vec())
             .build()
             .unwrap();
         accept(&enclave.prepared, &document, &policy);
@@ -71,9 +67,7 @@ async fn many_challenges_at_once_are_all_answered_or_refused() {
         control
             .send(FromAgent::Challenge {
                 id,
-                nonce: None,
-                user_data: None,
-                public_key: None,
+                nonce: Bytes::new([7; 32]).unwrap(),
             })
             .await;
     }

@@ -84,9 +84,9 @@ async fn what_is_not_an_ingress_connection_is_closed() {
     for bytes in [
         b"GET / HTTP/1.1\r\n".as_slice(),
         // Another channel, and a frame larger than any request.
-        b"ENCL\0\x01\x01\0",
-        b"ENCL\0\x01\x04\0\xff\xff\xff\xff",
-        b"ENCL\0\x01\x04\0\0\0\0\x01\xff",
+        b"ENCL\0\x02\x01\0",
+        b"ENCL\0\x02\x04\0\xff\xff\xff\xff",
+        b"ENCL\0\x02\x04\0\0\0\0\x01\xff",
     ] {
         let mut stream = connect(&enclave).await;
         stream.write_all(bytes).await.unwrap();

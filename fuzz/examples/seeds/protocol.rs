@@ -1,7 +1,9 @@
 //! What init and agent say to each other.
 
 use fuzz::encode;
-use link::control::{self, EndCause, ExitStatus, HealthState};
+use link::control::{
+    self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, Loss, LossReason, Losses,
+};
 use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, Refusal, Reply};
@@ -14,14 +16,20 @@ pub(crate) fn write_all() {
     link_logs();
     link_target();
     link_frames();
-    write("link_hello", "opener", b"ENCL\0\x01\x01\0");
-    write("link_hello", "newer", b"ENCL\0\x02\x02\0");
+    write("link_hello", "opener", b"ENCL\0\x02\x01\0");
+    write("link_hello", "older", b"ENCL\0\x01\x02\0");
+    write("link_hello", "newer", b"ENCL\0\x03\x02\0");
     write("link_hello", "http", b"GET / HTTP/1.1\r\n");
 }
 
 fn link_control() {
     use control::{FromAgent, FromInit};
     let status = ExitStatus::Code(1);
+    let losses = Losses(vec![Loss {
+        stream: LogStream::Application,
+        reason: LossReason::QueueFull,
+        records: 40,
+    }]);
     let from_init = [
         (
             "boot",
@@ -72,10 +80,37 @@ fn link_control() {
             FromInit::Ending {
                 cause: EndCause::WorkloadExited(status),
                 detail: Text::new("it ended"),
-                code: Text::default(),
-                losses: link::control::Losses::default(),
+                code: Text::new("workload.out-of-memory"),
+                losses: losses.clone(),
             },
         ),
+        (
+            "self-check",
+            FromInit::SelfCheck {
+                outcome: CheckOutcome::Failed,
+                rule: Text::new("debug"),
+                detail: Text::new("why"),
+                document: bytes(&[0x84; 24]),
+            },
+        ),
+        (
+            "clock",
+            FromInit::Clock {
+                state: ClockState::Synchronised,
+                source: Text::new("ptp-kvm"),
+                error_us: Some(300),
+                pauses: 1,
+                detail: Text::default(),
+            },
+        ),
+        (
+            "limits",
+            FromInit::Limits {
+                oom_kills: 1,
+                pids_refused: 70_000,
+            },
+        ),
+        ("lost", FromInit::Lost { losses }),
     ];
     messages("link_control", 0, MAX_CONTROL, &from_init);
     let from_agent = [
@@ -89,9 +124,7 @@ fn link_control() {
             "challenge",
             FromAgent::Challenge {
                 id: 3,
-                nonce: Some(bytes(b"nonce")),
-                user_data: None,
-                public_key: Some(bytes(b"key")),
+                nonce: bytes(b"nonce"),
             },
         ),
         (

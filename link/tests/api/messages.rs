@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use link::control::{self, MAX_DOCUMENT};
+use link::control::{self, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES};
 use link::frame::{self, FrameError, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::logs::{self, MAX_BATCH_RECORDS, MAX_RECORD, Record};
 use link::target::{Connect, Reply};
@@ -78,6 +78,25 @@ fn the_largest_messages_fit_into_their_channels_frames() {
         detail: samples::long_text(),
     };
     assert_reads_back(&health, MAX_CONTROL);
+    let check = control::FromInit::SelfCheck {
+        outcome: control::CheckOutcome::Failed,
+        rule: Text::new("x".repeat(MAX_CODE)),
+        detail: samples::long_text(),
+        document: Bytes::new(vec![0xa5; MAX_DOCUMENT]).unwrap(),
+    };
+    assert_reads_back(&check, MAX_CONTROL);
+    let loss = control::Loss {
+        stream: logs::LogStream::Errors,
+        reason: control::LossReason::Ended,
+        records: u64::MAX,
+    };
+    let ending = control::FromInit::Ending {
+        cause: control::EndCause::WorkloadExited(control::ExitStatus::Code(i32::MIN)),
+        detail: samples::long_text(),
+        code: Text::new("x".repeat(MAX_CODE)),
+        losses: control::Losses(vec![loss; MAX_LOSSES]),
+    };
+    assert_reads_back(&ending, MAX_CONTROL);
     let assert_fits = |data: &[u8], count: usize| {
         let record = Record {
             stream: logs::LogStream::Application,
@@ -223,6 +242,11 @@ fn what_is_longer_than_its_type_allows_is_refused_with_the_limit() {
     let last = vec![(logs::LogStream::Health, 1); 5];
     let error = refusal::<logs::FromAgent>(&encode(&logs::FromAgent::Stored { last }, MAX_LOGS));
     assert!(error.contains("more than the 4 items"), "{error}");
+
+    let losses = control::Losses(vec![samples::some_losses().0[0]; MAX_LOSSES + 1]);
+    let error =
+        refusal::<control::FromInit>(&encode(&control::FromInit::Lost { losses }, MAX_CONTROL));
+    assert!(error.contains("more than the 32 items"), "{error}");
 }
 
 fn refusal_of_logs(body: &[u8]) -> String {
@@ -239,20 +263,41 @@ fn further_fields_are_passed_over_and_optional_ones_may_be_absent() {
         frame::decode::<control::FromInit>(&body).unwrap(),
         control::FromInit::Ready { at_us: 23 }
     );
-    // `[1, [7]]`: a challenge that asks for nothing to be put in.
+    // `[2, []]`: a shutdown with the manifest's own grace.
     assert_eq!(
-        frame::decode::<control::FromAgent>(&[0x82, 0x01, 0x81, 0x07]).unwrap(),
-        control::FromAgent::Challenge {
-            id: 7,
-            nonce: None,
-            user_data: None,
-            public_key: None
-        }
+        frame::decode::<control::FromAgent>(&[0x82, 0x02, 0x80]).unwrap(),
+        control::FromAgent::Shutdown { grace_ms: None }
     );
     let missing = refusal::<control::FromInit>(&[0x82, 0x02, 0x80]);
     assert!(missing.contains("at_us"), "{missing}");
-    let unknown = refusal::<control::FromInit>(&[0x82, 0x08, 0x80]);
+    let unknown = refusal::<control::FromInit>(&[0x82, 0x0c, 0x80]);
     assert!(unknown.contains("unknown"), "{unknown}");
+}
+
+/// A challenge's fields of protocol version 1, as [id, nonce, user data, public key].
+#[test]
+fn a_challenge_carries_a_nonce_and_nothing_else() {
+    let bytes = |text: &str| Bytes::<9>::new(text.as_bytes()).unwrap();
+    let body = encode(
+        &(1, (7, bytes("nonce"), bytes("data"), bytes("key"))),
+        MAX_CONTROL,
+    );
+    let challenge = control::FromAgent::Challenge {
+        id: 7,
+        nonce: Bytes::new(*b"nonce").unwrap(),
+    };
+    assert_eq!(
+        frame::decode::<control::FromAgent>(&body).unwrap(),
+        challenge
+    );
+    assert_eq!(
+        encode(&challenge, MAX_CONTROL),
+        encode(&(1, (7, bytes("nonce"))), MAX_CONTROL)
+    );
+    let missing = refusal::<control::FromAgent>(&[0x82, 0x01, 0x81, 0x07]);
+    assert!(missing.contains("nonce"), "{missing}");
+    let null = refusal::<control::FromAgent>(&[0x82, 0x01, 0x82, 0x07, 0xf6]);
+    assert!(null.contains("expected bytes"), "{null}");
 }
 
 #[test]

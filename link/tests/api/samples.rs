@@ -2,7 +2,7 @@
 
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE,
-    MAX_PUBLIC_KEY, MAX_RUNTIME_CONFIG, MAX_TEXT,
+    MAX_RUNTIME_CONFIG, MAX_TEXT,
 };
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
@@ -138,20 +138,9 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
 
 pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> {
     use control::FromAgent;
-    let challenge = (
-        any::<u64>(),
-        option::of(bytes()),
-        option::of(bytes()),
-        option::of(bytes()),
-    );
     prop_oneof![
         bytes().prop_map(|runtime_config| FromAgent::Start { runtime_config }),
-        challenge.prop_map(|(id, nonce, user_data, public_key)| FromAgent::Challenge {
-            id,
-            nonce,
-            user_data,
-            public_key
-        }),
+        (any::<u64>(), bytes()).prop_map(|(id, nonce)| FromAgent::Challenge { id, nonce }),
         option::of(any::<u64>()).prop_map(|grace_ms| FromAgent::Shutdown { grace_ms }),
     ]
 }
@@ -257,10 +246,56 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         FromInit::Ending {
             cause: EndCause::Shutdown,
             detail: Text::new("asked"),
-            code: Text::default(),
+            code: Text::new("workload.out-of-memory"),
+            losses: some_losses(),
+        },
+        FromInit::SelfCheck {
+            outcome: CheckOutcome::Failed,
+            rule: Text::new("policy.pcrs"),
+            detail: Text::new("PCR0 is another"),
+            document: filled(30),
+        },
+        FromInit::Clock {
+            state: ClockState::Synchronised,
+            source: Text::new("ptp-kvm"),
+            error_us: Some(300),
+            pauses: 1,
+            detail: Text::default(),
+        },
+        FromInit::Clock {
+            state: ClockState::NoSource,
+            source: Text::default(),
+            error_us: None,
+            pauses: 0,
+            detail: Text::new("no /dev/ptp0"),
+        },
+        FromInit::Limits {
+            oom_kills: 1,
+            pids_refused: 70_000,
+        },
+        FromInit::Lost {
+            losses: some_losses(),
+        },
+        FromInit::Lost {
             losses: control::Losses::default(),
         },
     ]
+}
+
+/// Losses of two streams.
+pub(crate) fn some_losses() -> control::Losses {
+    control::Losses(vec![
+        control::Loss {
+            stream: LogStream::Application,
+            reason: control::LossReason::QueueFull,
+            records: 13_800_000,
+        },
+        control::Loss {
+            stream: LogStream::Errors,
+            reason: control::LossReason::Ended,
+            records: 1,
+        },
+    ])
 }
 
 pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
@@ -271,9 +306,7 @@ pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
         },
         FromAgent::Challenge {
             id: 1,
-            nonce: Some(filled(32)),
-            user_data: None,
-            public_key: Some(filled(3)),
+            nonce: filled(32),
         },
         FromAgent::Shutdown {
             grace_ms: Some(10_000),
@@ -356,9 +389,7 @@ pub(crate) fn largest() -> (
         },
         control::FromAgent::Challenge {
             id: u64::MAX,
-            nonce: Some(filled(MAX_NONCE)),
-            user_data: Some(filled(MAX_NONCE)),
-            public_key: Some(filled(MAX_PUBLIC_KEY)),
+            nonce: filled(MAX_NONCE),
         },
         Connect {
             host: Text::new("x".repeat(MAX_HOST)),

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use link::control::{
-    self, EndCause, ExitStatus, HEALTH_INTERVAL_MS, HealthState, MAX_DOCUMENT, MAX_NONCE,
-    MAX_PUBLIC_KEY, MAX_RUNTIME_CONFIG, MAX_TEXT,
+    self, CheckOutcome, ClockState, EndCause, ExitStatus, HEALTH_INTERVAL_MS, HealthState,
+    LossReason, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG, MAX_TEXT,
 };
 use link::frame::{self, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
-use link::hello::{self, HELLO_TIMEOUT};
+use link::hello::{self, HELLO_TIMEOUT, VERSION};
 use link::logs::{self, LogStream, MAX_BATCH_RECORDS, MAX_RECORD, Record, Source};
 use link::target::{Connect, MAX_HOST, MAX_REASON, Refusal, Reply};
 use link::{Bytes, Channel, Text, port};
@@ -69,9 +69,10 @@ impl Listing {
         opened.unwrap();
         assert_eq!(accepted.unwrap(), channel);
         let code = request[6];
-        let what = format!("hello: version 1, channel {code} ({channel})");
+        let what = format!("hello: version {VERSION}, channel {code} ({channel})");
         self.line(from, &request, &what);
-        self.line(to, &answer, "hello: version 1, status 0 (accepted)");
+        let what = format!("hello: version {VERSION}, status 0 (accepted)");
+        self.line(to, &answer, &what);
     }
 
     fn assert_is_on_the_page(&self) {
@@ -108,6 +109,33 @@ async fn the_control_example_is_what_is_sent() {
     listing
         .message(Init, &message, "Step: \"root\", at 1 s, took 2.5 ms")
         .await;
+    let message = FromInit::SelfCheck {
+        outcome: CheckOutcome::Failed,
+        rule: Text::new("debug"),
+        detail: Text::default(),
+        document: bytes(&[0x84, 0x44]),
+    };
+    listing
+        .message(
+            Init,
+            &message,
+            "SelfCheck: 1 (failed), rule \"debug\", nothing to say, the document",
+        )
+        .await;
+    let message = FromInit::Clock {
+        state: ClockState::Synchronised,
+        source: Text::new("ptp-kvm"),
+        error_us: Some(300),
+        pauses: 0,
+        detail: Text::default(),
+    };
+    listing
+        .message(
+            Init,
+            &message,
+            "Clock: 0 (synchronised) by \"ptp-kvm\", within 300 µs, no pauses",
+        )
+        .await;
     let message = FromInit::Ready { at_us: 1_250_000 };
     listing.message(Init, &message, "Ready: at 1.25 s").await;
     let message = FromInit::Health {
@@ -119,16 +147,10 @@ async fn the_control_example_is_what_is_sent() {
         .await;
     let message = FromAgent::Challenge {
         id: 1,
-        nonce: Some(bytes(b"nonce")),
-        user_data: None,
-        public_key: Some(bytes(b"key")),
+        nonce: bytes(b"nonce"),
     };
     listing
-        .message(
-            Agent,
-            &message,
-            "Challenge 1: nonce \"nonce\", no user data, public key \"key\"",
-        )
+        .message(Agent, &message, "Challenge 1: nonce \"nonce\"")
         .await;
     let document = bytes(&[0x84, 0x44]);
     let message = FromInit::Document { id: 1, document };
@@ -156,6 +178,28 @@ async fn the_control_example_is_what_is_sent() {
     listing
         .message(Init, &message, "WorkloadExited: code 3, again in 1 s")
         .await;
+    let message = FromInit::Limits {
+        oom_kills: 1,
+        pids_refused: 0,
+    };
+    listing
+        .message(Init, &message, "Limits: 1 process killed, none refused")
+        .await;
+    let losses = control::Losses(vec![control::Loss {
+        stream: LogStream::Application,
+        reason: LossReason::QueueFull,
+        records: 40,
+    }]);
+    let message = FromInit::Lost {
+        losses: losses.clone(),
+    };
+    listing
+        .message(
+            Init,
+            &message,
+            "Lost: 40 records of application, 0 (queue full)",
+        )
+        .await;
     let grace_ms = Some(10_000);
     let message = FromAgent::Shutdown { grace_ms };
     listing
@@ -172,10 +216,14 @@ async fn the_control_example_is_what_is_sent() {
         cause: EndCause::WorkloadExited(status),
         detail: Text::new("ended"),
         code: Text::default(),
-        losses: control::Losses::default(),
+        losses,
     };
     listing
-        .message(Init, &message, "Ending: 1 (workload exited) with code 3")
+        .message(
+            Init,
+            &message,
+            "Ending: 1 (workload exited) with code 3; the same losses",
+        )
         .await;
     let message = FromInit::Ending {
         cause: EndCause::Shutdown,
@@ -302,12 +350,13 @@ fn the_numbers_are_the_codes_own() {
         ("frame of an egress or ingress channel", MAX_TARGET),
         ("runtime configuration", MAX_RUNTIME_CONFIG),
         ("attestation document", MAX_DOCUMENT),
-        ("nonce, user data", MAX_NONCE),
-        ("public key", MAX_PUBLIC_KEY),
+        ("nonce", MAX_NONCE),
         (
             "text for people (detail, reason of a failed challenge)",
             MAX_TEXT,
         ),
+        ("code or name for programs", MAX_CODE),
+        ("counts of lost records in one message", MAX_LOSSES),
         ("reason of a refused connection", MAX_REASON),
         ("host name", MAX_HOST),
         ("bytes of one log record", MAX_RECORD),
@@ -317,6 +366,7 @@ fn the_numbers_are_the_codes_own() {
     ] {
         assert_row(&[what, &limit.to_string()]);
     }
+    assert!(PAGE.contains(&format!("\nversion {VERSION}. The crate")));
     let hello = format!("{} s", HELLO_TIMEOUT.as_secs());
     assert_row(&["hello", "both", &hello, "the connection is closed"]);
     assert!(PAGE.contains(&format!("every {} s", HEALTH_INTERVAL_MS / 1000)));

@@ -227,12 +227,7 @@ impl Gate {
     /// A document that the enclave makes with the nonce.
     async fn document(&self, nonce: link::Bytes<MAX_NONCE>) -> Result<Vec<u8>, ChallengeError> {
         let (reply, document) = oneshot::channel();
-        let challenge = Challenge {
-            nonce: Some(nonce),
-            user_data: None,
-            public_key: None,
-            reply,
-        };
+        let challenge = Challenge { nonce, reply };
         let ending = || ChallengeError::NotConnected("ending");
         let document = async {
             self.events

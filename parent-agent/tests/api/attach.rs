@@ -121,7 +121,7 @@ async fn the_next_run_takes_over_what_a_killed_agent_left() {
     })
     .await;
     assert_eq!(agent.event("health").await["state"], "healthy");
-    let asked = agent.request("POST", "/v1/attest", "{}");
+    let asked = agent.request("POST", "/v1/attest", "{\"nonce\":\"AA==\"}");
     let answered = async {
         let Some(FromAgent::Challenge { id, .. }) = init.receive().await else {
             panic!("no challenge");

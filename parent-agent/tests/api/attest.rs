@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::agent::{Agent, Init, command, output};
 
+/// A challenge as the local API takes it.
+const NONCE: &str = "{\"nonce\":\"bm9uY2U=\"}";
+
 fn error(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap();
     body["error"].as_str().unwrap().to_owned()
@@ -19,24 +22,13 @@ fn error(body: &[u8]) -> String {
 async fn documents_are_relayed_untouched() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
-    let key = agent.folder.path().join("key.der");
-    std::fs::write(&key, [7; 1024]).unwrap();
     let mut attest = command(agent.folder.path(), "attest");
-    attest.args(["--nonce", "00ff", "--user-data", "abcd"]);
-    attest.arg("--public-key").arg(&key);
+    attest.args(["--nonce", "00ff"]);
     let asked = tokio::spawn(output(attest));
-    let Some(FromAgent::Challenge {
-        id,
-        nonce,
-        user_data,
-        public_key,
-    }) = init.receive().await
-    else {
+    let Some(FromAgent::Challenge { id, nonce }) = init.receive().await else {
         panic!("no challenge");
     };
-    assert_eq!(&**nonce.as_ref().unwrap(), [0x00, 0xff]);
-    assert_eq!(&**user_data.as_ref().unwrap(), [0xab, 0xcd]);
-    assert_eq!(&**public_key.as_ref().unwrap(), [7; 1024]);
+    assert_eq!(&*nonce, [0x00, 0xff]);
     let document: Vec<u8> = (0..=255).cycle().take(12 * 1024).collect();
     // An answer to another challenge is not taken for this one's.
     for (id, bytes) in [(id + 1, vec![1]), (id, document.clone())] {
@@ -48,10 +40,67 @@ async fn documents_are_relayed_untouched() {
     assert_eq!(answer.stdout, document);
 }
 
+/// Whoever relays a challenge has no say in what else the document holds.
+#[tokio::test]
+async fn attest_takes_a_nonce_and_nothing_else() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    for (arguments, part) in [
+        (&[][..], "--nonce <HEX>"),
+        (&["--nonce", "00", "--user-data", "ab"], "'--user-data'"),
+        (&["--nonce", "00", "--public-key", "key"], "'--public-key'"),
+        (&["--nonce", "0"], "hexadecimal"),
+    ] {
+        let mut attest = command(agent.folder.path(), "attest");
+        attest.args(arguments);
+        let refused = output(attest).await;
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains(part), "{error}");
+    }
+    for (nonce, part) in [("", "has 0 bytes"), (&"00".repeat(513), "has 513 bytes")] {
+        let mut attest = command(agent.folder.path(), "attest");
+        attest.args(["--nonce", nonce]);
+        let refused = output(attest).await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(crate::agent::error_line(&refused).contains(part));
+    }
+    for (body, part) in [
+        ("", "missing field `nonce`"),
+        ("{\"nonce\":null}", "expected a string"),
+        ("{\"nonce\":\"\"}", "has 0 bytes: give 1 to 512"),
+        (
+            "{\"nonce\":\"AA==\",\"user_data\":\"AA==\"}",
+            "unknown field `user_data`",
+        ),
+        (
+            "{\"nonce\":\"AA==\",\"public_key\":\"AA==\"}",
+            "unknown field `public_key`",
+        ),
+    ] {
+        let (status, answer) = agent.request("POST", "/v1/attest", body).await;
+        assert_eq!(status, 400, "{body}");
+        let error = error(&answer);
+        assert!(error.contains(part), "{error}");
+    }
+    // None of them has reached the enclave: the next challenge is its first.
+    let asked = agent.request("POST", "/v1/attest", NONCE);
+    let answered = async {
+        let Some(FromAgent::Challenge { id, nonce }) = init.receive().await else {
+            panic!("no challenge");
+        };
+        assert_eq!(&*nonce, b"nonce");
+        let document = Bytes::new(*b"document").unwrap();
+        init.send(FromInit::Document { id, document }).await;
+    };
+    let ((code, body), ()) = tokio::join!(asked, answered);
+    assert_eq!((code, body.as_slice()), (200, b"document".as_slice()));
+}
+
 #[tokio::test]
 async fn a_refused_challenge_says_why() {
     let mut agent = Agent::start(&[]).await;
-    let (code, body) = agent.request("POST", "/v1/attest", "").await;
+    let (code, body) = agent.request("POST", "/v1/attest", NONCE).await;
     assert_eq!(
         (code, error(&body)),
         (
@@ -61,12 +110,9 @@ async fn a_refused_challenge_says_why() {
     );
 
     let mut init = agent.boot().await;
-    let asked = agent.request("POST", "/v1/attest", "{}");
+    let asked = agent.request("POST", "/v1/attest", NONCE);
     let answered = async {
-        let Some(FromAgent::Challenge {
-            id, nonce: None, ..
-        }) = init.receive().await
-        else {
+        let Some(FromAgent::Challenge { id, .. }) = init.receive().await else {
             panic!("no challenge");
         };
         let reason = Text::new("InputTooLarge");
@@ -77,7 +123,7 @@ async fn a_refused_challenge_says_why() {
     assert!(error(&body).contains("InputTooLarge"));
 
     // The connection's end is the end of what waits.
-    let asked = agent.request("POST", "/v1/attest", "{}");
+    let asked = agent.request("POST", "/v1/attest", NONCE);
     let lost = async {
         init.receive().await;
         drop(init);

@@ -38,7 +38,7 @@ async fn answer(init: &mut Init) -> Vec<u8> {
         document: link::Bytes::new(document).unwrap(),
     })
     .await;
-    nonce.unwrap().to_vec()
+    nonce.to_vec()
 }
 
 #[tokio::test]
@@ -137,7 +137,10 @@ async fn an_enclave_that_makes_no_document_is_asked_again() {
     agent.event("gate").await;
     agent.end_init(0).await;
     let (_, _, stderr) = agent.ended().await;
-    assert!(stderr.contains("refused: no entropy"), "{stderr}");
+    assert!(
+        stderr.contains("refused the challenge: no entropy"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
