@@ -31,6 +31,11 @@ pub enum RootsError {
     /// Not PEM, or not a certificate.
     #[error("the root certificate cannot be read ({0}): give a PEM file with a certificate")]
     Malformed(String),
+    /// A certificate that no chain can begin with.
+    #[error(
+        "the root certificate cannot be used ({0}): give the self-signed certificate of an authority whose key is on P-384"
+    )]
+    NoRoot(String),
 }
 
 impl Roots {
@@ -55,6 +60,31 @@ impl Roots {
             return Err(RootsError::Malformed("it holds no PEM block".to_owned()));
         }
         Ok(Self { der })
+    }
+
+    /// The one certificate of a PEM file, if a chain of documents can begin with
+    /// it: that of an authority, self-issued, with a key on P-384. Whether it is
+    /// valid at some time is not looked at.
+    pub fn only_root_from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        let roots = Self::from_pem(pem)?;
+        let [der] = roots.der.as_slice() else {
+            return Err(RootsError::NoRoot(format!(
+                "there are {} of them",
+                roots.der.len()
+            )));
+        };
+        let unusable = |rejection: Rejection| RootsError::NoRoot(rejection.to_string());
+        let position = Position::Authority { below: 0 };
+        let mut certificate = Certificate::parse(der, 0, position).map_err(unusable)?;
+        for rule in RULES {
+            if rule != Rule::CertificateValidity {
+                certificate.check(rule, 0).map_err(unusable)?;
+            }
+        }
+        if certificate.issuer() != certificate.subject() {
+            return Err(RootsError::NoRoot("another authority issued it".to_owned()));
+        }
+        Ok(roots)
     }
 
     fn contains(&self, der: &[u8]) -> bool {
@@ -260,4 +290,52 @@ fn check_names(
         issuer = Some(certificate.subject());
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "software-nsm"))]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
+        PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,
+    };
+
+    use super::*;
+    use crate::software_nsm::TestRoot;
+
+    fn self_signed(algorithm: &'static SignatureAlgorithm, is_ca: IsCa) -> String {
+        let mut params = CertificateParams::default();
+        params.is_ca = is_ca;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn a_root_that_chains_can_begin_with_is_usable() {
+        Roots::only_root_from_pem(AWS_ROOT).unwrap();
+        let root = TestRoot::generate().unwrap();
+        Roots::only_root_from_pem(root.certificate_pem().as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_no_chain_can_begin_with_is_refused() {
+        let authority = || IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = TestRoot::generate().unwrap();
+        for (pem, message) in [
+            ("no certificate".to_owned(), "no PEM block"),
+            (root.certificate_pem().repeat(2), "there are 2"),
+            (root.key_pem(), "cannot be read"),
+            (
+                self_signed(&PKCS_ECDSA_P256_SHA256, authority()),
+                "certificate.algorithm",
+            ),
+            (
+                self_signed(&PKCS_ECDSA_P384_SHA384, IsCa::ExplicitNoCa),
+                "certificate.authority",
+            ),
+        ] {
+            let error = Roots::only_root_from_pem(pem.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+        }
+    }
 }

@@ -191,6 +191,11 @@ impl Policy {
         self.nonce == Nonce::Required
     }
 
+    /// Whether only some software is accepted: images or registers are named.
+    pub fn names_measurement(&self) -> bool {
+        !self.images.is_empty() || !self.pcrs.is_empty()
+    }
+
     /// The policy with the nonce of this challenge.
     pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
         self.to_builder().nonce(nonce).build()
@@ -308,8 +313,7 @@ impl PolicyBuilder {
     /// The policy, if it demands anything.
     pub fn build(self) -> Result<Policy, PolicyError> {
         let policy = self.policy;
-        let named = !policy.images.is_empty() || !policy.pcrs.is_empty();
-        if !named && !policy.any_image {
+        if !policy.names_measurement() && !policy.any_image {
             return Err(PolicyError::NoMeasurement);
         }
         if policy.any_image && !policy.images.is_empty() {

@@ -19,7 +19,7 @@ use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
 use crate::image::{self, Image, open_regular};
 use crate::tree::{Kind, Tree};
-use crate::{config, kernel, ramdisk};
+use crate::{attestation, config, kernel, ramdisk};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -102,6 +102,7 @@ pub struct Built {
 /// and nothing else. `progress` is told every step before it begins.
 pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
+    let attestation = attestation::measured(&manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = open_init(inputs.init, architecture)?;
     let signer = inputs
@@ -138,7 +139,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
             ))
             .into());
     }
-    let measured = config::measured(&manifest, &image, architecture)?
+    let measured = config::measured(&manifest, attestation, &image, architecture)?
         .to_json()
         .map_err(|error| manifest.invalid(&["workload"], error.to_string()))?;
 

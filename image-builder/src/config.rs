@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use eif::Architecture;
 use manifest::{
-    CONFIG_SCHEMA, Command, Environment, Manifest, ManifestError, MeasuredConfig, User,
-    WorkingDirectory, Workload,
+    Attestation, CONFIG_SCHEMA, Command, Environment, Manifest, ManifestError, MeasuredConfig,
+    User, WorkingDirectory, Workload,
 };
 
 use crate::container::Process;
@@ -23,6 +23,7 @@ const MAX_ACCOUNTS: u64 = 1024 * 1024;
 /// that the workload can be started in the image.
 pub(crate) fn measured(
     manifest: &Manifest,
+    attestation: Attestation,
     image: &Image,
     architecture: Architecture,
 ) -> Result<MeasuredConfig, ManifestError> {
@@ -83,6 +84,7 @@ pub(crate) fn measured(
         },
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),
+        attestation,
     })
 }
 

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod attestation;
 mod build;
 mod config;
 mod container;

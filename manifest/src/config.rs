@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::attestation::{Attestation, AttestationError};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{
@@ -48,6 +49,9 @@ pub enum ConfigError {
     /// Its lists of rules break a limit.
     #[error("the image's configuration cannot be used: {0}")]
     Network(#[from] NetworkError),
+    /// Its list of peers breaks a limit.
+    #[error("the image's configuration cannot be used: {0}")]
+    Attestation(#[from] AttestationError),
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -65,6 +69,9 @@ pub struct MeasuredConfig {
     pub network: Network,
     /// Its log policy.
     pub logs: Logs,
+    /// What it demands of documents, its own among them.
+    #[serde(default)]
+    pub attestation: Attestation,
 }
 
 impl MeasuredConfig {
@@ -74,6 +81,7 @@ impl MeasuredConfig {
         check_schema(serde_json::from_slice(bytes)?)?;
         let config: Self = serde_json::from_slice(bytes)?;
         config.network.check()?;
+        config.attestation.check()?;
         Ok(config)
     }
 
@@ -200,6 +208,13 @@ mod tests {
                     {"pattern": "[0-9]{16}", "with": "***"},
                     {"json_fields": ["password"]}
                 ]
+            },
+            "attestation": {
+                "self_check": "required",
+                "root": "aws",
+                "allow_debug": false,
+                "open_registers": [17],
+                "peers": [{"name": "oracle", "policy": "{}"}]
             }
         })
     }
@@ -264,6 +279,17 @@ mod tests {
             ("/network/ingress/0/port", json!(0), "`0` is not a port"),
             ("/logs", json!({"level": 1}), "unknown field `level`"),
             ("/logs/redact/0/pattern", json!("("), "unclosed group"),
+            ("/attestation/root", json!("x"), "neither `aws` nor"),
+            (
+                "/attestation/open_registers",
+                json!([16]),
+                "register 16 cannot be left open",
+            ),
+            (
+                "/attestation/peers",
+                json!([{"name": "a", "policy": ""}, {"name": "a", "policy": ""}]),
+                "the peer `a` is named twice",
+            ),
         ] {
             let error = with(measured(), read, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");

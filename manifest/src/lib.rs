@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attestation;
 mod config;
 mod health;
 mod logs;
@@ -28,6 +29,10 @@ mod text;
 mod units;
 mod workload;
 
+pub use attestation::{
+    Attestation, AttestationError, AttestationSource, FREE_REGISTERS, MAX_PEERS, MAX_ROOT_BYTES,
+    OpenRegisters, Peer, PeerSource, Root, RootSource, SelfCheck,
+};
 /// A service of AWS.
 pub use aws_endpoint::Service as AwsService;
 pub use config::{

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use crate::attestation::{AttestationError, AttestationSource};
 use crate::health::Health;
 use crate::logs::Logs;
 use crate::name::EnclaveName;
@@ -71,6 +72,8 @@ pub struct Manifest {
     pub network: Network,
     /// Its log policy.
     pub logs: Logs,
+    /// What it demands of documents, its own among them.
+    pub attestation: AttestationSource,
 }
 
 /// The `[enclave]` table.
@@ -175,6 +178,8 @@ struct Tables {
     network: Network,
     #[serde(default)]
     logs: Logs,
+    #[serde(default)]
+    attestation: AttestationSource,
 }
 
 impl Manifest {
@@ -214,13 +219,16 @@ impl Manifest {
             workload: tables.workload,
             network: tables.network,
             logs: tables.logs,
+            attestation: tables.attestation,
         };
         if let Some(folder) = file.parent() {
             manifest.enclave.image.join_to(folder);
+            manifest.attestation.join_to(folder);
         }
         manifest.check_network()?;
         manifest.check_restart()?;
         manifest.check_log_buffer()?;
+        manifest.check_attestation()?;
         Ok(manifest)
     }
 
@@ -260,6 +268,16 @@ impl Manifest {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_attestation(&self) -> Result<(), ManifestError> {
+        self.attestation.check().map_err(|error| {
+            let index = match &error {
+                AttestationError::PeerTwice { index, .. } => index.to_string(),
+                _ => String::new(),
+            };
+            self.invalid(&["attestation", "peers", &index], error.to_string())
+        })
     }
 
     /// The log buffer must leave the workload most of the memory.

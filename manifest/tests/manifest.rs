@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use manifest::{
     Compression, Cpus, Health, HealthProbe, ImageReference, LogRelease, Logs, Manifest,
-    ManifestError, MemoryMib, Redaction, RestartPolicy, WhenFull, WorkloadKind,
+    ManifestError, MemoryMib, Redaction, RestartPolicy, RootSource, SelfCheck, WhenFull,
+    WorkloadKind,
 };
 
 const COMPLETE: &str = r#"
@@ -38,6 +39,16 @@ redact = [
   { pattern = 'key=\w+', with = "key=***" },
   { json_fields = ["password", "card.number"] },
 ]
+
+[attestation]
+self_check = "report"
+root = "root.pem"
+allow_debug = true
+open_registers = [18, 17]
+
+[[attestation.peers]]
+name = "oracle"
+policy = "oracle.toml"
 "#;
 
 fn parse(text: &str) -> Result<Manifest, ManifestError> {
@@ -83,6 +94,12 @@ fn every_key_is_read() {
         panic!("{logs:?}");
     };
     assert_eq!((with.as_str(), fields.len()), ("key=***", 2));
+    let attestation = &manifest.attestation;
+    assert_eq!(attestation.self_check, SelfCheck::Report);
+    assert_eq!(attestation.root, RootSource::File("deploy/root.pem".into()));
+    assert!(attestation.allow_debug);
+    assert_eq!(*attestation.open_registers, [17, 18]);
+    assert_eq!(attestation.peers[0].policy, Path::new("deploy/oracle.toml"));
 }
 
 #[test]
@@ -351,7 +368,32 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[logs]",
         "[log]",
-        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`",
+        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`",
+    ),
+    (
+        "self_check = \"report\"",
+        "self_check = \"maybe\"",
+        "34: unknown variant `maybe`, expected `required` or `report`",
+    ),
+    (
+        "root = \"root.pem\"",
+        "root = \"\"",
+        "35: a file's name is empty: write `aws`, or the name of a PEM file beside the manifest",
+    ),
+    (
+        "[18, 17]",
+        "[18, 16]",
+        "37: register 16 cannot be left open: write 17 to 31, because 0 to 15 are the platform's and 16 holds the runtime configuration",
+    ),
+    (
+        "[18, 17]",
+        "[18, 18]",
+        "37: register 18 is named twice: name it once",
+    ),
+    (
+        "policy = \"oracle.toml\"",
+        "policy = \"oracle.toml\"\n[[attestation.peers]]\nname = \"oracle\"\npolicy = \"x\"",
+        "42: the peer `oracle` is named twice: give each a name of its own",
     ),
 ];
 

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attestation;
 mod bad_image;
 mod bad_input;
 mod bad_program;

@@ -1,0 +1,91 @@
+//! The manifest's `[attestation]` table, and the files that it names: checked with
+//! the library that the enclave verifies with, and put into the measured
+//! configuration.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use attestation::{Policy, Roots};
+use manifest::{
+    Attestation, MAX_ROOT_BYTES, Manifest, ManifestError, Peer, PeerSource, Root, RootSource,
+};
+
+use crate::image::open_regular;
+
+const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
+const PEM_END: &str = "-----END CERTIFICATE-----";
+
+/// The table as it is measured.
+pub(crate) fn measured(manifest: &Manifest) -> Result<Attestation, ManifestError> {
+    let source = &manifest.attestation;
+    let root = match &source.root {
+        RootSource::Aws => Root::Aws,
+        RootSource::File(path) => root(path).map_err(|reason| {
+            manifest.invalid(
+                &["attestation", "root"],
+                format!("{}: {reason}", path.display()),
+            )
+        })?,
+    };
+    let peers = source.peers.iter().enumerate().map(|(index, peer)| {
+        let policy = policy(peer).map_err(|reason| {
+            manifest.invalid(
+                &["attestation", "peers", &index.to_string(), "policy"],
+                reason,
+            )
+        })?;
+        let name = peer.name.clone();
+        Ok(Peer { name, policy })
+    });
+    Ok(Attestation {
+        self_check: source.self_check,
+        root,
+        allow_debug: source.allow_debug,
+        open_registers: source.open_registers.clone(),
+        peers: peers.collect::<Result<_, ManifestError>>()?,
+    })
+}
+
+/// The certificate in a PEM file, without what may stand around it.
+fn root(path: &Path) -> Result<Root, String> {
+    let text = read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    Roots::only_root_from_pem(text.as_bytes()).map_err(|error| error.to_string())?;
+    // A comment, or another system's line ends, must not change what is measured.
+    let certificate: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .skip_while(|line| *line != PEM_START)
+        .collect();
+    let mut pem = certificate.join("\n");
+    if let Some(end) = pem.find(PEM_END) {
+        pem.truncate(end + PEM_END.len());
+    }
+    Root::try_from(pem).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let limit = MAX_ROOT_BYTES as u64;
+    let mut text = String::new();
+    let file: File = open_regular(path)?;
+    file.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::other(format!(
+            "it has more than {limit} bytes: is this the right file?"
+        )));
+    }
+    Ok(text)
+}
+
+/// The policy in a peer's file, written out.
+fn policy(peer: &PeerSource) -> Result<String, String> {
+    let policy = Policy::read(&peer.policy).map_err(|error| error.to_string())?;
+    if !policy.names_measurement() {
+        return Err(format!(
+            "{}: it accepts whatever runs in an enclave: name the images of `{}`, or registers",
+            peer.policy.display(),
+            peer.name
+        ));
+    }
+    policy.to_json().map_err(|error| error.to_string())
+}
