@@ -23,6 +23,8 @@ pub struct Simulation {
     pub sockets: PathBuf,
     /// The software NSM's socket.
     pub nsm: PathBuf,
+    /// The certificate of the software NSM's root, PEM.
+    pub nsm_root: PathBuf,
 }
 
 /// The argument that starts a simulation.
@@ -44,19 +46,23 @@ impl Arguments {
             Some(SIM) => Simulation::parse(arguments).map(Self::Launcher),
             Some(SIM_PID1) => Simulation::parse(arguments).map(Self::Simulated),
             _ if is_pid1 => Ok(Self::Machine),
-            _ => Err("usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET".to_owned()),
+            _ => Err(
+                "usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET --nsm-root FILE"
+                    .to_owned(),
+            ),
         }
     }
 }
 
 impl Simulation {
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let (mut tree, mut sockets, mut nsm) = (None, None, None);
+        let (mut tree, mut sockets, mut nsm, mut nsm_root) = (None, None, None, None);
         while let Some(name) = arguments.next() {
             let place = match name.to_str() {
                 Some("--tree") => &mut tree,
                 Some("--sockets") => &mut sockets,
                 Some("--nsm") => &mut nsm,
+                Some("--nsm-root") => &mut nsm_root,
                 _ => return Err(format!("unknown argument {}", name.display())),
             };
             let value = arguments.next();
@@ -71,6 +77,7 @@ impl Simulation {
             tree: required(tree, "--tree")?,
             sockets: required(sockets, "--sockets")?,
             nsm: required(nsm, "--nsm")?,
+            nsm_root: required(nsm_root, "--nsm-root")?,
         })
     }
 
@@ -84,6 +91,8 @@ impl Simulation {
             self.sockets.clone().into(),
             "--nsm".into(),
             self.nsm.clone().into(),
+            "--nsm-root".into(),
+            self.nsm_root.clone().into(),
         ]
     }
 }
@@ -100,8 +109,12 @@ mod tests {
     fn machine_and_simulation() {
         assert_eq!(parse("", true), Ok(Arguments::Machine));
         assert_eq!(parse("splash unknown=1", true), Ok(Arguments::Machine));
+        // A machine has no root but the measured one.
+        let named = parse("splash --nsm-root r sim --nsm-root r", true);
+        assert_eq!(named, Ok(Arguments::Machine));
         assert!(parse("", false).unwrap_err().starts_with("usage"));
-        let Ok(Arguments::Launcher(simulation)) = parse("sim --nsm n --tree t --sockets s", false)
+        let Ok(Arguments::Launcher(simulation)) =
+            parse("sim --nsm n --tree t --sockets s --nsm-root r", false)
         else {
             panic!()
         };
@@ -114,6 +127,10 @@ mod tests {
         assert_eq!(
             parse("sim --tree t --sockets s", false),
             Err("--nsm is missing".to_owned())
+        );
+        assert_eq!(
+            parse("sim --tree t --sockets s --nsm n", false),
+            Err("--nsm-root is missing".to_owned())
         );
         assert_eq!(
             parse("sim --tree", false),

@@ -9,12 +9,12 @@ use std::time::Instant;
 use attestation::nsm::{Nsm, NsmError};
 use aws_lc_rs::digest::{SHA384, digest};
 use eif::Pcr;
-use link::control::{BootId, FromInit};
+use link::control::{BootId, CheckOutcome, FromInit};
 use link::port::HOST_CID;
 use link::{Endpoint, Listener, Text};
-use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
+use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
@@ -22,10 +22,14 @@ use crate::logs::Logs;
 use crate::machine::Reset;
 use crate::parent::{self, Parent, Search};
 use crate::security_module::SecurityModule;
+use crate::self_check::{Evidence, Finding, Signing};
 use crate::sim::Descriptors;
+use crate::trust::Trust;
 use crate::workload::RUNTIME_CONFIG_PATH;
-use crate::{egress, entropy, ingress, mounts, network};
+use crate::{egress, entropy, ingress, mounts, network, registers};
 
+/// The purpose of the document that the enclave verifies itself.
+const PURPOSE: &[u8] = b"enclave-purpose:self-check";
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
 /// Random bytes that tell this boot from every other.
@@ -43,6 +47,7 @@ pub(crate) struct Booted {
     pub(crate) session: Session,
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
+    pub(crate) self_check: Finding,
     pub(crate) logs: Logs,
     pub(crate) steps: Steps,
 }
@@ -61,6 +66,8 @@ struct Reached {
     parent: Option<Parent>,
     session: Option<Session>,
     boot: BootId,
+    /// What came of the self-check, once it was made.
+    self_check: Option<FromInit>,
 }
 
 impl Failed {
@@ -71,8 +78,12 @@ impl Failed {
             parent,
             session,
             boot,
+            self_check,
         } = self.reached;
-        if let Some(session) = session {
+        if let Some(mut session) = session {
+            if let Some(self_check) = &self_check {
+                session.tell(self_check).await;
+            }
             return session.end(message).await;
         }
         let parent = match (parent, search) {
@@ -160,6 +171,7 @@ pub(crate) async fn boot(
             session,
             boot: reached.boot,
             nsm: environment.nsm,
+            self_check: environment.self_check,
             logs: environment.logs,
             steps,
         }),
@@ -176,6 +188,8 @@ struct Environment {
     config: MeasuredConfig,
     agent: Endpoint,
     nsm: SecurityModule,
+    trust: Arc<Trust>,
+    self_check: Finding,
     logs: Logs,
 }
 
@@ -200,8 +214,14 @@ async fn run_steps(
             Ok(Some(descriptors))
         })
         .await?;
-    let config = steps
-        .run("configuration", async { read_config(&tree) })
+    let (config, trust) = steps
+        .run("configuration", async {
+            let config = read_config(&tree)?;
+            // The root of a simulation is out of reach later.
+            let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
+            let trust = Trust::read(&config.attestation, simulated_root)?;
+            Ok((config, Arc::new(trust)))
+        })
         .await?;
     steps
         .run("root", async {
@@ -261,11 +281,41 @@ async fn run_steps(
         })
         .await?;
 
+    let open = config.attestation.open_registers.clone();
+    steps
+        .run("registers", async {
+            nsm.run(move |nsm| registers::lock_unused(nsm, &open))
+                .await?;
+            Ok(())
+        })
+        .await?;
+    let signing = match parent {
+        Parent::Vsock(HOST_CID) => Signing::Perhaps,
+        Parent::Vsock(_) | Parent::Simulated(_) => Signing::Always,
+    };
+    let self_check = steps
+        .run("self-check", async {
+            let evidence = nsm.run(|nsm| Evidence::gather(nsm, PURPOSE)).await?;
+            let demands = &config.attestation;
+            let finding = evidence.judge(PURPOSE, &trust, demands, signing);
+            reached.self_check = Some(finding.message());
+            match (finding.outcome(), demands.self_check) {
+                (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {
+                    finding: finding.sentence(),
+                    advice: finding.advice(),
+                }),
+                _ => Ok(finding),
+            }
+        })
+        .await?;
+
     let logs = Logs::new(config.logs.clone(), debug);
     let environment = Environment {
         config,
         agent,
         nsm,
+        trust,
+        self_check,
         logs,
     };
     let ingress = parent.ingress();
@@ -284,6 +334,7 @@ async fn start_services(
         config,
         agent,
         nsm,
+        trust,
         logs,
         ..
     } = environment;
@@ -291,7 +342,12 @@ async fn start_services(
     egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
     let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
     tokio::spawn(ingress::serve(listener, network, logs.clone()));
-    api::start(Api { nsm: nsm.clone() }).await?;
+    api::start(Api {
+        nsm: nsm.clone(),
+        open_registers: Arc::new(config.attestation.open_registers.clone()),
+        verifications: Verifications::new(Arc::clone(trust)),
+    })
+    .await?;
     tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
     Ok(())
 }

@@ -177,6 +177,12 @@ impl Session {
         }
     }
 
+    /// Sends a message of a boot that fails, before the last.
+    pub(crate) async fn tell(&mut self, message: &FromInit) {
+        // The last message fails too then, and the console has the reason.
+        let _ = send(&mut self.writer, message).await;
+    }
+
     /// Sends the last message of a boot that failed.
     pub(crate) async fn end(self, message: &FromInit) {
         // The console has the reason too.
@@ -224,6 +230,8 @@ pub(crate) struct Parts {
     pub(crate) agent: Endpoint,
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
+    /// What came of the self-check: told on every connection.
+    pub(crate) self_check: FromInit,
     pub(crate) logs: Logs,
 }
 
@@ -315,6 +323,7 @@ impl Task {
         let mut challenges = JoinSet::new();
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        send(&mut writer, &self.parts.self_check).await?;
         if let Some(message) = &self.unsent {
             send(&mut writer, message).await?;
             self.unsent = None;

@@ -39,6 +39,19 @@ pub(crate) enum InitError {
     /// The image's configuration is not usable.
     #[error(transparent)]
     Config(#[from] manifest::ConfigError),
+    /// The measured root or a peer's policy cannot be used.
+    #[error(
+        "documents cannot be verified: {0}; build the image again with this version's image-builder"
+    )]
+    Trust(String),
+    /// The enclave's own document was refused, and the image demands that it is not.
+    #[error("{finding}; {advice}")]
+    SelfCheck {
+        /// What was found.
+        finding: String,
+        /// What the image would have to say instead.
+        advice: &'static str,
+    },
     /// The workload cannot be started at all.
     #[error("the workload cannot be started: {0}")]
     Workload(String),

@@ -47,11 +47,14 @@ mod mounts;
 mod network;
 mod parent;
 mod reaper;
+mod registers;
 mod run;
 mod security_module;
+mod self_check;
 mod signals;
 mod sim;
 mod supervisor;
+mod trust;
 mod workload;
 
 pub use args::{Arguments, Simulation};

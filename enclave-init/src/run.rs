@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use link::Text;
-use link::control::{EndCause, ExitStatus, FromInit};
+use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit};
 use nix::unistd::{Pid, getpid};
 use tokio::time::timeout;
 
@@ -133,6 +133,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         session,
         boot,
         nsm,
+        self_check,
         logs,
         steps,
     } = booted;
@@ -140,11 +141,18 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         agent,
         boot,
         nsm,
+        self_check: self_check.message(),
         logs: logs.clone(),
     };
     let (handle, shutdown, closing) = control::start(parts, session);
     for line in steps.lines() {
         logs.system(line);
+    }
+    let found = format!("self-check: {}", self_check.sentence());
+    if self_check.outcome() == CheckOutcome::Failed {
+        logs.error(found);
+    } else {
+        logs.system(found);
     }
     if !logs.is_released() {
         logs.system("logs: the image's policy keeps the workload's lines inside the enclave");

@@ -112,7 +112,8 @@ pub enum FromInit {
         #[n(3)]
         losses: Losses,
     },
-    /// What the init found when it verified its own document, once per connection.
+    /// What the init found when it verified its own document, once per connection;
+    /// where it ends the boot, before [`FromInit::Ending`].
     #[n(8)]
     SelfCheck {
         /// What it came to.
@@ -216,7 +217,8 @@ pub enum CheckOutcome {
     /// The document was accepted.
     #[n(0)]
     Passed,
-    /// The document was refused; the image lets the enclave run all the same.
+    /// The document was refused: the enclave ends, unless the image lets it run all
+    /// the same.
     #[n(1)]
     Failed,
     /// Nobody signs this machine's documents, as under QEMU, so that nothing could

@@ -3,6 +3,8 @@
 
 mod attestation;
 mod random;
+mod registers;
+mod verify;
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -18,6 +20,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use manifest::OpenRegisters;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -42,14 +45,19 @@ const MAX_CONNECTIONS: usize = 64;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+pub(crate) use verify::Verifications;
+
 /// What the resources share; each request has a clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) nsm: SecurityModule,
+    /// The registers that the workload may change.
+    pub(crate) open_registers: Arc<OpenRegisters>,
+    pub(crate) verifications: Verifications,
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation and GET /v1/random?bytes=N";
+const RESOURCES: &str = "there are POST /v1/attestation, GET /v1/random?bytes=N, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -57,6 +65,12 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
     let path: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
         (&Method::POST, ["v1", "attestation"]) => attestation::create(&api, request).await,
+        (&Method::GET, ["v1", "registers"]) => registers::list(&api).await,
+        (&Method::POST, ["v1", "registers", index, "extend"]) => {
+            registers::extend(&api, index, request).await
+        }
+        (&Method::POST, ["v1", "registers", index, "lock"]) => registers::lock(&api, index).await,
+        (&Method::POST, ["v1", "verify"]) => verify::create(&api, request).await,
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
         _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
     }
@@ -192,11 +206,19 @@ impl From<Failure> for Answer {
 
 /// Reads the body of a request as JSON. None at all is an empty object.
 async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    json_within(request, MAX_BODY).await
+}
+
+/// The same, of a body of at most this many bytes.
+async fn json_within<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    limit: usize,
+) -> Result<T, Failure> {
+    let body = Limited::new(request.into_body(), limit).collect().await;
     let body = body
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
-                let reason = format!("the body has more than {MAX_BODY} bytes");
+                let reason = format!("the body has more than {limit} bytes");
                 return Failure::new(StatusCode::PAYLOAD_TOO_LARGE, reason);
             }
             Failure::bad(format!("the body cannot be read: {error}"))

@@ -41,6 +41,8 @@ async fn the_steps_come_in_their_order_with_their_times() {
         "entropy",
         "control",
         "runtime-configuration",
+        "registers",
+        "self-check",
         "services",
     ];
     let mut ended_at = 0;

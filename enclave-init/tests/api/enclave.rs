@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{Agent, Behaviour, Control, Received};
+use crate::module::Lie;
 
 /// Longer than anything may take; only a failing test waits so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -45,6 +46,12 @@ pub(crate) struct Image {
     files: Vec<(String, Vec<u8>)>,
     behaviour: Behaviour,
     is_debug: bool,
+    measurements: Measurements,
+    /// Who signs, if it must be somebody in particular: certificate and key, PEM.
+    authority: Option<(String, String)>,
+    /// What the init takes for the root, if not the module's.
+    root: Option<String>,
+    lie: Option<Lie>,
 }
 
 impl Image {
@@ -70,6 +77,10 @@ impl Image {
             files: Vec::new(),
             behaviour: Behaviour::default(),
             is_debug: false,
+            measurements: MEASUREMENTS,
+            authority: None,
+            root: None,
+            lie: None,
         }
     }
 
@@ -96,8 +107,49 @@ impl Image {
         self
     }
 
-    pub(crate) fn debug(mut self) -> Self {
+    /// In debug mode, which the image allows.
+    pub(crate) fn debug(self) -> Self {
+        self.debug_not_allowed()
+            .attestation("allow_debug", true.into())
+    }
+
+    pub(crate) fn debug_not_allowed(mut self) -> Self {
         self.is_debug = true;
+        self
+    }
+
+    /// Goes on whatever the self-check finds.
+    pub(crate) fn reports_self_check(self) -> Self {
+        self.attestation("self_check", "report".into())
+    }
+
+    /// Sets a value of the measured `[attestation]` table.
+    pub(crate) fn attestation(mut self, key: &str, value: Value) -> Self {
+        self.config["attestation"][key] = value;
+        self
+    }
+
+    /// An image that measures to something else.
+    pub(crate) fn measuring(mut self, measurements: Measurements) -> Self {
+        self.measurements = measurements;
+        self
+    }
+
+    /// A module that this root's key signs for.
+    pub(crate) fn signed_by(mut self, root: &TestRoot) -> Self {
+        self.authority = Some((root.certificate_pem().to_owned(), root.key_pem()));
+        self
+    }
+
+    /// What the init takes for the module's root.
+    pub(crate) fn root(mut self, pem: String) -> Self {
+        self.root = Some(pem);
+        self
+    }
+
+    /// A module that answers in its own way.
+    pub(crate) fn module(mut self, lie: Lie) -> Self {
+        self.lie = Some(lie);
         self
     }
 
@@ -119,16 +171,25 @@ impl Image {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, contents).unwrap();
         }
-        let test_root = TestRoot::generate().unwrap();
+        let test_root = match &self.authority {
+            Some((certificate, key)) => TestRoot::from_pem(certificate, key),
+            None => TestRoot::generate(),
+        }
+        .unwrap();
         let root_pem = test_root.certificate_pem().to_owned();
+        let believed = self.root.as_ref().unwrap_or(&root_pem);
+        fs::write(folder.path().join("root.pem"), believed).unwrap();
         let identity = Identity {
             instance_id: "i-00000000000000000".to_owned(),
             enclave_id: "enc0123456789abcdef".to_owned(),
-            measurements: (!self.is_debug).then_some(MEASUREMENTS),
+            measurements: (!self.is_debug).then_some(self.measurements),
         };
         let module = SoftwareNsm::new(identity, test_root).unwrap();
         let listener = UnixListener::bind(folder.path().join("nsm")).unwrap();
-        let nsm = tokio::spawn(async move { serve(listener, module).await.unwrap() });
+        let nsm = match self.lie {
+            None => tokio::spawn(async move { serve(listener, module).await.unwrap() }),
+            Some(lie) => tokio::spawn(crate::module::serve(listener, module, lie)),
+        };
         Prepared {
             agent: Agent::start(&folder.path().join("sockets"), self.behaviour),
             nsm,
@@ -183,6 +244,8 @@ impl Prepared {
             .arg(path("sockets"))
             .arg("--nsm")
             .arg(path("nsm"))
+            .arg("--nsm-root")
+            .arg(path("root.pem"))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -10,9 +10,19 @@ use crate::enclave::{Enclave, Image, MEASUREMENTS};
 
 /// The answers to requests, as status and body.
 async fn answers(requests: &[String]) -> (Enclave, Vec<(u16, Vec<u8>)>) {
-    let mut instructions: Vec<_> = requests.iter().map(String::as_str).collect();
+    answers_of(Image::new(&[]), requests).await
+}
+
+/// The same of an enclave of this image, whose workload does nothing else.
+pub(crate) async fn answers_of(
+    image: Image,
+    requests: &[String],
+) -> (Enclave, Vec<(u16, Vec<u8>)>) {
+    let mut instructions = vec!["/bin/workload"];
+    instructions.extend(requests.iter().map(String::as_str));
     instructions.extend(["say done", "wait"]);
-    let (enclave, _control) = Image::new(&instructions).boot().await;
+    let image = image.with("/workload/command", instructions.into());
+    let (enclave, _control) = image.boot().await;
     enclave.said("done").await;
     let lines = enclave.lines(LogStream::Application);
     let answers = lines

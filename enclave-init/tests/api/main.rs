@@ -14,6 +14,7 @@
 mod agent;
 mod attestation;
 mod boot;
+mod channel;
 mod control;
 mod egress;
 mod enclave;
@@ -21,5 +22,9 @@ mod ending;
 mod ingress;
 mod local_api;
 mod logs;
+mod module;
+mod registers;
 mod restarts;
+mod self_check;
 mod surroundings;
+mod verify;

@@ -13,6 +13,7 @@
     reason = "a program without a runtime, whose failing instructions end it with their reason"
 )]
 
+mod channel;
 mod network;
 
 use std::fs;
@@ -64,6 +65,9 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "proxy" => network::proxy(words[0], words[1]),
         "serve" => network::serve(words[0].parse().unwrap()),
         "request" => network::request(words[0], words[1], words[2], &words[3..].join(" ")),
+        "channel-serve" => channel::serve(words[0].parse().unwrap(), words[1]),
+        "channel-open" => channel::open(words[0], words[1].parse().unwrap(), words[2]),
+        "together" => network::together(words[0].parse().unwrap(), words[1], &words[2..].join(" ")),
         "half" => network::half_request(words[0]),
         _ => panic!("what is {verb}?"),
     }

@@ -29,7 +29,7 @@ pub(crate) fn answer(port: u16, file: &str) {
     }
 }
 
-fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
+pub(crate) fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
     let mut query = Packet::new_query(1);
     query.questions.push(Question::new(
         Name::new(name).unwrap(),
@@ -153,6 +153,15 @@ pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
         .unwrap();
     let status = std::str::from_utf8(&answer[9..12]).unwrap();
     println!("api {status} {}", STANDARD.encode(&answer[end + 4..]));
+}
+
+/// So many requests to the local API at the same time.
+pub(crate) fn together(count: u32, path: &str, body: &str) {
+    std::thread::scope(|threads| {
+        for _ in 0..count {
+            threads.spawn(|| request("tcp", "POST", path, body));
+        }
+    });
 }
 
 /// Opens so many connections to the local API that never say anything, keeps

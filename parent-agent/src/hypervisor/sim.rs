@@ -149,6 +149,8 @@ impl Hypervisor for Sim {
                 text(&self.sockets),
                 "--nsm".to_owned(),
                 text(&self.nsm_socket()),
+                "--nsm-root".to_owned(),
+                text(&self.nsm_root),
             ],
             inherits_environment: false,
             temporary: None,

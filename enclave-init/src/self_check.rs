@@ -1,0 +1,279 @@
+//! The enclave's verification of its own document.
+//!
+//! Whoever relies on an enclave relies on the module that it asks for documents.
+//! So the first document is for the enclave itself: it must verify as any verifier
+//! would have it, under the measured root, and it must say what the module says
+//! when it is asked directly. Its nonce is drawn for it, which is what makes it
+//! new; the certificates are held against the document's own time, because the
+//! enclave's clock is not to be relied on yet.
+
+use attestation::nsm::{Nsm, NsmError, is_unsigned};
+use attestation::{Accepted, Policy, Rule, Time, verify};
+use eif::Pcr;
+use link::control::{CheckOutcome, FromInit};
+use link::{Bytes, Text};
+use manifest::Attestation;
+
+use crate::registers::{REGISTERS, is_open};
+use crate::trust::Trust;
+
+/// Bytes of the nonce.
+const NONCE_BYTES: usize = 32;
+
+/// What the module said, all at once.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    module_id: String,
+    /// Value and whether it is locked, by index.
+    registers: Vec<(Pcr, bool)>,
+    nonce: Vec<u8>,
+    document: Vec<u8>,
+}
+
+/// How a machine's documents are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signing {
+    /// By the module, always.
+    Always,
+    /// By nobody, perhaps: QEMU's module has no key.
+    Perhaps,
+}
+
+/// What the check came to.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    outcome: CheckOutcome,
+    rule: String,
+    detail: String,
+    document: Vec<u8>,
+}
+
+/// A rule that the document broke, and how.
+struct Refusal {
+    rule: String,
+    detail: String,
+}
+
+impl Refusal {
+    fn register(index: usize, detail: String) -> Self {
+        Self {
+            rule: format!("policy.pcr.{index}"),
+            detail,
+        }
+    }
+}
+
+impl Evidence {
+    /// Asks the module: a nonce, its registers, and a document for this purpose.
+    pub(crate) fn gather(nsm: &mut Nsm, purpose: &[u8]) -> Result<Self, NsmError> {
+        let mut nonce = nsm.random()?;
+        if nonce.len() < NONCE_BYTES {
+            return Err(NsmError::Unexpected);
+        }
+        nonce.truncate(NONCE_BYTES);
+        let registers = (0..REGISTERS)
+            .map(|index| nsm.describe_pcr(index))
+            .collect::<Result<_, _>>()?;
+        let module_id = nsm.describe()?.module_id;
+        let document = nsm.attestation(Some(purpose), Some(&nonce), None)?;
+        Ok(Self {
+            module_id,
+            registers,
+            nonce,
+            document,
+        })
+    }
+
+    /// Verifies the document.
+    pub(crate) fn judge(
+        self,
+        purpose: &[u8],
+        trust: &Trust,
+        demands: &Attestation,
+        signing: Signing,
+    ) -> Finding {
+        let verdict = self.check_locks(demands).and_then(|()| {
+            if signing == Signing::Perhaps && is_unsigned(&self.document) {
+                return Ok(CheckOutcome::Unsigned);
+            }
+            let policy = self.policy(purpose, demands.allow_debug)?;
+            let accepted = verify(&self.document, trust.roots(), &policy, Time::OfDocument)
+                .outcome
+                .map_err(|rejection| Refusal {
+                    rule: rejection.rule.to_string(),
+                    detail: rejection.reason,
+                })?;
+            self.check_absent(&accepted)?;
+            Ok(CheckOutcome::Passed)
+        });
+        let (outcome, rule, detail) = match verdict {
+            Ok(CheckOutcome::Unsigned) => (
+                CheckOutcome::Unsigned,
+                String::new(),
+                "nobody signs this machine's documents, so they prove nothing".to_owned(),
+            ),
+            Ok(outcome) => (outcome, String::new(), String::new()),
+            Err(Refusal { rule, detail }) => (CheckOutcome::Failed, rule, detail),
+        };
+        Finding {
+            outcome,
+            rule,
+            detail,
+            document: self.document,
+        }
+    }
+
+    /// The registers are locked as this boot has left them.
+    fn check_locks(&self, demands: &Attestation) -> Result<(), Refusal> {
+        for (index, (_, is_locked)) in self.registers.iter().enumerate() {
+            let is_open =
+                u16::try_from(index).is_ok_and(|index| is_open(&demands.open_registers, index));
+            let reason = match (is_open, is_locked) {
+                (false, false) => "the module says that the register is not locked",
+                (true, true) => {
+                    "the module says that the register is locked, which the image leaves open"
+                }
+                _ => continue,
+            };
+            return Err(Refusal::register(index, reason.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What the document must say: what the module says when it is asked directly.
+    fn policy(&self, purpose: &[u8], allow_debug: bool) -> Result<Policy, Refusal> {
+        let mut policy = Policy::builder()
+            .allow_any_image()
+            .module_id(self.module_id.as_str())
+            .nonce(self.nonce.clone())
+            .user_data(purpose.to_vec());
+        if allow_debug {
+            policy = policy.allow_debug();
+        }
+        for (index, (value, is_locked)) in (0..).zip(&self.registers) {
+            if *is_locked {
+                policy = policy.pcr(index, *value);
+            }
+        }
+        policy.build().map_err(|error| Refusal {
+            rule: Rule::PolicyModuleId.to_string(),
+            detail: format!("the module's name cannot be used: {error}"),
+        })
+    }
+
+    /// A document holds the registers that are locked and no other, and no key.
+    fn check_absent(&self, accepted: &Accepted<'_>) -> Result<(), Refusal> {
+        for (index, (_, is_locked)) in self.registers.iter().enumerate() {
+            if !is_locked && accepted.pcr(index).is_some() {
+                let detail = "the document holds the register, which is not locked";
+                return Err(Refusal::register(index, detail.to_owned()));
+            }
+        }
+        if accepted.public_key().is_some() {
+            return Err(Refusal {
+                rule: Rule::PolicyPublicKey.to_string(),
+                detail: "the document holds a key that nobody gave".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Finding {
+    pub(crate) fn outcome(&self) -> CheckOutcome {
+        self.outcome
+    }
+
+    /// The same for people.
+    pub(crate) fn sentence(&self) -> String {
+        match self.outcome {
+            CheckOutcome::Passed => "the enclave's own document was accepted".to_owned(),
+            CheckOutcome::Failed => format!(
+                "the enclave's own document was refused: {}: {}",
+                self.rule, self.detail
+            ),
+            CheckOutcome::Unsigned => self.detail.clone(),
+        }
+    }
+
+    /// What an image that is to run all the same would have to say.
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.rule == Rule::PolicyDebug.to_string() {
+            "an image that may run in debug mode has `allow_debug = true` in its manifest's [attestation]"
+        } else {
+            "an image that is to run all the same has `self_check = \"report\"` in its manifest's [attestation]"
+        }
+    }
+
+    /// The same for the agent.
+    pub(crate) fn message(&self) -> FromInit {
+        FromInit::SelfCheck {
+            outcome: self.outcome,
+            rule: Text::new(self.rule.as_str()),
+            detail: Text::new(self.detail.as_str()),
+            // One that is too large for the module's own buffer breaks a rule too.
+            document: Bytes::new(self.document.as_slice()).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What QEMU's module says: every register locked, nothing signed.
+    fn of_qemu() -> Evidence {
+        let mut document = vec![0x84, 0x43, 0xa1, 0x01, 0x20, 0xa0, 0x41, 0xa0, 0x58, 64];
+        document.extend([0; 64]);
+        Evidence {
+            module_id: "i-234-enc5678".to_owned(),
+            registers: vec![(Pcr::ZERO, true); usize::from(REGISTERS)],
+            nonce: vec![1; NONCE_BYTES],
+            document,
+        }
+    }
+
+    fn judged(evidence: Evidence, signing: Signing) -> Finding {
+        let demands = Attestation::default();
+        let trust = Trust::read(&demands, None).unwrap();
+        evidence.judge(b"purpose", &trust, &demands, signing)
+    }
+
+    #[test]
+    fn a_document_without_a_signature_is_let_pass_only_where_nobody_signs() {
+        let finding = judged(of_qemu(), Signing::Perhaps);
+        assert_eq!(finding.outcome(), CheckOutcome::Unsigned);
+        assert!(finding.rule.is_empty());
+        let finding = judged(of_qemu(), Signing::Always);
+        assert_eq!(finding.outcome(), CheckOutcome::Failed);
+        assert_eq!(finding.rule, "cose.protected-header");
+    }
+
+    #[test]
+    fn where_nobody_signs_a_signature_is_verified_and_locks_are_compared() {
+        let mut signed = of_qemu();
+        if let Some(last) = signed.document.last_mut() {
+            *last = 1;
+        }
+        let finding = judged(signed, Signing::Perhaps);
+        assert_eq!(finding.outcome(), CheckOutcome::Failed);
+        let mut unlocked = of_qemu();
+        if let Some(register) = unlocked.registers.get_mut(5) {
+            register.1 = false;
+        }
+        let finding = judged(unlocked, Signing::Perhaps);
+        assert_eq!(finding.rule, "policy.pcr.5");
+    }
+
+    #[test]
+    fn the_advice_is_about_the_rule_that_was_broken() {
+        let finding = |rule: &str| Finding {
+            outcome: CheckOutcome::Failed,
+            rule: rule.to_owned(),
+            detail: String::new(),
+            document: Vec::new(),
+        };
+        assert!(finding("policy.debug").advice().contains("allow_debug"));
+        assert!(finding("chain.root").advice().contains("self_check"));
+    }
+}
