@@ -22,6 +22,7 @@ use tracing::warn;
 use crate::console::Console;
 use crate::error::Error;
 use crate::guard::{self, Guard, Unattached};
+use crate::self_check::SelfCheck;
 use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError};
 use crate::status::{BootStep, Pcrs};
 
@@ -116,6 +117,9 @@ pub struct History {
     pub boot: Option<String>,
     /// The init's release, once it has told.
     pub init_version: Option<String>,
+    /// What the enclave found when it verified its own document.
+    #[serde(default)]
+    pub self_check: Option<SelfCheck>,
     /// Whether the workload was ready once.
     pub ready: bool,
     /// How often the workload was started again.
@@ -277,6 +281,12 @@ mod tests {
         let history = History {
             boot: Some("00".repeat(16)),
             init_version: Some("1.0.0".to_owned()),
+            self_check: Some(SelfCheck::new(
+                link::control::CheckOutcome::Passed,
+                "",
+                "",
+                &[7; 100],
+            )),
             ready: true,
             restarts: 3,
             boot_steps: vec![BootStep {

@@ -64,6 +64,7 @@ pub mod registry;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod self_check;
 pub mod sink;
 pub mod spool;
 pub mod state;

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use crate::clock::{STATES, state_name};
 use crate::enclave::Phase;
 use crate::gate::GateStatus;
+use crate::self_check::Outcome;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
 use crate::status::{Board, Status};
 use crate::traffic::Counts;
@@ -108,6 +109,17 @@ pub fn text(status: &Status) -> String {
     );
     page.count(&[], status.restarts);
     clock(&mut page, status);
+    if let Some(self_check) = &status.self_check {
+        page.family(
+            "enclave_self_check",
+            "gauge",
+            "1 for what the enclave's verification of its own document came to.",
+        );
+        for outcome in Outcome::ALL {
+            let is_so = outcome == self_check.outcome;
+            page.count(&[("outcome", outcome.name())], is_so.into());
+        }
+    }
     traffic(&mut page, status);
     if let Some(status) = &status.gate {
         gate(&mut page, status);

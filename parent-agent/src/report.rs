@@ -15,6 +15,7 @@ use crate::console::printable;
 use crate::crash::Crash;
 use crate::enclave::Cause;
 use crate::output::Output;
+use crate::self_check::SelfCheck;
 use crate::spool::Stored;
 use crate::status::{Health, Pcrs};
 
@@ -60,6 +61,8 @@ pub enum Report<'a> {
         /// Milliseconds from the agent's start.
         elapsed_ms: u64,
     },
+    /// The enclave has verified its own document.
+    SelfCheck(&'a SelfCheck),
     /// The workload's health has changed.
     Health(&'a Health),
     /// The state of the enclave's clock has changed, or its machine was stopped.
@@ -253,6 +256,7 @@ fn describe(report: &Report<'_>) -> String {
             seconds(elapsed_ms.saturating_mul(1000)),
             seconds(*at_us)
         ),
+        Report::SelfCheck(found) => format!("self-check  {}\n", printable(&found.to_string())),
         Report::Health(Health { state, detail }) if detail.is_empty() => {
             format!("health      {state}\n")
         }

@@ -17,6 +17,7 @@ use crate::enclave::Phase;
 use crate::gate::{GateBoard, GateStatus};
 use crate::ingress::IngressPort;
 use crate::report::Port;
+use crate::self_check::SelfCheck;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, Telemetry};
 use crate::traffic::Counts;
 
@@ -105,6 +106,9 @@ pub struct Status {
     pub init_version: Option<String>,
     /// The boot's identifier, hex, once it is known.
     pub boot: Option<String>,
+    /// What the enclave found when it verified its own document, once it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<SelfCheck>,
     /// The workload's health.
     pub health: Health,
     /// How often the workload was started again.
@@ -156,6 +160,8 @@ pub struct Live {
     pub init_version: Option<String>,
     /// The boot's identifier, hex.
     pub boot: Option<String>,
+    /// What the enclave found when it verified its own document.
+    pub self_check: Option<SelfCheck>,
     /// The workload's health.
     pub health: Health,
     /// Whether the workload was ready once.
@@ -183,6 +189,7 @@ impl Live {
         History {
             boot: self.boot.clone(),
             init_version: self.init_version.clone(),
+            self_check: self.self_check.clone(),
             ready: self.was_ready,
             restarts: self.restarts,
             boot_steps: self.steps.clone(),
@@ -222,6 +229,7 @@ impl Board {
                 cid: None,
                 init_version: history.init_version,
                 boot: history.boot,
+                self_check: history.self_check,
                 health: Health {
                     state: "starting".to_owned(),
                     detail: String::new(),
@@ -269,6 +277,7 @@ impl Board {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             init_version: live.init_version.clone(),
             boot: live.boot.clone(),
+            self_check: live.self_check.clone(),
             health: live.health.clone(),
             restarts: live.restarts,
             clock: live.clock.clone(),
@@ -321,6 +330,9 @@ impl Status {
         row("image", self.image.clone());
         if self.debug {
             row("debug", "the enclave's PCRs read as zero".to_owned());
+        }
+        if let Some(self_check) = &self.self_check {
+            row("self-check", self_check.to_string());
         }
         let detail = match self.health.detail.as_str() {
             "" => String::new(),
@@ -481,6 +493,12 @@ mod tests {
             agent_version: "0.1.0".to_owned(),
             init_version: Some("0.1.0".to_owned()),
             boot: None,
+            self_check: Some(SelfCheck::new(
+                link::control::CheckOutcome::Failed,
+                "chain.root",
+                "another\nroot",
+                &[1],
+            )),
             health: Health {
                 state: "unhealthy".to_owned(),
                 detail: "HTTP\x1b 500".to_owned(),
@@ -542,6 +560,7 @@ mod tests {
             "state       ready",
             "uptime      1 h 2 min",
             "hypervisor  qemu, CID 4",
+            "self-check  failed: chain.root: another\\nroot",
             "unhealthy: HTTP\\u{1b} 500",
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
             "12.345 ms  clock (0.045 ms)",

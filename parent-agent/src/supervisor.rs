@@ -19,6 +19,7 @@ use crate::hypervisor::{Hypervisor, HypervisorError, Started};
 use crate::notify::Notifier;
 use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
+use crate::self_check::SelfCheck;
 use crate::status::{Board, BootStep, Health, milliseconds};
 
 /// Most challenges that wait for their documents.
@@ -402,9 +403,14 @@ impl Supervisor {
                     restart_in_ms,
                 });
             }
+            FromInit::SelfCheck {
+                outcome,
+                rule,
+                detail,
+                document,
+            } => self.self_checked(SelfCheck::new(outcome, &rule, &detail, &document)),
             FromInit::Boot { .. }
             | FromInit::Ending { .. }
-            | FromInit::SelfCheck { .. }
             | FromInit::Limits { .. }
             | FromInit::Lost { .. } => {}
         }
@@ -422,6 +428,19 @@ impl Supervisor {
         let before = self.board.update(|live| live.clock.replace(clock.clone()));
         if before.is_none_or(|before| clock.differs(&before)) {
             self.reporter.report(&Report::Clock(&clock));
+        }
+    }
+
+    /// Reports the self-check, which is told again on every connection.
+    fn self_checked(&self, found: SelfCheck) {
+        let changed = self.board.update(|live| {
+            let changed = live.self_check.as_ref() != Some(&found);
+            live.self_check = Some(found.clone());
+            changed
+        });
+        if changed {
+            self.remember();
+            self.reporter.report(&Report::SelfCheck(&found));
         }
     }
 

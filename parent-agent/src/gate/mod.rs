@@ -193,9 +193,11 @@ impl Gate {
         }
         let document = self.document(nonce).await?;
         let document = STANDARD.encode(document);
+        let self_check = self.board.update(|live| live.self_check.clone());
         let question = Question::Document {
             enclave_id,
             document: &document,
+            self_check: self_check.as_ref(),
         };
         let answer: DocumentAnswer = self.ask(&question).await?;
         last.answered(&challenge.nonce);

@@ -3,6 +3,8 @@
 use link::control::MAX_NONCE;
 use serde::{Deserialize, Serialize};
 
+use crate::self_check::SelfCheck;
+
 /// A question to the gate.
 #[derive(Debug, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
@@ -18,6 +20,9 @@ pub(super) enum Question<'a> {
         enclave_id: &'a str,
         /// The document, in base64.
         document: &'a str,
+        /// What the enclave found when it verified its own, if it has told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        self_check: Option<&'a SelfCheck>,
     },
 }
 
@@ -72,10 +77,21 @@ mod tests {
         assert_eq!(
             serde_json::to_value(Question::Document {
                 enclave_id,
-                document
+                document,
+                self_check: None,
             })
             .unwrap(),
             json!({ "action": "document", "enclave_id": "e-1", "document": "AAE=" })
+        );
+        let checked = SelfCheck::new(link::control::CheckOutcome::Passed, "", "", &[0, 1]);
+        let question = serde_json::to_value(Question::Document {
+            enclave_id,
+            document,
+            self_check: Some(&checked),
+        });
+        assert_eq!(
+            question.unwrap()["self_check"],
+            json!({ "outcome": "passed", "rule": "", "detail": "", "document": "AAE=" })
         );
     }
 

@@ -18,7 +18,7 @@ const ARGUMENTS: [&str; 6] = [
     "E_1",
 ];
 
-async fn start(aws: &FakeAws) -> (Agent, Init) {
+pub(crate) async fn start(aws: &FakeAws) -> (Agent, Init) {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]);
     let mut agent = Agent::spawn_with(folder, image, &ARGUMENTS, &aws.environment());
@@ -28,7 +28,7 @@ async fn start(aws: &FakeAws) -> (Agent, Init) {
 }
 
 /// Answers the next challenge, and returns its nonce.
-async fn answer(init: &mut Init) -> Vec<u8> {
+pub(crate) async fn answer(init: &mut Init) -> Vec<u8> {
     let Some(FromAgent::Challenge { id, nonce, .. }) = init.receive().await else {
         panic!("no challenge");
     };

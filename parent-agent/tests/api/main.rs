@@ -32,5 +32,6 @@ mod metadata;
 mod notify;
 mod receivers;
 mod registry;
+mod self_check;
 mod several;
 mod spool;

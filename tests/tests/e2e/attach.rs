@@ -77,9 +77,23 @@ async fn everything_goes_on_with_the_next_agent(hypervisor: Hypervisor) {
     assert_eq!(machine(&agent, hypervisor), enclave);
     echo(address).await;
     let after = agent.status().await.unwrap();
-    for same in ["state", "boot", "boot_steps", "init_version", "cid", "pcrs"] {
+    for same in [
+        "state",
+        "boot",
+        "boot_steps",
+        "init_version",
+        "self_check",
+        "cid",
+        "pcrs",
+    ] {
         assert_eq!(after[same], before[same], "{same}");
     }
+    let outcome = match hypervisor {
+        Hypervisor::Sim => "passed",
+        // QEMU's module has no key to sign with.
+        Hypervisor::Qemu => "unsigned",
+    };
+    assert_eq!(after["self_check"]["outcome"], outcome);
     assert!(after["uptime_ms"].as_u64() >= before["uptime_ms"].as_u64());
     let document = agent
         .command("attest", &["--nonce", "c0ffee"])
