@@ -89,6 +89,27 @@ locals {
       }
     },
     {
+      # Counted by the agents, in whatever enclave it happened.
+      log-records-lost = {
+        description = "Log lines of an enclave were lost."
+        namespace   = local.log_namespace
+        metric      = "${var.name_prefix}-log-records-lost"
+        dimensions  = {}
+      }
+      out-of-memory = {
+        description = "A workload's processes were killed because its memory had run out."
+        namespace   = local.log_namespace
+        metric      = "${var.name_prefix}-out-of-memory"
+        dimensions  = {}
+      }
+      enclave-crashes = {
+        description = "An enclave ended that nobody had told to."
+        namespace   = local.log_namespace
+        metric      = "${var.name_prefix}-enclave-crashes"
+        dimensions  = {}
+      }
+    },
+    {
       failed-tasks = {
         description = "Tasks of Terraform did not start, or ended with an error."
         namespace   = "AWS/Events"

@@ -49,6 +49,11 @@ locals {
       metrics = [[local.log_namespace, "${var.name_prefix}-log-lag-seconds"], [local.log_namespace, "${var.name_prefix}-spool-bytes", { yAxis = "right" }]]
       stat    = "Maximum"
     },
+    {
+      title   = "Enclaves: crashes, processes out of memory, log lines lost"
+      metrics = [for name in ["enclave-crashes", "out-of-memory", "log-records-lost"] : [local.log_namespace, "${var.name_prefix}-${name}", { label = name }]]
+      stat    = "Sum"
+    },
   ]
 
   queries = {

@@ -79,13 +79,19 @@ resource "aws_cloudwatch_log_group" "this" {
   skip_destroy      = true
 }
 
-# The agent writes down each minute how far behind its logs are (docs/logs.md); the
-# control plane's alarms watch these metrics, which all enclaves of an environment share.
+# The agent writes down each minute how far behind its logs are, and what went wrong
+# (docs/logs.md); the control plane's alarms watch these metrics, which all enclaves of an
+# environment share.
 locals {
   log_metrics = merge(
     { spool-bytes = { name = "spool-bytes", value = "$.log_pipeline.spool.bytes", unit = "Bytes" } },
     # One entry for each stream that is sent on its own.
     { for index in range(4) : "log-lag-${index}" => { name = "log-lag-seconds", value = "$.log_pipeline.sinks[${index}].lag_seconds", unit = "Seconds" } },
+    {
+      log-records-lost = { name = "log-records-lost", value = "$.incidents.log_records_lost", unit = "Count" }
+      out-of-memory    = { name = "out-of-memory", value = "$.incidents.oom_kills", unit = "Count" }
+      enclave-crashes  = { name = "enclave-crashes", value = "$.incidents.crashes", unit = "Count" }
+    },
   )
 }
 
