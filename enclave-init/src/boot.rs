@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA384, digest};
 use eif::Pcr;
 use link::control::{BootId, CheckOutcome, FromInit};
 use link::port::HOST_CID;
-use link::{Endpoint, Listener, Text};
+use link::{EndCode, Endpoint, Listener, Text};
 use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};
 
 use crate::api::{self, Api, Verifications};
@@ -37,9 +37,6 @@ const BOOT_ID_BYTES: usize = 16;
 /// The folder of the application's file system in the ramdisks' tree.
 const ROOT: &str = "rootfs";
 
-/// The step that finds the parent.
-const HEARTBEAT_STEP: &str = "heartbeat";
-
 /// An enclave that has booted, up to its workload.
 pub(crate) struct Booted {
     pub(crate) config: MeasuredConfig,
@@ -54,7 +51,8 @@ pub(crate) struct Booted {
 
 /// A boot that failed, with what is known of the parent.
 pub(crate) struct Failed {
-    pub(crate) step: &'static str,
+    /// Of the step.
+    pub(crate) code: EndCode,
     pub(crate) error: InitError,
     reached: Reached,
 }
@@ -88,7 +86,9 @@ impl Failed {
         }
         let parent = match (parent, search) {
             (Some(parent), _) => Some(parent),
-            (None, Some(search)) if self.step != HEARTBEAT_STEP => parent::find(&search).await.ok(),
+            (None, Some(search)) if self.code != EndCode::BootHeartbeat => {
+                parent::find(&search).await.ok()
+            }
             _ => None,
         };
         if let Some(parent) = parent {
@@ -101,7 +101,8 @@ impl Failed {
 #[derive(Debug)]
 pub(crate) struct Steps {
     start: Instant,
-    current: &'static str,
+    /// What a failure at this point is called.
+    current: EndCode,
     done: Vec<(&'static str, u64, u64)>,
 }
 
@@ -109,21 +110,22 @@ impl Steps {
     fn new(start: Instant) -> Self {
         Self {
             start,
-            current: "start",
+            current: EndCode::BootMounts,
             done: Vec::new(),
         }
     }
 
-    /// Runs one step.
+    /// Runs the step whose failure has this code.
     async fn run<T>(
         &mut self,
-        name: &'static str,
+        code: EndCode,
         step: impl Future<Output = Result<T, InitError>>,
     ) -> Result<T, InitError> {
-        self.current = name;
+        self.current = code;
         let begun = self.elapsed_us();
         let result = step.await?;
         let ended = self.elapsed_us();
+        let name = code.boot_step().unwrap_or_default();
         self.done.push((name, ended, ended.saturating_sub(begun)));
         Ok(result)
     }
@@ -176,7 +178,7 @@ pub(crate) async fn boot(
             steps,
         }),
         Err(error) => Err(Failed {
-            step: steps.current,
+            code: steps.current,
             error,
             reached,
         }),
@@ -201,7 +203,7 @@ async fn run_steps(
     let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
     let mut reset = None;
     let descriptors = steps
-        .run("mounts", async {
+        .run(EndCode::BootMounts, async {
             let Some(simulation) = simulation else {
                 reached.search = Some(Search::Vsock);
                 mounts::mount_early()?;
@@ -215,7 +217,7 @@ async fn run_steps(
         })
         .await?;
     let (config, trust) = steps
-        .run("configuration", async {
+        .run(EndCode::BootConfiguration, async {
             let config = read_config(&tree)?;
             // The root of a simulation is out of reach later.
             let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
@@ -224,16 +226,20 @@ async fn run_steps(
         })
         .await?;
     steps
-        .run("root", async {
+        .run(EndCode::BootRoot, async {
             mounts::enter(&tree.join(ROOT), simulation.is_some())?;
             mounts::write_system_files(&config.name)
         })
         .await?;
     steps
-        .run("loopback", async { network::bring_up_loopback() })
+        .run(EndCode::BootLoopback, async {
+            network::bring_up_loopback()
+        })
         .await?;
     let search = descriptors.map_or(Search::Vsock, Search::Simulated);
-    let parent = steps.run(HEARTBEAT_STEP, parent::find(&search)).await?;
+    let parent = steps
+        .run(EndCode::BootHeartbeat, parent::find(&search))
+        .await?;
     reached.parent = Some(parent);
     if let (Some(reset), Parent::Vsock(HOST_CID)) = (reset, parent) {
         reset.by_triple_fault();
@@ -241,7 +247,7 @@ async fn run_steps(
     let agent = parent.agent();
 
     let nsm = steps
-        .run("nsm", async {
+        .run(EndCode::BootNsm, async {
             let path = descriptors.map(Descriptors::nsm);
             SecurityModule::open(move || match path {
                 Some(path) => Nsm::socket(&path),
@@ -251,7 +257,7 @@ async fn run_steps(
         })
         .await?;
     let debug = steps
-        .run("entropy", async {
+        .run(EndCode::BootEntropy, async {
             if simulation.is_none() {
                 entropy::check_generator()?;
                 entropy::credit(&nsm.run(entropy::draw).await?)?;
@@ -266,11 +272,11 @@ async fn run_steps(
         })
         .await?;
     let (session, runtime_config) = steps
-        .run("control", control::open(&agent, &reached.boot))
+        .run(EndCode::BootControl, control::open(&agent, &reached.boot))
         .await?;
     reached.session = Some(session);
     steps
-        .run("runtime-configuration", async {
+        .run(EndCode::BootRuntimeConfiguration, async {
             let digest = digest(&SHA384, &runtime_config);
             nsm.run(move |nsm| {
                 nsm.extend_pcr(RUNTIME_CONFIG_PCR, digest.as_ref())?;
@@ -283,7 +289,7 @@ async fn run_steps(
 
     let open = config.attestation.open_registers.clone();
     steps
-        .run("registers", async {
+        .run(EndCode::BootRegisters, async {
             nsm.run(move |nsm| registers::lock_unused(nsm, &open))
                 .await?;
             Ok(())
@@ -294,7 +300,7 @@ async fn run_steps(
         Parent::Vsock(_) | Parent::Simulated(_) => Signing::Always,
     };
     let self_check = steps
-        .run("self-check", async {
+        .run(EndCode::BootSelfCheck, async {
             let evidence = nsm.run(|nsm| Evidence::gather(nsm, PURPOSE)).await?;
             let demands = &config.attestation;
             let finding = evidence.judge(PURPOSE, &trust, demands, signing);
@@ -320,7 +326,7 @@ async fn run_steps(
     };
     let ingress = parent.ingress();
     let services = start_services(&environment, &ingress, &reached.boot);
-    steps.run("services", services).await?;
+    steps.run(EndCode::BootServices, services).await?;
     Ok(environment)
 }
 

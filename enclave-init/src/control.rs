@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use link::control::{
-    BootId, FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, MAX_RUNTIME_CONFIG,
+    BootId, FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG,
 };
 use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
 use link::hello::HelloError;
@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::error::InitError;
 use crate::logs::Logs;
+use crate::panic::Line;
 use crate::security_module::SecurityModule;
 
 /// How long the boot waits for the agent's first message.
@@ -25,6 +26,8 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// after the last one.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The least time between two reports of what was lost.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the agent; a further one is lost, and the log says so.
 const MAX_WAITING: usize = 256;
 /// Challenges that are answered at a time; a further one is refused.
@@ -32,6 +35,8 @@ const MAX_CHALLENGES: usize = 16;
 
 /// A connection on which both sides have introduced themselves.
 pub(crate) struct Session {
+    /// First, so that it is dropped before the connection.
+    line: Line,
     reader: Reader<ReadHalf<Stream>>,
     writer: Writer<WriteHalf<Stream>>,
 }
@@ -147,8 +152,10 @@ impl Session {
             .await
             .map_err(|error| OpenError::Away(error.to_string()))?;
         hello::open(&mut stream, Channel::Control).await?;
+        let line = Line::open(&stream);
         let (reader, writer) = tokio::io::split(stream);
         let mut session = Self {
+            line,
             reader: Reader::new(reader, MAX_CONTROL),
             writer: Writer::new(writer, MAX_CONTROL),
         };
@@ -156,7 +163,9 @@ impl Session {
             boot: boot.clone(),
             version: Text::new(env!("CARGO_PKG_VERSION")),
         };
+        session.line.begin_frame();
         session.writer.send(&message).await?;
+        session.line.end_frame();
         Ok(session)
     }
 
@@ -180,24 +189,42 @@ impl Session {
     /// Sends a message of a boot that fails, before the last.
     pub(crate) async fn tell(&mut self, message: &FromInit) {
         // The last message fails too then, and the console has the reason.
-        let _ = send(&mut self.writer, message).await;
+        let _ = self.send(message).await;
+    }
+
+    async fn send(&mut self, message: &FromInit) -> Result<(), String> {
+        self.line.begin_frame();
+        match timeout(SEND_TIMEOUT, self.writer.send(message)).await {
+            Ok(result) => result.map_err(|error| error.to_string())?,
+            Err(_) => {
+                return Err(format!(
+                    "the agent reads nothing for {} s",
+                    SEND_TIMEOUT.as_secs()
+                ));
+            }
+        }
+        self.line.end_frame();
+        Ok(())
     }
 
     /// Sends the last message of a boot that failed.
     pub(crate) async fn end(self, message: &FromInit) {
         // The console has the reason too.
-        let _ = last_words(self.reader, self.writer, message).await;
+        let _ = last_words(self, message).await;
     }
 }
 
 /// Sends a message and closes. The agent closes too once it has read it: then
 /// the machine may end.
-async fn last_words(
-    mut reader: Reader<ReadHalf<Stream>>,
-    mut writer: Writer<WriteHalf<Stream>>,
-    message: &FromInit,
-) -> Result<(), String> {
-    send(&mut writer, message).await?;
+async fn last_words(mut session: Session, message: &FromInit) -> Result<(), String> {
+    session.send(message).await?;
+    let Session {
+        line,
+        mut reader,
+        writer,
+    } = session;
+    // Nothing can follow.
+    drop(line);
     let closing = async {
         writer.into_inner().shutdown().await?;
         while reader.receive::<FromAgent>().await?.is_some() {}
@@ -206,16 +233,6 @@ async fn last_words(
     // An agent that does not close has had its time.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
     Ok(())
-}
-
-async fn send(writer: &mut Writer<WriteHalf<Stream>>, message: &FromInit) -> Result<(), String> {
-    match timeout(SEND_TIMEOUT, writer.send(message)).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(format!(
-            "the agent reads nothing for {} s",
-            SEND_TIMEOUT.as_secs()
-        )),
-    }
 }
 
 /// Says why the boot failed before there was a session, if the parent listens.
@@ -315,22 +332,22 @@ impl Task {
     }
 
     /// Serves one session; the error is why it ended before the last message.
-    async fn serve(&mut self, session: Session) -> Result<(), String> {
-        let Session {
-            mut reader,
-            mut writer,
-        } = session;
+    async fn serve(&mut self, mut session: Session) -> Result<(), String> {
         let mut challenges = JoinSet::new();
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        send(&mut writer, &self.parts.self_check).await?;
+        session.send(&self.parts.self_check).await?;
+        let mut reports = interval(REPORT_INTERVAL);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Of each connection: another agent knows nothing of what was told before.
+        let mut told = Losses::default();
         if let Some(message) = &self.unsent {
-            send(&mut writer, message).await?;
+            session.send(message).await?;
             self.unsent = None;
         }
         loop {
             let next = tokio::select! {
-                message = reader.receive() => {
+                message = session.reader.receive() => {
                     Next::Received(message.map_err(|error| error.to_string())?)
                 }
                 Some(Ok(answer)) = challenges.join_next() => Next::Send(answer),
@@ -342,6 +359,14 @@ impl Task {
                 },
                 Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),
                 _ = beat.tick() => Next::Send(health(&mut self.health)),
+                _ = reports.tick() => {
+                    let losses = self.parts.logs.losses();
+                    if losses == told {
+                        continue;
+                    }
+                    told.clone_from(&losses);
+                    Next::Send(FromInit::Lost { losses })
+                }
                 Ok(_) = self.last.wait_for(Option::is_some) => Next::Close,
             };
             match next {
@@ -368,30 +393,28 @@ impl Task {
                         continue;
                     };
                     let reason = Text::new(refusal);
-                    send(&mut writer, &FromInit::ChallengeFailed { id, reason }).await?;
+                    session
+                        .send(&FromInit::ChallengeFailed { id, reason })
+                        .await?;
                 }
-                Next::Send(message) => send(&mut writer, &message).await?,
-                Next::Tell(message) => self.tell(&mut writer, message).await?,
+                Next::Send(message) => session.send(&message).await?,
+                Next::Tell(message) => self.tell(&mut session, message).await?,
                 Next::Close => {
                     while let Ok(message) = self.waiting.try_recv() {
-                        self.tell(&mut writer, message).await?;
+                        self.tell(&mut session, message).await?;
                     }
                     let Some(last) = self.last.borrow().clone() else {
                         continue;
                     };
-                    return last_words(reader, writer, &last).await;
+                    return last_words(session, &last).await;
                 }
             }
         }
     }
 
     /// Sends a message, and keeps it for the next session if this one breaks.
-    async fn tell(
-        &mut self,
-        writer: &mut Writer<WriteHalf<Stream>>,
-        message: FromInit,
-    ) -> Result<(), String> {
-        send(writer, self.unsent.insert(message)).await?;
+    async fn tell(&mut self, session: &mut Session, message: FromInit) -> Result<(), String> {
+        session.send(self.unsent.insert(message)).await?;
         self.unsent = None;
         Ok(())
     }

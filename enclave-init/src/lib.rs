@@ -27,8 +27,9 @@
 //!
 //! It should not; but a PID 1 that goes on after a broken invariant is worse
 //! than one that ends. The reason goes to standard error, which is the console,
-//! and the release build aborts: the kernel panics, and resets the machine as
-//! its command line says.
+//! and to the agent as the enclave's last words, if the control connection takes
+//! them at once; then the machine is reset. Where even that fails the process
+//! aborts: the kernel panics, and resets the machine as its command line says.
 
 mod api;
 mod args;
@@ -45,6 +46,7 @@ mod logs;
 mod machine;
 mod mounts;
 mod network;
+mod panic;
 mod parent;
 mod reaper;
 mod registers;

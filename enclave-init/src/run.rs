@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use link::Text;
-use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit};
+use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, Losses};
+use link::{EndCode, Text};
 use nix::unistd::{Pid, getpid};
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::control::{self, Closing, Parts};
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::supervisor::{End, Requests, Supervisor};
-use crate::{limits, sim, workload};
+use crate::{limits, panic, sim, workload};
 
 /// Exit code of a simulated enclave that was shut down, or whose batch workload succeeded.
 pub const EXIT_ORDERLY: u8 = 0;
@@ -33,6 +33,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same when the parent has asked for the end: it waits no longer.
 const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long it may take to count the output that nobody takes any more.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last message may take to leave.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -76,6 +78,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Boots and supervises; true after an orderly end.
 fn run(start: Instant, simulation: Option<&Simulation>) -> bool {
     limits::set();
+    panic::install(match simulation {
+        Some(_) => || (),
+        None => || {
+            power_off();
+        },
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -114,13 +122,16 @@ async fn live(start: Instant, simulation: Option<&Simulation>) -> bool {
 
 /// Tells the console and the parent why the boot failed.
 async fn report(failed: Failed) {
-    let detail = format!("boot step {} failed: {}", failed.step, failed.error);
+    let step = failed.code.boot_step().unwrap_or_default();
+    let detail = format!("boot step {step} failed: {}", failed.error);
     say(&detail);
     let message = FromInit::Ending {
         cause: EndCause::BootFailed,
         detail: Text::new(detail),
-        code: Text::default(),
-        losses: link::control::Losses::default(),
+        code: EndCode::text(Some(failed.code)),
+        // Nothing is recorded before the boot is over.
+        losses: Losses::default(),
+        numbered: Vec::new(),
     };
     // The console has it already.
     let _ = timeout(FAREWELL_TIMEOUT, failed.tell(&message)).await;
@@ -144,6 +155,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         self_check: self_check.message(),
         logs: logs.clone(),
     };
+    panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);
     for line in steps.lines() {
         logs.system(line);
@@ -170,7 +182,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
 }
 
 /// Lets the last records and the last message leave.
-async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
+async fn farewell(mut end: End, logs: &Logs, closing: Closing) -> bool {
     let orderly = matches!(
         end.cause,
         EndCause::Shutdown | EndCause::WorkloadExited(ExitStatus::Code(0))
@@ -182,7 +194,7 @@ async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
     };
     let begun = Instant::now();
     let taken = timeout(limit, async {
-        end.outputs.finish().await;
+        end.outputs.finished().await;
         if orderly {
             logs.system(format!("ending: {}", end.detail));
         } else {
@@ -200,12 +212,21 @@ async fn farewell(end: End, logs: &Logs, closing: Closing) -> bool {
             "the parent did not take the last log records within {} s",
             begun.elapsed().as_secs()
         ));
+        logs.abandon();
+        // What is still in the pipes is counted too; their writers are gone.
+        let _ = timeout(COUNT_TIMEOUT, end.outputs.finished()).await;
+    }
+    let losses = logs.losses();
+    if !losses.0.is_empty() {
+        let records: u64 = losses.0.iter().map(|loss| loss.records).sum();
+        say(&format!("{records} log records were lost"));
     }
     let message = FromInit::Ending {
         cause: end.cause,
         detail: Text::new(end.detail),
-        code: Text::default(),
-        losses: link::control::Losses::default(),
+        code: EndCode::text(end.code),
+        losses,
+        numbered: logs.numbered(),
     };
     closing.close(message, FAREWELL_TIMEOUT).await;
     orderly

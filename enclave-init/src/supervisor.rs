@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
 use manifest::{MeasuredConfig, WorkloadKind};
 use nix::sys::signal::Signal;
@@ -30,6 +31,8 @@ const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct End {
     pub(crate) cause: EndCause,
     pub(crate) detail: String,
+    /// The same for programs; none if it was orderly.
+    pub(crate) code: Option<EndCode>,
     pub(crate) outputs: Outputs,
 }
 
@@ -77,12 +80,8 @@ pub(crate) struct Outputs(JoinSet<()>);
 impl Outputs {
     /// Waits until all that was written has been taken over, in a queue that may
     /// have to wait for the parent. Every writer must have ended.
-    pub(crate) async fn finish(mut self) {
-        self.finished().await;
-    }
-
-    /// The same; cancellation safe.
-    async fn finished(&mut self) {
+    /// Cancellation safe.
+    pub(crate) async fn finished(&mut self) {
         while self.0.join_next().await.is_some() {}
     }
 }
@@ -105,16 +104,17 @@ pub(crate) struct Supervisor<'a> {
 impl Supervisor<'_> {
     /// Runs the workload, again and again as its policy says.
     pub(crate) async fn run(&self, mut requests: Requests) -> End {
-        let failed = |cause, detail| End {
+        let failed = |cause, code, detail| End {
             cause,
             detail,
+            code: Some(code),
             outputs: Outputs::default(),
         };
         let reaper = match Reaper::start() {
             Ok(reaper) => reaper,
             Err(error) => {
                 let detail = format!("the ends of processes cannot be received: {error}");
-                return failed(EndCause::InitFailed, detail);
+                return failed(EndCause::InitFailed, EndCode::InitReaper, detail);
             }
         };
         let workload = &self.config.workload;
@@ -126,9 +126,12 @@ impl Supervisor<'_> {
                 Ok(started) => started,
                 Err(error) if is_first => {
                     let detail = format!("boot step workload failed: {error}");
-                    return failed(EndCause::BootFailed, detail);
+                    return failed(EndCause::BootFailed, EndCode::BootWorkload, detail);
                 }
-                Err(error) => return failed(EndCause::InitFailed, error.to_string()),
+                Err(error) => {
+                    let code = EndCode::WorkloadStart;
+                    return failed(EndCause::InitFailed, code, error.to_string());
+                }
             };
             is_first = false;
             let status = match self.watch(&mut started, &mut requests).await {
@@ -138,11 +141,13 @@ impl Supervisor<'_> {
                     return End {
                         cause: EndCause::Shutdown,
                         detail: "shut down as asked".to_owned(),
+                        code: None,
                         outputs: started.outputs,
                     };
                 }
             };
             workload::kill_all();
+            let code = code(status);
             let delay = restarts.next(status, begun.elapsed());
             self.handle
                 .set_health(HealthState::Starting, describe(status));
@@ -150,11 +155,13 @@ impl Supervisor<'_> {
                 status,
                 restart_in_ms: delay
                     .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+                code: EndCode::text(code),
             });
             let Some(delay) = delay else {
                 return End {
                     cause: EndCause::WorkloadExited(status),
                     detail: format!("{} ended with {}", self.subject(), describe(status)),
+                    code,
                     outputs: started.outputs,
                 };
             };
@@ -174,6 +181,7 @@ impl Supervisor<'_> {
                     return End {
                         cause: EndCause::Shutdown,
                         detail: "shut down as asked, between restarts".to_owned(),
+                        code: None,
                         outputs: started.outputs,
                     };
                 }
@@ -270,6 +278,15 @@ impl Supervisor<'_> {
             ));
         }
         workload::kill_all();
+    }
+}
+
+/// What a workload's end is called; none if it was a good one.
+fn code(status: ExitStatus) -> Option<EndCode> {
+    match status {
+        ExitStatus::Code(0) => None,
+        ExitStatus::Code(_) => Some(EndCode::WorkloadExitCode),
+        ExitStatus::Signal(_) => Some(EndCode::WorkloadSignal),
     }
 }
 

@@ -15,6 +15,7 @@ pub const MAX_NONCE: usize = 512;
 pub const MAX_CODE: usize = 64;
 /// Most entries of [`Losses`]: four streams, and reasons with room for more.
 pub const MAX_LOSSES: usize = 32;
+const MAX_STREAMS: usize = LogStream::ALL.len();
 /// Longest text meant for people, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
@@ -94,6 +95,10 @@ pub enum FromInit {
         /// Milliseconds until it is started again; absent if it is not.
         #[n(1)]
         restart_in_ms: Option<u64>,
+        /// The same for programs: the name of an [`EndCode`](crate::EndCode); empty
+        /// after code 0.
+        #[n(2)]
+        code: Text<MAX_CODE>,
     },
     /// Last: the enclave is about to power off.
     #[n(7)]
@@ -104,13 +109,18 @@ pub enum FromInit {
         /// The same for people.
         #[n(1)]
         detail: Text<MAX_TEXT>,
-        /// The same for programs: a stable code, as in `boot.root` or
-        /// `workload.out-of-memory`; empty when the cause says it all.
+        /// The same for programs: the name of an [`EndCode`](crate::EndCode); empty
+        /// after an orderly end.
         #[n(2)]
         code: Text<MAX_CODE>,
         /// Log records that were lost in the enclave's whole life.
         #[n(3)]
         losses: Losses,
+        /// The last number that was given to a record of each stream that has any.
+        /// The agent may hold more than the init knows of: with these it can tell.
+        #[n(4)]
+        #[cbor(decode_with = "array::<MAX_STREAMS, _, _>")]
+        numbered: Vec<(LogStream, u64)>,
     },
     /// What the init found when it verified its own document, once per connection;
     /// where it ends the boot, before [`FromInit::Ending`].
@@ -208,6 +218,14 @@ pub enum LossReason {
 impl LossReason {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::QueueFull, Self::Ended];
+
+    /// The reason's name, as in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue-full",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// What the init's verification of its own document came to.

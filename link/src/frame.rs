@@ -197,6 +197,14 @@ fn body_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, FrameE
     Ok(length)
 }
 
+/// One message of at most `limit` bytes as a frame, for those who write it
+/// themselves.
+pub fn encode<M: Encode<()>>(message: &M, limit: usize) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = Vec::new();
+    encode_into(message, limit, &mut bytes)?;
+    Ok(bytes)
+}
+
 fn encode_into<M: Encode<()>>(
     message: &M,
     limit: usize,

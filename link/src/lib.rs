@@ -26,6 +26,7 @@
 
 mod bounded;
 pub mod control;
+mod end_code;
 pub mod endpoint;
 pub mod frame;
 pub mod hello;
@@ -37,6 +38,7 @@ mod vsock;
 
 pub use crate::vsock::Vsock;
 pub use bounded::{Bytes, Text};
+pub use end_code::EndCode;
 pub use endpoint::Endpoint;
 pub use hello::Channel;
 pub use transport::{Listener, Stream, connect};

@@ -34,8 +34,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::enclave::{Cause, End, Phase};
+use crate::enclave::{Cause, Code, End, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
+use crate::losses::LostRecords;
 use crate::metrics;
 use crate::status::Board;
 use crate::supervisor::Outcome;
@@ -81,8 +82,14 @@ pub struct EndResponse {
     pub cause: Cause,
     /// The same for people.
     pub detail: String,
+    /// The enclave's own code for it, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// What `run` exits with.
     pub exit_code: u8,
+    /// Log records that were lost in its life.
+    #[serde(default)]
+    pub lost: LostRecords,
 }
 
 /// Why a request was refused.
@@ -238,16 +245,24 @@ impl Api {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,
         };
-        let Some(Outcome::Ended(End { cause, detail, .. })) = outcome else {
+        let Some(Outcome::Ended(end)) = outcome else {
             return Err(Refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the agent ended before the enclave".to_owned(),
             ));
         };
+        let End {
+            cause,
+            detail,
+            code,
+            ..
+        } = end;
         let end = EndResponse {
             cause,
             detail,
+            code,
             exit_code: cause.exit() as u8,
+            lost: LostRecords::of(&self.board.read().logs),
         };
         Ok(json(StatusCode::OK, &end))
     }

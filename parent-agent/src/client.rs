@@ -145,8 +145,12 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     if timeout(GONE_TIMEOUT, gone).await.is_err() {
         return Err(ClientError::NotGone(client.name));
     }
-    let line = format!("{}: {}: {}\n", client.name, end.cause, end.detail);
-    io::stdout().lock().write_all(line.as_bytes())?;
+    let name = client.name;
+    let mut lines = format!("{name}: {}: {}\n", end.cause, end.detail);
+    if !end.lost.is_empty() {
+        lines += &format!("{name}: lost: {}\n", end.lost);
+    }
+    io::stdout().lock().write_all(lines.as_bytes())?;
     Ok(Exit::Success)
 }
 

@@ -10,10 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use link::EndCode;
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 
-use crate::enclave::{Cause, End};
+use crate::enclave::{Cause, Code, End};
+use crate::losses::LostRecords;
 use crate::spool::{location, now_us};
 
 /// The file.
@@ -35,6 +37,8 @@ pub enum Crash {
     KernelPanic,
     /// Its kernel had no memory left and killed a process.
     OutOfMemory,
+    /// Its init failed.
+    InitFailure,
     /// Its workload failed, and was not to be started again.
     WorkloadExit,
     /// Nothing was heard of it for too long.
@@ -52,6 +56,10 @@ impl Crash {
         if end.cause.is_expected() {
             return None;
         }
+        let code = end.code.as_ref();
+        if code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory)) {
+            return Some(Self::OutOfMemory);
+        }
         // The kernel's own words, from kernel/panic.c and mm/oom_kill.c.
         let says = |words: &str| console.iter().any(|line| line.contains(words));
         if says("Out of memory: ") {
@@ -65,6 +73,8 @@ impl Crash {
             Cause::Killed => Self::DidNotStop,
             Cause::BootFailed => Self::BootFailure,
             _ if end.is_silence => Self::HeartbeatLost,
+            // Only the init gives a code.
+            _ if code.is_some() => Self::InitFailure,
             _ => Self::MachineEnded,
         })
     }
@@ -76,6 +86,7 @@ impl fmt::Display for Crash {
             Self::BootFailure => "boot failure",
             Self::KernelPanic => "kernel panic",
             Self::OutOfMemory => "out of memory",
+            Self::InitFailure => "init failure",
             Self::WorkloadExit => "workload exit",
             Self::HeartbeatLost => "heartbeat lost",
             Self::MachineEnded => "machine ended",
@@ -95,8 +106,14 @@ pub struct LastEnd {
     pub cause: Cause,
     /// What kind of crash it was, if it was one.
     pub crash: Option<Crash>,
+    /// The enclave's own code for it, if it gave one.
+    #[serde(default)]
+    pub code: Option<Code>,
     /// The same for people.
     pub detail: String,
+    /// Log records that were lost in its life.
+    #[serde(default)]
+    pub lost: LostRecords,
     /// Crashes in a row, this one included.
     pub crashes: u32,
     /// The console's last lines, if it was a crash.
@@ -109,6 +126,7 @@ impl LastEnd {
         end: &End,
         crash: Option<Crash>,
         uptime_ms: u64,
+        lost: LostRecords,
         console: &[String],
         before: Option<&Self>,
     ) -> Self {
@@ -120,7 +138,9 @@ impl LastEnd {
             uptime_ms,
             cause: end.cause,
             crash,
+            code: end.code.clone(),
             detail: end.detail.clone(),
+            lost,
             crashes: crash.map_or(0, |_| in_a_row.saturating_add(1)),
             console: console.to_vec(),
         }
@@ -177,6 +197,7 @@ mod tests {
         End {
             cause,
             detail: "detail".to_owned(),
+            code: None,
             is_silence,
         }
     }
@@ -210,13 +231,45 @@ mod tests {
     }
 
     #[test]
+    fn crashes_have_names_without_a_console() {
+        let cases = [
+            (
+                Cause::WorkloadFailed,
+                EndCode::WorkloadOutOfMemory,
+                Crash::OutOfMemory,
+            ),
+            (
+                Cause::WorkloadFailed,
+                EndCode::WorkloadSignal,
+                Crash::WorkloadExit,
+            ),
+            (Cause::BootFailed, EndCode::BootRoot, Crash::BootFailure),
+            (Cause::Died, EndCode::InitPanic, Crash::InitFailure),
+        ];
+        for (cause, code, expected) in cases {
+            let end = End {
+                code: Some(code.into()),
+                ..end(cause, false)
+            };
+            assert_eq!(Crash::of(&end, &[]), Some(expected), "{code}");
+        }
+    }
+
+    #[test]
     fn pauses_grow_with_crashes_in_a_row_and_no_further() {
         let most = Duration::from_secs(60);
         let died = end(Cause::Died, false);
         let mut last: Option<LastEnd> = None;
         for (seconds, crashes) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().zip(1..) {
             let crash = Some(Crash::MachineEnded);
-            let mut next = LastEnd::new(&died, crash, 1000, &[], last.as_ref());
+            let mut next = LastEnd::new(
+                &died,
+                crash,
+                1000,
+                LostRecords::default(),
+                &[],
+                last.as_ref(),
+            );
             assert_eq!(next.crashes, crashes);
             // As if it were this very moment, or a second ago.
             next.time_us = u64::MAX;
@@ -226,9 +279,23 @@ mod tests {
             last = Some(next);
         }
         let steady = u64::try_from(STEADY.as_millis()).unwrap();
-        let next = LastEnd::new(&died, Some(Crash::MachineEnded), steady, &[], last.as_ref());
+        let next = LastEnd::new(
+            &died,
+            Some(Crash::MachineEnded),
+            steady,
+            LostRecords::default(),
+            &[],
+            last.as_ref(),
+        );
         assert_eq!(next.crashes, 1);
-        let stopped = LastEnd::new(&end(Cause::Stopped, false), None, 1, &[], last.as_ref());
+        let stopped = LastEnd::new(
+            &end(Cause::Stopped, false),
+            None,
+            1,
+            LostRecords::default(),
+            &[],
+            last.as_ref(),
+        );
         assert_eq!(stopped.pause(most), Duration::ZERO);
     }
 
@@ -242,6 +309,10 @@ mod tests {
             &died,
             Some(Crash::HeartbeatLost),
             5,
+            LostRecords {
+                in_enclave: 3,
+                ..LostRecords::default()
+            },
             &["line".to_owned()],
             None,
         );

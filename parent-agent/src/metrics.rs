@@ -13,6 +13,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use link::control::LossReason;
+use link::logs::LogStream;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,11 +23,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::clock::{STATES, state_name};
-use crate::enclave::Phase;
+use crate::enclave::{Code, Phase};
 use crate::gate::GateStatus;
 use crate::self_check::Outcome;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
-use crate::status::{Board, Status};
+use crate::status::{Board, EarlierEnd, Status};
 use crate::traffic::Counts;
 
 /// What the text is.
@@ -120,6 +123,21 @@ pub fn text(status: &Status) -> String {
             page.count(&[("outcome", outcome.name())], is_so.into());
         }
     }
+    page.family(
+        "enclave_oom_kills_total",
+        "counter",
+        "Processes of the workload that were killed because memory had run out.",
+    );
+    page.count(&[], status.limits.oom_kills);
+    page.family(
+        "enclave_pids_refused_total",
+        "counter",
+        "Processes and threads that the workload was refused.",
+    );
+    page.count(&[], status.limits.pids_refused);
+    if let Some(end) = &status.last_end {
+        last_end(&mut page, end);
+    }
     traffic(&mut page, status);
     if let Some(status) = &status.gate {
         gate(&mut page, status);
@@ -159,6 +177,38 @@ fn clock(page: &mut Page, status: &Status) {
             "How wrong the enclave's clock can be at most.",
         );
         page.sample(&[], ratio(error_us, 1_000_000));
+    }
+}
+
+/// How the enclave before this one ended: an agent ends with its enclave, so this is
+/// where an end can be read.
+fn last_end(page: &mut Page, end: &EarlierEnd) {
+    let cause = kebab(&end.cause);
+    let crash = end.crash.as_ref().map_or_else(String::new, kebab);
+    let labels = [
+        ("cause", cause.as_str()),
+        ("crash", &crash),
+        ("code", end.code.as_ref().map_or("", Code::label)),
+    ];
+    page.family(
+        "enclave_last_end_info",
+        "gauge",
+        "How the enclave of this name ended the last time.",
+    );
+    page.sample(&labels, 1.0);
+    page.family(
+        "enclave_crashes",
+        "gauge",
+        "Crashes in a row before this start.",
+    );
+    page.count(&[], end.crashes.into());
+}
+
+/// The name of a variant, as in JSON.
+fn kebab(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => String::new(),
     }
 }
 
@@ -324,6 +374,21 @@ fn logs(page: &mut Page, logs: &LogsStatus) {
         page.family(name, kind, help);
         page.count(&[], value(logs));
     }
+    page.family(
+        "enclave_logs_lost_total",
+        "counter",
+        "Records that were lost in the enclave, by stream and reason.",
+    );
+    for stream in LogStream::ALL.map(LogStream::name) {
+        for reason in LossReason::ALL.map(LossReason::name) {
+            let of_stream = logs.lost.get(stream);
+            let count = of_stream.and_then(|reasons| reasons.get(reason)).copied();
+            page.count(
+                &[("stream", stream), ("reason", reason)],
+                count.unwrap_or(0),
+            );
+        }
+    }
     for (name, kind, help, value) in SINK {
         page.family(name, kind, help);
         for sink in &logs.sinks {
@@ -435,6 +500,10 @@ mod tests {
         };
         let status = LogsStatus {
             records: 7,
+            lost: BTreeMap::from([(
+                "application".to_owned(),
+                BTreeMap::from([("queue-full".to_owned(), 9)]),
+            )]),
             sinks: vec![sink],
             ..LogsStatus::default()
         };
@@ -443,6 +512,8 @@ mod tests {
         let label = r#"sink="file:/a\"b\\c\nd",stream="""#;
         for line in [
             "enclave_logs_records_total 7".to_owned(),
+            "enclave_logs_lost_total{stream=\"application\",reason=\"queue-full\"} 9".to_owned(),
+            "enclave_logs_lost_total{stream=\"errors\",reason=\"ended\"} 0".to_owned(),
             format!("enclave_logs_sink_lag_seconds{{{label}}} 1.5"),
             format!("enclave_logs_sink_errors_total{{{label},class=\"throttled\"}} 3"),
         ] {

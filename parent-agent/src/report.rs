@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use link::EndCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::clock::ClockStatus;
 use crate::console::printable;
 use crate::crash::Crash;
-use crate::enclave::Cause;
+use crate::enclave::{Cause, Code};
+use crate::losses::LostRecords;
 use crate::output::Output;
 use crate::self_check::SelfCheck;
 use crate::spool::Stored;
@@ -78,6 +80,9 @@ pub enum Report<'a> {
         status: WorkloadStatus,
         /// Milliseconds until it is started again, if it is.
         restart_in_ms: Option<u64>,
+        /// The enclave's own code for it, if it gave one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<&'a Code>,
     },
     /// The attestation gate has judged a document.
     Gate {
@@ -114,6 +119,9 @@ pub enum Report<'a> {
         /// What kind of crash it was, if it was one.
         #[serde(skip_serializing_if = "Option::is_none")]
         crash: Option<Crash>,
+        /// The enclave's own code for it, if it gave one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<&'a Code>,
         /// The same for people.
         detail: &'a str,
         /// What the process will exit with.
@@ -123,6 +131,8 @@ pub enum Report<'a> {
         /// The last lines of each stream, if the end was unexpected.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         logs: &'a BTreeMap<&'static str, Vec<String>>,
+        /// Log records that were lost in its life.
+        lost: &'a LostRecords,
     },
 }
 
@@ -271,8 +281,13 @@ fn describe(report: &Report<'_>) -> String {
         Report::WorkloadExited {
             status,
             restart_in_ms,
+            code,
         } => {
+            let is_out_of_memory = code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
             let how = match status {
+                WorkloadStatus::Signal(_) if is_out_of_memory => {
+                    "was killed because its memory had run out".to_owned()
+                }
                 WorkloadStatus::Code(code) => format!("ended with code {code}"),
                 WorkloadStatus::Signal(signal) => format!("was killed by signal {signal}"),
             };
@@ -301,10 +316,12 @@ fn describe(report: &Report<'_>) -> String {
         Report::Ended {
             cause,
             crash,
+            code,
             detail,
             exit_code,
             console,
             logs,
+            lost,
         } => {
             let mut text = String::new();
             for (stream, lines) in *logs {
@@ -313,13 +330,20 @@ fn describe(report: &Report<'_>) -> String {
                     let _ = writeln!(text, "  {line}");
                 }
             }
-            let crash = crash.map_or_else(String::new, |crash| format!("crash       {crash}\n"));
+            let code = code.map_or_else(String::new, |code| format!(" ({code})"));
+            let crash =
+                crash.map_or_else(String::new, |crash| format!("crash       {crash}{code}\n"));
+            let lost = match lost.is_empty() {
+                true => String::new(),
+                false => format!("lost        {lost}\n"),
+            };
             text + &describe_console(console)
                 + &crash
                 + &format!(
                     "ended       {cause}: {} (exit code {exit_code})\n",
                     printable(detail)
                 )
+                + &lost
         }
     }
 }
@@ -484,14 +508,20 @@ mod tests {
         let text = describe(&Report::Ended {
             cause: Cause::BootFailed,
             crash: Some(Crash::KernelPanic),
+            code: Some(&EndCode::BootRoot.into()),
             detail: "no heartbeat",
             exit_code: 11,
             console: &["panic".to_owned()],
             logs: &BTreeMap::from([("system", vec!["the clock".to_owned()])]),
+            lost: &LostRecords {
+                in_enclave: 13,
+                complete: true,
+                ..LostRecords::default()
+            },
         });
         assert_eq!(
             text,
-            "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic\nended       boot failed: no heartbeat (exit code 11)\n"
+            "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic (boot.root)\nended       boot failed: no heartbeat (exit code 11)\nlost        13 log records in the enclave\n"
         );
     }
 

@@ -13,10 +13,11 @@ use crate::attach::History;
 use crate::channels::egress::Egress;
 use crate::clock::ClockStatus;
 use crate::console::printable;
-use crate::enclave::Phase;
+use crate::crash::{Crash, LastEnd};
+use crate::enclave::{Cause, Code, Phase};
 use crate::gate::{GateBoard, GateStatus};
 use crate::ingress::IngressPort;
-use crate::report::Port;
+use crate::report::{Port, timestamp};
 use crate::self_check::SelfCheck;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, Telemetry};
 use crate::traffic::Counts;
@@ -47,6 +48,75 @@ pub struct Health {
     pub state: String,
     /// Why; may be empty.
     pub detail: String,
+}
+
+/// What the workload's limits have refused it, in the enclave's whole life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Processes that were killed because memory had run out.
+    pub oom_kills: u64,
+    /// Processes and threads that were refused.
+    pub pids_refused: u64,
+}
+
+impl LimitsStatus {
+    /// Takes in what the enclave says now. Counts only grow, whatever it says.
+    pub fn told(&mut self, now: Self) {
+        self.oom_kills = self.oom_kills.max(now.oom_kills);
+        self.pids_refused = self.pids_refused.max(now.pids_refused);
+    }
+
+    fn describe(self) -> Option<String> {
+        let kills = (self.oom_kills > 0)
+            .then(|| format!("{} processes killed for want of memory", self.oom_kills));
+        let refused =
+            (self.pids_refused > 0).then(|| format!("{} processes refused", self.pids_refused));
+        let parts: Vec<_> = kills.into_iter().chain(refused).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+/// How the enclave of this name ended the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierEnd {
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+    /// Its cause.
+    pub cause: Cause,
+    /// What kind of crash it was, if it was one.
+    pub crash: Option<Crash>,
+    /// The enclave's own code for it, if it gave one.
+    pub code: Option<Code>,
+    /// Crashes in a row, this one included.
+    pub crashes: u32,
+}
+
+impl From<LastEnd> for EarlierEnd {
+    fn from(end: LastEnd) -> Self {
+        Self {
+            time_us: end.time_us,
+            cause: end.cause,
+            crash: end.crash,
+            code: end.code,
+            crashes: end.crashes,
+        }
+    }
+}
+
+impl EarlierEnd {
+    fn describe(&self) -> String {
+        let mut text = format!("{} at {}", self.cause, timestamp(self.time_us));
+        if let Some(crash) = self.crash {
+            let _ = write!(text, ", {crash}");
+        }
+        if let Some(code) = &self.code {
+            let _ = write!(text, " ({code})");
+        }
+        if self.crashes > 1 {
+            let _ = write!(text, ", {} crashes in a row", self.crashes);
+        }
+        text
+    }
 }
 
 /// A boot step that ended well.
@@ -119,6 +189,12 @@ pub struct Status {
     /// Times that the agent was not run for seconds, as after SIGSTOP.
     #[serde(default)]
     pub agent_pauses: u64,
+    /// What the workload's limits have refused it.
+    #[serde(default)]
+    pub limits: LimitsStatus,
+    /// How the enclave of this name ended the last time, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<EarlierEnd>,
     /// What the image measures to.
     pub pcrs: Pcrs,
     /// The ports that are open for it.
@@ -147,6 +223,8 @@ pub struct Fixed {
     pub debug: bool,
     /// What the image measures to.
     pub pcrs: Pcrs,
+    /// How the enclave of this name ended the last time.
+    pub last_end: Option<EarlierEnd>,
 }
 
 /// What the supervisor keeps up to date.
@@ -172,6 +250,8 @@ pub struct Live {
     pub clock: Option<ClockStatus>,
     /// Times that the agent was not run.
     pub pauses: u64,
+    /// What the workload's limits have refused it.
+    pub limits: LimitsStatus,
     /// The boot steps so far, the first [`MAX_STEPS`].
     steps: Vec<BootStep>,
 }
@@ -238,6 +318,7 @@ impl Board {
                 restarts: history.restarts,
                 clock: None,
                 pauses: 0,
+                limits: LimitsStatus::default(),
                 steps: history.boot_steps,
             }),
             ingress,
@@ -250,6 +331,11 @@ impl Board {
     /// Where the enclave is in its life.
     pub fn phase(&self) -> Phase {
         self.update(|live| live.phase)
+    }
+
+    /// What is known of its logs.
+    pub fn logs(&self) -> &Telemetry {
+        &self.logs
     }
 
     /// How long ago the enclave was started.
@@ -282,6 +368,8 @@ impl Board {
             restarts: live.restarts,
             clock: live.clock.clone(),
             agent_pauses: live.pauses,
+            limits: live.limits,
+            last_end: self.fixed.last_end.clone(),
             pcrs: self.fixed.pcrs.clone(),
             ingress: self
                 .ingress
@@ -346,6 +434,12 @@ impl Status {
         if self.agent_pauses > 0 {
             row("paused", format!("the agent, {} times", self.agent_pauses));
         }
+        if let Some(refused) = self.limits.describe() {
+            row("limits", refused);
+        }
+        if let Some(end) = &self.last_end {
+            row("last end", end.describe());
+        }
         for (index, value) in &self.pcrs.0 {
             row(&format!("PCR{index}"), value.to_string());
         }
@@ -375,6 +469,11 @@ impl Status {
             row("gate", gate.line());
         }
         row("logs", logs(&self.logs));
+        for (stream, reasons) in &self.logs.lost {
+            for (reason, count) in reasons {
+                row("lost", format!("{count} records of {stream} ({reason})"));
+            }
+        }
         for sink in &self.logs.sinks {
             row("sink", describe_sink(sink));
         }
@@ -413,8 +512,9 @@ fn traffic(counts: &Counts) -> String {
 fn logs(logs: &LogsStatus) -> String {
     let spool = &logs.spool;
     let mut text = format!("{} records", logs.records);
-    if logs.missing > 0 {
-        let _ = write!(text, ", {} missing", logs.missing);
+    let lost = logs.lost_in_enclave();
+    if lost > 0 {
+        let _ = write!(text, ", {lost} lost in the enclave");
     }
     let _ = write!(
         text,
@@ -512,6 +612,17 @@ mod tests {
                 detail: String::new(),
             }),
             agent_pauses: 3,
+            limits: LimitsStatus {
+                oom_kills: 3,
+                pids_refused: 0,
+            },
+            last_end: Some(EarlierEnd {
+                time_us: 1_767_225_600_000_000,
+                cause: Cause::BootFailed,
+                crash: Some(Crash::BootFailure),
+                code: Code::clean("boot.root"),
+                crashes: 2,
+            }),
             pcrs: Pcrs(BTreeMap::from([(0, Pcr::ZERO)])),
             ingress: vec![IngressStatus {
                 port: Port {
@@ -534,6 +645,11 @@ mod tests {
             logs: LogsStatus {
                 records: 10,
                 missing: 1,
+                lost: BTreeMap::from([(
+                    "application".to_owned(),
+                    BTreeMap::from([("queue-full".to_owned(), 4)]),
+                )]),
+                complete: false,
                 spool: SpoolStatus {
                     directory: "/spool".into(),
                     bytes: 2048,
@@ -565,7 +681,10 @@ mod tests {
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
             "12.345 ms  clock (0.045 ms)",
             "gate        waiting for a challenge by gate",
-            "10 records, 1 missing, 2.0 KiB in /spool",
+            "limits      3 processes killed for want of memory\n",
+            "last end    boot failed at 2026-01-01T00:00:00.000000Z, boot failure (boot.root), 2 crashes in a row\n",
+            "10 records, 4 lost in the enclave, 2.0 KiB in /spool",
+            "lost        4 records of application (queue-full)\n",
             "cloudwatch application  7 records, 3 behind (100 B, 2.5 s), 1 lost (too old)",
         ] {
             assert!(table.contains(part), "{part} in\n{table}");

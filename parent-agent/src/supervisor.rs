@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::attach::History;
 use crate::clock::ClockStatus;
-use crate::enclave::{Action, Enclave, End, Input, Phase};
+use crate::enclave::{Action, Code, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
@@ -20,7 +20,7 @@ use crate::notify::Notifier;
 use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
 use crate::self_check::SelfCheck;
-use crate::status::{Board, BootStep, Health, milliseconds};
+use crate::status::{Board, BootStep, Health, LimitsStatus, milliseconds};
 
 /// Most challenges that wait for their documents.
 const MAX_CHALLENGES: usize = 64;
@@ -239,6 +239,7 @@ impl Supervisor {
         Outcome::Ended(self.enclave.end().cloned().unwrap_or_else(|| End {
             cause: crate::enclave::Cause::Died,
             detail: how.to_owned(),
+            code: None,
             is_silence: false,
         }))
     }
@@ -393,6 +394,7 @@ impl Supervisor {
             FromInit::WorkloadExited {
                 status,
                 restart_in_ms,
+                code,
             } => {
                 if restart_in_ms.is_some() {
                     self.board.update(|live| live.restarts += 1);
@@ -401,6 +403,7 @@ impl Supervisor {
                 self.reporter.report(&Report::WorkloadExited {
                     status: status.into(),
                     restart_in_ms,
+                    code: Code::clean(&code).as_ref(),
                 });
             }
             FromInit::SelfCheck {
@@ -409,10 +412,20 @@ impl Supervisor {
                 detail,
                 document,
             } => self.self_checked(SelfCheck::new(outcome, &rule, &detail, &document)),
-            FromInit::Boot { .. }
-            | FromInit::Ending { .. }
-            | FromInit::Limits { .. }
-            | FromInit::Lost { .. } => {}
+            FromInit::Limits {
+                oom_kills,
+                pids_refused,
+            } => self.board.update(|live| {
+                live.limits.told(LimitsStatus {
+                    oom_kills,
+                    pids_refused,
+                });
+            }),
+            FromInit::Lost { losses } => self.board.logs().lost(&losses),
+            FromInit::Ending {
+                losses, numbered, ..
+            } => self.board.logs().ended(&losses, &numbered),
+            FromInit::Boot { .. } => {}
         }
         action
     }

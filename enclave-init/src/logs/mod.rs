@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use link::control::BootId;
+use link::control::{BootId, Losses};
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Compressor, FromAgent, FromInit, LogStream, MAX_RECORD, Source};
 use link::{Channel, Endpoint, connect, hello};
@@ -103,7 +103,9 @@ impl Logs {
     fn add(&self, stream: LogStream, text: &str) {
         let text = text.as_bytes();
         let text = text.get(..MAX_RECORD).unwrap_or(text);
-        let redacted = self.0.redactor.redact(text).unwrap_or_default();
+        let redacted = self.0.redactor.redact(text);
+        let redacted =
+            redacted.unwrap_or_else(|| Redactor::withheld(text.len()).into_bytes().into());
         let text = redacted.get(..MAX_RECORD).unwrap_or(&redacted);
         let text = Bytes::copy_from_slice(text);
         self.queue().add(stream, text, now_us(), Instant::now());
@@ -275,6 +277,31 @@ impl Logs {
             }
             sleep_until(end).await;
         }
+    }
+
+    /// Gives up what the parent does not hold, and whatever is still added: it is
+    /// counted as lost. Those who wait for room go on.
+    pub(crate) fn abandon(&self) {
+        self.queue().abandon();
+        self.0.room.notify_waiters();
+    }
+
+    /// The same at once, with what is then lost and the last numbers given; `None`
+    /// if somebody else is at the queue.
+    pub(crate) fn try_abandon(&self) -> Option<(Losses, Vec<(LogStream, u64)>)> {
+        let mut queue = self.0.queue.try_lock().ok()?;
+        queue.abandon();
+        Some((queue.losses(), queue.numbered()))
+    }
+
+    /// Records that were lost since the start.
+    pub(crate) fn losses(&self) -> Losses {
+        self.queue().losses()
+    }
+
+    /// The last number given, for each stream that has any.
+    pub(crate) fn numbered(&self) -> Vec<(LogStream, u64)> {
+        self.queue().numbered()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use link::control::{Loss, LossReason, Losses};
 use link::logs::{LogStream, MAX_BATCH_RECORDS, Record, Source};
 use manifest::{LogBuffer, WhenFull};
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ const MAX_BATCH: usize = 256 * 1024;
 const FEW: usize = 1024;
 
 const STREAMS: usize = LogStream::ALL.len();
+const REASONS: usize = LossReason::ALL.len();
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -44,6 +46,10 @@ pub(super) struct Queue {
     /// Since when the parent has taken nothing, while there was something.
     waiting_since: Instant,
     dropped: [Dropped; STREAMS],
+    /// Records that were lost since the start, by stream and reason.
+    lost: [[u64; REASONS]; STREAMS],
+    /// The agent will take nothing more: what is here, and what comes, is lost.
+    is_abandoned: bool,
 }
 
 /// Records of one stream that gave way and have not been reported.
@@ -93,6 +99,52 @@ impl Queue {
             carried: [0; STREAMS],
             waiting_since: now,
             dropped: [Dropped::default(); STREAMS],
+            lost: [[0; REASONS]; STREAMS],
+            is_abandoned: false,
+        }
+    }
+
+    /// Records that were lost since the start.
+    pub(super) fn losses(&self) -> Losses {
+        let mut losses = Vec::new();
+        for (stream, counts) in LogStream::ALL.into_iter().zip(&self.lost) {
+            for (reason, &records) in LossReason::ALL.into_iter().zip(counts) {
+                if records > 0 {
+                    losses.push(Loss {
+                        stream,
+                        reason,
+                        records,
+                    });
+                }
+            }
+        }
+        Losses(losses)
+    }
+
+    /// The last number given, for each stream that has any.
+    pub(super) fn numbered(&self) -> Vec<(LogStream, u64)> {
+        LogStream::ALL
+            .into_iter()
+            .zip(self.numbered)
+            .filter(|&(_, last)| last > 0)
+            .collect()
+    }
+
+    /// Gives up what the parent does not hold, and whatever is still added.
+    pub(super) fn abandon(&mut self) {
+        self.is_abandoned = true;
+        while let Some(record) = self.pop() {
+            self.count_loss(record.stream, LossReason::Ended);
+        }
+    }
+
+    fn count_loss(&mut self, stream: LogStream, reason: LossReason) {
+        if let Some(count) = self
+            .lost
+            .get_mut(stream as usize)
+            .and_then(|counts| counts.get_mut(reason as usize))
+        {
+            *count += 1;
         }
     }
 
@@ -123,7 +175,7 @@ impl Queue {
         now: Instant,
     ) -> Result<(), Piece> {
         let cost = piece.data.len() + RECORD_OVERHEAD;
-        if self.bytes + cost > self.limit {
+        if !self.is_abandoned && self.bytes + cost > self.limit {
             if self.patience_ends().is_none_or(|end| now < end) {
                 return Err(piece);
             }
@@ -156,6 +208,10 @@ impl Queue {
     }
 
     fn push(&mut self, stream: LogStream, source: Source, piece: Piece, now: Instant) {
+        if self.is_abandoned {
+            self.number(stream);
+            return self.count_loss(stream, LossReason::Ended);
+        }
         if self.is_empty() {
             self.waiting_since = now;
         }
@@ -180,6 +236,7 @@ impl Queue {
     }
 
     fn count_drop(&mut self, stream: LogStream, sequence: u64) {
+        self.count_loss(stream, LossReason::QueueFull);
         if let Some(dropped) = self.dropped.get_mut(stream as usize) {
             if dropped.count == 0 {
                 dropped.first = sequence;
@@ -272,6 +329,9 @@ impl Queue {
 
     /// Says which records gave way, as soon as that drops no other.
     fn report_drops(&mut self, time_us: u64, now: Instant) {
+        if self.is_abandoned {
+            return;
+        }
         for stream in LogStream::ALL {
             let Some(dropped) = self.dropped.get_mut(stream as usize) else {
                 continue;
@@ -435,6 +495,38 @@ mod tests {
         queue.acknowledge(&[(LogStream::System, 5)], now);
         let batch = queue.next_batch(0, now);
         assert_eq!(numbers(&batch), [(LogStream::Errors, 1)]);
+    }
+
+    #[test]
+    fn losses_of_a_queue_that_is_given_up_are_all_that_is_not_held() {
+        for when_full in [WhenFull::DropOldest, WhenFull::Block] {
+            let (mut queue, now) = queue(when_full);
+            for _ in 0..5 {
+                application(&mut queue, now);
+                system(&mut queue, 1, now);
+            }
+            carry(&mut queue, now);
+            queue.acknowledge(&[(LogStream::Application, 2), (LogStream::System, 1)], now);
+            queue.abandon();
+            // What still comes waits for nothing, and nothing reports it.
+            while queue.lost[LogStream::Application as usize][LossReason::Ended as usize] < 100 {
+                application(&mut queue, now);
+            }
+            assert!(queue.is_empty() && queue.bytes == 0);
+            assert_eq!(queue.next_batch(0, now).len(), 0);
+            let loss = |stream, records| Loss {
+                stream,
+                reason: LossReason::Ended,
+                records,
+            };
+            let expected = [
+                loss(LogStream::Application, 100),
+                loss(LogStream::System, 4),
+            ];
+            assert_eq!(queue.losses().0, expected);
+            let numbered = [(LogStream::Application, 102), (LogStream::System, 5)];
+            assert_eq!(queue.numbered(), numbered);
+        }
     }
 
     #[test]

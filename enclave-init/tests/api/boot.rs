@@ -2,19 +2,25 @@
 
 use std::fs;
 
+use link::EndCode;
 use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
 use serde_json::json;
 use tokio::net::UnixListener;
 
 use crate::agent::{Agent, Behaviour, Seen};
-use crate::enclave::{Enclave, Image, Prepared, ending, message};
+use crate::enclave::{Enclave, Image, Prepared, ending_with_code, message};
 
 /// Waits for the end of a boot that fails, as agent and console are told.
 async fn failure(prepared: Prepared) -> String {
     let mut enclave = prepared.start();
-    let (cause, detail) = ending(&mut enclave.control().await).await;
+    let (cause, detail, code) = ending_with_code(&mut enclave.control().await).await;
     assert_eq!(cause, EndCause::BootFailed);
+    // The words and the code name the same step.
+    let step = detail.strip_prefix("boot step ").unwrap();
+    let step = step.split(' ').next().unwrap();
+    assert_eq!(code, format!("boot.{step}"));
+    assert!(EndCode::known(&code).is_some(), "{code}");
     let (code, console) = enclave.ended().await;
     assert_eq!(code, 1);
     assert!(console.contains(&detail), "{console}");

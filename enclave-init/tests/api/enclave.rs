@@ -353,6 +353,20 @@ impl Enclave {
         (status.code().unwrap_or(-1), console)
     }
 
+    /// Waits until the workload waits for room in its output.
+    pub(crate) async fn blocks(&self) {
+        let pid = self.pid1();
+        let blocked = || {
+            processes(self.folder()).iter().any(|process| {
+                let read = |file| fs::read_to_string(format!("/proc/{process}/{file}"));
+                let writes = read("wchan").unwrap_or_default().contains("pipe_write")
+                    || read("syscall").unwrap_or_default().starts_with("1 0x1 ");
+                *process != pid && writes
+            })
+        };
+        until(blocked).await;
+    }
+
     /// Waits until no process of the enclave is left.
     pub(crate) async fn nothing_is_left(&self) {
         until(|| processes(self.folder()).is_empty()).await;
@@ -383,8 +397,19 @@ pub(crate) async fn message<T>(
 
 /// Waits for the last message.
 pub(crate) async fn ending(control: &mut Control) -> (EndCause, String) {
+    let (cause, detail, _) = ending_with_code(control).await;
+    (cause, detail)
+}
+
+/// The same, with the code for programs.
+pub(crate) async fn ending_with_code(control: &mut Control) -> (EndCause, String, String) {
     message(control, |message| match message {
-        FromInit::Ending { cause, detail, .. } => Some((*cause, detail.to_string())),
+        FromInit::Ending {
+            cause,
+            detail,
+            code,
+            ..
+        } => Some((*cause, detail.to_string(), code.to_string())),
         _ => None,
     })
     .await

@@ -120,17 +120,7 @@ async fn an_agent_that_takes_nothing_holds_a_workload_back_that_may_block() {
         .agent(|agent| agent.takes_logs = false)
         .start();
     let _control = enclave.control().await;
-    let pid = enclave.pid1();
-    let blocked = || {
-        let processes = crate::enclave::processes(enclave.folder());
-        processes.iter().any(|process| {
-            let wait = fs::read_to_string(format!("/proc/{process}/wchan")).unwrap_or_default();
-            let stack = fs::read_to_string(format!("/proc/{process}/syscall")).unwrap_or_default();
-            let writes = wait.contains("pipe_write") || stack.starts_with("1 0x1 ");
-            *process != pid && writes
-        })
-    };
-    until(blocked).await;
+    enclave.blocks().await;
     enclave.prepared.agent.shared.batches.add_permits(1_000_000);
     let (code, _) = enclave.ended().await;
     assert_eq!(code, 0);

@@ -22,6 +22,7 @@ mod ending;
 mod ingress;
 mod local_api;
 mod logs;
+mod losses;
 mod module;
 mod registers;
 mod restarts;

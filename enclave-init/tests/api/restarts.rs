@@ -13,6 +13,7 @@ async fn exited(control: &mut Control) -> (ExitStatus, Option<u64>) {
         FromInit::WorkloadExited {
             status,
             restart_in_ms,
+            ..
         } => Some((*status, *restart_in_ms)),
         _ => None,
     })

@@ -73,6 +73,7 @@ fn link_control() {
             FromInit::WorkloadExited {
                 status,
                 restart_in_ms: Some(1000),
+                code: Text::default(),
             },
         ),
         (
@@ -82,6 +83,7 @@ fn link_control() {
                 detail: Text::new("it ended"),
                 code: Text::new("workload.out-of-memory"),
                 losses: losses.clone(),
+                numbered: vec![(LogStream::Application, 1000)],
             },
         ),
         (

@@ -95,6 +95,7 @@ fn the_largest_messages_fit_into_their_channels_frames() {
         detail: samples::long_text(),
         code: Text::new("x".repeat(MAX_CODE)),
         losses: control::Losses(vec![loss; MAX_LOSSES]),
+        numbered: vec![(logs::LogStream::Errors, u64::MAX); 4],
     };
     assert_reads_back(&ending, MAX_CONTROL);
     let assert_fits = |data: &[u8], count: usize| {

@@ -58,6 +58,11 @@ fn exit_status() -> impl Strategy<Value = ExitStatus> {
     })
 }
 
+fn numbered() -> impl Strategy<Value = Vec<(LogStream, u64)>> {
+    let number = (select(&LogStream::ALL[..]), any::<u64>());
+    vec(number, 0..=LogStream::ALL.len())
+}
+
 fn losses() -> impl Strategy<Value = control::Losses> {
     let reason = select(&control::LossReason::ALL[..]);
     let loss = (select(&LogStream::ALL[..]), reason, any::<u64>()).prop_map(
@@ -90,20 +95,22 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
             .prop_map(|(state, detail)| FromInit::Health { state, detail }),
         (any::<u64>(), bytes()).prop_map(|(id, document)| FromInit::Document { id, document }),
         (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::ChallengeFailed { id, reason }),
-        (exit_status(), option::of(any::<u64>())).prop_map(|(status, restart_in_ms)| {
-            FromInit::WorkloadExited {
+        (exit_status(), option::of(any::<u64>()), text()).prop_map(
+            |(status, restart_in_ms, code)| FromInit::WorkloadExited {
                 status,
                 restart_in_ms,
+                code,
             }
-        }),
-        (cause, text(), text(), losses()).prop_map(|(cause, detail, code, losses)| {
-            FromInit::Ending {
+        ),
+        (cause, text(), text(), losses(), numbered()).prop_map(
+            |(cause, detail, code, losses, numbered)| FromInit::Ending {
                 cause,
                 detail,
                 code,
                 losses,
+                numbered,
             }
-        }),
+        ),
         (select(&CHECKS[..]), text(), text(), bytes()).prop_map(
             |(outcome, rule, detail, document)| FromInit::SelfCheck {
                 outcome,
@@ -232,22 +239,26 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         FromInit::WorkloadExited {
             status: ExitStatus::Signal(9),
             restart_in_ms: Some(1000),
+            code: Text::default(),
         },
         FromInit::WorkloadExited {
             status: ExitStatus::Code(-1),
             restart_in_ms: None,
+            code: Text::default(),
         },
         FromInit::Ending {
             cause: EndCause::WorkloadExited(ExitStatus::Code(3)),
             detail: Text::new(""),
             code: Text::default(),
             losses: control::Losses::default(),
+            numbered: Vec::new(),
         },
         FromInit::Ending {
             cause: EndCause::Shutdown,
             detail: Text::new("asked"),
             code: Text::new("workload.out-of-memory"),
             losses: some_losses(),
+            numbered: vec![(LogStream::System, 7)],
         },
         FromInit::SelfCheck {
             outcome: CheckOutcome::Failed,

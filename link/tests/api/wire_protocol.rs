@@ -10,7 +10,7 @@ use link::frame::{self, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::hello::{self, HELLO_TIMEOUT, VERSION};
 use link::logs::{self, LogStream, MAX_BATCH_RECORDS, MAX_RECORD, Record, Source};
 use link::target::{Connect, MAX_HOST, MAX_REASON, Refusal, Reply};
-use link::{Bytes, Channel, Text, port};
+use link::{Bytes, Channel, EndCode, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -174,6 +174,7 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::WorkloadExited {
         status,
         restart_in_ms: Some(1000),
+        code: EndCode::text(Some(EndCode::WorkloadExitCode)),
     };
     listing
         .message(Init, &message, "WorkloadExited: code 3, again in 1 s")
@@ -208,6 +209,7 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::WorkloadExited {
         status: ExitStatus::Signal(15),
         restart_in_ms: None,
+        code: EndCode::text(Some(EndCode::WorkloadSignal)),
     };
     listing
         .message(Init, &message, "WorkloadExited: signal 15, not again")
@@ -215,8 +217,9 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::Ending {
         cause: EndCause::WorkloadExited(status),
         detail: Text::new("ended"),
-        code: Text::default(),
+        code: EndCode::text(Some(EndCode::WorkloadExitCode)),
         losses,
+        numbered: vec![(LogStream::Application, 1000), (LogStream::System, 20)],
     };
     listing
         .message(
@@ -230,6 +233,7 @@ async fn the_control_example_is_what_is_sent() {
         detail: Text::default(),
         code: Text::default(),
         losses: control::Losses::default(),
+        numbered: Vec::new(),
     };
     listing
         .message(Init, &message, "Ending: 0 (shutdown), as it would be here")

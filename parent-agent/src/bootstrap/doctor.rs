@@ -122,7 +122,13 @@ fn enclave_state(
                 let crash = last
                     .crash
                     .map_or_else(String::new, |crash| format!("{crash}, "));
-                format!("; its last end: {crash}{}: {}", last.cause, last.detail)
+                let code = last
+                    .code
+                    .map_or_else(String::new, |code| format!(" ({code})"));
+                format!(
+                    "; its last end: {crash}{}{code}: {}",
+                    last.cause, last.detail
+                )
             });
             Finding::new(
                 &label,

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use link::EndCode;
 use link::control::{EndCause, ExitStatus};
 use serde::{Deserialize, Serialize};
 
+use super::code::Code;
 use crate::exit::Exit;
 
 /// What an end was.
@@ -63,6 +65,8 @@ pub struct End {
     pub cause: Cause,
     /// The same for people, in one line.
     pub detail: String,
+    /// The same for programs, if the enclave has said why.
+    pub code: Option<Code>,
     /// Whether it was given up because nothing was heard of it.
     pub is_silence: bool,
 }
@@ -72,14 +76,26 @@ impl End {
         Self {
             cause,
             detail,
+            code: None,
             is_silence: false,
         }
     }
 }
 
+/// What the init gave as the reason of its end.
+#[derive(Debug, Clone)]
+pub(super) struct Announced {
+    pub(super) cause: EndCause,
+    pub(super) words: String,
+    pub(super) code: Option<Code>,
+}
+
 /// The end that the init has announced, with its own words where the cause
 /// alone does not say what happened.
-pub(super) fn announced(cause: EndCause, words: &str) -> End {
+pub(super) fn announced(Announced { cause, words, code }: Announced) -> End {
+    let is_out_of_memory = code
+        .as_ref()
+        .is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
     let (cause, detail) = match cause {
         EndCause::Shutdown => (Cause::Stopped, "as asked".to_owned()),
         EndCause::WorkloadExited(ExitStatus::Code(0)) => (
@@ -90,12 +106,19 @@ pub(super) fn announced(cause: EndCause, words: &str) -> End {
             Cause::WorkloadFailed,
             format!("the workload ended with code {code}"),
         ),
+        EndCause::WorkloadExited(ExitStatus::Signal(_)) if is_out_of_memory => (
+            Cause::WorkloadFailed,
+            "the workload was killed because its memory had run out".to_owned(),
+        ),
         EndCause::WorkloadExited(ExitStatus::Signal(signal)) => (
             Cause::WorkloadFailed,
             format!("the workload was killed by signal {signal}"),
         ),
-        EndCause::BootFailed => (Cause::BootFailed, words.to_owned()),
+        EndCause::BootFailed => (Cause::BootFailed, words),
         EndCause::InitFailed => (Cause::Died, format!("the init failed: {words}")),
     };
-    End::new(cause, detail)
+    End {
+        code,
+        ..End::new(cause, detail)
+    }
 }

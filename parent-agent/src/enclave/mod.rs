@@ -4,16 +4,20 @@
 //! Starting → Booting → Ready → Ending → Ended. Until the end there is always a
 //! deadline, except while the hypervisor is being started, which has its own.
 
+mod code;
 mod end;
 
 use std::fmt;
 use std::time::Duration;
 
-use link::control::{EndCause, FromInit};
+use link::control::FromInit;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub use code::Code;
 pub use end::{Cause, End};
+
+use end::Announced;
 
 /// The longest silence of an enclave that is ready, or ending: it says
 /// something every [`link::control::HEALTH_INTERVAL_MS`].
@@ -133,7 +137,7 @@ pub struct Enclave {
     stop_by: Option<Instant>,
     stop: Option<Stop>,
     /// What the init gave as the reason of its end.
-    announced: Option<(EndCause, String)>,
+    announced: Option<Announced>,
     /// Why the machine was killed.
     killed: Option<End>,
     end: Option<End>,
@@ -264,8 +268,17 @@ impl Enclave {
                 self.phase = Phase::Ready;
                 self.was_ready = true;
             }
-            FromInit::Ending { cause, detail, .. } => {
-                self.announced = Some((*cause, detail.to_string()));
+            FromInit::Ending {
+                cause,
+                detail,
+                code,
+                ..
+            } => {
+                self.announced = Some(Announced {
+                    cause: *cause,
+                    words: detail.to_string(),
+                    code: Code::clean(code),
+                });
                 self.phase = Phase::Ending;
                 self.deadline = Some(now + MAX_POWER_OFF);
                 return;
@@ -323,14 +336,14 @@ impl Enclave {
             });
             return None;
         }
-        if let Some((cause, detail)) = self.announced.take() {
-            let end = end::announced(cause, &detail);
+        if let Some(announced) = self.announced.take() {
+            let end = end::announced(announced);
             let detail = format!(
                 "{}; its machine was still on {} s later and was killed",
                 end.detail,
                 MAX_POWER_OFF.as_secs()
             );
-            return Some(self.kill(end.cause, detail, now));
+            return Some(self.kill_as(End { detail, ..end }, now));
         }
         if self.stop_by.is_some_and(|by| now >= by) {
             let detail = match self.stop {
@@ -378,8 +391,8 @@ impl Enclave {
     fn ended(&mut self, how: &str) {
         let end = if let Some(end) = self.killed.take() {
             end
-        } else if let Some((cause, detail)) = self.announced.take() {
-            end::announced(cause, &detail)
+        } else if let Some(announced) = self.announced.take() {
+            end::announced(announced)
         } else if self.stop.is_some() {
             End::new(Cause::Died, format!("{how} while it was stopping"))
         } else if self.was_ready {
@@ -394,13 +407,10 @@ impl Enclave {
     /// A machine that starts again, as one that nothing powers off does, has
     /// come to its end: what runs next is another boot.
     fn booted_again(&mut self, now: Instant) -> Action {
-        let (cause, detail) = match self.announced.take() {
-            Some((cause, detail)) => {
-                let end = end::announced(cause, &detail);
-                (end.cause, end.detail)
-            }
-            None if self.was_ready => (Cause::Died, "its machine started again".to_owned()),
-            None => (
+        let end = match self.announced.take() {
+            Some(announced) => end::announced(announced),
+            None if self.was_ready => End::new(Cause::Died, "its machine started again".to_owned()),
+            None => End::new(
                 Cause::BootFailed,
                 format!(
                     "its machine started again before it was ready: {}",
@@ -408,12 +418,16 @@ impl Enclave {
                 ),
             ),
         };
-        self.kill(cause, detail, now)
+        self.kill_as(end, now)
     }
 
     fn kill(&mut self, cause: Cause, detail: String, now: Instant) -> Action {
+        self.kill_as(End::new(cause, detail), now)
+    }
+
+    fn kill_as(&mut self, end: End, now: Instant) -> Action {
         self.phase = Phase::Ending;
-        self.killed = Some(End::new(cause, detail));
+        self.killed = Some(end);
         self.deadline = Some(now + MAX_KILL);
         Action::Kill
     }

@@ -1,5 +1,5 @@
 use link::Text;
-use link::control::{ExitStatus, HealthState};
+use link::control::{EndCause, ExitStatus, HealthState};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,11 +16,16 @@ fn ready() -> FromInit {
 }
 
 fn ending(cause: EndCause) -> FromInit {
+    ending_with(cause, "")
+}
+
+fn ending_with(cause: EndCause, code: &str) -> FromInit {
     FromInit::Ending {
         cause,
         detail: Text::new("because"),
-        code: Text::default(),
+        code: Text::new(code),
         losses: link::control::Losses::default(),
+        numbered: Vec::new(),
     }
 }
 
@@ -401,5 +406,54 @@ proptest! {
         enclave.on(Input::Connected, now);
         prop_assert_eq!(enclave.end().cloned(), end);
         prop_assert_eq!(enclave.phase(), Phase::Ended);
+    }
+}
+
+#[test]
+fn codes_of_the_enclave_are_kept_with_its_end() {
+    let now = Instant::now();
+    let killed = EndCause::WorkloadExited(ExitStatus::Signal(9));
+    for (cause, code, kept, detail) in [
+        (
+            killed,
+            "workload.out-of-memory",
+            Some("workload.out-of-memory"),
+            "the workload was killed because its memory had run out",
+        ),
+        (
+            killed,
+            "workload.signal",
+            Some("workload.signal"),
+            "the workload was killed by signal 9",
+        ),
+        (
+            EndCause::InitFailed,
+            "init.panic",
+            Some("init.panic"),
+            "the init failed: because",
+        ),
+        (
+            EndCause::BootFailed,
+            "BOOT\u{1b}[1m.x",
+            Some("1m.x"),
+            "because",
+        ),
+        (EndCause::Shutdown, "", None, "as asked"),
+    ] {
+        let mut enclave = booted(now);
+        enclave.on(Input::Message(&ending_with(cause, code)), now);
+        enclave.on(Input::Exited("gone".to_owned()), now);
+        let end = enclave.end().unwrap();
+        assert_eq!(end.code.as_ref().map(Code::to_string).as_deref(), kept);
+        assert_eq!(end.detail, detail);
+    }
+    // One whose machine stays on, or starts again, has said the same.
+    for input in [Input::Heartbeat, Input::Deadline] {
+        let mut enclave = booted(now);
+        enclave.on(Input::Message(&ending_with(killed, "workload.signal")), now);
+        enclave.on(input, now + MAX_POWER_OFF);
+        enclave.on(Input::Exited("gone".to_owned()), now);
+        let code = enclave.end().unwrap().code.as_ref().unwrap();
+        assert!(code.is(link::EndCode::WorkloadSignal), "{code}");
     }
 }

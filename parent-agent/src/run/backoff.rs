@@ -9,6 +9,7 @@ use crate::cli::RunArgs;
 use crate::crash::{Crash, LastEnd};
 use crate::enclave::End;
 use crate::error::Error;
+use crate::losses::LostRecords;
 use crate::state::StateDir;
 use crate::status::milliseconds;
 
@@ -31,10 +32,18 @@ pub(super) async fn keep_end(
     end: &End,
     crash: Option<Crash>,
     uptime: Duration,
+    lost: LostRecords,
     console: &[String],
 ) {
     let before = LastEnd::read(name);
-    let last = LastEnd::new(end, crash, milliseconds(uptime), console, before.as_ref());
+    let last = LastEnd::new(
+        end,
+        crash,
+        milliseconds(uptime),
+        lost,
+        console,
+        before.as_ref(),
+    );
     let name = name.clone();
     let written = tokio::task::spawn_blocking(move || last.write(&name)).await;
     if let Ok(Err(error)) = written {

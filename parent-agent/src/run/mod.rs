@@ -13,7 +13,7 @@ use aws_request::Client;
 use link::control::MAX_RUNTIME_CONFIG;
 use manifest::{EnclaveName, Interval};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -26,7 +26,7 @@ use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::cli::{HypervisorKind, RunArgs};
 use crate::console::Console;
-use crate::crash::Crash;
+use crate::crash::{Crash, LastEnd};
 use crate::embedded_metrics::EmbeddedMetrics;
 use crate::enclave::{Cause, End};
 use crate::error::Error;
@@ -36,14 +36,15 @@ use crate::gate::{Gate, GateBoard, GateConfig};
 use crate::guard::Guard;
 use crate::hypervisor::Hypervisor;
 use crate::launch::Launch;
+use crate::losses::LostRecords;
 use crate::notify::Notifier;
 use crate::output::Output;
+use crate::recorder::{Ended, Recorder};
 use crate::report::{Report, Reporter};
 use crate::resolve::Resolver;
 use crate::sink::Pipeline;
-use crate::spool::Spool;
 use crate::state::{CONTROL_SOCKET, StateDir};
-use crate::status::{Board, Fixed, Pcrs};
+use crate::status::{Board, EarlierEnd, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, diagnostics, heartbeat, ingress, limit};
 
@@ -56,6 +57,8 @@ const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
 const SINKS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same when the enclave goes on: the next agent's sinks do the rest.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it may take to record the enclave's end in its log.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the API's last answers may take.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long standard output's last lines may take.
@@ -118,9 +121,11 @@ async fn run_after_pause(
             let end = End {
                 cause: Cause::BootFailed,
                 detail: error.to_string(),
+                code: None,
                 is_silence: false,
             };
-            keep_end(&name, &end, Some(Crash::BootFailure), Duration::ZERO, &[]).await;
+            let (crash, lost) = (Some(Crash::BootFailure), LostRecords::default());
+            keep_end(&name, &end, crash, Duration::ZERO, lost, &[]).await;
         }
     }
     result
@@ -394,8 +399,15 @@ impl Run<'_> {
             peer,
             self.events.clone(),
         ));
-        self.watch(&mut tasks, &board, pipeline.spool(), outcome)
-            .await?;
+        self.watch(&mut tasks, &board, outcome).await?;
+        let recorder = Recorder::new(
+            Arc::clone(&board),
+            Arc::clone(pipeline.spool()),
+            self.metrics.clone(),
+            pipeline.has_remote(),
+        );
+        let (last_record, is_last) = oneshot::channel();
+        let mut recording = tokio::spawn(recorder.run(is_last));
         let (ended, end) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, end)?;
 
@@ -439,15 +451,26 @@ impl Run<'_> {
                 let _ = guard.kill().await;
                 logs.drain(LOGS_TIMEOUT).await;
                 let last = pipeline.last_lines(logs.boot(), LOG_TAIL).await;
+                let telemetry = Arc::clone(pipeline.telemetry());
+                telemetry.settle(logs.boot());
+                if let Ok(Outcome::Ended(end)) = &result {
+                    let crash = Crash::of(end, &guard.console().tail(CONSOLE_TAIL));
+                    // The task ends only with this one.
+                    let _ = last_record.send(Ended::new(end, crash));
+                    let _ = timeout(RECORD_TIMEOUT, &mut recording).await;
+                }
                 pipeline.finish(SINKS_TIMEOUT).await;
                 let outcome = result?;
+                telemetry.settle(logs.boot());
+                let lost = LostRecords::of(&telemetry.read());
                 let exit = self
-                    .report_end(&outcome, start.elapsed(), guard.console(), &last)
+                    .report_end(&outcome, start.elapsed(), lost, guard.console(), &last)
                     .await;
                 ended.send_replace(Some(outcome));
                 exit
             }
         };
+        recording.abort();
         let _ = timeout(API_TIMEOUT, api).await;
         Ok(exit)
     }
@@ -457,14 +480,10 @@ impl Run<'_> {
         &self,
         tasks: &mut JoinSet<()>,
         board: &Arc<Board>,
-        spool: &Arc<Spool>,
         outcome: Option<Arc<GateBoard>>,
     ) -> Result<(), Error> {
         if let Some(address) = self.args.logs.metrics {
             tasks.spawn(listen::metrics(address, Arc::clone(board)).await?);
-        }
-        if let Some(metrics) = self.metrics.clone() {
-            tasks.spawn(metrics.report(Arc::clone(board), Arc::clone(spool)));
         }
         if let Some(gate) = self.gate(board, outcome) {
             tasks.spawn(gate.serve());
@@ -504,6 +523,7 @@ impl Run<'_> {
             hypervisor: H::NAME,
             debug: self.args.debug,
             pcrs: self.pcrs.clone(),
+            last_end: LastEnd::read(&self.name).map(EarlierEnd::from),
         }
     }
 

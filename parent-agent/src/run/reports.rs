@@ -13,6 +13,7 @@ use crate::guard::{Attached, Guard};
 use crate::hypervisor::Hypervisor;
 use crate::ingress;
 use crate::logs::LastLines;
+use crate::losses::LostRecords;
 use crate::report::{Opening, Port, Report};
 use crate::status::milliseconds;
 use crate::supervisor::Outcome;
@@ -60,6 +61,7 @@ impl Run<'_> {
         &self,
         outcome: &Outcome,
         uptime: Duration,
+        lost: LostRecords,
         console: &Console,
         last: &LastLines,
     ) -> Exit {
@@ -73,15 +75,17 @@ impl Run<'_> {
             (last, console.tail(CONSOLE_TAIL))
         };
         let crash = Crash::of(end, &console);
-        keep_end(&self.name, end, crash, uptime, &console).await;
+        keep_end(&self.name, end, crash, uptime, lost.clone(), &console).await;
         self.reporter
             .last(&Report::Ended {
                 cause: end.cause,
                 crash,
+                code: end.code.as_ref(),
                 detail: &end.detail,
                 exit_code: end.cause.exit() as u8,
                 console: &console,
                 logs,
+                lost: &lost,
             })
             .await;
         end.cause.exit()

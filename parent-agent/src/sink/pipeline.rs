@@ -63,6 +63,7 @@ pub enum PipelineError {
 #[derive(Debug)]
 pub struct Pipeline {
     telemetry: Arc<Telemetry>,
+    has_remote: bool,
     stop: watch::Sender<bool>,
     /// Dropped when nobody waits any more.
     patience: oneshot::Sender<()>,
@@ -110,16 +111,14 @@ impl Pipeline {
         let metrics = started
             .await
             .map_err(|_| PipelineError::Thread("their thread has ended".to_owned()))??;
-        let telemetry = Arc::new(Telemetry {
-            spool: Arc::clone(&spool),
-            sinks: metrics,
-        });
+        let telemetry = Arc::new(Telemetry::new(Arc::clone(&spool), metrics));
         let mut tasks = vec![tokio::spawn(Arc::clone(&spool).maintain())];
         if has_remote {
             tasks.push(tokio::spawn(report(Arc::clone(&telemetry))));
         }
         Ok(Self {
             telemetry,
+            has_remote,
             stop,
             patience,
             done,
@@ -130,6 +129,11 @@ impl Pipeline {
     /// The spool.
     pub fn spool(&self) -> &Arc<Spool> {
         &self.telemetry.spool
+    }
+
+    /// Whether there is a sink other than standard output.
+    pub fn has_remote(&self) -> bool {
+        self.has_remote
     }
 
     /// What is known of it.
@@ -160,6 +164,7 @@ impl Pipeline {
     pub async fn finish(self, limit: Duration) {
         let Self {
             telemetry,
+            has_remote: _,
             stop,
             patience,
             mut done,

@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use link::control::Losses;
+use link::logs::LogStream;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Delivered, SendError};
-use crate::spool::{Cursor, Progress, Spool, SpoolStatus, now_us};
+use crate::losses::{self, Counts, EnclaveLosses};
+use crate::spool::{Boot, Cursor, Progress, Spool, SpoolStatus, now_us};
 
 /// Everything about an enclave's logs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +21,12 @@ pub struct LogsStatus {
     pub records: u64,
     /// Numbers that it left out.
     pub missing: u64,
+    /// Records that were lost in the enclave, by stream and reason, as it tells.
+    #[serde(default)]
+    pub lost: Counts,
+    /// Whether the enclave has told of all that it lost, as it does at its end.
+    #[serde(default)]
+    pub complete: bool,
     /// The spool.
     pub spool: SpoolStatus,
     /// The sinks, one entry for each stream that a sink sends on its own.
@@ -28,16 +38,56 @@ pub struct LogsStatus {
 pub struct Telemetry {
     pub(super) spool: Arc<Spool>,
     pub(super) sinks: Vec<Arc<SinkMetrics>>,
+    enclave: Mutex<EnclaveLosses>,
+}
+
+impl LogsStatus {
+    /// Records that were lost in the enclave: what it tells, or at least the numbers
+    /// that it has left out.
+    pub fn lost_in_enclave(&self) -> u64 {
+        losses::total(&self.lost).max(self.missing)
+    }
 }
 
 impl Telemetry {
+    pub(super) fn new(spool: Arc<Spool>, sinks: Vec<Arc<SinkMetrics>>) -> Self {
+        Self {
+            spool,
+            sinks,
+            enclave: Mutex::default(),
+        }
+    }
+
+    /// The enclave tells what it has lost.
+    pub(crate) fn lost(&self, losses: &Losses) {
+        self.enclave().told(losses);
+    }
+
+    /// The enclave tells so for the last time.
+    pub(crate) fn ended(&self, losses: &Losses, numbered: &[(LogStream, u64)]) {
+        self.enclave().ended(losses, numbered);
+    }
+
+    /// Corrects the last count by what the spool, which is closed, does hold.
+    pub(crate) fn settle(&self, boot: Option<Boot>) {
+        let held = boot.map_or_else(Vec::new, |boot| self.spool.held(boot));
+        self.enclave().settle(&held);
+    }
+
+    fn enclave(&self) -> MutexGuard<'_, EnclaveLosses> {
+        self.enclave.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A moment's reading.
     pub fn read(&self) -> LogsStatus {
         let (records, missing) = self.spool.counts();
         let progress = *self.spool.progress().borrow();
+        let enclave = self.enclave();
         LogsStatus {
             records,
             missing,
+            lost: enclave.read(),
+            complete: enclave.is_complete(),
             spool: self.spool.status(),
             sinks: self.sinks.iter().map(|sink| sink.read(progress)).collect(),
         }
@@ -187,7 +237,7 @@ impl SinkMetrics {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

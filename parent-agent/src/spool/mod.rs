@@ -157,6 +157,8 @@ pub struct Spool {
     room: Notify,
     counts: Counts,
     trouble: Mutex<Option<String>>,
+    /// Set once nothing may be added any more; changed with the writer locked.
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -192,6 +194,7 @@ impl Spool {
             room: Notify::new(),
             counts: Counts::default(),
             trouble: Mutex::default(),
+            closed: AtomicBool::new(false),
             options,
             directory,
         };
@@ -303,6 +306,7 @@ impl Spool {
                     "the log spool {} cannot be written: the enclave keeps its records",
                     self.directory.display()
                 ),
+                AppendError::Closed => return,
                 AppendError::Full | AppendError::Io(_) => {}
             }
             refused = true;
@@ -313,6 +317,10 @@ impl Spool {
     fn append(&self, chunk: Chunk) -> Result<(), Box<Unappended>> {
         let boot = chunk.boot;
         let mut writer = self.writer();
+        if self.closed.load(Ordering::Relaxed) {
+            let error = AppendError::Closed;
+            return Err(Box::new(Unappended { chunk, error }));
+        }
         let result = match writer.append(chunk, self.floor()) {
             Ok(appended) => {
                 self.publish(&writer, boot, &appended);
@@ -327,28 +335,35 @@ impl Spool {
         result
     }
 
-    /// Adds a record of the agent's own, unless the spool is full.
-    pub async fn note(self: &Arc<Self>, stream: LogStream, text: String) {
+    /// Adds a record of the agent's own, unless there is no room even for that; says
+    /// whether it did.
+    pub async fn note(self: &Arc<Self>, stream: LogStream, text: String) -> bool {
         let spool = Arc::clone(self);
         let noted = move || {
             let mut writer = spool.writer();
-            match writer.note(stream, text.as_bytes(), spool.floor()) {
-                Ok(appended) => spool.publish(&writer, Boot::AGENT, &appended),
+            let noted = match writer.note(stream, text.as_bytes(), spool.floor()) {
+                Ok(appended) => {
+                    spool.publish(&writer, Boot::AGENT, &appended);
+                    true
+                }
                 Err(_) => {
                     spool.counts.own_dropped.fetch_add(1, Ordering::Relaxed);
+                    false
                 }
-            }
+            };
             spool.measure(&writer);
+            noted
         };
         // It fails only when the runtime ends.
-        let _ = tokio::task::spawn_blocking(noted).await;
+        tokio::task::spawn_blocking(noted).await.unwrap_or(false)
     }
 
     fn publish(&self, writer: &Writer, boot: Boot, appended: &Appended) {
-        self.counts.full.store(false, Ordering::Relaxed);
         lock(&self.trouble).take();
         lock(&self.held).set(boot, appended.held);
+        // For records of the agent's own there is room when it is full for others.
         if boot != Boot::AGENT {
+            self.counts.full.store(false, Ordering::Relaxed);
             self.counts
                 .records
                 .fetch_add(appended.records, Ordering::Relaxed);
@@ -372,6 +387,7 @@ impl Spool {
                     self.counts.times_full.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            AppendError::Closed => {}
             AppendError::Io(error) => {
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 *lock(&self.trouble) = Some(error.to_string());
@@ -469,10 +485,17 @@ impl Spool {
         }
     }
 
-    /// Brings everything to the disk.
+    /// Takes no more of the enclave's records, and brings everything to the disk:
+    /// what is held now is all that is held.
     pub async fn close(self: Arc<Self>) {
+        let closing = move || {
+            let writer = self.writer();
+            self.closed.store(true, Ordering::Relaxed);
+            drop(writer);
+            self.tend();
+        };
         // It fails only when the runtime ends.
-        let _ = tokio::task::spawn_blocking(move || self.tend()).await;
+        let _ = tokio::task::spawn_blocking(closing).await;
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {

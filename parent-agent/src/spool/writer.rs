@@ -21,6 +21,11 @@ const LOCK: &str = "lock";
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Segments that a spool has at its cap, at least.
 const MIN_SEGMENTS: u64 = 8;
+/// Bytes below the cap that only the agent's own records may take: what it says of a
+/// spool that is full, and of what that has cost, is said in the spool too. Less where
+/// the cap is small.
+const OWN_BYTES: u64 = 256 * 1024;
+const OWN_SHARE: u64 = 64;
 
 /// Why records were not stored.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub(super) enum AppendError {
     Full,
     /// The file system refused.
     Io(io::Error),
+    /// The spool takes nothing more.
+    Closed,
 }
 
 impl From<io::Error> for AppendError {
@@ -243,7 +250,12 @@ impl Writer {
             .segments
             .back()
             .is_some_and(|stock| stock.bytes + size > self.segment_bytes());
-        self.make_room(size + if full { SEGMENT_HEADER as u64 } else { 0 }, floor)?;
+        let reserved = match chunk.boot {
+            Boot::AGENT => 0,
+            _ => OWN_BYTES.min(self.options.max_bytes / OWN_SHARE),
+        };
+        let header = if full { SEGMENT_HEADER as u64 } else { 0 };
+        self.make_room(size + header + reserved, floor)?;
         if full {
             self.roll()?;
         }

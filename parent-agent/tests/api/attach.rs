@@ -54,6 +54,7 @@ async fn is_shut_down(agent: Agent, mut init: Init) {
         detail: Text::default(),
         code: Text::default(),
         losses: link::control::Losses::default(),
+        numbered: Vec::new(),
     })
     .await;
     agent.end_init(0).await;
@@ -83,6 +84,7 @@ async fn the_next_run_takes_over_what_a_killed_agent_left() {
     init.send(FromInit::WorkloadExited {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),
+        code: Text::default(),
     })
     .await;
     agent.event("workload_exited").await;

@@ -237,6 +237,7 @@ async fn a_flood_of_connections_does_not_stop_the_enclave() {
         detail: Text::default(),
         code: Text::default(),
         losses: link::control::Losses::default(),
+        numbered: Vec::new(),
     })
     .await;
     agent.end_init(0).await;

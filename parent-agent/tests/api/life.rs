@@ -15,6 +15,7 @@ fn ending(cause: EndCause) -> FromInit {
         detail: Text::default(),
         code: Text::default(),
         losses: link::control::Losses::default(),
+        numbered: Vec::new(),
     }
 }
 
@@ -48,6 +49,7 @@ async fn an_enclave_boots_is_seen_and_stops_when_told() {
     init.send(FromInit::WorkloadExited {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),
+        code: Text::default(),
     })
     .await;
     assert_eq!(agent.event("workload_exited").await["status"]["code"], 3);

@@ -28,6 +28,7 @@ mod ingress;
 mod input;
 mod life;
 mod logs;
+mod losses;
 mod metadata;
 mod notify;
 mod receivers;

@@ -131,6 +131,7 @@ async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
         detail: Text::default(),
         code: Text::default(),
         losses: link::control::Losses::default(),
+        numbered: Vec::new(),
     })
     .await;
     agent.end_init(0).await;
