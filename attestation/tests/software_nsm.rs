@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use attestation::nsm::{Nsm, NsmError, Refusal};
+use attestation::nsm::{Nsm, NsmError, Refusal, unverified_timestamp_ms};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Policy, Roots, Rule, Time, verify};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
@@ -150,6 +150,27 @@ fn openssl_and_the_cose_crate_agree() {
     let parsed = aws_nitro_enclaves_nsm_api::api::AttestationDoc::from_binary(&payload).unwrap();
     assert_eq!(parsed.pcrs.len(), 16);
     assert_eq!(parsed.pcrs[&2].as_slice(), [3; 48]);
+}
+
+#[test]
+fn the_timestamp_is_read_from_documents_that_nobody_signs_too() {
+    let server = Server::start(Some(MEASUREMENTS));
+    let bytes = server.client().attestation(None, None, None).unwrap();
+    let timestamp = Document::parse(&bytes).unwrap().unverified_timestamp_ms();
+    assert_eq!(unverified_timestamp_ms(&bytes).unwrap(), timestamp);
+
+    // The signature, and then its length: a verifier reads such a document no more.
+    let mut unsigned = bytes.clone();
+    let signature = unsigned.len() - 96;
+    unsigned.truncate(signature - 2);
+    unsigned.push(0x40);
+    assert!(Document::parse(&unsigned).is_err());
+    assert_eq!(unverified_timestamp_ms(&unsigned).unwrap(), timestamp);
+
+    for cut in 0..bytes.len() {
+        assert!(unverified_timestamp_ms(&bytes[..cut]).is_err(), "{cut}");
+    }
+    assert!(unverified_timestamp_ms(b"\x84\x40\xa0\x41\xa0\x40").is_err());
 }
 
 struct Untouched;

@@ -16,6 +16,7 @@ use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck
 
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
+use crate::clock::{self, Clock};
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
@@ -45,6 +46,9 @@ pub(crate) struct Booted {
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
     pub(crate) self_check: Finding,
+    pub(crate) clock: Clock,
+    /// What there is to say of how the clock was set.
+    pub(crate) clock_lines: Vec<clock::Line>,
     pub(crate) logs: Logs,
     pub(crate) steps: Steps,
 }
@@ -174,6 +178,8 @@ pub(crate) async fn boot(
             boot: reached.boot,
             nsm: environment.nsm,
             self_check: environment.self_check,
+            clock: environment.clock,
+            clock_lines: environment.clock_lines,
             logs: environment.logs,
             steps,
         }),
@@ -192,6 +198,8 @@ struct Environment {
     nsm: SecurityModule,
     trust: Arc<Trust>,
     self_check: Finding,
+    clock: Clock,
+    clock_lines: Vec<clock::Line>,
     logs: Logs,
 }
 
@@ -202,12 +210,14 @@ async fn run_steps(
 ) -> Result<Environment, InitError> {
     let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
     let mut reset = None;
+    let mut device = Err("a simulated enclave has its host's clock".to_owned());
     let descriptors = steps
         .run(EndCode::BootMounts, async {
             let Some(simulation) = simulation else {
                 reached.search = Some(Search::Vsock);
                 mounts::mount_early()?;
                 reset = Some(Reset::open()?);
+                device = clock::Device::open();
                 return Ok(None);
             };
             let descriptors = Descriptors::open(simulation)
@@ -271,6 +281,12 @@ async fn run_steps(
             Ok(pcr0 == Pcr::ZERO)
         })
         .await?;
+    // Before anything that has a time, or judges one.
+    let (clock, clock_lines) = steps
+        .run(EndCode::BootClock, async {
+            Ok(Clock::set(device, nsm.clone(), simulation.is_some()).await)
+        })
+        .await?;
     let (session, runtime_config) = steps
         .run(EndCode::BootControl, control::open(&agent, &reached.boot))
         .await?;
@@ -322,6 +338,8 @@ async fn run_steps(
         nsm,
         trust,
         self_check,
+        clock,
+        clock_lines,
         logs,
     };
     let ingress = parent.ingress();
@@ -341,6 +359,7 @@ async fn start_services(
         agent,
         nsm,
         trust,
+        clock,
         logs,
         ..
     } = environment;
@@ -350,6 +369,7 @@ async fn start_services(
     tokio::spawn(ingress::serve(listener, network, logs.clone()));
     api::start(Api {
         nsm: nsm.clone(),
+        clock: clock.clone(),
         open_registers: Arc::new(config.attestation.open_registers.clone()),
         verifications: Verifications::new(Arc::clone(trust)),
     })

@@ -47,6 +47,7 @@ pub(crate) struct Handle {
     messages: mpsc::Sender<FromInit>,
     health: watch::Sender<(HealthState, String)>,
     ready: watch::Sender<Option<u64>>,
+    clock: watch::Sender<Option<FromInit>>,
     logs: Logs,
 }
 
@@ -77,6 +78,11 @@ impl Handle {
 
     pub(crate) fn health(&self) -> HealthState {
         self.health.borrow().0
+    }
+
+    /// The clock's state, which is told on every connection.
+    pub(crate) fn set_clock(&self, message: FromInit) {
+        self.clock.send_replace(Some(message));
     }
 
     /// The workload is ready, this many microseconds after the start.
@@ -258,12 +264,14 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let (messages, waiting) = mpsc::channel(MAX_WAITING);
     let health = watch::Sender::new((HealthState::Starting, String::new()));
     let ready = watch::Sender::new(None);
+    let clock = watch::Sender::new(None);
     let last = watch::Sender::new(None);
     let (shutdowns, shutdown) = mpsc::channel(1);
     let handle = Handle {
         messages,
         health: health.clone(),
         ready: ready.clone(),
+        clock: clock.clone(),
         logs: parts.logs.clone(),
     };
     let task = Task {
@@ -272,6 +280,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         unsent: None,
         health: health.subscribe(),
         ready: ready.subscribe(),
+        clock: clock.subscribe(),
         last: last.subscribe(),
         shutdowns,
     };
@@ -301,6 +310,7 @@ struct Task {
     unsent: Option<FromInit>,
     health: watch::Receiver<(HealthState, String)>,
     ready: watch::Receiver<Option<u64>>,
+    clock: watch::Receiver<Option<FromInit>>,
     last: watch::Receiver<Option<FromInit>>,
     shutdowns: mpsc::Sender<Shutdown>,
 }
@@ -322,6 +332,7 @@ impl Task {
                 "control: the connection to the agent ended: {reason}; connecting again"
             ));
             self.ready.mark_changed();
+            self.clock.mark_changed();
             session = loop {
                 sleep(RECONNECT_DELAY).await;
                 if let Ok(session) = Session::open(&self.parts.agent, &self.parts.boot).await {
@@ -355,6 +366,10 @@ impl Task {
                 // Not before the boot's steps, which wait as messages.
                 Ok(()) = self.ready.changed(), if self.waiting.is_empty() => match *self.ready.borrow_and_update() {
                     Some(at_us) => Next::Send(FromInit::Ready { at_us }),
+                    None => continue,
+                },
+                Ok(()) = self.clock.changed() => match self.clock.borrow_and_update().clone() {
+                    Some(message) => Next::Send(message),
                     None => continue,
                 },
                 Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),

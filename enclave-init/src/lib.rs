@@ -34,6 +34,7 @@
 mod api;
 mod args;
 mod boot;
+mod clock;
 mod control;
 mod egress;
 mod entropy;

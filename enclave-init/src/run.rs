@@ -16,7 +16,7 @@ use crate::control::{self, Closing, Parts};
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::supervisor::{End, Requests, Supervisor};
-use crate::{limits, panic, sim, workload};
+use crate::{clock, limits, panic, sim, workload};
 
 /// Exit code of a simulated enclave that was shut down, or whose batch workload succeeded.
 pub const EXIT_ORDERLY: u8 = 0;
@@ -145,6 +145,8 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         boot,
         nsm,
         self_check,
+        clock,
+        clock_lines,
         logs,
         steps,
     } = booted;
@@ -170,6 +172,12 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
     }
     steps.messages().for_each(|message| handle.tell(message));
+    tokio::spawn(clock::keep(
+        clock,
+        clock_lines,
+        handle.clone(),
+        logs.clone(),
+    ));
     let supervisor = Supervisor {
         config: &config,
         simulated,

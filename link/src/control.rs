@@ -139,8 +139,8 @@ pub enum FromInit {
         #[n(3)]
         document: Bytes<MAX_DOCUMENT>,
     },
-    /// How far the enclave's clock can be relied on, when that changes and on each
-    /// new connection.
+    /// How far the enclave's clock can be relied on, when that changes, on each
+    /// new connection, and every half minute for its bound.
     #[n(9)]
     Clock {
         /// The state.

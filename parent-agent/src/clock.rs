@@ -67,6 +67,13 @@ impl ClockStatus {
         self.state != before.state || self.source != before.source || self.pauses != before.pauses
     }
 
+    /// What is written down, each minute, of a clock that is not synchronised: an
+    /// alarm is made of it.
+    pub(crate) fn record(&self) -> Option<String> {
+        let record = serde_json::json!({ "clock": self, "clock_unsynchronised": 1 });
+        (!self.is_synchronised()).then(|| record.to_string())
+    }
+
     /// The status in a line for people.
     pub(crate) fn line(&self) -> String {
         let mut line = self.state.clone();
@@ -138,6 +145,18 @@ mod tests {
             ..status()
         };
         assert!(paused.differs(&status()));
+    }
+
+    #[test]
+    fn only_a_clock_that_is_not_synchronised_is_written_down() {
+        assert_eq!(status().record(), None);
+        let lost = ClockStatus {
+            state: "holdover".to_owned(),
+            ..status()
+        };
+        let record: serde_json::Value = serde_json::from_str(&lost.record().unwrap()).unwrap();
+        assert_eq!(record["clock_unsynchronised"], 1);
+        assert_eq!(record["clock"]["state"], "holdover");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::clock::ClockStatus;
 use crate::crash::Crash;
 use crate::embedded_metrics::EmbeddedMetrics;
 use crate::enclave::{Cause, Code, End};
@@ -99,6 +100,12 @@ impl Recorder {
             if self.note(record.to_string()).await {
                 self.measured = totals;
             }
+        }
+        let clock = status.clock.as_ref().filter(|_| ended.is_none());
+        if let Some(record) = clock.and_then(ClockStatus::record)
+            && self.has_remote
+        {
+            self.note(record).await;
         }
         if let Some(record) = incidents(&totals.since(&self.told), ended)
             && self.has_remote

@@ -47,7 +47,7 @@ run "alarms" {
     error_message = "Each workflow's failures must be an alarm."
   }
   assert {
-    condition     = length(setsubtract(["enclaves-stuck", "enclaves-not-attested", "unhandled-events", "stream-lag", "log-lag", "spool-growth"], keys(aws_cloudwatch_metric_alarm.level))) == 0
+    condition     = length(setsubtract(["enclaves-stuck", "enclaves-not-attested", "unhandled-events", "stream-lag", "log-lag", "spool-growth", "clock-unsynchronised"], keys(aws_cloudwatch_metric_alarm.level))) == 0
     error_message = "An alarm on a level is missing."
   }
   assert {

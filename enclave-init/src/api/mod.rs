@@ -4,6 +4,7 @@
 mod attestation;
 mod random;
 mod registers;
+mod time;
 mod verify;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use crate::clock::Clock;
 use crate::error::{Doing, InitError};
 use crate::security_module::SecurityModule;
 
@@ -51,13 +53,14 @@ pub(crate) use verify::Verifications;
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) nsm: SecurityModule,
+    pub(crate) clock: Clock,
     /// The registers that the workload may change.
     pub(crate) open_registers: Arc<OpenRegisters>,
     pub(crate) verifications: Verifications,
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET /v1/random?bytes=N, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
+const RESOURCES: &str = "there are POST /v1/attestation, GET /v1/random?bytes=N, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -72,6 +75,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::POST, ["v1", "registers", index, "lock"]) => registers::lock(&api, index).await,
         (&Method::POST, ["v1", "verify"]) => verify::create(&api, request).await,
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
+        (&Method::GET, ["v1", "time"]) => time::read(&api),
         _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
     }
 }

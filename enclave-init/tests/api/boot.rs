@@ -45,6 +45,7 @@ async fn the_steps_come_in_their_order_with_their_times() {
         "heartbeat",
         "nsm",
         "entropy",
+        "clock",
         "control",
         "runtime-configuration",
         "registers",

@@ -28,4 +28,5 @@ mod registers;
 mod restarts;
 mod self_check;
 mod surroundings;
+mod time;
 mod verify;

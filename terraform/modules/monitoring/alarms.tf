@@ -171,6 +171,14 @@ locals {
       threshold   = var.spool_alarm_bytes
       periods     = 3
     }
+    clock-unsynchronised = {
+      description = "The clock of an enclave does not follow its sources, or they contradict each other."
+      namespace   = local.log_namespace
+      metric      = "${var.name_prefix}-clock-unsynchronised"
+      dimensions  = {}
+      threshold   = 0
+      periods     = 2
+    }
   }
 }
 

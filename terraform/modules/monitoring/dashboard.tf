@@ -54,6 +54,11 @@ locals {
       metrics = [for name in ["enclave-crashes", "out-of-memory", "log-records-lost"] : [local.log_namespace, "${var.name_prefix}-${name}", { label = name }]]
       stat    = "Sum"
     },
+    {
+      title   = "Enclaves: a clock that is not synchronised"
+      metrics = [[local.log_namespace, "${var.name_prefix}-clock-unsynchronised"]]
+      stat    = "Maximum"
+    },
   ]
 
   queries = {

@@ -79,12 +79,13 @@ resource "aws_cloudwatch_log_group" "this" {
   skip_destroy      = true
 }
 
-# The agent writes down each minute how far behind its logs are, and what went wrong
-# (docs/logs.md); the control plane's alarms watch these metrics, which all enclaves of an
-# environment share.
+# The agent writes down each minute how far behind its logs are, what went wrong
+# (docs/logs.md), and that the enclave's clock is not synchronised if so (docs/time.md); the
+# control plane's alarms watch these metrics, which all enclaves of an environment share.
 locals {
   log_metrics = merge(
     { spool-bytes = { name = "spool-bytes", value = "$.log_pipeline.spool.bytes", unit = "Bytes" } },
+    { clock-unsynchronised = { name = "clock-unsynchronised", value = "$.clock_unsynchronised", unit = "Count" } },
     # One entry for each stream that is sent on its own.
     { for index in range(4) : "log-lag-${index}" => { name = "log-lag-seconds", value = "$.log_pipeline.sinks[${index}].lag_seconds", unit = "Seconds" } },
     {

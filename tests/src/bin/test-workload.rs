@@ -11,6 +11,7 @@
 //! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
+//! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `exit N` | ends with that code |
 //! | `stubborn` | takes no notice of SIGTERM |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so |
@@ -58,6 +59,7 @@ fn run() -> anyhow::Result<u8> {
         "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
+        "time" => time(number)?,
         "exit" => return Ok(u8::try_from(number)?),
         "stubborn" => {
             SigSet::from(Signal::SIGTERM).thread_block()?;
@@ -87,6 +89,21 @@ fn serve(
 fn echo(stream: &TcpStream) -> io::Result<()> {
     io::copy(&mut &*stream, &mut &*stream)?;
     stream.shutdown(Shutdown::Write)
+}
+
+fn time(count: usize) -> anyhow::Result<()> {
+    const REQUEST: &[u8] =
+        b"GET /v1/time HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n";
+    for _ in 0..count {
+        let mut stream = TcpStream::connect("127.0.0.1:7070")?;
+        stream.write_all(REQUEST)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        println!("time {body}");
+        thread::park_timeout(Duration::from_secs(1));
+    }
+    sleep();
 }
 
 fn answer(mut stream: &TcpStream, count: usize) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod ends;
 mod kills;
 mod logs;
 mod story;
+mod time;
 mod traffic;
 
 use std::path::Path;

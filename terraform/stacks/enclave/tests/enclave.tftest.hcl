@@ -99,8 +99,8 @@ run "agent" {
     error_message = "The log group must have the name that its readers know, and outlive the enclave."
   }
   assert {
-    condition     = { for key, filter in aws_cloudwatch_log_metric_filter.agent : key => "${filter.metric_transformation[0].namespace} ${filter.metric_transformation[0].name} ${filter.metric_transformation[0].value}" if contains(["log-lag-3", "spool-bytes"], key) } == { log-lag-3 = "Enclaves/Logs enclaves-dev-log-lag-seconds $.log_pipeline.sinks[3].lag_seconds", spool-bytes = "Enclaves/Logs enclaves-dev-spool-bytes $.log_pipeline.spool.bytes" }
-    error_message = "What the agent says of its logs must become the metrics that alarms watch."
+    condition     = { for key, filter in aws_cloudwatch_log_metric_filter.agent : key => "${filter.metric_transformation[0].namespace} ${filter.metric_transformation[0].name} ${filter.metric_transformation[0].value}" if contains(["clock-unsynchronised", "log-lag-3", "spool-bytes"], key) } == { clock-unsynchronised = "Enclaves/Logs enclaves-dev-clock-unsynchronised $.clock_unsynchronised", log-lag-3 = "Enclaves/Logs enclaves-dev-log-lag-seconds $.log_pipeline.sinks[3].lag_seconds", spool-bytes = "Enclaves/Logs enclaves-dev-spool-bytes $.log_pipeline.spool.bytes" }
+    error_message = "What the agent says of its logs and of the clock must become the metrics that alarms watch."
   }
   assert {
     condition     = output.instance_id == aws_instance.this.id && output.private_ip == aws_instance.this.private_ip && output.log_group_name == "/aws/ec2/enclave/payments-1"
