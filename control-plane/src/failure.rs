@@ -507,6 +507,7 @@ mod tests {
             execution_arn: report.execution_arn.clone(),
             verified_at: None,
             document_sha256: None,
+            self_check: None,
             ear: None,
             message: None,
         });

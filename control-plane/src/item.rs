@@ -150,6 +150,10 @@ pub struct Attestation {
     /// SHA-256 of the document that was accepted, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_sha256: Option<String>,
+    /// What the enclave found when it verified its own document: `passed`, `failed: RULE`,
+    /// `unsigned`, or `not shown: RULE` where its document does not bear it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<String>,
     /// The signed result for relying parties.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ear: Option<String>,
@@ -242,6 +246,7 @@ mod tests {
             execution_arn: "arn".to_owned(),
             verified_at: None,
             document_sha256: None,
+            self_check: None,
             ear: None,
             message: None,
         };

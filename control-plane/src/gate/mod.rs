@@ -6,6 +6,7 @@
 //! holds the published measurements and the configuration that names this enclave.
 
 mod ear;
+mod self_check;
 mod verdict;
 
 use std::time::Duration;
@@ -32,6 +33,8 @@ use crate::update::{Condition, Update};
 use crate::validation::SUPERSEDED;
 use crate::workflows::{Sent, Workflows};
 
+use self_check::SelfCheck;
+
 pub use ear::EarSigner;
 pub use verdict::{UnusableImage, Verdict, judge, policy};
 
@@ -54,6 +57,9 @@ enum Request {
     Document {
         enclave_id: String,
         document: String,
+        /// What the enclave found when it verified its own.
+        #[serde(default)]
+        self_check: Option<SelfCheck>,
     },
     /// By anybody: the keys that results are signed with.
     Jwks {},
@@ -87,6 +93,7 @@ impl Issue {
             execution_arn: self.execution_arn.clone(),
             verified_at: None,
             document_sha256: None,
+            self_check: None,
             ear: None,
             message: None,
         };
@@ -200,7 +207,11 @@ impl Gate {
             Request::Document {
                 enclave_id,
                 document,
-            } => self.document(&enclave_id, &document).await,
+                self_check,
+            } => {
+                self.document(&enclave_id, &document, self_check.as_ref())
+                    .await
+            }
             Request::Jwks {} => match &self.ear {
                 Some(ear) => ear.jwks().await,
                 None => Err(Failure::unset("EAR_KEY_ID")),
@@ -238,7 +249,12 @@ impl Gate {
         Ok(json!({ "challenge": challenge }))
     }
 
-    async fn document(&self, id: &str, document: &str) -> Result<Value, Failure> {
+    async fn document(
+        &self,
+        id: &str,
+        document: &str,
+        self_check: Option<&SelfCheck>,
+    ) -> Result<Value, Failure> {
         let now = OffsetDateTime::now_utc();
         let item = self.item(id).await?;
         let document = match decode(document) {
@@ -268,6 +284,10 @@ impl Gate {
                 passed.state = AttestationState::Passed;
                 passed.verified_at = Some(timestamp(now));
                 passed.document_sha256 = Some(hash);
+                passed.self_check = self_check
+                    .map(|found| found.judge(&image, &self.roots.roots))
+                    .transpose()
+                    .map_err(|error| unusable(&error))?;
                 if let Some(ear) = &self.ear {
                     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
                     let name = &image.published.reference;
@@ -414,6 +434,7 @@ mod tests {
                 execution_arn: "arn".to_owned(),
                 verified_at: Some("before".to_owned()),
                 document_sha256: None,
+                self_check: None,
                 ear: Some("token".to_owned()),
                 message: None,
             }),

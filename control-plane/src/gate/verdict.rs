@@ -1,6 +1,6 @@
 //! Whether a document is that of the enclave that was asked for.
 
-use attestation::{Outcome, Policy, PolicyError, Report, Roots, Rule, Time, verify};
+use attestation::{Outcome, Policy, PolicyBuilder, PolicyError, Report, Roots, Rule, Time, verify};
 use aws_lc_rs::digest::{SHA384, digest};
 use eif::{Measurements, Pcr};
 use thiserror::Error;
@@ -9,6 +9,8 @@ use crate::item::Image;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIGURATION_PCR: u8 = 16;
+/// The user data of the document that an enclave makes for itself.
+const SELF_CHECK: &[u8] = b"enclave-purpose:self-check";
 
 /// Why an item's image says nothing that a document could be held against.
 #[derive(Debug, Error)]
@@ -26,6 +28,17 @@ pub enum UnusableImage {
 /// Debug mode, in which all of the image's registers are zero, only if the request
 /// allowed it.
 pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
+    Ok(demands(image)?.nonce(nonce.to_vec()).build()?)
+}
+
+/// What the document must say that the enclave has verified itself: the same, but that
+/// it was made for this, with a nonce that only the enclave knew.
+pub(super) fn self_check_policy(image: &Image) -> Result<Policy, UnusableImage> {
+    Ok(demands(image)?.user_data(SELF_CHECK.to_vec()).build()?)
+}
+
+/// What every document of the enclave must say.
+fn demands(image: &Image) -> Result<PolicyBuilder, UnusableImage> {
     let measurements: Measurements = serde_json::from_str(&image.published.measurements)?;
     let configuration = digest(&SHA384, image.runtime_configuration.as_bytes());
     let mut builder = Policy::builder()
@@ -33,8 +46,7 @@ pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
         .pcr(
             RUNTIME_CONFIGURATION_PCR,
             Pcr::ZERO.extend(configuration.as_ref()),
-        )
-        .nonce(nonce.to_vec());
+        );
     if image.enable_debug {
         let zero = Measurements {
             pcr0: Pcr::ZERO,
@@ -46,7 +58,7 @@ pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
             .image(format!("{} in debug mode", image.published.reference), zero)
             .allow_debug();
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// How a document was found.
