@@ -319,7 +319,8 @@ async fn run_steps(
         .run(EndCode::BootSelfCheck, async {
             let evidence = nsm.run(|nsm| Evidence::gather(nsm, PURPOSE)).await?;
             let demands = &config.attestation;
-            let finding = evidence.judge(PURPOSE, &trust, demands, signing);
+            let now = clock.known_ms();
+            let finding = evidence.judge(PURPOSE, &trust, demands, signing, now);
             reached.self_check = Some(finding.message());
             match (finding.outcome(), demands.self_check) {
                 (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {

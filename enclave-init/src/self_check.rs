@@ -4,8 +4,8 @@
 //! So the first document is for the enclave itself: it must verify as any verifier
 //! would have it, under the measured root, and it must say what the module says
 //! when it is asked directly. Its nonce is drawn for it, which is what makes it
-//! new; the certificates are held against the document's own time, because the
-//! enclave's clock is not to be relied on yet.
+//! new. Its certificates are held against the document's own time, and where the
+//! clock follows the hypervisor against the clock's.
 
 use attestation::nsm::{Nsm, NsmError, is_unsigned};
 use attestation::{Accepted, Policy, Rule, Time, verify};
@@ -84,26 +84,30 @@ impl Evidence {
         })
     }
 
-    /// Verifies the document.
+    /// Verifies the document, also at `now`, in milliseconds since 1970, if the time
+    /// is known.
     pub(crate) fn judge(
         self,
         purpose: &[u8],
         trust: &Trust,
         demands: &Attestation,
         signing: Signing,
+        now: Option<u64>,
     ) -> Finding {
         let verdict = self.check_locks(demands).and_then(|()| {
             if signing == Signing::Perhaps && is_unsigned(&self.document) {
                 return Ok(CheckOutcome::Unsigned);
             }
             let policy = self.policy(purpose, demands.allow_debug)?;
-            let accepted = verify(&self.document, trust.roots(), &policy, Time::OfDocument)
-                .outcome
-                .map_err(|rejection| Refusal {
-                    rule: rejection.rule.to_string(),
-                    detail: rejection.reason,
-                })?;
-            self.check_absent(&accepted)?;
+            for time in std::iter::once(Time::OfDocument).chain(now.map(Time::At)) {
+                let accepted = verify(&self.document, trust.roots(), &policy, time)
+                    .outcome
+                    .map_err(|rejection| Refusal {
+                        rule: rejection.rule.to_string(),
+                        detail: rejection.reason,
+                    })?;
+                self.check_absent(&accepted)?;
+            }
             Ok(CheckOutcome::Passed)
         });
         let (outcome, rule, detail) = match verdict {
@@ -219,6 +223,10 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
+    use attestation::Document;
+    use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+    use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+
     use super::*;
 
     /// What QEMU's module says: every register locked, nothing signed.
@@ -236,7 +244,78 @@ mod tests {
     fn judged(evidence: Evidence, signing: Signing) -> Finding {
         let demands = Attestation::default();
         let trust = Trust::read(&demands, None).unwrap();
-        evidence.judge(b"purpose", &trust, &demands, signing)
+        evidence.judge(b"purpose", &trust, &demands, signing, None)
+    }
+
+    /// What an honest module says, and the time of its document.
+    fn honest(root: TestRoot) -> (Evidence, u64) {
+        let identity = Identity {
+            instance_id: "i-00000000000000000".to_owned(),
+            enclave_id: "enc0000000000000001".to_owned(),
+            measurements: Some(eif::Measurements {
+                pcr0: Pcr::new([1; 48]),
+                pcr1: Pcr::new([2; 48]),
+                pcr2: Pcr::new([3; 48]),
+                pcr8: None,
+            }),
+        };
+        let mut module = SoftwareNsm::new(identity, root).unwrap();
+        module.answer(Request::LockPCRs { range: REGISTERS });
+        let registers =
+            (0..REGISTERS).map(
+                |index| match module.answer(Request::DescribePCR { index }) {
+                    Response::DescribePCR { lock, data } => {
+                        (Pcr::new(data.try_into().unwrap()), lock)
+                    }
+                    other => panic!("{other:?}"),
+                },
+            );
+        let registers = registers.collect();
+        let request = Request::Attestation {
+            user_data: Some(b"purpose".to_vec().into()),
+            nonce: Some(vec![1; NONCE_BYTES].into()),
+            public_key: None,
+        };
+        let Response::Attestation { document } = module.answer(request) else {
+            panic!("no document");
+        };
+        let made = Document::parse(&document)
+            .unwrap()
+            .unverified_timestamp_ms();
+        let evidence = Evidence {
+            module_id: "i-00000000000000000-enc0000000000000001".to_owned(),
+            registers,
+            nonce: vec![1; NONCE_BYTES],
+            document,
+        };
+        (evidence, made)
+    }
+
+    #[test]
+    fn a_clock_that_is_right_must_agree_with_the_document() {
+        const MINUTE: u64 = 60_000;
+        let folder = tempfile::tempdir().unwrap();
+        let pem = folder.path().join("root.pem");
+        for (after, expected) in [
+            (None, ""),
+            (Some(0), ""),
+            (Some(MINUTE), ""),
+            (Some(10 * MINUTE), "freshness.age"),
+            (Some(24 * 60 * MINUTE), "certificate.validity"),
+        ] {
+            let root = TestRoot::generate().unwrap();
+            std::fs::write(&pem, root.certificate_pem()).unwrap();
+            let demands = Attestation::default();
+            let trust = Trust::read(&demands, Some(&pem)).unwrap();
+            let (evidence, made) = honest(root);
+            let now = after.map(|after| made + after);
+            let finding = evidence.judge(b"purpose", &trust, &demands, Signing::Always, now);
+            assert_eq!(finding.rule, expected, "{finding:?}");
+            assert_eq!(
+                finding.outcome() == CheckOutcome::Passed,
+                expected.is_empty()
+            );
+        }
     }
 
     #[test]

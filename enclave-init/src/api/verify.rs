@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use link::control::MAX_NONCE;
+use link::control::{ClockState, MAX_NONCE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -75,6 +75,16 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     let Some(policy) = verifications.trust.peer(&request.peer) else {
         return Err(unknown_peer(&verifications.trust));
     };
+    if api
+        .clock
+        .report()
+        .map_or(true, |report| report.state == ClockState::Disagreement)
+    {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what the enclave knows of the time contradicts itself, so that no document can be held against it: GET /v1/time says more",
+        ));
+    }
     let document = decode("document", request.document, MAX_DOCUMENT)?;
     let nonce = decode("nonce", request.nonce, MAX_NONCE)?;
     // An empty one is refused here, and too long ones above.

@@ -122,6 +122,15 @@ impl Clock {
         })
     }
 
+    /// The time in milliseconds since 1970, if the clock is known to be right.
+    pub(crate) fn known_ms(&self) -> Option<u64> {
+        let report = self.report().ok()?;
+        if report.state != ClockState::Synchronised {
+            return None;
+        }
+        u64::try_from(report.time / 1_000_000).ok()
+    }
+
     /// The name of the oscillator that the kernel uses.
     pub(crate) fn oscillator(&self) -> &str {
         &self.0.oscillator
