@@ -38,11 +38,17 @@ pub(crate) fn pairs(rows: &[(&str, Option<String>)]) -> String {
     text
 }
 
-/// An id, a name or a message from elsewhere: nothing that a terminal obeys.
+/// An id, a name or a message from elsewhere: nothing that a terminal obeys, and no
+/// line separator or mark of the bidirectional algorithm (Unicode Standard Annex #9,
+/// section 2), which show a text in another order than it has.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .map(|character| {
-            if character.is_control() {
+            let turns_text = matches!(
+                character,
+                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            );
+            if character.is_control() || turns_text {
                 ' '
             } else {
                 character

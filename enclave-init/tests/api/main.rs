@@ -19,6 +19,7 @@ mod control;
 mod egress;
 mod enclave;
 mod ending;
+mod hostile_agent;
 mod ingress;
 mod local_api;
 mod logs;

@@ -193,6 +193,23 @@ impl Agent {
         timeout(LIMIT, next).await.unwrap()
     }
 
+    /// Reads events up to the next one of this kind, and gives them all.
+    pub(crate) async fn events_until(&mut self, kind: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        let reading = async {
+            while events
+                .last()
+                .is_none_or(|event: &Value| event["event"] != kind)
+            {
+                let line = self.events.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("no event `{kind}`"));
+                events.push(serde_json::from_str(&line).unwrap());
+            }
+        };
+        timeout(LIMIT, reading).await.unwrap();
+        events
+    }
+
     /// Waits for the end: exit code, last event, what went to standard error.
     pub(crate) async fn ended(mut self) -> (i32, Value, String) {
         let ended = self.event("ended").await;
