@@ -277,6 +277,7 @@ mod tests {
             ("/workload/stop_grace", json!("0s"), "out of range"),
             ("/network/egress", json!(["a.com:1", "a.com:1"]), "twice"),
             ("/network/ingress/0/port", json!(0), "`0` is not a port"),
+            ("/network/ingress/0/to", json!(7070), "local API"),
             ("/logs", json!({"level": 1}), "unknown field `level`"),
             ("/logs/redact/0/pattern", json!("("), "unclosed group"),
             ("/attestation/root", json!("x"), "neither `aws` nor"),

@@ -24,6 +24,7 @@ mod logs;
 mod name;
 mod network;
 mod process;
+mod reserved;
 mod source;
 mod text;
 mod units;
@@ -52,6 +53,7 @@ pub use network::{
 pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };
+pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
 pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError, WorkloadSource};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
 pub use workload::{Restart, RestartPolicy, User, Workload, WorkloadKind};

@@ -10,6 +10,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::reserved::reserved_for;
 use crate::units::Port;
 
 /// The most egress rules in one manifest.
@@ -40,7 +41,8 @@ pub struct Network {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub aws_fips: bool,
     /// Ports that the parent instance opens on the workload's behalf; at most
-    /// [`MAX_INGRESS_RULES`], no port of the parent twice.
+    /// [`MAX_INGRESS_RULES`], no port of the parent twice, none to a
+    /// [reserved](reserved_for) one.
     pub ingress: Vec<IngressRule>,
 }
 
@@ -82,6 +84,18 @@ pub enum NetworkError {
         /// Where it is the second time, counted from zero.
         index: usize,
     },
+    /// A port inside the enclave is one of its own services'.
+    #[error(
+        "ingress must not lead to port {to}, where {service} listens for the workload alone: have the workload listen on another port"
+    )]
+    IngressReserved {
+        /// The port inside.
+        to: Port,
+        /// What listens there.
+        service: &'static str,
+        /// Where the rule is, counted from zero.
+        index: usize,
+    },
 }
 
 /// Checks the limits of a list of egress rules.
@@ -110,15 +124,18 @@ pub(crate) fn check_services(services: &[Service]) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Checks the limits of a list of ingress rules.
+/// Checks the limits of a list of ingress rules, and where they lead.
 pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
     if rules.len() > MAX_INGRESS_RULES {
         return Err(NetworkError::IngressCount(rules.len()));
     }
     let mut seen = HashSet::new();
-    for (index, &IngressRule { port, .. }) in rules.iter().enumerate() {
+    for (index, &IngressRule { port, to, .. }) in rules.iter().enumerate() {
         if !seen.insert(port) {
             return Err(NetworkError::IngressTwice { port, index });
+        }
+        if let Some(service) = reserved_for(to) {
+            return Err(NetworkError::IngressReserved { to, service, index });
         }
     }
     Ok(())

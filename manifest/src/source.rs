@@ -249,7 +249,8 @@ impl Manifest {
                 NetworkError::EgressCount(_) => ("egress", String::new()),
                 NetworkError::IngressCount(_) => ("ingress", String::new()),
                 NetworkError::EgressTwice { index, .. } => ("egress", index.to_string()),
-                NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
+                NetworkError::IngressTwice { index, .. }
+                | NetworkError::IngressReserved { index, .. } => ("ingress", index.to_string()),
                 NetworkError::ServiceTwice { index, .. } => ("aws_services", index.to_string()),
                 NetworkError::FipsAlone => ("aws_fips", String::new()),
             };

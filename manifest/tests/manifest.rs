@@ -317,6 +317,21 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 8080, to = 80 },\n  { port = 81, to = 7070 }]",
+        "21: ingress must not lead to port 7070, where the enclave's local API listens for the workload alone: have the workload listen on another port",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 8080, to = 3128 }]",
+        "20: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload alone: have the workload listen on another port",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
+        "ingress = [{ port = 53, to = 53 }]",
+        "20: ingress must not lead to port 53, where the enclave's name server listens for the workload alone: have the workload listen on another port",
+    ),
+    (
+        "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 65536 }]",
         "20: `65536` is not a port: ports are whole numbers from 1 to 65535",
     ),

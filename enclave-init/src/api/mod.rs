@@ -2,6 +2,7 @@
 //! on a Unix socket. A module for each resource; this one listens and routes.
 
 mod attestation;
+mod guard;
 mod random;
 mod registers;
 mod time;
@@ -20,21 +21,21 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use manifest::OpenRegisters;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use manifest::{API_PORT, OpenRegisters};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use self::guard::Transport;
 use crate::clock::Clock;
 use crate::error::{Doing, InitError};
 use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
 pub(crate) const URL: &str = "http://127.0.0.1:7070";
-const PORT: u16 = 7070;
 /// The same API as a Unix socket.
 const SOCKET: &str = "/run/enclave/api.sock";
 /// Largest request body in bytes: nonce, user data and key in base64, with room.
@@ -43,8 +44,10 @@ const MAX_BODY: usize = 8 * 1024;
 const MAX_BUFFER: usize = 16 * 1024;
 /// Most connections at a time; a further one waits.
 const MAX_CONNECTIONS: usize = 64;
+/// A request's head, and its body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request and its answer.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) use verify::Verifications;
@@ -82,9 +85,9 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
 
 /// Binds both addresses and serves them until the enclave ends.
 pub(crate) async fn start(api: Api) -> Result<(), InitError> {
-    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, API_PORT))
         .await
-        .doing(|| format!("listening on port {PORT}"))?;
+        .doing(|| format!("listening on port {API_PORT}"))?;
     let unix = UnixListener::bind(SOCKET).doing(|| format!("listening on {SOCKET}"))?;
     std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
@@ -96,10 +99,10 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
             };
             let accepted = tokio::select! {
                 accepted = tcp.accept() => {
-                    accepted.map(|(stream, _)| spawn(stream, api.clone(), place))
+                    accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), place))
                 }
                 accepted = unix.accept() => {
-                    accepted.map(|(stream, _)| spawn(stream, api.clone(), place))
+                    accepted.map(|(stream, _)| spawn(stream, Transport::Unix, api.clone(), place))
                 }
             };
             if accepted.is_err() {
@@ -110,7 +113,7 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     Ok(())
 }
 
-fn spawn<S>(stream: S, api: Api, place: OwnedSemaphorePermit)
+fn spawn<S>(stream: S, transport: Transport, api: Api, place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -119,11 +122,16 @@ where
         let service = service_fn(|request| {
             let api = api.clone();
             async move {
-                let result = route(api, request).await;
+                let result = match guard::check(transport, &request) {
+                    Ok(()) => route(api, request).await,
+                    Err(failure) => Err(failure),
+                };
                 Ok::<_, Infallible>(result.unwrap_or_else(Answer::from).response())
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
             .keep_alive(false)
             .max_buf_size(MAX_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
@@ -218,8 +226,16 @@ async fn json_within<T: DeserializeOwned>(
     request: Request<Incoming>,
     limit: usize,
 ) -> Result<T, Failure> {
-    let body = Limited::new(request.into_body(), limit).collect().await;
-    let body = body
+    let body = Limited::new(request.into_body(), limit).collect();
+    let body = timeout(REQUEST_TIMEOUT, body)
+        .await
+        .map_err(|_| {
+            let reason = format!(
+                "the body did not arrive within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            );
+            Failure::new(StatusCode::REQUEST_TIMEOUT, reason)
+        })?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let reason = format!("the body has more than {limit} bytes");

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use link::Endpoint;
-use manifest::Network;
+use manifest::{NAME_SERVER_PORT, Network, PROXY_PORT};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 
@@ -24,7 +24,7 @@ use notices::Notices;
 /// Where the workload finds the name server.
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 /// Where the workload finds the HTTP proxy.
-pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 3128);
+pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, PROXY_PORT);
 
 /// What the egress services share.
 struct Egress {
@@ -53,7 +53,7 @@ pub(crate) async fn start(
     network: Arc<Network>,
     logs: Logs,
 ) -> Result<(), InitError> {
-    let socket = UdpSocket::bind((NAME_SERVER, 53))
+    let socket = UdpSocket::bind((NAME_SERVER, NAME_SERVER_PORT))
         .await
         .doing(|| "listening for names".to_owned())?;
     let egress = Egress::new(agent, network, logs);

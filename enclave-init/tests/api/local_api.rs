@@ -134,6 +134,67 @@ async fn wrong_requests_are_answered_with_a_reason() {
 }
 
 #[tokio::test]
+async fn requests_of_callers_that_do_not_know_the_api_are_refused() {
+    let path = "/v1/random?bytes=1";
+    let absolute = |host: &str| format!("http://{host}{path}");
+    let mark = "Enclave-Api:1";
+    let host = "Host:127.0.0.1:7070";
+    let cases = [
+        (format!("forge tcp {path} {host} {mark}"), 200, ""),
+        (format!("forge unix {path} Host:x {mark}"), 200, ""),
+        (format!("forge unix {path} {mark}"), 200, ""),
+        (
+            format!("forge tcp {} {host} {mark}", absolute("localhost:7070")),
+            200,
+            "",
+        ),
+        (
+            format!("forge tcp {} {host} {mark}", absolute("a.test:7070")),
+            403,
+            "send `Host: 127.0.0.1:7070`",
+        ),
+        (
+            format!("forge tcp {path} {host}"),
+            403,
+            "send the header `Enclave-Api: 1`",
+        ),
+        (
+            format!("forge unix {path} Host:x"),
+            403,
+            "send the header `Enclave-Api: 1`",
+        ),
+        (
+            format!("forge tcp {path} Host:rebound.test:7070 {mark}"),
+            403,
+            "send `Host: 127.0.0.1:7070`",
+        ),
+        (
+            format!("forge tcp {path} {host} {host} {mark}"),
+            403,
+            "send `Host: 127.0.0.1:7070`",
+        ),
+        (
+            format!("forge tcp {path} {host} {mark} X-Forwarded-For:192.0.2.1"),
+            403,
+            "`x-forwarded-for`",
+        ),
+        (
+            format!("forge unix {path} {mark} Origin:http://a.test"),
+            403,
+            "`origin`",
+        ),
+    ];
+    let requests: Vec<_> = cases.iter().map(|(request, ..)| request.clone()).collect();
+    let (_enclave, answers) = answers(&requests).await;
+    assert_eq!(answers.len(), cases.len());
+    for ((request, expected, text), (status, body)) in cases.iter().zip(answers) {
+        let body = String::from_utf8_lossy(&body);
+        assert_eq!(status, *expected, "{request}: {body}");
+        assert!(body.contains(text), "{request}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn connections_that_say_nothing_do_not_keep_others_out() {
     let (_enclave, answers) = answers(&["half 64".to_owned()]).await;
     assert_eq!(answers[0].0, 200);

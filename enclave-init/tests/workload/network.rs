@@ -133,10 +133,28 @@ pub(crate) fn serve(port: u16) {
 
 /// One request to the local API, over `tcp` or `unix`; the body in base64.
 pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+    send_request(
+        transport,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
     );
+}
+
+/// A request for a random byte, at `target`, with these headers alone.
+pub(crate) fn forge(transport: &str, target: &str, headers: &[&str]) {
+    let headers: String = headers
+        .iter()
+        .map(|header| format!("{header}\r\n"))
+        .collect();
+    send_request(
+        transport,
+        &format!("GET {target} HTTP/1.1\r\n{headers}\r\n"),
+    );
+}
+
+fn send_request(transport: &str, request: &str) {
     let mut answer = Vec::new();
     if transport == "unix" {
         let mut stream = UnixStream::connect("/run/enclave/api.sock").unwrap();

@@ -85,7 +85,11 @@ impl EnclaveApi {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = hyper::Uri::from_static("/v1/attestation");
         let headers = request.headers_mut();
-        headers.insert(HOST, hyper::header::HeaderValue::from_static("localhost"));
+        // An address has no character that a header could not have.
+        if let Ok(host) = self.address.to_string().parse() {
+            headers.insert(HOST, host);
+        }
+        headers.insert("enclave-api", hyper::header::HeaderValue::from_static("1"));
         headers.insert(
             CONTENT_TYPE,
             hyper::header::HeaderValue::from_static("application/json"),

@@ -330,6 +330,7 @@ async fn start_api(folder: &Path) -> (SocketAddr, Roots) {
 async fn document(request: Request<Incoming>, socket: &Path) -> Response<Full<Bytes>> {
     assert_eq!(request.method(), "POST");
     assert_eq!(request.uri().path(), "/v1/attestation");
+    assert_eq!(request.headers()["enclave-api"], "1");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let field = |name: &str| STANDARD.decode(body[name].as_str().unwrap()).unwrap();
