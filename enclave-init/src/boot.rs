@@ -22,6 +22,7 @@ use crate::error::{Doing, InitError};
 use crate::logs::Logs;
 use crate::machine::Reset;
 use crate::parent::{self, Parent, Search};
+use crate::pressure::Pressure;
 use crate::security_module::SecurityModule;
 use crate::self_check::{Evidence, Finding, Signing};
 use crate::sim::Descriptors;
@@ -50,6 +51,7 @@ pub(crate) struct Booted {
     /// What there is to say of how the clock was set.
     pub(crate) clock_lines: Vec<clock::Line>,
     pub(crate) logs: Logs,
+    pub(crate) pressure: Pressure,
     pub(crate) steps: Steps,
 }
 
@@ -166,12 +168,12 @@ pub(crate) async fn boot(
     let mut steps = Steps::new(start);
     let mut reached = Reached::default();
     let result = run_steps(&mut steps, &mut reached, simulation).await;
-    let result = result.and_then(|environment| match reached.session.take() {
-        Some(session) => Ok((session, environment)),
+    let result = result.and_then(|(environment, pressure)| match reached.session.take() {
+        Some(session) => Ok((session, environment, pressure)),
         None => Err(InitError::NoParent),
     });
     match result {
-        Ok((session, environment)) => Ok(Booted {
+        Ok((session, environment, pressure)) => Ok(Booted {
             config: environment.config,
             agent: environment.agent,
             session,
@@ -181,6 +183,7 @@ pub(crate) async fn boot(
             clock: environment.clock,
             clock_lines: environment.clock_lines,
             logs: environment.logs,
+            pressure,
             steps,
         }),
         Err(error) => Err(Failed {
@@ -207,7 +210,7 @@ async fn run_steps(
     steps: &mut Steps,
     reached: &mut Reached,
     simulation: Option<&Simulation>,
-) -> Result<Environment, InitError> {
+) -> Result<(Environment, Pressure), InitError> {
     let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
     let mut reset = None;
     let mut device = Err("a simulated enclave has its host's clock".to_owned());
@@ -345,8 +348,8 @@ async fn run_steps(
     };
     let ingress = parent.ingress();
     let services = start_services(&environment, &ingress, &reached.boot);
-    steps.run(EndCode::BootServices, services).await?;
-    Ok(environment)
+    let pressure = steps.run(EndCode::BootServices, services).await?;
+    Ok((environment, pressure))
 }
 
 /// Starts what carries the workload's connections and records.
@@ -354,7 +357,7 @@ async fn start_services(
     environment: &Environment,
     ingress: &Endpoint,
     boot: &BootId,
-) -> Result<(), InitError> {
+) -> Result<Pressure, InitError> {
     let Environment {
         config,
         agent,
@@ -365,9 +368,15 @@ async fn start_services(
         ..
     } = environment;
     let network = Arc::new(config.network.clone());
-    egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
+    let out = egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
     let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
-    tokio::spawn(ingress::serve(listener, network, logs.clone()));
+    let into = ingress::places();
+    tokio::spawn(ingress::serve(
+        listener,
+        network,
+        Arc::clone(&into),
+        logs.clone(),
+    ));
     api::start(Api {
         nsm: nsm.clone(),
         clock: clock.clone(),
@@ -376,7 +385,10 @@ async fn start_services(
     })
     .await?;
     tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
-    Ok(())
+    Ok(Pressure {
+        egress: out,
+        ingress: into,
+    })
 }
 
 fn write_runtime_config(config: &[u8]) -> Result<(), InitError> {

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::error::InitError;
 use crate::logs::Logs;
 use crate::panic::Line;
+use crate::pressure::{Pressure, Told};
 use crate::security_module::SecurityModule;
 
 /// How long the boot waits for the agent's first message.
@@ -256,6 +257,7 @@ pub(crate) struct Parts {
     /// What came of the self-check: told on every connection.
     pub(crate) self_check: FromInit,
     pub(crate) logs: Logs,
+    pub(crate) pressure: Pressure,
 }
 
 /// Starts the channel's task. The receiver yields the shutdown that the agent
@@ -352,6 +354,7 @@ impl Task {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Of each connection: another agent knows nothing of what was told before.
         let mut told = Losses::default();
+        let mut places_told = Told::default();
         if let Some(message) = &self.unsent {
             session.send(message).await?;
             self.unsent = None;
@@ -376,11 +379,14 @@ impl Task {
                 _ = beat.tick() => Next::Send(health(&mut self.health)),
                 _ = reports.tick() => {
                     let losses = self.parts.logs.losses();
-                    if losses == told {
+                    if losses != told {
+                        told.clone_from(&losses);
+                        Next::Send(FromInit::Lost { losses })
+                    } else if let Some(places) = self.parts.pressure.news(&mut places_told) {
+                        Next::Send(places)
+                    } else {
                         continue;
                     }
-                    told.clone_from(&losses);
-                    Next::Send(FromInit::Lost { losses })
                 }
                 Ok(_) = self.last.wait_for(Option::is_some) => Next::Close,
             };

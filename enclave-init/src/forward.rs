@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
+use link::copy::{Buffers, JoinError};
+use link::places::Activity;
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
-use link::{Channel, Endpoint, Stream, Text, connect, frame, hello};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use link::{Channel, Endpoint, Stream, Text, connect, copy, frame, hello};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Most connections in each direction.
-pub(crate) const MAX_CONNECTIONS: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The agent resolves and dials before it answers.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-const COPY_BYTES: usize = 32 * 1024;
+/// What a direction reads into while bytes keep coming, and what it reads into when so
+/// many others do so that their buffers, 4 MiB, would be much of a small enclave's memory.
+const BUFFER: usize = 32 * 1024;
+const SMALL_BUFFER: usize = 4 * 1024;
+const MAX_BUFFERS: usize = 128;
+/// Buffers that are kept for the next burst.
+const KEPT_BUFFERS: usize = 8;
+
+static BUFFERS: Buffers = Buffers::new(BUFFER, SMALL_BUFFER, MAX_BUFFERS, KEPT_BUFFERS);
 
 /// Why there is no connection to a destination.
 #[derive(Debug)]
@@ -55,12 +63,34 @@ pub(crate) async fn open(agent: &Endpoint, host: &str, port: u16) -> Result<Stre
     }
 }
 
-/// Copies both ways until both sides have closed.
-pub(crate) async fn join<A, B>(mut inside: A, mut outside: B)
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    // A broken connection ends for both sides when they are dropped.
-    let _ = copy_bidirectional_with_sizes(&mut inside, &mut outside, COPY_BYTES, COPY_BYTES).await;
+/// Copies both ways until both sides have closed, either has failed, or the connection
+/// has lost its place.
+pub(crate) async fn join(
+    inside: TcpStream,
+    outside: Stream,
+    activity: &Activity,
+) -> Result<(), JoinError> {
+    copy::join(inside, outside, activity, &BUFFERS, |_| {}, |_| {}).await
+}
+
+#[cfg(test)]
+mod tests {
+    use link::places::Places;
+    use tokio::net::{TcpListener, UnixStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_idle_connection_holds_no_large_buffer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let workload = TcpStream::connect(listener.local_addr().unwrap());
+        let (_peer, outside) = UnixStream::pair().unwrap();
+        let place = Places::new(1, 1).take(()).unwrap();
+        let joined = join(
+            workload.await.unwrap(),
+            Stream::Unix(outside),
+            place.activity(),
+        );
+        assert!(size_of_val(&joined) < 8 * 1024, "{}", size_of_val(&joined));
+    }
 }

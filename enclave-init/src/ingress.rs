@@ -4,55 +4,81 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::target::{Connect, Refusal, Reply};
+use link::copy::JoinError;
+use link::places::{Place, Places};
+use link::target::{Connect, MAX_CONNECTIONS, Refusal, Reply};
 use link::{Channel, Listener, Stream, Text, frame, hello};
 use manifest::Network;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::forward::{MAX_CONNECTIONS, join};
+use crate::forward;
 use crate::logs::Logs;
+use crate::notices::Notices;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
+/// Places beyond those that the agent gives out: it knows of an end first, and may have
+/// given a place to a new connection that is not free here yet.
+const ENDING: usize = 64;
 /// Connections that are told that there is no place for them; one more is closed.
 const MAX_REFUSALS: usize = 64;
 
+/// The places of ingress connections. Their clients are the agent's to tell apart.
+pub(crate) fn places() -> Arc<Places<()>> {
+    let total = MAX_CONNECTIONS + ENDING;
+    Places::new(total, total)
+}
+
 /// Serves the agent's connections until the enclave ends. One that says nothing
 /// keeps its place for as long as the hello and the request may take together.
-pub(crate) async fn serve(listener: Listener, network: Arc<Network>, logs: Logs) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub(crate) async fn serve(
+    listener: Listener,
+    network: Arc<Network>,
+    places: Arc<Places<()>>,
+    logs: Logs,
+) {
+    let notices = Arc::new(Notices::new("ingress", logs));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let mut stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                logs.error(format!("ingress: accepting failed: {error}"));
+                notices.failed(&format!("accepting failed: {error}"));
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let network = Arc::clone(&network);
-            tokio::spawn(async move {
-                let _place = place;
-                serve_connection(stream, &network).await;
-            });
-        } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
-            tokio::spawn(async move {
-                let _place = place;
-                // Whoever is turned away may have gone already.
-                let _ = hello::refuse_busy(&mut stream).await;
-            });
+        match places.take(()) {
+            Ok(place) => {
+                let (network, notices) = (Arc::clone(&network), Arc::clone(&notices));
+                tokio::spawn(async move {
+                    serve_connection(stream, &network, &place, &notices).await;
+                });
+            }
+            Err(full) => {
+                notices.failed(&format!("a connection was refused as busy: {full}"));
+                if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        // Whoever is turned away may have gone already.
+                        let _ = hello::refuse_busy(&mut stream).await;
+                    });
+                }
+            }
         }
     }
 }
 
-async fn serve_connection(mut stream: Stream, network: &Network) {
+async fn serve_connection(
+    mut stream: Stream,
+    network: &Network,
+    place: &Place<()>,
+    notices: &Notices,
+) {
     if hello::accept(&mut stream, |channel| channel == Channel::Ingress)
         .await
         .is_err()
@@ -80,7 +106,13 @@ async fn serve_connection(mut stream: Stream, network: &Network) {
     if let Ok(Ok(())) = timeout(REQUEST_TIMEOUT, replying).await
         && let Some(workload) = workload
     {
-        join(workload, stream).await;
+        let joined = forward::join(workload, stream, place.activity()).await;
+        if let Err(error @ JoinError::Evicted) = joined {
+            notices.failed(&format!(
+                "a connection to port {} was closed: {error}",
+                request.port
+            ));
+        }
     }
 }
 

@@ -148,6 +148,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         clock,
         clock_lines,
         logs,
+        pressure,
         steps,
     } = booted;
     let parts = Parts {
@@ -156,6 +157,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         nsm,
         self_check: self_check.message(),
         logs: logs.clone(),
+        pressure,
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);

@@ -177,6 +177,28 @@ pub enum FromInit {
         #[n(0)]
         losses: Losses,
     },
+    /// Connections of the workload for which the init had no place, when a count
+    /// changes and on each new connection. Counts are of the enclave's whole life.
+    #[n(12)]
+    Places {
+        /// Out of the enclave.
+        #[n(0)]
+        egress: PlaceCounts,
+        /// Into the enclave.
+        #[n(1)]
+        ingress: PlaceCounts,
+    },
+}
+
+/// How often places for connections were wanted and not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct PlaceCounts {
+    /// Connections that were refused as busy.
+    #[n(0)]
+    pub refused: u64,
+    /// Idle connections that were closed for new ones.
+    #[n(1)]
+    pub evicted: u64,
 }
 
 /// Log records that were lost in an enclave's whole life, counted by stream and

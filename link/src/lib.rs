@@ -26,11 +26,13 @@
 
 mod bounded;
 pub mod control;
+pub mod copy;
 mod end_code;
 pub mod endpoint;
 pub mod frame;
 pub mod hello;
 pub mod logs;
+pub mod places;
 pub mod port;
 pub mod target;
 pub mod transport;

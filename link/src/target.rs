@@ -6,6 +6,8 @@ use crate::bounded::Text;
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4).
 pub const MAX_HOST: usize = 253;
+/// Most connections that the init carries each way.
+pub const MAX_CONNECTIONS: usize = 1024;
 /// Longest reason in a [`Reply`], in bytes.
 pub const MAX_REASON: usize = 256;
 

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::listen;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -18,6 +19,9 @@ use crate::vsock::Vsock;
 
 /// Longest answer to `CONNECT`, in bytes: `OK 4294967295\n`.
 const MAX_CONNECT_ANSWER: usize = 14;
+/// Connections that wait to be accepted, at most. Of a burst that is longer, vsock
+/// resets the rest.
+const BACKLOG: i32 = 1024;
 /// How long to wait for room in a listener's queue.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -64,6 +68,14 @@ impl Stream {
         self.socket().try_io(interest, io)
     }
 
+    /// Most bytes that one write may have.
+    pub(crate) fn max_write(&self) -> usize {
+        match self {
+            Self::Vsock(vsock) => vsock.max_write,
+            Self::Unix(_) => usize::MAX,
+        }
+    }
+
     fn socket(&self) -> &UnixStream {
         match self {
             Self::Vsock(vsock) => &vsock.socket,
@@ -105,11 +117,13 @@ impl Listener {
     pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Vsock { port, .. } => {
-                VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))
-                    .map(|listener| Self(Inner::Vsock(listener)))
+                let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))?;
+                listen(&listener, BACKLOG)?;
+                Ok(Self(Inner::Vsock(listener)))
             }
             Endpoint::Unix { path } => {
                 let listener = UnixListener::bind(path)?;
+                listen(&listener, BACKLOG)?;
                 let path = path.clone();
                 Ok(Self(Inner::Unix { listener, path }))
             }
@@ -241,11 +255,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let most = match &*self {
-            Self::Vsock(vsock) => vsock.max_write,
-            Self::Unix(_) => usize::MAX,
-        };
-        let (part, _) = buf.split_at(buf.len().min(most));
+        let (part, _) = buf.split_at(buf.len().min(self.max_write()));
         self.get_mut().socket_mut().poll_write(cx, part)
     }
 

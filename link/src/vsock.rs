@@ -10,8 +10,10 @@ use crate::port;
 
 /// Most bytes of one write to the host of an ordinary virtual machine. Linux makes a
 /// larger one a packet of several parts, and `vhost-device-vsock` 0.3, QEMU's device,
-/// loses those. A Nitro enclave's parent is no such host, and has no such limit.
+/// loses those.
 const MAX_WRITE_TO_HOST: usize = 28 * 1024;
+/// The same to any other peer: newer kernels corrupt larger ones on Nitro.
+const MAX_WRITE: usize = 32 * 1024;
 
 /// A connection over `AF_VSOCK`.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Vsock {
         let max_write = if peer == port::HOST_CID {
             MAX_WRITE_TO_HOST
         } else {
-            usize::MAX
+            MAX_WRITE
         };
         let socket = UnixStream::from_std(StdUnixStream::from(socket))?;
         Ok(Self { socket, max_write })

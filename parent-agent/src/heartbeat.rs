@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::channels::{Incoming, is_enclave};
 use crate::event::Event;
+use crate::throttle::Line;
 
 /// How long a connection may take to send its byte.
 const BYTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,11 +25,15 @@ pub async fn serve(mut incoming: Incoming, peer: Option<u32>, events: mpsc::Send
         let mut stream = match incoming.accept().await {
             Ok((stream, found)) if is_enclave(peer, found) => stream,
             Ok((_, found)) => {
-                warn!(?found, "a heartbeat that is not the enclave's was closed");
+                if Line::Stranger.may_be_written() {
+                    warn!(?found, "a heartbeat that is not the enclave's was closed");
+                }
                 continue;
             }
             Err(error) => {
-                warn!(%error, "cannot accept a heartbeat");
+                if Line::AcceptFailed.may_be_written() {
+                    warn!(%error, "cannot accept a heartbeat");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -1,19 +1,20 @@
 //! Ports opened on the host and carried to the workload.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::copy::{JoinError, Socket};
 use link::frame::{self, MAX_TARGET};
-use link::target::{Connect, Reply};
+use link::places::{Place, Places};
+use link::target::{Connect, MAX_CONNECTIONS, Reply};
 use link::{Channel, Endpoint, Text, hello};
 use manifest::IngressRule;
 use nix::sys::socket::{setsockopt, sockopt};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -23,6 +24,7 @@ use crate::copy;
 use crate::limit::{Bucket, Rate};
 use crate::proxy_protocol;
 use crate::report::Port;
+use crate::throttle::Line;
 use crate::traffic::Traffic;
 
 /// Where ports are opened unless `--publish` says otherwise.
@@ -74,17 +76,31 @@ pub enum IngressError {
 /// What all ports together may carry.
 #[derive(Debug)]
 pub struct Limits {
-    places: Arc<Semaphore>,
+    places: Arc<Places<Client>>,
     bucket: Option<Bucket>,
 }
 
+/// Whose place it is: an IPv4 address, or the network of an IPv6 address, since whoever
+/// has one address of that has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Client(IpAddr);
+
+impl From<SocketAddr> for Client {
+    fn from(peer: SocketAddr) -> Self {
+        Self(match peer.ip().to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
 impl Limits {
-    /// So many connections at a time, and new ones at this rate. Further ones
-    /// wait to be accepted while there is no place; those that come too fast are
+    /// So many connections at a time, but no more than the init carries, of which one
+    /// client gets at most three quarters; and new ones at this rate. Further ones are
     /// closed.
     pub fn new(connections: usize, rate: Option<Rate>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(connections)),
+            places: Places::shared(connections.min(MAX_CONNECTIONS)),
             bucket: rate.map(Bucket::new),
         }
     }
@@ -192,32 +208,50 @@ impl IngressPort {
     pub async fn serve(self: Arc<Self>, init: Endpoint, limits: Arc<Limits>) {
         let mut connections = JoinSet::new();
         loop {
-            let Ok(place) = Arc::clone(&limits.places).acquire_owned().await else {
-                return;
-            };
             let (client, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, port = %self.address, "cannot accept a connection");
+                    if Line::AcceptFailed.may_be_written() {
+                        warn!(%error, port = %self.address, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             while connections.try_join_next().is_some() {}
-            if !limits.admit() {
-                self.traffic.limit();
-                debug!(port = %self.address, "a connection was closed: new ones come too fast");
-                continue;
-            }
+            let admitted = if limits.admit() {
+                limits
+                    .places
+                    .take(peer.into())
+                    .map_err(|full| full.to_string())
+            } else {
+                Err("new ones come too fast".to_owned())
+            };
+            let place = match admitted {
+                Ok(place) => place,
+                Err(reason) => {
+                    self.traffic.limit();
+                    if Line::IngressRefused.may_be_written() {
+                        warn!(port = %self.address, client = %peer.ip(), reason, "an ingress connection was closed");
+                    }
+                    client.reset_on_close();
+                    continue;
+                }
+            };
             let (port, init) = (Arc::clone(&self), init.clone());
             connections.spawn(async move {
-                let _place = place;
-                port.carry(client, peer, &init).await;
+                port.carry(client, peer, &init, &place).await;
             });
         }
     }
 
-    async fn carry(&self, client: TcpStream, peer: SocketAddr, init: &Endpoint) {
+    async fn carry(
+        &self,
+        client: TcpStream,
+        peer: SocketAddr,
+        init: &Endpoint,
+        place: &Place<Client>,
+    ) {
         // Without these a connection works, only less well.
         let _ = client.set_nodelay(true);
         let _ = setsockopt(&client, sockopt::KeepAlive, &true);
@@ -230,17 +264,29 @@ impl IngressPort {
             Ok(Err(reason)) => {
                 self.traffic.refuse();
                 debug!(reason, port = %self.address, "a connection was not carried");
+                client.reset_on_close();
                 return;
             }
             Err(_) => {
                 self.traffic.refuse();
                 debug!(port = %self.address, "the enclave did not take a connection in time");
+                client.reset_on_close();
                 return;
             }
         };
         let open = self.traffic.joined();
-        if let Err(error) = copy::join(client, enclave, &open.0.into, &open.0.out).await {
-            debug!(%error, port = %self.address, "an ingress connection has failed");
+        let activity = place.activity();
+        match copy::join(client, enclave, activity, &open.0.into, &open.0.out).await {
+            Ok(()) => {}
+            Err(error @ JoinError::Evicted) => {
+                self.traffic.evict();
+                if Line::Evicted.may_be_written() {
+                    warn!(port = %self.address, client = %peer.ip(), reason = %error, "an ingress connection was closed");
+                }
+            }
+            Err(JoinError::Io(error)) => {
+                debug!(%error, port = %self.address, "an ingress connection has failed");
+            }
         }
     }
 
@@ -298,6 +344,15 @@ mod tests {
         let described = ports[0].describe();
         assert_eq!((described.port, described.to), (port, 80));
         assert_ne!(described.listen, format!("127.0.0.1:{port}"));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let client = |address: &str| Client::from(SocketAddr::new(address.parse().unwrap(), 1));
+        assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::2"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_ne!(client("192.0.2.2"), client("192.0.2.1"));
     }
 
     #[tokio::test]

@@ -72,6 +72,7 @@ pub mod spool;
 pub mod state;
 pub mod status;
 mod supervisor;
+mod throttle;
 pub mod traffic;
 mod web;
 

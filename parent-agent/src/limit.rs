@@ -61,6 +61,16 @@ pub struct Rate {
     burst: NonZeroU32,
 }
 
+impl Rate {
+    /// One that is part of the program.
+    pub(crate) const fn constant(per_second: u32, burst: u32) -> Self {
+        match (NonZeroU32::new(per_second), NonZeroU32::new(burst)) {
+            (Some(per_second), Some(burst)) => Self { per_second, burst },
+            _ => panic!("neither is zero"),
+        }
+    }
+}
+
 impl FromStr for Rate {
     type Err = String;
 
@@ -100,7 +110,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(rate: Rate) -> Self {
+    pub(crate) const fn new(rate: Rate) -> Self {
         Self {
             rate,
             due: Mutex::new(None),

@@ -139,6 +139,7 @@ pub fn text(status: &Status) -> String {
         last_end(&mut page, end);
     }
     traffic(&mut page, status);
+    pressure(&mut page, status);
     if let Some(status) = &status.gate {
         gate(&mut page, status);
     }
@@ -212,7 +213,7 @@ fn kebab(value: &impl Serialize) -> String {
     }
 }
 
-const TRAFFIC: [Family<Counts, u64>; 6] = [
+const TRAFFIC: [Family<Counts, u64>; 7] = [
     (
         "enclave_connections_total",
         "counter",
@@ -238,6 +239,12 @@ const TRAFFIC: [Family<Counts, u64>; 6] = [
         |counts| counts.limited,
     ),
     (
+        "enclave_connections_evicted_total",
+        "counter",
+        "Idle connections closed for new ones.",
+        |counts| counts.evicted,
+    ),
+    (
         "enclave_bytes_out_total",
         "counter",
         "Bytes out of the enclave.",
@@ -261,6 +268,36 @@ fn traffic(page: &mut Page, status: &Status) {
         for (direction, counts) in &directions {
             page.count(&[("direction", *direction)], value(counts));
         }
+    }
+}
+
+/// What found no place inside, and what was not written here.
+fn pressure(page: &mut Page, status: &Status) {
+    let places = status.init_places;
+    let directions = [("egress", places.egress), ("ingress", places.ingress)];
+    page.family(
+        "enclave_init_connections_refused_total",
+        "counter",
+        "Connections that the init refused as busy.",
+    );
+    for (direction, counts) in directions {
+        page.count(&[("direction", direction)], counts.refused);
+    }
+    page.family(
+        "enclave_init_connections_evicted_total",
+        "counter",
+        "Idle connections that the init closed for new ones.",
+    );
+    for (direction, counts) in directions {
+        page.count(&[("direction", direction)], counts.evicted);
+    }
+    page.family(
+        "enclave_lines_left_out_total",
+        "counter",
+        "Lines that the agent did not write because there were too many.",
+    );
+    for (line, count) in &status.lines_left_out {
+        page.count(&[("line", line.as_str())], *count);
     }
 }
 

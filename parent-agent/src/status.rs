@@ -20,7 +20,8 @@ use crate::ingress::IngressPort;
 use crate::report::{Port, timestamp};
 use crate::self_check::SelfCheck;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, Telemetry};
-use crate::traffic::Counts;
+use crate::throttle;
+use crate::traffic::{Counts, InitPlaces, PlaceCounts};
 
 /// Most boot steps that are remembered.
 const MAX_STEPS: usize = 64;
@@ -201,6 +202,12 @@ pub struct Status {
     pub ingress: Vec<IngressStatus>,
     /// The destinations that it has asked for.
     pub egress: Vec<EgressStatus>,
+    /// How often the init had no place for a connection.
+    #[serde(default)]
+    pub init_places: InitPlaces,
+    /// Lines that this agent did not write because there were too many, by kind.
+    #[serde(default)]
+    pub lines_left_out: BTreeMap<String, u64>,
     /// The boot steps so far.
     pub boot_steps: Vec<BootStep>,
     /// The log records, their spool and its sinks.
@@ -252,6 +259,8 @@ pub struct Live {
     pub pauses: u64,
     /// What the workload's limits have refused it.
     pub limits: LimitsStatus,
+    /// How often the init had no place for a connection.
+    pub places: InitPlaces,
     /// The boot steps so far, the first [`MAX_STEPS`].
     steps: Vec<BootStep>,
 }
@@ -319,6 +328,7 @@ impl Board {
                 clock: None,
                 pauses: 0,
                 limits: LimitsStatus::default(),
+                places: InitPlaces::default(),
                 steps: history.boot_steps,
             }),
             ingress,
@@ -388,6 +398,8 @@ impl Board {
                     counts,
                 })
                 .collect(),
+            init_places: live.places,
+            lines_left_out: throttle::left_out(),
             boot_steps: live.steps.clone(),
             logs: self.logs.read(),
             gate: self.gate.as_ref().map(|gate| gate.read()),
@@ -454,6 +466,23 @@ impl Status {
         {
             row("egress", format!("{destination}  {}", traffic(counts)));
         }
+        for (direction, counts) in [
+            ("egress", self.init_places.egress),
+            ("ingress", self.init_places.ingress),
+        ] {
+            let PlaceCounts { refused, evicted } = counts;
+            if refused + evicted > 0 {
+                row(
+                    "places",
+                    format!(
+                        "{direction}: the init refused {refused} connections and closed {evicted} idle ones"
+                    ),
+                );
+            }
+        }
+        for (line, count) in &self.lines_left_out {
+            row("left out", format!("{count} lines about {line}"));
+        }
         for step in &self.boot_steps {
             row(
                 "boot",
@@ -505,6 +534,9 @@ fn traffic(counts: &Counts) -> String {
     }
     if counts.limited > 0 {
         let _ = write!(text, " ({} by a limit)", counts.limited);
+    }
+    if counts.evicted > 0 {
+        let _ = write!(text, ", {} closed when idle", counts.evicted);
     }
     text
 }
@@ -637,6 +669,14 @@ mod tests {
                 },
             }],
             egress: vec![],
+            init_places: InitPlaces {
+                egress: PlaceCounts {
+                    refused: 3,
+                    evicted: 4,
+                },
+                ..InitPlaces::default()
+            },
+            lines_left_out: BTreeMap::from([("health".to_owned(), 19_950)]),
             boot_steps: vec![BootStep {
                 name: "clock".to_owned(),
                 at_us: 12_345,
@@ -679,6 +719,8 @@ mod tests {
             "self-check  failed: chain.root: another\\nroot",
             "unhealthy: HTTP\\u{1b} 500",
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
+            "places      egress: the init refused 3 connections and closed 4 idle ones",
+            "left out    19950 lines about health",
             "12.345 ms  clock (0.045 ms)",
             "gate        waiting for a challenge by gate",
             "limits      3 processes killed for want of memory\n",

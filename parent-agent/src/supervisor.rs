@@ -21,6 +21,8 @@ use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
 use crate::self_check::SelfCheck;
 use crate::status::{Board, BootStep, Health, LimitsStatus, milliseconds};
+use crate::throttle::Line;
+use crate::traffic::InitPlaces;
 
 /// Most challenges that wait for their documents.
 const MAX_CHALLENGES: usize = 64;
@@ -323,8 +325,7 @@ impl Supervisor {
         sender: mpsc::Sender<FromAgent>,
     ) -> Option<Action> {
         if self.boot.as_ref().is_some_and(|known| *known != boot) {
-            warn!("a control connection of another boot was refused");
-            return None;
+            return self.on(Input::ConnectedAgain);
         }
         self.board.update(|live| {
             live.init_version = Some(version);
@@ -348,11 +349,13 @@ impl Supervisor {
                 at_us,
                 took_us,
             } => {
-                self.reporter.report(&Report::Step {
-                    name: &name,
-                    at_us,
-                    took_us,
-                });
+                if Line::BootStep.may_be_written() {
+                    self.reporter.report(&Report::Step {
+                        name: &name,
+                        at_us,
+                        took_us,
+                    });
+                }
                 let name = name.to_string();
                 self.board.update(|live| {
                     live.step(BootStep {
@@ -400,11 +403,13 @@ impl Supervisor {
                     self.board.update(|live| live.restarts += 1);
                     self.remember();
                 }
-                self.reporter.report(&Report::WorkloadExited {
-                    status: status.into(),
-                    restart_in_ms,
-                    code: Code::clean(&code).as_ref(),
-                });
+                if Line::WorkloadExited.may_be_written() {
+                    self.reporter.report(&Report::WorkloadExited {
+                        status: status.into(),
+                        restart_in_ms,
+                        code: Code::clean(&code).as_ref(),
+                    });
+                }
             }
             FromInit::SelfCheck {
                 outcome,
@@ -426,6 +431,12 @@ impl Supervisor {
                 losses, numbered, ..
             } => self.board.logs().ended(&losses, &numbered),
             FromInit::Boot { .. } => {}
+            FromInit::Places { egress, ingress } => self.board.update(|live| {
+                live.places = InitPlaces {
+                    egress: egress.into(),
+                    ingress: ingress.into(),
+                };
+            }),
         }
         action
     }
@@ -439,7 +450,7 @@ impl Supervisor {
     /// Reports the clock when its state changes.
     fn clock(&self, clock: ClockStatus) {
         let before = self.board.update(|live| live.clock.replace(clock.clone()));
-        if before.is_none_or(|before| clock.differs(&before)) {
+        if before.is_none_or(|before| clock.differs(&before)) && Line::Clock.may_be_written() {
             self.reporter.report(&Report::Clock(&clock));
         }
     }
@@ -453,7 +464,9 @@ impl Supervisor {
         });
         if changed {
             self.remember();
-            self.reporter.report(&Report::SelfCheck(&found));
+            if Line::SelfCheck.may_be_written() {
+                self.reporter.report(&Report::SelfCheck(&found));
+            }
         }
     }
 
@@ -473,7 +486,7 @@ impl Supervisor {
             live.health = health.clone();
             changed
         });
-        if changed {
+        if changed && Line::Health.may_be_written() {
             let Health { state, detail } = &health;
             self.notifier
                 .status(&format!("the enclave is ready, {state}: {detail}"));
@@ -508,7 +521,7 @@ impl Supervisor {
             .control
             .as_ref()
             .map(|control| control.sender.try_send(message));
-        if !matches!(sent, Some(Ok(()))) {
+        if !matches!(sent, Some(Ok(()))) && Line::NotTaken.may_be_written() {
             // The state machine's deadline deals with an init that does not listen.
             warn!("the init does not take messages");
         }

@@ -18,6 +18,7 @@ pub struct Traffic {
     open: AtomicU64,
     refused: AtomicU64,
     limited: AtomicU64,
+    evicted: AtomicU64,
     /// Bytes out of the enclave.
     pub out: AtomicU64,
     /// Bytes into the enclave.
@@ -36,6 +37,9 @@ pub struct Counts {
     /// Those of them that a limit of connections or of their rate kept out.
     #[serde(default)]
     pub limited: u64,
+    /// Idle connections that were closed for new ones.
+    #[serde(default)]
+    pub evicted: u64,
     /// Bytes out of the enclave.
     pub bytes_out: u64,
     /// Bytes into the enclave.
@@ -49,6 +53,7 @@ impl std::iter::Sum for Counts {
             open: sum.open + one.open,
             refused: sum.refused + one.refused,
             limited: sum.limited + one.limited,
+            evicted: sum.evicted + one.evicted,
             bytes_out: sum.bytes_out + one.bytes_out,
             bytes_in: sum.bytes_in + one.bytes_in,
         })
@@ -74,6 +79,11 @@ impl Traffic {
         self.limited.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an idle connection that was closed for a new one.
+    pub fn evict(&self) {
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What has been counted.
     pub fn read(&self) -> Counts {
         Counts {
@@ -81,6 +91,7 @@ impl Traffic {
             open: self.open.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             limited: self.limited.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
             bytes_out: self.out.load(Ordering::Relaxed),
             bytes_in: self.into.load(Ordering::Relaxed),
         }
@@ -95,6 +106,31 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How often the init had no place for a connection in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceCounts {
+    /// Connections that were refused as busy.
+    pub refused: u64,
+    /// Idle connections that were closed for new ones.
+    pub evicted: u64,
+}
+
+impl From<link::control::PlaceCounts> for PlaceCounts {
+    fn from(counts: link::control::PlaceCounts) -> Self {
+        let link::control::PlaceCounts { refused, evicted } = counts;
+        Self { refused, evicted }
+    }
+}
+
+/// How often the init had no place for a connection, as it says itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitPlaces {
+    /// Out of the enclave.
+    pub egress: PlaceCounts,
+    /// Into the enclave.
+    pub ingress: PlaceCounts,
 }
 
 /// Counters by destination.

@@ -3,23 +3,24 @@
 //! to the parent, which dials the real destination.
 
 mod names;
-mod notices;
 mod proxy;
 mod resolver;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use link::Endpoint;
+use link::copy::JoinError;
+use link::places::{Place, Places};
+use link::target::{MAX_CONNECTIONS, Refusal};
+use link::{Endpoint, Stream};
 use manifest::{NAME_SERVER_PORT, Network, PROXY_PORT};
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::error::{Doing, InitError};
-use crate::forward::MAX_CONNECTIONS;
+use crate::forward::{self, Refused};
 use crate::logs::Logs;
+use crate::notices::Notices;
 use names::Names;
-use notices::Notices;
 
 /// Where the workload finds the name server.
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
@@ -32,7 +33,8 @@ struct Egress {
     network: Arc<Network>,
     notices: Notices,
     names: Names,
-    places: Arc<Semaphore>,
+    /// The places of connections, shared by their destinations, `host:port`.
+    places: Arc<Places<String>>,
 }
 
 impl Egress {
@@ -40,19 +42,20 @@ impl Egress {
         Arc::new(Self {
             agent,
             network,
-            notices: Notices::new(logs),
+            notices: Notices::new("egress", logs),
             names: Names::default(),
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            places: Places::shared(MAX_CONNECTIONS),
         })
     }
 }
 
-/// Starts the name server, and the proxy if any destination is allowed.
+/// Starts the name server, and the proxy if any destination is allowed; returns the
+/// places that their connections share.
 pub(crate) async fn start(
     agent: Endpoint,
     network: Arc<Network>,
     logs: Logs,
-) -> Result<(), InitError> {
+) -> Result<Arc<Places<String>>, InitError> {
     let socket = UdpSocket::bind((NAME_SERVER, NAME_SERVER_PORT))
         .await
         .doing(|| "listening for names".to_owned())?;
@@ -63,6 +66,38 @@ pub(crate) async fn start(
             .doing(|| "listening for the proxy".to_owned())?;
         tokio::spawn(proxy::serve(listener, Arc::clone(&egress)));
     }
+    let places = Arc::clone(&egress.places);
     tokio::spawn(resolver::serve(socket, egress));
-    Ok(())
+    Ok(places)
+}
+
+/// A place, and a connection of the agent's to a destination that is allowed.
+async fn connect(
+    egress: &Egress,
+    host: &str,
+    port: u16,
+) -> Result<(Place<String>, Stream), Refused> {
+    let busy = |why: &dyn ToString| Refused {
+        refusal: Refusal::Busy,
+        reason: format!("refused as busy: {}", why.to_string()),
+    };
+    let place = egress
+        .places
+        .take(format!("{host}:{port}"))
+        .map_err(|full| busy(&full))?;
+    let outside = tokio::select! {
+        outside = forward::open(&egress.agent, host, port) => outside?,
+        () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
+    };
+    place.activity().touch();
+    Ok((place, outside))
+}
+
+/// Carries a connection to its end.
+async fn carry(egress: &Egress, workload: TcpStream, outside: Stream, place: &Place<String>) {
+    let joined = forward::join(workload, outside, place.activity()).await;
+    if let Err(error @ JoinError::Evicted) = joined {
+        let text = format!("a connection to {} was closed: {error}", place.peer());
+        egress.notices.failed(&text);
+    }
 }

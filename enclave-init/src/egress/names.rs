@@ -4,35 +4,145 @@
 //! all addresses (`0.0.0.0`), and the other way round: whoever connects out to a
 //! port listens on it at 127.0.0.1, which is also where ingress arrives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use link::copy::Socket;
+use manifest::HostPattern;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-use super::Egress;
-use crate::forward;
+use super::{Egress, carry, connect};
 
-/// The first address: 127.64.0.0/10 is the names'.
+/// The first address, and how many there are: 127.64.0.0/10 is the names', without its
+/// own and its broadcast address.
 const FIRST: u32 = u32::from_be_bytes([127, 64, 0, 1]);
-/// Most names; a wildcard rule could allow any number.
+const ADDRESSES: u32 = (1 << 22) - 2;
+/// Most names that patterns allow and that have an address at a time: a pattern could
+/// allow any number. Those that the manifest spells out always have one.
 const MAX_NAMES: usize = 1024;
-/// Most listeners, one for each name and port.
+/// Most listeners of such names, one for each name and port.
 const MAX_LISTENERS: usize = 4096;
+/// How long nobody must have asked for a name, nor be connected to it, before its
+/// address is taken for another. Programs keep an answer for the
+/// [`TTL`](super::resolver::TTL_SECONDS), which is half of it.
+pub(super) const MIN_UNUSED: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The names that have an address. They keep it for good: programs keep
-/// addresses longer than any answer says.
-#[derive(Debug, Default)]
-pub(super) struct Names(Mutex<Known>);
+/// The names that have an address. They keep it while there is room, since programs
+/// keep addresses longer than any answer says; then the one that was unused longest
+/// gives its own up. An address is not given out again before all the others were:
+/// until then a program that still has it finds nobody there.
+#[derive(Debug)]
+pub(super) struct Names {
+    known: Mutex<Known>,
+    max: usize,
+}
 
 #[derive(Debug, Default)]
 struct Known {
-    addresses: HashMap<String, Ipv4Addr>,
-    listeners: usize,
+    names: HashMap<String, Name>,
+    addresses: HashSet<Ipv4Addr>,
+    /// The next address, counted from the first.
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Name {
+    address: Ipv4Addr,
+    /// Whether the manifest spells it out.
+    is_listed: bool,
+    usage: Arc<Usage>,
+    /// Dropped with the name, and with them their sockets.
+    listeners: JoinSet<()>,
+}
+
+/// What decides whether a name is given up.
+#[derive(Debug)]
+struct Usage {
+    last: Mutex<Instant>,
+    open: AtomicUsize,
+}
+
+/// A connection to a name while it is open.
+struct Open(Arc<Usage>);
+
+impl Usage {
+    fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn open(self: &Arc<Self>) -> Open {
+        self.touch();
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(self))
+    }
+
+    /// When it was used last, if that was long ago.
+    fn unused_since(&self) -> Option<Instant> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unused = self.open.load(Ordering::Relaxed) == 0 && last.elapsed() >= MIN_UNUSED;
+        is_unused.then_some(last)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            max: MAX_NAMES,
+        }
+    }
+}
+
+impl Known {
+    /// Makes room for a name with so many ports; false if all are in use.
+    fn make_room(&mut self, ports: usize, max: usize) -> bool {
+        loop {
+            let patterns = self.names.values().filter(|name| !name.is_listed);
+            let (names, listeners) = patterns.fold((0, 0), |(names, listeners), name| {
+                (names + 1, listeners + name.listeners.len())
+            });
+            if names < max && listeners + ports <= MAX_LISTENERS {
+                return true;
+            }
+            let candidates = self.names.iter().filter(|(_, name)| !name.is_listed);
+            let unused = candidates.filter_map(|(text, name)| {
+                let since = name.usage.unused_since()?;
+                Some((since, text.clone()))
+            });
+            let Some((_, text)) = unused.min() else {
+                return false;
+            };
+            if let Some(name) = self.names.remove(&text) {
+                self.addresses.remove(&name.address);
+            }
+        }
+    }
+
+    /// An address that no name has.
+    fn next_address(&mut self) -> Ipv4Addr {
+        loop {
+            let address = Ipv4Addr::from_bits(FIRST + self.next);
+            self.next = (self.next + 1) % ADDRESSES;
+            // Names are far fewer than addresses.
+            if !self.addresses.contains(&address) {
+                return address;
+            }
+        }
+    }
 }
 
 /// The address of a name in lower case, its listeners running; `None` if no
@@ -42,31 +152,46 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
     if ports.is_empty() {
         return Ok(None);
     }
-    let mut known = egress
-        .names
-        .0
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    if let Some(address) = known.addresses.get(name) {
-        return Ok(Some(*address));
+    let Names { known, max } = &egress.names;
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = known.names.get(name) {
+        name.usage.touch();
+        return Ok(Some(name.address));
     }
-    if known.addresses.len() >= MAX_NAMES || known.listeners + ports.len() > MAX_LISTENERS {
+    let is_listed = egress
+        .network
+        .egress
+        .iter()
+        .any(|rule| matches!(rule.host(), HostPattern::Exact(host) if host == name));
+    if !is_listed && !known.make_room(ports.len(), *max) {
         return Err(io::Error::other(format!(
-            "more than {MAX_NAMES} names, or {MAX_LISTENERS} of their ports, are in use"
+            "{max} names that patterns allow, or {MAX_LISTENERS} of their ports, were used within the last {} s",
+            MIN_UNUSED.as_secs()
         )));
     }
-    let offset = u32::try_from(known.addresses.len()).unwrap_or_default();
-    let address = Ipv4Addr::from_bits(FIRST + offset);
+    let address = known.next_address();
     // All of them or none: a name is tried again at the next query.
-    let listeners = ports
+    let sockets = ports
         .into_iter()
         .map(|port| Ok((listen(address, port)?, port)))
         .collect::<io::Result<Vec<_>>>()?;
-    known.listeners += listeners.len();
-    known.addresses.insert(name.to_owned(), address);
-    for (listener, port) in listeners {
-        tokio::spawn(accept(listener, Arc::clone(egress), name.to_owned(), port));
+    let usage = Arc::new(Usage {
+        last: Mutex::new(Instant::now()),
+        open: AtomicUsize::new(0),
+    });
+    let mut listeners = JoinSet::new();
+    for (socket, port) in sockets {
+        let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
+        listeners.spawn(accept(socket, egress, usage, name.to_owned(), port));
     }
+    known.addresses.insert(address);
+    let new = Name {
+        address,
+        is_listed,
+        usage,
+        listeners,
+    };
+    known.names.insert(name.to_owned(), new);
     Ok(Some(address))
 }
 
@@ -81,34 +206,40 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-async fn accept(listener: TcpListener, egress: Arc<Egress>, name: String, port: u16) {
+async fn accept(
+    listener: TcpListener,
+    egress: Arc<Egress>,
+    usage: Arc<Usage>,
+    name: String,
+    port: u16,
+) {
     loop {
         let Ok((workload, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&egress.places).acquire_owned().await else {
-            return;
-        };
         let (egress, name) = (Arc::clone(&egress), name.clone());
+        let open = usage.open();
         tokio::spawn(async move {
-            let _place = place;
-            carry(&egress, workload, &name, port).await;
+            let _open = open;
+            match connect(&egress, &name, port).await {
+                Ok((place, outside)) => carry(&egress, workload, outside, &place).await,
+                Err(refused) => {
+                    // No program takes a reset for an answer that is complete.
+                    workload.reset_on_close();
+                    let text = format!("{name}:{port} failed: {}", refused.reason);
+                    egress.notices.failed(&text);
+                }
+            }
         });
-    }
-}
-
-async fn carry(egress: &Egress, workload: TcpStream, name: &str, port: u16) {
-    match forward::open(&egress.agent, name, port).await {
-        Ok(outside) => forward::join(workload, outside).await,
-        Err(refused) => egress
-            .notices
-            .failed(&format!("{name}:{port} failed: {}", refused.reason)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+    use tokio::time::advance;
+
     use super::*;
     use crate::logs::Logs;
 
@@ -158,12 +289,67 @@ mod tests {
         TcpStream::connect((found, high)).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn names_and_listeners_are_bounded() {
+    fn egress_of(max: usize, rules: &[String]) -> Arc<Egress> {
+        let mut egress = Arc::into_inner(egress(rules)).unwrap();
+        egress.names.max = max;
+        Arc::new(egress)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unused_names_are_given_up_when_there_is_no_room() {
         let port = free_port();
-        let egress = egress(&[format!("*.test:{port}")]);
-        egress.names.0.lock().unwrap().listeners = MAX_LISTENERS;
-        let error = address(&egress, "a.test").unwrap_err().to_string();
-        assert!(error.contains("are in use"), "{error}");
+        let egress = egress_of(
+            3,
+            &[format!("*.test:{port}"), format!("listed.other:{port}")],
+        );
+        let name = |name: &str| address(&egress, name);
+        let held = name("a.test").unwrap().unwrap();
+        let connection = {
+            let known = egress.names.known.lock().unwrap();
+            known.names["a.test"].usage.open()
+        };
+        let unused = name("b.test").unwrap().unwrap();
+        let asked_for = name("c.test").unwrap();
+        let error = name("d.test").unwrap_err().to_string();
+        assert!(error.contains("within the last 120 s"), "{error}");
+        // What the manifest spells out has an address all the same.
+        assert!(name("listed.other").unwrap().is_some());
+        advance(MIN_UNUSED).await;
+        assert_eq!(name("c.test").unwrap(), asked_for);
+        let new = name("d.test").unwrap().unwrap();
+        // Nobody is at the old address any more, and it is not the new one.
+        sleep(Duration::from_millis(1)).await;
+        assert_ne!(new, unused);
+        assert!(TcpStream::connect((unused, port)).await.is_err());
+        TcpStream::connect((new, port)).await.unwrap();
+        assert!(name("e.test").is_err());
+        assert_eq!(name("a.test").unwrap(), Some(held));
+        drop(connection);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_asked_for_once_do_not_close_egress() {
+        let port = free_port();
+        let egress = egress_of(8, &[format!("*.test:{port}")]);
+        let mut seen = HashSet::new();
+        for round in 0..20 {
+            for number in 0..8 {
+                let name = format!("n{round}-{number}.test");
+                assert!(seen.insert(address(&egress, &name).unwrap().unwrap()));
+            }
+            advance(MIN_UNUSED).await;
+        }
+        assert_eq!(egress.names.known.lock().unwrap().names.len(), 8);
+    }
+
+    #[test]
+    fn addresses_go_round() {
+        let mut known = Known {
+            next: ADDRESSES - 1,
+            ..Known::default()
+        };
+        known.addresses.insert(Ipv4Addr::from_bits(FIRST));
+        assert_eq!(known.next_address(), Ipv4Addr::new(127, 127, 255, 254));
+        assert_eq!(known.next_address(), Ipv4Addr::new(127, 64, 0, 2));
     }
 }

@@ -8,39 +8,44 @@ use std::time::Duration;
 use link::target::{MAX_HOST, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::Egress;
-use crate::forward;
+use super::{Egress, carry, connect};
 
 /// Largest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Most connections that have not said yet where to; others wait to be accepted, no
+/// longer than the head of one before them may take.
+const MAX_GREETING: usize = 256;
 
 pub(super) async fn serve(listener: TcpListener, egress: Arc<Egress>) {
+    let greeting = Arc::new(Semaphore::new(MAX_GREETING));
     loop {
         let Ok((workload, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&egress.places).acquire_owned().await else {
+        let Ok(greeted) = Arc::clone(&greeting).acquire_owned().await else {
             return;
         };
         let egress = Arc::clone(&egress);
         tokio::spawn(async move {
-            let _place = place;
-            serve_connection(workload, &egress).await;
+            let mut workload = workload;
+            let head = timeout(HEAD_TIMEOUT, read_head(&mut workload)).await;
+            drop(greeted);
+            if let Ok(Ok(head)) = head {
+                serve_connection(workload, &head, &egress).await;
+            }
         });
     }
 }
 
-async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
-    let Ok(Ok(head)) = timeout(HEAD_TIMEOUT, read_head(&mut workload)).await else {
-        return;
-    };
-    let (status, reason) = match parse_target(&head) {
+async fn serve_connection(mut workload: TcpStream, head: &[u8], egress: &Egress) {
+    let (status, reason) = match parse_target(head) {
         _ if !head.ends_with(END_OF_HEAD) => (
             "431 Request Header Fields Too Large",
             format!("the request's head is longer than {MAX_HEAD} bytes"),
@@ -54,12 +59,12 @@ async fn serve_connection(mut workload: TcpStream, egress: &Egress) {
             egress.notices.refused(&reason);
             ("403 Forbidden", reason)
         }
-        Some((host, port)) => match forward::open(&egress.agent, &host, port).await {
-            Ok(outside) => {
+        Some((host, port)) => match connect(egress, &host, port).await {
+            Ok((place, outside)) => {
                 let established =
                     workload.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
                 if established.await.is_ok() {
-                    forward::join(workload, outside).await;
+                    carry(egress, workload, outside, &place).await;
                 }
                 return;
             }

@@ -19,8 +19,9 @@ use super::{Egress, names};
 
 /// Largest message over UDP without extensions (RFC 1035, section 2.3.4).
 const MAX_MESSAGE: usize = 512;
-/// How long programs may keep an answer: it never changes.
-const TTL_SECONDS: u32 = 300;
+/// How long programs may keep an answer. The name keeps its address for longer; see
+/// [`names::MIN_UNUSED`].
+pub(super) const TTL_SECONDS: u32 = 60;
 /// After a failure to receive, which the next attempt may meet as well.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 

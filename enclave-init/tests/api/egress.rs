@@ -1,6 +1,7 @@
 //! Connections of the workload to the outside.
 
 use link::Text;
+use link::control::FromInit;
 use link::logs::LogStream;
 use link::target::{Refusal, Reply};
 use serde_json::json;
@@ -8,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::agent::Outgoing;
-use crate::enclave::{Enclave, Image, LIMIT};
+use crate::enclave::{Enclave, Image, LIMIT, message};
 
 fn image(instructions: &[&str]) -> Image {
     Image::new(instructions).with(
@@ -193,6 +194,8 @@ async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
         };
         drop(outgoing(&mut enclave).await.reply(refused).await);
     }
+    // A reset, and not the end of an answer.
+    enclave.said("broken ConnectionReset").await;
     enclave.said("proxy HTTP/1.1 504").await;
     let text = "egress: kms.example.test:443 failed: the destination is asleep";
     enclave.line(LogStream::Errors, text).await;
@@ -211,4 +214,42 @@ async fn a_workload_cannot_fill_the_log_with_refusals() {
     let count = refusals.count();
     assert!((100..3000).contains(&count), "{count}");
     assert_eq!(enclave.lines(LogStream::Application), ["before", "asked"]);
+}
+
+#[tokio::test]
+async fn idle_connections_to_one_destination_do_not_close_egress() {
+    /// What one destination may have of all places.
+    const SHARE: usize = 768;
+    let (mut enclave, mut control) = image(&[
+        &format!("crowd kms.example.test 443 {}", SHARE + 1),
+        "connect a.wild.test 8443 x",
+        "until /later",
+        "connect kms.example.test 443 again",
+        "wait",
+    ])
+    .boot()
+    .await;
+    let mut held = Vec::new();
+    for _ in 0..SHARE {
+        let outgoing = outgoing(&mut enclave).await;
+        held.push(outgoing.reply(Reply::Connected).await);
+    }
+    // One is refused, with a line; another destination is served.
+    let text = "kms.example.test:443 failed: refused as busy: all 768 connections";
+    enclave.line(LogStream::Errors, text).await;
+    let other = outgoing(&mut enclave).await;
+    assert_eq!(&*other.target.host, "a.wild.test");
+    converse(other, "x", "welcome").await;
+    // When they have been idle for long, one gives its place up.
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    std::fs::write(enclave.path("later"), "").unwrap();
+    converse(outgoing(&mut enclave).await, "again", "welcome").await;
+    let text = "a connection to kms.example.test:443 was closed: it was idle";
+    enclave.line(LogStream::Errors, text).await;
+    let counts = message(&mut control, |message| match message {
+        FromInit::Places { egress, .. } if egress.evicted > 0 => Some(*egress),
+        _ => None,
+    });
+    let counts = counts.await;
+    assert_eq!((counts.refused, counts.evicted), (1, 1));
 }

@@ -1,12 +1,17 @@
 //! Connections from outside to the workload.
 
+use link::control::FromInit;
+use link::logs::LogStream;
 use link::target::{Connect, Refusal, Reply};
 use link::{Channel, Endpoint, Stream, Text, frame, hello};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::enclave::{Enclave, Image, LIMIT};
+use crate::enclave::{Enclave, Image, LIMIT, message};
+
+/// Those that the agent gives out, and some for connections that are just ending.
+const PLACES: usize = 1024 + 64;
 
 async fn connect(enclave: &Enclave) -> Stream {
     let path = enclave.folder().join("sockets/enclave_7001");
@@ -122,10 +127,16 @@ async fn more_connections_than_places_are_turned_away() {
             Ok(()) => open.push(stream),
             Err(error) => break error,
         }
-        assert!(open.len() <= 1024, "no end of places");
+        assert!(open.len() <= PLACES, "no end of places");
     };
     assert!(matches!(refused, hello::HelloError::Busy), "{refused}");
-    assert_eq!(open.len(), 1024);
+    assert_eq!(open.len(), PLACES);
+    enclave
+        .line(
+            LogStream::Errors,
+            "ingress: a connection was refused as busy",
+        )
+        .await;
     drop(open);
     let again = async {
         loop {
@@ -136,4 +147,66 @@ async fn more_connections_than_places_are_turned_away() {
         }
     };
     timeout(LIMIT, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_clients_give_way_to_new_ones_when_there_is_no_place() {
+    let image =
+        Image::new(&["serve 8080"]).with("/network/ingress", json!([{"port": 80, "to": 8080}]));
+    let (enclave, mut control) = image.boot().await;
+    enclave.said("serving").await;
+    let mut silent = Vec::new();
+    for _ in 0..PLACES {
+        let (stream, reply) = ask(&enclave, 8080).await;
+        assert_eq!(reply, Reply::Connected);
+        silent.push(stream);
+    }
+    let next = async {
+        loop {
+            let mut stream = connect(&enclave).await;
+            if hello::open(&mut stream, Channel::Ingress).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    timeout(LIMIT, next).await.unwrap();
+    let evicted = timeout(LIMIT, silent[0].read(&mut [0])).await.unwrap();
+    assert_eq!(evicted.unwrap_or(0), 0);
+    enclave
+        .line(
+            LogStream::Errors,
+            "ingress: a connection to port 8080 was closed: it was idle",
+        )
+        .await;
+    let counts = message(&mut control, |message| match message {
+        FromInit::Places { ingress, .. } if ingress.evicted > 0 => Some(*ingress),
+        _ => None,
+    });
+    assert!(counts.await.evicted > 0);
+}
+
+#[tokio::test]
+async fn idle_connections_cost_little_memory() {
+    const CONNECTIONS: usize = 1000;
+    let image =
+        Image::new(&["serve 8080"]).with("/network/ingress", json!([{"port": 80, "to": 8080}]));
+    let (enclave, _control) = image.boot().await;
+    enclave.said("serving").await;
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", enclave.pid1())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kibibytes.parse::<usize>().unwrap()
+    };
+    let before = memory();
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (mut stream, reply) = ask(&enclave, 8080).await;
+        assert_eq!(reply, Reply::Connected);
+        stream.write_all(b"GET").await.unwrap();
+        idle.push(stream);
+    }
+    let each = memory().saturating_sub(before) / CONNECTIONS;
+    assert!(each <= 20, "{each} KiB each");
 }

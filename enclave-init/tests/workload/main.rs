@@ -68,6 +68,11 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "channel-serve" => channel::serve(words[0].parse().unwrap(), words[1]),
         "channel-open" => channel::open(words[0], words[1].parse().unwrap(), words[2]),
         "together" => network::together(words[0].parse().unwrap(), words[1], &words[2..].join(" ")),
+        "crowd" => network::crowd(
+            words[0],
+            words[1].parse().unwrap(),
+            words[2].parse().unwrap(),
+        ),
         "forge" => network::forge(words[0], words[1], &words[2..]),
         "half" => network::half_request(words[0]),
         _ => panic!("what is {verb}?"),

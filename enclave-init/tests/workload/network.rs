@@ -93,6 +93,16 @@ pub(crate) fn connect(name: &str, port: u16, text: &str) {
     converse(TcpStream::connect((addresses[0], port)).unwrap(), text);
 }
 
+/// Opens so many connections to a name and keeps them, whatever becomes of them.
+pub(crate) fn crowd(name: &str, port: u16, count: usize) {
+    let (_, addresses) = ask(name, 1);
+    let held: Vec<_> = (0..count)
+        .map(|_| TcpStream::connect((addresses[0], port)).unwrap())
+        .collect();
+    println!("{} connections are open", held.len());
+    std::mem::forget(held);
+}
+
 /// Has the proxy connect to a target.
 pub(crate) fn proxy(target: &str, text: &str) {
     let mut stream = TcpStream::connect("127.0.0.1:3128").unwrap();

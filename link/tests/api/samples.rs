@@ -140,7 +140,14 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
             pids_refused,
         }),
         losses().prop_map(|losses| FromInit::Lost { losses }),
+        (place_counts(), place_counts())
+            .prop_map(|(egress, ingress)| FromInit::Places { egress, ingress }),
     ]
+}
+
+fn place_counts() -> impl Strategy<Value = control::PlaceCounts> {
+    (any::<u64>(), any::<u64>())
+        .prop_map(|(refused, evicted)| control::PlaceCounts { refused, evicted })
 }
 
 pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> {

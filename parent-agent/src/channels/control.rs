@@ -8,6 +8,7 @@ use tokio::time::{Duration, timeout};
 use tracing::warn;
 
 use crate::event::Event;
+use crate::throttle::Line;
 
 /// Most messages that wait to be sent to the init.
 const MAX_OUTGOING: usize = 64;
@@ -24,15 +25,21 @@ pub(super) async fn serve(stream: Stream, connection: u64, events: &mpsc::Sender
     let (boot, version) = match first {
         Ok(Ok(Some(FromInit::Boot { boot, version }))) => (boot, version.to_string()),
         Ok(Ok(_)) => {
-            warn!("a control connection did not begin with its boot and was closed");
+            if Line::Control.may_be_written() {
+                warn!("a control connection did not begin with its boot and was closed");
+            }
             return;
         }
         Ok(Err(error)) => {
-            warn!(%error, "a control connection failed at its beginning");
+            if Line::Control.may_be_written() {
+                warn!(%error, "a control connection failed at its beginning");
+            }
             return;
         }
         Err(_) => {
-            warn!("a control connection said nothing and was closed");
+            if Line::Control.may_be_written() {
+                warn!("a control connection said nothing and was closed");
+            }
             return;
         }
     };
@@ -50,7 +57,9 @@ pub(super) async fn serve(stream: Stream, connection: u64, events: &mpsc::Sender
         result = receive(reader, connection, events) => result,
         result = send(Writer::new(write, MAX_CONTROL), outgoing) => result,
     };
-    if let Err(error) = ended {
+    if let Err(error) = ended
+        && Line::Control.may_be_written()
+    {
         warn!(%error, "the control connection has failed");
     }
     // The supervisor may have ended first.

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use link::copy::JoinError;
 use link::frame::{self, MAX_TARGET};
+use link::places::Places;
 use link::target::{Connect, Refusal, Reply};
 use link::{Stream, Text};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
@@ -17,6 +19,7 @@ use super::allowlist::Allowlist;
 use crate::copy;
 use crate::limit::{Bucket, Rate};
 use crate::resolve::{ResolveError, Resolver};
+use crate::throttle::Line;
 use crate::traffic::{Counts, Destinations};
 
 /// How long the target may take to arrive after the hello, and the reply to be read.
@@ -35,7 +38,8 @@ const NOT_ALLOWED: &str = "(not allowed)";
 pub struct Egress {
     allowlist: Allowlist,
     resolver: Resolver,
-    places: Semaphore,
+    /// Shared by the destinations.
+    places: Arc<Places<String>>,
     bucket: Option<Bucket>,
     destinations: Destinations,
 }
@@ -58,7 +62,7 @@ impl Egress {
         Self {
             allowlist: allowlist.into(),
             resolver,
-            places: Semaphore::new(connections),
+            places: Places::shared(connections),
             bucket: rate.map(Bucket::new),
             destinations: Destinations::default(),
         }
@@ -67,6 +71,11 @@ impl Egress {
     /// What each destination has cost.
     pub fn counts(&self) -> Vec<(String, Counts)> {
         self.destinations.read()
+    }
+
+    /// Connections at a time.
+    pub(super) fn connections(&self) -> usize {
+        self.places.total()
     }
 
     /// Serves one connection to its end.
@@ -84,23 +93,23 @@ impl Egress {
         let allowed = self.allowlist.allows(&target.host, target.port);
         let key = if allowed { &destination } else { NOT_ALLOWED };
         let traffic = self.destinations.get(key);
-        let place = self.places.try_acquire();
-        let dialled = match (allowed, &place) {
-            (false, _) => Err(Refused {
+        let place = allowed.then(|| self.places.take(destination.clone()));
+        let dialled = match &place {
+            None => Err(Refused {
                 refusal: Refusal::NotAllowed,
                 reason: format!(
                     "no egress rule of the manifest allows {destination}, nor an AWS service that is open here"
                 ),
             }),
-            (true, Err(_)) => Err(Refused {
+            Some(Err(_)) => Err(Refused {
                 refusal: Refusal::Busy,
                 reason: "too many egress connections are open".to_owned(),
             }),
-            (true, Ok(_)) if !self.admits() => Err(Refused {
+            Some(Ok(_)) if !self.admits() => Err(Refused {
                 refusal: Refusal::Busy,
                 reason: "new egress connections come too fast".to_owned(),
             }),
-            (true, Ok(_)) => self.dial(&target.host, target.port).await,
+            Some(Ok(_)) => self.dial(&target.host, target.port).await,
         };
         let reply = match &dialled {
             Ok(_) => Reply::Connected,
@@ -109,7 +118,9 @@ impl Egress {
                     Refusal::Busy => traffic.limit(),
                     _ => traffic.refuse(),
                 }
-                warn!(destination, reason, "egress refused");
+                if Line::EgressRefused.may_be_written() {
+                    warn!(destination, reason, "egress refused");
+                }
                 Reply::Refused {
                     refusal: *refusal,
                     reason: Text::new(reason.as_str()),
@@ -120,12 +131,22 @@ impl Egress {
             TARGET_TIMEOUT,
             frame::write(&mut stream, &reply, MAX_TARGET),
         );
-        let (Ok(Ok(())), Ok(tcp)) = (sent.await, dialled) else {
+        let (Ok(Ok(())), Ok(tcp), Some(Ok(place))) = (sent.await, dialled, place) else {
             return;
         };
         let open = traffic.joined();
-        if let Err(error) = copy::join(stream, tcp, &open.0.out, &open.0.into).await {
-            debug!(%error, destination, "an egress connection has failed");
+        let activity = place.activity();
+        match copy::join(stream, tcp, activity, &open.0.out, &open.0.into).await {
+            Ok(()) => {}
+            Err(error @ JoinError::Evicted) => {
+                traffic.evict();
+                if Line::Evicted.may_be_written() {
+                    warn!(destination, reason = %error, "an egress connection was closed");
+                }
+            }
+            Err(JoinError::Io(error)) => {
+                debug!(%error, destination, "an egress connection has failed");
+            }
         }
     }
 

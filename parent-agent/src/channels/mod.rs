@@ -13,16 +13,24 @@ use link::hello::{self, HelloError};
 use link::{Channel, Stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::event::Event;
+use crate::limit::{Bucket, Rate};
+use crate::throttle::Line;
 
 pub use incoming::Incoming;
 
 /// Most connections that have not said yet what they are for; others wait to be accepted.
 const MAX_GREETING: usize = 256;
+/// Control connections: the init opens one, and another when it is lost.
+const CONTROL_RATE: Rate = Rate::constant(5, 20);
+/// Connections that are neither being greeted nor one of the egress connections that the
+/// limit allows: control, logs, and those that have not named their target yet.
+const OTHER_CONNECTIONS: usize = 512;
 /// How long to wait after an error that the next connection would meet as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,6 +61,8 @@ impl Channels {
     pub async fn serve(self: Arc<Self>, mut incoming: Incoming) {
         let greeting = Arc::new(Semaphore::new(MAX_GREETING));
         let mut connections = JoinSet::new();
+        let max = self.egress.connections() + OTHER_CONNECTIONS;
+        let control_bucket = Arc::new(Bucket::new(CONTROL_RATE));
         let mut number = 0;
         loop {
             let Ok(place) = Arc::clone(&greeting).acquire_owned().await else {
@@ -61,21 +71,37 @@ impl Channels {
             let stream = match incoming.accept().await {
                 Ok((stream, peer)) if is_enclave(self.peer, peer) => stream,
                 Ok((_, peer)) => {
-                    warn!(?peer, "a connection that is not the enclave's was closed");
+                    if Line::Stranger.may_be_written() {
+                        warn!(?peer, "a connection that is not the enclave's was closed");
+                    }
                     continue;
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection of the enclave");
+                    if Line::AcceptFailed.may_be_written() {
+                        warn!(%error, "cannot accept a connection of the enclave");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             while connections.try_join_next().is_some() {}
+            if connections.len() >= max {
+                if Line::EgressRefused.may_be_written() {
+                    warn!("a connection of the enclave was closed: it has {max} already");
+                }
+                continue;
+            }
             number += 1;
-            let channels = Arc::clone(&self);
+            let (channels, control_bucket) = (Arc::clone(&self), Arc::clone(&control_bucket));
             connections.spawn(async move {
                 if let Some((stream, channel)) = channels.greet(stream).await {
                     drop(place);
+                    if channel == Channel::Control && !control_bucket.take(Instant::now()) {
+                        if Line::Control.may_be_written() {
+                            warn!("a control connection was closed: new ones come too fast");
+                        }
+                        return;
+                    }
                     channels.carry(stream, channel, number).await;
                 }
             });
@@ -103,7 +129,9 @@ impl Channels {
         match channel {
             Channel::Control => control::serve(stream, number, &self.events).await,
             Channel::Logs => {
-                if let Err(error) = self.logs.serve(stream).await {
+                if let Err(error) = self.logs.serve(stream).await
+                    && Line::Logs.may_be_written()
+                {
                     warn!(%error, "the log connection has ended");
                 }
             }

@@ -1,27 +1,21 @@
-//! Joining two connections: bytes are copied both ways, counted, and the end of
-//! one direction is passed on without touching the other.
-//!
-//! A direction at rest holds 2 KiB. When more comes than that at a time, the kernel
-//! moves the bytes through a [pipe] where it can, and this process copies them
-//! through a large buffer where it cannot, until nothing comes for a while.
+//! How the agent carries bytes: what [`link::copy`] does, and in bursts the kernel moves
+//! the bytes through a [pipe] where it can, and this process copies them through a large
+//! buffer where it cannot.
 
 mod pipe;
-mod pool;
-mod socket;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use link::copy::{
+    Buffers, Burst, Done, JoinError, LINGER, Pool, Socket, Then, when_readable, when_writable,
+};
+use link::places::Activity;
+use rustix::net::{AddressFamily, sockopt};
 use tokio::time::timeout;
 
 use pipe::Pipe;
-use pool::Pool;
-use socket::{Done, Socket, end, passes_pages, read, when_readable, when_writable, write_all};
 
-/// What a direction waits with: most connections are idle most of the time, and
-/// then hold no more than this.
-const SMALL: usize = 2 * 1024;
 /// What a direction reads into while bytes keep coming.
 const LARGE: usize = 256 * 1024;
 /// The same when so many others do so that all their memory would be much.
@@ -29,75 +23,67 @@ const MIDDLE: usize = 16 * 1024;
 /// Directions that have a large buffer at a time, 16 MiB together, and those that
 /// have a pipe.
 const MAX_LARGE: usize = 64;
-/// How long a direction may wait for more with one of them: the next part of a
-/// transfer comes sooner, and a pause longer than that is idleness.
-const LINGER: Duration = Duration::from_millis(20);
 /// Large buffers, and pipes, that are kept for the next burst.
 const KEPT: usize = 16;
 
-static BUFFERS: Pool<Box<[u8]>> = Pool::new(MAX_LARGE, KEPT);
+static BUFFERS: Buffers = Buffers::new(LARGE, MIDDLE, MAX_LARGE, KEPT);
 static PIPES: Pool<Pipe> = Pool::new(MAX_LARGE, KEPT);
 
-/// Copies until both directions have ended, or either has failed.
-pub(crate) async fn join<A, B>(a: A, b: B, a_to_b: &AtomicU64, b_to_a: &AtomicU64) -> io::Result<()>
+/// Copies until both directions have ended, either has failed, or the connection has
+/// lost its place.
+pub(crate) async fn join<A, B>(
+    a: A,
+    b: B,
+    activity: &Activity,
+    a_to_b: &AtomicU64,
+    b_to_a: &AtomicU64,
+) -> Result<(), JoinError>
 where
     A: Socket,
     B: Socket,
 {
-    tokio::try_join!(pump(&a, &b, a_to_b), pump(&b, &a, b_to_a))?;
-    Ok(())
+    let spliced = Spliced {
+        possible: passes_pages(&a) && passes_pages(&b),
+    };
+    link::copy::join(
+        a,
+        b,
+        activity,
+        &spliced,
+        |count| add(a_to_b, count),
+        |count| add(b_to_a, count),
+    )
+    .await
 }
 
-async fn pump(from: &impl Socket, to: &impl Socket, counter: &AtomicU64) -> io::Result<()> {
-    let spliced = passes_pages(from) && passes_pages(to);
-    let mut small = [0; SMALL];
-    loop {
-        let count = read(from, &mut small).await?;
-        let bytes = small.get(..count).unwrap_or_default();
-        write_all(to, bytes).await?;
-        add(counter, count);
-        let then = match count {
-            0 => Then::End,
-            1..SMALL => Then::Pause,
-            _ => burst(from, to, spliced, counter).await?,
-        };
-        if then == Then::End {
-            return end(to);
+/// Bursts through pipes, between sockets where that is possible.
+struct Spliced {
+    possible: bool,
+}
+
+impl Burst for Spliced {
+    async fn burst(
+        &self,
+        from: &impl Socket,
+        to: &impl Socket,
+        note: &(impl Fn(usize) + Sync),
+    ) -> io::Result<Then> {
+        if self.possible
+            && let Some((mut pipe, permit)) = PIPES.take(Pipe::new)
+        {
+            let then = splice(from, to, &mut pipe, note).await?;
+            permit.give_back(pipe);
+            return Ok(then);
         }
+        BUFFERS.burst(from, to, note).await
     }
-}
-
-/// What comes after a burst.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Pause,
-    End,
-}
-
-async fn burst(
-    from: &impl Socket,
-    to: &impl Socket,
-    spliced: bool,
-    counter: &AtomicU64,
-) -> io::Result<Then> {
-    if spliced && let Some((mut pipe, permit)) = PIPES.take(Pipe::new) {
-        let then = splice(from, to, &mut pipe, counter).await?;
-        permit.give_back(pipe);
-        return Ok(then);
-    }
-    if let Some((mut buffer, permit)) = BUFFERS.take(|| Some(zeroed(LARGE))) {
-        let then = copy(from, to, &mut buffer, counter).await?;
-        permit.give_back(buffer);
-        return Ok(then);
-    }
-    copy(from, to, &mut zeroed(MIDDLE), counter).await
 }
 
 async fn splice(
     from: &impl Socket,
     to: &impl Socket,
     pipe: &mut Pipe,
-    counter: &AtomicU64,
+    note: &(impl Fn(usize) + Sync),
 ) -> io::Result<Then> {
     loop {
         let filled = when_readable(from, || pipe.fill(&from).map(Done::with_more));
@@ -109,40 +95,27 @@ async fn splice(
         }
         while pipe.held() > 0 {
             let drained = when_writable(to, || pipe.drain(&to).map(Done::with_more));
-            add(counter, drained.await?);
+            note(drained.await?);
         }
     }
-}
-
-async fn copy(
-    from: &impl Socket,
-    to: &impl Socket,
-    buffer: &mut [u8],
-    counter: &AtomicU64,
-) -> io::Result<Then> {
-    while let Ok(count) = timeout(LINGER, read(from, buffer)).await {
-        let bytes = buffer.get(..count?).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok(Then::End);
-        }
-        write_all(to, bytes).await?;
-        add(counter, bytes.len());
-    }
-    Ok(Then::Pause)
 }
 
 fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(count as u64, Ordering::Relaxed);
 }
 
-fn zeroed(size: usize) -> Box<[u8]> {
-    vec![0; size].into_boxed_slice()
+/// Whether it is one of those that the kernel passes pages on from and to: over vsock
+/// it copies them.
+fn passes_pages(socket: &impl Socket) -> bool {
+    sockopt::socket_domain(socket.as_fd()).is_ok_and(|family| family != AddressFamily::VSOCK)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use link::copy::{SMALL, end};
+    use link::places::{Place, Places};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream, UnixStream};
     use tokio::task::yield_now;
@@ -163,6 +136,10 @@ mod tests {
         (peer.unwrap(), own.unwrap().0)
     }
 
+    fn place() -> Place<()> {
+        Places::new(1, 1).take(()).unwrap()
+    }
+
     fn data(count: u32) -> Vec<u8> {
         (0..count)
             .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
@@ -174,7 +151,7 @@ mod tests {
         let ((mut client, a), (mut server, b)) = (enclave(), outside().await);
         let joined = tokio::spawn(async move {
             let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
-            let result = join(a, b, &up, &down).await;
+            let result = join(a, b, place().activity(), &up, &down).await;
             (result, up.into_inner(), down.into_inner())
         });
         client.write_all(b"request").await.unwrap();
@@ -227,7 +204,7 @@ mod tests {
             let ((client, a), (server, b)) = (enclave(), outside().await);
             let joined = tokio::spawn(async move {
                 let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
-                join(a, b, &up, &down).await.unwrap();
+                join(a, b, place().activity(), &up, &down).await.unwrap();
                 up.into_inner() + down.into_inner()
             });
             if out {
@@ -244,7 +221,9 @@ mod tests {
         let ((client, a), (server, b)) = (enclave(), outside().await);
         let copied = tokio::spawn(async move {
             let counter = AtomicU64::new(0);
-            while burst(&b, &a, false, &counter).await.unwrap() != Then::End {}
+            let copied = Spliced { possible: false };
+            let note = |count| add(&counter, count);
+            while copied.burst(&b, &a, &note).await.unwrap() != Then::End {}
             end(&a).unwrap();
             counter.into_inner()
         });
@@ -266,7 +245,9 @@ mod tests {
         let ((mut client, a), (mut server, b)) = (enclave(), outside().await);
         let counter = Arc::new(AtomicU64::new(0));
         let shared = counter.clone();
-        let joined = tokio::spawn(async move { join(a, b, &shared, &AtomicU64::new(0)).await });
+        let joined = tokio::spawn(async move {
+            join(a, b, place().activity(), &shared, &AtomicU64::new(0)).await
+        });
         let mut total = 0;
         for (number, size) in sizes.into_iter().enumerate() {
             let data = vec![number.to_le_bytes()[0]; size];
@@ -289,8 +270,10 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_is_gone_ends_the_connection_with_an_error() {
         let ((mut client, a), (server, b)) = (enclave(), outside().await);
-        let joined =
-            tokio::spawn(async move { join(a, b, &AtomicU64::new(0), &AtomicU64::new(0)).await });
+        let joined = tokio::spawn(async move {
+            let counters = [AtomicU64::new(0), AtomicU64::new(0)];
+            join(a, b, place().activity(), &counters[0], &counters[1]).await
+        });
         server.set_zero_linger().unwrap();
         drop(server);
         let data = data(1_000_000);
@@ -298,11 +281,30 @@ mod tests {
         assert!(joined.await.unwrap().is_err());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_lost_its_place_is_reset() {
+        let ((client, a), (mut server, b)) = (enclave(), outside().await);
+        let places = Places::new(1, 1);
+        let place = places.take("one").unwrap();
+        let joined = tokio::spawn(async move {
+            let counters = [AtomicU64::new(0), AtomicU64::new(0)];
+            join(a, b, place.activity(), &counters[0], &counters[1]).await
+        });
+        tokio::time::sleep(link::places::MIN_IDLE).await;
+        let _other = places.take("other").unwrap();
+        let error = joined.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("idle"), "{error}");
+        let error = server.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        drop(client);
+    }
+
     #[tokio::test]
     async fn an_idle_connection_holds_no_large_buffer() {
         let ((client, a), (server, b)) = (enclave(), outside().await);
         let counters = [AtomicU64::new(0), AtomicU64::new(0)];
-        let future = join(a, b, &counters[0], &counters[1]);
+        let place = place();
+        let future = join(a, b, place.activity(), &counters[0], &counters[1]);
         assert!(size_of_val(&future) < 8 * 1024, "{}", size_of_val(&future));
         drop((future, client, server));
     }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::protocol::{Answer, Register, Socket, SocketListener, VERSION};
 use super::table::{Counts, Table};
+use crate::throttle::Line;
 
 /// Most connections of agents. Each of the four that an instance can have needs
 /// two, and may be replaced by the next.
@@ -76,7 +77,11 @@ async fn serve_port(port: u32, mut listener: impl Accept, table: Arc<Table>) {
     loop {
         match listener.accept().await {
             Ok((stream, Some(cid))) => table.pass((cid, port), stream.as_fd()),
-            Ok((_, None)) => warn!(port, "a connection from nowhere was closed"),
+            Ok((_, None)) => {
+                if Line::Stranger.may_be_written() {
+                    warn!(port, "a connection from nowhere was closed");
+                }
+            }
             Err(error) => {
                 warn!(port, %error, "cannot accept a connection of an enclave");
                 sleep(ACCEPT_PAUSE).await;

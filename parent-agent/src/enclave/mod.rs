@@ -71,6 +71,8 @@ pub enum Input<'a> {
     Heartbeat,
     /// A control connection was opened.
     Connected,
+    /// A control connection of another boot was opened.
+    ConnectedAgain,
     /// The control connection was lost.
     Disconnected,
     /// The init said something.
@@ -129,6 +131,8 @@ pub struct Enclave {
     phase: Phase,
     boot_timeout: Duration,
     connection: Connection,
+    /// Whether there was a heartbeat since the control connection was lost.
+    beat_again: bool,
     was_ready: bool,
     /// The last thing that was heard, for people.
     progress: String,
@@ -151,6 +155,7 @@ impl Enclave {
             phase: Phase::Starting,
             boot_timeout,
             connection: Connection::Never,
+            beat_again: false,
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
@@ -225,8 +230,15 @@ impl Enclave {
                 self.alive(now);
                 None
             }
-            // It is given once a boot, before the control connection.
-            Input::Heartbeat if self.connection >= Connection::Lost => Some(self.booted_again(now)),
+            // What runs after an announced end is another boot.
+            Input::Heartbeat if self.announced.is_some() => Some(self.booted_again(now)),
+            // One byte proves nothing: another boot shows in its control connection, or
+            // in that there is none.
+            Input::Heartbeat if self.connection >= Connection::Lost => {
+                self.beat_again = !self.is_connected();
+                None
+            }
+            Input::ConnectedAgain => Some(self.booted_again(now)),
             Input::Heartbeat => {
                 self.running();
                 self.say("it gave its heartbeat, but opened no control connection");
@@ -235,6 +247,7 @@ impl Enclave {
             }
             Input::Connected => {
                 self.running();
+                self.beat_again = false;
                 self.connection = Connection::Open;
                 self.say("its boot has begun");
                 self.alive(now);
@@ -344,6 +357,9 @@ impl Enclave {
                 MAX_POWER_OFF.as_secs()
             );
             return Some(self.kill_as(End { detail, ..end }, now));
+        }
+        if self.beat_again {
+            return Some(self.booted_again(now));
         }
         if self.stop_by.is_some_and(|by| now >= by) {
             let detail = match self.stop {

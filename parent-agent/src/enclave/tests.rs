@@ -155,7 +155,7 @@ fn a_machine_that_starts_again_has_ended() {
     assert_eq!(end(&enclave), (Cause::Stopped, "as asked"));
 
     let mut enclave = booted(now);
-    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
     enclave.on(Input::Exited("killed".to_owned()), now);
     assert_eq!(end(&enclave), (Cause::Died, "its machine started again"));
 
@@ -166,9 +166,42 @@ fn a_machine_that_starts_again_has_ended() {
         assert_eq!(enclave.on(Input::Heartbeat, now), None);
     }
     enclave.on(Input::Connected, now);
-    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
     enclave.on(Input::Exited("killed".to_owned()), now);
     assert_eq!(end(&enclave).0, Cause::BootFailed);
+}
+
+#[test]
+fn a_heartbeat_beside_a_control_connection_changes_nothing() {
+    let now = Instant::now();
+    let mut enclave = booted(now);
+    let deadline = enclave.deadline();
+    let later = now + Duration::from_secs(1);
+    assert_eq!(enclave.on(Input::Heartbeat, later), None);
+    assert_eq!(enclave.phase(), Phase::Ready);
+    assert_eq!(enclave.deadline(), deadline);
+}
+
+#[test]
+fn a_heartbeat_and_no_control_connection_is_a_machine_that_started_again() {
+    let now = Instant::now();
+    let late = now + MAX_DISCONNECTED;
+    let mut enclave = booted(now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(Input::Heartbeat, now), None);
+    assert_eq!(enclave.on(Input::Deadline, late), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), late);
+    assert_eq!(end(&enclave), (Cause::Died, "its machine started again"));
+
+    // The same boot is back: the byte was not a boot's.
+    let mut enclave = booted(now);
+    enclave.on(Input::Disconnected, now);
+    enclave.on(Input::Heartbeat, now);
+    enclave.on(Input::Connected, now);
+    enclave.on(Input::Disconnected, now);
+    assert_eq!(enclave.on(Input::Deadline, late), Some(Action::Kill));
+    enclave.on(Input::Exited("killed".to_owned()), late);
+    assert!(end(&enclave).1.contains("control connection was lost"));
 }
 
 #[test]
@@ -270,8 +303,7 @@ fn one_that_was_taken_over_must_connect_in_time() {
     assert_eq!(enclave.deadline(), Some(now + MAX_DISCONNECTED));
     assert_eq!(enclave.on(Input::Connected, now), None);
     assert_eq!(enclave.deadline(), Some(now + MAX_SILENCE));
-    // A heartbeat is another boot's.
-    assert_eq!(enclave.on(Input::Heartbeat, now), Some(Action::Kill));
+    assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
 
     let mut enclave = Enclave::attached(BOOT, true, true, now);
     let late = now + MAX_DISCONNECTED;
@@ -378,7 +410,7 @@ proptest! {
     /// Whatever is heard in whatever order: an exit ends it, the end stays,
     /// and until then a deadline is set once the machine runs.
     #[test]
-    fn every_life_ends(choices in proptest::collection::vec((0..11u8, 0..90u64), 0..40)) {
+    fn every_life_ends(choices in proptest::collection::vec((0..12u8, 0..90u64), 0..40)) {
         let mut now = Instant::now();
         let mut enclave = Enclave::new(BOOT);
         let mut started = false;
@@ -394,6 +426,7 @@ proptest! {
                 7 => Input::Incompatible("x".to_owned()),
                 8 => STOP,
                 9 => Input::Lost(Duration::from_secs(seconds)),
+                10 => Input::ConnectedAgain,
                 _ => Input::Deadline,
             };
             enclave.on(input, now);

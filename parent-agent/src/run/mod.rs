@@ -46,7 +46,7 @@ use crate::sink::Pipeline;
 use crate::state::{CONTROL_SOCKET, StateDir};
 use crate::status::{Board, EarlierEnd, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::{aws, diagnostics, heartbeat, ingress, limit};
+use crate::{aws, diagnostics, heartbeat, ingress, limit, throttle};
 
 use backoff::{keep_end, pause};
 use listen::{incoming, remove_stale};
@@ -393,6 +393,7 @@ impl Run<'_> {
             egress,
             peer,
         });
+        tasks.spawn(throttle::summarise());
         tasks.spawn(channels.serve(incoming(&listen.agent, peer).await?));
         tasks.spawn(heartbeat::serve(
             incoming(&listen.heartbeat, peer).await?,

@@ -180,17 +180,19 @@ impl Agent {
 
     /// Reads events up to the next one of this kind.
     pub(crate) async fn event(&mut self, kind: &str) -> Value {
-        let next = async {
-            loop {
-                let line = self.events.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("no event `{kind}`"));
-                let event: Value = serde_json::from_str(&line).unwrap();
-                if event["event"] == kind {
-                    return event;
-                }
+        loop {
+            let event = self.next_event().await;
+            if event["event"] == kind {
+                return event;
             }
-        };
-        timeout(LIMIT, next).await.unwrap()
+            assert_ne!(event["event"], "ended", "no event `{kind}`");
+        }
+    }
+
+    /// Reads the next event.
+    pub(crate) async fn next_event(&mut self) -> Value {
+        let line = timeout(LIMIT, self.events.next_line()).await.unwrap();
+        serde_json::from_str(&line.unwrap().expect("no event comes any more")).unwrap()
     }
 
     /// Reads events up to the next one of this kind, and gives them all.

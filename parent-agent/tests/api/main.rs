@@ -23,6 +23,7 @@ mod fake_registry;
 mod fetch_faults;
 mod fetching;
 mod gate;
+mod hostile;
 mod hostile_enclave;
 mod image;
 mod ingress;

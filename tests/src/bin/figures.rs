@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a command's output")]
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use enclave_tests::agent::Ended;
 use enclave_tests::{Agent, Hypervisor, Programs, Workload, process};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 
 const KIB: u64 = 1024;
@@ -24,6 +26,8 @@ const MIB: u64 = 1024 * KIB;
 const ROUNDS: usize = 5;
 /// Lines that the log measurements print.
 const LINES: usize = 200_000;
+/// Connections that do nothing.
+const IDLE_CONNECTIONS: u64 = 1000;
 /// What the enclave gets to come to rest.
 const REST: Duration = Duration::from_secs(1);
 
@@ -143,6 +147,8 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
         );
     }
 
+    idle_connections(programs, image).await?;
+
     let role = format!("lines {LINES}");
     let mut agent = Agent::start(programs, image, Hypervisor::Sim, &role, &[])?;
     agent.line("done").await?;
@@ -154,6 +160,34 @@ async fn memory(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
         &format!("enclave-init: peak memory, {LINES} log lines"),
         &bytes(peak),
         Some((&limit_text, peak <= limit)),
+    );
+    Ok(())
+}
+
+/// What connections from outside cost while nothing goes over them. One client may not
+/// have so many, so they are of two.
+async fn idle_connections(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
+    let mut agent = Agent::start(programs, image, Hypervisor::Sim, "serve", &[])?;
+    let address = agent.ready().await?;
+    let mut idle = Vec::new();
+    for number in 0..IDLE_CONNECTIONS {
+        let socket = TcpSocket::new_v4()?;
+        let client = Ipv4Addr::new(127, 0, 0, 2 + u8::from(number % 2 == 0));
+        socket.bind((client, 0).into())?;
+        idle.push(socket.connect(address).await?);
+    }
+    sleep(REST).await;
+    let memory = process::memory(init(&agent)?, "VmRSS")?;
+    let open = agent.status().await?["ingress"][0]["open"].clone();
+    ensure!(open == IDLE_CONNECTIONS, "{open} connections are open");
+    drop(idle);
+    agent.stopped().await?;
+    let limit = 8 * MIB + IDLE_CONNECTIONS * 20 * KIB;
+    let limit_text = bytes(limit);
+    show(
+        &format!("enclave-init: memory, {IDLE_CONNECTIONS} idle connections"),
+        &bytes(memory),
+        Some((&limit_text, memory <= limit)),
     );
     Ok(())
 }

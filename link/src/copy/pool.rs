@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Things that are made when they are needed, and kept for the next who needs one.
 #[derive(Debug)]
-pub(super) struct Pool<T> {
+pub struct Pool<T> {
     state: Mutex<State<T>>,
     /// How many are given out at a time.
     max: usize,
@@ -20,10 +20,11 @@ struct State<T> {
 
 /// One that was given out.
 #[derive(Debug)]
-pub(super) struct Permit<'p, T>(&'p Pool<T>);
+pub struct Permit<'p, T>(&'p Pool<T>);
 
 impl<T> Pool<T> {
-    pub(super) const fn new(max: usize, kept: usize) -> Self {
+    /// So many are given out at a time, and so many kept.
+    pub const fn new(max: usize, kept: usize) -> Self {
         let state = Mutex::new(State {
             taken: 0,
             spare: Vec::new(),
@@ -33,7 +34,7 @@ impl<T> Pool<T> {
 
     /// A spare one, or what `make` makes; `None` if enough others have one, or it
     /// cannot be made.
-    pub(super) fn take(&self, make: impl FnOnce() -> Option<T>) -> Option<(T, Permit<'_, T>)> {
+    pub fn take(&self, make: impl FnOnce() -> Option<T>) -> Option<(T, Permit<'_, T>)> {
         let mut state = self.state();
         if state.taken >= self.max {
             return None;
@@ -50,7 +51,7 @@ impl<T> Pool<T> {
 
 impl<T> Permit<'_, T> {
     /// Gives it back as it was taken. One that is dropped instead is not used again.
-    pub(super) fn give_back(self, item: T) {
+    pub fn give_back(self, item: T) {
         let mut state = self.0.state();
         if state.spare.len() < self.0.kept {
             state.spare.push(item);

@@ -1,6 +1,6 @@
-//! Log lines about refused and failed connections. The workload decides how
-//! many there could be, so only so many are written: they must not push its own
-//! lines out of the queue.
+//! Log lines about refused and failed connections. The workload and its clients
+//! decide how many there could be, so only so many are written: they must not push
+//! the workload's own lines out of the queue.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Writes lines, but not too many.
 #[derive(Debug)]
-pub(super) struct Notices {
+pub(crate) struct Notices {
+    /// What the lines are about, as in `egress`.
+    subject: &'static str,
     logs: Logs,
     window: Mutex<Window>,
 }
@@ -31,26 +33,27 @@ enum Verdict {
 }
 
 impl Notices {
-    pub(super) fn new(logs: Logs) -> Self {
+    pub(crate) fn new(subject: &'static str, logs: Logs) -> Self {
         Self {
+            subject,
             logs,
             window: Mutex::default(),
         }
     }
 
     /// A destination was refused. What the workload asked for is its own text.
-    pub(super) fn refused(&self, text: &str) {
+    pub(crate) fn refused(&self, text: &str) {
         let text = if self.logs.is_released() {
             text
         } else {
             "a destination is not in the image's egress list; its name stays inside as log lines do"
         };
-        self.write(|| self.logs.system(format!("egress: {text}")));
+        self.write(|| self.logs.system(format!("{}: {text}", self.subject)));
     }
 
-    /// A destination that is allowed could not be reached.
-    pub(super) fn failed(&self, text: &str) {
-        self.write(|| self.logs.error(format!("egress: {text}")));
+    /// A connection that is allowed came to nothing, or to an early end.
+    pub(crate) fn failed(&self, text: &str) {
+        self.write(|| self.logs.error(format!("{}: {text}", self.subject)));
     }
 
     fn write(&self, line: impl FnOnce()) {
@@ -64,7 +67,8 @@ impl Notices {
             Verdict::Last => {
                 line();
                 self.logs.error(format!(
-                    "egress: {MAX_LINES} lines within {} s; further ones are left out for as long",
+                    "{}: {MAX_LINES} lines within {} s; further ones are left out for as long",
+                    self.subject,
                     WINDOW.as_secs()
                 ));
             }

@@ -5,18 +5,24 @@ use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::Stream;
+
 /// A stream socket that tokio watches. One direction reads it, the other writes it.
-pub(crate) trait Socket: AsFd + Sync {
+pub trait Socket: AsFd + Send + Sync {
     /// Waits for bytes, an end or an error.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Waits for room.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Does something to it that may find it not ready.
     fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+    /// Most bytes that one write may have.
+    fn max_write(&self) -> usize;
+    /// Has its peer find a reset instead of an end, where the transport has one.
+    fn reset_on_close(&self);
 }
 
 impl Socket for TcpStream {
@@ -31,9 +37,18 @@ impl Socket for TcpStream {
     fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         self.try_io(interest, io)
     }
+
+    fn max_write(&self) -> usize {
+        usize::MAX
+    }
+
+    fn reset_on_close(&self) {
+        // One that is gone already needs no reset.
+        let _ = self.set_zero_linger();
+    }
 }
 
-impl Socket for link::Stream {
+impl Socket for Stream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
@@ -45,10 +60,17 @@ impl Socket for link::Stream {
     fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         self.try_io(interest, io)
     }
+
+    fn max_write(&self) -> usize {
+        self.max_write()
+    }
+
+    /// Neither vsock nor a Unix socket has one.
+    fn reset_on_close(&self) {}
 }
 
 /// What it has, once it has something; 0 at its end.
-pub(super) async fn read(socket: &impl Socket, buffer: &mut [u8]) -> io::Result<usize> {
+pub async fn read(socket: &impl Socket, buffer: &mut [u8]) -> io::Result<usize> {
     when_readable(socket, || {
         let (count, _) = recv(socket.as_fd(), &mut *buffer, RecvFlags::empty())?;
         // After a part of the buffer there is no more: asking again would only say so.
@@ -59,12 +81,13 @@ pub(super) async fn read(socket: &impl Socket, buffer: &mut [u8]) -> io::Result<
 }
 
 /// Writes all of it.
-pub(super) async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Result<()> {
+pub async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
+        let (part, _) = bytes.split_at(bytes.len().min(socket.max_write()));
         let count = when_writable(socket, || {
-            let count = send(socket.as_fd(), bytes, SendFlags::NOSIGNAL)?;
-            // A part was taken because there is room for no more.
-            let more = count == bytes.len();
+            let count = send(socket.as_fd(), part, SendFlags::NOSIGNAL)?;
+            // Less was taken because there is room for no more.
+            let more = count == part.len();
             Ok(Done { count, more })
         });
         bytes = bytes.get(count.await?..).unwrap_or_default();
@@ -73,7 +96,7 @@ pub(super) async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Res
 }
 
 /// Tells its peer that nothing more comes.
-pub(super) fn end(socket: &impl Socket) -> io::Result<()> {
+pub fn end(socket: &impl Socket) -> io::Result<()> {
     match shutdown(socket.as_fd(), Shutdown::Write) {
         // The peer has closed both ways already.
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
@@ -82,20 +105,23 @@ pub(super) fn end(socket: &impl Socket) -> io::Result<()> {
 }
 
 /// What was read or written.
-pub(super) struct Done {
-    pub(super) count: usize,
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// How many bytes.
+    pub count: usize,
     /// Whether the socket may be ready for more.
-    pub(super) more: bool,
+    pub more: bool,
 }
 
 impl Done {
-    pub(super) fn with_more(count: usize) -> Self {
+    /// So many bytes, and there may be more.
+    pub fn with_more(count: usize) -> Self {
         Self { count, more: true }
     }
 }
 
 /// Reads, as soon as there is something.
-pub(super) async fn when_readable(
+pub async fn when_readable(
     socket: &impl Socket,
     mut io: impl FnMut() -> io::Result<Done>,
 ) -> io::Result<usize> {
@@ -108,7 +134,7 @@ pub(super) async fn when_readable(
 }
 
 /// Writes, as soon as there is room.
-pub(super) async fn when_writable(
+pub async fn when_writable(
     socket: &impl Socket,
     mut io: impl FnMut() -> io::Result<Done>,
 ) -> io::Result<usize> {
@@ -147,10 +173,4 @@ fn is_early(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
-}
-
-/// Whether it is one of those that the kernel passes pages on from and to: over vsock
-/// it copies them.
-pub(super) fn passes_pages(socket: &impl Socket) -> bool {
-    sockopt::socket_domain(socket.as_fd()).is_ok_and(|family| family != AddressFamily::VSOCK)
 }

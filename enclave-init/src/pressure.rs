@@ -1,0 +1,38 @@
+//! How often places for the workload's connections were wanted and not there.
+
+use std::sync::Arc;
+
+use link::control::{FromInit, PlaceCounts};
+use link::places::Places;
+
+/// The places of both directions.
+#[derive(Debug, Clone)]
+pub(crate) struct Pressure {
+    pub(crate) egress: Arc<Places<String>>,
+    pub(crate) ingress: Arc<Places<()>>,
+}
+
+/// What the agent has been told on one connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    egress: PlaceCounts,
+    ingress: PlaceCounts,
+}
+
+impl Pressure {
+    /// What the agent is to be told, if that is more than it has been.
+    pub(crate) fn news(&self, told: &mut Told) -> Option<FromInit> {
+        let now = Told {
+            egress: self.egress.counts(),
+            ingress: self.ingress.counts(),
+        };
+        if now == *told {
+            return None;
+        }
+        *told = now;
+        Some(FromInit::Places {
+            egress: told.egress,
+            ingress: told.ingress,
+        })
+    }
+}
