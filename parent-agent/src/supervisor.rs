@@ -325,7 +325,11 @@ impl Supervisor {
         sender: mpsc::Sender<FromAgent>,
     ) -> Option<Action> {
         if self.boot.as_ref().is_some_and(|known| *known != boot) {
-            return self.on(Input::ConnectedAgain);
+            let action = self.on(Input::ConnectedAgain);
+            if action.is_none() && Line::Control.may_be_written() {
+                warn!("a control connection of another boot was refused");
+            }
+            return action;
         }
         self.board.update(|live| {
             live.init_version = Some(version);

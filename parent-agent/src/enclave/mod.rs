@@ -131,7 +131,7 @@ pub struct Enclave {
     phase: Phase,
     boot_timeout: Duration,
     connection: Connection,
-    /// Whether there was a heartbeat since the control connection was lost.
+    /// Whether there was a heartbeat since the last control connection was opened.
     beat_again: bool,
     was_ready: bool,
     /// The last thing that was heard, for people.
@@ -235,9 +235,12 @@ impl Enclave {
             // One byte proves nothing: another boot shows in its control connection, or
             // in that there is none.
             Input::Heartbeat if self.connection >= Connection::Lost => {
-                self.beat_again = !self.is_connected();
+                self.beat_again = true;
                 None
             }
+            // Every boot begins with a heartbeat. Without one, and beside a connection
+            // of the boot that is known, it is a lie.
+            Input::ConnectedAgain if self.is_connected() && !self.beat_again => None,
             Input::ConnectedAgain => Some(self.booted_again(now)),
             Input::Heartbeat => {
                 self.running();
@@ -358,7 +361,7 @@ impl Enclave {
             );
             return Some(self.kill_as(End { detail, ..end }, now));
         }
-        if self.beat_again {
+        if self.beat_again && !self.is_connected() {
             return Some(self.booted_again(now));
         }
         if self.stop_by.is_some_and(|by| now >= by) {

@@ -155,6 +155,7 @@ fn a_machine_that_starts_again_has_ended() {
     assert_eq!(end(&enclave), (Cause::Stopped, "as asked"));
 
     let mut enclave = booted(now);
+    assert_eq!(enclave.on(Input::Heartbeat, now), None);
     assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
     enclave.on(Input::Exited("killed".to_owned()), now);
     assert_eq!(end(&enclave), (Cause::Died, "its machine started again"));
@@ -166,6 +167,7 @@ fn a_machine_that_starts_again_has_ended() {
         assert_eq!(enclave.on(Input::Heartbeat, now), None);
     }
     enclave.on(Input::Connected, now);
+    enclave.on(Input::Heartbeat, now);
     assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
     enclave.on(Input::Exited("killed".to_owned()), now);
     assert_eq!(end(&enclave).0, Cause::BootFailed);
@@ -180,6 +182,13 @@ fn a_heartbeat_beside_a_control_connection_changes_nothing() {
     assert_eq!(enclave.on(Input::Heartbeat, later), None);
     assert_eq!(enclave.phase(), Phase::Ready);
     assert_eq!(enclave.deadline(), deadline);
+
+    // So does the name of another boot alone.
+    let mut enclave = booted(now);
+    assert_eq!(enclave.on(Input::ConnectedAgain, later), None);
+    assert_eq!(enclave.phase(), Phase::Ready);
+    enclave.on(Input::Disconnected, later);
+    assert_eq!(enclave.on(Input::ConnectedAgain, later), Some(Action::Kill));
 }
 
 #[test]
@@ -303,6 +312,7 @@ fn one_that_was_taken_over_must_connect_in_time() {
     assert_eq!(enclave.deadline(), Some(now + MAX_DISCONNECTED));
     assert_eq!(enclave.on(Input::Connected, now), None);
     assert_eq!(enclave.deadline(), Some(now + MAX_SILENCE));
+    assert_eq!(enclave.on(Input::Heartbeat, now), None);
     assert_eq!(enclave.on(Input::ConnectedAgain, now), Some(Action::Kill));
 
     let mut enclave = Enclave::attached(BOOT, true, true, now);

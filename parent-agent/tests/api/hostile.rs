@@ -36,9 +36,10 @@ async fn a_heartbeat_byte_does_not_end_an_enclave_that_is_connected() {
 }
 
 #[tokio::test]
-async fn another_boot_ends_the_enclave_as_started_again() {
+async fn a_heartbeat_and_another_boot_are_a_machine_that_started_again() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
+    agent.beat().await;
     let _again = Init::say_boot(&agent, 2).await;
     let (_, ended, _) = agent.ended().await;
     assert_eq!(ended["detail"], "its machine started again");
