@@ -85,6 +85,7 @@ pub(crate) fn measured(
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),
         attestation,
+        confinement: manifest.confinement.clone(),
     })
 }
 

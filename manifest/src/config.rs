@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::attestation::{Attestation, AttestationError};
+use crate::confinement::{Confinement, ConfinementError};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{
@@ -52,6 +53,14 @@ pub enum ConfigError {
     /// Its list of peers breaks a limit.
     #[error("the image's configuration cannot be used: {0}")]
     Attestation(#[from] AttestationError),
+    /// Its confinement contradicts itself.
+    #[error("the image's configuration cannot be used: confinement.{key}: {reason}")]
+    Confinement {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: ConfinementError,
+    },
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -72,6 +81,9 @@ pub struct MeasuredConfig {
     /// What it demands of documents, its own among them.
     #[serde(default)]
     pub attestation: Attestation,
+    /// What the workload may do and use; as tight as it can be unless given.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 impl MeasuredConfig {
@@ -82,6 +94,10 @@ impl MeasuredConfig {
         let config: Self = serde_json::from_slice(bytes)?;
         config.network.check()?;
         config.attestation.check()?;
+        config
+            .confinement
+            .check(None)
+            .map_err(|(key, _, reason)| ConfigError::Confinement { key, reason })?;
         Ok(config)
     }
 
@@ -215,6 +231,14 @@ mod tests {
                 "allow_debug": false,
                 "open_registers": [17],
                 "peers": [{"name": "oracle", "policy": "{}"}]
+            },
+            "confinement": {
+                "profile": "container",
+                "capabilities": ["NET_BIND_SERVICE"],
+                "allow": ["io-uring"],
+                "read_only_root": true,
+                "memory_mib": 512,
+                "pids": 1000
             }
         })
     }
@@ -291,6 +315,18 @@ mod tests {
                 json!([{"name": "a", "policy": ""}, {"name": "a", "policy": ""}]),
                 "the peer `a` is named twice",
             ),
+            ("/confinement/profile", json!("none"), "no known profile"),
+            (
+                "/confinement/capabilities/0",
+                json!("SYS_ADMIN"),
+                "no workload can have",
+            ),
+            (
+                "/confinement/allow",
+                json!(["bpf", "bpf"]),
+                "confinement.allow: `bpf` is there twice",
+            ),
+            ("/confinement/pids", json!(0), "not a number of processes"),
         ] {
             let error = with(measured(), read, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");

@@ -18,7 +18,9 @@
 #![forbid(unsafe_code)]
 
 mod attestation;
+mod capability;
 mod config;
+mod confinement;
 mod health;
 mod logs;
 mod name;
@@ -36,10 +38,12 @@ pub use attestation::{
 };
 /// A service of AWS.
 pub use aws_endpoint::Service as AwsService;
+pub use capability::{Capability, CapabilityError};
 pub use config::{
     CONFIG_SCHEMA, ConfigError, HOST_CONFIG_KEY, HostConfig, MAX_CONFIG_BYTES,
     MEASURED_CONFIG_PATH, MeasuredConfig,
 };
+pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids, Profile};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
 pub use logs::{
     Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,

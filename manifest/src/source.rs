@@ -9,6 +9,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use crate::attestation::{AttestationError, AttestationSource};
+use crate::confinement::Confinement;
 use crate::health::Health;
 use crate::logs::Logs;
 use crate::name::EnclaveName;
@@ -74,6 +75,8 @@ pub struct Manifest {
     pub logs: Logs,
     /// What it demands of documents, its own among them.
     pub attestation: AttestationSource,
+    /// What the workload may do and use.
+    pub confinement: Confinement,
 }
 
 /// The `[enclave]` table.
@@ -180,6 +183,8 @@ struct Tables {
     logs: Logs,
     #[serde(default)]
     attestation: AttestationSource,
+    #[serde(default)]
+    confinement: Confinement,
 }
 
 impl Manifest {
@@ -220,6 +225,7 @@ impl Manifest {
             network: tables.network,
             logs: tables.logs,
             attestation: tables.attestation,
+            confinement: tables.confinement,
         };
         if let Some(folder) = file.parent() {
             manifest.enclave.image.join_to(folder);
@@ -229,6 +235,7 @@ impl Manifest {
         manifest.check_restart()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
+        manifest.check_confinement()?;
         Ok(manifest)
     }
 
@@ -256,6 +263,15 @@ impl Manifest {
             };
             self.invalid(&["network", key, &index], error.to_string())
         })
+    }
+
+    fn check_confinement(&self) -> Result<(), ManifestError> {
+        self.confinement
+            .check(Some(self.enclave.memory_mib))
+            .map_err(|(key, index, error)| {
+                let index = index.map(|index| index.to_string()).unwrap_or_default();
+                self.invalid(&["confinement", key, &index], error.to_string())
+            })
     }
 
     /// A batch workload runs once.

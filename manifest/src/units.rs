@@ -342,7 +342,7 @@ impl fmt::Display for MemoryMib {
     }
 }
 
-fn in_range(number: i64, least: u32, most: u32) -> Option<u32> {
+pub(crate) fn in_range(number: i64, least: u32, most: u32) -> Option<u32> {
     u32::try_from(number)
         .ok()
         .filter(|number| (least..=most).contains(number))
@@ -356,7 +356,7 @@ fn decimal(text: &str) -> Option<WholeNumber> {
 }
 
 /// A number as it is written, before its range is checked.
-struct WholeNumber(i64);
+pub(crate) struct WholeNumber(pub(crate) i64);
 
 impl<'de> Deserialize<'de> for WholeNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

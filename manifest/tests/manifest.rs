@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use manifest::{
-    Compression, Cpus, Health, HealthProbe, ImageReference, LogRelease, Logs, Manifest,
-    ManifestError, MemoryMib, Redaction, RestartPolicy, RootSource, SelfCheck, WhenFull,
-    WorkloadKind,
+    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, ImageReference, LogRelease,
+    Logs, Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy, RootSource,
+    SelfCheck, WhenFull, WorkloadKind,
 };
 
 const COMPLETE: &str = r#"
@@ -49,6 +49,18 @@ open_registers = [18, 17]
 [[attestation.peers]]
 name = "oracle"
 policy = "oracle.toml"
+
+[confinement]
+profile = "container"
+capabilities = ["CAP_IPC_LOCK"]
+allow = ["io-uring", "ptrace"]
+read_only_root = true
+memory_mib = 1024
+pids = 500
+root_mib = 100
+tmp_mib = 200
+run_mib = 10
+shm_mib = 64
 "#;
 
 fn parse(text: &str) -> Result<Manifest, ManifestError> {
@@ -100,6 +112,76 @@ fn every_key_is_read() {
     assert!(attestation.allow_debug);
     assert_eq!(*attestation.open_registers, [17, 18]);
     assert_eq!(attestation.peers[0].policy, Path::new("deploy/oracle.toml"));
+    let confinement = &manifest.confinement;
+    assert_eq!(confinement.profile, Profile::Container);
+    assert_eq!(confinement.capabilities[0].to_string(), "IPC_LOCK");
+    assert_eq!(confinement.allow, [Allowance::IoUring, Allowance::Ptrace]);
+    assert!(confinement.read_only_root);
+    assert_eq!(confinement.pids.map(Pids::get), Some(500));
+    let sizes = [
+        confinement.memory_mib,
+        confinement.root_mib,
+        confinement.tmp_mib,
+        confinement.run_mib,
+        confinement.shm_mib,
+    ];
+    let sizes = sizes.map(|size| size.unwrap().bytes() >> 20);
+    assert_eq!(sizes, [1024, 100, 200, 10, 64]);
+}
+
+#[test]
+fn confinement_is_tight_unless_the_file_says_otherwise() {
+    let manifest = parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n").unwrap();
+    let confinement = manifest.confinement;
+    assert_eq!(confinement, Confinement::default());
+    assert_eq!(confinement.profile, Profile::Default);
+    assert!(confinement.capabilities_of(true).is_empty());
+    assert!(confinement.allow.is_empty());
+}
+
+#[test]
+fn confinement_that_is_wrong_is_named_with_its_line() {
+    for (table, message) in [
+        (
+            "profile = \"none\"",
+            "6: `none` is no known profile: use `default`, ",
+        ),
+        (
+            "capabilities = [\"CHOWN\",\n\"SYS_ADMIN\"]",
+            "7: no workload can have the capability SYS_ADMIN: it mounts",
+        ),
+        (
+            "capabilities = [\"CHOWN\",\n\"NET\"]",
+            "7: `NET` is no known capability: use one of CHOWN, ",
+        ),
+        (
+            "capabilities = [\"CHOWN\",\n\"CAP_CHOWN\"]",
+            "7: `CHOWN` is there twice: remove one",
+        ),
+        (
+            "allow = [\"vsock\"]",
+            "6: `vsock` cannot be allowed: use io-uring, ",
+        ),
+        (
+            "allow = [\"bpf\",\n\"ptrace\",\n\"bpf\"]",
+            "8: `bpf` is there twice",
+        ),
+        ("read_only_root = 1", "6: invalid type: "),
+        ("seccomp = false", "6: unknown field `seccomp`"),
+        ("pids = 7", "6: 7 is not a number of processes"),
+        ("tmp_mib = 0", "6: 0 is not a size"),
+        (
+            "\nmemory_mib = 256",
+            "7: memory_mib of 256 MiB is not below the enclave's 256 MiB",
+        ),
+        ("shm_mib = 2000", "6: shm_mib of 2000 MiB is not below"),
+    ] {
+        let text = format!(
+            "[enclave]\nname = \"a\"\nimage = \"oci:x\"\nmemory_mib = 256\n[confinement]\n{table}\n"
+        );
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains(&format!("toml:{message}")), "{error}");
+    }
 }
 
 #[test]
@@ -383,7 +465,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[logs]",
         "[log]",
-        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`",
+        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`, `confinement`",
     ),
     (
         "self_check = \"report\"",
@@ -425,7 +507,12 @@ fn errors_name_file_line_and_fix() {
 
 #[test]
 fn a_log_buffer_must_fit_into_the_memory_four_times() {
-    let small = COMPLETE.replace("memory_mib = 2048", "memory_mib = 64");
+    let small = COMPLETE
+        .replace("memory_mib = 2048", "memory_mib = 64")
+        .replace("memory_mib = 1024", "memory_mib = 16")
+        .replace("root_mib = 100", "root_mib = 16")
+        .replace("tmp_mib = 200", "tmp_mib = 16")
+        .replace("shm_mib = 64", "shm_mib = 16");
     parse(&small.replace("8MiB", "16MiB")).unwrap();
     let error = parse(&small.replace("8MiB", "17MiB")).unwrap_err();
     assert_eq!(

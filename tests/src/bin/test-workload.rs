@@ -14,19 +14,33 @@
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `exit N` | ends with that code |
 //! | `stubborn` | takes no notice of SIGTERM |
+//! | `confined` | tries every way out and says what came of each |
+//! | `hog` | has a process of its own use all memory, and serves |
+//! | `bomb` | starts processes until there are no more, and serves |
+//! | `fill` | fills every file system, and serves |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so |
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::signal::{SigSet, Signal};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::ptrace;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::Pid;
 
 fn main() -> ExitCode {
     match run() {
@@ -39,6 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<u8> {
+    match std::env::args().nth(1).as_deref() {
+        Some("eat") => eat(),
+        Some("sleep") => sleep(),
+        _ => {}
+    }
     let file = std::env::var("ENCLAVE_RUNTIME_CONFIG").context("no runtime configuration")?;
     let role = std::fs::read_to_string(&file).with_context(|| file.clone())?;
     if role.starts_with('{') {
@@ -66,6 +85,10 @@ fn run() -> anyhow::Result<u8> {
             println!("stubborn");
             sleep();
         }
+        "confined" => confined()?,
+        "hog" => hog()?,
+        "bomb" => bomb()?,
+        "fill" => fill()?,
         other => bail!("there is no role {other:?}"),
     }
     Ok(0)
@@ -222,4 +245,114 @@ fn sleep() -> ! {
     loop {
         thread::park();
     }
+}
+
+/// Uses memory until it is killed.
+fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(vec![1u8; 1 << 20]);
+    }
+}
+
+fn hog() -> anyhow::Result<()> {
+    let status = Command::new("/proc/self/exe").arg("eat").status()?;
+    println!("the eater ended with signal {:?}", status.signal());
+    serve(echo)
+}
+
+fn bomb() -> anyhow::Result<()> {
+    let mut started: usize = 0;
+    loop {
+        let child = Command::new("/proc/self/exe")
+            .arg("sleep")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Err(error) = child {
+            println!("refused after {started}: {:?}", error.kind());
+            break;
+        }
+        started += 1;
+    }
+    serve(echo)
+}
+
+fn fill() -> anyhow::Result<()> {
+    for folder in ["/", "/run", "/dev/shm", "/tmp"] {
+        let size = statvfs(folder)?;
+        let mib = size.blocks() * size.fragment_size() / (1 << 20);
+        let file = Path::new(folder).join("filling");
+        let mut file = File::create(&file).with_context(|| folder.to_owned())?;
+        let mut written = 0;
+        let error = loop {
+            match file.write_all(&[1; 1 << 16]) {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        println!(
+            "{folder} of {mib} MiB took {} MiB: {:?}",
+            written / 16,
+            error.kind()
+        );
+    }
+    serve(echo)
+}
+
+/// Everything that would lead out, and what came of it.
+fn confined() -> anyhow::Result<()> {
+    let tried = |what: &str, result: Result<(), Errno>| match result {
+        Ok(()) => println!("{what}: done"),
+        Err(error) => println!("{what}: {error:?}"),
+    };
+    let socket = |family| socket(family, SockType::Stream, SockFlag::empty(), None).map(drop);
+    tried("vsock", socket(AddressFamily::Vsock));
+    tried("inet", socket(AddressFamily::Inet));
+    let null = makedev(1, 3);
+    let mode = Mode::from_bits_truncate(0o666);
+    tried("device", mknod("/tmp/null", SFlag::S_IFCHR, mode, null));
+    let none = None::<&str>;
+    let mounted = mount(Some("proc"), "/tmp", Some("proc"), MsFlags::empty(), none);
+    tried("mount", mounted);
+    tried("unmount", umount("/proc"));
+    tried("trace", ptrace::attach(Pid::from_raw(1)));
+    tried("kill", kill(Pid::from_raw(1), Signal::SIGKILL));
+    tried("terminate", kill(Pid::from_raw(1), Signal::SIGTERM));
+    for path in [
+        "/proc/1/mem",
+        "/proc/1/environ",
+        "/dev/nsm",
+        "/dev/mem",
+        "/proc/kcore",
+    ] {
+        let opened = File::open(path).map(drop);
+        let code = opened.err().and_then(|error| error.raw_os_error());
+        tried(path, code.map_or(Ok(()), |code| Err(Errno::from_raw(code))));
+    }
+    let mut devices: Vec<_> = std::fs::read_dir("/dev")?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()?;
+    devices.sort_unstable();
+    println!("devices: {}", devices.join(" "));
+    for file in ["memory.max", "pids.max"] {
+        let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file))?;
+        println!("{file} is limited: {}", limit.trim() != "max");
+        let write = File::options()
+            .write(true)
+            .open(Path::new("/sys/fs/cgroup").join(file));
+        println!("{file} can be changed: {}", write.is_ok());
+    }
+    let root = std::fs::read_to_string("/proc/self/mounts")?;
+    let root = root
+        .lines()
+        .find(|line| line.split(' ').nth(1) == Some("/"));
+    let root = root.context("no root")?;
+    println!(
+        "root has a size: {}",
+        root.contains("size=") && statvfs("/")?.blocks() > 0
+    );
+    println!("root has no devices: {}", root.contains("nodev"));
+    println!("tried");
+    sleep()
 }

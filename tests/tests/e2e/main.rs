@@ -11,6 +11,7 @@
 
 mod attach;
 mod cloudwatch;
+mod confinement;
 mod dispatch;
 mod ends;
 mod kills;

@@ -1,0 +1,88 @@
+//! The workload's confinement where the kernel matters: in QEMU.
+
+use enclave_tests::{Agent, Hypervisor};
+
+use crate::start;
+
+fn boot(role: &str) -> Agent {
+    start(Hypervisor::Qemu, role, &[])
+}
+
+/// The enclave still answers: its log leaves, and so does a document.
+async fn answers(agent: &mut Agent) {
+    agent.line("listening").await.unwrap();
+    let attested = agent.command("attest", &["--nonce", "c0ffee"]).await;
+    assert!(!attested.unwrap().is_empty());
+}
+
+/// What the init has said is wrong.
+async fn error(agent: &mut Agent, wanted: &str) {
+    let said = agent.event(|event| {
+        let text = event["text"].as_str().unwrap_or_default();
+        event["stream"] == "errors" && text.contains(wanted)
+    });
+    said.await.unwrap();
+}
+
+#[tokio::test]
+async fn confinement_refuses_every_way_out() {
+    let mut agent = boot("confined");
+    for line in [
+        "vsock: EAFNOSUPPORT",
+        "inet: done",
+        "device: EPERM",
+        "mount: EPERM",
+        "unmount: EPERM",
+        "trace: EPERM",
+        // PID 1 of the workload's own namespace takes no signal from it.
+        "kill: done",
+        "terminate: done",
+        "/proc/1/mem: EACCES",
+        "/proc/1/environ: EACCES",
+        "/dev/nsm: ENOENT",
+        "/dev/mem: ENOENT",
+        "/proc/kcore: ENOENT",
+        "devices: fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
+        "memory.max is limited: true",
+        "memory.max can be changed: false",
+        "pids.max is limited: true",
+        "pids.max can be changed: false",
+        "root has a size: true",
+        "root has no devices: true",
+        "tried",
+    ] {
+        agent.line(line).await.unwrap();
+    }
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.end()["cause"], "stopped");
+}
+
+#[tokio::test]
+async fn confinement_ends_who_uses_all_memory_and_nobody_else() {
+    let mut agent = boot("hog");
+    agent
+        .line("the eater ended with signal Some(9)")
+        .await
+        .unwrap();
+    answers(&mut agent).await;
+    error(&mut agent, "out of memory: the kernel killed 1 ").await;
+}
+
+#[tokio::test]
+async fn confinement_ends_a_fork_bomb() {
+    let mut agent = boot("bomb");
+    agent.line(": WouldBlock").await.unwrap();
+    answers(&mut agent).await;
+    error(&mut agent, "too many processes: ").await;
+    assert_eq!(agent.stopped().await.unwrap().end()["cause"], "stopped");
+}
+
+#[tokio::test]
+async fn confinement_ends_full_file_systems_with_an_error() {
+    let mut agent = boot("fill");
+    for folder in ["/", "/run", "/dev/shm", "/tmp"] {
+        let _ = folder;
+        agent.line(": StorageFull").await.unwrap();
+    }
+    answers(&mut agent).await;
+}
