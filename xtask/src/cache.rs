@@ -27,7 +27,11 @@ pub(crate) struct Artefact {
 pub(crate) const KERNEL: Artefact = Artefact {
     name: "kernel",
     recipe: &["kernel/build"],
-    inputs: &["kernel/build", "kernel/x86_64.config"],
+    inputs: &[
+        "kernel/build",
+        "kernel/vsock-is-privileged.patch",
+        "kernel/x86_64.config",
+    ],
     output: "bzImage",
     duration: "6 minutes",
 };
