@@ -12,6 +12,8 @@ pub enum Arguments {
     Launcher(Simulation),
     /// As PID 1 of those namespaces.
     Simulated(Simulation),
+    /// As PID 1 of a workload's namespace.
+    Reaper,
 }
 
 /// Where a simulated enclave finds what hardware would give it.
@@ -31,6 +33,8 @@ pub struct Simulation {
 const SIM: &str = "sim";
 /// The argument that the launcher starts PID 1 with.
 const SIM_PID1: &str = "sim-pid1";
+/// The argument that the init starts PID 1 of a workload's namespace with.
+pub(crate) const REAPER: &str = "reaper";
 
 impl Arguments {
     /// Reads the arguments after the program's name. A kernel passes the words
@@ -45,6 +49,7 @@ impl Arguments {
         match command {
             Some(SIM) => Simulation::parse(arguments).map(Self::Launcher),
             Some(SIM_PID1) => Simulation::parse(arguments).map(Self::Simulated),
+            Some(REAPER) => Ok(Self::Reaper),
             _ if is_pid1 => Ok(Self::Machine),
             _ => Err(
                 "usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET --nsm-root FILE"
@@ -113,6 +118,7 @@ mod tests {
         let named = parse("splash --nsm-root r sim --nsm-root r", true);
         assert_eq!(named, Ok(Arguments::Machine));
         assert!(parse("", false).unwrap_err().starts_with("usage"));
+        assert_eq!(parse(REAPER, true), Ok(Arguments::Reaper));
         let Ok(Arguments::Launcher(simulation)) =
             parse("sim --nsm n --tree t --sockets s --nsm-root r", false)
         else {

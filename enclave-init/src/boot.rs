@@ -17,6 +17,7 @@ use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
 use crate::clock::{self, Clock};
+use crate::confinement::{Cgroup, Confinement, Sizes};
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
@@ -52,6 +53,7 @@ pub(crate) struct Booted {
     pub(crate) clock_lines: Vec<clock::Line>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
+    pub(crate) confinement: Arc<Confinement>,
     pub(crate) steps: Steps,
 }
 
@@ -184,6 +186,7 @@ pub(crate) async fn boot(
             clock_lines: environment.clock_lines,
             logs: environment.logs,
             pressure,
+            confinement: environment.confinement,
             steps,
         }),
         Err(error) => Err(Failed {
@@ -204,6 +207,7 @@ struct Environment {
     clock: Clock,
     clock_lines: Vec<clock::Line>,
     logs: Logs,
+    confinement: Arc<Confinement>,
 }
 
 async fn run_steps(
@@ -238,10 +242,20 @@ async fn run_steps(
             Ok((config, Arc::new(trust)))
         })
         .await?;
+    let sizes = Sizes::here(&config.confinement, config.logs.buffer)?;
     steps
         .run(EndCode::BootRoot, async {
-            mounts::enter(&tree.join(ROOT), simulation.is_some())?;
+            mounts::enter(&tree.join(ROOT), simulation.is_some(), &sizes)?;
             mounts::write_system_files(&config.name)
+        })
+        .await?;
+    let confinement = steps
+        .run(EndCode::BootConfinement, async {
+            let cgroup = match simulation {
+                Some(_) => None,
+                None => Some(Cgroup::create(&sizes)?),
+            };
+            Confinement::prepare(&config, cgroup)
         })
         .await?;
     steps
@@ -345,6 +359,7 @@ async fn run_steps(
         clock,
         clock_lines,
         logs,
+        confinement: Arc::new(confinement),
     };
     let ingress = parent.ingress();
     let services = start_services(&environment, &ingress, &reached.boot);

@@ -22,6 +22,11 @@ pub(crate) enum InitError {
         .0.display()
     )]
     MountPoint(PathBuf),
+    /// The kernel has unpacked the image into a file system that knows no limit.
+    #[error(
+        "the root file system is not a tmpfs, so nothing limits what is written there: build the image with this release's image-builder, and with a kernel that has CONFIG_TMPFS"
+    )]
+    Root,
     /// The parent did not answer.
     #[error("no parent answered the heartbeat on vsock port {} within {} s", link::port::HEARTBEAT, crate::parent::FIND_TIMEOUT.as_secs())]
     NoParent,

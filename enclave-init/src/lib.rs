@@ -11,17 +11,20 @@
 //!
 //! # What the workload is trusted with
 //!
-//! The workload is part of the measured image, and one domain of trust with the
-//! init. As in any container its user keeps it from nothing that root may do if
-//! that user is root: it has all capabilities then, which in an enclave reach no
-//! further than the enclave. Another user has none; programs of the image with
-//! the set-user-ID bit work as in any container. `/dev/nsm` is root's, so other
-//! users ask the local API. A workload may behave as badly as it likes: it can
-//! use up its own places and its own log, and end its own enclave.
+//! The workload is part of the measured image, and trusted with itself alone. It
+//! may behave as badly as it likes, or be taken over by whoever sends it requests:
+//! it can use up its own memory, processes, files and log, and end its own enclave.
+//! It cannot open vsock, reach the security module but through the local API, see
+//! or signal the init, or take the memory that the init needs.
 //!
-//! When memory runs out the kernel kills the workload, which is restarted by its
-//! policy: it never chooses a machine's PID 1. Every descriptor of the init is
-//! closed in the workload, which reads from `/dev/null`.
+//! It has mount, PID and control group namespaces of its own, the capabilities that
+//! the image names (none, for root neither, unless it names some), no way to new
+//! ones, and a filter of its system calls. `confinement` is where all of this is
+//! made, and says what it does not hold.
+//!
+//! The init's side of it: every descriptor is opened to be closed in the workload,
+//! which reads from `/dev/null`; the init stays out of the workload's control group,
+//! so a want of memory there ends processes of the workload only.
 //!
 //! # What happens when the init panics
 //!
@@ -35,6 +38,7 @@ mod api;
 mod args;
 mod boot;
 mod clock;
+mod confinement;
 mod control;
 mod egress;
 mod entropy;

@@ -1,5 +1,5 @@
-//! What a process inherits: the signals that it blocks, its file mode mask, and
-//! its number of descriptors.
+//! What a process inherits: the signals that it blocks, its file mode mask, its
+//! number of descriptors, and that it leaves no core file.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
@@ -16,6 +16,8 @@ pub(crate) fn set() {
     // The launcher blocks some, and so may whoever started it.
     let _ = SigSet::empty().thread_set_mask();
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    // A core file holds whatever the memory held. Lowering a limit needs nothing.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };

@@ -6,13 +6,26 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::FchmodatFlags::FollowSymlink;
+use nix::sys::stat::{Mode, SFlag, fchmodat, makedev, mknod};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
+use crate::confinement::Sizes;
 use crate::error::{Doing, InitError};
 
-/// Device nodes that every program may use; a simulated enclave borrows the host's.
-const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+/// Device nodes that every program may use, with their major and minor numbers
+/// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("full", 1, 7),
+    ("null", 1, 3),
+    ("random", 1, 8),
+    ("tty", 5, 0),
+    ("urandom", 1, 9),
+    ("zero", 1, 5),
+];
 /// Links that programs expect in `/dev`.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -36,7 +49,7 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
 
 /// Mounts what the application needs below `root`, and makes `root` the root of
 /// this mount namespace.
-pub(crate) fn enter(root: &Path, simulated: bool) -> Result<(), InitError> {
+pub(crate) fn enter(root: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
     if simulated {
         // Nothing that is mounted here may be seen outside.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -45,8 +58,11 @@ pub(crate) fn enter(root: &Path, simulated: bool) -> Result<(), InitError> {
     }
     bind(root, root)?;
     mount_kernel_views(root)?;
-    mount_devices(&root.join("dev"), simulated)?;
-    mount_scratch(root)?;
+    mount_devices(&root.join("dev"), simulated, sizes)?;
+    mount_scratch(root, sizes)?;
+    if !simulated {
+        limit_root(sizes)?;
+    }
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
@@ -105,39 +121,68 @@ fn mount_kernel_views(root: &Path) -> Result<(), InitError> {
     mount_at("sysfs", &root.join("sys"), "sysfs", read_only, "")
 }
 
-/// `/dev`, with terminals and shared memory.
-fn mount_devices(dev: &Path, simulated: bool) -> Result<(), InitError> {
+/// `/dev`, with terminals and shared memory. On a machine, what programs see is
+/// covered by what the init needs; the workload's own view takes that off.
+fn mount_devices(dev: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
     let inert = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    if simulated {
-        mount_at("tmpfs", dev, "tmpfs", inert, "mode=0755,size=64k")?;
-        for device in DEVICES {
-            let node = dev.join(device);
+    mount_at("tmpfs", dev, "tmpfs", inert, "mode=0755,size=64k")?;
+    for (device, major, minor) in DEVICES {
+        let node = dev.join(device);
+        if simulated {
             File::create(&node).doing(|| node.display().to_string())?;
             bind(&Path::new("/dev").join(device), &node)?;
+        } else {
+            let everybody = Mode::from_bits_truncate(0o666);
+            mknod(&node, SFlag::S_IFCHR, everybody, makedev(major, minor))
+                .and_then(|()| fchmodat(AT_FDCWD, &node, everybody, FollowSymlink))
+                .doing(|| format!("making {}", node.display()))?;
         }
-    } else {
-        let nosuid = MsFlags::MS_NOSUID;
-        mount_at("devtmpfs", dev, "devtmpfs", nosuid, "mode=0755")?;
     }
     for (name, target) in LINKS {
-        match std::os::unix::fs::symlink(target, dev.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).doing(|| format!("linking /dev/{name}"));
-            }
-            _ => {}
-        }
+        std::os::unix::fs::symlink(target, dev.join(name))
+            .doing(|| format!("linking /dev/{name}"))?;
     }
     let terminals = "newinstance,ptmxmode=0666,mode=0620";
     mount_at("devpts", &dev.join("pts"), "devpts", inert, terminals)?;
-    let data = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_at("shm", &dev.join("shm"), "tmpfs", data, "mode=1777")
+    mount_files("shm", &dev.join("shm"), "1777", sizes.shm)?;
+    if !simulated {
+        mount_at("devtmpfs", dev, "devtmpfs", MsFlags::MS_NOSUID, "mode=0755")?;
+    }
+    Ok(())
 }
 
 /// The folders that start empty.
-fn mount_scratch(root: &Path) -> Result<(), InitError> {
+fn mount_scratch(root: &Path, sizes: &Sizes) -> Result<(), InitError> {
+    mount_files("run", &root.join("run"), "0755", sizes.run)?;
+    mount_files("tmp", &root.join("tmp"), "1777", sizes.tmp)
+}
+
+/// A file system in memory, of at most `size` bytes.
+fn mount_files(source: &str, target: &Path, mode: &str, size: u64) -> Result<(), InitError> {
     let data = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_at("run", &root.join("run"), "tmpfs", data, "mode=0755")?;
-    mount_at("tmp", &root.join("tmp"), "tmpfs", data, "mode=1777")
+    let options = format!("mode={mode},size={}", at_least_a_page(size));
+    mount_at(source, target, "tmpfs", data, &options)
+}
+
+/// Bounds the machine's own file system, which holds the image's files: the kernel
+/// has unpacked them into one that may take nearly all of the memory.
+fn limit_root(sizes: &Sizes) -> Result<(), InitError> {
+    let found = statfs("/").doing(|| "looking at /".to_owned())?;
+    if found.filesystem_type() != TMPFS_MAGIC {
+        return Err(InitError::Root);
+    }
+    let block = u64::try_from(found.block_size()).unwrap_or_default();
+    let used = found.blocks().saturating_sub(found.blocks_free());
+    let size = used.saturating_mul(block).saturating_add(sizes.root);
+    let options = format!("size={}", at_least_a_page(size));
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REMOUNT, Some(&*options))
+        .doing(|| "limiting the size of /".to_owned())
+}
+
+/// No size means no limit to tmpfs, and less than a page is none.
+fn at_least_a_page(size: u64) -> u64 {
+    size.max(4096)
 }
 
 fn bind(what: &Path, target: &Path) -> Result<(), InitError> {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, Losses};
@@ -16,7 +17,7 @@ use crate::control::{self, Closing, Parts};
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::supervisor::{End, Requests, Supervisor};
-use crate::{clock, limits, panic, sim, workload};
+use crate::{clock, confinement, limits, panic, sim, workload};
 
 /// Exit code of a simulated enclave that was shut down, or whose batch workload succeeded.
 pub const EXIT_ORDERLY: u8 = 0;
@@ -68,6 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 EXIT_FAILED.into()
             }
         }
+        Ok(Arguments::Reaper) => confinement::reap(),
         Ok(Arguments::Machine) => {
             run(start, None);
             power_off()
@@ -112,7 +114,7 @@ async fn live(start: Instant, simulation: Option<&Simulation>) -> bool {
         }
     };
     match booted {
-        Ok(booted) => supervise(booted, signals, simulation.is_some()).await,
+        Ok(booted) => supervise(booted, signals).await,
         Err(failed) => {
             report(failed).await;
             false
@@ -137,7 +139,7 @@ async fn report(failed: Failed) {
     let _ = timeout(FAREWELL_TIMEOUT, failed.tell(&message)).await;
 }
 
-async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
+async fn supervise(booted: Booted, signals: Signals) -> bool {
     let Booted {
         config,
         agent,
@@ -149,6 +151,7 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         clock_lines,
         logs,
         pressure,
+        confinement: confined,
         steps,
     } = booted;
     let parts = Parts {
@@ -180,9 +183,14 @@ async fn supervise(booted: Booted, signals: Signals, simulated: bool) -> bool {
         handle.clone(),
         logs.clone(),
     ));
+    tokio::spawn(confinement::report(
+        Arc::clone(&confined),
+        handle.clone(),
+        logs.clone(),
+    ));
     let supervisor = Supervisor {
         config: &config,
-        simulated,
+        confinement: &confined,
         logs: &logs,
         handle: &handle,
         elapsed_us: &|| steps.elapsed_us(),

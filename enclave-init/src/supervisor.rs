@@ -4,11 +4,13 @@
 //! killed, as in any container: nothing holds ports or pipes that the next
 //! start needs, and a program that puts itself into the background has ended.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
 use manifest::{MeasuredConfig, WorkloadKind};
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::confinement::{Cgroup, Confinement};
 use crate::control::{Handle, Shutdown};
 use crate::error::{Doing, InitError};
 use crate::health;
@@ -95,7 +98,7 @@ struct Started {
 /// Runs the workload.
 pub(crate) struct Supervisor<'a> {
     pub(crate) config: &'a MeasuredConfig,
-    pub(crate) simulated: bool,
+    pub(crate) confinement: &'a Arc<Confinement>,
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
@@ -122,6 +125,7 @@ impl Supervisor<'_> {
         let mut is_first = true;
         loop {
             let begun = Instant::now();
+            let oom_kills = self.oom_kills();
             let mut started = match self.start(&reaper) {
                 Ok(started) => started,
                 Err(error) if is_first => {
@@ -147,7 +151,7 @@ impl Supervisor<'_> {
                 }
             };
             workload::kill_all();
-            let code = code(status);
+            let code = code(status, self.oom_kills() > oom_kills);
             let delay = restarts.next(status, begun.elapsed());
             self.handle
                 .set_health(HealthState::Starting, describe(status));
@@ -189,6 +193,13 @@ impl Supervisor<'_> {
         }
     }
 
+    /// How many processes the kernel has killed for want of memory. None under `sim`,
+    /// and none where they cannot be counted.
+    fn oom_kills(&self) -> u64 {
+        let events = self.confinement.cgroup().map(Cgroup::events);
+        events.map_or(0, |events| events.unwrap_or_default().oom_kills)
+    }
+
     fn subject(&self) -> &'static str {
         match self.config.workload.kind {
             WorkloadKind::Batch => "the batch",
@@ -197,7 +208,8 @@ impl Supervisor<'_> {
     }
 
     fn start(&self, reaper: &Reaper) -> Result<Started, InitError> {
-        let (pid, ended, pipes) = reaper.spawn(|| workload::start(self.config, self.simulated))?;
+        let (pid, ended, pipes) =
+            reaper.spawn(|| workload::start(self.config, self.confinement))?;
         self.logs.system(format!(
             "workload started pid={pid} at_us={}",
             (self.elapsed_us)()
@@ -281,10 +293,12 @@ impl Supervisor<'_> {
     }
 }
 
-/// What a workload's end is called; none if it was a good one.
-fn code(status: ExitStatus) -> Option<EndCode> {
+/// What a workload's end is called; none if it was a good one. `oom` says whether
+/// the kernel killed one of its processes for want of memory meanwhile.
+fn code(status: ExitStatus, oom: bool) -> Option<EndCode> {
     match status {
         ExitStatus::Code(0) => None,
+        ExitStatus::Signal(libc::SIGKILL) if oom => Some(EndCode::WorkloadOutOfMemory),
         ExitStatus::Code(_) => Some(EndCode::WorkloadExitCode),
         ExitStatus::Signal(_) => Some(EndCode::WorkloadSignal),
     }

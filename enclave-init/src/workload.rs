@@ -1,21 +1,22 @@
 //! Starting the workload, signalling it, and counting its restarts.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
 use manifest::{MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
-use nix::sched::{CloneFlags, unshare};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, pipe2};
 
-use crate::error::InitError;
+use crate::confinement::{Confinement, Step};
+use crate::error::{Doing, InitError};
 
 /// Where the workload finds the runtime configuration.
 pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
@@ -23,9 +24,12 @@ pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
 /// The ends of the pipes that a workload writes its output to.
 pub(crate) type Pipes = Vec<(OwnedFd, Source)>;
 
-/// Starts the workload as its user, in a session of its own, with nothing to
-/// read and its output going through pipes.
-pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<(Pid, Pipes), InitError> {
+/// Starts the workload as its user and confined, in a session of its own, with
+/// nothing to read and its output going through pipes.
+pub(crate) fn start(
+    config: &MeasuredConfig,
+    confinement: &Arc<Confinement>,
+) -> Result<(Pid, Pipes), InitError> {
     let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
@@ -48,54 +52,37 @@ pub(crate) fn start(config: &MeasuredConfig, simulated: bool) -> Result<(Pid, Pi
         .env("HOSTNAME", config.name.as_str())
         .env("ENCLAVE_API", crate::api::URL)
         .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
-        .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let (uid, gid) = (workload.user.uid, workload.user.gid);
-    let identity = if simulated {
-        // Only one user of the host can be mapped, so a user of the image is
-        // another name for it, in a user namespace of the workload's own.
-        Some([
-            ("/proc/self/setgroups", "deny".to_owned()),
-            ("/proc/self/uid_map", format!("{uid} 0 1")),
-            ("/proc/self/gid_map", format!("{gid} 0 1")),
-        ])
-        .filter(|_| (uid, gid) != (0, 0))
-    } else {
-        // `Command` clears the supplementary groups when root sets a user.
-        command.uid(uid).gid(gid);
-        None
-    };
-    let identity: Vec<(CString, String)> = identity
-        .into_iter()
-        .flatten()
-        .filter_map(|(file, contents)| Some((CString::new(file).ok()?, contents)))
-        .collect();
-    // SAFETY: between fork and exec only system calls are made, on memory that
-    // was prepared before: setsid, unshare, open, write, close. None allocates
-    // or takes a lock.
+    // An error of the child arrives as a number alone; this says what it is about.
+    let (failed, failing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .doing(|| "making a pipe for the workload".to_owned())?;
+    let child = Arc::clone(confinement);
+    // SAFETY: between fork and exec only system calls are made, on memory that was
+    // prepared before: `take_on` and `write` neither allocate nor take a lock.
     unsafe {
         command.pre_exec(move || {
-            setsid()?;
-            if identity.is_empty() {
-                return Ok(());
+            let mut current = None;
+            let taken = child.take_on(|step| current = Some(step));
+            if taken.is_err()
+                && let Some(step) = current
+            {
+                let _ = nix::unistd::write(&failing, &[step as u8]);
             }
-            unshare(CloneFlags::CLONE_NEWUSER)?;
-            for (file, contents) in &identity {
-                let file = nix::fcntl::open(
-                    file.as_c_str(),
-                    nix::fcntl::OFlag::O_WRONLY,
-                    nix::sys::stat::Mode::empty(),
-                )?;
-                nix::unistd::write(&file, contents.as_bytes())?;
-            }
-            Ok(())
+            taken
         });
     }
-    let mut child = command
-        .spawn()
-        .map_err(|error| InitError::Workload(explain(program, &error)))?;
+    let spawned = confinement.start(|| {
+        command.spawn().map_err(|error| {
+            let mut step = [0];
+            InitError::Workload(match nix::unistd::read(&failed, &mut step) {
+                Ok(1) => format!("{}: {error}", Step::describe(step[0])),
+                _ => explain(program, &error),
+            })
+        })
+    });
+    let mut child = spawned?;
     let stdout = child
         .stdout
         .take()

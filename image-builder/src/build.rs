@@ -23,8 +23,11 @@ use crate::{attestation, config, kernel, ramdisk};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
-/// timer that fails in a virtual machine whose host is busy.
-const COMMAND_LINE: &str = "reboot=k panic=-1 pci=off nomodules no_timer_check quiet console=ttyS0 random.trust_cpu=on root=/dev/ram0";
+/// timer that fails in a virtual machine whose host is busy. There is no `root=`,
+/// with which the ramdisks would be unpacked into a file system without a size:
+/// into this one they fit as long as memory is left, and every inode of them does
+/// (`Documentation/filesystems/ramfs-rootfs-initramfs.rst`). The init bounds it.
+const COMMAND_LINE: &str = "reboot=k panic=-1 pci=off nomodules no_timer_check quiet console=ttyS0 random.trust_cpu=on initramfs_options=size=95%,nr_inodes=1m";
 /// An image may be as large as a quarter of the memory that it is started with:
 /// it is there once more when unpacked (AWS, "nitro-cli run-enclave").
 const MEMORY_PER_IMAGE: u64 = 4;
@@ -96,6 +99,8 @@ pub struct Built {
     pub size: u64,
     /// What an enclave started from it reports.
     pub measurements: Measurements,
+    /// What is allowed and should be known, a line each.
+    pub notes: Vec<String>,
 }
 
 /// Builds the image. On failure, what was at the outputs' paths is still there,
@@ -139,7 +144,9 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
             ))
             .into());
     }
-    let measured = config::measured(&manifest, attestation, &image, architecture)?
+    let measured = config::measured(&manifest, attestation, &image, architecture)?;
+    let notes = config::notes(&measured);
+    let measured = measured
         .to_json()
         .map_err(|error| manifest.invalid(&["workload"], error.to_string()))?;
 
@@ -187,6 +194,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         name: manifest.enclave.name.to_string(),
         size,
         measurements,
+        notes,
     })
 }
 

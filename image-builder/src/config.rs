@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, Environment, Manifest, ManifestError, MeasuredConfig,
-    User, WorkingDirectory, Workload,
+    Profile, User, WorkingDirectory, Workload,
 };
 
 use crate::container::Process;
@@ -87,6 +87,22 @@ pub(crate) fn measured(
         attestation,
         confinement: manifest.confinement.clone(),
     })
+}
+
+/// What is allowed and should be known.
+pub(crate) fn notes(config: &MeasuredConfig) -> Vec<String> {
+    if config.workload.user.uid != 0 {
+        return Vec::new();
+    }
+    let note = match config.confinement.profile {
+        Profile::Default => {
+            "the workload runs as root, without root's capabilities: it cannot change users or owners, nor pass over the modes of files; where it must, set confinement.profile = \"container\", and where it need not, workload.user"
+        }
+        Profile::Container => {
+            "the workload runs as root with the capabilities that Docker leaves root, but for MKNOD: whoever takes it over owns every file of the image"
+        }
+    };
+    vec![note.to_owned()]
 }
 
 /// The image's environment, overlaid with the manifest's.

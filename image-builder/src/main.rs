@@ -120,6 +120,9 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
         },
         &mut progress,
     )?;
+    for note in &built.notes {
+        eprintln!("image-builder: note: {note}");
+    }
     if args.json {
         print(&format!("{:#}\n", json!(built.measurements)))
     } else {

@@ -41,6 +41,7 @@ async fn the_steps_come_in_their_order_with_their_times() {
         "mounts",
         "configuration",
         "root",
+        "confinement",
         "loopback",
         "heartbeat",
         "nsm",

@@ -15,6 +15,7 @@ mod agent;
 mod attestation;
 mod boot;
 mod channel;
+mod confinement;
 mod control;
 mod egress;
 mod enclave;

@@ -14,6 +14,7 @@
 )]
 
 mod channel;
+mod confinement;
 mod network;
 
 use std::fs;
@@ -54,7 +55,13 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "orphans" => orphans(words[0].parse().unwrap()),
         "leave" => leave(words),
         "listen" => listen_for_ever(words[0].parse().unwrap()),
-        "descriptors" => descriptors(),
+        "status" => confinement::status(),
+        "try" => words.iter().for_each(|name| confinement::attempt(name)),
+        "open" => words.iter().for_each(|path| confinement::open(path)),
+        "write" => words.iter().for_each(|path| confinement::write(path)),
+        "list" => words.iter().for_each(|path| confinement::list(path)),
+        "room" => words.iter().for_each(|path| confinement::room(path)),
+        "signal" => confinement::signal(words[0].parse().unwrap(), words[1]),
         "first" => first(words),
         "until" => until(words[0]),
         "mark" => fs::write(words[0], "").unwrap(),
@@ -194,11 +201,6 @@ fn listen_for_ever(port: u16) {
     println!("listening on {port}");
     fs::write("/tmp/listening", "").unwrap();
     wait_for_ever();
-}
-
-/// How many descriptors PID 1 has open.
-fn descriptors() {
-    println!("{}", fs::read_dir("/proc/1/fd").unwrap().count());
 }
 
 /// Runs the instruction in the first run only, as `first WORDS`.

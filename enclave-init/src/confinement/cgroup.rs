@@ -1,0 +1,133 @@
+//! The workload's control group (cgroup v2): its limits, and how often it met them.
+//!
+//! The init stays in the root group, where no limit reaches it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::mount::MsFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::sizes::Sizes;
+use crate::error::{Doing, InitError};
+use crate::mounts::mount_at;
+
+/// Where the groups are.
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
+const GROUP: &str = "/sys/fs/cgroup/workload";
+/// The controllers that the limits need.
+const CONTROLLERS: &str = "+cpu +memory +pids";
+/// The workload's share of a busy processor, where each task of the init has 100:
+/// log lines and answers do not wait behind it.
+const CPU_WEIGHT: u64 = 20;
+/// Longest event file, in bytes: a handful of short lines.
+const MAX_EVENTS: usize = 1024;
+
+/// The workload's group.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    /// Writing `0` moves the writer into the group.
+    procs: File,
+    memory: AsyncFd<File>,
+    pids: AsyncFd<File>,
+}
+
+/// How often the workload met its limits since the boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Events {
+    /// Processes that the kernel killed for want of memory.
+    pub(crate) oom_kills: u64,
+    /// Processes and threads that it did not start.
+    pub(crate) pids_refused: u64,
+}
+
+impl Cgroup {
+    /// Mounts the hierarchy and makes the group. Needs the runtime.
+    pub(crate) fn create(sizes: &Sizes) -> Result<Self, InitError> {
+        let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // Who sees a part of the hierarchy cannot change the limits of that part.
+        mount_at("cgroup2", Path::new(MOUNT), "cgroup2", plain, "nsdelegate")?;
+        let write = |file: &str, value: &str| {
+            let path = Path::new(MOUNT).join(file);
+            fs::write(&path, value).doing(|| format!("writing {value} to {}", path.display()))
+        };
+        write("cgroup.subtree_control", CONTROLLERS)?;
+        fs::create_dir(GROUP).doing(|| format!("making {GROUP}"))?;
+        write("workload/memory.max", &sizes.memory.to_string())?;
+        write("workload/pids.max", &sizes.pids.to_string())?;
+        write("workload/cpu.weight", &CPU_WEIGHT.to_string())?;
+        let open = |name: &str| {
+            let path = Path::new(GROUP).join(name);
+            let file = File::open(&path).doing(|| format!("opening {}", path.display()))?;
+            // SAFETY: a `File` has one descriptor, which stays open until it is dropped.
+            unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }
+                .doing(|| format!("watching {}", path.display()))
+        };
+        let procs = Path::new(GROUP).join("cgroup.procs");
+        Ok(Self {
+            procs: File::options()
+                .write(true)
+                .open(&procs)
+                .doing(|| format!("opening {}", procs.display()))?,
+            memory: open("memory.events")?,
+            pids: open("pids.events")?,
+        })
+    }
+
+    /// How often limits were met so far.
+    pub(crate) fn events(&self) -> io::Result<Events> {
+        Ok(Events {
+            oom_kills: count("memory.events", "oom_kill")?,
+            pids_refused: count("pids.events", "max")?,
+        })
+    }
+
+    /// Waits until [`Self::events`] may give other counts than at the end of the
+    /// wait before. Cancellation safe.
+    pub(crate) async fn changed(&self) -> io::Result<()> {
+        let (mut ready, file) = tokio::select! {
+            ready = self.memory.ready(Interest::PRIORITY) => (ready?, &self.memory),
+            ready = self.pids.ready(Interest::PRIORITY) => (ready?, &self.pids),
+        };
+        ready.clear_ready();
+        // The kernel tells of changes since the descriptor was last read from.
+        file.get_ref().read_at(&mut [0; MAX_EVENTS], 0)?;
+        Ok(())
+    }
+
+    /// What a process writes to, to enter the group.
+    pub(super) fn procs(&self) -> BorrowedFd<'_> {
+        self.procs.as_fd()
+    }
+}
+
+/// One count of an event file. Not from a descriptor that is waited for: a change
+/// would pass for seen.
+fn count(file: &str, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(Path::new(GROUP).join(file))?;
+    find(&text, name).ok_or_else(|| io::Error::other(format!("{file} does not count {name}")))
+}
+
+/// The value of a flat keyed file (Linux, `admin-guide/cgroup-v2.rst`).
+fn find(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_events_are_found_by_their_whole_name() {
+        let text = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 7\n";
+        assert_eq!(find(text, "oom_kill"), Some(2));
+        assert_eq!(find(text, "max"), Some(12));
+        assert_eq!(find(text, "oom_k"), None);
+        assert_eq!(find("max none\n", "max"), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! What keeps the workload from everything that is not its own: namespaces, limits,
+//! capabilities and a filter of system calls.
+//!
+//! All of it is prepared once, at boot, and taken on by the workload's first process
+//! between fork and exec, where nothing but system calls may be made. It can only be
+//! taken on as a whole: a step that fails is the end of the start.
+
+mod capabilities;
+mod cgroup;
+mod meter;
+mod processes;
+mod seccomp;
+mod sizes;
+mod view;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+
+use manifest::{Confinement as Settings, MeasuredConfig, User};
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, write};
+
+use self::capabilities::Set;
+pub(crate) use self::cgroup::Cgroup;
+pub(crate) use self::meter::report;
+use self::processes::Processes;
+pub(crate) use self::processes::reap;
+use self::seccomp::Filter;
+pub(crate) use self::sizes::Sizes;
+use self::view::View;
+use crate::error::InitError;
+
+/// Descriptors that a program starts with: input, output, errors.
+const FIRST_CLOSED: libc::c_uint = 3;
+
+/// What the workload's process takes on.
+pub(crate) struct Confinement {
+    processes: Processes,
+    cgroup: Option<Cgroup>,
+    view: View,
+    working_directory: CString,
+    user: User,
+    /// Files of a user namespace and what is written there, under `sim`.
+    mapping: Vec<(CString, String)>,
+    capabilities: Set,
+    filter: Filter,
+}
+
+/// A step of taking it on, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    Session,
+    Cgroup,
+    View,
+    WorkingDirectory,
+    Descriptors,
+    User,
+    Capabilities,
+    Filter,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Session, "making its session"),
+        (Self::Cgroup, "entering its control group"),
+        (Self::View, "making its mounts"),
+        (Self::WorkingDirectory, "entering its working directory"),
+        (Self::Descriptors, "closing the init's descriptors"),
+        (Self::User, "becoming its user"),
+        (Self::Capabilities, "giving up capabilities"),
+        (Self::Filter, "installing the filter of system calls"),
+    ];
+
+    /// What the step that has this number was doing.
+    pub(crate) fn describe(number: u8) -> &'static str {
+        Self::ALL
+            .into_iter()
+            .find(|(step, _)| *step as u8 == number)
+            .map_or("an unknown step", |(_, text)| text)
+    }
+}
+
+impl Confinement {
+    /// Prepares it, once the root has been entered. `cgroup` is `None` under `sim`,
+    /// which has no control groups.
+    pub(crate) fn prepare(
+        config: &MeasuredConfig,
+        cgroup: Option<Cgroup>,
+    ) -> Result<Self, InitError> {
+        let settings: &Settings = &config.confinement;
+        let simulated = cgroup.is_none();
+        let user = config.workload.user;
+        let is_root = user.uid == 0;
+        let text = |text: &str| {
+            CString::new(text).map_err(|_| InitError::Workload(format!("{text:?} has a zero byte")))
+        };
+        let mut mapping = Vec::new();
+        if simulated && (user.uid, user.gid) != (0, 0) {
+            // Only one user of the host can be mapped, so a user of the image is
+            // another name for it, in a user namespace of the workload's own.
+            for (file, contents) in [
+                ("/proc/self/setgroups", "deny".to_owned()),
+                ("/proc/self/uid_map", format!("{} 0 1", user.uid)),
+                ("/proc/self/gid_map", format!("{} 0 1", user.gid)),
+            ] {
+                mapping.push((text(file)?, contents));
+            }
+        }
+        Ok(Self {
+            processes: Processes::open()?,
+            view: View::new(settings, simulated)?,
+            cgroup,
+            working_directory: text(config.workload.working_directory.as_str())?,
+            user,
+            mapping,
+            capabilities: Set::new(&settings.capabilities_of(is_root)),
+            filter: Filter::new(settings),
+        })
+    }
+
+    /// The workload's control group; none under `sim`.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
+    /// Starts the workload's first process, in namespaces that are new each time.
+    pub(crate) fn start<T>(
+        &self,
+        start: impl FnOnce() -> Result<T, InitError>,
+    ) -> Result<T, InitError> {
+        self.processes.in_new_namespace(start)
+    }
+
+    /// Confines this process. It is the workload's between fork and exec, so only
+    /// system calls are made, on memory that was prepared before.
+    pub(crate) fn take_on(&self, mut at: impl FnMut(Step)) -> io::Result<()> {
+        at(Step::Session);
+        nix::unistd::setsid()?;
+        at(Step::Cgroup);
+        if let Some(cgroup) = &self.cgroup {
+            write(cgroup.procs(), b"0")?;
+        }
+        at(Step::View);
+        self.view.enter()?;
+        // Once more: the folder that it is in may have been covered.
+        at(Step::WorkingDirectory);
+        chdir(self.working_directory.as_c_str())?;
+        at(Step::Descriptors);
+        close_others()?;
+        at(Step::User);
+        let is_simulated = self.cgroup.is_none();
+        if !self.mapping.is_empty() {
+            self.map_user()?;
+        }
+        self.capabilities.bound()?;
+        if !is_simulated {
+            prctl::set_keepcaps(true)?;
+            let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
+            setgroups(&[])?;
+            setresgid(gid, gid, gid)?;
+            setresuid(uid, uid, uid)?;
+        }
+        at(Step::Capabilities);
+        self.capabilities.keep()?;
+        prctl::set_no_new_privs()?;
+        at(Step::Filter);
+        self.filter.install()
+    }
+
+    fn map_user(&self) -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        for (file, contents) in &self.mapping {
+            let file = open(file.as_c_str(), OFlag::O_WRONLY, Mode::empty())?;
+            write(file.as_fd(), contents.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Has the kernel close every descriptor but the first three when the program is
+/// executed, whatever opened it: a vsock connection must not be inherited.
+fn close_others() -> io::Result<()> {
+    // SAFETY: the call takes numbers, and closes nothing before the program is
+    // executed.
+    let closed = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST_CLOSED,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    match nix::errno::Errno::result(closed) {
+        // Linux before 5.11, which only `sim` can meet: the init opens everything so.
+        Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EINVAL) => Ok(()),
+        result => Ok(result.map(drop)?),
+    }
+}

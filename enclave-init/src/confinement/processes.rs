@@ -1,0 +1,72 @@
+//! The PID namespace that a workload is started in.
+//!
+//! The workload sees no process but its own, and none of its signals reaches the
+//! init. PID 1 of its namespace is this program again, which does nothing but let
+//! the kernel reap the orphans: were it the workload itself, signals without a
+//! handler would not end it. Nor has it anything that a workload could take: it is
+//! executed anew, so it has neither memory nor descriptors of the init.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::pause;
+
+use crate::args::REAPER;
+use crate::error::{Doing, InitError};
+
+/// The init's own PID namespace, opened while `/proc` is the init's.
+#[derive(Debug)]
+pub(crate) struct Processes(File);
+
+impl Processes {
+    pub(crate) fn open() -> Result<Self, InitError> {
+        let own = "/proc/self/ns/pid";
+        File::open(own).doing(|| format!("opening {own}")).map(Self)
+    }
+
+    /// Runs `start`, whose children belong to a new namespace. Meanwhile this thread
+    /// cannot make threads. The namespace's PID 1 is killed with the workload, when
+    /// the init kills everything.
+    pub(crate) fn in_new_namespace<T>(
+        &self,
+        start: impl FnOnce() -> Result<T, InitError>,
+    ) -> Result<T, InitError> {
+        unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
+        let started = start_pid1().and_then(|()| start());
+        setns(self.0.as_fd(), CloneFlags::CLONE_NEWPID)
+            .doing(|| "leaving the workload's PID namespace".to_owned())?;
+        started
+    }
+}
+
+fn start_pid1() -> Result<(), InitError> {
+    Command::new("/proc/self/exe")
+        .arg0("enclave-init")
+        .arg(REAPER)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .doing(|| "starting PID 1 of the workload's namespace".to_owned())?;
+    Ok(())
+}
+
+/// Is PID 1 of the workload's namespace, until it is killed.
+pub(crate) fn reap() -> ! {
+    // Root's programs of the workload cannot look into a process with more
+    // capabilities than they have, and this one keeps all; this is for the rest.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let _ = nix::sys::prctl::set_name(c"reaper");
+    // SAFETY: no handler is set that could touch anything. Children whose end is
+    // ignored are reaped by the kernel (waitpid(2)).
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    loop {
+        pause();
+    }
+}
