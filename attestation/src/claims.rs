@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use eif::Pcr;
 
 use crate::document::{PCR_COUNT, Profile};
+use crate::purpose::Purpose;
 use crate::verify::Accepted;
 
 /// What an [`Accepted`] document says, apart from the document's bytes: it can
@@ -16,6 +17,7 @@ pub struct VerifiedClaims {
     timestamp_ms: u64,
     pcrs: BTreeMap<usize, Pcr>,
     nonce: Option<Vec<u8>>,
+    purpose: Option<Purpose>,
     user_data: Option<Vec<u8>>,
     public_key: Option<Vec<u8>>,
 }
@@ -29,6 +31,7 @@ impl From<Accepted<'_>> for VerifiedClaims {
             timestamp_ms: accepted.timestamp_ms(),
             pcrs: pcrs.collect(),
             nonce: accepted.nonce().map(<[u8]>::to_vec),
+            purpose: accepted.purpose(),
             user_data: accepted.user_data().map(<[u8]>::to_vec),
             public_key: accepted.public_key().map(<[u8]>::to_vec),
         }
@@ -64,6 +67,12 @@ impl VerifiedClaims {
     /// The nonce.
     pub fn nonce(&self) -> Option<&[u8]> {
         self.nonce.as_deref()
+    }
+
+    /// What the document was made for, if an enclave made it. It holds as far as the
+    /// enclave's image is one with `enclave-init`.
+    pub fn purpose(&self) -> Option<Purpose> {
+        self.purpose
     }
 
     /// What the enclave's software put into the document.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cbor::Cursor;
 use crate::chain::MAX_CABUNDLE;
+use crate::purpose::Purpose;
 use crate::rule::{Rejection, Rule};
 
 /// Largest document: the NSM's response buffer has 12 KiB, and documents of
@@ -160,6 +161,11 @@ impl<'a> Document<'a> {
     /// The nonce as the document claims it.
     pub fn unverified_nonce(&self) -> Option<&'a [u8]> {
         self.nonce
+    }
+
+    /// What an enclave's document claims to have been made for.
+    pub fn unverified_purpose(&self) -> Option<Purpose> {
+        (self.profile == Profile::Enclave).then(|| Purpose::of(self.user_data))
     }
 
     /// The user data as the document claims it.

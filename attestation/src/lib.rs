@@ -61,6 +61,7 @@ pub mod nsm;
 mod policy;
 #[cfg(feature = "policy-files")]
 mod policy_file;
+mod purpose;
 mod report;
 mod rule;
 #[cfg(feature = "service")]
@@ -78,6 +79,7 @@ pub use document::{
 pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
+pub use purpose::Purpose;
 pub use report::{Check, Claims, Outcome, Report};
 pub use rule::{Rejection, Rule};
 pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};

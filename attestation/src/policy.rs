@@ -8,6 +8,7 @@ use eif::{Measurements, Pcr};
 use thiserror::Error;
 
 use crate::document::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT, Profile};
+use crate::purpose::Purpose;
 
 /// How far a document's time may be ahead of the verifier's clock, unless told otherwise.
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -22,6 +23,7 @@ pub struct Policy {
     pub(crate) any_image: bool,
     pub(crate) pcrs: BTreeMap<u8, Vec<Pcr>>,
     pub(crate) nonce: Nonce,
+    pub(crate) purpose: Option<Purpose>,
     pub(crate) user_data: Option<Binding>,
     pub(crate) public_key: Option<Binding>,
     pub(crate) module_id: Option<String>,
@@ -125,6 +127,17 @@ pub enum PolicyError {
     /// NitroTPM has no such mode.
     #[error("a NitroTPM has no debug mode: remove it from the policy")]
     DebugOfTpm,
+    /// What `enclave-init` says of its documents, for a NitroTPM that has none.
+    #[error("a policy for the profile nitro-tpm cannot demand a purpose: only enclaves say one")]
+    PurposeOfTpm,
+    /// A purpose that no document is known to have.
+    #[error("the purpose unknown cannot be demanded: it says nothing of a document")]
+    UnknownPurpose,
+    /// User data, where the init writes it.
+    #[error(
+        "a document of the purpose {0} has the user_data that says so: remove user_data from the policy"
+    )]
+    UserDataOfTheInit(Purpose),
     /// A prefix that every value has.
     #[error("the prefix for {0} is empty: everything begins with it")]
     EmptyPrefix(&'static str),
@@ -168,6 +181,7 @@ impl Policy {
                 any_image: false,
                 pcrs: BTreeMap::new(),
                 nonce: Nonce::NotChecked,
+                purpose: None,
                 user_data: None,
                 public_key: None,
                 module_id: None,
@@ -262,6 +276,12 @@ impl PolicyBuilder {
         self
     }
 
+    /// Demands a document that was made for this: see [`Purpose`].
+    pub fn purpose(mut self, purpose: Purpose) -> Self {
+        self.policy.purpose = Some(purpose);
+        self
+    }
+
     /// Demands exactly this user data.
     pub fn user_data(self, user_data: Vec<u8>) -> Self {
         self.bind_user_data(Binding::Equal(user_data))
@@ -326,6 +346,9 @@ impl PolicyBuilder {
             if policy.debug_allowed {
                 return Err(PolicyError::DebugOfTpm);
             }
+            if policy.purpose.is_some() {
+                return Err(PolicyError::PurposeOfTpm);
+            }
         }
         for (&index, values) in &policy.pcrs {
             if usize::from(index) >= PCR_COUNT {
@@ -342,6 +365,13 @@ impl PolicyBuilder {
                     name: "nonce",
                     limit: MAX_NONCE,
                 });
+            }
+            _ => {}
+        }
+        match policy.purpose {
+            Some(Purpose::Unknown) => return Err(PolicyError::UnknownPurpose),
+            Some(purpose) if purpose.user_data().is_some() && policy.user_data.is_some() => {
+                return Err(PolicyError::UserDataOfTheInit(purpose));
             }
             _ => {}
         }
@@ -449,6 +479,20 @@ mod tests {
             (any.clone().module_id("**"), PolicyError::ModuleIdPattern),
             (any.clone().module_id(""), PolicyError::ModuleIdPattern),
             (tpm.clone().allow_debug(), PolicyError::DebugOfTpm),
+            (
+                tpm.clone().purpose(Purpose::Workload),
+                PolicyError::PurposeOfTpm,
+            ),
+            (
+                any.clone().purpose(Purpose::Unknown),
+                PolicyError::UnknownPurpose,
+            ),
+            (
+                any.clone()
+                    .purpose(Purpose::SelfCheck)
+                    .user_data(b"enclave-purpose:self-check".to_vec()),
+                PolicyError::UserDataOfTheInit(Purpose::SelfCheck),
+            ),
             (
                 Policy::builder()
                     .profile(Profile::NitroTpm)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, de::SeqAccess};
 
 use crate::document::Profile;
 use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder, PolicyError};
+use crate::purpose::Purpose;
 
 /// Largest policy file and largest measurements file, in bytes.
 pub const MAX_POLICY_FILE: u64 = 256 * 1024;
@@ -33,6 +34,7 @@ struct PolicyFile {
     #[serde(default)]
     pcrs: BTreeMap<Index, Values>,
     nonce: Option<NonceEntry>,
+    purpose: Option<PurposeEntry>,
     user_data: Option<BindingEntry>,
     public_key: Option<BindingEntry>,
     module_id: Option<String>,
@@ -117,6 +119,18 @@ impl TryFrom<String> for NonceEntry {
         hex::decode(&text)
             .map(Self::Equal)
             .map_err(|_| "a nonce is \"required\" or hexadecimal".to_owned())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct PurposeEntry(Purpose);
+
+impl TryFrom<String> for PurposeEntry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self)
     }
 }
 
@@ -261,6 +275,8 @@ struct PolicyText<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_data: Option<BindingText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<BindingText>,
@@ -307,6 +323,7 @@ impl<'p> PolicyText<'p> {
             any_image,
             pcrs,
             nonce,
+            purpose,
             user_data,
             public_key,
             module_id,
@@ -335,6 +352,7 @@ impl<'p> PolicyText<'p> {
                 Nonce::Required => Some("required".to_owned()),
                 Nonce::Equal(nonce) => Some(hex::encode(nonce)),
             },
+            purpose: *purpose,
             user_data: user_data.as_ref().map(BindingText::from),
             public_key: public_key.as_ref().map(BindingText::from),
             module_id: module_id.as_deref(),
@@ -401,6 +419,9 @@ impl PolicyFile {
             Some(NonceEntry::Required) => policy.require_nonce(),
             Some(NonceEntry::Equal(nonce)) => policy.nonce(nonce),
         };
+        if let Some(PurposeEntry(purpose)) = self.purpose {
+            policy = policy.purpose(purpose);
+        }
         if let Some(binding) = self.user_data {
             policy = policy.bind_user_data(binding.into());
         }
@@ -499,6 +520,7 @@ mod tests {
             .pcr(16, Pcr::new([6; 48]))
             .pcr(3, Pcr::ZERO)
             .require_nonce()
+            .purpose(Purpose::Workload)
             .bind_user_data(Binding::Prefix(vec![1, 2]))
             .bind_public_key(Binding::Sha256Of(vec![3]))
             .module_id("i-*-enc*")
@@ -511,6 +533,8 @@ mod tests {
             any.clone(),
             any.clone().nonce(vec![0xff; 32]),
             any.clone().profile(Profile::NitroTpm),
+            any.clone().purpose(Purpose::RelayedChallenge),
+            any.clone().purpose(Purpose::SelfCheck),
             any.clone()
                 .user_data(vec![])
                 .bind_public_key(Binding::Sha384Of(vec![9])),

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::document::{Document, Profile};
+use crate::purpose::Purpose;
 use crate::rule::{Rejection, Rule};
 
 /// How a check went.
@@ -58,6 +59,8 @@ pub struct Report {
 pub struct Claims {
     /// What made it.
     pub profile: Profile,
+    /// What it was made for; none of a NitroTPM's.
+    pub purpose: Option<Purpose>,
     /// Who made it.
     pub module_id: String,
     /// When, in milliseconds since 1970.
@@ -84,6 +87,7 @@ impl Report {
         self.checked_at_ms = Some(checked_at_ms);
         self.document = Some(Claims {
             profile: document.profile,
+            purpose: document.unverified_purpose(),
             module_id: document.module_id.to_owned(),
             timestamp_ms: document.timestamp_ms,
         });

@@ -88,6 +88,8 @@ pub enum Rule {
     PolicyImage,
     /// A register has one of the allowed values.
     PolicyPcr(u8),
+    /// The document was made for what the policy wants.
+    PolicyPurpose,
     /// `user_data` is what the policy wants.
     PolicyUserData,
     /// `public_key` is what the policy wants.
@@ -158,6 +160,7 @@ impl Rule {
             Self::PolicyModuleId => "policy.module-id",
             Self::PolicyImage => "policy.image",
             Self::PolicyPcr(_) => "policy.pcr",
+            Self::PolicyPurpose => "policy.purpose",
             Self::PolicyUserData => "policy.user-data",
             Self::PolicyPublicKey => "policy.public-key",
         }
@@ -203,6 +206,7 @@ impl Rule {
             Self::PolicyModuleId => "the form of the id",
             Self::PolicyImage => "an allowed image",
             Self::PolicyPcr(_) => "an allowed value",
+            Self::PolicyPurpose => "what the document was made for",
             Self::PolicyUserData => "the bound user data",
             Self::PolicyPublicKey => "the bound public key",
         }

@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::chain::{self, Roots};
 use crate::document::{Document, Profile};
 use crate::policy::{self, Binding, Image, Nonce, Policy};
+use crate::purpose::Purpose;
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
@@ -211,6 +212,7 @@ impl<'a> Authentic<'a> {
                 or_absent(actual),
             );
         }
+        self.check_purpose(policy, report);
         let (user_data, public_key) = (self.document.user_data, self.document.public_key);
         check_binding(
             report,
@@ -307,6 +309,23 @@ impl<'a> Authentic<'a> {
         );
     }
 
+    /// A NitroTPM's documents say nothing of a purpose.
+    fn check_purpose(&self, policy: &Policy, report: &mut Report) {
+        let Some(purpose) = self.document.unverified_purpose() else {
+            return;
+        };
+        let actual = purpose.to_string();
+        match policy.purpose {
+            Some(demanded) => report.compare(
+                Rule::PolicyPurpose,
+                demanded == purpose,
+                demanded.to_string(),
+                actual,
+            ),
+            None => report.not_checked(Rule::PolicyPurpose, actual),
+        }
+    }
+
     fn check_image(&self, policy: &Policy, report: &mut Report) {
         if policy.images.is_empty() {
             let actual = match self.document.profile {
@@ -380,6 +399,12 @@ impl<'a> Accepted<'a> {
     /// The nonce.
     pub fn nonce(&self) -> Option<&'a [u8]> {
         self.document.nonce
+    }
+
+    /// What the document was made for, if an enclave made it. It holds as far as the
+    /// enclave's image is one with `enclave-init`.
+    pub fn purpose(&self) -> Option<Purpose> {
+        self.document.unverified_purpose()
     }
 
     /// What the enclave's software put into the document.

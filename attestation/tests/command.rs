@@ -113,6 +113,17 @@ fn a_refusal_has_code_1_and_names_its_rule() {
             vec!["--pcr", &pcr, "--time", "document", "--nonce", "00ff"],
             "policy.nonce",
         ),
+        (
+            vec![
+                "--pcr",
+                &pcr,
+                "--time",
+                "document",
+                "--purpose",
+                "relayed-challenge",
+            ],
+            "policy.purpose",
+        ),
     ] {
         let mut command = vec!["verify", file];
         command.extend(arguments);
@@ -163,6 +174,7 @@ fn the_json_report_keeps_its_schema() {
         report["document"],
         serde_json::json!({
             "profile": "enclave",
+            "purpose": "workload",
             "module_id": "i-0df237f0418feb41e-enc018d1c7ef94eb110",
             "timestamp_ms": 1_708_930_921_439_u64,
         })
@@ -199,6 +211,12 @@ fn a_policy_file_decides_and_options_add_to_it() {
     };
     let allowed = format!("[pcrs]\n2 = \"{PCR2}\"\n");
     assert_eq!(run(&allowed, &[]).status.code(), Some(0));
+    for (purpose, code) in [("workload", 0), ("relayed-challenge", 1), ("self-check", 1)] {
+        let output = run(&allowed, &["--purpose", purpose]);
+        assert_eq!(output.status.code(), Some(code), "{purpose}");
+        let output = run(&format!("purpose = \"{purpose}\"\n{allowed}"), &[]);
+        assert_eq!(output.status.code(), Some(code), "{purpose}");
+    }
     assert_eq!(run(&allowed, &["--nonce", "00"]).status.code(), Some(1));
     let required = format!("nonce = \"required\"\n{allowed}");
     let output = run(&required, &[]);
@@ -220,6 +238,11 @@ fn what_cannot_be_used_has_its_exit_code() {
         (vec!["verify", file], 2, "names no measurement"),
         (vec!["verify", file, "--pcr", "0"], 2, "N=HEX"),
         (vec!["verify", file, "--max-age", "5"], 2, "90s"),
+        (
+            vec!["verify", file, "--allow-any-image", "--purpose", "unknown"],
+            2,
+            "relayed-challenge, self-check, clock, workload",
+        ),
         (
             vec!["verify", file, "--time", "yesterday"],
             2,
@@ -258,6 +281,7 @@ fn inspect_shows_everything_and_says_that_nothing_is_verified() {
     let text = stdout(&output);
     for part in [
         "Not verified",
+        "purpose      workload",
         "2024-02-26T07:02:01.439Z (",
         "years ago",
         PCR2,
@@ -275,6 +299,7 @@ fn inspect_shows_everything_and_says_that_nothing_is_verified() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["pcrs"]["2"], PCR2);
     assert_eq!(json["profile"], "enclave");
+    assert_eq!(json["purpose"], "workload");
     assert_eq!(json["certificates"].as_array().unwrap().len(), 5);
     assert_eq!(json["certificates"][3]["fields"]["path_length"], 0);
     assert_eq!(

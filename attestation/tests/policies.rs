@@ -10,7 +10,7 @@ use std::path::Path;
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{
-    Binding, Outcome, Policy, PolicyBuilder, PolicyError, Roots, Rule, Time, verify,
+    Binding, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Time, verify,
 };
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use eif::{Measurements, Pcr};
@@ -35,6 +35,10 @@ struct Enclave {
 
 impl Enclave {
     fn running(measurements: Option<Measurements>) -> Self {
+        Self::with_user_data(measurements, b"user data")
+    }
+
+    fn with_user_data(measurements: Option<Measurements>, user_data: &[u8]) -> Self {
         let root = TestRoot::generate().unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
         let identity = Identity {
@@ -45,7 +49,7 @@ impl Enclave {
         let answer = SoftwareNsm::new(identity, root)
             .unwrap()
             .answer(Request::Attestation {
-                user_data: Some(b"user data".to_vec().into()),
+                user_data: Some(user_data.to_vec().into()),
                 nonce: Some(b"nonce".to_vec().into()),
                 public_key: Some(b"public key".to_vec().into()),
             });
@@ -100,6 +104,45 @@ fn the_registers_of_two_images_do_not_mix() {
     let refused = |measurements| Enclave::running(Some(measurements)).refused_by(policy.clone());
     assert_eq!(refused(signed), None);
     assert_eq!(refused(ONE), Some(Rule::PolicyImage));
+}
+
+#[test]
+fn a_purpose_is_met_by_documents_of_that_purpose_only() {
+    for (user_data, made_for) in [
+        (b"user data".as_slice(), Purpose::Workload),
+        (b"", Purpose::Workload),
+        (b"enclave-purpose", Purpose::Workload),
+        (b"relayed-challenge", Purpose::Workload),
+        (
+            b"enclave-purpose:relayed-challenge",
+            Purpose::RelayedChallenge,
+        ),
+        (b"enclave-purpose:self-check", Purpose::SelfCheck),
+        (b"enclave-purpose:clock", Purpose::Clock),
+        (b"enclave-purpose:", Purpose::Unknown),
+        (b"enclave-purpose:workload", Purpose::Unknown),
+        (b"enclave-purpose:self-check ", Purpose::Unknown),
+        (b"enclave-purpose:tls", Purpose::Unknown),
+    ] {
+        let enclave = Enclave::with_user_data(Some(ONE), user_data);
+        for demanded in Purpose::KNOWN {
+            let policy = Policy::builder().measurements(ONE).purpose(demanded);
+            let refused = (demanded != made_for).then_some(Rule::PolicyPurpose);
+            assert_eq!(enclave.refused_by(policy), refused, "{user_data:?}");
+            let text = format!("allow_any_image = true\npurpose = \"{demanded}\"");
+            let policy = Policy::from_toml(&text).unwrap();
+            assert_eq!(enclave.refused(&policy), refused, "{user_data:?}");
+        }
+        // Not asked for, it is in the report all the same, and in the claims.
+        let policy = Policy::builder().measurements(ONE).build().unwrap();
+        let verification = verify(&enclave.document, &enclave.roots, &policy, Time::Now);
+        let mut checks = verification.report.checks.iter();
+        let check = checks.find(|check| check.rule == Rule::PolicyPurpose);
+        let check = check.unwrap();
+        assert_eq!(check.outcome, Outcome::NotChecked);
+        assert_eq!(check.actual, Some(made_for.to_string()));
+        assert_eq!(verification.outcome.unwrap().purpose(), Some(made_for));
+    }
 }
 
 #[test]
@@ -259,6 +302,7 @@ fn toml_and_json_say_the_same() {
 profile = "enclave"
 allow_debug = true
 nonce = "required"
+purpose = "workload"
 module_id = "i-0123*-enc*"
 max_age = "90s"
 clock_skew = "1m"
@@ -282,7 +326,7 @@ file = "two.json"
         "policy.json",
         &format!(
             r#"{{
-  "profile": "enclave", "allow_debug": true, "nonce": "required",
+  "profile": "enclave", "allow_debug": true, "nonce": "required", "purpose": "workload",
   "module_id": "i-0123*-enc*", "max_age": "90s", "clock_skew": "1m",
   "user_data": {{ "sha256_of": "00FF" }}, "public_key": {{ "prefix": "30" }},
   "images": [
@@ -301,6 +345,7 @@ file = "two.json"
         .pcr(16, Pcr::new([3; 48]))
         .allow_debug()
         .require_nonce()
+        .purpose(Purpose::Workload)
         .module_id("i-0123*-enc*")
         .max_age(std::time::Duration::from_secs(90))
         .clock_skew(std::time::Duration::from_secs(60))
@@ -360,6 +405,22 @@ fn errors_name_the_line_and_the_fix() {
         (
             "allow_any_image = true\nallow_any_image = true",
             ["line 2", "duplicate"],
+        ),
+        (
+            "allow_any_image = true\npurpose = \"unknown\"",
+            ["line 2", "relayed-challenge, self-check, clock, workload"],
+        ),
+        (
+            "allow_any_image = true\npurpose = \"Workload\"",
+            ["line 2", "relayed-challenge"],
+        ),
+        (
+            "allow_any_image = true\npurpose = \"self-check\"\nuser_data = { equal = \"00\" }",
+            ["purpose self-check", "remove user_data"],
+        ),
+        (
+            "allow_any_image = true\nprofile = \"nitro-tpm\"\npurpose = \"workload\"",
+            ["nitro-tpm", "purpose"],
         ),
         ("[[images]]\nname = \"1\"", ["image 1", "Measurements"]),
         ("[[images]]\nfile = \"../m.json\"", ["image 1", "content"]),

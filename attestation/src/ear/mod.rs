@@ -21,6 +21,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::document::{Document, PCR_COUNT, Profile};
+use crate::purpose::Purpose;
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
@@ -122,6 +123,8 @@ struct Submod<'a> {
 /// What the document holds, in the words of the report.
 #[derive(Serialize)]
 struct AttesterClaims<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
     module_id: &'a str,
     timestamp_ms: u64,
     /// Registers that are not zero, by number.
@@ -237,6 +240,7 @@ fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
         (!zero).then(|| (index.to_string(), hex::encode(value)))
     });
     AttesterClaims {
+        purpose: document.unverified_purpose(),
         module_id: document.unverified_module_id(),
         timestamp_ms: document.unverified_timestamp_ms(),
         pcrs: pcrs.collect(),

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::document::Profile;
 use crate::policy::{Binding, Nonce, Policy, PolicyError};
+use crate::purpose::Purpose;
 
 /// Most policies of a service.
 pub const MAX_POLICIES: usize = 1000;
@@ -188,6 +189,9 @@ struct Demands<'a> {
     any_image: bool,
     pcrs: Vec<(u8, Vec<String>)>,
     nonce: bool,
+    /// Left out if none is demanded, as it was before there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
     user_data: Option<(&'static str, String)>,
     public_key: Option<(&'static str, String)>,
     module_id: Option<&'a str>,
@@ -197,6 +201,21 @@ struct Demands<'a> {
 }
 
 fn digest_of(policy: &Policy) -> String {
+    // Every field by name: one that were left out would not be in the digest.
+    let Policy {
+        profile,
+        images,
+        any_image,
+        pcrs,
+        nonce: _,
+        purpose,
+        user_data,
+        public_key,
+        module_id,
+        max_age,
+        clock_skew,
+        debug_allowed,
+    } = policy;
     let binding = |binding: &Option<Binding>| {
         binding.as_ref().map(|binding| match binding {
             Binding::Equal(bytes) => ("equal", hex::encode(bytes)),
@@ -205,29 +224,29 @@ fn digest_of(policy: &Policy) -> String {
             Binding::Prefix(bytes) => ("prefix", hex::encode(bytes)),
         })
     };
-    let images = policy.images.iter().map(|image| {
+    let images = images.iter().map(|image| {
         let pcrs = image.pcrs().into_iter();
         (
             &*image.name,
             pcrs.map(|(index, pcr)| (index, pcr.to_string())).collect(),
         )
     });
-    let pcrs = policy
-        .pcrs
+    let pcrs = pcrs
         .iter()
         .map(|(index, values)| (*index, values.iter().map(ToString::to_string).collect()));
     let demands = Demands {
-        profile: policy.profile,
+        profile: *profile,
         images: images.collect(),
-        any_image: policy.any_image,
+        any_image: *any_image,
         pcrs: pcrs.collect(),
         nonce: policy.needs_nonce(),
-        user_data: binding(&policy.user_data),
-        public_key: binding(&policy.public_key),
-        module_id: policy.module_id.as_deref(),
-        max_age_ms: policy.max_age.as_millis(),
-        clock_skew_ms: policy.clock_skew.as_millis(),
-        debug_allowed: policy.debug_allowed,
+        purpose: *purpose,
+        user_data: binding(user_data),
+        public_key: binding(public_key),
+        module_id: module_id.as_deref(),
+        max_age_ms: max_age.as_millis(),
+        clock_skew_ms: clock_skew.as_millis(),
+        debug_allowed: *debug_allowed,
     };
     // Plain data: there is nothing in it that JSON cannot say.
     let text = serde_json::to_vec(&demands).unwrap_or_default();
@@ -348,6 +367,7 @@ mod tests {
             "allow_any_image = true\nuser_data = { prefix = \"00\" }",
             "allow_any_image = true\nuser_data = { equal = \"00\" }",
             "allow_any_image = true\npublic_key = { equal = \"00\" }",
+            "allow_any_image = true\npurpose = \"workload\"",
         ] {
             assert_ne!(one, digest(other), "{other}");
         }

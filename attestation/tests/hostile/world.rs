@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use attestation::{Binding, Policy};
+use attestation::{Binding, Policy, Purpose};
 use eif::{Measurements, Pcr};
 
 use crate::cose::{Cose, array, bytes, map, text, unsigned};
@@ -43,6 +43,7 @@ pub(crate) fn policy() -> Policy {
         .measurements(IMAGES[1])
         .pcr(16, PCR16)
         .nonce(NONCE.to_vec())
+        .purpose(Purpose::Workload)
         .bind_user_data(Binding::Prefix(b"user data".to_vec()))
         .public_key(PUBLIC_KEY.to_vec())
         .module_id("i-0123456789abcdef0-enc*")

@@ -51,6 +51,7 @@ fn a_document_for_a_challenge_is_accepted_and_the_result_says_so() {
         attester["module_id"],
         "i-0123456789abcdef0-enc0123456789abcdef"
     );
+    assert_eq!(attester["purpose"], "workload");
     assert_eq!(attester["pcrs"]["0"], hex::encode([1; 48]));
     assert_eq!(attester["nonce"], hex::encode(&challenge));
     assert_eq!(attester["user_data"], hex::encode("user data"));

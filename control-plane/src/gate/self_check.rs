@@ -142,7 +142,10 @@ mod tests {
         for (document, expected) in [
             (document(&root, 1, purpose), "passed"),
             (document(&root, 2, purpose), "not shown: policy.image"),
-            (document(&root, 1, b"the workload's"), "not shown: policy."),
+            (
+                document(&root, 1, b"the workload's"),
+                "not shown: policy.purpose",
+            ),
             (document(&other, 1, purpose), "not shown: chain.root"),
             (String::new(), "not shown: cbor.encoding"),
             ("§".to_owned(), "not shown: cbor.encoding"),

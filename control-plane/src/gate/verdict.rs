@@ -1,6 +1,8 @@
 //! Whether a document is that of the enclave that was asked for.
 
-use attestation::{Outcome, Policy, PolicyBuilder, PolicyError, Report, Roots, Rule, Time, verify};
+use attestation::{
+    Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Roots, Rule, Time, verify,
+};
 use aws_lc_rs::digest::{SHA384, digest};
 use eif::{Measurements, Pcr};
 use thiserror::Error;
@@ -9,8 +11,6 @@ use crate::item::Image;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIGURATION_PCR: u8 = 16;
-/// The user data of the document that an enclave makes for itself.
-const SELF_CHECK: &[u8] = b"enclave-purpose:self-check";
 
 /// Why an item's image says nothing that a document could be held against.
 #[derive(Debug, Error)]
@@ -24,17 +24,22 @@ pub enum UnusableImage {
 }
 
 /// What the document of an enclave must say: the published image, exactly the
-/// runtime configuration that names the enclave, and the nonce of the challenge.
+/// runtime configuration that names the enclave, and the nonce of the challenge. It must
+/// have been made for a relayed challenge, so that nothing in it is the agent's choice but
+/// the nonce, and nothing the workload's but its identity key.
 /// Debug mode, in which all of the image's registers are zero, only if the request
 /// allowed it.
 pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
-    Ok(demands(image)?.nonce(nonce.to_vec()).build()?)
+    Ok(demands(image)?
+        .purpose(Purpose::RelayedChallenge)
+        .nonce(nonce.to_vec())
+        .build()?)
 }
 
 /// What the document must say that the enclave has verified itself: the same, but that
 /// it was made for this, with a nonce that only the enclave knew.
 pub(super) fn self_check_policy(image: &Image) -> Result<Policy, UnusableImage> {
-    Ok(demands(image)?.user_data(SELF_CHECK.to_vec()).build()?)
+    Ok(demands(image)?.purpose(Purpose::SelfCheck).build()?)
 }
 
 /// What every document of the enclave must say.
@@ -143,6 +148,16 @@ mod tests {
         configuration: &str,
         nonce: &[u8],
     ) -> (Vec<u8>, Roots) {
+        let user_data = Purpose::RelayedChallenge.user_data();
+        document_with(measured, configuration, nonce, user_data)
+    }
+
+    fn document_with(
+        measured: Option<Measurements>,
+        configuration: &str,
+        nonce: &[u8],
+        user_data: Option<Vec<u8>>,
+    ) -> (Vec<u8>, Roots) {
         let root = TestRoot::generate().unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
         let identity = Identity {
@@ -156,7 +171,7 @@ mod tests {
         module.answer(Request::ExtendPCR { index, data });
         module.answer(Request::LockPCR { index });
         let request = Request::Attestation {
-            user_data: None,
+            user_data: user_data.map(Into::into),
             nonce: Some(nonce.to_vec().into()),
             public_key: None,
         };
@@ -209,6 +224,24 @@ mod tests {
         assert!(matches!(foreign, Verdict::Refused(_)), "{foreign:?}");
         let (noise, _) = judge(b"noise", &Roots::aws(), &policy);
         assert!(matches!(noise, Verdict::Refused(_)), "{noise:?}");
+    }
+
+    #[test]
+    fn a_document_that_was_made_for_something_else_changes_nothing() {
+        let own = runtime_configuration("e-1");
+        let policy = policy(&image(false), &NONCE).unwrap();
+        for user_data in [
+            None,
+            Purpose::SelfCheck.user_data(),
+            Some(b"enclave-purpose:relayed-challenge ".to_vec()),
+            Some(b"the workload's".to_vec()),
+        ] {
+            let (document, roots) = document_with(Some(measurements(1)), &own, &NONCE, user_data);
+            let (verdict, report) = judge(&document, &roots, &policy);
+            assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+            let rule = report.rejection.map(|rejection| rejection.rule);
+            assert_eq!(rule, Some(Rule::PolicyPurpose));
+        }
     }
 
     #[test]

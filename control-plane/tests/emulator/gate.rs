@@ -1,5 +1,6 @@
 //! The gate, with documents of a software NSM.
 
+use attestation::Purpose;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
@@ -99,7 +100,7 @@ impl World {
         module.answer(Request::LockPCR { index: 16 });
         let nonce = Some(nonce.to_vec().into());
         let request = Request::Attestation {
-            user_data: None,
+            user_data: Purpose::RelayedChallenge.user_data().map(Into::into),
             nonce,
             public_key: None,
         };

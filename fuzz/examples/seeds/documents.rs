@@ -87,6 +87,7 @@ fn policies() {
 max_age = "90s"
 clock_skew = "1m"
 module_id = "i-0123456789abcdef0-enc*"
+purpose = "workload"
 user_data = {{ sha256_of = "a1b2" }}
 public_key = {{ prefix = "3076" }}
 allow_debug = true

@@ -12,6 +12,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use attestation::Purpose;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
@@ -79,7 +80,7 @@ fn document(line: &Line, root: TestRoot) -> anyhow::Result<Vec<u8>> {
         index: CONFIGURATION_PCR,
     });
     let request = Request::Attestation {
-        user_data: None,
+        user_data: Purpose::RelayedChallenge.user_data().map(Into::into),
         nonce: Some(hex::decode(&line.nonce)?.into()),
         public_key: None,
     };

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use attestation::{Policy, PolicyBuilder, Report, Roots, parse_duration, read_measurements};
+use attestation::{
+    Policy, PolicyBuilder, Purpose, Report, Roots, parse_duration, read_measurements,
+};
 use clap::Args;
 use eif::Pcr;
 
@@ -28,6 +30,10 @@ pub(crate) struct Demands {
     /// A register's value, as in `16=HEX`; may be repeated.
     #[arg(long, value_name = "N=HEX", value_parser = parse_pcr)]
     pcr: Vec<(u8, Pcr)>,
+    /// Demand a document that was made for this: relayed-challenge, self-check, clock
+    /// or workload.
+    #[arg(long)]
+    purpose: Option<Purpose>,
     /// Accept any image: to know only that AWS signed the document.
     #[arg(long)]
     allow_any_image: bool,
@@ -60,6 +66,9 @@ impl Demands {
         }
         if self.allow_any_image {
             builder = builder.allow_any_image();
+        }
+        if let Some(purpose) = self.purpose {
+            builder = builder.purpose(purpose);
         }
         if let Some(max_age) = self.max_age {
             builder = builder.max_age(max_age);
@@ -104,6 +113,9 @@ fn print_end(report: &Report) {
         println!("rejected    {rejection}");
     } else if let Some(claims) = &report.document {
         println!("made at     {}", made_at(claims.timestamp_ms));
+        if let Some(purpose) = claims.purpose {
+            println!("purpose     {purpose}");
+        }
         println!("accepted    {}", claims.module_id);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use attestation::{Document, PCR_COUNT, Profile};
+use attestation::{Document, PCR_COUNT, Profile, Purpose};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 use eif::Pcr;
@@ -32,6 +32,7 @@ struct Contents {
     bytes: usize,
     sha256: String,
     profile: Profile,
+    purpose: Option<Purpose>,
     module_id: String,
     timestamp_ms: u64,
     time: String,
@@ -93,6 +94,7 @@ fn contents(bytes: &[u8], document: &Document<'_>) -> Contents {
         bytes: bytes.len(),
         sha256: sha256(bytes),
         profile: document.unverified_profile(),
+        purpose: document.unverified_purpose(),
         module_id: document.unverified_module_id().to_owned(),
         timestamp_ms,
         time: instant(timestamp_ms),
@@ -182,6 +184,9 @@ fn print(contents: &Contents, document: &Document<'_>) {
         contents.bytes, contents.sha256
     );
     println!("profile      {}", contents.profile);
+    if let Some(purpose) = contents.purpose {
+        println!("purpose      {purpose}");
+    }
     println!("module id    {}", contents.module_id);
     println!(
         "time         {} ({})",

@@ -191,6 +191,57 @@ fn values(cases: &mut Cases<'_>) {
         let payload = cases.world.payload().with(field, bytes(&value));
         cases.payload(format!("{field}: {name}"), rule, &payload);
     }
+    // What looks like the init's is not the workload's; what only nearly does is.
+    for (name, rule, value) in [
+        (
+            "of a relayed challenge",
+            "policy.purpose",
+            b"enclave-purpose:relayed-challenge".to_vec(),
+        ),
+        (
+            "of a self-check",
+            "policy.purpose",
+            b"enclave-purpose:self-check".to_vec(),
+        ),
+        (
+            "of a purpose that is called workload",
+            "policy.purpose",
+            b"enclave-purpose:workload".to_vec(),
+        ),
+        (
+            "of a purpose that is not known",
+            "policy.purpose",
+            b"enclave-purpose:key-release".to_vec(),
+        ),
+        (
+            "of a purpose without a name",
+            "policy.purpose",
+            b"enclave-purpose:".to_vec(),
+        ),
+        (
+            "of a purpose with user data behind it",
+            "policy.purpose",
+            [b"enclave-purpose:".as_slice(), USER_DATA].concat(),
+        ),
+        (
+            "a byte short of a purpose",
+            "policy.user-data",
+            b"enclave-purpose".to_vec(),
+        ),
+        (
+            "of a purpose in capitals",
+            "policy.user-data",
+            b"ENCLAVE-PURPOSE:self-check".to_vec(),
+        ),
+        (
+            "a purpose behind the prefix",
+            ACCEPTED,
+            b"user data enclave-purpose:self-check".to_vec(),
+        ),
+    ] {
+        let payload = cases.world.payload().with("user_data", bytes(&value));
+        cases.payload(format!("user_data: {name}"), rule, &payload);
+    }
     for (name, id) in [
         (
             "of another instance",
