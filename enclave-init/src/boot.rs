@@ -31,8 +31,6 @@ use crate::trust::Trust;
 use crate::workload::RUNTIME_CONFIG_PATH;
 use crate::{egress, entropy, ingress, mounts, network, registers};
 
-/// The purpose of the document that the enclave verifies itself.
-const PURPOSE: &[u8] = b"enclave-purpose:self-check";
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
 /// Random bytes that tell this boot from every other.
@@ -289,7 +287,7 @@ async fn run_steps(
                 entropy::check_generator()?;
                 entropy::credit(&nsm.run(entropy::draw).await?)?;
             }
-            let random = nsm.run(Nsm::random).await?;
+            let random = nsm.run(|nsm| nsm.random_bytes(BOOT_ID_BYTES)).await?;
             reached.boot = random
                 .first_chunk::<BOOT_ID_BYTES>()
                 .and_then(|id| BootId::new(*id))
@@ -334,10 +332,10 @@ async fn run_steps(
     };
     let self_check = steps
         .run(EndCode::BootSelfCheck, async {
-            let evidence = nsm.run(|nsm| Evidence::gather(nsm, PURPOSE)).await?;
+            let evidence = nsm.run(Evidence::gather).await?;
             let demands = &config.attestation;
             let now = clock.known_ms();
-            let finding = evidence.judge(PURPOSE, &trust, demands, signing, now);
+            let finding = evidence.judge(&trust, demands, signing, now);
             reached.self_check = Some(finding.message());
             match (finding.outcome(), demands.self_check) {
                 (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {

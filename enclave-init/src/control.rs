@@ -17,7 +17,7 @@ use crate::error::InitError;
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
-use crate::security_module::SecurityModule;
+use crate::security_module::{Nonce, SecurityModule};
 
 /// How long the boot waits for the agent's first message.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -400,20 +400,19 @@ impl Task {
                     let _ = self.shutdowns.try_send(Shutdown { grace });
                 }
                 Next::Received(Some(FromAgent::Challenge { id, nonce })) => {
-                    let refusal = if nonce.is_empty() {
-                        "its nonce is empty: send 1 to 512 random bytes"
-                    } else if challenges.len() >= MAX_CHALLENGES {
-                        "too many challenges are waiting already"
-                    } else {
-                        let nsm = self.parts.nsm.clone();
-                        challenges.spawn(async move {
-                            let document =
-                                nsm.run(move |nsm| nsm.attestation(None, Some(&*nonce), None));
-                            answer(id, document.await)
-                        });
-                        continue;
+                    let reason = match Nonce::new(nonce) {
+                        Ok(nonce) if challenges.len() < MAX_CHALLENGES => {
+                            let nsm = self.parts.nsm.clone();
+                            challenges.spawn(async move {
+                                let document = nsm.run(move |nsm| nsm.relayed_challenge(&nonce));
+                                answer(id, document.await)
+                            });
+                            continue;
+                        }
+                        Ok(_) => "too many challenges are waiting already".to_owned(),
+                        Err(error) => error.to_string(),
                     };
-                    let reason = Text::new(refusal);
+                    let reason = Text::new(reason);
                     session
                         .send(&FromInit::ChallengeFailed { id, reason })
                         .await?;

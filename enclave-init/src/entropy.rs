@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use attestation::nsm::{Nsm, NsmError};
+use attestation::nsm::NsmError;
 
 use crate::error::{Doing, InitError};
+use crate::security_module::Module;
 
 /// The generator that the kernel must be fed by (AWS's guidance for enclaves).
 const GENERATOR: &str = "nsm-hwrng";
@@ -25,13 +26,8 @@ pub(crate) fn check_generator() -> Result<(), InitError> {
 }
 
 /// Draws a seed for the kernel's pool.
-pub(crate) fn draw(nsm: &mut Nsm) -> Result<Vec<u8>, NsmError> {
-    let mut seed = Vec::with_capacity(SEED_BYTES);
-    while seed.len() < SEED_BYTES {
-        seed.extend(nsm.random()?);
-    }
-    seed.truncate(SEED_BYTES);
-    Ok(seed)
+pub(crate) fn draw(nsm: &mut Module) -> Result<Vec<u8>, NsmError> {
+    nsm.random_bytes(SEED_BYTES)
 }
 
 /// Credits a seed.

@@ -45,6 +45,7 @@ mod entropy;
 mod error;
 mod forward;
 mod health;
+mod identity;
 mod ingress;
 mod limits;
 mod logs;

@@ -1,8 +1,10 @@
 //! The registers that are locked before the workload is started.
 
 use attestation::PCR_COUNT;
-use attestation::nsm::{Nsm, NsmError};
+use attestation::nsm::NsmError;
 use manifest::OpenRegisters;
+
+use crate::security_module::Module;
 
 /// How many registers there are, as the module counts.
 #[expect(clippy::cast_possible_truncation, reason = "32")]
@@ -10,7 +12,7 @@ pub(crate) const REGISTERS: u16 = PCR_COUNT as u16;
 
 /// Locks every register but the open ones: a value that nobody meant to be
 /// measured must not come into a document.
-pub(crate) fn lock_unused(nsm: &mut Nsm, open: &OpenRegisters) -> Result<(), NsmError> {
+pub(crate) fn lock_unused(nsm: &mut Module, open: &OpenRegisters) -> Result<(), NsmError> {
     let first_open = open.first().map_or(REGISTERS, |&index| index.into());
     nsm.lock_pcrs(first_open)?;
     for index in first_open..REGISTERS {

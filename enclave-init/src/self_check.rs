@@ -7,18 +7,16 @@
 //! new. Its certificates are held against the document's own time, and where the
 //! clock follows the hypervisor against the clock's.
 
-use attestation::nsm::{Nsm, NsmError, is_unsigned};
-use attestation::{Accepted, Policy, Rule, Time, verify};
+use attestation::nsm::{NsmError, is_unsigned};
+use attestation::{Accepted, Policy, Purpose, Rule, Time, verify};
 use eif::Pcr;
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, Text};
 use manifest::Attestation;
 
 use crate::registers::{REGISTERS, is_open};
+use crate::security_module::{Module, OwnDocument};
 use crate::trust::Trust;
-
-/// Bytes of the nonce.
-const NONCE_BYTES: usize = 32;
 
 /// What the module said, all at once.
 #[derive(Debug)]
@@ -64,18 +62,13 @@ impl Refusal {
 }
 
 impl Evidence {
-    /// Asks the module: a nonce, its registers, and a document for this purpose.
-    pub(crate) fn gather(nsm: &mut Nsm, purpose: &[u8]) -> Result<Self, NsmError> {
-        let mut nonce = nsm.random()?;
-        if nonce.len() < NONCE_BYTES {
-            return Err(NsmError::Unexpected);
-        }
-        nonce.truncate(NONCE_BYTES);
+    /// Asks the module: its registers, and a document for the self-check.
+    pub(crate) fn gather(nsm: &mut Module) -> Result<Self, NsmError> {
         let registers = (0..REGISTERS)
             .map(|index| nsm.describe_pcr(index))
             .collect::<Result<_, _>>()?;
         let module_id = nsm.describe()?.module_id;
-        let document = nsm.attestation(Some(purpose), Some(&nonce), None)?;
+        let OwnDocument { document, nonce } = nsm.self_check()?;
         Ok(Self {
             module_id,
             registers,
@@ -88,7 +81,6 @@ impl Evidence {
     /// is known.
     pub(crate) fn judge(
         self,
-        purpose: &[u8],
         trust: &Trust,
         demands: &Attestation,
         signing: Signing,
@@ -98,7 +90,7 @@ impl Evidence {
             if signing == Signing::Perhaps && is_unsigned(&self.document) {
                 return Ok(CheckOutcome::Unsigned);
             }
-            let policy = self.policy(purpose, demands.allow_debug)?;
+            let policy = self.policy(demands.allow_debug)?;
             for time in std::iter::once(Time::OfDocument).chain(now.map(Time::At)) {
                 let accepted = verify(&self.document, trust.roots(), &policy, time)
                     .outcome
@@ -145,12 +137,12 @@ impl Evidence {
     }
 
     /// What the document must say: what the module says when it is asked directly.
-    fn policy(&self, purpose: &[u8], allow_debug: bool) -> Result<Policy, Refusal> {
+    fn policy(&self, allow_debug: bool) -> Result<Policy, Refusal> {
         let mut policy = Policy::builder()
             .allow_any_image()
             .module_id(self.module_id.as_str())
             .nonce(self.nonce.clone())
-            .user_data(purpose.to_vec());
+            .purpose(Purpose::SelfCheck);
         if allow_debug {
             policy = policy.allow_debug();
         }
@@ -236,7 +228,7 @@ mod tests {
         Evidence {
             module_id: "i-234-enc5678".to_owned(),
             registers: vec![(Pcr::ZERO, true); usize::from(REGISTERS)],
-            nonce: vec![1; NONCE_BYTES],
+            nonce: vec![1; 32],
             document,
         }
     }
@@ -244,7 +236,7 @@ mod tests {
     fn judged(evidence: Evidence, signing: Signing) -> Finding {
         let demands = Attestation::default();
         let trust = Trust::read(&demands, None).unwrap();
-        evidence.judge(b"purpose", &trust, &demands, signing, None)
+        evidence.judge(&trust, &demands, signing, None)
     }
 
     /// What an honest module says, and the time of its document.
@@ -272,8 +264,8 @@ mod tests {
             );
         let registers = registers.collect();
         let request = Request::Attestation {
-            user_data: Some(b"purpose".to_vec().into()),
-            nonce: Some(vec![1; NONCE_BYTES].into()),
+            user_data: Purpose::SelfCheck.user_data().map(Into::into),
+            nonce: Some(vec![1; 32].into()),
             public_key: None,
         };
         let Response::Attestation { document } = module.answer(request) else {
@@ -285,7 +277,7 @@ mod tests {
         let evidence = Evidence {
             module_id: "i-00000000000000000-enc0000000000000001".to_owned(),
             registers,
-            nonce: vec![1; NONCE_BYTES],
+            nonce: vec![1; 32],
             document,
         };
         (evidence, made)
@@ -309,7 +301,7 @@ mod tests {
             let trust = Trust::read(&demands, Some(&pem)).unwrap();
             let (evidence, made) = honest(root);
             let now = after.map(|after| made + after);
-            let finding = evidence.judge(b"purpose", &trust, &demands, Signing::Always, now);
+            let finding = evidence.judge(&trust, &demands, Signing::Always, now);
             assert_eq!(finding.rule, expected, "{finding:?}");
             assert_eq!(
                 finding.outcome() == CheckOutcome::Passed,

@@ -1,4 +1,5 @@
-//! `POST /v1/attestation`: a document of the security module.
+//! `POST /v1/attestation`: a document of the workload's own. It chooses nonce, user data
+//! and public key, but no user data by which documents of the init are known.
 
 use attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA};
 use base64::Engine;
@@ -8,6 +9,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::{Answer, Api, Failure};
+use crate::security_module::{UserData, WorkloadFields};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,32 +21,32 @@ struct AttestationRequest {
 
 pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answer, Failure> {
     let request: AttestationRequest = super::json(request).await?;
-    let nonce = decode::<MAX_NONCE>("nonce", request.nonce)?;
-    let user_data = decode::<MAX_USER_DATA>("user_data", request.user_data)?;
-    let public_key = decode::<MAX_PUBLIC_KEY>("public_key", request.public_key)?;
-    let document = api
-        .nsm
-        .run(move |nsm| {
-            nsm.attestation(
-                user_data.as_deref(),
-                nonce.as_deref(),
-                public_key.as_deref(),
-            )
-        })
-        .await?;
+    let nonce = request.nonce.as_deref();
+    let user_data = request.user_data.as_deref().map(|text| {
+        let data = decode::<MAX_USER_DATA>("user_data", text)?;
+        UserData::new(data).map_err(|error| Failure::bad(error.to_string()))
+    });
+    let public_key = request.public_key.as_deref();
+    let fields = WorkloadFields {
+        nonce: nonce
+            .map(|text| decode::<MAX_NONCE>("nonce", text))
+            .transpose()?,
+        user_data: user_data.transpose()?,
+        public_key: public_key
+            .map(|text| decode::<MAX_PUBLIC_KEY>("public_key", text))
+            .transpose()?,
+    };
+    let document = api.nsm.run(move |nsm| nsm.workload(&fields)).await?;
     Ok(Answer::bytes("application/cbor", document))
 }
 
-fn decode<const MAX: usize>(
+/// A field of at most `MAX` bytes.
+pub(super) fn decode<const MAX: usize>(
     name: &str,
-    text: Option<String>,
-) -> Result<Option<link::Bytes<MAX>>, Failure> {
-    text.map(|text| {
-        let bytes = STANDARD
-            .decode(text)
-            .map_err(|error| Failure::bad(format!("{name} is not base64: {error}")))?;
-        link::Bytes::new(bytes)
-            .ok_or_else(|| Failure::bad(format!("{name} has more than {MAX} bytes")))
-    })
-    .transpose()
+    base64: &str,
+) -> Result<link::Bytes<MAX>, Failure> {
+    let bytes = STANDARD
+        .decode(base64)
+        .map_err(|error| Failure::bad(format!("{name} is not base64: {error}")))?;
+    link::Bytes::new(bytes).ok_or_else(|| Failure::bad(format!("{name} has more than {MAX} bytes")))
 }

@@ -3,6 +3,7 @@
 
 mod attestation;
 mod guard;
+mod identity;
 mod random;
 mod registers;
 mod time;
@@ -63,7 +64,7 @@ pub(crate) struct Api {
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET /v1/random?bytes=N, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
+const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -71,6 +72,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
     let path: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
         (&Method::POST, ["v1", "attestation"]) => attestation::create(&api, request).await,
+        (&Method::GET, ["v1", "identity"]) => identity::read(&api),
+        (&Method::PUT, ["v1", "identity"]) => identity::name(&api, request).await,
         (&Method::GET, ["v1", "registers"]) => registers::list(&api).await,
         (&Method::POST, ["v1", "registers", index, "extend"]) => {
             registers::extend(&api, index, request).await
@@ -154,6 +157,14 @@ impl Answer {
             status: StatusCode::OK,
             content_type: Some(content_type),
             body,
+        }
+    }
+
+    fn empty() -> Self {
+        Self {
+            status: StatusCode::NO_CONTENT,
+            content_type: None,
+            body: Vec::new(),
         }
     }
 

@@ -11,16 +11,6 @@ pub(super) async fn read(api: &Api, query: Option<&str>) -> Result<Answer, Failu
         .and_then(|count| count.parse().ok())
         .filter(|count| (1..=MAX_RANDOM).contains(count))
         .ok_or_else(|| Failure::bad(format!("give bytes=N with N from 1 to {MAX_RANDOM}")))?;
-    let bytes = api
-        .nsm
-        .run(move |nsm| {
-            let mut bytes = Vec::with_capacity(count);
-            while bytes.len() < count {
-                bytes.extend(nsm.random()?);
-            }
-            bytes.truncate(count);
-            Ok(bytes)
-        })
-        .await?;
+    let bytes = api.nsm.run(move |nsm| nsm.random_bytes(count)).await?;
     Ok(Answer::bytes("application/octet-stream", bytes))
 }

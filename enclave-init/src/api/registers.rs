@@ -1,7 +1,7 @@
 //! `/v1/registers`: the module's registers, of which the workload extends and
 //! locks those that the manifest leaves open.
 
-use ::attestation::nsm::{Nsm, NsmError, Refusal};
+use ::attestation::nsm::{NsmError, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eif::Pcr;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Api, Failure};
 use crate::registers::{REGISTERS, is_open};
+use crate::security_module::Module;
 
 /// Most bytes that a register is extended with at a time, as the module has it.
 const MAX_DATA: usize = 512;
@@ -76,7 +77,7 @@ pub(super) async fn lock(api: &Api, index: &str) -> Result<Answer, Failure> {
 async fn change(
     api: &Api,
     index: u16,
-    operation: impl FnOnce(&mut Nsm) -> Result<(), NsmError> + Send + 'static,
+    operation: impl FnOnce(&mut Module) -> Result<(), NsmError> + Send + 'static,
 ) -> Result<Answer, Failure> {
     let changed = api.nsm.run(move |nsm| {
         operation(nsm)?;

@@ -129,6 +129,7 @@ fn accept(accepted: &Accepted<'_>) -> Value {
         "module_id": accepted.module_id(),
         "timestamp_ms": accepted.timestamp_ms(),
         "pcrs": pcrs,
+        "purpose": accepted.purpose(),
         "public_key": base64(accepted.public_key()),
         "user_data": base64(accepted.user_data()),
     })

@@ -35,10 +35,6 @@ const EMULATED_RATE: i64 = 50_000_000;
 const MODULE_RESOLUTION: Nanos = 1_000_000;
 /// How long the module may take for a document.
 const MODULE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What such a document says that it is for. It does not leave the init.
-const PURPOSE: &[u8] = b"enclave-purpose:self-check";
-/// Bytes of the nonce of a document whose timestamp alone is wanted.
-const NONCE_BYTES: usize = 32;
 
 /// The enclave's clock; each part of the init that needs it has a clone.
 #[derive(Debug, Clone)]
@@ -210,11 +206,10 @@ impl Clock {
     /// The timestamp of a document that is made now.
     async fn ask_module(&self) -> Result<Belief, String> {
         let asking = self.0.nsm.run(|nsm| {
-            let mut nonce = nsm.random()?;
-            nonce.truncate(NONCE_BYTES);
+            let nonce = nsm.clock_nonce()?;
             let unread = |error: io::Error| NsmError::Message(error.to_string());
             let before = kernel::raw().map_err(unread)?;
-            let document = nsm.attestation(Some(PURPOSE), Some(&nonce), None)?;
+            let document = nsm.clock(&nonce)?;
             let after = kernel::raw().map_err(unread)?;
             Ok((before, after, document))
         });

@@ -287,14 +287,22 @@ impl Control {
         while let Ok(Some(_)) = reader.receive::<FromInit>().await {}
     }
 
-    /// Sends a frame with this body.
+    /// Sends a frame with this body, and only listens from then on.
     pub(crate) async fn send_raw(self, body: &[u8]) -> Reader<ReadHalf<Stream>> {
+        self.send_body(body).await.reader
+    }
+
+    /// Sends a frame with this body.
+    pub(crate) async fn send_body(self, body: &[u8]) -> Self {
         let mut stream = self.writer.into_inner();
         let length = u32::try_from(body.len()).unwrap();
         stream.write_u32(length).await.unwrap();
         stream.write_all(body).await.unwrap();
         stream.flush().await.unwrap();
-        self.reader
+        Self {
+            writer: Writer::new(stream, MAX_CONTROL),
+            ..self
+        }
     }
 }
 

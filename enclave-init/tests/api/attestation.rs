@@ -1,7 +1,9 @@
 //! Challenges, and what is measured at run time.
 
-use attestation::{Policy, Roots, Time, nsm::Nsm, verify};
+use attestation::{Document, Policy, Purpose, Roots, Time, nsm::Nsm, verify};
 use aws_lc_rs::digest::{SHA384, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use eif::Pcr;
 use link::Bytes;
 use link::control::{FromAgent, FromInit};
@@ -52,11 +54,149 @@ async fn a_challenge_is_answered_with_a_document_that_verifies() {
         let policy = Policy::builder()
             .measurements(MEASUREMENTS)
             .pcr(16, measured(config))
+            .purpose(Purpose::RelayedChallenge)
             .nonce(nonce.to_vec())
             .build()
             .unwrap();
         accept(&enclave.prepared, &document, &policy);
     }
+}
+
+/// The body of a frame: challenge `id` as `[1, [id, nonce, …]]`, written by hand.
+fn challenge_body(id: u8, nonce: &[u8], further: &[&[u8]]) -> Vec<u8> {
+    let fields = u8::try_from(2 + further.len()).unwrap();
+    let mut body = vec![0x82, 0x01, 0x80 | fields, id];
+    body.extend(byte_string(nonce));
+    body.extend(further.concat());
+    body
+}
+
+/// A byte string in CBOR.
+fn byte_string(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    [&[0x59], length.as_slice(), bytes].concat()
+}
+
+async fn answer(control: &mut Control, id: u64) -> Vec<u8> {
+    let document = message(control, |message| match message {
+        FromInit::Document {
+            id: answered,
+            document,
+        } if *answered == id => Some(document.to_vec()),
+        _ => None,
+    });
+    document.await
+}
+
+/// Checks every field that a document has: only the nonce is the agent's, and in
+/// PCR16 the runtime configuration.
+fn assert_the_agents_is_the_nonce(
+    prepared: &Prepared,
+    document: &[u8],
+    nonce: &[u8],
+    identity: Option<&[u8]>,
+) {
+    let policy = Policy::builder()
+        .measurements(MEASUREMENTS)
+        .pcr(16, measured(b""))
+        .purpose(Purpose::RelayedChallenge)
+        .nonce(nonce.to_vec())
+        .build()
+        .unwrap();
+    accept(prepared, document, &policy);
+    let document = Document::parse(document).unwrap();
+    assert_eq!(
+        document.unverified_user_data(),
+        Some(b"enclave-purpose:relayed-challenge".as_slice())
+    );
+    assert_eq!(document.unverified_public_key(), identity);
+    for index in [3, 8, 15, 17, 31] {
+        let value = document.unverified_pcr(index);
+        assert!(value.is_none_or(|value| *value == [0; 48]), "PCR{index}");
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_agent_chooses_the_nonce_and_nothing_else() {
+    let named = format!(
+        "request tcp PUT /v1/identity {}",
+        serde_json::json!({ "public_key": STANDARD.encode(b"the workload's key") })
+    );
+    for (instructions, identity) in [
+        (vec!["wait"], None),
+        (
+            vec![named.as_str(), "say named", "wait"],
+            Some(b"the workload's key".as_slice()),
+        ),
+    ] {
+        let (enclave, mut control) = Image::new(&instructions).boot().await;
+        if identity.is_some() {
+            enclave.said("named").await;
+        }
+        let forged = byte_string(b"enclave-purpose:self-check");
+        let (data, key) = (byte_string(b"user data"), byte_string(b"the agent's key"));
+        let (null, map) = ([0xf6], b"\xa1\x69user_data\x44data");
+        // As protocol version 1 had it, and further fields of every type.
+        for (id, further) in (1..).zip([
+            &[][..],
+            &[data.as_slice()],
+            &[&data, &key],
+            &[&null, &key],
+            &[&forged, &key],
+            &[&data, &key, &data, &key, map],
+            &[map],
+            &[&byte_string(&[7; 60_000])],
+        ]) {
+            for nonce in [b"n".as_slice(), &[id; 512]] {
+                control = control.send_body(&challenge_body(id, nonce, further)).await;
+                let document = answer(&mut control, id.into()).await;
+                assert_the_agents_is_the_nonce(&enclave.prepared, &document, nonce, identity);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_challenge_gets_no_document() {
+    let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
+    let text = |text: &str| [&[0x60 | text.len() as u8], text.as_bytes()].concat();
+    for body in [
+        // Version 1's challenge without a nonce.
+        b"\x82\x01\x81\x07".to_vec(),
+        b"\x82\x01\x82\x07\xf6".to_vec(),
+        b"\x82\x01\x84\x07\xf6\x44data\x43key".to_vec(),
+        // A nonce that is too long, in pieces, or no bytes.
+        challenge_body(7, &[0; 513], &[]),
+        challenge_body(7, &[0; 60_000], &[]),
+        b"\x82\x01\x82\x07\x5f\x42no\x43nce\xff".to_vec(),
+        [b"\x82\x01\x82\x07".as_slice(), &text("nonce")].concat(),
+        // Fields by name, other messages, and the init's own.
+        [
+            b"\x82\x01\xa2".as_slice(),
+            &text("id"),
+            &[7],
+            &text("nonce"),
+            b"\x45nonce",
+        ]
+        .concat(),
+        b"\x82\x03\x82\x07\x45nonce".to_vec(),
+        b"\x82\x08\x84\x00\x60\x60\x45nonce".to_vec(),
+    ] {
+        let mut closed = control.send_body(&body).await;
+        let next = enclave.control().await;
+        let rest = async {
+            while let Some(message) = closed.receive().await {
+                assert!(!matches!(message, FromInit::Document { .. }), "{body:?}");
+            }
+        };
+        tokio::time::timeout(LIMIT, rest).await.unwrap();
+        control = next;
+    }
+    // An empty nonce is refused in words, and the connection goes on.
+    let reason = challenge(&mut control, 8, b"").await.unwrap_err();
+    assert!(reason.contains("the nonce is empty"), "{reason}");
+    let document = challenge(&mut control, 9, b"nonce").await.unwrap();
+    assert_the_agents_is_the_nonce(&enclave.prepared, &document, b"nonce", None);
 }
 
 #[tokio::test]
@@ -96,15 +236,9 @@ async fn a_challenge_that_is_too_long_ends_the_connection_and_nothing_else() {
     // Challenge 1 with 513 bytes of nonce: [1, [1, nonce]].
     let mut body = vec![0x82, 0x01, 0x82, 0x01, 0x59, 0x02, 0x01];
     body.extend([0; 513]);
-    let mut first = control.send_raw(&body).await;
+    let mut first = control.send_body(&body).await;
     let mut again = enclave.control().await;
-    let closed = async {
-        while first
-            .receive::<FromInit>()
-            .await
-            .is_ok_and(|message| message.is_some())
-        {}
-    };
+    let closed = async { while first.receive().await.is_some() {} };
     tokio::time::timeout(LIMIT, closed).await.unwrap();
     let line = enclave
         .line(LogStream::System, "the connection to the agent ended")

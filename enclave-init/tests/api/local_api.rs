@@ -1,6 +1,6 @@
 //! The HTTP API for the workload.
 
-use attestation::{Policy, Roots, Time, verify};
+use attestation::{Policy, Purpose, Roots, Time, verify};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::logs::LogStream;
@@ -60,6 +60,95 @@ async fn documents_come_over_both_transports() {
         verify(&document, &roots, &policy, Time::Now)
             .outcome
             .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_workloads_document_cannot_look_like_the_inits() {
+    let attestation = |user_data: &[u8]| {
+        let body = json!({ "user_data": STANDARD.encode(user_data) });
+        format!("request tcp POST /v1/attestation {body}")
+    };
+    let reserved = [
+        b"enclave-purpose:".as_slice(),
+        b"enclave-purpose:relayed-challenge",
+        b"enclave-purpose:self-check",
+        b"enclave-purpose:self-check\0",
+        b"enclave-purpose:workload",
+        b"enclave-purpose:anything else",
+        &[b"enclave-purpose:".as_slice(), &[0; 496]].concat(),
+    ];
+    let free = [
+        b"".as_slice(),
+        b"enclave-purpose",
+        b"Enclave-purpose:self-check",
+        b" enclave-purpose:self-check",
+        b"self-check",
+    ];
+    let requests: Vec<_> = reserved
+        .iter()
+        .chain(&free)
+        .map(|data| attestation(data))
+        .collect();
+    let (enclave, answers) = answers(&requests).await;
+    let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
+    let (refused, given) = answers.split_at(reserved.len());
+    for (status, body) in refused {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(*status, 400, "{body}");
+        let error = body["error"].as_str().unwrap();
+        assert!(error.contains("begins with `enclave-purpose:`"), "{error}");
+    }
+    assert_eq!(given.len(), free.len());
+    for ((status, document), data) in given.iter().zip(free) {
+        assert_eq!(*status, 200);
+        for purpose in Purpose::KNOWN {
+            let policy = Policy::builder()
+                .measurements(MEASUREMENTS)
+                .purpose(purpose)
+                .build()
+                .unwrap();
+            let outcome = verify(document, &roots, &policy, Time::Now).outcome;
+            assert_eq!(outcome.is_ok(), purpose == Purpose::Workload, "{data:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_identity_key_is_named_once() {
+    let put = |key: &[u8]| {
+        let body = json!({ "public_key": STANDARD.encode(key) });
+        format!("request unix PUT /v1/identity {body}")
+    };
+    let get = "request tcp GET /v1/identity".to_owned();
+    let requests = [
+        get.clone(),
+        put(b""),
+        put(&[7; 1025]),
+        "request tcp PUT /v1/identity".to_owned(),
+        "request tcp PUT /v1/identity {\"public_key\":\"?\"}".to_owned(),
+        put(b"key"),
+        put(b"key"),
+        put(b"another"),
+        get,
+    ];
+    let (_enclave, answers) = answers(&requests).await;
+    let expected = [
+        (404, "no identity key has been named"),
+        (400, "public_key is empty"),
+        (400, "public_key has more than 1024 bytes"),
+        (400, "missing field `public_key`"),
+        (400, "public_key is not base64"),
+        (204, ""),
+        (204, ""),
+        (409, "another one already"),
+        (200, "{\"public_key\":\"a2V5\"}"),
+    ];
+    assert_eq!(answers.len(), expected.len());
+    for ((status, body), (code, part)) in answers.iter().zip(expected) {
+        let body = String::from_utf8_lossy(body);
+        assert_eq!(*status, code, "{body}");
+        assert!(body.contains(part), "{body}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The enclave's verification of its own document, with modules that lie.
 
 use attestation::software_nsm::{SoftwareNsm, TestRoot};
-use attestation::{Policy, Roots, Time, verify};
+use attestation::{Policy, Purpose, Roots, Time, verify};
 use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Request, Response};
 use link::control::{CheckOutcome, EndCause, FromInit};
 use link::logs::LogStream;
@@ -196,7 +196,7 @@ fn every_lie() -> Vec<(&'static str, Image, &'static str)> {
                     })
                 })
             })),
-            "policy.user-data",
+            "policy.purpose",
         ),
         (
             "a key that nobody gave",
@@ -276,7 +276,7 @@ async fn a_document_that_passes_is_told_on_every_connection() {
     let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
     let policy = Policy::builder()
         .measurements(MEASUREMENTS)
-        .user_data(b"enclave-purpose:self-check".to_vec())
+        .purpose(Purpose::SelfCheck)
         .build()
         .unwrap();
     let verification = verify(document, &roots, &policy, Time::Now);

@@ -70,6 +70,7 @@ async fn a_document_that_satisfies_the_peers_policy_is_accepted_with_what_it_say
     assert_eq!((*status, &verdict["accepted"]), (200, &json!(true)));
     assert_eq!(verdict["public_key"], STANDARD.encode(b"key"));
     assert_eq!(verdict["user_data"], STANDARD.encode(b"about"));
+    assert_eq!(verdict["purpose"], "workload");
     assert_eq!(verdict["pcrs"]["0"], MEASUREMENTS.pcr0.to_string());
     assert_eq!(
         verdict["module_id"],
