@@ -9,19 +9,22 @@ use hickory_resolver::net::NetError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::endpoint::Url;
-use super::{Endpoint, FetchError};
+use super::FetchError;
 
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// How long one address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to the first of the host's addresses that listens.
-pub(super) async fn dial(endpoint: &Endpoint, url: &Url) -> Result<TcpStream, FetchError> {
+/// Connects to the first of the host's addresses that listens; `whom` is for errors.
+pub(super) async fn dial(
+    whom: &impl ToString,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream, FetchError> {
     let mut reason = "it has no address".to_owned();
-    for address in addresses(&url.host).await? {
-        let connect = TcpStream::connect(SocketAddr::new(address, url.port));
+    for address in addresses(host).await? {
+        let connect = TcpStream::connect(SocketAddr::new(address, port));
         match timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => reason = format!("{address}: {error}"),
@@ -32,7 +35,7 @@ pub(super) async fn dial(endpoint: &Endpoint, url: &Url) -> Result<TcpStream, Fe
         }
     }
     Err(FetchError::Connect {
-        endpoint: endpoint.to_string(),
+        endpoint: whom.to_string(),
         reason,
     })
 }

@@ -64,6 +64,14 @@ pub enum EndpointError {
         "{0:?} is no endpoint: give https://HOST/PATH, http://HOST/PATH, unix:PATH or nsm:PATH"
     )]
     Unknown(String),
+    /// No TLS server.
+    #[error("{text:?} is no TLS server ({reason}): give HOST:PORT")]
+    TlsServer {
+        /// What was given.
+        text: String,
+        /// Why.
+        reason: String,
+    },
     /// A URL that cannot be used.
     #[error("the URL {url:?} cannot be used: {reason}")]
     Url {

@@ -48,7 +48,7 @@ pub(super) async fn get(
         .header(HOST, &url.authority)
         .header(ACCEPT, "application/cbor, application/json, text/plain")
         .body(Full::default());
-    let stream = dial(endpoint, url).await?;
+    let stream = dial(endpoint, &url.host, url.port).await?;
     let (response, server_key) = if url.tls {
         let (stream, key) = tls.connect(&url.host, stream).await?;
         (exchange(endpoint, stream, request).await?, Some(key))

@@ -41,6 +41,7 @@ mod encoding;
 mod endpoint;
 mod http;
 mod tls;
+mod tls_server;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub use encoding::{DecodeError, MAX_ENCODED, decode_document};
 pub use endpoint::{Endpoint, EndpointError};
 use tls::Tls;
 pub use tls::{Trust, TrustError};
+pub use tls_server::TlsServer;
 
 /// Bytes of the nonce of a challenge.
 pub const NONCE_BYTES: usize = 32;
@@ -75,6 +77,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Client {
     verifier: Arc<Verifier>,
     tls: Tls,
+    /// The server for whose key the document is to vouch, besides the endpoint.
+    server: Option<TlsServer>,
     timeout: Duration,
 }
 
@@ -168,8 +172,13 @@ pub enum FetchError {
     #[error(transparent)]
     Nsm(#[from] crate::nsm::NsmError),
     /// A certificate's key is to be attested, where there is no TLS.
-    #[error("{0} is not https, so there is no TLS key that the document could bind")]
+    #[error(
+        "{0} is not https, so there is no TLS key that the document could bind: name the enclave's TLS server"
+    )]
     NoTls(String),
+    /// A TLS server is named, where the endpoint is one itself.
+    #[error("{0} is asked over its own connection, whose key is bound: name no other TLS server")]
+    TwoServers(String),
     /// This machine cannot make a challenge, or cannot verify.
     #[error("the challenge failed on this side: {0}")]
     Local(String),
@@ -189,6 +198,7 @@ impl Client {
         Self {
             verifier: verifier.into(),
             tls: Tls::new(Trust::system()),
+            server: None,
             timeout: DEFAULT_TIMEOUT,
         }
     }
@@ -197,6 +207,16 @@ impl Client {
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.tls = Tls::new(trust);
+        self
+    }
+
+    /// Demands that `public_key` is the key of this TLS server: for a document that a
+    /// `parent-agent` relays, while the enclave itself serves TLS under its identity
+    /// key. The server's certificate may be of anybody.
+    #[must_use]
+    pub fn bind_tls(mut self, server: TlsServer) -> Self {
+        self.tls = Tls::new(Trust::attested_key());
+        self.server = Some(server);
         self
     }
 
@@ -258,6 +278,21 @@ impl Client {
     }
 
     async fn fetch(&self, endpoint: &Endpoint, nonce: &[u8]) -> Result<Answer, FetchError> {
+        if let Some(server) = &self.server {
+            if matches!(endpoint.0, endpoint::Kind::Url(_)) {
+                return Err(FetchError::TwoServers(endpoint.to_string()));
+            }
+            let server_key = Some(server.key(&self.tls).await?);
+            let answer = self.ask(endpoint, nonce).await?;
+            return Ok(Answer {
+                server_key,
+                ..answer
+            });
+        }
+        self.ask(endpoint, nonce).await
+    }
+
+    async fn ask(&self, endpoint: &Endpoint, nonce: &[u8]) -> Result<Answer, FetchError> {
         match &endpoint.0 {
             endpoint::Kind::Url(url) => http::get(endpoint, url, &self.tls, nonce).await,
             endpoint::Kind::Agent(socket) => http::post(endpoint, socket, nonce).await,

@@ -111,6 +111,20 @@ async fn usage_has_code_2_and_nobody_there_has_code_3() {
             "is not https",
         ),
         (
+            vec!["nsm:nsm", "--bind-tls=nowhere", "--allow-any-image"],
+            2,
+            "give HOST:PORT",
+        ),
+        (
+            vec![
+                "https://a.example",
+                "--bind-tls=a.example:443",
+                "--allow-any-image",
+            ],
+            2,
+            "name no other TLS server",
+        ),
+        (
             vec!["unix:nothing", "--allow-any-image"],
             3,
             "unix:nothing cannot be reached",

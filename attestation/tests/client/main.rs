@@ -12,8 +12,10 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation::client::{Attestation, Client, DecodeError, FetchError, NONCE_BYTES, Trust};
-use attestation::{Policy, Rule, Verifier};
+use attestation::client::{
+    Attestation, Client, DecodeError, FetchError, NONCE_BYTES, TlsServer, Trust,
+};
+use attestation::{Policy, Purpose, Rule, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -335,30 +337,80 @@ async fn nobody_there_is_said_so() {
     assert!(matches!(error, FetchError::Nsm(_)), "{error}");
 }
 
+/// An agent's control socket in a folder, for an enclave whose identity key is this.
+fn agent(folder: &std::path::Path, enclave: &Enclave, identity: Option<Vec<u8>>) -> String {
+    let socket = folder.join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let enclave = enclave.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let mut length = 0;
+            while !request[..length].ends_with(b"}") {
+                length += stream.read(&mut request[length..]).await.unwrap();
+            }
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            assert!(request.starts_with("POST /v1/attest HTTP/1.1\r\n"));
+            let (_, body) = request.split_once("\r\n\r\n").unwrap();
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            // The agent takes a nonce and nothing else.
+            assert_eq!(body.as_object().unwrap().len(), 1);
+            let nonce = STANDARD.decode(body["nonce"].as_str().unwrap()).unwrap();
+            let document = enclave.relayed(&nonce, identity.as_deref());
+            stream.write_all(&ok(document)).await.unwrap();
+        }
+    });
+    format!("unix:{}", socket.display())
+}
+
 #[tokio::test]
 async fn an_agent_is_asked_on_its_control_socket() {
     let enclave = Enclave::new();
     let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("control.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let agent = enclave.clone();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = vec![0; 4096];
-        let mut length = 0;
-        while !request[..length].ends_with(b"}") {
-            length += stream.read(&mut request[length..]).await.unwrap();
-        }
-        let request = String::from_utf8_lossy(&request[..length]).into_owned();
-        assert!(request.starts_with("POST /v1/attest HTTP/1.1\r\n"));
-        let (_, body) = request.split_once("\r\n\r\n").unwrap();
-        let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        let nonce = STANDARD.decode(body["nonce"].as_str().unwrap()).unwrap();
-        let answer = ok(agent.document(&nonce, None));
-        stream.write_all(&answer).await.unwrap();
-    });
-    let attestation = attest(&client(&enclave), &format!("unix:{}", socket.display())).await;
-    assert!(attestation.unwrap().outcome.is_ok());
+    let agent = agent(folder.path(), &enclave, Some(b"identity".to_vec()));
+    let attestation = attest(&client(&enclave), &agent).await.unwrap();
+    let claims = attestation.outcome.unwrap();
+    assert_eq!(claims.purpose(), Some(Purpose::RelayedChallenge));
+    assert_eq!(claims.public_key(), Some(b"identity".as_slice()));
+}
+
+#[tokio::test]
+async fn bind_tls_holds_an_agents_document_against_the_enclaves_tls_server() {
+    let enclave = Enclave::new();
+    let tls = Tls::self_signed();
+    let port = tls.serve(service(&enclave, |document| document)).await;
+    let server = || format!("127.0.0.1:{port}").parse::<TlsServer>().unwrap();
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [named, other, none] = [
+        (&folders[0], Some(tls.spki())),
+        (&folders[1], Some(Tls::self_signed().spki())),
+        (&folders[2], None),
+    ]
+    .map(|(folder, key)| agent(folder.path(), &enclave, key));
+    let bound = client(&enclave).bind_tls(server());
+    let claims = attest(&bound, &named).await.unwrap().outcome.unwrap();
+    assert_eq!(claims.public_key(), Some(tls.spki().as_slice()));
+    assert_eq!(rule(attest(&bound, &other).await), Rule::PolicyPublicKey);
+    assert_eq!(rule(attest(&bound, &none).await), Rule::PolicyPublicKey);
+    // An https endpoint is the server itself.
+    let error = attest(&bound, &format!("https://127.0.0.1:{port}/")).await;
+    assert!(matches!(error, Err(FetchError::TwoServers(_))), "{error:?}");
+    // Without a server there is nothing to bind.
+    let unbound = client(&enclave).trust(Trust::attested_key());
+    let error = attest(&unbound, &named).await;
+    assert!(matches!(error, Err(FetchError::NoTls(_))), "{error:?}");
+    // And a port that does not speak TLS is none.
+    let port = serve(service(&enclave, |document| document), Pace::Silent).await;
+    let silent = format!("127.0.0.1:{port}").parse().unwrap();
+    let silent = client(&enclave)
+        .bind_tls(silent)
+        .timeout(Duration::from_millis(300));
+    let error = attest(&silent, &named).await;
+    assert!(
+        matches!(error, Err(FetchError::TimedOut { .. })),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use attestation::Roots;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
+use attestation::{Purpose, Roots};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use eif::{Measurements, Pcr};
 use rcgen::{CertificateParams, Issuer, KeyPair};
@@ -51,9 +51,19 @@ impl Enclave {
         Roots::from_pem(self.root_pem.as_bytes()).unwrap()
     }
 
+    /// A document that the workload asked for.
     pub(crate) fn document(&self, nonce: &[u8], public_key: Option<&[u8]>) -> Vec<u8> {
+        self.document_for(Purpose::Workload, nonce, public_key)
+    }
+
+    /// A document for a challenge that an agent relayed.
+    pub(crate) fn relayed(&self, nonce: &[u8], identity: Option<&[u8]>) -> Vec<u8> {
+        self.document_for(Purpose::RelayedChallenge, nonce, identity)
+    }
+
+    fn document_for(&self, purpose: Purpose, nonce: &[u8], public_key: Option<&[u8]>) -> Vec<u8> {
         let request = Request::Attestation {
-            user_data: None,
+            user_data: purpose.user_data().map(Into::into),
             nonce: Some(nonce.to_vec().into()),
             public_key: public_key.map(|key| key.to_vec().into()),
         };

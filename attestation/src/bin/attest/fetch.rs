@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use attestation::client::{Attestation, Client, Endpoint, FetchError, Trust};
+use attestation::client::{Attestation, Client, Endpoint, FetchError, TlsServer, Trust};
 use attestation::{Verifier, parse_duration};
 use clap::Args;
 
@@ -28,9 +28,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PEM")]
     ca: Option<PathBuf>,
     /// Believe a TLS server whose key is the document's `public_key`, whatever
-    /// its certificate.
-    #[arg(long, conflicts_with = "ca")]
-    bind_tls: bool,
+    /// its certificate: the https endpoint, or the one at HOST:PORT where the endpoint
+    /// is an agent.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with = "ca"
+    )]
+    bind_tls: Option<Option<TlsServer>>,
     /// How long the document may take, such as 500ms or 20s.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     timeout: Duration,
@@ -43,9 +50,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .and_then(|policy| Ok(policy.build()?))
         .map_err(usage)?;
     let verifier = Verifier::new(arguments.demands.roots().map_err(usage)?);
-    let client = Client::new(verifier)
+    let mut client = Client::new(verifier)
         .trust(trust(arguments).map_err(usage)?)
         .timeout(arguments.timeout);
+    if let Some(Some(server)) = &arguments.bind_tls {
+        client = client.bind_tls(server.clone());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -54,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let attestation = runtime
         .block_on(client.attest(&arguments.endpoint, &policy))
         .map_err(|error| match error {
-            FetchError::NoTls(_) => usage(error.into()),
+            FetchError::NoTls(_) | FetchError::TwoServers(_) => usage(error.into()),
             _ => unreadable(error.into()),
         })?;
     if let Some(file) = &arguments.output {
@@ -64,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn trust(arguments: &Arguments) -> anyhow::Result<Trust> {
-    if arguments.bind_tls {
+    if arguments.bind_tls.is_some() {
         return Ok(Trust::attested_key());
     }
     let Some(file) = &arguments.ca else {
