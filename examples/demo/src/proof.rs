@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use attestation::{Outcome, Policy, Roots, Time, verify};
+use attestation::{Outcome, Policy, Purpose, Roots, Time, verify};
 use aws_lc_rs::digest::{SHA384, digest};
 use aws_lc_rs::rand::fill;
 use aws_nitro_enclaves_cose::CoseSign1;
@@ -33,10 +33,10 @@ pub(crate) struct Expected {
 
 /// Two documents of the enclave, each with the nonce that was asked for.
 pub(crate) struct Documents {
-    /// From the service itself, with its key.
-    pub(crate) of_service: (Vec<u8>, Nonce),
-    /// From the init, relayed by the agent.
+    /// Relayed by the agent, which chose the nonce and nothing else.
     pub(crate) of_agent: (Vec<u8>, Nonce),
+    /// From the service itself.
+    pub(crate) of_service: (Vec<u8>, Nonce),
 }
 
 impl Expected {
@@ -47,10 +47,11 @@ impl Expected {
         }
     }
 
-    fn policy(&self, nonce: &Nonce) -> anyhow::Result<Policy> {
+    fn policy(&self, purpose: Purpose, nonce: &Nonce) -> anyhow::Result<Policy> {
         Ok(Policy::builder()
             .measurements(self.measurements)
             .pcr(RUNTIME_CONFIG_PCR, self.runtime_config)
+            .purpose(purpose)
             .nonce(nonce.to_vec())
             .build()?)
     }
@@ -78,32 +79,40 @@ pub(crate) fn signed(
 ) -> anyhow::Result<()> {
     let root = fs::read(root).with_context(|| format!("cannot read {}", root.display()))?;
     let roots = Roots::from_pem(&root)?;
-    let (document, nonce) = &documents.of_service;
+    let (document, nonce) = &documents.of_agent;
+    let policy = expected.policy(Purpose::RelayedChallenge, nonce)?;
     let start = Instant::now();
-    let verification = verify(document, &roots, &expected.policy(nonce)?, Time::Now);
+    let verification = verify(document, &roots, &policy, Time::Now);
     let took = seconds(start.elapsed());
     let checks = verification.report.checks.iter();
     let passed = checks
         .filter(|check| check.outcome == Outcome::Passed)
         .count();
-    let accepted = verification.outcome.context("the service's document")?;
-    screen.fact(
-        "from the service",
-        &format!("{} bytes, {passed} checks passed in {took}", document.len()),
-    );
-    let key = accepted
-        .public_key()
-        .context("the service's document carries no key")?;
-    quote.verify(key)?;
-    screen.fact("the quote's signature", "made by the attested key");
-
-    let (relayed, agents_nonce) = &documents.of_agent;
-    verify(relayed, &roots, &expected.policy(agents_nonce)?, Time::Now)
+    let accepted = verification
         .outcome
         .context("the document that parent-agent relayed")?;
     screen.fact(
         "from parent-agent",
-        &format!("{} bytes, accepted", relayed.len()),
+        &format!("{} bytes, {passed} checks passed in {took}", document.len()),
+    );
+    let key = accepted
+        .public_key()
+        .context("the document names no identity key")?;
+    quote.verify(key)?;
+    screen.fact("the quote's signature", "made by the attested key");
+
+    let (own, own_nonce) = &documents.of_service;
+    let policy = expected.policy(Purpose::Workload, own_nonce)?;
+    let accepted = verify(own, &roots, &policy, Time::Now)
+        .outcome
+        .context("the service's document")?;
+    ensure!(
+        accepted.public_key() == Some(key),
+        "the service's own document carries another key"
+    );
+    screen.fact(
+        "from the service",
+        &format!("{} bytes, accepted, with the same key", own.len()),
     );
 
     screen.proven(
@@ -113,7 +122,7 @@ pub(crate) fn signed(
         "it was given this runtime configuration, and with it this price source: PCR16 matches",
     );
     screen.proven("the documents are fresh: each carries the nonce of its challenge");
-    screen.proven("the quote was signed in it: the document attests the key");
+    screen.proven("the quote was signed in it: the document names the key as its identity");
     refusals(document, nonce, &roots, expected, screen)
 }
 
@@ -126,15 +135,20 @@ pub(crate) fn unsigned(
     quote: &SignedQuote,
     screen: &Screen,
 ) -> anyhow::Result<()> {
-    let (of_service, nonce) = &documents.of_service;
-    let document = compare("from the service", of_service, nonce, expected, screen)?;
+    let (of_agent, nonce) = &documents.of_agent;
+    let document = compare("from parent-agent", of_agent, nonce, expected, screen)?;
+    let user_data = document.user_data.as_ref().map(|data| data.as_slice());
+    ensure!(
+        Purpose::of(user_data) == Purpose::RelayedChallenge,
+        "the document that parent-agent relayed was made for something else"
+    );
     let key = document
         .public_key
-        .context("the service's document carries no key")?;
+        .context("the document names no identity key")?;
     quote.verify(&key)?;
     screen.fact("the quote's signature", "made by the key in the document");
-    let (of_agent, nonce) = &documents.of_agent;
-    compare("from parent-agent", of_agent, nonce, expected, screen)?;
+    let (of_service, nonce) = &documents.of_service;
+    compare("from the service", of_service, nonce, expected, screen)?;
     screen.proven(
         "QEMU, whose code is not ours, measures what image-builder wrote: PCR0, PCR1 and PCR2",
     );
@@ -150,7 +164,8 @@ fn compare(
     expected: &Expected,
     screen: &Screen,
 ) -> anyhow::Result<AttestationDoc> {
-    let refused = verify(bytes, &Roots::aws(), &expected.policy(nonce)?, Time::Now);
+    let policy = expected.policy(Purpose::RelayedChallenge, nonce)?;
+    let refused = verify(bytes, &Roots::aws(), &policy, Time::Now);
     let Err(rejection) = refused.outcome else {
         bail!("a document without a signature was accepted {label}");
     };
@@ -214,29 +229,36 @@ fn refusals(
         runtime_config: measure(&runtime_config(&Authority::new()?.pem)),
         ..*expected
     };
+    let relayed = Purpose::RelayedChallenge;
     for (label, roots, policy, rule) in [
         (
             "as another image",
             roots,
-            other_image.policy(nonce)?,
+            other_image.policy(relayed, nonce)?,
             "policy.image",
         ),
         (
             "with another source",
             roots,
-            other_config.policy(nonce)?,
+            other_config.policy(relayed, nonce)?,
             "policy.pcr.16",
         ),
         (
             "replayed",
             roots,
-            expected.policy(&fresh_nonce()?)?,
+            expected.policy(relayed, &fresh_nonce()?)?,
             "policy.nonce",
+        ),
+        (
+            "as the service's own",
+            roots,
+            expected.policy(Purpose::Workload, nonce)?,
+            "policy.purpose",
         ),
         (
             "as AWS's",
             &Roots::aws(),
-            expected.policy(nonce)?,
+            expected.policy(relayed, nonce)?,
             "chain.root",
         ),
     ] {
@@ -248,7 +270,7 @@ fn refusals(
             Err(rejection) => bail!("{label}: {rejection}, where {rule} should have refused"),
         }
     }
-    screen.proven("a document of another image, with another source, replayed, or under AWS's root is refused");
+    screen.proven("a document of another image, with another source, replayed, for another purpose, or under AWS's root is refused");
     Ok(())
 }
 

@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
-use serde_json::json;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -29,7 +29,11 @@ pub struct EnclaveApi {
     address: SocketAddr,
 }
 
-/// Why there is no document.
+/// Marks a request as one of a program that knows the API, which refuses all others: no
+/// browser, redirect or naive proxy sends it.
+const MARK: HeaderName = HeaderName::from_static("enclave-api");
+
+/// Why the API did not do what it was asked to.
 #[derive(Debug, Error)]
 pub enum ApiError {
     /// The API cannot be reached.
@@ -64,12 +68,43 @@ impl EnclaveApi {
 
     /// An attestation document that carries `nonce` and `public_key`.
     pub async fn attestation(&self, nonce: &[u8], public_key: &[u8]) -> Result<Bytes, ApiError> {
-        timeout(API_TIMEOUT, self.request(nonce, public_key))
+        let body = json!({
+            "nonce": STANDARD.encode(nonce),
+            "public_key": STANDARD.encode(public_key),
+        });
+        let request = self.request(Method::POST, "/v1/attestation", body);
+        self.ask(request).await
+    }
+
+    /// Names the key by which clients know this enclave: documents for challenges that
+    /// the parent relays carry it from now on.
+    pub async fn name_identity(&self, public_key: &[u8]) -> Result<(), ApiError> {
+        let body = json!({ "public_key": STANDARD.encode(public_key) });
+        let request = self.request(Method::PUT, "/v1/identity", body);
+        self.ask(request).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &'static str, body: Value) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::from(body.to_string()));
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_static(path);
+        let headers = request.headers_mut();
+        // An address has no character that a header could not have.
+        if let Ok(host) = self.address.to_string().parse() {
+            headers.insert(HOST, host);
+        }
+        headers.insert(MARK, HeaderValue::from_static("1"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ApiError> {
+        timeout(API_TIMEOUT, self.exchange(request))
             .await
             .unwrap_or(Err(ApiError::TimedOut))
     }
 
-    async fn request(&self, nonce: &[u8], public_key: &[u8]) -> Result<Bytes, ApiError> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ApiError> {
         let stream =
             TcpStream::connect(self.address)
                 .await
@@ -77,25 +112,8 @@ impl EnclaveApi {
                     address: self.address,
                     source,
                 })?;
-        let body = json!({
-            "nonce": STANDARD.encode(nonce),
-            "public_key": STANDARD.encode(public_key),
-        });
-        let mut request = Request::new(Full::from(body.to_string()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = hyper::Uri::from_static("/v1/attestation");
-        let headers = request.headers_mut();
-        // An address has no character that a header could not have.
-        if let Ok(host) = self.address.to_string().parse() {
-            headers.insert(HOST, host);
-        }
-        headers.insert("enclave-api", hyper::header::HeaderValue::from_static("1"));
-        headers.insert(
-            CONTENT_TYPE,
-            hyper::header::HeaderValue::from_static("application/json"),
-        );
         let response = exchange(stream, request, MAX_DOCUMENT).await?;
-        if response.status() != StatusCode::OK {
+        if !response.status().is_success() {
             return Err(ApiError::Status {
                 status: response.status(),
                 reason: String::from_utf8_lossy(response.body())

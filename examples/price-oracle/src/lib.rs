@@ -3,9 +3,9 @@
 //! At its start the service makes a signing key that never leaves the enclave.
 //! It fetches prices over TLS that ends inside, from a source whose certificate
 //! authority is part of the measured runtime configuration, and signs them.
-//! An attestation document binds the key to the image and to that
-//! configuration, so a client that verified the document can check every
-//! [`SignedQuote`] offline.
+//! It names the key as the enclave's identity, so that the document for any challenge
+//! binds the key to the image and to that configuration: a client that verified one,
+//! from the agent or from the service, can check every [`SignedQuote`] offline.
 //!
 //! | request | answer |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `GET /attestation?nonce=HEX` | an attestation document that carries the nonce and the key |
 //! | `GET /probe-egress` | how attempts to leave the enclave past its allowlist ended |
 //!
-//! It is an ordinary program: nothing in it speaks vsock, and the only thing
-//! that it asks of an enclave is a document, over HTTP.
+//! It is an ordinary program: nothing in it speaks vsock, and all that it asks of an
+//! enclave it asks over HTTP.
 
 #![forbid(unsafe_code)]
 

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -19,6 +20,8 @@ use tracing::{error, info};
 
 /// Where the service listens; `enclave.toml` maps a port of the parent to it.
 const LISTEN: &str = "127.0.0.1:8080";
+/// Where the key is kept, in the enclave's memory.
+const KEY_FILE: &str = "/tmp/price-oracle.key";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -47,10 +50,15 @@ async fn run() -> anyhow::Result<()> {
     let config = RuntimeConfig::parse(&config)?;
     let upstream = config.upstream.clone();
     let names = Names::system()?;
+    let key = SigningKey::open(Path::new(KEY_FILE))?;
+    let api = EnclaveApi::new(environment.api);
+    api.name_identity(key.public_key_der())
+        .await
+        .context("the key cannot be named as the enclave's identity")?;
     let service = Service {
-        key: SigningKey::generate()?,
+        key,
         source: Source::new(config, names.clone())?,
-        api: EnclaveApi::new(environment.api),
+        api,
         probe: Probe::new(names, environment.proxy),
     };
     let listener = TcpListener::bind(LISTEN)

@@ -51,6 +51,29 @@ async fn a_quote_is_signed_by_the_attested_key() {
 }
 
 #[tokio::test]
+async fn the_identity_key_is_named_and_another_one_is_refused() {
+    let world = World::start(Faults::default()).await;
+    world.api.name_identity(&world.public_key).await.unwrap();
+    let error = world.api.name_identity(b"another").await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("409") && text.contains("another one"),
+        "{text}"
+    );
+    let world = World::start(Faults {
+        no_api: true,
+        ..Faults::default()
+    })
+    .await;
+    let error = world
+        .api
+        .name_identity(&world.public_key)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test]
 async fn openssl_verifies_a_quote() {
     let world = World::start(Faults::default()).await;
     let response = world.get("/quote/BTC-USD").await;

@@ -66,6 +66,7 @@ pub(crate) struct Faults {
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    pub(crate) api: EnclaveApi,
     /// The key that documents must carry.
     pub(crate) public_key: Vec<u8>,
     /// Told when the source has a request for `HELD-USD`, and then waited for.
@@ -117,6 +118,7 @@ impl World {
         }));
         Self {
             address,
+            api: EnclaveApi::new(api),
             public_key,
             held,
             stop,
@@ -327,10 +329,31 @@ async fn start_api(folder: &Path) -> (SocketAddr, Roots) {
     (address, roots)
 }
 
+/// Takes any key but one.
+async fn name(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let key = STANDARD.decode(body["public_key"].as_str().unwrap());
+    let (status, body) = match key.unwrap().as_slice() {
+        b"another" => (
+            StatusCode::CONFLICT,
+            r#"{"error":"it is another one already"}"#,
+        ),
+        _ => (StatusCode::NO_CONTENT, ""),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}
+
 async fn document(request: Request<Incoming>, socket: &Path) -> Response<Full<Bytes>> {
+    assert_eq!(request.headers()["enclave-api"], "1");
+    if request.uri().path() == "/v1/identity" {
+        assert_eq!(request.method(), "PUT");
+        return name(request).await;
+    }
     assert_eq!(request.method(), "POST");
     assert_eq!(request.uri().path(), "/v1/attestation");
-    assert_eq!(request.headers()["enclave-api"], "1");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let field = |name: &str| STANDARD.decode(body[name].as_str().unwrap()).unwrap();
