@@ -25,9 +25,6 @@ const CATCH_UP: Nanos = 32 * SECOND;
 /// The span that the oscillator's rate is measured over, and the least.
 const WINDOW: Nanos = 128 * SECOND;
 const LEAST_WINDOW: Nanos = 16 * SECOND;
-/// How often in a row a source must contradict the oscillator in the same way to
-/// be believed where no other one answers.
-const CONFIRMATIONS: u32 = 3;
 const BILLION: Nanos = 1_000_000_000;
 
 /// What says the time.
@@ -59,13 +56,16 @@ impl Source {
     }
 }
 
-/// What the clock may do, in parts per billion.
+/// What the clock may do; rates are in parts per billion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// How wrong the oscillator's rate can be.
     pub(crate) drift: i64,
     /// How much faster or slower than the oscillator the clock may be made to run.
     pub(crate) rate: i64,
+    /// How often in a row a source must contradict the oscillator in the same way to
+    /// be believed where no other one answers.
+    pub(crate) confirmations: u32,
     /// Whether the clock can be set and slewed at all.
     pub(crate) is_ours: bool,
 }
@@ -334,7 +334,7 @@ impl Discipline {
         let before = self.sources[source as usize].claim;
         let repeated = before.and_then(|(claim, times)| Some((confirmed(claim)?, times + 1)));
         let (claim, times) = repeated.unwrap_or((sample, 1));
-        if times >= CONFIRMATIONS && !other.answers {
+        if times >= self.limits.confirmations && !other.answers {
             return self.believe(source, claim, now);
         }
         self.known(source).claim = Some((claim, times));

@@ -31,6 +31,10 @@ const RATE: i64 = 500_000;
 /// The same for an emulated one: it loses percents when its host is busy.
 const EMULATED_DRIFT: i64 = 100_000_000;
 const EMULATED_RATE: i64 = 50_000_000;
+/// How often a source that nobody else confirms must insist that the machine was
+/// stopped. An emulated one is stopped by its host all the time.
+const CONFIRMATIONS: u32 = 3;
+const EMULATED_CONFIRMATIONS: u32 = 1;
 /// The module's timestamps count milliseconds.
 const MODULE_RESOLUTION: Nanos = 1_000_000;
 /// How long the module may take for a document.
@@ -296,14 +300,15 @@ fn limits(oscillator: &str, has_hypervisor: bool, is_simulated: bool) -> Limits 
             "tsc" => has_hypervisor,
             _ => false,
         };
-    let (drift, rate) = if is_exact {
-        (DRIFT, RATE)
+    let (drift, rate, confirmations) = if is_exact {
+        (DRIFT, RATE, CONFIRMATIONS)
     } else {
-        (EMULATED_DRIFT, EMULATED_RATE)
+        (EMULATED_DRIFT, EMULATED_RATE, EMULATED_CONFIRMATIONS)
     };
     Limits {
         drift,
         rate,
+        confirmations,
         is_ours: !is_simulated,
     }
 }

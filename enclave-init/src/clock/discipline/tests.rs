@@ -6,6 +6,7 @@ const DRIFT: i64 = 200_000;
 const LIMITS: Limits = Limits {
     drift: DRIFT,
     rate: 500_000,
+    confirmations: 3,
     is_ours: true,
 };
 /// How exactly the hypervisor says the time; two intervals that barely touch may
@@ -212,13 +213,30 @@ fn a_stopped_machine_with_one_source_is_stepped_once_that_insists() {
     let hears = |world: &mut World| world.hears(Source::Module, 0, 2 * MILLISECOND);
     hears(&mut world);
     world.stop(40 * SECOND);
-    for _ in 1..CONFIRMATIONS {
+    for _ in 1..LIMITS.confirmations {
         assert_eq!(hears(&mut world).step, None);
         world.run(5 * SECOND);
     }
     assert!(hears(&mut world).step.is_some());
     assert_eq!(world.discipline.pauses(), 1);
     assert_eq!(world.state(), ClockState::Synchronised);
+}
+
+#[test]
+fn an_emulated_oscillator_that_loses_time_is_made_up_for_at_once() {
+    let mut world = World::new(0);
+    world.discipline = Discipline::new(Limits {
+        confirmations: 1,
+        ..LIMITS
+    });
+    for pauses in 0..10 {
+        world.hears(Source::Module, 0, 2 * MILLISECOND);
+        assert_eq!(world.discipline.pauses(), pauses);
+        assert_eq!(world.state(), ClockState::Synchronised);
+        assert!(world.is_within_bound());
+        world.run(4 * SECOND);
+        world.stop(SECOND);
+    }
 }
 
 #[test]
