@@ -79,13 +79,13 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// The policy in a peer's file, written out.
 fn policy(peer: &PeerSource) -> Result<String, String> {
-    let policy = Policy::read(&peer.policy).map_err(|error| error.to_string())?;
+    let about = |reason: String| format!("the policy of the peer `{}`: {reason}", peer.name);
+    let policy = Policy::read(&peer.policy).map_err(|error| about(error.to_string()))?;
     if !policy.names_measurement() {
-        return Err(format!(
-            "{}: it accepts whatever runs in an enclave: name the images of `{}`, or registers",
-            peer.policy.display(),
-            peer.name
-        ));
+        return Err(about(format!(
+            "{}: it accepts whatever runs in an enclave: name the peer's images, or registers",
+            peer.policy.display()
+        )));
     }
-    policy.to_json().map_err(|error| error.to_string())
+    policy.to_json().map_err(|error| about(error.to_string()))
 }

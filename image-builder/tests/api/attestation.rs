@@ -122,7 +122,7 @@ fn policies_that_demand_nothing_are_refused_with_the_line() {
         ("\nlevel = 1\n", "line 2: unknown field `level`"),
     ] {
         project.write("oracle.toml", text);
-        project.refused(2, &[line, "oracle.toml", words]);
+        project.refused(2, &[line, "the policy of the peer `oracle`: ", words]);
     }
 }
 
