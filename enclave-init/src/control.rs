@@ -49,6 +49,7 @@ pub(crate) struct Handle {
     health: watch::Sender<(HealthState, String)>,
     ready: watch::Sender<Option<u64>>,
     clock: watch::Sender<Option<FromInit>>,
+    limits: watch::Sender<Option<FromInit>>,
     logs: Logs,
 }
 
@@ -84,6 +85,11 @@ impl Handle {
     /// The clock's state, which is told on every connection.
     pub(crate) fn set_clock(&self, message: FromInit) {
         self.clock.send_replace(Some(message));
+    }
+
+    /// What the workload's limits have refused it, told anew to each agent.
+    pub(crate) fn set_limits(&self, limits: FromInit) {
+        self.limits.send_replace(Some(limits));
     }
 
     /// The workload is ready, this many microseconds after the start.
@@ -266,6 +272,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let (messages, waiting) = mpsc::channel(MAX_WAITING);
     let health = watch::Sender::new((HealthState::Starting, String::new()));
     let ready = watch::Sender::new(None);
+    let limits = watch::Sender::new(None);
     let clock = watch::Sender::new(None);
     let last = watch::Sender::new(None);
     let (shutdowns, shutdown) = mpsc::channel(1);
@@ -273,6 +280,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         messages,
         health: health.clone(),
         ready: ready.clone(),
+        limits: limits.clone(),
         clock: clock.clone(),
         logs: parts.logs.clone(),
     };
@@ -282,6 +290,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         unsent: None,
         health: health.subscribe(),
         ready: ready.subscribe(),
+        limits: limits.subscribe(),
         clock: clock.subscribe(),
         last: last.subscribe(),
         shutdowns,
@@ -312,6 +321,7 @@ struct Task {
     unsent: Option<FromInit>,
     health: watch::Receiver<(HealthState, String)>,
     ready: watch::Receiver<Option<u64>>,
+    limits: watch::Receiver<Option<FromInit>>,
     clock: watch::Receiver<Option<FromInit>>,
     last: watch::Receiver<Option<FromInit>>,
     shutdowns: mpsc::Sender<Shutdown>,
@@ -334,6 +344,7 @@ impl Task {
                 "control: the connection to the agent ended: {reason}; connecting again"
             ));
             self.ready.mark_changed();
+            self.limits.mark_changed();
             self.clock.mark_changed();
             session = loop {
                 sleep(RECONNECT_DELAY).await;
@@ -377,6 +388,13 @@ impl Task {
                 },
                 Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),
                 _ = beat.tick() => Next::Send(health(&mut self.health)),
+                Ok(()) = self.limits.changed() => {
+                    // Nothing until a limit was met.
+                    let Some(limits) = self.limits.borrow_and_update().clone() else {
+                        continue;
+                    };
+                    Next::Send(limits)
+                }
                 _ = reports.tick() => {
                     let losses = self.parts.logs.losses();
                     if losses != told {
@@ -422,6 +440,14 @@ impl Task {
                 Next::Close => {
                     while let Ok(message) = self.waiting.try_recv() {
                         self.tell(&mut session, message).await?;
+                    }
+                    // What ended it may have been counted just now.
+                    let limits = {
+                        let limits = self.limits.borrow_and_update();
+                        limits.has_changed().then(|| limits.clone()).flatten()
+                    };
+                    if let Some(limits) = limits {
+                        session.send(&limits).await?;
                     }
                     let Some(last) = self.last.borrow().clone() else {
                         continue;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::confinement::{Cgroup, Confinement};
+use crate::confinement::{Cgroup, Confinement, Events};
 use crate::control::{Handle, Shutdown};
 use crate::error::{Doing, InitError};
 use crate::health;
@@ -125,7 +125,7 @@ impl Supervisor<'_> {
         let mut is_first = true;
         loop {
             let begun = Instant::now();
-            let oom_kills = self.oom_kills();
+            let before = self.events();
             let mut started = match self.start(&reaper) {
                 Ok(started) => started,
                 Err(error) if is_first => {
@@ -151,10 +151,15 @@ impl Supervisor<'_> {
                 }
             };
             workload::kill_all();
-            let code = code(status, self.oom_kills() > oom_kills);
+            let events = self.events();
+            if events != before {
+                // Whoever watches the counts may not have been run yet.
+                self.handle.set_limits(events.into());
+            }
+            let code = code(status, events.oom_kills > before.oom_kills);
+            let how = how(status, code);
             let delay = restarts.next(status, begun.elapsed());
-            self.handle
-                .set_health(HealthState::Starting, describe(status));
+            self.handle.set_health(HealthState::Starting, how.clone());
             self.handle.tell(FromInit::WorkloadExited {
                 status,
                 restart_in_ms: delay
@@ -164,15 +169,14 @@ impl Supervisor<'_> {
             let Some(delay) = delay else {
                 return End {
                     cause: EndCause::WorkloadExited(status),
-                    detail: format!("{} ended with {}", self.subject(), describe(status)),
+                    detail: format!("{} ended with {how}", self.subject()),
                     code,
                     outputs: started.outputs,
                 };
             };
             self.logs.error(format!(
-                "{} ended with {}; restart in {delay:?}",
-                self.subject(),
-                describe(status)
+                "{} ended with {how}; restart in {delay:?}",
+                self.subject()
             ));
             // The output of one run comes before that of the next.
             let pause = async {
@@ -193,11 +197,11 @@ impl Supervisor<'_> {
         }
     }
 
-    /// How many processes the kernel has killed for want of memory. None under `sim`,
-    /// and none where they cannot be counted.
-    fn oom_kills(&self) -> u64 {
+    /// How often the workload met its limits. Never under `sim`, and never where that
+    /// cannot be counted.
+    fn events(&self) -> Events {
         let events = self.confinement.cgroup().map(Cgroup::events);
-        events.map_or(0, |events| events.unwrap_or_default().oom_kills)
+        events.and_then(Result::ok).unwrap_or_default()
     }
 
     fn subject(&self) -> &'static str {
@@ -293,6 +297,15 @@ impl Supervisor<'_> {
     }
 }
 
+/// How a workload ended, for people.
+fn how(status: ExitStatus, code: Option<EndCode>) -> String {
+    let how = describe(status);
+    if code == Some(EndCode::WorkloadOutOfMemory) {
+        return format!("{how}: its memory had run out");
+    }
+    how
+}
+
 /// What a workload's end is called; none if it was a good one. `oom` says whether
 /// the kernel killed one of its processes for want of memory meanwhile.
 fn code(status: ExitStatus, oom: bool) -> Option<EndCode> {
@@ -307,4 +320,28 @@ fn code(status: ExitStatus, oom: bool) -> Option<EndCode> {
 enum Watched {
     Exited(ExitStatus),
     Shutdown(Shutdown),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_workloads_tell_memory_from_other_signals() {
+        use EndCode::{WorkloadExitCode, WorkloadOutOfMemory, WorkloadSignal};
+        for (status, is_out_of_memory, expected) in [
+            (ExitStatus::Code(0), false, None),
+            // A child was killed; the workload itself ended as it liked.
+            (ExitStatus::Code(0), true, None),
+            (ExitStatus::Code(1), true, Some(WorkloadExitCode)),
+            (ExitStatus::Signal(15), true, Some(WorkloadSignal)),
+            (ExitStatus::Signal(9), false, Some(WorkloadSignal)),
+            (ExitStatus::Signal(9), true, Some(WorkloadOutOfMemory)),
+        ] {
+            assert_eq!(code(status, is_out_of_memory), expected, "{status:?}");
+        }
+        let killed = ExitStatus::Signal(9);
+        let words = how(killed, code(killed, true));
+        assert_eq!(words, "signal SIGKILL: its memory had run out");
+    }
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use link::control::FromInit;
 use nix::mount::MsFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -43,6 +44,15 @@ pub(crate) struct Events {
     pub(crate) oom_kills: u64,
     /// Processes and threads that it did not start.
     pub(crate) pids_refused: u64,
+}
+
+impl From<Events> for FromInit {
+    fn from(events: Events) -> Self {
+        Self::Limits {
+            oom_kills: events.oom_kills,
+            pids_refused: events.pids_refused,
+        }
+    }
 }
 
 impl Cgroup {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::control::FromInit;
 use tokio::time::sleep;
 
 use super::cgroup::Events;
@@ -53,10 +52,7 @@ async fn tell(
     }
     if events != *known {
         *known = events;
-        handle.tell(FromInit::Limits {
-            oom_kills: events.oom_kills,
-            pids_refused: events.pids_refused,
-        });
+        handle.set_limits(events.into());
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, write};
 
 use self::capabilities::Set;
-pub(crate) use self::cgroup::Cgroup;
+pub(crate) use self::cgroup::{Cgroup, Events};
 pub(crate) use self::meter::report;
 use self::processes::Processes;
 pub(crate) use self::processes::reap;

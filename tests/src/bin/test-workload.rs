@@ -13,6 +13,7 @@
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `exit N` | ends with that code |
+//! | `eat` | takes memory until it is killed for it |
 //! | `stubborn` | takes no notice of SIGTERM |
 //! | `confined` | tries every way out and says what came of each |
 //! | `hog` | has a process of its own use all memory, and serves |
@@ -80,6 +81,7 @@ fn run() -> anyhow::Result<u8> {
         "fetch" => fetch(number)?,
         "time" => time(number)?,
         "exit" => return Ok(u8::try_from(number)?),
+        "eat" => eat(),
         "stubborn" => {
             SigSet::from(Signal::SIGTERM).thread_block()?;
             println!("stubborn");

@@ -103,7 +103,7 @@ def test_what_the_stack_looks_for_in_logs_is_what_the_agent_writes(enclave):
     source = "".join(path.read_text() for path in folder.rglob("*.rs"))
     streams = (support.ROOT / "docs" / "logs.md").read_text()
     filters = enclave.resources("aws_cloudwatch_log_metric_filter")
-    assert len(filters) == 8
+    assert len(filters) == 9
     for address, values in filters:
         root, *names = re.findall(r"[a-z_]+", values["metric_transformation"][0]["value"])
         assert f'"{root}"' in source and root in streams, address

@@ -1,6 +1,8 @@
 //! Every kind of end: its exit code, its cause, and nothing left behind (which
 //! [`Agent::ended`](enclave_tests::Agent::ended) checks).
 
+use std::net::TcpListener;
+
 use enclave_tests::Hypervisor;
 use nix::sys::signal::Signal;
 
@@ -13,7 +15,52 @@ under_both!(
     a_workload_that_fails_is_started_again_and_given_up,
     a_workload_that_ends_well_ends_the_enclave,
     the_measurements_are_the_builders,
+    what_a_full_spool_costs_is_counted_to_the_last_line,
 );
+
+/// Lines of which most find no room in the smallest spool.
+const LINES: u64 = 400_000;
+
+async fn what_a_full_spool_costs_is_counted_to_the_last_line(hypervisor: Hypervisor) {
+    // A destination that never answers.
+    let stalled = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sink = format!("otlp:http://{}", stalled.local_addr().unwrap());
+    let arguments = [
+        "--sink",
+        "stdout",
+        "--sink",
+        &sink,
+        "--log-max-size",
+        "16MiB",
+    ];
+    let agent = start(hypervisor, &format!("load {LINES}"), &arguments);
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(0));
+    let end = ended.end();
+    assert_eq!(end["lost"]["complete"], true);
+    let lost = &end["lost"]["enclave"]["application"];
+    let lost = |reason: &str| lost[reason].as_u64().unwrap_or(0);
+    let stored = u64::try_from(ended.records("application").count()).unwrap();
+    assert!(lost("ended") > 0, "{end}");
+    assert_eq!(stored + lost("queue-full") + lost("ended"), LINES, "{end}");
+}
+
+#[tokio::test]
+async fn memory_that_runs_out_is_named_without_a_console() {
+    let agent = start(Hypervisor::Qemu, "eat", &[]);
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(10));
+    let end = ended.end();
+    assert_eq!(end["code"], "workload.out-of-memory");
+    assert_eq!(end["crash"], "out-of-memory");
+    assert_eq!(
+        end["detail"],
+        "the workload was killed because its memory had run out"
+    );
+    let mut exits = ended.events.iter();
+    let exited = exits.find(|event| event["event"] == "workload_exited");
+    assert_eq!(exited.unwrap()["code"], "workload.out-of-memory");
+}
 
 async fn a_stop_is_orderly(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
