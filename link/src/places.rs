@@ -195,6 +195,11 @@ impl<K: Eq + Hash> Table<K> {
 }
 
 impl Activity {
+    /// Notes that the connection is there now, after it had its place for a while.
+    pub fn begin(&self) {
+        self.last.store(since(self.start), Ordering::Relaxed);
+    }
+
     /// Notes that bytes have gone over the connection.
     pub fn touch(&self) {
         self.last.store(since(self.start), Ordering::Relaxed);
@@ -306,6 +311,7 @@ mod tests {
         let spoke = places.take("a").unwrap();
         spoke.activity().touch();
         let mute = places.take("a").unwrap();
+        mute.activity().begin();
         assert_eq!(places.take("b").unwrap_err(), Full::Total(2));
         advance(MIN_MUTE).await;
         let _new = places.take("b").unwrap();

@@ -89,7 +89,7 @@ async fn connect(
         outside = forward::open(&egress.agent, host, port) => outside?,
         () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
     };
-    place.activity().touch();
+    place.activity().begin();
     Ok((place, outside))
 }
 

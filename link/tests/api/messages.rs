@@ -271,7 +271,7 @@ fn further_fields_are_passed_over_and_optional_ones_may_be_absent() {
     );
     let missing = refusal::<control::FromInit>(&[0x82, 0x02, 0x80]);
     assert!(missing.contains("at_us"), "{missing}");
-    let unknown = refusal::<control::FromInit>(&[0x82, 0x0c, 0x80]);
+    let unknown = refusal::<control::FromInit>(&[0x82, 0x17, 0x80]);
     assert!(unknown.contains("unknown"), "{unknown}");
 }
 

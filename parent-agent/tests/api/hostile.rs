@@ -174,7 +174,8 @@ async fn client(
 ) -> Option<(TcpStream, link::Stream)> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    let mut client = socket.connect(to.parse().unwrap()).await.unwrap();
+    // A reset may come before the connection is looked at.
+    let mut client = socket.connect(to.parse().unwrap()).await.ok()?;
     tokio::select! {
         stream = accept(listener, &Reply::Connected) => Some((client, stream)),
         _ = client.read_u8() => None,
