@@ -137,7 +137,8 @@ pub(crate) struct Discipline {
     frequency: i64,
     /// What the clock's rate was told to be.
     rate: i64,
-    sources: [Known; 2],
+    hypervisor: Known,
+    module: Known,
     /// Whether the clock may still be stepped in both directions.
     is_booting: bool,
     pauses: u64,
@@ -153,7 +154,8 @@ impl Discipline {
             anchor: None,
             frequency: 0,
             rate: 0,
-            sources: [Known::default(); 2],
+            hypervisor: Known::default(),
+            module: Known::default(),
             is_booting: true,
             pauses: 0,
         }
@@ -236,7 +238,9 @@ impl Discipline {
     /// may be right, until it is refuted.
     pub(crate) fn error(&self, now: Reading) -> Option<Nanos> {
         let drift = self.limits.drift;
-        let claims = self.sources.iter().filter_map(|known| known.claim);
+        let claims = [self.hypervisor.claim, self.module.claim]
+            .into_iter()
+            .flatten();
         let others = claims.map(|(claim, _)| claim).chain(self.doubt);
         let certain = others.fold(self.belief?.at(now.raw, drift), |certain, other| {
             certain.or(other.at(now.raw, drift))
@@ -260,7 +264,7 @@ impl Discipline {
     }
 
     pub(crate) fn standing(&self, source: Source, now: Reading) -> Standing {
-        let known = self.sources[source as usize];
+        let known = self.of(source);
         Standing {
             age: known
                 .heard
@@ -272,7 +276,7 @@ impl Discipline {
     }
 
     pub(crate) fn is_contradicted(&self) -> bool {
-        self.sources.iter().any(|known| known.claim.is_some())
+        self.hypervisor.claim.is_some() || self.module.claim.is_some()
     }
 
     fn is_fresh(&self, now: Reading) -> bool {
@@ -292,12 +296,22 @@ impl Discipline {
 
     /// The source, if it claims something that is not believed.
     fn claims(&self, source: Source) -> Option<Source> {
-        let is_claimed = self.sources[source as usize].claim.is_some();
+        let is_claimed = self.of(source).claim.is_some();
         is_claimed.then_some(source)
     }
 
+    fn of(&self, source: Source) -> &Known {
+        match source {
+            Source::Hypervisor => &self.hypervisor,
+            Source::Module => &self.module,
+        }
+    }
+
     fn known(&mut self, source: Source) -> &mut Known {
-        &mut self.sources[source as usize]
+        match source {
+            Source::Hypervisor => &mut self.hypervisor,
+            Source::Module => &mut self.module,
+        }
     }
 
     /// A source says what is believed, or will be.
@@ -326,12 +340,12 @@ impl Discipline {
 
     fn on_contradiction(&mut self, source: Source, sample: Belief, now: Reading) -> Decision {
         let drift = self.limits.drift;
-        let other = self.sources[source.other() as usize];
+        let other = self.of(source.other());
         let confirmed = |claim: Belief| claim.at(sample.raw, drift).and(sample);
         if let Some(agreed) = other.claim.and_then(|(claim, _)| confirmed(claim)) {
             return self.believe(source, agreed, now);
         }
-        let before = self.sources[source as usize].claim;
+        let before = self.of(source).claim;
         let repeated = before.and_then(|(claim, times)| Some((confirmed(claim)?, times + 1)));
         let (claim, times) = repeated.unwrap_or((sample, 1));
         if times >= self.limits.confirmations && !other.answers {
