@@ -282,20 +282,7 @@ fn describe(report: &Report<'_>) -> String {
             status,
             restart_in_ms,
             code,
-        } => {
-            let is_out_of_memory = code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
-            let how = match status {
-                WorkloadStatus::Signal(_) if is_out_of_memory => {
-                    "was killed because its memory had run out".to_owned()
-                }
-                WorkloadStatus::Code(code) => format!("ended with code {code}"),
-                WorkloadStatus::Signal(signal) => format!("was killed by signal {signal}"),
-            };
-            match restart_in_ms {
-                Some(delay) => format!("workload    {how}, restarts in {delay} ms\n"),
-                None => format!("workload    {how}\n"),
-            }
-        }
+        } => describe_workload(*status, *restart_in_ms, *code),
         Report::Gate {
             accepted: true,
             message: _,
@@ -345,6 +332,25 @@ fn describe(report: &Report<'_>) -> String {
                 )
                 + &lost
         }
+    }
+}
+
+fn describe_workload(
+    status: WorkloadStatus,
+    restart_in_ms: Option<u64>,
+    code: Option<&Code>,
+) -> String {
+    let is_out_of_memory = code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
+    let how = match status {
+        WorkloadStatus::Signal(_) if is_out_of_memory => {
+            "was killed because its memory had run out".to_owned()
+        }
+        WorkloadStatus::Code(code) => format!("ended with code {code}"),
+        WorkloadStatus::Signal(signal) => format!("was killed by signal {signal}"),
+    };
+    match restart_in_ms {
+        Some(delay) => format!("workload    {how}, restarts in {delay} ms\n"),
+        None => format!("workload    {how}\n"),
     }
 }
 
