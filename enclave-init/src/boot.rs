@@ -12,7 +12,7 @@ use eif::Pcr;
 use link::control::{BootId, CheckOutcome, FromInit};
 use link::port::HOST_CID;
 use link::{EndCode, Endpoint, Listener, Text};
-use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};
+use manifest::{Attestation, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};
 
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
@@ -318,34 +318,8 @@ async fn run_steps(
         })
         .await?;
 
-    let open = config.attestation.open_registers.clone();
-    steps
-        .run(EndCode::BootRegisters, async {
-            nsm.run(move |nsm| registers::lock_unused(nsm, &open))
-                .await?;
-            Ok(())
-        })
-        .await?;
-    let signing = match parent {
-        Parent::Vsock(HOST_CID) => Signing::Perhaps,
-        Parent::Vsock(_) | Parent::Simulated(_) => Signing::Always,
-    };
-    let self_check = steps
-        .run(EndCode::BootSelfCheck, async {
-            let evidence = nsm.run(Evidence::gather).await?;
-            let demands = &config.attestation;
-            let now = clock.known_ms();
-            let finding = evidence.judge(&trust, demands, signing, now);
-            reached.self_check = Some(finding.message());
-            match (finding.outcome(), demands.self_check) {
-                (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {
-                    finding: finding.sentence(),
-                    advice: finding.advice(),
-                }),
-                _ => Ok(finding),
-            }
-        })
-        .await?;
+    let demands = &config.attestation;
+    let self_check = check_itself(steps, reached, &nsm, &trust, demands, parent, &clock).await?;
 
     let logs = Logs::new(config.logs.clone(), debug);
     let environment = Environment {
@@ -363,6 +337,44 @@ async fn run_steps(
     let services = start_services(&environment, &ingress, &reached.boot);
     let pressure = steps.run(EndCode::BootServices, services).await?;
     Ok((environment, pressure))
+}
+
+/// Locks the registers that nobody uses, and verifies the enclave's own document.
+async fn check_itself(
+    steps: &mut Steps,
+    reached: &mut Reached,
+    nsm: &SecurityModule,
+    trust: &Trust,
+    demands: &Attestation,
+    parent: Parent,
+    clock: &Clock,
+) -> Result<Finding, InitError> {
+    let open = demands.open_registers.clone();
+    steps
+        .run(EndCode::BootRegisters, async {
+            nsm.run(move |nsm| registers::lock_unused(nsm, &open))
+                .await?;
+            Ok(())
+        })
+        .await?;
+    let signing = match parent {
+        Parent::Vsock(HOST_CID) => Signing::Perhaps,
+        Parent::Vsock(_) | Parent::Simulated(_) => Signing::Always,
+    };
+    steps
+        .run(EndCode::BootSelfCheck, async {
+            let evidence = nsm.run(Evidence::gather).await?;
+            let finding = evidence.judge(trust, demands, signing, clock.known_ms());
+            reached.self_check = Some(finding.message());
+            match (finding.outcome(), demands.self_check) {
+                (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {
+                    finding: finding.sentence(),
+                    advice: finding.advice(),
+                }),
+                _ => Ok(finding),
+            }
+        })
+        .await
 }
 
 /// Starts what carries the workload's connections and records.
