@@ -62,8 +62,8 @@ impl Set {
     /// user, the program that is executed has these and no others.
     pub(crate) fn keep(self) -> io::Result<()> {
         let word = |bits: u64| {
-            // The low half of what is left.
-            let bits = bits as u32;
+            // The low half always fits.
+            let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
             Word {
                 effective: bits,
                 permitted: bits,
@@ -80,12 +80,12 @@ impl Set {
         Errno::result(set)?;
         control(
             libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong,
+            c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.cast_unsigned()),
             0,
         )?;
         for number in 0..MAX_CAPABILITIES {
             if self.contains(number) {
-                let raise = libc::PR_CAP_AMBIENT_RAISE as c_ulong;
+                let raise = c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.cast_unsigned());
                 control(libc::PR_CAP_AMBIENT, raise, number.into())?;
             }
         }

@@ -268,7 +268,7 @@ mod tests {
                 accumulator = match step.k {
                     NUMBER_AT => call,
                     ARCHITECTURE_AT => architecture,
-                    FIRST_ARGUMENT_AT => argument as u32,
+                    FIRST_ARGUMENT_AT => u32::try_from(argument & u64::from(u32::MAX)).unwrap(),
                     other => panic!("offset {other}"),
                 };
                 continue;
