@@ -2,7 +2,7 @@
 //!
 //! Whoever may ask the security module for a document chooses what it signs, so in
 //! an enclave only the init may. In each document that is not the workload's own it
-//! writes `user_data` itself: [`PREFIX`] and the purpose's name, and nothing else. It
+//! writes `user_data` itself: `enclave-purpose:` and the purpose's name, and nothing else. It
 //! refuses a workload's `user_data` that begins so, whatever follows, so that no
 //! document can be played under another purpose's name.
 //!

@@ -22,11 +22,9 @@ pub(crate) struct NamedOtherwise;
 impl Identity {
     /// Names the key; the same one may be named again.
     pub(crate) fn name(&self, key: Bytes<MAX_PUBLIC_KEY>) -> Result<(), NamedOtherwise> {
-        let named = self.0.get_or_init(|| key.clone());
-        if *named == key {
-            Ok(())
-        } else {
-            Err(NamedOtherwise)
+        match self.0.set(key) {
+            Err(key) if self.0.get() != Some(&key) => Err(NamedOtherwise),
+            _ => Ok(()),
         }
     }
 

@@ -159,7 +159,7 @@ async fn a_hostile_agent_chooses_the_nonce_and_nothing_else() {
 #[tokio::test]
 async fn what_is_no_challenge_gets_no_document() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
-    let text = |text: &str| [&[0x60 | text.len() as u8], text.as_bytes()].concat();
+    let text = |text: &str| [&[0x60 | u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     for body in [
         // Version 1's challenge without a nonce.
         b"\x82\x01\x81\x07".to_vec(),

@@ -72,7 +72,7 @@ impl EnclaveApi {
             "nonce": STANDARD.encode(nonce),
             "public_key": STANDARD.encode(public_key),
         });
-        let request = self.request(Method::POST, "/v1/attestation", body);
+        let request = self.request(Method::POST, "/v1/attestation", &body);
         self.ask(request).await
     }
 
@@ -80,11 +80,11 @@ impl EnclaveApi {
     /// the parent relays carry it from now on.
     pub async fn name_identity(&self, public_key: &[u8]) -> Result<(), ApiError> {
         let body = json!({ "public_key": STANDARD.encode(public_key) });
-        let request = self.request(Method::PUT, "/v1/identity", body);
+        let request = self.request(Method::PUT, "/v1/identity", &body);
         self.ask(request).await.map(drop)
     }
 
-    fn request(&self, method: Method, path: &'static str, body: Value) -> Request<Full<Bytes>> {
+    fn request(&self, method: Method, path: &'static str, body: &Value) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::from(body.to_string()));
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_static(path);

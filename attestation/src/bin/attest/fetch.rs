@@ -13,6 +13,10 @@ use crate::demands::Demands;
 use crate::{Failure, unreadable, usage};
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::option_option,
+    reason = "clap's form of an option whose value may be left out"
+)]
 pub(crate) struct Arguments {
     /// Who is asked: `https://HOST/PATH` and `http://…` answer `GET …?nonce=HEX`,
     /// `unix:PATH` is a parent-agent's control socket, `nsm:PATH` a software
