@@ -63,10 +63,28 @@ impl Workload {
         files: &[PathBuf],
         tables: &str,
     ) -> anyhow::Result<Self> {
+        Self::build_from(
+            programs,
+            folder,
+            program,
+            files,
+            &format!("{MANIFEST}{tables}"),
+        )
+    }
+
+    /// Builds an image from a manifest, whose container image `oci:image` has one
+    /// of the programs, and files of this machine.
+    pub fn build_from(
+        programs: &Programs,
+        folder: &Path,
+        program: &str,
+        files: &[PathBuf],
+        text: &str,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).context("no folder for the image")?;
         demo::oci::write_with(&folder.join("image"), &programs.path(program), files)?;
         let manifest = folder.join("enclave.toml");
-        fs::write(&manifest, format!("{MANIFEST}{tables}")).context("cannot write the manifest")?;
+        fs::write(&manifest, text).context("cannot write the manifest")?;
         let path = folder.join("workload.eif");
         let output = Command::new(programs.path("image-builder"))
             .arg("build")

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -17,6 +18,8 @@ const FOLDER: &str = "app/";
 const PASSWD: &str = "app:x:1000:1000::/app:/sbin/nologin\n";
 const GROUP: &str = "app:x:1000:\n";
 const USER: &str = "1000:1000";
+/// The bits that a program runs as its owner or group with (chmod(2)).
+const SET_ID: u32 = 0o6000;
 
 /// A blob of the layout.
 struct Blob {
@@ -73,7 +76,8 @@ fn layer(path: &str, program: &[u8], others: &[PathBuf]) -> io::Result<Vec<u8>> 
     for other in others {
         let path = other.display().to_string();
         let contents = fs::read(other)?;
-        append(&mut tar, path.trim_start_matches('/'), 0o755, &contents)?;
+        let mode = 0o755 | fs::metadata(other)?.permissions().mode() & SET_ID;
+        append(&mut tar, path.trim_start_matches('/'), mode, &contents)?;
     }
     tar.into_inner()
 }
