@@ -60,9 +60,16 @@ async fn memory_is_taken(enclave: &mut Hostile) {
     assert!(["", "killed 9"].contains(&end.as_str()), "{end:?}");
     enclave.until_it_listens().await;
     enclave.answers("after all memory was taken").await;
-    let status = enclave.agent.status().await.unwrap();
-    let kills = status.pointer("/limits/oom_kills");
-    let kills = kills.and_then(serde_json::Value::as_u64);
+    // The init tells of it once a second.
+    let mut status = enclave.agent.status().await.unwrap();
+    for _ in 0..30 {
+        if status["limits"]["oom_kills"] != 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        status = enclave.agent.status().await.unwrap();
+    }
+    let kills = status["limits"]["oom_kills"].as_u64();
     assert!(kills.is_some_and(|kills| kills > 0), "{status}");
     let refused = status.pointer("/limits/pids_refused");
     let refused = refused.and_then(serde_json::Value::as_u64);
