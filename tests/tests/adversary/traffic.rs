@@ -1,17 +1,21 @@
 //! Connections and names, taken by others and by the workload itself.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enclave_tests::Hypervisor;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::hostile::{Hostile, User};
 
 /// As many as any list of this kind has places, and more.
 const CLIENTS: usize = 1_100;
+/// The address of those that say nothing, and its share of 1,024 places.
+const SILENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const SHARE: usize = 768;
 /// Longer than a name is kept for a program that may still use it.
 const NAMES_LIMIT: Duration = Duration::from_secs(200);
 
@@ -27,9 +31,14 @@ async fn silent_clients_leave_the_port_open(hypervisor: Hypervisor) {
     let mut enclave = Hostile::start(hypervisor, User::Ordinary).await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        clients.push(TcpStream::connect(enclave.address()).await.unwrap());
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((SILENT, 0).into()).unwrap();
+        // Beyond their address's share they are reset, some before they notice that
+        // they were connected.
+        clients.extend(socket.connect(enclave.address()).await);
     }
-    // Another client's command is taken all the same.
+    assert!(clients.len() >= SHARE, "{} are connected", clients.len());
+    // Another address's command is taken all the same.
     enclave.until_it_listens().await;
     enclave.answers("1,100 silent clients").await;
     drop(clients);
