@@ -1,7 +1,7 @@
 //! What a process inherits: the signals that it blocks, its file mode mask, its
 //! number of descriptors, and that it leaves no core file.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 
@@ -18,6 +18,10 @@ pub(crate) fn set() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     // A core file holds whatever the memory held. Lowering a limit needs nothing.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // The kernel derives one for each user from the memory, and does not apply it to
+    // root. The workload's control group has the limit that the image names, and
+    // counts what it refuses. Only root may raise this one.
+    let _ = setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };
