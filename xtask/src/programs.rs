@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use anyhow::{Context, bail};
 
@@ -34,14 +35,48 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
     build(workspace, &TESTED)
 }
 
-/// Builds the programs of packages in the release profile, and gives their folder.
+/// PID 1, which has a profile and a cargo call of its own: what it is must not depend
+/// on the features that packages beside it ask for.
+const INIT: &str = "enclave-init";
+const INIT_PROFILE: &str = "init";
+
+/// Builds the programs of packages as they are released, and gives their folder.
 ///
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let others: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|name| *name != INIT)
+        .collect();
+    cargo_build(workspace, "release", &others)?;
+    // This program is in the folder of another profile, next to those looked for.
+    let own = std::env::current_exe().context("where this program is")?;
+    let target = own
+        .ancestors()
+        .nth(2)
+        .context("this program is in no target folder")?;
+    let folder = target.join("release");
+    if packages.contains(&INIT) {
+        cargo_build(workspace, INIT_PROFILE, &[INIT])?;
+        let (built, place) = (target.join(INIT_PROFILE).join(INIT), folder.join(INIT));
+        // Not written over: cargo links what it has built to the same contents.
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| place.display().to_string());
+            }
+            _ => {}
+        }
+        fs::copy(&built, &place).with_context(|| built.display().to_string())?;
+    }
+    Ok(folder)
+}
+
+fn cargo_build(workspace: &Path, profile: &str, packages: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
-        .args(["build", "--release", "--bins"])
+        .args(["build", "--bins", "--profile", profile])
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);
@@ -50,14 +85,7 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
     if !status.success() {
         bail!("cargo build failed; its messages are above");
     }
-    // This program is in the folder of another profile, next to the one looked for.
-    let own = std::env::current_exe().context("where this program is")?;
-    let folder = own
-        .ancestors()
-        .nth(2)
-        .context("this program is in no target folder")?
-        .join("release");
-    Ok(folder)
+    Ok(())
 }
 
 /// What programs that start enclaves find in the environment.
