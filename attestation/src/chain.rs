@@ -302,12 +302,15 @@ mod tests {
     use super::*;
     use crate::software_nsm::TestRoot;
 
-    fn self_signed(algorithm: &'static SignatureAlgorithm, is_ca: IsCa) -> String {
+    fn self_signed(
+        algorithm: &'static SignatureAlgorithm,
+        is_ca: IsCa,
+    ) -> Result<String, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.is_ca = is_ca;
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate_for(algorithm).unwrap();
-        params.self_signed(&key).unwrap().pem()
+        let key = KeyPair::generate_for(algorithm)?;
+        Ok(params.self_signed(&key)?.pem())
     }
 
     #[test]
@@ -326,11 +329,11 @@ mod tests {
             (root.certificate_pem().repeat(2), "there are 2"),
             (root.key_pem(), "cannot be read"),
             (
-                self_signed(&PKCS_ECDSA_P256_SHA256, authority()),
+                self_signed(&PKCS_ECDSA_P256_SHA256, authority()).unwrap(),
                 "certificate.algorithm",
             ),
             (
-                self_signed(&PKCS_ECDSA_P384_SHA384, IsCa::ExplicitNoCa),
+                self_signed(&PKCS_ECDSA_P384_SHA384, IsCa::ExplicitNoCa).unwrap(),
                 "certificate.authority",
             ),
         ] {

@@ -56,7 +56,7 @@ impl SelfCheck {
                 let rule: String = self
                     .rule
                     .chars()
-                    .filter(|character| character.is_ascii_graphic())
+                    .filter(char::is_ascii_graphic)
                     .take(MAX_RULE)
                     .collect();
                 format!("failed: {rule}")

@@ -86,6 +86,10 @@ fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one connection from its hello to its end, in the page's order"
+)]
 async fn the_control_example_is_what_is_sent() {
     use control::{FromAgent, FromInit};
     let mut listing = Listing::default();
