@@ -233,11 +233,7 @@ async fn run_steps(
         .await?;
     let (config, trust) = steps
         .run(EndCode::BootConfiguration, async {
-            let config = read_config(&tree)?;
-            // The root of a simulation is out of reach later.
-            let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
-            let trust = Trust::read(&config.attestation, simulated_root)?;
-            Ok((config, Arc::new(trust)))
+            read_config_and_trust(&tree, simulation)
         })
         .await?;
     let sizes = Sizes::here(&config.confinement, config.logs.buffer)?;
@@ -249,11 +245,7 @@ async fn run_steps(
         .await?;
     let confinement = steps
         .run(EndCode::BootConfinement, async {
-            let cgroup = match simulation {
-                Some(_) => None,
-                None => Some(Cgroup::create(&sizes)?),
-            };
-            Confinement::prepare(&config, cgroup)
+            prepare_confinement(&config, &sizes, simulation)
         })
         .await?;
     steps
@@ -271,27 +263,14 @@ async fn run_steps(
     }
     let agent = parent.agent();
 
-    let nsm = steps
-        .run(EndCode::BootNsm, async {
-            let path = descriptors.map(Descriptors::nsm);
-            SecurityModule::open(move || match path {
-                Some(path) => Nsm::socket(&path),
-                None => Nsm::device(),
-            })
-            .await
-        })
-        .await?;
+    let nsm = steps.run(EndCode::BootNsm, open_nsm(descriptors)).await?;
     let debug = steps
         .run(EndCode::BootEntropy, async {
             if simulation.is_none() {
                 entropy::check_generator()?;
                 entropy::credit(&nsm.run(entropy::draw).await?)?;
             }
-            let random = nsm.run(|nsm| nsm.random_bytes(BOOT_ID_BYTES)).await?;
-            reached.boot = random
-                .first_chunk::<BOOT_ID_BYTES>()
-                .and_then(|id| BootId::new(*id))
-                .ok_or(NsmError::Unexpected)?;
+            reached.boot = draw_boot_id(&nsm).await?;
             let (pcr0, _) = nsm.run(|nsm| nsm.describe_pcr(0)).await?;
             Ok(pcr0 == Pcr::ZERO)
         })
@@ -308,12 +287,7 @@ async fn run_steps(
     reached.session = Some(session);
     steps
         .run(EndCode::BootRuntimeConfiguration, async {
-            let digest = digest(&SHA384, &runtime_config);
-            nsm.run(move |nsm| {
-                nsm.extend_pcr(RUNTIME_CONFIG_PCR, digest.as_ref())?;
-                nsm.lock_pcr(RUNTIME_CONFIG_PCR)
-            })
-            .await?;
+            measure_runtime_config(&nsm, &runtime_config).await?;
             write_runtime_config(&runtime_config)
         })
         .await?;
@@ -337,6 +311,63 @@ async fn run_steps(
     let services = start_services(&environment, &ingress, &reached.boot);
     let pressure = steps.run(EndCode::BootServices, services).await?;
     Ok((environment, pressure))
+}
+
+/// What the image says, and whom it has the enclave trust.
+fn read_config_and_trust(
+    tree: &Path,
+    simulation: Option<&Simulation>,
+) -> Result<(MeasuredConfig, Arc<Trust>), InitError> {
+    let config = read_config(tree)?;
+    // The root of a simulation is out of reach later.
+    let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
+    let trust = Trust::read(&config.attestation, simulated_root)?;
+    Ok((config, Arc::new(trust)))
+}
+
+/// A simulation has no cgroup: the hierarchy is its host's.
+fn prepare_confinement(
+    config: &MeasuredConfig,
+    sizes: &Sizes,
+    simulation: Option<&Simulation>,
+) -> Result<Confinement, InitError> {
+    let cgroup = match simulation {
+        Some(_) => None,
+        None => Some(Cgroup::create(sizes)?),
+    };
+    Confinement::prepare(config, cgroup)
+}
+
+/// The security module: the machine's own, or a simulation's.
+async fn open_nsm(descriptors: Option<Descriptors>) -> Result<SecurityModule, InitError> {
+    let path = descriptors.map(Descriptors::nsm);
+    SecurityModule::open(move || match path {
+        Some(path) => Nsm::socket(&path),
+        None => Nsm::device(),
+    })
+    .await
+}
+
+/// Drawn by the module's generator, so that no two boots have the same.
+async fn draw_boot_id(nsm: &SecurityModule) -> Result<BootId, InitError> {
+    let random = nsm.run(|nsm| nsm.random_bytes(BOOT_ID_BYTES)).await?;
+    let id = random
+        .first_chunk::<BOOT_ID_BYTES>()
+        .and_then(|id| BootId::new(*id))
+        .ok_or(NsmError::Unexpected)?;
+    Ok(id)
+}
+
+/// Has every document show which configuration the agent gave. The register is
+/// locked, so that nothing that runs later can pretend another.
+async fn measure_runtime_config(nsm: &SecurityModule, config: &[u8]) -> Result<(), InitError> {
+    let digest = digest(&SHA384, config);
+    nsm.run(move |nsm| {
+        nsm.extend_pcr(RUNTIME_CONFIG_PCR, digest.as_ref())?;
+        nsm.lock_pcr(RUNTIME_CONFIG_PCR)
+    })
+    .await?;
+    Ok(())
 }
 
 /// Locks the registers that nobody uses, and verifies the enclave's own document.
