@@ -64,10 +64,12 @@ impl Line {
 
     /// A frame is about to be written. One that was not finished leaves the
     /// connection unusable.
+    #[expect(clippy::unused_self, reason = "it stands for the open connection")]
     pub(crate) fn begin_frame(&self) {
         IS_IN_FRAME.store(true, Ordering::SeqCst);
     }
 
+    #[expect(clippy::unused_self, reason = "it stands for the open connection")]
     pub(crate) fn end_frame(&self) {
         IS_IN_FRAME.store(false, Ordering::SeqCst);
     }
@@ -128,6 +130,10 @@ fn tell(text: String) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the process ends here, and there may be no runtime any more"
+                )]
                 sleep(POLL);
                 waited += POLL;
             }
@@ -146,6 +152,10 @@ mod tests {
     /// The descriptor of the child's end of the connection.
     const VARIABLE: &str = "ENCLAVE_TEST_PANIC";
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a panic hook has no `main` to return to"
+    )]
     fn end() {
         std::process::exit(7);
     }

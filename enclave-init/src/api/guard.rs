@@ -3,7 +3,7 @@
 //! behalf is told apart by what it cannot leave out or cannot add, and is refused
 //! before anything else of it is looked at.
 
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderName};
 use hyper::{HeaderMap, Request, StatusCode};
 use manifest::API_PORT;
 
@@ -52,7 +52,7 @@ pub(super) fn check<B>(transport: Transport, request: &Request<B>) -> Result<(),
 }
 
 fn forwarded(headers: &HeaderMap) -> Option<&str> {
-    headers.keys().map(|name| name.as_str()).find(|name| {
+    headers.keys().map(HeaderName::as_str).find(|name| {
         FORWARDED.contains(name)
             || FORWARDED_PREFIXES
                 .iter()

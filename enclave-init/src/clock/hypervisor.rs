@@ -117,7 +117,7 @@ impl HypervisorClock {
     }
 }
 
-/// The clock of an open device: `FD_TO_CLOCKID` of clock_getres(2).
+/// The clock of an open device: `FD_TO_CLOCKID` of `clock_getres(2)`.
 fn clock_of(descriptor: RawFd) -> ClockId {
     ClockId::from_raw((!descriptor << 3) | 3)
 }

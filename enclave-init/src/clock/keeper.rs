@@ -71,7 +71,9 @@ impl Line {
 /// Writes what was said before there was a log, then keeps the clock until the
 /// enclave ends.
 pub(crate) async fn keep(clock: Clock, said: Vec<Line>, handle: Handle, logs: Logs) {
-    said.iter().for_each(|line| line.write(&logs));
+    for line in &said {
+        line.write(&logs);
+    }
     let mut module_due = Instant::now();
     let mut told = None;
     loop {

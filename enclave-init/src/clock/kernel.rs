@@ -80,16 +80,13 @@ pub(super) fn slew(rate: i64, error: Option<Nanos>) -> io::Result<()> {
         | libc::ADJ_ESTERROR;
     change.tick = tick;
     change.freq = frequency;
-    match error.and_then(|error| i64::try_from(error / 1_000 + 1).ok()) {
-        Some(microseconds) => {
-            change.maxerror = microseconds;
-            change.esterror = microseconds;
-        }
-        None => {
-            change.status = libc::STA_UNSYNC;
-            change.maxerror = i64::from(i32::MAX);
-            change.esterror = i64::from(i32::MAX);
-        }
+    if let Some(microseconds) = error.and_then(|error| i64::try_from(error / 1_000 + 1).ok()) {
+        change.maxerror = microseconds;
+        change.esterror = microseconds;
+    } else {
+        change.status = libc::STA_UNSYNC;
+        change.maxerror = i64::from(i32::MAX);
+        change.esterror = i64::from(i32::MAX);
     }
     adjust(&mut change)
 }

@@ -197,7 +197,7 @@ impl Clock {
                 }
             }
         };
-        let mut lines = self.act(source, decision);
+        let mut lines = Self::act(source, decision);
         lines.extend(failure.map(|error| {
             Line::Error(format!("clock: {} does not answer: {error}", source.name()))
         }));
@@ -228,7 +228,7 @@ impl Clock {
     }
 
     /// Does what was decided; says what somebody should know.
-    fn act(&self, source: Source, decision: Decision) -> Vec<Line> {
+    fn act(source: Source, decision: Decision) -> Vec<Line> {
         let mut lines: Vec<_> = decision.notice.into_iter().map(Line::notice).collect();
         if let Some(step) = decision.step {
             lines.push(match kernel::step(step) {

@@ -75,7 +75,7 @@ impl Sizes {
     }
 }
 
-/// Bytes that programs can use (`MemAvailable` in proc_meminfo(5)).
+/// Bytes that programs can use (`MemAvailable` in `proc_meminfo(5)`).
 fn available(text: &str) -> Option<u64> {
     let line = text
         .lines()

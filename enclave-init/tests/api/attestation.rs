@@ -145,7 +145,7 @@ async fn a_hostile_agent_chooses_the_nonce_and_nothing_else() {
             &[&forged, &key],
             &[&data, &key, &data, &key, map],
             &[map],
-            &[&byte_string(&[7; 60_000])],
+            &[&byte_string(&vec![7; 60_000])],
         ]) {
             for nonce in [b"n".as_slice(), &[id; 512]] {
                 control = control.send_body(&challenge_body(id, nonce, further)).await;
@@ -167,7 +167,7 @@ async fn what_is_no_challenge_gets_no_document() {
         b"\x82\x01\x84\x07\xf6\x44data\x43key".to_vec(),
         // A nonce that is too long, in pieces, or no bytes.
         challenge_body(7, &[0; 513], &[]),
-        challenge_body(7, &[0; 60_000], &[]),
+        challenge_body(7, &vec![0; 60_000], &[]),
         b"\x82\x01\x82\x07\x5f\x42no\x43nce\xff".to_vec(),
         [b"\x82\x01\x82\x07".as_slice(), &text("nonce")].concat(),
         // Fields by name, other messages, and the init's own.

@@ -138,12 +138,12 @@ async fn requests_that_make_no_sense_are_answered_with_the_reason() {
             "nonce has more than 512",
         ),
         (
-            verify(&[0; 16_641], "oracle", &NONCE),
+            verify(&vec![0; 16_641], "oracle", &NONCE),
             400,
             "document has more than 16640",
         ),
         (
-            verify(&[0; 30_000], "oracle", &NONCE),
+            verify(&vec![0; 30_000], "oracle", &NONCE),
             413,
             "the body has more than",
         ),

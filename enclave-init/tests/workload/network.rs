@@ -156,7 +156,7 @@ pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
 pub(crate) fn forge(transport: &str, target: &str, headers: &[&str]) {
     let headers: String = headers
         .iter()
-        .map(|header| format!("{header}\r\n"))
+        .flat_map(|header| [*header, "\r\n"])
         .collect();
     send_request(
         transport,
