@@ -36,7 +36,7 @@ pub(super) async fn keep_end(
     console: &[String],
 ) {
     let before = LastEnd::read(name);
-    let last = LastEnd::new(
+    let trace = LastEnd::new(
         end,
         crash,
         milliseconds(uptime),
@@ -45,7 +45,7 @@ pub(super) async fn keep_end(
         before.as_ref(),
     );
     let name = name.clone();
-    let written = tokio::task::spawn_blocking(move || last.write(&name)).await;
+    let written = tokio::task::spawn_blocking(move || trace.write(&name)).await;
     if let Ok(Err(error)) = written {
         warn!(%error, "how the enclave ended is not kept");
     }

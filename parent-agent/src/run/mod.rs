@@ -1,6 +1,7 @@
 //! `parent-agent run`: one enclave from its image to its end.
 
 mod backoff;
+mod ended_logs;
 mod listen;
 mod machine;
 mod reports;
@@ -49,13 +50,11 @@ use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, diagnostics, heartbeat, ingress, limit, throttle};
 
 use backoff::{keep_end, pause};
+use ended_logs::EndedLogs;
 use listen::{incoming, remove_stale};
 
-/// How long log records may take to arrive once the enclave has ended.
-const LOGS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the sinks may take for what is in the spool once the enclave has ended.
-const SINKS_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when the enclave goes on: the next agent's sinks do the rest.
+/// How long the sinks may take for what is in the spool when the enclave goes on: the
+/// next agent's do the rest.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it may take to record the enclave's end in its log.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,8 +64,6 @@ const API_TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Console lines shown after an unexpected end.
 const CONSOLE_TAIL: usize = 40;
-/// Lines of each stream shown after an unexpected end.
-const LOG_TAIL: usize = 20;
 
 /// Runs an enclave to its end. What is meant for people goes to `stderr`.
 pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
@@ -360,13 +357,7 @@ impl Run<'_> {
         let age = guard.attached().map(|attached| attached.age);
         let ports = ingress::open(&self.host.ingress, &self.args.publish)?;
         let (egress, limits) = self.limited().await;
-        let pipeline = Pipeline::open(
-            self.args.logs.pipeline(&self.name, self.region.clone()),
-            &self.name,
-            self.output.clone(),
-            self.args.json,
-        )
-        .await?;
+        let pipeline = self.pipeline().await?;
         let logs = Arc::new(Logs::new(Arc::clone(pipeline.spool())));
         let outcome = self
             .gate
@@ -401,14 +392,8 @@ impl Run<'_> {
             self.events.clone(),
         ));
         self.watch(&mut tasks, &board, outcome).await?;
-        let recorder = Recorder::new(
-            Arc::clone(&board),
-            Arc::clone(pipeline.spool()),
-            self.metrics.clone(),
-            pipeline.has_remote(),
-        );
         let (last_record, is_last) = oneshot::channel();
-        let mut recording = tokio::spawn(recorder.run(is_last));
+        let mut recording = tokio::spawn(self.recorder(&board, &pipeline).run(is_last));
         let (ended, end) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, end)?;
 
@@ -450,22 +435,17 @@ impl Run<'_> {
             result => {
                 // What is left of the machine must not keep the log connection open.
                 let _ = guard.kill().await;
-                logs.drain(LOGS_TIMEOUT).await;
-                let last = pipeline.last_lines(logs.boot(), LOG_TAIL).await;
-                let telemetry = Arc::clone(pipeline.telemetry());
-                telemetry.settle(logs.boot());
+                let logs = EndedLogs::take(pipeline, logs).await;
                 if let Ok(Outcome::Ended(end)) = &result {
                     let crash = Crash::of(end, &guard.console().tail(CONSOLE_TAIL));
                     // The task ends only with this one.
                     let _ = last_record.send(Ended::new(end, crash));
                     let _ = timeout(RECORD_TIMEOUT, &mut recording).await;
                 }
-                pipeline.finish(SINKS_TIMEOUT).await;
+                let (lines, lost) = logs.finish().await;
                 let outcome = result?;
-                telemetry.settle(logs.boot());
-                let lost = LostRecords::of(&telemetry.read());
                 let exit = self
-                    .report_end(&outcome, start.elapsed(), lost, guard.console(), &last)
+                    .report_end(&outcome, start.elapsed(), lost, guard.console(), &lines)
                     .await;
                 ended.send_replace(Some(outcome));
                 exit
@@ -515,6 +495,28 @@ impl Run<'_> {
             events: self.events.clone(),
             reporter: self.reporter.clone(),
         })
+    }
+
+    /// The way of the log records, from the enclave to the sinks.
+    async fn pipeline(&self) -> Result<Pipeline, Error> {
+        let pipeline = Pipeline::open(
+            self.args.logs.pipeline(&self.name, self.region.clone()),
+            &self.name,
+            self.output.clone(),
+            self.args.json,
+        )
+        .await?;
+        Ok(pipeline)
+    }
+
+    /// Who adds the agent's own records to the log.
+    fn recorder(&self, board: &Arc<Board>, pipeline: &Pipeline) -> Recorder {
+        Recorder::new(
+            Arc::clone(board),
+            Arc::clone(pipeline.spool()),
+            self.metrics.clone(),
+            pipeline.has_remote(),
+        )
     }
 
     fn fixed<H: Hypervisor>(&self) -> Fixed {

@@ -63,7 +63,7 @@ impl Run<'_> {
         uptime: Duration,
         lost: LostRecords,
         console: &Console,
-        last: &LastLines,
+        lines: &LastLines,
     ) -> Exit {
         let Outcome::Ended(end) = outcome else {
             return Exit::Detached;
@@ -72,7 +72,7 @@ impl Run<'_> {
         let (logs, console) = if end.cause.is_expected() {
             (&nothing, Vec::new())
         } else {
-            (last, console.tail(CONSOLE_TAIL))
+            (lines, console.tail(CONSOLE_TAIL))
         };
         let crash = Crash::of(end, &console);
         keep_end(&self.name, end, crash, uptime, lost.clone(), &console).await;
