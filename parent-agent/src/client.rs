@@ -1,5 +1,6 @@
 //! Talking to a running enclave's agent: `status`, `attest`, `stop` and `detach`.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -148,7 +149,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     let name = client.name;
     let mut lines = format!("{name}: {}: {}\n", end.cause, end.detail);
     if !end.lost.is_empty() {
-        lines += &format!("{name}: lost: {}\n", end.lost);
+        let _ = writeln!(lines, "{name}: lost: {}", end.lost);
     }
     io::stdout().lock().write_all(lines.as_bytes())?;
     Ok(Exit::Success)

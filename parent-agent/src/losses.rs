@@ -2,7 +2,7 @@
 //! to the sinks.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use link::control::{LossReason, Losses};
 use link::logs::LogStream;
@@ -142,7 +142,7 @@ impl fmt::Display for LostRecords {
             let least = if self.complete { "" } else { "at least " };
             let mut part = format!("{least}{} log records in the enclave", self.in_enclave);
             if !self.enclave.is_empty() {
-                part += &format!(" ({})", describe(&self.enclave));
+                let _ = write!(part, " ({})", describe(&self.enclave));
             }
             parts.push(part);
         }

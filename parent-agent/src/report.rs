@@ -320,9 +320,10 @@ fn describe(report: &Report<'_>) -> String {
             let code = code.map_or_else(String::new, |code| format!(" ({code})"));
             let crash =
                 crash.map_or_else(String::new, |crash| format!("crash       {crash}{code}\n"));
-            let lost = match lost.is_empty() {
-                true => String::new(),
-                false => format!("lost        {lost}\n"),
+            let lost = if lost.is_empty() {
+                String::new()
+            } else {
+                format!("lost        {lost}\n")
             };
             text + &describe_console(console)
                 + &crash

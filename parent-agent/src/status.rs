@@ -611,9 +611,9 @@ mod tests {
     use super::*;
     use crate::spool::SpoolStatus;
 
-    #[test]
-    fn the_table_shows_what_an_operator_looks_for() {
-        let status = Status {
+    /// An enclave of which there is something to say in every line.
+    fn eventful() -> Status {
+        Status {
             name: "payments".to_owned(),
             state: Phase::Ready,
             uptime_ms: 3_723_000,
@@ -710,7 +710,12 @@ mod tests {
                 function: "gate".to_owned(),
                 ..GateStatus::default()
             }),
-        };
+        }
+    }
+
+    #[test]
+    fn the_table_shows_what_an_operator_looks_for() {
+        let status = eventful();
         let table = status.table();
         for part in [
             "state       ready",

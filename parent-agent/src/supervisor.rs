@@ -397,7 +397,7 @@ impl Supervisor {
                 error_us,
                 pauses,
                 detail,
-            } => self.clock(ClockStatus::new(state, &source, error_us, pauses, &detail)),
+            } => self.clock(&ClockStatus::new(state, &source, error_us, pauses, &detail)),
             FromInit::WorkloadExited {
                 status,
                 restart_in_ms,
@@ -420,7 +420,7 @@ impl Supervisor {
                 rule,
                 detail,
                 document,
-            } => self.self_checked(SelfCheck::new(outcome, &rule, &detail, &document)),
+            } => self.self_checked(&SelfCheck::new(outcome, &rule, &detail, &document)),
             FromInit::Limits {
                 oom_kills,
                 pids_refused,
@@ -452,24 +452,24 @@ impl Supervisor {
     }
 
     /// Reports the clock when its state changes.
-    fn clock(&self, clock: ClockStatus) {
+    fn clock(&self, clock: &ClockStatus) {
         let before = self.board.update(|live| live.clock.replace(clock.clone()));
         if before.is_none_or(|before| clock.differs(&before)) && Line::Clock.may_be_written() {
-            self.reporter.report(&Report::Clock(&clock));
+            self.reporter.report(&Report::Clock(clock));
         }
     }
 
     /// Reports the self-check, which is told again on every connection.
-    fn self_checked(&self, found: SelfCheck) {
+    fn self_checked(&self, found: &SelfCheck) {
         let changed = self.board.update(|live| {
-            let changed = live.self_check.as_ref() != Some(&found);
+            let changed = live.self_check.as_ref() != Some(found);
             live.self_check = Some(found.clone());
             changed
         });
         if changed {
             self.remember();
             if Line::SelfCheck.may_be_written() {
-                self.reporter.report(&Report::SelfCheck(&found));
+                self.reporter.report(&Report::SelfCheck(found));
             }
         }
     }

@@ -342,18 +342,14 @@ impl Spool {
         let spool = Arc::clone(self);
         let noted = move || {
             let mut writer = spool.writer();
-            let noted = match writer.note(stream, text.as_bytes(), spool.floor()) {
-                Ok(appended) => {
-                    spool.publish(&writer, Boot::AGENT, &appended);
-                    true
-                }
-                Err(_) => {
-                    spool.counts.own_dropped.fetch_add(1, Ordering::Relaxed);
-                    false
-                }
-            };
+            let appended = writer.note(stream, text.as_bytes(), spool.floor());
+            if let Ok(appended) = &appended {
+                spool.publish(&writer, Boot::AGENT, appended);
+            } else {
+                spool.counts.own_dropped.fetch_add(1, Ordering::Relaxed);
+            }
             spool.measure(&writer);
-            noted
+            appended.is_ok()
         };
         // It fails only when the runtime ends.
         tokio::task::spawn_blocking(noted).await.unwrap_or(false)

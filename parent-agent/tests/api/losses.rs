@@ -108,13 +108,13 @@ async fn losses_behind_a_full_spool_are_said_at_stop_to_the_last_record() {
     };
     let (stop, (numbered, ended)) = tokio::join!(stop, enclave);
     let stored = stored(&folder).await;
-    let lost = numbered - stored;
-    assert_eq!(ended["lost"]["in_enclave"], lost);
+    let missing = numbered - stored;
+    assert_eq!(ended["lost"]["in_enclave"], missing);
     assert_eq!(ended["lost"]["complete"], true);
     assert_eq!(ended["exit_code"], 0);
     assert_eq!(stop.status.code(), Some(0));
     let text = String::from_utf8(stop.stdout).unwrap();
-    let expected = format!("\ntest: lost: {lost} log records in the enclave (application: ");
+    let expected = format!("\ntest: lost: {missing} log records in the enclave (application: ");
     assert!(text.contains(&expected), "{text}");
     assert_eq!(last_end(&folder)["lost"], ended["lost"]);
 }
