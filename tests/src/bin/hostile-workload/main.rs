@@ -28,6 +28,7 @@
 )]
 
 mod exhaustion;
+mod kernel;
 mod network;
 mod raw;
 mod server;

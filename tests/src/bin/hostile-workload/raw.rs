@@ -65,11 +65,11 @@ pub(crate) fn call<const N: usize>(number: i64, mut arguments: [Arg<'_>; N]) -> 
     for (word, argument) in words.iter_mut().zip(&mut arguments) {
         *word = argument.word();
     }
-    let [a, b, c, d, e, f] = words;
+    let [first, second, third, fourth, fifth, sixth] = words;
     // SAFETY: whatever the kernel reads or writes is borrowed in `arguments`
     // until the call has returned, and each caller gives buffers of the size that
     // its call defines. Calls that replace the process's memory are not made.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) };
     usize::try_from(result).map_err(|_| Errno::last())
 }
 

@@ -4,13 +4,13 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::kernel;
 use crate::raw::{Arg, Outcome, call, end, fork};
 
 /// What an attempt has reached.
@@ -76,8 +76,8 @@ fn run(name: &str, words: &[&str]) -> Option<Attempt> {
         "status" => status(word(0)?),
         "setuid" => setuid(word(0)?),
         "signal" => signal(number(0)?),
-        "signals" => signals(),
-        _ => return on_pid_1(name).or_else(|| on_the_kernel(name)),
+        "signals" => Ok(signals()),
+        _ => return on_pid_1(name).or_else(|| kernel::attempt(name).map(reached)),
     })
 }
 
@@ -85,7 +85,8 @@ fn reached(outcome: Outcome) -> Attempt {
     outcome.map(|value| value.to_string())
 }
 
-fn errno(error: io::Error) -> Errno {
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+pub(crate) fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
@@ -200,13 +201,13 @@ fn signal(number: i32) -> Attempt {
 
 /// Sends the init every signal but those that ask it to end, and says which
 /// could be sent.
-fn signals() -> Attempt {
+fn signals() -> String {
     let sent: Vec<_> = (1..=64)
         .filter(|number| ![libc::SIGTERM, libc::SIGINT].contains(number))
         .filter(|number| signal(*number).is_ok())
         .map(|number| number.to_string())
         .collect();
-    Ok(sent.join(" "))
+    sent.join(" ")
 }
 
 /// What can be done to the init by name.
@@ -314,218 +315,6 @@ fn take_descriptor() -> Outcome {
     let process = call(libc::SYS_pidfd_open, [PID1.into(), 0.into()])?;
     let process = i64::try_from(process).unwrap_or(-1);
     call(libc::SYS_pidfd_getfd, [process.into(), 0.into(), 0.into()])
-}
-
-/// What can be asked of the kernel.
-fn on_the_kernel(name: &str) -> Option<Attempt> {
-    let zero = || Arg::from(0);
-    Some(reached(match name {
-        // A map of one array element: the least that a program begins with.
-        "bpf" => {
-            let mut attributes = [0; 72];
-            for (place, byte) in attributes
-                .iter_mut()
-                .zip([2_u32, 4, 4, 1].into_iter().flat_map(u32::to_le_bytes))
-            {
-                *place = byte;
-            }
-            call(libc::SYS_bpf, [zero(), Arg::Bytes(&attributes), 72.into()])
-        }
-        "module" => call(
-            libc::SYS_init_module,
-            [Arg::Bytes(&[0; 64]), 64.into(), c"".into()],
-        ),
-        "module-file" => call(libc::SYS_finit_module, [0.into(), c"".into(), zero()]),
-        "module-delete" => call(libc::SYS_delete_module, [c"none".into(), zero()]),
-        "kexec" => call(libc::SYS_kexec_load, [zero(), zero(), zero(), zero()]),
-        "kexec-file" => call(
-            libc::SYS_kexec_file_load,
-            [0.into(), 0.into(), 1.into(), c"".into(), zero()],
-        ),
-        "key-add" => call(
-            libc::SYS_add_key,
-            [
-                c"user".into(),
-                c"name".into(),
-                Arg::Bytes(&[1]),
-                1.into(),
-                (-2).into(),
-            ],
-        ),
-        "key-request" => call(
-            libc::SYS_request_key,
-            [c"user".into(), c"name".into(), zero(), zero()],
-        ),
-        // KEYCTL_GET_KEYRING_ID of the process's keyring.
-        "key-control" => call(libc::SYS_keyctl, [zero(), (-2).into(), 1.into()]),
-        "unshare-user" => unshare(libc::CLONE_NEWUSER),
-        "unshare-network" => unshare(libc::CLONE_NEWNET),
-        "unshare-mounts" => unshare(libc::CLONE_NEWNS),
-        "unshare-pids" => unshare(libc::CLONE_NEWPID),
-        "unshare-cgroup" => unshare(libc::CLONE_NEWCGROUP),
-        "clone-user" => in_child(call(
-            libc::SYS_clone,
-            [
-                i64::from(libc::CLONE_NEWUSER | libc::SIGCHLD).into(),
-                zero(),
-                zero(),
-                zero(),
-                zero(),
-            ],
-        )),
-        "clone3-user" => {
-            let mut arguments = [0; 64];
-            let words = [
-                libc::CLONE_NEWUSER.cast_unsigned(),
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                libc::SIGCHLD.cast_unsigned(),
-            ];
-            for (place, byte) in arguments
-                .iter_mut()
-                .zip(words.into_iter().flat_map(u32::to_le_bytes))
-            {
-                *place = byte;
-            }
-            in_child(call(libc::SYS_clone3, [Arg::Bytes(&arguments), 64.into()]))
-        }
-        "enter-namespace" => enter_namespace(),
-        "new-mount" => call(libc::SYS_fsopen, [c"tmpfs".into(), zero()]),
-        "open-tree" => call(
-            libc::SYS_open_tree,
-            [libc::AT_FDCWD.into(), c"/".into(), 1.into()],
-        ),
-        "unmount" => call(
-            libc::SYS_umount2,
-            [c"/proc".into(), i64::from(libc::MNT_DETACH).into()],
-        ),
-        "pivot-root" => call(libc::SYS_pivot_root, [c"/tmp".into(), c"/tmp".into()]),
-        "chroot" => call(libc::SYS_chroot, [c"/".into()]),
-        // With a command that changes nothing for this machine.
-        "reboot" => call(
-            libc::SYS_reboot,
-            [0xfee1_dead_i64.into(), 0x2812_1969.into(), zero(), zero()],
-        ),
-        "host-name" => call(libc::SYS_sethostname, [c"other".into(), 5.into()]),
-        "domain-name" => call(libc::SYS_setdomainname, [c"other".into(), 5.into()]),
-        "clock" => clock(libc::SYS_clock_settime),
-        "time-of-day" => clock(libc::SYS_settimeofday),
-        // ADJ_TICK to what it is.
-        "adjust-clock" => {
-            let mut timex = [0; 208];
-            if let Some(mode) = timex.get_mut(..4) {
-                mode.copy_from_slice(&0x4000_u32.to_le_bytes());
-            }
-            if let Some(tick) = timex.get_mut(88..96) {
-                tick.copy_from_slice(&10_000_u64.to_le_bytes());
-            }
-            call(libc::SYS_adjtimex, [Arg::Buffer(&mut timex)])
-        }
-        #[cfg(target_arch = "x86_64")]
-        "ports" => call(libc::SYS_iopl, [3.into()]),
-        #[cfg(target_arch = "x86_64")]
-        "port" => call(libc::SYS_ioperm, [0x60.into(), 1.into(), 1.into()]),
-        "open-by-handle" => open_by_handle(),
-        "page-faults" => call(libc::SYS_userfaultfd, [zero()]),
-        "performance" => {
-            // A count of the whole first processor.
-            let mut attributes = [0; 64];
-            if let Some(size) = attributes.get_mut(4..8) {
-                size.copy_from_slice(&64_u32.to_le_bytes());
-            }
-            call(
-                libc::SYS_perf_event_open,
-                [
-                    Arg::Buffer(&mut attributes),
-                    (-1).into(),
-                    0.into(),
-                    (-1).into(),
-                    zero(),
-                ],
-            )
-        }
-        // SYSLOG_ACTION_READ_ALL.
-        "kernel-log" => call(
-            libc::SYS_syslog,
-            [3.into(), Arg::Buffer(&mut [0; 64]), 64.into()],
-        ),
-        "swap" => call(libc::SYS_swapon, [c"/tmp/none".into(), zero()]),
-        "accounting" => call(libc::SYS_acct, [c"/tmp/none".into()]),
-        "watch-files" => call(libc::SYS_fanotify_init, [zero(), zero()]),
-        "hang-up" => call(libc::SYS_vhangup, []),
-        _ => return None,
-    }))
-}
-
-fn unshare(flags: i32) -> Outcome {
-    call(libc::SYS_unshare, [flags.into()])
-}
-
-/// Ends the child, if this is one.
-fn in_child(outcome: Outcome) -> Outcome {
-    if outcome == Ok(0) {
-        end();
-    }
-    outcome
-}
-
-/// Its own, as a privileged program could enter any.
-fn enter_namespace() -> Outcome {
-    let file = File::open("/proc/self/ns/net").map_err(errno)?;
-    call(
-        libc::SYS_setns,
-        [file.as_raw_fd().into(), libc::CLONE_NEWNET.into()],
-    )
-}
-
-/// To the present time, so that nothing moves.
-fn clock(number: i64) -> Outcome {
-    let mut now = [0; 16];
-    call(
-        libc::SYS_clock_gettime,
-        [libc::CLOCK_REALTIME.into(), Arg::Buffer(&mut now)],
-    )?;
-    if number == libc::SYS_settimeofday {
-        // Microseconds instead of nanoseconds.
-        if let Some(fraction) = now.get_mut(8..) {
-            fraction.fill(0);
-        }
-        return call(number, [Arg::Bytes(&now), 0.into()]);
-    }
-    call(number, [libc::CLOCK_REALTIME.into(), Arg::Bytes(&now)])
-}
-
-/// A file by its handle, which leads past the root of a process.
-fn open_by_handle() -> Outcome {
-    const ROOM: u8 = 128;
-    let mut handle = [0; 8 + ROOM as usize];
-    if let Some(room) = handle.first_mut() {
-        *room = ROOM;
-    }
-    call(
-        libc::SYS_name_to_handle_at,
-        [
-            libc::AT_FDCWD.into(),
-            c"/tmp".into(),
-            Arg::Buffer(&mut handle),
-            Arg::Buffer(&mut [0; 8]),
-            0.into(),
-        ],
-    )?;
-    let folder = File::open("/tmp").map_err(errno)?;
-    call(
-        libc::SYS_open_by_handle_at,
-        [
-            folder.as_raw_fd().into(),
-            Arg::Bytes(&handle),
-            libc::O_RDONLY.into(),
-        ],
-    )
 }
 
 /// Starts a process that ends once `work` has.
