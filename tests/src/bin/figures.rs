@@ -178,8 +178,11 @@ async fn idle_connections(programs: &Programs, image: &Workload) -> anyhow::Resu
     }
     sleep(REST).await;
     let memory = process::memory(init(&agent)?, "VmRSS")?;
-    let open = agent.status().await?["ingress"][0]["open"].clone();
-    ensure!(open == IDLE_CONNECTIONS, "{open} connections are open");
+    let status = agent.status().await?;
+    let open = status
+        .pointer("/ingress/0/open")
+        .context("the status does not count open connections")?;
+    ensure!(*open == IDLE_CONNECTIONS, "{open} connections are open");
     drop(idle);
     agent.stopped().await?;
     let limit = 8 * MIB + IDLE_CONNECTIONS * 20 * KIB;

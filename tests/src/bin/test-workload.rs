@@ -281,6 +281,7 @@ fn bomb() -> anyhow::Result<()> {
 }
 
 fn fill() -> anyhow::Result<()> {
+    let block = vec![1; 1 << 16];
     for folder in ["/", "/run", "/dev/shm", "/tmp"] {
         let size = statvfs(folder)?;
         let mib = size.blocks() * size.fragment_size() / (1 << 20);
@@ -288,7 +289,7 @@ fn fill() -> anyhow::Result<()> {
         let mut file = File::create(&file).with_context(|| folder.to_owned())?;
         let mut written = 0;
         let error = loop {
-            match file.write_all(&[1; 1 << 16]) {
+            match file.write_all(&block) {
                 Ok(()) => written += 1,
                 Err(error) => break error,
             }

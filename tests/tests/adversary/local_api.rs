@@ -10,7 +10,7 @@ const BODY: &str = "{\"nonce\":\"AAAA\"}";
 
 /// A request for a document, with these lines in its head.
 fn request(target: &str, head: &[&str]) -> String {
-    let lines: String = head.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines: String = head.iter().flat_map(|line| [*line, "\r\n"]).collect();
     format!(
         "POST {target} HTTP/1.1\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
         BODY.len()
