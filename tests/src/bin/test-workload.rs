@@ -18,7 +18,7 @@
 //! | `confined` | tries every way out and says what came of each |
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
-//! | `fill` | fills every file system, and serves |
+//! | `fill` | fills every file system that its user may write to, and serves |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so |
 
 #![forbid(unsafe_code)]
@@ -282,7 +282,7 @@ fn bomb() -> anyhow::Result<()> {
 
 fn fill() -> anyhow::Result<()> {
     let block = vec![1; 1 << 16];
-    for folder in ["/", "/run", "/dev/shm", "/tmp"] {
+    for folder in ["/dev/shm", "/tmp"] {
         let size = statvfs(folder)?;
         let mib = size.blocks() * size.fragment_size() / (1 << 20);
         let file = Path::new(folder).join("filling");
