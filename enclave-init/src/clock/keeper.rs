@@ -22,6 +22,9 @@ const MAX_LATE: Duration = Duration::from_secs(5);
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 const MODULE_INTERVAL: Duration = Duration::from_secs(16);
 const SHORT_INTERVAL: Duration = Duration::from_secs(4);
+/// How long a clock must be beyond its bound before that is news: an emulated
+/// oscillator on a busy host crosses it and comes back within seconds.
+const SETTLING: Duration = Duration::from_secs(10);
 /// How often the agent is told the bound of the error, which changes all the time.
 const TELL_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -76,6 +79,7 @@ pub(crate) async fn keep(clock: Clock, said: Vec<Line>, handle: Handle, logs: Lo
     }
     let mut module_due = Instant::now();
     let mut told = None;
+    let mut beyond = None;
     loop {
         let is_due = Instant::now() >= module_due;
         let hypervisor = clock.missing().is_none().then_some(Source::Hypervisor);
@@ -86,7 +90,11 @@ pub(crate) async fn keep(clock: Clock, said: Vec<Line>, handle: Handle, logs: Lo
         if let Err(error) = clock.steer() {
             logs.error(format!("clock: the kernel's cannot be steered: {error}"));
         }
-        tell(&clock, &mut told, &handle, &logs);
+        if let Ok(report) = clock.report()
+            && is_settled(report.state, &mut beyond)
+        {
+            tell(&report, &mut told, &handle, &logs);
+        }
 
         let begun = Instant::now();
         sleep(INTERVAL).await;
@@ -156,10 +164,18 @@ struct News {
     pauses: u64,
 }
 
+/// Whether a state is to be told: a disagreement only once it has lasted. `beyond` is
+/// since when there is one.
+fn is_settled(state: ClockState, beyond: &mut Option<Instant>) -> bool {
+    if state != ClockState::Disagreement {
+        *beyond = None;
+        return true;
+    }
+    beyond.get_or_insert_with(Instant::now).elapsed() >= SETTLING
+}
+
 /// Tells the agent and the log.
-fn tell(clock: &Clock, told: &mut Option<(News, Instant)>, handle: &Handle, logs: &Logs) {
-    // Without a reading of the clock there is nothing to tell.
-    let Ok(report) = clock.report() else { return };
+fn tell(report: &Report, told: &mut Option<(News, Instant)>, handle: &Handle, logs: &Logs) {
     let news = News {
         state: report.state,
         source: report.source,
@@ -170,7 +186,7 @@ fn tell(clock: &Clock, told: &mut Option<(News, Instant)>, handle: &Handle, logs
         return;
     }
     if before.is_none() {
-        let line = describe(&report);
+        let line = describe(report);
         match report.state {
             ClockState::Synchronised => logs.system(line),
             _ => logs.error(line),
@@ -207,6 +223,21 @@ fn seconds(time: Nanos) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disagreement_is_told_once_it_has_lasted() {
+        let mut beyond = None;
+        assert!(is_settled(ClockState::Synchronised, &mut beyond));
+        for _ in 0..5 {
+            assert!(!is_settled(ClockState::Disagreement, &mut beyond));
+            tokio::time::advance(SETTLING / 2).await;
+            assert!(is_settled(ClockState::Synchronised, &mut beyond));
+        }
+        assert!(!is_settled(ClockState::Disagreement, &mut beyond));
+        tokio::time::advance(SETTLING).await;
+        assert!(is_settled(ClockState::Disagreement, &mut beyond));
+        assert!(is_settled(ClockState::Synchronised, &mut beyond));
+    }
 
     #[test]
     fn seconds_have_three_decimals_and_a_sign() {
