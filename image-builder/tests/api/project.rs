@@ -14,6 +14,10 @@ use crate::layer::elf;
 pub(crate) const MANIFEST: &str =
     "[enclave]\nname = \"test\"\nimage = \"oci:image\"\nmemory_mib = 64\n";
 
+/// How the builder begins to say what it means that a workload runs as root, as most
+/// images of these tests have it.
+const ROOT_NOTE: &str = "image-builder: note: the workload runs as root, ";
+
 /// What `image-builder build` finds in its folder.
 pub(crate) struct Project {
     folder: TempDir,
@@ -85,7 +89,8 @@ impl Project {
         let output = self.command().output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{message}");
-        assert_eq!(message, "");
+        let said = message.lines().filter(|line| !line.starts_with(ROOT_NOTE));
+        assert_eq!(said.collect::<Vec<_>>(), [""; 0]);
         assert!(fs::read_dir(self.path("tmp")).unwrap().next().is_none());
         fs::read(self.path("out.eif")).unwrap()
     }
