@@ -11,8 +11,10 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::wait;
 use nix::unistd::pause;
 
 use crate::args::REAPER;
@@ -66,6 +68,9 @@ pub(crate) fn reap() -> ! {
     // SAFETY: no handler is set that could touch anything. Children whose end is
     // ignored are reaped by the kernel (waitpid(2)).
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    // The workload is already running: orphans that ended before the signal was
+    // ignored are still zombies. The call ends once there is no child.
+    while wait() != Err(Errno::ECHILD) {}
     loop {
         pause();
     }
