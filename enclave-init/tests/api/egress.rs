@@ -195,7 +195,7 @@ async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
         drop(outgoing(&mut enclave).await.reply(refused).await);
     }
     // A reset, and not the end of an answer.
-    enclave.said("broken ConnectionReset").await;
+    enclave.said("broken by a reset").await;
     enclave.said("proxy HTTP/1.1 504").await;
     let text = "egress: kms.example.test:443 failed: the destination is asleep";
     enclave.line(LogStream::Errors, text).await;

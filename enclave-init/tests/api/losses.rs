@@ -113,7 +113,10 @@ async fn losses_of_a_workload_that_may_block_are_those_of_its_end() {
         .agent(|agent| agent.takes_logs = false)
         .start();
     let mut control = enclave.control().await;
-    enclave.prepared.agent.shared.batches.add_permits(2);
+    let batches = &enclave.prepared.agent.shared.batches;
+    batches.add_permits(2);
+    // Before both are taken the workload may be waiting for a moment only.
+    until(|| batches.available_permits() == 0).await;
     enclave.blocks().await;
     enclave.signal(Signal::SIGTERM);
     let (cause, losses, numbered) = tokio::time::timeout(LIMIT, last_words(&mut control))

@@ -1,7 +1,7 @@
 //! Instructions that use the network as an application does. A static program
 //! has no resolver, so names are asked for by hand.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -84,7 +84,13 @@ fn converse(mut stream: TcpStream, text: &str) {
         .and_then(|()| stream.read_to_string(&mut answer));
     match conversed {
         Ok(_) => println!("answer {answer:?}"),
-        Err(error) => println!("broken {:?}", error.kind()),
+        // What was not waiting for the reset finds a socket without a peer.
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::NotConnected | ErrorKind::BrokenPipe => {
+                println!("broken by a reset");
+            }
+            kind => println!("broken {kind:?}"),
+        },
     }
 }
 
