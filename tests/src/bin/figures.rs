@@ -28,6 +28,8 @@ const ROUNDS: usize = 5;
 const LINES: usize = 200_000;
 /// Connections that do nothing.
 const IDLE_CONNECTIONS: u64 = 1000;
+/// What the agent gets to open them.
+const OPENING_LIMIT: Duration = Duration::from_secs(60);
 /// What the enclave gets to come to rest.
 const REST: Duration = Duration::from_secs(1);
 
@@ -176,13 +178,23 @@ async fn idle_connections(programs: &Programs, image: &Workload) -> anyhow::Resu
         socket.bind((client, 0).into())?;
         idle.push(socket.connect(address).await?);
     }
+    let start = Instant::now();
+    loop {
+        let status = agent.status().await?;
+        let open = status
+            .pointer("/ingress/0/open")
+            .context("the status does not count open connections")?;
+        if *open == IDLE_CONNECTIONS {
+            break;
+        }
+        ensure!(
+            start.elapsed() < OPENING_LIMIT,
+            "of {IDLE_CONNECTIONS} connections only {open} are open"
+        );
+        sleep(REST).await;
+    }
     sleep(REST).await;
     let memory = process::memory(init(&agent)?, "VmRSS")?;
-    let status = agent.status().await?;
-    let open = status
-        .pointer("/ingress/0/open")
-        .context("the status does not count open connections")?;
-    ensure!(*open == IDLE_CONNECTIONS, "{open} connections are open");
     drop(idle);
     agent.stopped().await?;
     let limit = 8 * MIB + IDLE_CONNECTIONS * 20 * KIB;
