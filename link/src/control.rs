@@ -285,6 +285,26 @@ pub enum ClockState {
     Holdover,
 }
 
+impl ClockState {
+    /// All of them, the good one first.
+    pub const ALL: [Self; 4] = [
+        Self::Synchronised,
+        Self::Holdover,
+        Self::Disagreement,
+        Self::NoSource,
+    ];
+
+    /// The state's name, as in `status`, in metrics and in `GET /v1/time`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Synchronised => "synchronised",
+            Self::Holdover => "holdover",
+            Self::Disagreement => "disagreement",
+            Self::NoSource => "no-source",
+        }
+    }
+}
+
 /// Milliseconds between two [`FromInit::Health`] messages at most: what tells
 /// the agent that the enclave is alive.
 pub const HEALTH_INTERVAL_MS: u64 = 5_000;

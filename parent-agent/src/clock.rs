@@ -20,24 +20,6 @@ pub struct ClockStatus {
     pub detail: String,
 }
 
-/// The states that a clock can have, in the order of the metric's labels.
-pub(crate) const STATES: [ClockState; 4] = [
-    ClockState::Synchronised,
-    ClockState::Holdover,
-    ClockState::Disagreement,
-    ClockState::NoSource,
-];
-
-/// A state's name.
-pub(crate) const fn state_name(state: ClockState) -> &'static str {
-    match state {
-        ClockState::Synchronised => "synchronised",
-        ClockState::Holdover => "holdover",
-        ClockState::Disagreement => "disagreement",
-        ClockState::NoSource => "no-source",
-    }
-}
-
 impl ClockStatus {
     /// What the init said.
     pub(crate) fn new(
@@ -48,7 +30,7 @@ impl ClockStatus {
         detail: &link::Text<MAX_TEXT>,
     ) -> Self {
         Self {
-            state: state_name(state).to_owned(),
+            state: state.name().to_owned(),
             source: source.to_string(),
             error_us,
             pauses,
@@ -58,7 +40,7 @@ impl ClockStatus {
 
     /// Whether the clock follows its source, and nothing contradicts that.
     pub(crate) fn is_synchronised(&self) -> bool {
-        self.state == state_name(ClockState::Synchronised)
+        self.state == ClockState::Synchronised.name()
     }
 
     /// Whether there is something to report that `before` did not have: bounds

@@ -13,7 +13,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use link::control::LossReason;
+use link::control::{ClockState, LossReason};
 use link::logs::LogStream;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -22,7 +22,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::clock::{STATES, state_name};
 use crate::enclave::{Code, Phase};
 use crate::gate::GateStatus;
 use crate::self_check::Outcome;
@@ -162,7 +161,7 @@ fn clock(page: &mut Page, status: &Status) {
         "gauge",
         "1 for the state that the enclave's clock is in.",
     );
-    for name in STATES.map(state_name) {
+    for name in ClockState::ALL.map(ClockState::name) {
         page.count(&[("state", name)], (clock.state == name).into());
     }
     page.family(

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{Answer, Api, Failure};
-use crate::clock::{Clock, Report, microseconds, state_name};
+use crate::clock::{Clock, Report, microseconds};
 
 pub(super) fn read(api: &Api) -> Result<Answer, Failure> {
     let report = api.clock.report().map_err(|error| {
@@ -36,7 +36,7 @@ fn describe(clock: &Clock, report: &Report) -> Value {
         "time": timestamp(report.time),
         "unix_ns": u64::try_from(report.time).ok(),
         "error_bound_us": report.error.map(microseconds),
-        "state": state_name(report.state),
+        "state": report.state.name(),
         "detail": report.detail,
         "pauses": report.pauses,
         "last_sample_age_us": age.map(microseconds),

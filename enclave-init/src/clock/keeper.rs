@@ -208,7 +208,7 @@ fn describe(report: &Report) -> String {
     };
     format!(
         "clock: state={} source={source} error_us={error} pauses={}{detail}",
-        super::state_name(report.state),
+        report.state.name(),
         report.pauses
     )
 }

@@ -276,16 +276,6 @@ impl Report {
     }
 }
 
-/// A state's name, as programs are told it.
-pub(crate) const fn state_name(state: ClockState) -> &'static str {
-    match state {
-        ClockState::Synchronised => "synchronised",
-        ClockState::Holdover => "holdover",
-        ClockState::Disagreement => "disagreement",
-        ClockState::NoSource => "no-source",
-    }
-}
-
 /// Nanoseconds in microseconds, rounded up.
 pub(crate) fn microseconds(time: Nanos) -> u64 {
     u64::try_from(time.saturating_add(999) / 1_000).unwrap_or(u64::MAX)

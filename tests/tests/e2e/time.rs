@@ -34,6 +34,16 @@ fn unix_us(time: &Value) -> i128 {
     i128::from(time["unix_ns"].as_u64().unwrap()) / 1_000
 }
 
+/// That the clock is as right as it says, to one who read it at `arrived` or before.
+fn assert_within_bound(time: &Value, arrived: i128) {
+    let bound = i128::from(time["error_bound_us"].as_u64().unwrap());
+    let behind = arrived - unix_us(time);
+    assert!(
+        (-bound..=bound + LATE_US).contains(&behind),
+        "{behind}: {time}"
+    );
+}
+
 fn is_synchronised(time: &Value) -> bool {
     time["state"] == "synchronised"
 }
@@ -46,12 +56,7 @@ async fn the_guest_is_told_the_time(hypervisor: Hypervisor) {
     let later = |time: &Value| is_synchronised(time) && unix_us(time) > begun + 20_000_000;
     let (time, arrived) = reading(&mut agent, later).await;
     println!("{time}");
-    let bound = i128::from(time["error_bound_us"].as_u64().unwrap());
-    let behind = arrived - unix_us(&time);
-    assert!(
-        (-bound..=bound + LATE_US).contains(&behind),
-        "{behind}: {time}"
-    );
+    assert_within_bound(&time, arrived);
     let told = agent.event(|event| event["event"] == "clock");
     assert_eq!(told.await.unwrap()["source"], "nsm");
     let status = agent.command("status", &["--json"]).await.unwrap();
@@ -76,12 +81,7 @@ async fn a_machine_that_was_stopped_catches_up() {
     };
     let (time, arrived) = reading(&mut agent, caught_up).await;
     println!("{time}");
-    let bound = i128::from(time["error_bound_us"].as_u64().unwrap());
-    let behind = arrived - unix_us(&time);
-    assert!(
-        (-bound..=bound + LATE_US).contains(&behind),
-        "{behind}: {time}"
-    );
+    assert_within_bound(&time, arrived);
     let told = agent.event(|event| event["event"] == "clock" && event["pauses"] != 0);
     told.await.unwrap();
 }

@@ -1,0 +1,388 @@
+//! What an enclave's agent knows of it.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use eif::{Measurements, Pcr};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::attach::History;
+use crate::channels::egress::Egress;
+use crate::clock::ClockStatus;
+use crate::crash::{Crash, LastEnd};
+use crate::enclave::{Cause, Code, Phase};
+use crate::gate::{GateBoard, GateStatus};
+use crate::ingress::IngressPort;
+use crate::report::Port;
+use crate::self_check::SelfCheck;
+use crate::sink::telemetry::{LogsStatus, Telemetry};
+use crate::throttle;
+use crate::traffic::{Counts, InitPlaces};
+
+/// Most boot steps that are remembered.
+const MAX_STEPS: usize = 64;
+
+/// Measured registers by number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pcrs(pub BTreeMap<u8, Pcr>);
+
+impl From<Measurements> for Pcrs {
+    fn from(measurements: Measurements) -> Self {
+        let mut pcrs = BTreeMap::from([
+            (0, measurements.pcr0),
+            (1, measurements.pcr1),
+            (2, measurements.pcr2),
+        ]);
+        pcrs.extend(measurements.pcr8.map(|pcr8| (8, pcr8)));
+        Self(pcrs)
+    }
+}
+
+/// The workload's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub state: String,
+    /// Why; may be empty.
+    pub detail: String,
+}
+
+/// What the workload's limits have refused it, in the enclave's whole life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Processes that were killed because memory had run out.
+    pub oom_kills: u64,
+    /// Processes and threads that were refused.
+    pub pids_refused: u64,
+}
+
+impl LimitsStatus {
+    /// Takes in what the enclave says now. Counts only grow, whatever it says.
+    pub fn told(&mut self, now: Self) {
+        self.oom_kills = self.oom_kills.max(now.oom_kills);
+        self.pids_refused = self.pids_refused.max(now.pids_refused);
+    }
+}
+
+/// How the enclave of this name ended the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierEnd {
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+    /// Its cause.
+    pub cause: Cause,
+    /// What kind of crash it was, if it was one.
+    pub crash: Option<Crash>,
+    /// The enclave's own code for it, if it gave one.
+    pub code: Option<Code>,
+    /// Crashes in a row, this one included.
+    pub crashes: u32,
+}
+
+impl From<LastEnd> for EarlierEnd {
+    fn from(end: LastEnd) -> Self {
+        Self {
+            time_us: end.time_us,
+            cause: end.cause,
+            crash: end.crash,
+            code: end.code,
+            crashes: end.crashes,
+        }
+    }
+}
+
+/// A boot step that ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootStep {
+    /// Its name.
+    pub name: String,
+    /// Microseconds from the init's start to its end.
+    pub at_us: u64,
+    /// Microseconds that it took.
+    pub took_us: u64,
+}
+
+/// An ingress port and what it has carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressStatus {
+    /// The port.
+    #[serde(flatten)]
+    pub port: Port,
+    /// What it has carried.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// An egress destination and what was carried there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressStatus {
+    /// `host:port`.
+    pub destination: String,
+    /// What was carried there.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The enclave's name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: Phase,
+    /// Milliseconds since the agent started it.
+    pub uptime_ms: u64,
+    /// The image's path.
+    pub image: String,
+    /// The hypervisor's name.
+    pub hypervisor: String,
+    /// Whether its registers read as zero.
+    pub debug: bool,
+    /// Its context identifier, where it has one.
+    pub cid: Option<u32>,
+    /// The agent's process.
+    pub process_id: u32,
+    /// The agent's release.
+    pub agent_version: String,
+    /// The init's release, once it has told.
+    pub init_version: Option<String>,
+    /// The boot's identifier, hex, once it is known.
+    pub boot: Option<String>,
+    /// What the enclave found when it verified its own document, once it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<SelfCheck>,
+    /// The workload's health.
+    pub health: Health,
+    /// How often the workload was started again.
+    pub restarts: u64,
+    /// The enclave's clock, once its init has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
+    /// Times that the agent was not run for seconds, as after SIGSTOP.
+    #[serde(default)]
+    pub agent_pauses: u64,
+    /// What the workload's limits have refused it.
+    #[serde(default)]
+    pub limits: LimitsStatus,
+    /// How the enclave of this name ended the last time, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<EarlierEnd>,
+    /// What the image measures to.
+    pub pcrs: Pcrs,
+    /// The ports that are open for it.
+    pub ingress: Vec<IngressStatus>,
+    /// The destinations that it has asked for.
+    pub egress: Vec<EgressStatus>,
+    /// How often the init had no place for a connection.
+    #[serde(default)]
+    pub init_places: InitPlaces,
+    /// Lines that this agent did not write because there were too many, by kind.
+    #[serde(default)]
+    pub lines_left_out: BTreeMap<String, u64>,
+    /// The boot steps so far.
+    pub boot_steps: Vec<BootStep>,
+    /// The log records, their spool and its sinks.
+    pub logs: LogsStatus,
+    /// The attestation gate, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateStatus>,
+}
+
+/// What does not change while an enclave runs.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// The enclave's name.
+    pub name: String,
+    /// The image's path.
+    pub image: String,
+    /// The hypervisor's name.
+    pub hypervisor: &'static str,
+    /// Whether its registers read as zero.
+    pub debug: bool,
+    /// What the image measures to.
+    pub pcrs: Pcrs,
+    /// How the enclave of this name ended the last time.
+    pub last_end: Option<EarlierEnd>,
+}
+
+/// What the supervisor keeps up to date.
+#[derive(Debug)]
+pub struct Live {
+    /// Where the enclave is in its life.
+    pub phase: Phase,
+    /// Its context identifier, where it has one.
+    pub cid: Option<u32>,
+    /// The init's release.
+    pub init_version: Option<String>,
+    /// The boot's identifier, hex.
+    pub boot: Option<String>,
+    /// What the enclave found when it verified its own document.
+    pub self_check: Option<SelfCheck>,
+    /// The workload's health.
+    pub health: Health,
+    /// Whether the workload was ready once.
+    pub was_ready: bool,
+    /// How often the workload was started again.
+    pub restarts: u64,
+    /// The enclave's clock.
+    pub clock: Option<ClockStatus>,
+    /// Times that the agent was not run.
+    pub pauses: u64,
+    /// What the workload's limits have refused it.
+    pub limits: LimitsStatus,
+    /// How often the init had no place for a connection.
+    pub places: InitPlaces,
+    /// The boot steps so far, the first [`MAX_STEPS`].
+    steps: Vec<BootStep>,
+}
+
+impl Live {
+    /// Remembers a boot step.
+    pub fn step(&mut self, step: BootStep) {
+        if self.steps.len() < MAX_STEPS {
+            self.steps.push(step);
+        }
+    }
+
+    /// What the next agent must be told.
+    pub fn history(&self) -> History {
+        History {
+            boot: self.boot.clone(),
+            init_version: self.init_version.clone(),
+            self_check: self.self_check.clone(),
+            ready: self.was_ready,
+            restarts: self.restarts,
+            boot_steps: self.steps.clone(),
+        }
+    }
+}
+
+/// All that is known, shared between the supervisor and the API.
+#[derive(Debug)]
+pub struct Board {
+    start: Instant,
+    fixed: Fixed,
+    live: Mutex<Live>,
+    ingress: Vec<Arc<IngressPort>>,
+    egress: Arc<Egress>,
+    logs: Arc<Telemetry>,
+    gate: Option<Arc<GateBoard>>,
+}
+
+impl Board {
+    /// The board of an enclave that was started at `start`, with what an
+    /// earlier agent knew of it.
+    pub fn new(
+        fixed: Fixed,
+        start: Instant,
+        history: History,
+        ingress: Vec<Arc<IngressPort>>,
+        egress: Arc<Egress>,
+        logs: Arc<Telemetry>,
+        gate: Option<Arc<GateBoard>>,
+    ) -> Self {
+        Self {
+            start,
+            fixed,
+            live: Mutex::new(Live {
+                phase: Phase::Starting,
+                cid: None,
+                init_version: history.init_version,
+                boot: history.boot,
+                self_check: history.self_check,
+                health: Health {
+                    state: "starting".to_owned(),
+                    detail: String::new(),
+                },
+                was_ready: history.ready,
+                restarts: history.restarts,
+                clock: None,
+                pauses: 0,
+                limits: LimitsStatus::default(),
+                places: InitPlaces::default(),
+                steps: history.boot_steps,
+            }),
+            ingress,
+            egress,
+            logs,
+            gate,
+        }
+    }
+
+    /// Where the enclave is in its life.
+    pub fn phase(&self) -> Phase {
+        self.update(|live| live.phase)
+    }
+
+    /// What is known of its logs.
+    pub fn logs(&self) -> &Telemetry {
+        &self.logs
+    }
+
+    /// How long ago the enclave was started.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Changes what is known.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Live) -> T) -> T {
+        change(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is known now.
+    pub fn read(&self) -> Status {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            name: self.fixed.name.clone(),
+            state: live.phase,
+            uptime_ms: milliseconds(self.start.elapsed()),
+            image: self.fixed.image.clone(),
+            hypervisor: self.fixed.hypervisor.to_owned(),
+            debug: self.fixed.debug,
+            cid: live.cid,
+            process_id: std::process::id(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            init_version: live.init_version.clone(),
+            boot: live.boot.clone(),
+            self_check: live.self_check.clone(),
+            health: live.health.clone(),
+            restarts: live.restarts,
+            clock: live.clock.clone(),
+            agent_pauses: live.pauses,
+            limits: live.limits,
+            last_end: self.fixed.last_end.clone(),
+            pcrs: self.fixed.pcrs.clone(),
+            ingress: self
+                .ingress
+                .iter()
+                .map(|port| IngressStatus {
+                    port: port.describe(),
+                    counts: port.traffic.read(),
+                })
+                .collect(),
+            egress: self
+                .egress
+                .counts()
+                .into_iter()
+                .map(|(destination, counts)| EgressStatus {
+                    destination,
+                    counts,
+                })
+                .collect(),
+            init_places: live.places,
+            lines_left_out: throttle::left_out(),
+            boot_steps: live.steps.clone(),
+            logs: self.logs.read(),
+            gate: self.gate.as_ref().map(|gate| gate.read()),
+        }
+    }
+}
+
+/// A length of time in milliseconds.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
