@@ -14,7 +14,7 @@ use link::{Bytes, Channel, EndCode, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-const PAGE: &str = include_str!("../../../docs/wire-protocol.md");
+const PAGE: &str = include_str!("../../../../docs/wire-protocol.md");
 
 /// Who sends a line of the example.
 #[derive(Clone, Copy)]
