@@ -41,7 +41,7 @@ use attestation::{Policy, Profile, Roots, Time, Verifier};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;

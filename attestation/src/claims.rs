@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use eif::Pcr;
+use measurements::Pcr;
 
 use crate::document::{PCR_COUNT, Profile};
 use crate::purpose::Purpose;

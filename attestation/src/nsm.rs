@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Request, Response};
 use aws_nitro_enclaves_nsm_api::driver::{nsm_exit, nsm_init, nsm_process_request};
-use eif::Pcr;
+use measurements::Pcr;
 use serde_bytes::ByteBuf;
 use thiserror::Error;
 

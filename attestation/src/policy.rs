@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, SHA384, digest};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use thiserror::Error;
 
 use crate::document::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT, Profile};

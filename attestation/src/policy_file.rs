@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, de::SeqAccess};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eif::Pcr;
+use measurements::Pcr;
 
 use crate::cache::Cache;
 use crate::chain::{self, Roots};
@@ -80,7 +80,7 @@ pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -
 /// use attestation::{Policy, Roots, Time, Verifier};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
-/// # let policy = Policy::builder().pcr(0, eif::Pcr::new([1; 48])).build()?;
+/// # let policy = Policy::builder().pcr(0, measurements::Pcr::new([1; 48])).build()?;
 /// let verifier = Verifier::new(Roots::aws());
 /// let verification = verifier.verify(document, &policy, Time::Now);
 /// assert!(verification.outcome.is_err()); // It has expired.

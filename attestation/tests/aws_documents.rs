@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use attestation::{
     Document, Policy, PolicyError, Roots, Rule, Time, Verification, Verifier, verify,
 };
-use eif::Pcr;
+use measurements::Pcr;
 use serde_json::Value;
 
 struct Vector {

@@ -13,7 +13,7 @@ use attestation::{
     Binding, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Time, verify,
 };
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 
 const ONE: Measurements = image(1);
 const TWO: Measurements = image(2);

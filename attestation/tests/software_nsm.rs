@@ -12,7 +12,7 @@ use attestation::nsm::{Nsm, NsmError, Refusal, unverified_timestamp_ms};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Policy, Roots, Rule, Time, verify};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 

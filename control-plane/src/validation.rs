@@ -2,7 +2,7 @@
 //! is wrong with it.
 
 use aws_sdk_dynamodb::Client;
-use eif::Measurements;
+use measurements::Measurements;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::info;
@@ -222,7 +222,7 @@ pub async fn handle(store: &Store, client: &Client, event: Value) -> Result<Valu
 
 #[cfg(test)]
 mod tests {
-    use eif::Pcr;
+    use measurements::Pcr;
 
     use super::*;
 

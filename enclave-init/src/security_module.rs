@@ -12,8 +12,8 @@
 
 use attestation::nsm::{Description, Nsm, NsmError};
 use attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Purpose};
-use eif::Pcr;
 use link::Bytes;
+use measurements::Pcr;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 

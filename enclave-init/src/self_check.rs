@@ -9,10 +9,10 @@
 
 use attestation::nsm::{NsmError, is_unsigned};
 use attestation::{Accepted, Policy, Purpose, Rule, Time, verify};
-use eif::Pcr;
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, Text};
 use manifest::Attestation;
+use measurements::Pcr;
 
 use crate::registers::{REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument};
@@ -244,7 +244,7 @@ mod tests {
         let identity = Identity {
             instance_id: "i-00000000000000000".to_owned(),
             enclave_id: "enc0000000000000001".to_owned(),
-            measurements: Some(eif::Measurements {
+            measurements: Some(measurements::Measurements {
                 pcr0: Pcr::new([1; 48]),
                 pcr1: Pcr::new([2; 48]),
                 pcr2: Pcr::new([3; 48]),

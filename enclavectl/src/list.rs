@@ -3,7 +3,7 @@
 use anyhow::Context;
 use control_plane::item::Enclave;
 use control_plane::status::Status;
-use eif::Measurements;
+use measurements::Measurements;
 use serde_json::{Value, json};
 
 use crate::End;

@@ -6,10 +6,11 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-use eif::{Architecture, BuildMetadata, Measurements, Metadata, Signer, SigningError};
+use eif::{Architecture, BuildMetadata, Metadata, Signer, SigningError};
 use manifest::{
     CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, MemoryMib,
 };
+use measurements::Measurements;
 use serde_json::json;
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;

@@ -3,8 +3,9 @@
 use std::fmt::{Display, Write};
 use std::path::Path;
 
-use eif::{Description, Measurements};
+use eif::Description;
 use image_builder::Built;
+use measurements::Measurements;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * 1024;

@@ -249,7 +249,7 @@ pub enum EndError {
 
 #[cfg(test)]
 mod tests {
-    use eif::Pcr;
+    use measurements::Pcr;
     use serde_json::json;
 
     use super::*;

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use eif::{Contents, Eif, Measurements, Section, SectionKind};
+use eif::{Contents, Eif, Section, SectionKind};
 use manifest::{ConfigError, HostConfig};
+use measurements::Measurements;
 use thiserror::Error;
 
 /// Why an image cannot be run.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use eif::Measurements;
+use measurements::Measurements;
 
 use crate::programs::Programs;
 

@@ -10,8 +10,8 @@
 //! # use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 //! # let folder = tempfile::tempdir()?;
 //! # let socket = folder.path().join("nsm");
-//! # let pcr = eif::Pcr::new([7; 48]);
-//! # let measurements = eif::Measurements { pcr0: pcr, pcr1: pcr, pcr2: pcr, pcr8: None };
+//! # let pcr = measurements::Pcr::new([7; 48]);
+//! # let measurements = measurements::Measurements { pcr0: pcr, pcr1: pcr, pcr2: pcr, pcr8: None };
 //! # let root = TestRoot::generate()?;
 //! # let root_pem = root.certificate_pem().to_owned();
 //! # let identity = Identity {

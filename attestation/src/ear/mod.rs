@@ -281,9 +281,9 @@ mod tests {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
     }
 
-    fn pcr(index: usize) -> eif::Pcr {
+    fn pcr(index: usize) -> measurements::Pcr {
         let document = Document::parse(DOCUMENT).unwrap();
-        eif::Pcr::new(*document.unverified_pcr(index).unwrap())
+        measurements::Pcr::new(*document.unverified_pcr(index).unwrap())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aws_nitro_enclaves_cose::crypto::{
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
 use aws_nitro_enclaves_nsm_api::api::{AttestationDoc, Digest, ErrorCode, Request, Response};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 
 use super::authority::{Chain, RootError, TestRoot};
 use crate::PCR_COUNT;

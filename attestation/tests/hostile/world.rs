@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use attestation::{Binding, Policy, Purpose};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 
 use crate::cose::{Cose, array, bytes, map, text, unsigned};
 use crate::der::{

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use serde_bytes::ByteBuf;
 
 /// What the policy `payments` allows.

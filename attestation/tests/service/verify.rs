@@ -146,8 +146,8 @@ fn nothing_that_is_not_signed_gets_into_a_result() {
 
 #[test]
 fn an_unknown_image_and_debug_mode_show_in_the_result() {
-    let other = eif::Measurements {
-        pcr2: eif::Pcr::new([9; 48]),
+    let other = measurements::Measurements {
+        pcr2: measurements::Pcr::new([9; 48]),
         ..MEASUREMENTS
     };
     for (measurements, policy, rule, vector, status) in [

@@ -74,7 +74,7 @@ mod tests {
     use aws_nitro_enclaves_nsm_api::api::{Request, Response};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
-    use eif::{Measurements, Pcr};
+    use measurements::{Measurements, Pcr};
     use serde_json::json;
 
     use super::*;

@@ -4,7 +4,7 @@ use attestation::{
     Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Roots, Rule, Time, verify,
 };
 use aws_lc_rs::digest::{SHA384, digest};
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use thiserror::Error;
 
 use crate::item::Image;

@@ -11,7 +11,7 @@ use control_plane::item::{
     AttestationState, Enclave, Image, PublishedImage, name, runtime_configuration,
 };
 use control_plane::status::Status;
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;

@@ -109,7 +109,7 @@ pub use header::{
     Architecture, HEADER_BYTES, Header, MAX_COMMAND_LINE, MAX_METADATA, MAX_RAMDISKS, MAX_SECTIONS,
     MAX_SIGNATURE, MIN_SECTIONS, SECTION_HEADER_BYTES, SectionKind,
 };
-pub use measure::{Measurements, Pcr, PcrError};
+pub use measurements::{Measurements, Pcr, PcrError};
 pub use metadata::{BuildMetadata, Json, Metadata};
 pub use reader::Eif;
 pub use section::{Contents, Section};

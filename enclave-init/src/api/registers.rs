@@ -4,10 +4,10 @@
 use ::attestation::nsm::{NsmError, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eif::Pcr;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use manifest::OpenRegisters;
+use measurements::Pcr;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

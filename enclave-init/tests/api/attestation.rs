@@ -4,10 +4,10 @@ use attestation::{Document, Policy, Purpose, Roots, Time, nsm::Nsm, verify};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eif::Pcr;
 use link::Bytes;
 use link::control::{FromAgent, FromInit};
 use link::logs::LogStream;
+use measurements::Pcr;
 
 use crate::agent::Control;
 use crate::enclave::{Image, LIMIT, MEASUREMENTS, Prepared, message};

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
-use eif::{Measurements, Pcr};
 use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
+use measurements::{Measurements, Pcr};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

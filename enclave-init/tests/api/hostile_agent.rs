@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use attestation::{Document, Policy, Roots, Time, verify};
 use aws_lc_rs::digest::{SHA384, digest};
-use eif::Pcr;
 use link::control::{FromAgent, FromInit};
 use link::{Bytes, Endpoint, Listener};
+use measurements::Pcr;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 use attestation::nsm::{Nsm, NsmError, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eif::Pcr;
+use measurements::Pcr;
 use serde_json::{Value, json};
 
 use crate::enclave::Image;

@@ -12,7 +12,7 @@ use aws_nitro_enclaves_cose::CoseSign1;
 use aws_nitro_enclaves_cose::crypto::{Hash, MessageDigest};
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_nsm_api::api::AttestationDoc;
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use price_oracle::SignedQuote;
 
 use crate::prices::Authority;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use eif::Measurements;
 use http_body_util::Full;
 use hyper::Request;
+use measurements::Measurements;
 use price_oracle::SignedQuote;
 use price_oracle::http::exchange;
 use price_oracle::probe::{Outcome, ProbeReport, Way};

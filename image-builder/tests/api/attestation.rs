@@ -1,7 +1,7 @@
 //! The `[attestation]` table and the files that it names.
 
-use eif::Pcr;
 use manifest::{Attestation, MEASURED_CONFIG_PATH, MeasuredConfig, Root, SelfCheck};
+use measurements::Pcr;
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,

@@ -4,7 +4,7 @@ use std::fs;
 
 use aws_nitro_enclaves_image_format::utils::PcrSignatureChecker;
 use aws_nitro_enclaves_image_format::utils::eif_reader::EifReader;
-use eif::Measurements;
+use measurements::Measurements;
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
     PKCS_ECDSA_P521_SHA512, SignatureAlgorithm,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use aws_request::s3::Object;
-use eif::Pcr;
+use measurements::Pcr;
 use serde_json::Value;
 
 use super::fields::Fields;

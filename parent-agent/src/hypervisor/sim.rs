@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eif::Measurements;
 use link::{Endpoint, port};
 use manifest::{EnclaveName, MemoryMib};
+use measurements::Measurements;
 use tokio::task::JoinHandle;
 
 use super::{

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use clap::Args;
-use eif::Measurements;
+use measurements::Measurements;
 use tokio::net::UnixListener;
 
 use super::{HypervisorError, random_hex};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use eif::{Measurements, Pcr};
+use measurements::{Measurements, Pcr};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 

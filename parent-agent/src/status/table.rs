@@ -233,7 +233,7 @@ impl EarlierEnd {
 mod tests {
     use std::collections::BTreeMap;
 
-    use eif::Pcr;
+    use measurements::Pcr;
 
     use super::*;
     use crate::clock::ClockStatus;

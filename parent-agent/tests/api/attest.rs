@@ -208,7 +208,7 @@ async fn debug_mode_measures_nothing_and_a_kept_root_stays() {
         assert_eq!(starting["debug"], true);
         roots.push(std::fs::read(starting["nsm_root"].as_str().unwrap()).unwrap());
         let mut nsm = Nsm::socket(&agent.directory().join("nsm.sock")).unwrap();
-        assert_eq!(nsm.describe_pcr(0).unwrap().0, eif::Pcr::ZERO);
+        assert_eq!(nsm.describe_pcr(0).unwrap().0, measurements::Pcr::ZERO);
         agent.end_init(0).await;
         agent.ended().await;
     }

@@ -18,7 +18,7 @@ use aws_lc_rs::digest::{SHA384, digest};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eif::Measurements;
+use measurements::Measurements;
 use serde::Deserialize;
 
 /// The register of the runtime configuration.

@@ -11,7 +11,7 @@ use attestation::{
     Policy, PolicyBuilder, Purpose, Report, Roots, parse_duration, read_measurements,
 };
 use clap::Args;
-use eif::Pcr;
+use measurements::Pcr;
 
 use crate::table::table;
 use crate::text::{distance_from_now, instant};
@@ -149,6 +149,6 @@ fn parse_pcr(text: &str) -> Result<(u8, Pcr), String> {
         .map_err(|_| format!("`{index}` is not a register's number"))?;
     let value = value
         .parse()
-        .map_err(|error: eif::PcrError| error.to_string())?;
+        .map_err(|error: measurements::PcrError| error.to_string())?;
     Ok((index, value))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use attestation::{Document, PCR_COUNT, Profile, Purpose};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
-use eif::Pcr;
+use measurements::Pcr;
 use serde::Serialize;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use attestation::read_measurements;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use clap::Args;
-use eif::Measurements;
+use measurements::Measurements;
 
 use crate::{Failure, usage};
 

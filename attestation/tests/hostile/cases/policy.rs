@@ -1,6 +1,6 @@
 //! Good documents that are not what the policy wants.
 
-use eif::Pcr;
+use measurements::Pcr;
 
 use super::Cases;
 use crate::corpus::ACCEPTED;

@@ -12,7 +12,6 @@ use attestation::{Policy, Roots, Time, verify};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use eif::{Measurements, Pcr};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolverConfig,
@@ -27,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use measurements::{Measurements, Pcr};
 use price_oracle::enclave_api::EnclaveApi;
 use price_oracle::http::exchange;
 use price_oracle::names::Names;
