@@ -3,26 +3,25 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use control_plane_model::caught::{Caught, Explanation, MAX_MESSAGE};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::attributes::text;
-use crate::execution::{Action, Input, Reason, execution_arn};
-use crate::function::Failure;
-use crate::item::{AttestationState, Enclave, name};
-use crate::status::{Event, Status};
-use crate::store::{Outcome, Store};
-use crate::update::{Condition, Update, cut};
+use control_plane_model::Failure;
+use control_plane_model::attributes::text;
+use control_plane_model::execution::{Action, Input, Reason, execution_arn};
+use control_plane_model::item::{AttestationState, Enclave, name};
+use control_plane_model::status::{Event, Status};
+use control_plane_model::store::{Outcome, Store};
+use control_plane_model::update::{Condition, Update, cut};
 
 /// How often, and how long apart, an item is looked at again while a client's
 /// illegal write hides its status from its owner.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Characters of a message before DynamoDB's and SNS's own limits matter.
-const MAX_MESSAGE: usize = 900;
 /// Characters of an SNS subject.
 const MAX_SUBJECT: usize = 90;
 
@@ -43,26 +42,6 @@ pub struct Report {
     /// Why an attestation was made.
     #[serde(default)]
     pub reason: Option<Reason>,
-}
-
-/// An error as Step Functions catches it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Caught {
-    /// Its name.
-    #[serde(rename = "Error")]
-    pub error: String,
-    /// Its cause: a text, or JSON in one.
-    #[serde(rename = "Cause", default)]
-    pub cause: String,
-}
-
-/// A failure in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// For programs: the item's `error_type`.
-    pub kind: String,
-    /// For people: the item's `error_message`.
-    pub message: String,
 }
 
 impl Report {
@@ -175,73 +154,6 @@ impl Report {
     }
 }
 
-impl Caught {
-    /// What it means, in words.
-    pub fn explain(&self) -> Explanation {
-        let cause: Value = serde_json::from_str(&self.cause).unwrap_or(Value::Null);
-        let field = |name: &str| cause.get(name).and_then(Value::as_str);
-        // A Lambda error, or a service's.
-        if let Some(message) = field("errorMessage") {
-            let kind = field("errorType").unwrap_or(&self.error);
-            return explanation(kind, message);
-        }
-        if let Some(text) = stopped_task(&cause) {
-            return explanation("RunnerStopped", &text);
-        }
-        if let Some(message) = field("message").or_else(|| field("Message")) {
-            return explanation(&self.error, message);
-        }
-        let text = self.cause.trim();
-        match self.error.as_str() {
-            "States.Timeout" if text.is_empty() => explanation(
-                "TimedOut",
-                "a step did not end within its time limit: the execution's history says which",
-            ),
-            "States.HeartbeatTimeout" if text.is_empty() => explanation(
-                "RunnerLost",
-                "nothing was heard from the Terraform task: it never started, or it was killed",
-            ),
-            "" => explanation("Unknown", "the workflow failed and gave no reason"),
-            kind if text.is_empty() => explanation(
-                kind,
-                &format!("{kind}, without a cause: the execution's history says where"),
-            ),
-            kind => explanation(kind, text),
-        }
-    }
-}
-
-fn explanation(kind: &str, message: &str) -> Explanation {
-    Explanation {
-        kind: kind.rsplit("::").next().unwrap_or(kind).to_owned(),
-        message: cut(message.trim(), MAX_MESSAGE),
-    }
-}
-
-/// What ECS says of a task that ended, or did not start.
-fn stopped_task(cause: &Value) -> Option<String> {
-    let failures = cause.get("Failures").and_then(Value::as_array);
-    if let Some(reason) = failures
-        .and_then(|list| list.first())
-        .and_then(|failure| failure.get("Reason"))
-        .and_then(Value::as_str)
-    {
-        return Some(format!("ECS could not place the Terraform task: {reason}"));
-    }
-    let containers = cause.get("Containers").and_then(Value::as_array)?;
-    let reason = cause.get("StoppedReason").and_then(Value::as_str);
-    let container = containers.first();
-    let detail = |name| container.and_then(|container| container.get(name));
-    let why = detail("Reason").and_then(Value::as_str).or(reason);
-    let code = detail("ExitCode").and_then(Value::as_i64);
-    Some(match (why, code) {
-        (Some(why), Some(code)) => format!("the Terraform task ended with code {code}: {why}"),
-        (Some(why), None) => format!("the Terraform task did not start: {why}"),
-        (None, Some(code)) => format!("the Terraform task ended with code {code}"),
-        (None, None) => "the Terraform task ended, and ECS does not say why".to_owned(),
-    })
-}
-
 /// Handles an invocation: marks the item, and tells the topic.
 pub async fn handle(
     store: &Store,
@@ -342,10 +254,8 @@ async fn notify(
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::execution::sequence;
+    use control_plane_model::execution::sequence;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -380,65 +290,6 @@ mod tests {
             id: "e-1".to_owned(),
             status_text: Some(status.name().to_owned()),
             ..Enclave::default()
-        }
-    }
-
-    #[test]
-    fn causes_are_unpacked() {
-        for (caught, kind, message) in [
-            (
-                caught(
-                    "ValidationFailed",
-                    r#"{"errorType":"ValidationFailed","errorMessage":"the request has 1 problem: x"}"#,
-                ),
-                "ValidationFailed",
-                "the request has 1 problem: x",
-            ),
-            (
-                caught("TerraformFailed", "apply: no capacity\n"),
-                "TerraformFailed",
-                "apply: no capacity",
-            ),
-            (
-                caught("States.Timeout", ""),
-                "TimedOut",
-                "a step did not end within its time limit: the execution's history says which",
-            ),
-            (
-                caught(
-                    "States.TaskFailed",
-                    r#"{"StoppedReason":"Task failed to start","Containers":[{"Reason":"CannotPullContainerError: not found"}]}"#,
-                ),
-                "RunnerStopped",
-                "the Terraform task did not start: CannotPullContainerError: not found",
-            ),
-            (
-                caught(
-                    "States.TaskFailed",
-                    r#"{"Containers":[{"ExitCode":137}],"StoppedReason":"OutOfMemory"}"#,
-                ),
-                "RunnerStopped",
-                "the Terraform task ended with code 137: OutOfMemory",
-            ),
-            (
-                caught(
-                    "ECS.x",
-                    r#"{"Failures":[{"Reason":"RESOURCE:MEMORY"}],"Tasks":[]}"#,
-                ),
-                "RunnerStopped",
-                "ECS could not place the Terraform task: RESOURCE:MEMORY",
-            ),
-            (
-                caught("Lambda.Unknown", ""),
-                "Lambda.Unknown",
-                "Lambda.Unknown, without a cause: the execution's history says where",
-            ),
-        ] {
-            let expected = Explanation {
-                kind: kind.to_owned(),
-                message: message.to_owned(),
-            };
-            assert_eq!(caught.explain(), expected);
         }
     }
 
@@ -499,7 +350,7 @@ mod tests {
         report.reason = Some(Reason::Schedule);
         let mut item = item(Status::Deployed);
         assert_eq!(report.mark(&item, NOW), None);
-        item.attestation = Some(crate::item::Attestation {
+        item.attestation = Some(control_plane_model::item::Attestation {
             state: AttestationState::Waiting,
             reason: Reason::Schedule,
             nonce: String::new(),
@@ -519,14 +370,5 @@ mod tests {
                 .iter()
                 .any(|(name, _)| *name == name::ATTESTATION)
         );
-    }
-
-    proptest! {
-        #[test]
-        fn every_failure_has_a_message(error in "\\PC{0,40}", cause in "\\PC{0,2000}") {
-            let explanation = caught(&error, &cause).explain();
-            prop_assert!(!explanation.message.is_empty());
-            prop_assert!(explanation.message.chars().count() <= MAX_MESSAGE + 1);
-        }
     }
 }

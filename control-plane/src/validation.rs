@@ -7,12 +7,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use crate::execution::{Action, Input};
-use crate::function::{Failure, variable};
-use crate::item::{Enclave, Image, PublishedImage, runtime_configuration};
-use crate::request::{Problem, Request, check_id};
-use crate::status::Status;
-use crate::store::{Store, published_image};
+use control_plane_model::Failure;
+use control_plane_model::environment::variable;
+use control_plane_model::execution::{Action, Input};
+use control_plane_model::item::{Enclave, Image, PublishedImage, runtime_configuration};
+use control_plane_model::request::{Problem, Request, check_id};
+use control_plane_model::status::Status;
+use control_plane_model::store::{Store, published_image};
 
 /// The error of a request that breaks rules.
 pub const VALIDATION_FAILED: &str = "ValidationFailed";

@@ -7,8 +7,8 @@ use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::ExecutionStatus;
 
-use crate::execution::{Action, Input};
-use crate::function::Failure;
+use control_plane_model::Failure;
+use control_plane_model::execution::{Action, Input};
 
 /// Clients and ARNs.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use control_plane::status::{Actor, Status, TABLE, permits};
+use control_plane_model::status::{Actor, Status, TABLE, permits};
 use serde_json::Value;
 
 /// A write of a status, as a definition has it.

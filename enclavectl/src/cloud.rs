@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use control_plane::function;
-use control_plane::item::Enclave;
-use control_plane::store::Store;
+use control_plane_model::clients::sdk_config;
+use control_plane_model::item::Enclave;
+use control_plane_model::store::Store;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Installation;
@@ -60,7 +60,7 @@ impl Installation {
 
 impl Cloud {
     pub(crate) async fn connect(installation: &Installation) -> anyhow::Result<Self> {
-        let config = function::sdk_config().await;
+        let config = sdk_config().await;
         let aws = aws_request::Client::new(&config)?;
         let name = installation.parameter();
         let parameter = match aws.ssm().parameter(&name).await {

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::TableStatus;
 use aws_sdk_sfn::types::StateMachineStatus;
 use bytes::Bytes;
-use control_plane::monitor::WATCHED;
+use control_plane_model::status::Status;
 use serde_json::{Value, json};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -155,14 +155,14 @@ async fn gate(cloud: &Cloud) -> Option<String> {
 }
 
 async fn stuck(cloud: &Cloud) -> Option<String> {
-    let items = match enclaves(cloud, &WATCHED).await {
+    let items = match enclaves(cloud, &Status::WATCHED).await {
         Ok(items) => items,
         Err(error) => return Some(format!("{error:#}")),
     };
     let now = OffsetDateTime::now_utc();
     let stuck: Vec<_> = items
         .iter()
-        .filter(|item| control_plane::monitor::older(item, STUCK, now))
+        .filter(|item| item.is_older(STUCK, now))
         .map(|item| item.id.as_str())
         .collect();
     (!stuck.is_empty()).then(|| {

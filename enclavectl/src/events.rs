@@ -3,8 +3,8 @@
 use anyhow::Context;
 use aws_sdk_sfn::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_sfn::types::HistoryEvent;
-use control_plane::failure::Caught;
-use control_plane::function::Failure;
+use control_plane_model::Failure;
+use control_plane_model::caught::Caught;
 use serde_json::{Value, json};
 
 use crate::End;

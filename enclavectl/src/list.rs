@@ -1,8 +1,8 @@
 //! All enclaves.
 
 use anyhow::Context;
-use control_plane::item::Enclave;
-use control_plane::status::Status;
+use control_plane_model::item::Enclave;
+use control_plane_model::status::Status;
 use measurements::Measurements;
 use serde_json::{Value, json};
 

@@ -95,7 +95,7 @@ fn print(event: &FoundEvent, json: bool) {
     }
     let seconds = i64::try_from(event.timestamp / 1000).unwrap_or_default();
     let time = OffsetDateTime::from_unix_timestamp(seconds)
-        .map(control_plane::item::timestamp)
+        .map(control_plane_model::item::timestamp)
         .unwrap_or_default();
     println!(
         "{time}  {:<11}  {}",

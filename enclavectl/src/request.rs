@@ -3,13 +3,13 @@
 use anyhow::Context;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use control_plane::attributes::{from_json, text};
-use control_plane::function::Failure;
-use control_plane::item::{PROVIDER, name, timestamp};
-use control_plane::request::{Request, check_id};
-use control_plane::status::{Event, Status, refusal};
-use control_plane::store::{Outcome, published_image};
-use control_plane::update::Update;
+use control_plane_model::Failure;
+use control_plane_model::attributes::{from_json, text};
+use control_plane_model::item::{PROVIDER, name, timestamp};
+use control_plane_model::request::{Request, check_id};
+use control_plane_model::status::{Event, Status, refusal};
+use control_plane_model::store::{Outcome, published_image};
+use control_plane_model::update::Update;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 

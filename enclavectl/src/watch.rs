@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use control_plane::item::{Attestation, AttestationState, Enclave, Image};
-use control_plane::status::Status;
+use control_plane_model::item::{Attestation, AttestationState, Enclave, Image};
+use control_plane_model::status::Status;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 

@@ -19,13 +19,14 @@ pub(crate) const SHOWN: [&str; 5] = [
 ];
 /// All that tests and figures start: one set, since cargo compiles dependencies
 /// anew for another choice of packages.
-const TESTED: [&str; 8] = [
+const TESTED: [&str; 9] = [
     "image-builder",
     "enclave-init",
     "parent-agent",
     "price-oracle",
     "demo",
     "control-plane",
+    "terraform-runner",
     "enclavectl",
     "enclave-tests",
 ];

@@ -99,7 +99,7 @@ const STAGES: &[Stage<'_>] = &[
         command: &[
             "shellcheck",
             ".ci/run",
-            "control-plane/fetch-release",
+            "crates/terraform-runner/fetch-release",
             "kernel/build",
             "kernel/prebuilt",
             "tests/ear/build",

@@ -4,16 +4,19 @@
 
 use control_plane::function;
 use control_plane::gate::{EarSigner, Gate, trust};
-use control_plane::store::Store;
 use control_plane::workflows::{Arns, Workflows};
+use control_plane_model::clients::sdk_config;
+use control_plane_model::environment::optional;
+use control_plane_model::log;
+use control_plane_model::store::Store;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    function::log();
-    let config = function::sdk_config().await;
+    log::start();
+    let config = sdk_config().await;
     let store = Store::from_environment(aws_sdk_dynamodb::Client::new(&config))?;
     let workflows = Workflows::new(aws_sdk_sfn::Client::new(&config), Arns::default());
-    let ear = match function::optional("EAR_KEY_ID") {
+    let ear = match optional("EAR_KEY_ID") {
         Some(key) => Some(EarSigner::new(aws_request::Client::new(&config)?, key)),
         None => None,
     };

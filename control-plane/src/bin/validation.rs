@@ -3,13 +3,15 @@
 #![forbid(unsafe_code)]
 
 use control_plane::function;
-use control_plane::store::Store;
 use control_plane::validation;
+use control_plane_model::clients::sdk_config;
+use control_plane_model::log;
+use control_plane_model::store::Store;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    function::log();
-    let config = function::sdk_config().await;
+    log::start();
+    let config = sdk_config().await;
     let client = aws_sdk_dynamodb::Client::new(&config);
     let store = Store::from_environment(client.clone())?;
     function::serve(|event| validation::handle(&store, &client, event)).await

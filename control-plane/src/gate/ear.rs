@@ -7,7 +7,7 @@ use attestation::{Profile, Report};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::function::Failure;
+use control_plane_model::Failure;
 
 /// Who answers for the results.
 const DEVELOPER: &str = "enclave control plane";

@@ -21,17 +21,18 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::attributes::text;
-use crate::execution::Reason;
-use crate::function::{Failure, optional};
-use crate::item::{
-    Attestation, AttestationState, Enclave, Image, name, parse_timestamp, timestamp,
-};
-use crate::status::Status;
-use crate::store::{Outcome, Store};
-use crate::update::{Condition, Update};
 use crate::validation::SUPERSEDED;
 use crate::workflows::{Sent, Workflows};
+use control_plane_model::Failure;
+use control_plane_model::attributes::text;
+use control_plane_model::environment::optional;
+use control_plane_model::execution::Reason;
+use control_plane_model::item::{
+    Attestation, AttestationState, Enclave, Image, name, parse_timestamp, timestamp,
+};
+use control_plane_model::status::Status;
+use control_plane_model::store::{Outcome, Store};
+use control_plane_model::update::{Condition, Update};
 
 use self_check::SelfCheck;
 
@@ -472,7 +473,7 @@ mod tests {
                 .iter()
                 .find(|(name, _)| *name == name::ATTESTATION)
                 .unwrap();
-            crate::attributes::to_json(value)
+            control_plane_model::attributes::to_json(value)
         };
         assert_eq!(attribute(&schedule)["ear"], "token");
         assert_eq!(attribute(&deploy).get("ear"), None);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::verdict::{UnusableImage, self_check_policy};
-use crate::item::Image;
+use control_plane_model::item::Image;
 
 /// Longest rule of the agent's telling that is kept, in bytes.
 const MAX_RULE: usize = 64;
@@ -78,7 +78,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::item::{PublishedImage, runtime_configuration};
+    use control_plane_model::item::{PublishedImage, runtime_configuration};
 
     fn measurements(fill: u8) -> Measurements {
         Measurements {

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA384, digest};
 use measurements::{Measurements, Pcr};
 use thiserror::Error;
 
-use crate::item::Image;
+use control_plane_model::item::Image;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIGURATION_PCR: u8 = 16;
@@ -113,7 +113,7 @@ mod tests {
     use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 
     use super::*;
-    use crate::item::{PublishedImage, runtime_configuration};
+    use control_plane_model::item::{PublishedImage, runtime_configuration};
 
     const NONCE: [u8; 32] = [7; 32];
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::attributes::text;
-use crate::execution::{Reason, execution_name};
-use crate::item::{AttestationState, Enclave, name, parse_timestamp, timestamp};
-use crate::status::{Event, Status};
-use crate::update::{Condition, Update};
 use crate::workflows::Progress;
+use control_plane_model::attributes::text;
+use control_plane_model::execution::{Reason, execution_name};
+use control_plane_model::item::{AttestationState, Enclave, name, parse_timestamp, timestamp};
+use control_plane_model::status::{Event, Status};
+use control_plane_model::update::{Condition, Update};
 
 /// `error_type` of an item that nothing works on any more.
 pub const ABANDONED: &str = "Abandoned";
@@ -22,16 +22,6 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(15 * 60);
 pub const QUIET: Duration = Duration::from_secs(5 * 60);
 /// How long an item in motion may be without an execution, as older systems' are.
 pub const ORPHAN_LIMIT: Duration = Duration::from_secs(60 * 60);
-
-/// The statuses that something must move on.
-pub const WATCHED: [Status; 6] = [
-    Status::PendingDeploy,
-    Status::PendingDestroy,
-    Status::Deploying,
-    Status::Destroying,
-    Status::Pausing,
-    Status::Resuming,
-];
 
 /// What EC2 says of an enclave's instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -90,14 +80,16 @@ pub fn needs(item: &Enclave, now: OffsetDateTime) -> Needs {
         ..nothing
     };
     match item.status() {
-        Some(Status::PendingDeploy | Status::PendingDestroy) if older(item, REQUEST_LIMIT, now) => {
+        Some(Status::PendingDeploy | Status::PendingDestroy)
+            if item.is_older(REQUEST_LIMIT, now) =>
+        {
             execution
         }
         Some(Status::Destroying) if item.execution_arn.is_none() => Needs {
             instance: true,
             ..nothing
         },
-        Some(Status::Deploying | Status::Destroying) if older(item, QUIET, now) => execution,
+        Some(Status::Deploying | Status::Destroying) if item.is_older(QUIET, now) => execution,
         Some(Status::Pausing | Status::Resuming) => Needs {
             execution: true,
             instance: true,
@@ -144,7 +136,7 @@ pub fn decide(
 }
 
 fn pending(item: &Enclave, now: OffsetDateTime) -> Step {
-    if !older(item, REQUEST_LIMIT, now) {
+    if !item.is_older(REQUEST_LIMIT, now) {
         return Step::Wait;
     }
     let Some(status) = item.status() else {
@@ -181,7 +173,7 @@ fn in_motion(item: &Enclave, execution: Option<Progress>, now: OffsetDateTime) -
     } else {
         ORPHAN_LIMIT
     };
-    let (Some(status), true) = (item.status(), older(item, limit, now)) else {
+    let (Some(status), true) = (item.status(), item.is_older(limit, now)) else {
         return Step::Wait;
     };
     write(
@@ -274,15 +266,6 @@ fn owner(item: &Enclave) -> Condition {
 
 fn write(update: Update) -> Step {
     Step::Write(Box::new(update))
-}
-
-/// Whether an item was last written so long ago. One without a time is as old as
-/// can be.
-pub fn older(item: &Enclave, age: Duration, now: OffsetDateTime) -> bool {
-    item.updated_at
-        .as_deref()
-        .and_then(parse_timestamp)
-        .is_none_or(|updated| updated + age <= now)
 }
 
 /// Whether a deployed enclave should attest now: not while it does so already.

@@ -12,16 +12,17 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
-use crate::execution::{Reason, execution_arn, execution_name};
-use crate::function::{Failure, emit_metrics};
-use crate::item::{AttestationState, Enclave};
-use crate::status::Status;
-use crate::store::{Outcome, Store};
+use crate::function::emit_metrics;
 use crate::workflows::{Progress, Workflows};
+use control_plane_model::Failure;
+use control_plane_model::execution::{Reason, execution_arn, execution_name};
+use control_plane_model::item::{AttestationState, Enclave};
+use control_plane_model::status::Status;
+use control_plane_model::store::{Outcome, Store};
 
 pub use decide::{
-    ABANDONED, INSTANCE_GONE, Instance, Needs, ORPHAN_LIMIT, QUIET, REQUEST_LIMIT, Step, WATCHED,
-    decide, needs, older, resume_name, should_attest,
+    ABANDONED, INSTANCE_GONE, Instance, Needs, ORPHAN_LIMIT, QUIET, REQUEST_LIMIT, Step, decide,
+    needs, resume_name, should_attest,
 };
 
 /// Items that a run looks at, in each status. The rest is next run's.
@@ -77,7 +78,7 @@ impl Monitor {
     async fn statuses(&self) -> Result<Value, Failure> {
         let now = OffsetDateTime::now_utc();
         let mut items = Vec::new();
-        for status in WATCHED {
+        for status in Status::WATCHED {
             items.extend(self.with_status(status).await?);
         }
         let with_instances: Vec<_> = items
@@ -98,7 +99,10 @@ impl Monitor {
                 }
             }
         }
-        let stuck = items.iter().filter(|item| older(item, STUCK, now)).count();
+        let stuck = items
+            .iter()
+            .filter(|item| item.is_older(STUCK, now))
+            .count();
         emit_metrics(&[
             ("EnclavesInMotion", items.len() as u64),
             ("EnclavesStuck", stuck as u64),

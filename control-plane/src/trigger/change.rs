@@ -5,12 +5,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{REFUSED, UNREADABLE};
-use crate::attributes::{Attributes, from_stream, get_text, text};
-use crate::execution::{Action, Input, sequence};
-use crate::item::{Enclave, name};
-use crate::status::{Actor, Event, Status, permits, refusal};
-use crate::update::{Condition, Update};
 use crate::workflows::Progress;
+use control_plane_model::attributes::{Attributes, from_stream, get_text, text};
+use control_plane_model::execution::{Action, Input, sequence};
+use control_plane_model::item::{Enclave, name};
+use control_plane_model::status::{Actor, Event, Status, permits, refusal};
+use control_plane_model::update::{Condition, Update};
 
 /// Attributes that are the control plane's. A client that writes its whole item
 /// anew drops them.

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::attributes::get_text;
-use crate::execution::Input;
-use crate::function::Failure;
-use crate::item::name;
-use crate::store::{Outcome, Store};
 use crate::workflows::{Progress, Workflows};
+use control_plane_model::Failure;
+use control_plane_model::attributes::get_text;
+use control_plane_model::execution::Input;
+use control_plane_model::item::name;
+use control_plane_model::store::{Outcome, Store};
 
 pub use change::{Admission, Change, Decision, Poison, undoes};
 

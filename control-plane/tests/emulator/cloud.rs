@@ -12,11 +12,11 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType,
 };
-use control_plane::attributes::{Attributes, text};
-use control_plane::item::{name, timestamp};
-use control_plane::status::Status;
-use control_plane::store::Store;
 use control_plane::workflows::{Arns, Workflows};
+use control_plane_model::attributes::{Attributes, text};
+use control_plane_model::item::{name, timestamp};
+use control_plane_model::status::Status;
+use control_plane_model::store::Store;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};

@@ -7,10 +7,10 @@ use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use control_plane::gate::{EarSigner, Gate, Trust};
-use control_plane::item::{
+use control_plane_model::item::{
     AttestationState, Enclave, Image, PublishedImage, name, runtime_configuration,
 };
-use control_plane::status::Status;
+use control_plane_model::status::Status;
 use measurements::{Measurements, Pcr};
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! Conditional writes.
 
-use control_plane::attributes::text;
-use control_plane::item::name;
-use control_plane::status::{Event, Status};
-use control_plane::store::Outcome;
-use control_plane::update::{Condition, Update};
+use control_plane_model::attributes::text;
+use control_plane_model::item::name;
+use control_plane_model::status::{Event, Status};
+use control_plane_model::store::Outcome;
+use control_plane_model::update::{Condition, Update};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 

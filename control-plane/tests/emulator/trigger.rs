@@ -1,8 +1,8 @@
 //! The trigger's batches.
 
-use control_plane::item::name;
-use control_plane::status::Status;
 use control_plane::trigger;
+use control_plane_model::item::name;
+use control_plane_model::status::Status;
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;

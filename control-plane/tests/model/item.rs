@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use control_plane::attributes::{Attributes, text};
-use control_plane::item::{Enclave, name};
-use control_plane::status::Status;
-use control_plane::update::{Condition, Update};
+use control_plane_model::attributes::{Attributes, text};
+use control_plane_model::item::{Enclave, name};
+use control_plane_model::status::Status;
+use control_plane_model::update::{Condition, Update};
 
 /// Attributes, all of them texts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

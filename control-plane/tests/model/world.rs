@@ -3,16 +3,17 @@
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 
-use control_plane::attributes::text;
-use control_plane::execution::{Action, Input, Reason, execution_arn, sequence};
-use control_plane::failure::{Caught, Report};
-use control_plane::item::{name, timestamp};
+use control_plane::failure::Report;
 use control_plane::monitor::{self, Instance, Step};
-use control_plane::status::{Actor, Event, Status, permits};
 use control_plane::trigger::{Admission, Change, Decision, undoes};
-use control_plane::update::{Condition, Update};
 use control_plane::validation::check_current;
 use control_plane::workflows::Progress;
+use control_plane_model::attributes::text;
+use control_plane_model::caught::Caught;
+use control_plane_model::execution::{Action, Input, Reason, execution_arn, sequence};
+use control_plane_model::item::{name, timestamp};
+use control_plane_model::status::{Actor, Event, Status, permits};
+use control_plane_model::update::{Condition, Update};
 use time::{Duration, OffsetDateTime};
 
 use crate::item::Item;
@@ -439,7 +440,7 @@ impl World {
             next.push((format!("monitor: {:?}", step.0), world));
             return;
         }
-        if !monitor::WATCHED
+        if !Status::WATCHED
             .iter()
             .any(|status| self.item.status() == Some(*status))
         {

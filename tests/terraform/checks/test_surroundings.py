@@ -5,19 +5,18 @@ import re
 
 import support
 
-CONTROL_PLANE = support.ROOT / "control-plane" / "src"
-RUNNER = CONTROL_PLANE / "runner"
+CONTROL_PLANE = [support.ROOT / "control-plane" / "src", support.ROOT / "crates" / "control-plane-model" / "src"]
+RUNNER = support.ROOT / "crates" / "terraform-runner" / "src"
 # Of a local cloud only: docs/control-plane.md.
 ONLY_LOCAL = {"ATTESTATION_ROOT_PEM"}
 
 
-def _source(folder, without=()):
-    files = [path for path in folder.rglob("*.rs") if not {path, *path.parents} & set(without)]
-    return "".join(path.read_text() for path in files)
+def _source(*folders):
+    return "".join(path.read_text() for folder in folders for path in folder.rglob("*.rs"))
 
 
 def test_functions_have_the_variables_that_they_read(control_plane):
-    source = _source(CONTROL_PLANE, without=[RUNNER, CONTROL_PLANE / "bin" / "terraform-runner.rs"])
+    source = _source(*CONTROL_PLANE)
     read = set(re.findall(r'(?:variable|optional)\("([A-Z_]+)"\)', source)) - ONLY_LOCAL
     assert len(read) > 7
     for address, values in control_plane.resources("aws_lambda_function"):

@@ -3,9 +3,9 @@
 use serde_json::json;
 use thiserror::Error;
 
-use super::assignment::Problems;
-use super::lock::Held;
-use super::message::Diagnostic;
+use crate::assignment::Problems;
+use crate::lock::Held;
+use crate::message::Diagnostic;
 
 /// The exit codes of `terraform-runner`; `docs/exit-codes.md` explains them.
 pub mod exit_code {

@@ -6,7 +6,8 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValue;
 
 use crate::attributes::{Attributes, text};
-use crate::function::{Failure, variable};
+use crate::environment::variable;
+use crate::failure::Failure;
 use crate::item::{Enclave, PublishedImage, name};
 use crate::status::Status;
 use crate::update::Update;

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::assignment::Assignment;
-use super::failure::Failure;
-use super::lines::Lines;
-use super::lock::Held;
-use super::message::{Changes, Diagnostic, Level, Message, Outputs};
-use super::progress::Progress;
-use super::workspace::{BACKEND, Workspace};
-use super::{Settings, Stop};
+use crate::assignment::Assignment;
+use crate::failure::Failure;
+use crate::lines::Lines;
+use crate::lock::Held;
+use crate::message::{Changes, Diagnostic, Level, Message, Outputs};
+use crate::progress::Progress;
+use crate::workspace::{BACKEND, Workspace};
+use crate::{Settings, Stop};
 
 /// Most lines of one command that are logged; later ones are only counted.
 const MAX_LOGGED: u64 = 20_000;

@@ -1,4 +1,4 @@
-//! The Terraform runner of the ECS task: see `control_plane::runner`. Everything it
+//! The Terraform runner of the ECS task: see the library. Everything it
 //! needs is in its environment; `docs/terraform-runner.md` lists it, and
 //! `docs/exit-codes.md` its exit codes.
 
@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use control_plane::function::{log, sdk_config};
-use control_plane::runner::{
-    self, Assignment, Callback, Failure, Progress, Report, Settings, Stop,
-};
+use control_plane_model::clients::sdk_config;
+use control_plane_model::log;
+use terraform_runner::{Assignment, Callback, Failure, Progress, Report, Settings, Stop};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -20,7 +19,7 @@ const STACK: &str = "/opt/enclave-stack";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    log();
+    log::start();
     match run().await {
         Ok(report) => {
             info!(event = "reported", action = report.action.name(), "done");
@@ -76,7 +75,7 @@ async fn run() -> Result<Report, Failure> {
         ),
         None => Progress::nowhere(),
     };
-    runner::run(&assignment, &settings, callback, progress, stop).await
+    terraform_runner::run(&assignment, &settings, callback, progress, stop).await
 }
 
 /// Set when ECS, or somebody at a terminal, wants the task to stop.

@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use control_plane::runner::{
-    self, Assignment, Callback, Failure, Progress, Report, Settings, Stop,
-};
 use tempfile::TempDir;
+use terraform_runner::{Assignment, Callback, Failure, Progress, Report, Settings, Stop};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -173,7 +171,7 @@ impl World {
             let client = aws_sdk_sfn::Client::new(&config);
             Callback::new(client, token.clone(), self.settings.answer_pause)
         });
-        let run = runner::run(
+        let run = terraform_runner::run(
             &assignment,
             &self.settings,
             callback,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use control_plane::runner::{Failure, Stop};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use terraform_runner::{Failure, Stop};
 use tokio::sync::watch;
 
 use crate::world::{DEPLOYED, World, is_running};

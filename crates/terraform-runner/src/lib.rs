@@ -9,6 +9,8 @@
 //! any more: it then stops Terraform in order, so that the state's lock is
 //! released before somebody else needs it.
 
+#![forbid(unsafe_code)]
+
 pub mod assignment;
 mod callback;
 mod failure;
@@ -28,15 +30,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-pub use self::assignment::{Action, Assignment};
-pub use self::callback::Callback;
-pub use self::failure::{Failure, exit_code};
-pub use self::lock::Held;
-pub use self::message::{Changes, Diagnostic, Outputs};
-pub use self::progress::Progress;
+pub use assignment::{Action, Assignment};
+pub use callback::Callback;
+pub use failure::{Failure, exit_code};
+pub use lock::Held;
+pub use message::{Changes, Diagnostic, Outputs};
+pub use progress::Progress;
 
-use self::terraform::{Outcome, Terraform};
-use self::workspace::Workspace;
+use terraform::{Outcome, Terraform};
+use workspace::Workspace;
 
 /// Where things are, and how long they may take.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ use aws_sdk_sfn::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::Report;
-use super::failure::Failure;
+use crate::Report;
+use crate::failure::Failure;
 
 /// How often an answer is tried; with doubling pauses that is over four minutes.
 const ATTEMPTS: u32 = 8;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::Settings;
-use super::assignment::Assignment;
-use super::failure::Failure;
-use super::variables::{Backend, Variables};
+use crate::Settings;
+use crate::assignment::Assignment;
+use crate::failure::Failure;
+use crate::variables::{Backend, Variables};
 
 /// The name of the backend's settings in the folder.
 pub(super) const BACKEND: &str = "backend.tfbackend.json";

@@ -1,6 +1,6 @@
 //! The status machine, as one table.
 //!
-//! Every write of a status in this crate comes from a [`Row`], and so do the
+//! Every write of a status by the control plane comes from a [`Row`], and so do the
 //! diagram in `docs/control-plane.md` and the model that tests explore. What a
 //! client writes cannot be stopped: a write that no row permits is put back by the
 //! trigger, see [`refusal`].
@@ -44,6 +44,16 @@ impl Status {
         Self::Destroyed,
         Self::Pausing,
         Self::Paused,
+        Self::Resuming,
+    ];
+
+    /// The statuses that something must move on.
+    pub const WATCHED: [Self; 6] = [
+        Self::PendingDeploy,
+        Self::PendingDestroy,
+        Self::Deploying,
+        Self::Destroying,
+        Self::Pausing,
         Self::Resuming,
     ];
 
@@ -435,7 +445,7 @@ mod tests {
 
     #[test]
     fn the_manual_shows_this_table() {
-        let manual = include_str!("../../docs/control-plane.md");
+        let manual = include_str!("../../../docs/control-plane.md");
         let diagram = diagram();
         assert!(
             manual.contains(&format!("```mermaid\n{diagram}```")),

@@ -62,7 +62,7 @@ impl Update {
     }
 
     /// The old status, where a client wrote another that it may not.
-    pub(crate) fn put_back(id: &str, written: Status, old: Status, now: OffsetDateTime) -> Self {
+    pub fn put_back(id: &str, written: Status, old: Status, now: OffsetDateTime) -> Self {
         Self::amend(id, now)
             .when(Condition::Status(vec![written]))
             .set(name::STATUS, text(old.name()))
@@ -145,7 +145,7 @@ const MAX_ERROR_MESSAGE: usize = 1024;
 const MAX_ERROR_TYPE: usize = 64;
 
 /// The first characters of a text.
-pub(crate) fn cut(text: &str, characters: usize) -> String {
+pub fn cut(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),

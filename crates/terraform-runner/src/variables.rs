@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::assignment::{Agent, Assignment, Image};
+use crate::assignment::{Agent, Assignment, Image};
 
 /// `terraform.tfvars.json`.
 #[derive(Debug, Serialize)]

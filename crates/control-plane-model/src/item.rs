@@ -1,5 +1,7 @@
 //! An enclave's item, as far as the control plane reads it.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,6 +130,14 @@ impl Enclave {
         self.provider_id
             .as_deref()
             .is_some_and(|provider| provider != PROVIDER)
+    }
+
+    /// Whether it was last written so long ago. One without a time is as old as can be.
+    pub fn is_older(&self, age: Duration, now: OffsetDateTime) -> bool {
+        self.updated_at
+            .as_deref()
+            .and_then(parse_timestamp)
+            .is_none_or(|updated| updated + age <= now)
     }
 }
 
