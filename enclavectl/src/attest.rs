@@ -18,8 +18,9 @@ use tokio::time::sleep;
 use crate::End;
 use crate::cli::Attest;
 use crate::cloud::Cloud;
-use crate::table::{pairs, plain};
+use crate::table::pairs;
 use crate::watch::attested;
+use plain_text::plain;
 
 /// The gate's key in the parameter.
 const GATE: &str = "attestation-gate";

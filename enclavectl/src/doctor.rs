@@ -12,7 +12,7 @@ use crate::End;
 use crate::cli::Installation;
 use crate::cloud::Cloud;
 use crate::list::enclaves;
-use crate::table::plain;
+use plain_text::plain;
 
 /// After this long without a write an enclave in motion is worth a look.
 const STUCK: Duration = Duration::from_secs(45 * 60);

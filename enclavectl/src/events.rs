@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::End;
 use crate::cloud::Cloud;
-use crate::table::{columns, plain};
+use crate::table::columns;
+use plain_text::plain;
 
 /// Events that are read, at most.
 const MAX: usize = 1000;

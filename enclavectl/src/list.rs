@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::End;
 use crate::cloud::Cloud;
-use crate::table::{columns, plain};
+use crate::table::columns;
 use crate::watch::{as_json, attested, image, output};
+use plain_text::plain;
 
 /// Enclaves that are listed, at most.
 const MAX: usize = 10_000;

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::End;
 use crate::cli::Logs;
 use crate::cloud::Cloud;
-use crate::table::plain;
+use plain_text::plain;
 
 /// How often the service is asked for what came.
 const PAUSE: Duration = Duration::from_secs(2);

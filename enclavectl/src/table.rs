@@ -38,25 +38,6 @@ pub(crate) fn pairs(rows: &[(&str, Option<String>)]) -> String {
     text
 }
 
-/// An id, a name or a message from elsewhere: nothing that a terminal obeys, and no
-/// line separator or mark of the bidirectional algorithm (Unicode Standard Annex #9,
-/// section 2), which show a text in another order than it has.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            let turns_text = matches!(
-                character,
-                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            );
-            if character.is_control() || turns_text {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,10 +62,5 @@ mod tests {
             ("image", Some(String::new())),
         ]);
         assert_eq!(text, "id  a\n");
-    }
-
-    #[test]
-    fn nothing_reaches_the_terminal_that_it_obeys() {
-        assert_eq!(plain("a\u{1b}[31mb\n"), "a [31mb ");
     }
 }

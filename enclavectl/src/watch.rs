@@ -10,7 +10,8 @@ use tokio::time::sleep;
 use crate::End;
 use crate::cli::Status as Arguments;
 use crate::cloud::Cloud;
-use crate::table::{pairs, plain};
+use crate::table::pairs;
+use plain_text::plain;
 
 /// How often an item is looked at.
 const PAUSE: Duration = Duration::from_secs(2);

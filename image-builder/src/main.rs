@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("image-builder: {}", text::printable(&error.to_string()));
+            eprintln!("image-builder: {}", plain_text::plain(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

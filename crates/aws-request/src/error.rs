@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use plain_text::plain_start;
 use thiserror::Error;
 
 use crate::endpoint::Service;
@@ -228,24 +229,12 @@ const THROTTLES: [&str; 14] = [
     "TransactionInProgressException",
 ];
 
-/// A service's words, which go into a line of a log.
+/// Most characters of a service's words that go into a line of a log.
+const MAX_WORDS: usize = 1000;
+
+/// A service's words, for a line of a log.
 pub(crate) fn one_line(words: &str) -> String {
-    const MAX_WORDS: usize = 1000;
-    let mut line = String::new();
-    for part in words
-        .split(char::is_control)
-        .filter(|part| !part.is_empty())
-    {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line += part;
-    }
-    if let Some((end, _)) = line.char_indices().nth(MAX_WORDS) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
+    plain_start(words, MAX_WORDS)
 }
 
 fn after(attempts: u32) -> String {

@@ -5,6 +5,7 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING,
     EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm,
 };
+use plain_text::plain;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -13,7 +14,6 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
-use x509_parser::x509::X509Name;
 
 use crate::Pcr;
 use crate::measure::pcr_of;
@@ -121,8 +121,8 @@ impl Certificate {
         }
         let validity = certificate.validity();
         Ok(Self {
-            subject: printable(certificate.subject()),
-            issuer: printable(certificate.issuer()),
+            subject: plain(&certificate.subject().to_string()),
+            issuer: plain(&certificate.issuer().to_string()),
             not_before: validity.not_before.to_datetime(),
             not_after: validity.not_after.to_datetime(),
             public_key: PublicKey::from_info(certificate.public_key())
@@ -197,17 +197,4 @@ impl Curve {
 
 fn unusable(reason: &dyn ToString) -> SigningError {
     SigningError::Certificate(reason.to_string())
-}
-
-/// A name that cannot tamper with a terminal.
-fn printable(name: &X509Name<'_>) -> String {
-    let mut text = String::new();
-    for character in name.to_string().chars() {
-        if character.is_control() {
-            text.extend(character.escape_default());
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! The two documents that an enclave image carries.
 
 use aws_endpoint::Service;
+use plain_text::plain;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -12,7 +13,6 @@ use crate::name::EnclaveName;
 use crate::network::{
     EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
 };
-use crate::text::one_line;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
 
@@ -36,7 +36,7 @@ pub enum ConfigError {
     /// Not the JSON that this version writes.
     #[error(
         "the image's configuration cannot be read: {}; build the image again with this version's image-builder",
-        one_line(&.0.to_string())
+        plain(&.0.to_string())
     )]
     Malformed(#[from] serde_json::Error),
     /// Written by another version.

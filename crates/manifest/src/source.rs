@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use plain_text::plain;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
@@ -15,7 +16,6 @@ use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
-use crate::text::one_line;
 use crate::units::{Cpus, Interval, MemoryMib};
 use crate::workload::{Restart, RestartPolicy, WorkloadKind};
 
@@ -215,7 +215,7 @@ impl Manifest {
         let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
             file: file.to_owned(),
             line: line_at(text, error.span().map_or(0, |span| span.start)),
-            message: one_line(&error.message().replace('\n', " ")),
+            message: plain(&error.message().replace('\n', " ")),
         })?;
         let mut manifest = Self {
             file: file.to_owned(),
@@ -246,7 +246,7 @@ impl Manifest {
         ManifestError::Invalid {
             file: self.file.clone(),
             line: line_of(&self.text, path),
-            message: one_line(&message.into()),
+            message: plain(&message.into()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Texts for people, and words that people write.
+//! Words that people write.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -32,17 +32,4 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Word<T> {
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         text.parse().map_err(E::custom)
     }
-}
-
-/// The text in one line: control characters are escaped.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }

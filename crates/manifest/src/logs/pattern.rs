@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use plain_text::plain;
 use regex_automata::hybrid::dfa::DFA;
 use regex_automata::hybrid::regex::{Cache, Regex};
 use regex_automata::nfa::thompson;
@@ -14,7 +15,6 @@ use regex_automata::{Input, MatchKind};
 use serde::{Deserialize, Serialize};
 
 use super::LogsError;
-use crate::text::one_line;
 
 /// Longest regular expression, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024;
@@ -136,7 +136,7 @@ impl FromStr for Pattern {
 /// What is wrong, without the drawing that the parser puts around it.
 fn reason(error: &str) -> String {
     let last = error.lines().last().unwrap_or_default();
-    one_line(last.strip_prefix("error: ").unwrap_or(last))
+    plain(last.strip_prefix("error: ").unwrap_or(last))
 }
 
 impl TryFrom<String> for Pattern {
