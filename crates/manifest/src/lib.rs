@@ -23,6 +23,7 @@ mod config;
 mod confinement;
 mod health;
 mod logs;
+mod memory;
 mod name;
 mod network;
 mod process;
@@ -49,6 +50,7 @@ pub use logs::{
     Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,
     MAX_REDACTIONS, Multiline, Pattern, Redaction, Redactions, WhenFull,
 };
+pub use memory::needed_mib;
 pub use name::{EnclaveName, NameError};
 pub use network::{
     EgressError, EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES,

@@ -14,7 +14,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The most virtual CPUs of an enclave.
 const MAX_CPUS: u32 = 128;
 /// The least memory of an enclave in MiB: what the driver accepts.
-const MIN_MEMORY_MIB: u32 = 64;
+pub(crate) const MIN_MEMORY_MIB: u32 = 64;
 /// The most memory of an enclave in MiB: one TiB.
 const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 
