@@ -1,15 +1,12 @@
 //! Putting an enclave image together.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use eif::{Architecture, BuildMetadata, Metadata, Signer, SigningError};
-use manifest::{
-    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, MemoryMib,
-};
+use manifest::{CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest};
 use measurements::Measurements;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -19,8 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
 use crate::image::{self, Image, open_regular};
-use crate::tree::{Kind, Tree};
-use crate::{attestation, config, kernel, ramdisk};
+use crate::{attestation, config, kernel, memory, ramdisk};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -29,16 +25,12 @@ use crate::{attestation, config, kernel, ramdisk};
 /// into this one they fit as long as memory is left, and every inode of them does
 /// (`Documentation/filesystems/ramfs-rootfs-initramfs.rst`). The init bounds it.
 const COMMAND_LINE: &str = "reboot=k panic=-1 pci=off nomodules no_timer_check quiet console=ttyS0 random.trust_cpu=on initramfs_options=size=95%,nr_inodes=1m";
-/// An image may be as large as a quarter of the memory that it is started with:
-/// it is there once more when unpacked (AWS, "nitro-cli run-enclave").
-const MEMORY_PER_IMAGE: u64 = 4;
 /// The layers may have as many bytes as this many enclaves have memory: what
 /// is not replaced by a higher layer must fit into one.
 const LAYERS_PER_MEMORY: u64 = 4;
 /// Largest signing key or certificate that is read, in bytes.
 const MAX_PEM: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
-
 /// What an image is built from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -133,18 +125,18 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
         progress,
     )?;
-    let files = size_of_files(&image.tree).map_err(|reason| BuildError::Image {
+    let files = memory::size_of_files(&image.tree).map_err(|reason| BuildError::Image {
         image: image::path(&manifest.enclave.image).to_owned(),
         reason,
     })?;
-    if files > memory_bytes {
-        return Err(manifest
-            .invalid(&["enclave", "memory_mib"], format!(
-                "the image's files have {} MiB and do not fit into enclave.memory_mib of {memory}: set it to at least twice as much, or make the image smaller",
-                files.div_ceil(MIB)
-            ))
-            .into());
-    }
+    let init_bytes = init
+        .metadata()
+        .map_err(BuildError::read(inputs.init, "try again"))?
+        .len();
+    let unpacked = memory::of_file(init_bytes).saturating_add(memory::of_tree(&image.tree));
+    // Before the work; what the image itself takes is known after it.
+    memory::check(0, unpacked, memory)
+        .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     let measured = config::measured(&manifest, attestation, &image, architecture)?;
     let notes = config::notes(&measured);
     let measured = measured
@@ -165,7 +157,13 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
             default_cpus: manifest.enclave.cpus.get().into(),
             kernel: &mut kernel,
             command_line: COMMAND_LINE,
-            metadata: &metadata(&manifest, &image, kernel_version, inputs.build_time),
+            metadata: &metadata(
+                &manifest,
+                &image,
+                unpacked,
+                kernel_version,
+                inputs.build_time,
+            ),
             ramdisks: vec![&mut boot, &mut application],
             signer: signer.as_ref(),
         },
@@ -183,7 +181,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .metadata()
         .map_err(BuildError::write(inputs.output))?
         .len();
-    check_memory(size, memory)
+    memory::check(size, unpacked, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     if let Some(path) = inputs.measurements {
         let mut file = new_file(path)?;
@@ -241,6 +239,7 @@ impl FromStr for BuildTime {
 fn metadata(
     manifest: &Manifest,
     image: &Image,
+    unpacked_bytes: u64,
     kernel_version: String,
     build_time: BuildTime,
 ) -> Metadata {
@@ -249,6 +248,7 @@ fn metadata(
         name: manifest.enclave.name.clone(),
         cpus: manifest.enclave.cpus,
         memory_mib: manifest.enclave.memory_mib,
+        unpacked_bytes,
         ingress: manifest.network.ingress.clone(),
         egress: manifest.network.egress.clone(),
         aws_services: manifest.network.aws_services.clone(),
@@ -328,39 +328,6 @@ fn load_signer(files: &SigningFiles<'_>) -> Result<Signer, BuildError> {
     })
 }
 
-/// The size of all files. A file in a ramdisk has less than 4 GiB.
-fn size_of_files(tree: &Tree) -> Result<u64, String> {
-    let mut counted = BTreeSet::new();
-    let mut total: u64 = 0;
-    for (path, node) in tree.iter() {
-        let Kind::File { content, inode } = &node.kind else {
-            continue;
-        };
-        if content.size > eif::cpio::MAX_CONTENTS {
-            return Err(format!(
-                "/{} has {} MiB, but a file in an enclave image has less than 4096: split it",
-                String::from_utf8_lossy(path),
-                content.size / MIB
-            ));
-        }
-        if counted.insert(*inode) {
-            total = total.saturating_add(content.size);
-        }
-    }
-    Ok(total)
-}
-
-fn check_memory(image_bytes: u64, memory: MemoryMib) -> Result<(), String> {
-    let needed = image_bytes.saturating_mul(MEMORY_PER_IMAGE).div_ceil(MIB);
-    if needed <= u64::from(memory.get()) {
-        return Ok(());
-    }
-    Err(format!(
-        "the enclave image has {} MiB and needs four times its size to start: set enclave.memory_mib to at least {needed} (it is {memory})",
-        image_bytes.div_ceil(MIB)
-    ))
-}
-
 /// The folder of a file that is to be written.
 fn folder(path: &Path) -> &Path {
     match path.parent() {
@@ -405,28 +372,6 @@ fn publish(file: NamedTempFile, path: &Path) -> Result<(), BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Content, Metadata};
-
-    #[test]
-    fn files_are_counted_once_and_fit_into_a_ramdisk() {
-        let mut tree = Tree::default();
-        let mut file = |name: &[u8], size| {
-            let content = Content { offset: 0, size };
-            tree.file(name, Metadata::DIRECTORY, content).unwrap();
-        };
-        file(b"a", 7);
-        file(b"large", u64::from(u32::MAX));
-        tree.hard_link(b"b", b"a").unwrap();
-        assert_eq!(size_of_files(&tree), Ok(7 + u64::from(u32::MAX)));
-        let content = Content {
-            offset: 0,
-            size: 1 << 32,
-        };
-        tree.file(b"d/larger", Metadata::DIRECTORY, content)
-            .unwrap();
-        let reason = size_of_files(&tree).unwrap_err();
-        assert!(reason.starts_with("/d/larger has 4096 MiB"), "{reason}");
-    }
 
     #[test]
     fn a_build_time_is_whole_seconds() {

@@ -31,6 +31,7 @@ mod image;
 mod kernel;
 mod layer;
 mod layout;
+mod memory;
 mod path;
 mod program;
 mod ramdisk;

@@ -38,7 +38,10 @@ pub(crate) fn boot(init: &mut File) -> io::Result<File> {
     finish(archive)
 }
 
-/// Writes the merged image below `rootfs/`, and the measured configuration.
+/// Writes the merged image below `rootfs/`, and last of all the measured
+/// configuration: a kernel that runs out of room stops unpacking and starts the init
+/// with what is there, and whoever chooses the memory would choose how many of the
+/// measured files that is. Without its configuration the init refuses to start.
 pub(crate) fn application(
     tree: &Tree,
     spool: &Spool,
@@ -47,21 +50,6 @@ pub(crate) fn application(
 ) -> io::Result<File> {
     let mut archive = new_archive()?;
     let mut numbers = Numbers::default();
-    let folder = config_path
-        .rsplit_once('/')
-        .map_or("", |(folder, _)| folder);
-    archive.append(
-        &numbers.entry(folder.as_bytes(), EntryKind::Directory, 0o755, 0)?,
-        io::empty(),
-    )?;
-    let entry = numbers.entry(
-        config_path.as_bytes(),
-        EntryKind::File,
-        0o444,
-        config.len() as u64,
-    )?;
-    archive.append(&entry, config)?;
-
     let links = count_links(tree);
     // The first name of a file carries its contents, later ones only its inode.
     let mut written = BTreeMap::new();
@@ -91,6 +79,20 @@ pub(crate) fn application(
             }
         }
     }
+    let folder = config_path
+        .rsplit_once('/')
+        .map_or("", |(folder, _)| folder);
+    archive.append(
+        &numbers.entry(folder.as_bytes(), EntryKind::Directory, 0o755, 0)?,
+        io::empty(),
+    )?;
+    let entry = numbers.entry(
+        config_path.as_bytes(),
+        EntryKind::File,
+        0o444,
+        config.len() as u64,
+    )?;
+    archive.append(&entry, config)?;
     finish(archive)
 }
 

@@ -122,6 +122,11 @@ pub struct HostConfig {
     pub cpus: Cpus,
     /// Memory to start it with.
     pub memory_mib: MemoryMib,
+    /// What the image's files take of the memory when the kernel has unpacked them:
+    /// whole pages, and an inode for each. With the image's size it says how much
+    /// memory is [enough to start](crate::needed_mib); 0 if the builder did not say.
+    #[serde(default)]
+    pub unpacked_bytes: u64,
     /// Ports to open for it.
     pub ingress: Vec<IngressRule>,
     /// Destinations to connect it to.

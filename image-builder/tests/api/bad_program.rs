@@ -185,7 +185,7 @@ fn images_that_do_not_fit_into_the_memory() {
     let image = Image::new(&[app().file("noise", noise)]);
     let words = [
         "enclave.toml:4: ",
-        "four times its size",
+        "the enclave image has 18 MiB and its files take 18 MiB",
         "memory_mib to at least ",
     ];
     let project = Project::of(&image);
@@ -203,8 +203,8 @@ fn images_that_do_not_fit_into_the_memory() {
         "",
         &[
             "enclave.toml:4: ",
-            "files have 66 MiB",
-            "enclave.memory_mib",
+            "the image's files take 66 MiB of memory",
+            "enclave.memory_mib to at least 106 (it is 64)",
         ],
     );
 }

@@ -1,6 +1,9 @@
 //! What is in the image is what the layers say.
 
-use manifest::{MEASURED_CONFIG_PATH, MeasuredConfig};
+use std::io::Cursor;
+
+use eif::Eif;
+use manifest::{HostConfig, MEASURED_CONFIG_PATH, MeasuredConfig};
 use serde_json::json;
 use tar::EntryType;
 
@@ -33,6 +36,29 @@ fn the_boot_ramdisk_has_the_init_and_its_mount_points() {
     ];
     assert_eq!(list(&boot), expected);
     assert_eq!(file(&boot, "init"), elf());
+}
+
+#[test]
+fn the_measured_configuration_is_the_last_of_all_files() {
+    let layer = app().file("z", "z").symlink("zz", "z");
+    let image = Project::of(&Image::new(&[layer])).build();
+    let application = ramdisks(&image).pop().unwrap();
+    let lines = list(&application);
+    let last = lines.last().unwrap();
+    assert!(last.ends_with(MEASURED_CONFIG_PATH), "{last}");
+}
+
+#[test]
+fn the_host_configuration_says_what_the_files_take_of_the_memory() {
+    let layer = app()
+        .file("d/large", "x".repeat(5000))
+        .symlink("link", "app");
+    let image = Project::of(&Image::new(&[layer])).build();
+    let image = Eif::open(Cursor::new(image)).unwrap();
+    let metadata = &image.metadata().unwrap().custom_metadata;
+    let host = HostConfig::from_metadata(metadata.text()).unwrap().unwrap();
+    // The init, the program, the file's two pages, its folder and the link.
+    assert_eq!(host.unpacked_bytes, 5 * 1024 + 4 * 4096);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod dispatch;
 mod ends;
 mod kills;
 mod logs;
+mod memory;
 mod story;
 mod time;
 mod traffic;
