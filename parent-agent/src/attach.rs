@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use manifest::{EnclaveName, HostConfig};
 use serde::{Deserialize, Serialize};
@@ -16,20 +17,26 @@ use thiserror::Error;
 use tokio::fs;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::console::Console;
 use crate::error::Error;
 use crate::guard::{self, Guard, Unattached};
+use crate::losses;
 use crate::self_check::SelfCheck;
 use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError};
-use crate::status::{BootStep, Pcrs};
+use crate::status::{BootStep, LimitsStatus, Pcrs};
+use crate::totals::Reported;
+use crate::traffic::InitPlaces;
 
 /// The version of [`Facts`]. Fields may be added without a new one, if a reader
 /// can do without them.
 const VERSION: u32 = 1;
 const FILE: &str = "enclave.json";
+/// The shortest time between two writes of the file: an enclave has its history change
+/// as often as it likes.
+const WRITE_PACE: Duration = Duration::from_millis(50);
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -110,7 +117,8 @@ pub struct Facts {
     history: History,
 }
 
-/// What happened to an enclave, as far as its init does not tell a second time.
+/// What happened to an enclave, as far as its init does not tell a second time, and
+/// what it has counted: that must neither be told twice nor begin anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The boot's identifier, hex, once it is known.
@@ -124,6 +132,21 @@ pub struct History {
     pub ready: bool,
     /// How often the workload was started again.
     pub restarts: u64,
+    /// What the workload's limits have refused it.
+    #[serde(default)]
+    pub limits: LimitsStatus,
+    /// How often the init had no place for a connection.
+    #[serde(default)]
+    pub places: InitPlaces,
+    /// Log records that were lost in the enclave, as it tells.
+    #[serde(default)]
+    pub lost: losses::Counts,
+    /// Numbers of log records that it left out.
+    #[serde(default)]
+    pub missing: u64,
+    /// How much of all that was told already.
+    #[serde(default)]
+    pub reported: Reported,
     /// The boot steps so far.
     pub boot_steps: Vec<BootStep>,
 }
@@ -184,7 +207,10 @@ impl Facts {
     /// Writes the file whenever the history changes, until nobody can change it
     /// any more.
     pub async fn keep(mut self, directory: PathBuf, mut history: watch::Receiver<History>) {
+        let mut next = Instant::now();
         while history.changed().await.is_ok() {
+            sleep_until(next).await;
+            next = Instant::now() + WRITE_PACE;
             self.history = history.borrow_and_update().clone();
             if let Err(error) = self.write(&directory).await {
                 warn!(%error, "{FILE} cannot be written: the next agent will know less");
@@ -253,6 +279,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::totals::LifeTotals;
 
     fn name() -> EnclaveName {
         "test".parse().unwrap()
@@ -289,6 +316,23 @@ mod tests {
             )),
             ready: true,
             restarts: 3,
+            limits: LimitsStatus {
+                oom_kills: 1,
+                pids_refused: 2,
+            },
+            lost: losses::Counts::from([(
+                "system".to_owned(),
+                BTreeMap::from([("ended".to_owned(), 4)]),
+            )]),
+            missing: 5,
+            reported: Reported {
+                metrics: LifeTotals {
+                    restarts: 2,
+                    ..LifeTotals::default()
+                },
+                ..Reported::default()
+            },
+            places: InitPlaces::default(),
             boot_steps: vec![BootStep {
                 name: "root".to_owned(),
                 at_us: 1,

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::enclave::Phase;
 use crate::gate::Verdict;
-use crate::recorder::Totals;
 use crate::status::Status;
+use crate::totals::Totals;
 
 const DIMENSION: &str = "EnclaveId";
 /// Longest namespace, in characters.
@@ -61,9 +61,9 @@ impl EmbeddedMetrics {
             ("Ready", "None", is(status.state == Phase::Ready)),
             ("LogLag", "Seconds", lag.fold(0.0, f64::max).into()),
             ("SpoolBytes", "Bytes", status.logs.spool.bytes.into()),
-            ("Restarts", "Count", counts.restarts.into()),
-            ("LogRecordsLost", "Count", counts.lost.into()),
-            ("OutOfMemoryKills", "Count", counts.oom_kills.into()),
+            ("Restarts", "Count", counts.life.restarts.into()),
+            ("LogRecordsLost", "Count", counts.lost().into()),
+            ("OutOfMemoryKills", "Count", counts.life.oom_kills.into()),
             ("Crashes", "Count", counts.crashes.into()),
             ("EgressBytes", "Bytes", counts.egress.bytes.into()),
             ("EgressConnections", "Count", counts.egress.joined.into()),
@@ -75,7 +75,7 @@ impl EmbeddedMetrics {
         if let Some(clock) = &status.clock {
             let is_synchronised = is(clock.is_synchronised());
             metrics.push(("ClockSynchronised", "None", is_synchronised));
-            metrics.push(("ClockPauses", "Count", counts.clock_pauses.into()));
+            metrics.push(("ClockPauses", "Count", counts.life.clock_pauses.into()));
             if let Some(error_us) = clock.error_us {
                 metrics.push(("ClockErrorBound", "Microseconds", error_us.into()));
             }

@@ -73,6 +73,7 @@ pub mod state;
 pub mod status;
 mod supervisor;
 mod throttle;
+pub mod totals;
 pub mod traffic;
 mod web;
 

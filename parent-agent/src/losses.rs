@@ -38,6 +38,17 @@ impl EnclaveLosses {
         }
     }
 
+    /// Takes in what it has told an earlier agent.
+    pub(crate) fn go_on(&mut self, told: &Counts) {
+        for (stream, reasons) in LogStream::ALL.into_iter().zip(&mut self.records) {
+            for (reason, records) in LossReason::ALL.into_iter().zip(reasons) {
+                let of_stream = told.get(stream.name());
+                let before = of_stream.and_then(|reasons| reasons.get(reason.name()));
+                *records = before.copied().unwrap_or(0).max(*records);
+            }
+        }
+    }
+
     /// Takes in its last words.
     pub fn ended(&mut self, losses: &Losses, numbered: &[(LogStream, u64)]) {
         self.told(losses);

@@ -9,16 +9,17 @@ use std::time::Duration;
 use link::logs::LogStream;
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::attach::History;
 use crate::clock::ClockStatus;
 use crate::crash::Crash;
 use crate::embedded_metrics::EmbeddedMetrics;
 use crate::enclave::{Cause, Code, End};
 use crate::spool::{Spool, now_us};
-use crate::status::{Board, Status};
-use crate::traffic::Counts;
+use crate::status::Board;
+use crate::totals::{Reported, Totals};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -40,6 +41,10 @@ impl Ended {
             code: end.code.clone(),
         }
     }
+
+    pub(crate) fn is_crash(&self) -> bool {
+        self.crash.is_some()
+    }
 }
 
 /// Writes the records.
@@ -53,6 +58,8 @@ pub(crate) struct Recorder {
     /// What the last metrics, and the last record of what went wrong, told of.
     measured: Totals,
     told: Totals,
+    /// Where that goes for the next agent, which tells of the rest.
+    history: watch::Sender<History>,
 }
 
 impl Recorder {
@@ -61,19 +68,22 @@ impl Recorder {
         spool: Arc<Spool>,
         metrics: Option<EmbeddedMetrics>,
         has_remote: bool,
+        history: watch::Sender<History>,
     ) -> Self {
+        let reported = history.borrow().reported;
         Self {
             board,
             spool,
             metrics,
             has_remote,
-            measured: Totals::default(),
-            told: Totals::default(),
+            measured: reported.metrics.into(),
+            told: reported.incidents.into(),
+            history,
         }
     }
 
     /// Records at once, then each minute, and a last time once the enclave has
-    /// `ended`; without a last time if it goes on without this agent.
+    /// `ended`, or goes on without this agent, whose own counts end with it.
     pub(crate) async fn run(mut self, mut ended: oneshot::Receiver<Ended>) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,9 +91,7 @@ impl Recorder {
             tokio::select! {
                 _ = ticks.tick() => self.record(None).await,
                 ended = &mut ended => {
-                    if let Ok(ended) = ended {
-                        self.record(Some(&ended)).await;
-                    }
+                    self.record(ended.as_ref().ok()).await;
                     return;
                 }
             }
@@ -98,7 +106,7 @@ impl Recorder {
             let record = metrics.record(&status, &since, now_us() / 1000);
             // What finds no room is told the next time.
             if self.note(record.to_string()).await {
-                self.measured = totals;
+                self.measured = self.measured.max(&totals);
             }
         }
         let clock = status.clock.as_ref().filter(|_| ended.is_none());
@@ -111,8 +119,19 @@ impl Recorder {
             && self.has_remote
             && self.note(record).await
         {
-            self.told = totals;
+            self.told = self.told.max(&totals);
         }
+        self.remember();
+    }
+
+    /// Has the next agent know what was told, also if this one is killed.
+    fn remember(&self) {
+        let reported = Reported {
+            metrics: self.measured.life,
+            incidents: self.told.life,
+        };
+        self.board.update(|live| live.reported = reported);
+        self.board.remember(&self.history);
     }
 
     async fn note(&self, record: String) -> bool {
@@ -138,100 +157,19 @@ pub(crate) struct Incidents<'a> {
 
 /// The record, if anything went wrong, or the enclave has ended.
 fn incidents(since: &Totals, ended: Option<&Ended>) -> Option<String> {
-    let is_quiet = since.lost == 0 && since.oom_kills == 0 && since.pids_refused == 0;
+    let (lost, life) = (since.lost(), &since.life);
+    let is_quiet = lost == 0 && life.oom_kills == 0 && life.pids_refused == 0;
     if is_quiet && ended.is_none() {
         return None;
     }
     let incidents = Incidents {
-        log_records_lost: since.lost,
-        oom_kills: since.oom_kills,
-        pids_refused: since.pids_refused,
+        log_records_lost: lost,
+        oom_kills: life.oom_kills,
+        pids_refused: life.pids_refused,
         crashes: since.crashes,
         ended,
     };
     Some(json!({ "incidents": incidents }).to_string())
-}
-
-/// What only grows. A record tells by how much since the last one: CloudWatch adds
-/// up.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) restarts: u64,
-    pub(crate) lost: u64,
-    pub(crate) oom_kills: u64,
-    pub(crate) pids_refused: u64,
-    pub(crate) crashes: u64,
-    pub(crate) clock_pauses: u64,
-    pub(crate) egress: Carried,
-    pub(crate) ingress: Carried,
-}
-
-/// One direction's traffic.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Carried {
-    pub(crate) bytes: u64,
-    pub(crate) joined: u64,
-    pub(crate) refused: u64,
-}
-
-impl Totals {
-    fn of(status: &Status, ended: Option<&Ended>) -> Self {
-        let sinks = status.logs.sinks.iter();
-        let lost = sinks.flat_map(|sink| sink.lost.values()).sum::<u64>();
-        Self {
-            restarts: status.restarts,
-            lost: status.logs.lost_in_enclave().saturating_add(lost),
-            oom_kills: status.limits.oom_kills,
-            pids_refused: status.limits.pids_refused,
-            crashes: ended.map_or(0, |ended| ended.crash.is_some().into()),
-            clock_pauses: status.clock.as_ref().map_or(0, |clock| clock.pauses),
-            egress: status
-                .egress
-                .iter()
-                .map(|egress| egress.counts)
-                .sum::<Counts>()
-                .into(),
-            ingress: status
-                .ingress
-                .iter()
-                .map(|ingress| ingress.counts)
-                .sum::<Counts>()
-                .into(),
-        }
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            restarts: self.restarts.saturating_sub(before.restarts),
-            lost: self.lost.saturating_sub(before.lost),
-            oom_kills: self.oom_kills.saturating_sub(before.oom_kills),
-            pids_refused: self.pids_refused.saturating_sub(before.pids_refused),
-            crashes: self.crashes.saturating_sub(before.crashes),
-            clock_pauses: self.clock_pauses.saturating_sub(before.clock_pauses),
-            egress: self.egress.since(before.egress),
-            ingress: self.ingress.since(before.ingress),
-        }
-    }
-}
-
-impl From<Counts> for Carried {
-    fn from(counts: Counts) -> Self {
-        Self {
-            bytes: counts.bytes_in + counts.bytes_out,
-            joined: counts.connections,
-            refused: counts.refused,
-        }
-    }
-}
-
-impl Carried {
-    fn since(self, before: Self) -> Self {
-        Self {
-            bytes: self.bytes.saturating_sub(before.bytes),
-            joined: self.joined.saturating_sub(before.joined),
-            refused: self.refused.saturating_sub(before.refused),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -239,34 +177,18 @@ mod tests {
     use link::EndCode;
 
     use super::*;
-
-    #[test]
-    fn what_grows_is_told_by_how_much_also_when_it_begins_anew() {
-        let carried = |bytes| Carried {
-            bytes,
-            joined: 2 * bytes,
-            refused: 3 * bytes,
-        };
-        let totals = |number| Totals {
-            restarts: number,
-            lost: number,
-            oom_kills: number,
-            pids_refused: number,
-            crashes: number,
-            clock_pauses: number,
-            egress: carried(number),
-            ingress: carried(number),
-        };
-        assert_eq!(totals(7).since(&totals(5)), totals(2));
-        assert_eq!(totals(1).since(&totals(5)), Totals::default());
-    }
+    use crate::totals::LifeTotals;
 
     #[test]
     fn incidents_are_recorded_when_there_are_some_and_at_the_end() {
         assert_eq!(incidents(&Totals::default(), None), None);
         let since = Totals {
-            lost: 3,
-            oom_kills: 1,
+            life: LifeTotals {
+                lost: 1,
+                oom_kills: 1,
+                ..LifeTotals::default()
+            },
+            undelivered: 2,
             crashes: 1,
             ..Totals::default()
         };

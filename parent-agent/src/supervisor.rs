@@ -136,6 +136,7 @@ impl Supervisor {
                     self.catch_up(&mut pulse);
                     match event {
                         Event::Detach(reply) if self.may_detach().is_ok() => {
+                            self.remember();
                             // Whoever asked may have gone.
                             let _ = reply.send(Ok(()));
                             return Ok(Outcome::Detached);
@@ -397,7 +398,7 @@ impl Supervisor {
                 error_us,
                 pauses,
                 detail,
-            } => self.clock(&ClockStatus::new(state, &source, error_us, pauses, &detail)),
+            } => self.clock(ClockStatus::new(state, &source, error_us, pauses, &detail)),
             FromInit::WorkloadExited {
                 status,
                 restart_in_ms,
@@ -424,38 +425,51 @@ impl Supervisor {
             FromInit::Limits {
                 oom_kills,
                 pids_refused,
-            } => self.board.update(|live| {
-                live.limits.told(LimitsStatus {
-                    oom_kills,
-                    pids_refused,
+            } => {
+                self.board.update(|live| {
+                    live.limits.told(LimitsStatus {
+                        oom_kills,
+                        pids_refused,
+                    });
                 });
-            }),
-            FromInit::Lost { losses } => self.board.logs().lost(&losses),
+                self.remember();
+            }
+            FromInit::Lost { losses } => {
+                self.board.logs().lost(&losses);
+                self.remember();
+            }
             FromInit::Ending {
                 losses, numbered, ..
             } => self.board.logs().ended(&losses, &numbered),
             FromInit::Boot { .. } => {}
-            FromInit::Places { egress, ingress } => self.board.update(|live| {
-                live.places = InitPlaces {
-                    egress: egress.into(),
-                    ingress: ingress.into(),
-                };
-            }),
+            FromInit::Places { egress, ingress } => {
+                self.board.update(|live| {
+                    live.places.told(InitPlaces {
+                        egress: egress.into(),
+                        ingress: ingress.into(),
+                    });
+                });
+                self.remember();
+            }
         }
         action
     }
 
     /// Has the next agent know what this one does.
     fn remember(&self) {
-        let history = self.board.update(|live| live.history());
-        self.history.send_replace(history);
+        self.board.remember(&self.history);
     }
 
     /// Reports the clock when its state changes.
-    fn clock(&self, clock: &ClockStatus) {
-        let before = self.board.update(|live| live.clock.replace(clock.clone()));
+    fn clock(&self, mut clock: ClockStatus) {
+        let before = self.board.update(|live| {
+            let before = live.clock.as_ref();
+            // Counts only grow, whatever the enclave says.
+            clock.pauses = before.map_or(0, |before| before.pauses).max(clock.pauses);
+            live.clock.replace(clock.clone())
+        });
         if before.is_none_or(|before| clock.differs(&before)) && Line::Clock.may_be_written() {
-            self.reporter.report(&Report::Clock(clock));
+            self.reporter.report(&Report::Clock(&clock));
         }
     }
 

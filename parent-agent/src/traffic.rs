@@ -49,13 +49,13 @@ pub struct Counts {
 impl std::iter::Sum for Counts {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         all.fold(Self::default(), |sum, one| Self {
-            connections: sum.connections + one.connections,
-            open: sum.open + one.open,
-            refused: sum.refused + one.refused,
-            limited: sum.limited + one.limited,
-            evicted: sum.evicted + one.evicted,
-            bytes_out: sum.bytes_out + one.bytes_out,
-            bytes_in: sum.bytes_in + one.bytes_in,
+            connections: sum.connections.saturating_add(one.connections),
+            open: sum.open.saturating_add(one.open),
+            refused: sum.refused.saturating_add(one.refused),
+            limited: sum.limited.saturating_add(one.limited),
+            evicted: sum.evicted.saturating_add(one.evicted),
+            bytes_out: sum.bytes_out.saturating_add(one.bytes_out),
+            bytes_in: sum.bytes_in.saturating_add(one.bytes_in),
         })
     }
 }
@@ -124,6 +124,13 @@ impl From<link::control::PlaceCounts> for PlaceCounts {
     }
 }
 
+impl PlaceCounts {
+    fn told(&mut self, now: Self) {
+        self.refused = self.refused.max(now.refused);
+        self.evicted = self.evicted.max(now.evicted);
+    }
+}
+
 /// How often the init had no place for a connection, as it says itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitPlaces {
@@ -131,6 +138,14 @@ pub struct InitPlaces {
     pub egress: PlaceCounts,
     /// Into the enclave.
     pub ingress: PlaceCounts,
+}
+
+impl InitPlaces {
+    /// Takes in what the init says now. Counts only grow, whatever it says.
+    pub fn told(&mut self, now: Self) {
+        self.egress.told(now.egress);
+        self.ingress.told(now.ingress);
+    }
 }
 
 /// Counters by destination.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
-use crate::attach;
+use crate::attach::{self, History};
 use crate::channels::Channels;
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
@@ -289,6 +289,15 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<JoinHandle<()>, Error> {
     }))
 }
 
+/// Gives the recorder, which knows that it is the end, the time for its last record.
+async fn finish_recording(mut recording: JoinHandle<()>) {
+    if timeout(RECORD_TIMEOUT, &mut recording).await.is_err() {
+        recording.abort();
+        // It ends as it is aborted, and the history with it.
+        let _ = recording.await;
+    }
+}
+
 /// What an enclave is run with.
 struct Run<'a> {
     args: &'a RunArgs,
@@ -392,13 +401,14 @@ impl Run<'_> {
             self.events.clone(),
         ));
         self.watch(&mut tasks, &board, outcome).await?;
+        let (history, changes) = watch::channel(facts.history().clone());
         let (last_record, is_last) = oneshot::channel();
-        let mut recording = tokio::spawn(self.recorder(&board, &pipeline).run(is_last));
+        let recorder = self.recorder(&board, &pipeline, history.clone());
+        let recording = tokio::spawn(recorder.run(is_last));
         let (ended, end) = watch::channel(None);
         let api = self.serve_api(guard.directory(), &board, end)?;
 
         self.report_start(guard, hypervisor, &facts, &ports);
-        let (history, changes) = watch::channel(facts.history().clone());
         let keep_for = self.args.keep_for.map(Interval::as_duration);
         let mut supervisor = Supervisor::new(
             self.args.boot_timeout.as_duration(),
@@ -420,13 +430,14 @@ impl Run<'_> {
                 }
             })
             .await;
-        // Nobody must write in the folder while it is removed.
-        let _ = keeping.await;
-
         let exit = match result {
             Ok(Outcome::Detached) => {
                 // The next agent binds the same sockets, and opens the same spool.
                 tasks.shutdown().await;
+                drop(last_record);
+                finish_recording(recording).await;
+                // What was told is for the next agent to know.
+                let _ = keeping.await;
                 pipeline.finish(DETACH_TIMEOUT).await;
                 self.report_detached(keep_for).await;
                 ended.send_replace(Some(Outcome::Detached));
@@ -440,8 +451,12 @@ impl Run<'_> {
                     let crash = Crash::of(end, &guard.console().tail(CONSOLE_TAIL));
                     // The task ends only with this one.
                     let _ = last_record.send(Ended::new(end, crash));
-                    let _ = timeout(RECORD_TIMEOUT, &mut recording).await;
+                } else {
+                    drop(last_record);
                 }
+                finish_recording(recording).await;
+                // Nobody must write in the folder while it is removed.
+                let _ = keeping.await;
                 let (lines, lost) = logs.finish().await;
                 let outcome = result?;
                 let exit = self
@@ -451,7 +466,6 @@ impl Run<'_> {
                 exit
             }
         };
-        recording.abort();
         let _ = timeout(API_TIMEOUT, api).await;
         Ok(exit)
     }
@@ -510,12 +524,18 @@ impl Run<'_> {
     }
 
     /// Who adds the agent's own records to the log.
-    fn recorder(&self, board: &Arc<Board>, pipeline: &Pipeline) -> Recorder {
+    fn recorder(
+        &self,
+        board: &Arc<Board>,
+        pipeline: &Pipeline,
+        history: watch::Sender<History>,
+    ) -> Recorder {
         Recorder::new(
             Arc::clone(board),
             Arc::clone(pipeline.spool()),
             self.metrics.clone(),
             pipeline.has_remote(),
+            history,
         )
     }
 

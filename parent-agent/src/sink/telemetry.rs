@@ -11,6 +11,7 @@ use link::logs::LogStream;
 use serde::{Deserialize, Serialize};
 
 use super::{Delivered, SendError};
+use crate::attach::History;
 use crate::losses::{self, Counts, EnclaveLosses};
 use crate::spool::{Boot, Cursor, Progress, Spool, SpoolStatus, now_us};
 
@@ -39,6 +40,8 @@ pub struct Telemetry {
     pub(super) spool: Arc<Spool>,
     pub(super) sinks: Vec<Arc<SinkMetrics>>,
     enclave: Mutex<EnclaveLosses>,
+    /// Numbers that the enclave left out when it had another agent.
+    missing_before: AtomicU64,
 }
 
 impl LogsStatus {
@@ -55,7 +58,15 @@ impl Telemetry {
             spool,
             sinks,
             enclave: Mutex::default(),
+            missing_before: AtomicU64::new(0),
         }
+    }
+
+    /// Goes on where the enclave's earlier agent ended.
+    pub(crate) fn go_on(&self, history: &History) {
+        self.enclave().go_on(&history.lost);
+        self.missing_before
+            .store(history.missing, Ordering::Relaxed);
     }
 
     /// The enclave tells what it has lost.
@@ -78,16 +89,23 @@ impl Telemetry {
         self.enclave.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was lost in the enclave: what it tells, and the numbers that it left out.
+    pub(crate) fn lost_in_enclave(&self) -> (Counts, u64) {
+        let before = self.missing_before.load(Ordering::Relaxed);
+        let (_, missing) = self.spool.counts();
+        (self.enclave().read(), before.saturating_add(missing))
+    }
+
     /// A moment's reading.
     pub fn read(&self) -> LogsStatus {
-        let (records, missing) = self.spool.counts();
+        let (records, _) = self.spool.counts();
+        let (lost, missing) = self.lost_in_enclave();
         let progress = *self.spool.progress().borrow();
-        let enclave = self.enclave();
         LogsStatus {
             records,
             missing,
-            lost: enclave.read(),
-            complete: enclave.is_complete(),
+            lost,
+            complete: self.enclave().is_complete(),
             spool: self.spool.status(),
             sinks: self.sinks.iter().map(|sink| sink.read(progress)).collect(),
         }

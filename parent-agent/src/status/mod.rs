@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use measurements::{Measurements, Pcr};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attach::History;
@@ -21,6 +22,7 @@ use crate::report::Port;
 use crate::self_check::SelfCheck;
 use crate::sink::telemetry::{LogsStatus, Telemetry};
 use crate::throttle;
+use crate::totals::Reported;
 use crate::traffic::{Counts, InitPlaces};
 
 /// Most boot steps that are remembered.
@@ -236,6 +238,8 @@ pub struct Live {
     pub limits: LimitsStatus,
     /// How often the init had no place for a connection.
     pub places: InitPlaces,
+    /// What of the enclave's life was told already.
+    pub reported: Reported,
     /// The boot steps so far, the first [`MAX_STEPS`].
     steps: Vec<BootStep>,
 }
@@ -245,18 +249,6 @@ impl Live {
     pub fn step(&mut self, step: BootStep) {
         if self.steps.len() < MAX_STEPS {
             self.steps.push(step);
-        }
-    }
-
-    /// What the next agent must be told.
-    pub fn history(&self) -> History {
-        History {
-            boot: self.boot.clone(),
-            init_version: self.init_version.clone(),
-            self_check: self.self_check.clone(),
-            ready: self.was_ready,
-            restarts: self.restarts,
-            boot_steps: self.steps.clone(),
         }
     }
 }
@@ -285,6 +277,7 @@ impl Board {
         logs: Arc<Telemetry>,
         gate: Option<Arc<GateBoard>>,
     ) -> Self {
+        logs.go_on(&history);
         Self {
             start,
             fixed,
@@ -302,8 +295,9 @@ impl Board {
                 restarts: history.restarts,
                 clock: None,
                 pauses: 0,
-                limits: LimitsStatus::default(),
-                places: InitPlaces::default(),
+                limits: history.limits,
+                places: history.places,
+                reported: history.reported,
                 steps: history.boot_steps,
             }),
             ingress,
@@ -331,6 +325,32 @@ impl Board {
     /// Changes what is known.
     pub fn update<T>(&self, change: impl FnOnce(&mut Live) -> T) -> T {
         change(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts what the next agent must know into its history.
+    pub(crate) fn remember(&self, history: &watch::Sender<History>) {
+        // Under the lock, so that of two who do so at once the later one knows more.
+        self.update(|live| {
+            let (lost, missing) = self.logs.lost_in_enclave();
+            let known = History {
+                boot: live.boot.clone(),
+                init_version: live.init_version.clone(),
+                self_check: live.self_check.clone(),
+                ready: live.was_ready,
+                restarts: live.restarts,
+                limits: live.limits,
+                places: live.places,
+                lost,
+                missing,
+                reported: live.reported,
+                boot_steps: live.steps.clone(),
+            };
+            history.send_if_modified(|before| {
+                let has_changed = *before != known;
+                *before = known;
+                has_changed
+            });
+        });
     }
 
     /// What is known now.

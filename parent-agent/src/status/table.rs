@@ -67,7 +67,7 @@ impl Status {
             ("ingress", self.init_places.ingress),
         ] {
             let PlaceCounts { refused, evicted } = counts;
-            if refused + evicted > 0 {
+            if refused > 0 || evicted > 0 {
                 row(
                     "places",
                     format!(

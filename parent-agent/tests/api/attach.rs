@@ -32,7 +32,7 @@ async fn left_alone() -> TempDir {
 }
 
 /// Waits until the next agent will know so.
-async fn remembered(agent: &Agent, text: &str) {
+pub(crate) async fn remembered(agent: &Agent, text: &str) {
     let record = agent.directory().join("enclave.json");
     until(|| fs::read_to_string(&record).is_ok_and(|record| record.contains(text))).await;
 }

@@ -15,6 +15,7 @@ mod attest;
 mod bootstrap;
 mod cloudwatch;
 mod configuration;
+mod counts;
 mod dispatch;
 mod egress;
 mod fake_aws;
