@@ -22,6 +22,8 @@ pub struct EnclaveLosses {
     records: [[u64; REASONS]; STREAMS],
     /// The last number given in each stream, once the enclave has said its last words.
     numbered: Option<[u64; STREAMS]>,
+    /// Whether these words were of all that it lost.
+    complete: bool,
 }
 
 impl EnclaveLosses {
@@ -49,8 +51,9 @@ impl EnclaveLosses {
         }
     }
 
-    /// Takes in its last words.
-    pub fn ended(&mut self, losses: &Losses, numbered: &[(LogStream, u64)]) {
+    /// Takes in its last words, which are of all that it lost if it ended in order.
+    pub fn ended(&mut self, losses: &Losses, numbered: &[(LogStream, u64)], in_order: bool) {
+        self.complete = in_order;
         self.told(losses);
         let mut last = [0; STREAMS];
         for &(stream, number) in numbered {
@@ -61,9 +64,9 @@ impl EnclaveLosses {
         self.numbered = Some(last);
     }
 
-    /// Whether the enclave has said its last words.
+    /// Whether the enclave has told of all that it lost.
     pub fn is_complete(&self) -> bool {
-        self.numbered.is_some()
+        self.complete
     }
 
     /// Once no more records come: what the enclave gave up at its end without having
@@ -111,7 +114,7 @@ pub struct LostRecords {
     /// The same by stream and reason, as far as the enclave has told.
     pub enclave: Counts,
     /// Whether the enclave has told of all: one that ends without a word takes with
-    /// it what it still held.
+    /// it what it still held, and an init that panics says what it can.
     pub complete: bool,
     /// On the way to each sink, by reason.
     pub sinks: Counts,
@@ -253,6 +256,7 @@ mod tests {
             losses.ended(
                 &loss(LogStream::Application, LossReason::Ended, rest),
                 &[(LogStream::Application, numbered)],
+                true,
             );
             losses.settle(&[(LogStream::Application, held)]);
             prop_assert_eq!(total(&losses.read()) + stored + unheard, numbered);

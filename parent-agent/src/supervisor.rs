@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::EndCode;
 use link::control::{BootId, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -439,8 +440,16 @@ impl Supervisor {
                 self.remember();
             }
             FromInit::Ending {
-                losses, numbered, ..
-            } => self.board.logs().ended(&losses, &numbered),
+                losses,
+                numbered,
+                code,
+                ..
+            } => {
+                // A panic waits for no lock, and nobody is stopped for it: its counts
+                // may be missing, or be of a moment before the end.
+                let in_order = Code::clean(&code).is_none_or(|code| !code.is(EndCode::InitPanic));
+                self.board.logs().ended(&losses, &numbered, in_order);
+            }
             FromInit::Boot { .. } => {}
             FromInit::Places { egress, ingress } => {
                 self.board.update(|live| {

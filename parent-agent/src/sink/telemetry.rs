@@ -74,9 +74,9 @@ impl Telemetry {
         self.enclave().told(losses);
     }
 
-    /// The enclave tells so for the last time.
-    pub(crate) fn ended(&self, losses: &Losses, numbered: &[(LogStream, u64)]) {
-        self.enclave().ended(losses, numbered);
+    /// The enclave tells so for the last time, in order or as far as it can.
+    pub(crate) fn ended(&self, losses: &Losses, numbered: &[(LogStream, u64)], in_order: bool) {
+        self.enclave().ended(losses, numbered, in_order);
     }
 
     /// Corrects the last count by what the spool, which is closed, does hold.

@@ -146,6 +146,35 @@ async fn losses_are_only_a_minimum_where_the_enclave_ends_without_a_word() {
 }
 
 #[tokio::test]
+async fn losses_are_only_a_minimum_where_the_init_panics() {
+    let cases = [
+        // The queue was locked, so it says nothing of it.
+        (vec![], 0),
+        (vec![loss(LossReason::Ended, 2)], 4),
+    ];
+    for (told, numbered) in cases {
+        let mut agent = Agent::start(&[]).await;
+        let mut init = agent.boot().await;
+        let losses = Losses(vec![loss(LossReason::QueueFull, 1)]);
+        init.send(FromInit::Lost { losses }).await;
+        let mut connection = Connection::open(&agent).await;
+        let application = LogStream::Application;
+        let records = [1, 2, 4].map(|number| record(application, number, b"text"));
+        connection.send(records.to_vec()).await;
+        init.send(ending(EndCause::InitFailed, "init.panic", told, numbered))
+            .await;
+        agent.end_init(1).await;
+        drop((init, connection));
+        let ended = agent.event("ended").await;
+        // What it gave up and the agent does hold is not lost all the same.
+        assert_eq!(ended["lost"]["in_enclave"], 1);
+        assert_eq!(ended["lost"]["complete"], false);
+        let folder = agent.finished().await;
+        assert_eq!(last_end(folder.path())["lost"], ended["lost"]);
+    }
+}
+
+#[tokio::test]
 async fn ends_keep_their_codes_for_those_who_come_later() {
     let killed = EndCause::WorkloadExited(ExitStatus::Signal(9));
     let cases = [
