@@ -81,7 +81,8 @@ impl Chunk {
         self.streams |= bit(record.stream);
         if let Some(range) = self.range.get_mut(record.stream as usize) {
             let (first, last) = range.unwrap_or((record.sequence, record.sequence));
-            self.gaps += record.sequence.saturating_sub(last).saturating_sub(1);
+            let gap = record.sequence.saturating_sub(last).saturating_sub(1);
+            self.gaps = self.gaps.saturating_add(gap);
             *range = Some((first, record.sequence));
         }
     }

@@ -364,9 +364,11 @@ impl Spool {
             self.counts
                 .records
                 .fetch_add(appended.records, Ordering::Relaxed);
+            // The numbers are the enclave's. Only who holds the writer adds.
+            let missing = self.counts.missing.load(Ordering::Relaxed);
             self.counts
                 .missing
-                .fetch_add(appended.missing, Ordering::Relaxed);
+                .store(missing.saturating_add(appended.missing), Ordering::Relaxed);
             if appended.missing > 0 && Line::MissingRecords.may_be_written() {
                 warn!(missing = appended.missing, "log records are missing");
             }

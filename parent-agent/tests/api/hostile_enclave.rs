@@ -108,11 +108,20 @@ async fn hostile_enclave_sends_logs_of_bad_shape() {
     }
     // Numbers and times that no enclave has.
     let mut connection = Connection::open(&agent).await;
-    for sequence in [1, 5, u64::MAX] {
+    for sequence in [1, 5] {
         let mut wrong = record(LogStream::Application, sequence, b"text");
         wrong.time_us = u64::MAX;
         connection.send(vec![wrong]).await;
     }
+    let of = |stream, numbers: [u64; 2]| numbers.map(|number| record(stream, number, b"text"));
+    // More numbers left out than there are, all in one batch.
+    let far = [
+        of(LogStream::Application, [6, u64::MAX]),
+        of(LogStream::Errors, [1, u64::MAX]),
+    ];
+    connection.send(far.concat()).await;
+    let status = agent.status().await;
+    assert_eq!(status["logs"]["missing"], u64::MAX);
     let mut other = Connection::open(&agent).await;
     let line = record(LogStream::System, 1, b"a line");
     assert!(
