@@ -1,5 +1,6 @@
 //! Connections from the workload to destinations outside.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +45,33 @@ pub struct Egress {
     destinations: Destinations,
 }
 
+/// Where a connection is to lead, in the one spelling that rules, places and counts
+/// know: the letters' case and the root's dot make no other destination.
+struct Destination {
+    host: String,
+    port: u16,
+}
+
+impl From<Connect> for Destination {
+    fn from(Connect { host, port }: Connect) -> Self {
+        let name = host.strip_suffix('.');
+        // With another dot it is no name, and must not become one for a rule, which
+        // passes over a dot as well.
+        let name = name.filter(|name| !name.ends_with('.')).unwrap_or(&host);
+        Self {
+            host: name.to_ascii_lowercase(),
+            port,
+        }
+    }
+}
+
+/// For people: the name is the enclave's to make up.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host.escape_debug(), self.port)
+    }
+}
+
 /// Why a connection was refused.
 struct Refused {
     refusal: Refusal,
@@ -82,15 +110,16 @@ impl Egress {
     pub(super) async fn serve(&self, mut stream: Stream) {
         let read = frame::read::<_, Connect>(&mut stream, MAX_TARGET);
         let target = match timeout(TARGET_TIMEOUT, read).await {
-            Ok(Ok(target)) => target,
+            Ok(Ok(target)) => Destination::from(target),
             Ok(Err(error)) => {
                 debug!(%error, "an egress connection named no target");
                 return;
             }
             Err(_) => return,
         };
-        let destination = format!("{}:{}", target.host.escape_debug(), target.port);
-        let allowed = self.allowlist.allows(&target.host, target.port);
+        let Destination { host, port } = &target;
+        let destination = target.to_string();
+        let allowed = self.allowlist.allows(host, *port);
         let key = if allowed { &destination } else { NOT_ALLOWED };
         let traffic = self.destinations.get(key);
         let place = allowed.then(|| self.places.take(destination.clone()));
@@ -109,7 +138,7 @@ impl Egress {
                 refusal: Refusal::Busy,
                 reason: "new egress connections come too fast".to_owned(),
             }),
-            Some(Ok(_)) => self.dial(&target.host, target.port).await,
+            Some(Ok(_)) => self.dial(host, *port).await,
         };
         let reply = match &dialled {
             Ok(_) => Reply::Connected,

@@ -191,6 +191,54 @@ async fn what_exceeds_a_limit_is_refused_as_busy_and_counted() {
 }
 
 #[tokio::test]
+async fn destinations_have_one_share_and_one_row_however_they_are_spelt() {
+    let (server, port) = listen().await;
+    let rules = ["api.example.com:443", "other.example.com:443"].map(str::to_owned);
+    let to = rules.clone().map(|rule| format!("{rule}=127.0.0.1:{port}"));
+    // Of four places one destination gets three.
+    let arguments = [
+        "--connect-to",
+        &to[0],
+        "--connect-to",
+        &to[1],
+        "--egress-connections",
+        "4",
+    ];
+    let agent = run(&rules, &arguments).await;
+    let mut streams = Vec::new();
+    for (host, has_a_place) in [
+        ("api.example.com", true),
+        ("api.example.com.", true),
+        ("API.Example.com", true),
+        ("Api.example.COM.", false),
+        ("api.example.com", false),
+        ("other.example.com.", true),
+    ] {
+        let (stream, reply) = ask(&agent, host, 443).await;
+        if has_a_place {
+            assert_eq!(reply, Reply::Connected, "{host}");
+            streams.push((stream, server.accept().await.unwrap()));
+        } else {
+            assert_eq!(refusal(&reply).0, Refusal::Busy, "{host}");
+        }
+    }
+    // Two of them are something else, and no rule allows it.
+    for host in ["api.example.com..", ".api.example.com"] {
+        let (_, reply) = ask(&agent, host, 443).await;
+        assert_eq!(refusal(&reply).0, Refusal::NotAllowed, "{host}");
+    }
+    let status = agent.status().await;
+    let rows = status["egress"].as_array().unwrap();
+    let names: Vec<_> = rows.iter().map(|row| &row["destination"]).collect();
+    let expected = [
+        "(not allowed)",
+        "api.example.com:443",
+        "other.example.com:443",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
 async fn a_destination_can_be_moved() {
     let (server, port) = listen().await;
     let rule = ["api.example.com:443".to_owned()];
