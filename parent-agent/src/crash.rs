@@ -15,6 +15,7 @@ use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 
 use crate::enclave::{Cause, Code, End};
+use crate::kernel_panic;
 use crate::losses::LostRecords;
 use crate::spool::{location, now_us};
 
@@ -60,12 +61,13 @@ impl Crash {
         if code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory)) {
             return Some(Self::OutOfMemory);
         }
-        // The kernel's own words, from kernel/panic.c and mm/oom_kill.c.
-        let says = |words: &str| console.iter().any(|line| line.contains(words));
-        if says("Out of memory: ") {
+        // The kernel's own words, from mm/oom_kill.c.
+        if console.iter().any(|line| line.contains("Out of memory: ")) {
             return Some(Self::OutOfMemory);
         }
-        if says("Kernel panic") {
+        // The last lines may be its trace alone.
+        let is_panic = |line: &String| kernel_panic::reason(line).is_some();
+        if end.is_panic || console.iter().any(is_panic) {
             return Some(Self::KernelPanic);
         }
         Some(match end.cause {
@@ -199,6 +201,7 @@ mod tests {
             detail: "detail".to_owned(),
             code: None,
             is_silence,
+            is_panic: false,
         }
     }
 
@@ -225,6 +228,11 @@ mod tests {
             let found = Crash::of(&end(cause, is_silence), &console);
             assert_eq!(found, expected, "{cause:?} {line}");
         }
+        let seen = End {
+            is_panic: true,
+            ..end(Cause::BootFailed, false)
+        };
+        assert_eq!(Crash::of(&seen, &[]), Some(Crash::KernelPanic));
         let both = [oom.to_owned(), panic.to_owned()];
         let found = Crash::of(&end(Cause::Died, false), &both);
         assert_eq!(found, Some(Crash::OutOfMemory));

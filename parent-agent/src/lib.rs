@@ -50,6 +50,7 @@ pub mod heartbeat;
 pub mod hypervisor;
 pub mod image;
 pub mod ingress;
+pub mod kernel_panic;
 mod launch;
 pub mod limit;
 pub mod logs;

@@ -13,10 +13,11 @@ use tracing::{debug, warn};
 
 use crate::attach::History;
 use crate::clock::ClockStatus;
-use crate::enclave::{Action, Code, Enclave, End, Input, Phase};
+use crate::enclave::{Action, Cause, Code, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
+use crate::kernel_panic;
 use crate::notify::Notifier;
 use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
@@ -125,12 +126,14 @@ impl Supervisor {
         let _supervised = self.notifier.supervise();
         let mut beats = self.notifier.beats();
         let mut pulse = Pulse::new();
+        let mut console = kernel_panic::Watch::new(guard.console().clone());
         loop {
             let deadline = self.enclave.deadline();
             let action = tokio::select! {
                 how = hypervisor.ended(guard) => {
                     // What the enclave said last is on its way through the channels.
                     self.last_words(events).await;
+                    self.look(&mut console);
                     return Ok(self.gone(&how));
                 }
                 Some(event) = events.recv() => {
@@ -145,6 +148,7 @@ impl Supervisor {
                         event => self.handle(event),
                     }
                 }
+                () = console.printed() => self.look(&mut console),
                 () = until(deadline) => {
                     self.catch_up(&mut pulse);
                     self.on(Input::Deadline)
@@ -170,6 +174,12 @@ impl Supervisor {
                 self.kill(guard).await;
             }
         }
+    }
+
+    /// Takes note of a panic that the console shows.
+    fn look(&mut self, console: &mut kernel_panic::Watch) -> Option<Action> {
+        let panic = console.read()?;
+        self.on(Input::Panicked(panic))
     }
 
     /// Takes note of the time in which this agent was not run, before anything
@@ -240,12 +250,8 @@ impl Supervisor {
         self.on(Input::Exited(how.to_owned()));
         self.challenges.fail_all();
         // An exit always ends it.
-        Outcome::Ended(self.enclave.end().cloned().unwrap_or_else(|| End {
-            cause: crate::enclave::Cause::Died,
-            detail: how.to_owned(),
-            code: None,
-            is_silence: false,
-        }))
+        let end = self.enclave.end().cloned();
+        Outcome::Ended(end.unwrap_or_else(|| End::new(Cause::Died, how.to_owned())))
     }
 
     /// Feeds the state machine, and asks the init to stop if that is called for.

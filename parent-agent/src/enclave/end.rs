@@ -69,15 +69,18 @@ pub struct End {
     pub code: Option<Code>,
     /// Whether it was given up because nothing was heard of it.
     pub is_silence: bool,
+    /// Whether its kernel has panicked.
+    pub is_panic: bool,
 }
 
 impl End {
-    pub(super) fn new(cause: Cause, detail: String) -> Self {
+    pub(crate) fn new(cause: Cause, detail: String) -> Self {
         Self {
             cause,
             detail,
             code: None,
             is_silence: false,
+            is_panic: false,
         }
     }
 }

@@ -6,16 +6,19 @@
 
 mod code;
 mod end;
+mod panic;
+mod phase;
 
-use std::fmt;
 use std::time::Duration;
 
 use link::control::FromInit;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use code::Code;
 pub use end::{Cause, End};
+pub use phase::Phase;
+
+use crate::kernel_panic::KernelPanic;
 
 use end::Announced;
 
@@ -33,34 +36,6 @@ pub const MAX_STOP: Duration = Duration::from_secs(300);
 pub const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// How long a killed enclave may take to be gone.
 pub const MAX_KILL: Duration = Duration::from_secs(10);
-
-/// Where an enclave is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// The hypervisor is being started.
-    Starting,
-    /// The machine runs; the workload does not yet.
-    Booting,
-    /// The workload runs.
-    Ready,
-    /// The end has begun.
-    Ending,
-    /// It is gone.
-    Ended,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Starting => "starting",
-            Self::Booting => "booting",
-            Self::Ready => "ready",
-            Self::Ending => "ending",
-            Self::Ended => "ended",
-        })
-    }
-}
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -86,6 +61,8 @@ pub enum Input<'a> {
         /// Whether a second request means that patience has ended.
         insists: bool,
     },
+    /// The console shows that its kernel has panicked.
+    Panicked(KernelPanic),
     /// The machine has ended, in these words.
     Exited(String),
     /// This agent was not run for so long: nothing could be heard meanwhile.
@@ -144,6 +121,8 @@ pub struct Enclave {
     announced: Option<Announced>,
     /// Why the machine was killed.
     killed: Option<End>,
+    /// What its kernel has panicked of, and when the machine has ended at the latest.
+    panic: Option<(KernelPanic, Instant)>,
     end: Option<End>,
 }
 
@@ -163,6 +142,7 @@ impl Enclave {
             stop: None,
             announced: None,
             killed: None,
+            panic: None,
             end: None,
         }
     }
@@ -225,6 +205,10 @@ impl Enclave {
             Input::Stop { grace, insists } => self.stop(grace, insists, now),
             // What a killed machine still says changes nothing.
             _ if self.killed.is_some() => None,
+            Input::Panicked(panic) => {
+                self.panicked(panic, now);
+                None
+            }
             Input::Started => {
                 self.running();
                 self.alive(now);
@@ -302,6 +286,9 @@ impl Enclave {
             _ => {}
         }
         if self.announced.is_none() {
+            if self.was_ready {
+                self.panic = None;
+            }
             self.alive(now);
         }
     }
@@ -336,6 +323,9 @@ impl Enclave {
         for deadline in [&mut self.deadline, &mut self.stop_by] {
             *deadline = deadline.and_then(|deadline| deadline.checked_add(time));
         }
+        if let Some((_, by)) = &mut self.panic {
+            *by = by.checked_add(time).unwrap_or(*by);
+        }
     }
 
     fn late(&mut self, now: Instant) -> Option<Action> {
@@ -360,6 +350,12 @@ impl Enclave {
                 MAX_POWER_OFF.as_secs()
             );
             return Some(self.kill_as(End { detail, ..end }, now));
+        }
+        if let Some((panic, by)) = &self.panic
+            && now >= *by
+        {
+            let end = self.end_of_panic(panic);
+            return Some(self.kill_as(end, now));
         }
         if self.beat_again && !self.is_connected() {
             return Some(self.booted_again(now));
@@ -412,6 +408,8 @@ impl Enclave {
             end
         } else if let Some(announced) = self.announced.take() {
             end::announced(announced)
+        } else if let Some((panic, _)) = &self.panic {
+            self.end_of_panic(panic)
         } else if self.stop.is_some() {
             End::new(Cause::Died, format!("{how} while it was stopping"))
         } else if self.was_ready {
@@ -482,7 +480,11 @@ impl Enclave {
     }
 
     fn capped(&self, deadline: Instant) -> Instant {
-        self.stop_by.map_or(deadline, |by| by.min(deadline))
+        let panic_by = self.panic.as_ref().map(|(_, by)| *by);
+        [self.stop_by, panic_by]
+            .into_iter()
+            .flatten()
+            .fold(deadline, Instant::min)
     }
 
     fn is_connected(&self) -> bool {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::exit::Exit;
 
-const BOOT: Duration = Duration::from_secs(30);
+pub(super) const BOOT: Duration = Duration::from_secs(30);
 const STOP: Input<'static> = Input::Stop {
     grace: None,
     insists: true,
@@ -15,7 +15,7 @@ fn ready() -> FromInit {
     FromInit::Ready { at_us: 1 }
 }
 
-fn ending(cause: EndCause) -> FromInit {
+pub(super) fn ending(cause: EndCause) -> FromInit {
     ending_with(cause, "")
 }
 
@@ -29,14 +29,14 @@ fn ending_with(cause: EndCause, code: &str) -> FromInit {
     }
 }
 
-fn health() -> FromInit {
+pub(super) fn health() -> FromInit {
     FromInit::Health {
         state: HealthState::Healthy,
         detail: Text::default(),
     }
 }
 
-fn booted(now: Instant) -> Enclave {
+pub(super) fn booted(now: Instant) -> Enclave {
     let mut enclave = Enclave::new(BOOT);
     assert_eq!(enclave.on(Input::Started, now), None);
     assert_eq!(enclave.phase(), Phase::Booting);
@@ -47,7 +47,7 @@ fn booted(now: Instant) -> Enclave {
     enclave
 }
 
-fn end(enclave: &Enclave) -> (Cause, &str) {
+pub(super) fn end(enclave: &Enclave) -> (Cause, &str) {
     let end = enclave.end().unwrap();
     (end.cause, &end.detail)
 }
@@ -420,7 +420,7 @@ proptest! {
     /// Whatever is heard in whatever order: an exit ends it, the end stays,
     /// and until then a deadline is set once the machine runs.
     #[test]
-    fn every_life_ends(choices in proptest::collection::vec((0..12u8, 0..90u64), 0..40)) {
+    fn every_life_ends(choices in proptest::collection::vec((0..13u8, 0..90u64), 0..40)) {
         let mut now = Instant::now();
         let mut enclave = Enclave::new(BOOT);
         let mut started = false;
@@ -437,6 +437,7 @@ proptest! {
                 8 => STOP,
                 9 => Input::Lost(Duration::from_secs(seconds)),
                 10 => Input::ConnectedAgain,
+                11 => panic::tests::panicked(),
                 _ => Input::Deadline,
             };
             enclave.on(input, now);

@@ -115,12 +115,7 @@ async fn run_after_pause(
     if let (Err(error), Some(name), true) = (&result, name, backs_off) {
         // One that runs is another agent's.
         if !StateDir::new(state_dir)?.is_running(&name) {
-            let end = End {
-                cause: Cause::BootFailed,
-                detail: error.to_string(),
-                code: None,
-                is_silence: false,
-            };
+            let end = End::new(Cause::BootFailed, error.to_string());
             let (crash, lost) = (Some(Crash::BootFailure), LostRecords::default());
             keep_end(&name, &end, crash, Duration::ZERO, lost, &[]).await;
         }

@@ -141,6 +141,26 @@ async fn a_silent_boot_is_given_up() {
 }
 
 #[tokio::test]
+async fn kernel_panic_on_the_console_ends_the_boot_with_its_words_and_advice() {
+    const PANICS: &str = "#!/bin/sh
+echo '[    0.528514] Kernel panic - not syncing: System is deadlocked on memory'
+for line in 1 2 3 4 5 6 7 8 9; do
+echo '[    0.5] Call Trace:'; echo; echo; echo; echo; echo
+done
+exec sleep 1000
+";
+    let image = Builder::new(&[], &[]).init(Some(PANICS));
+    let agent = Agent::spawn(image, &["--boot-timeout", "300s"]);
+    let (code, ended, _) = agent.ended().await;
+    assert_eq!((code, ended["crash"].as_str()), (11, Some("kernel-panic")));
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("its kernel panicked before it was ready: System is deadlocked on memory; it has too little memory: give it more with --memory-mib"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
 async fn a_signal_stops_and_a_second_kills() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
