@@ -29,6 +29,7 @@ pub(crate) const KERNEL: Artefact = Artefact {
     recipe: &["kernel/build"],
     inputs: &[
         "kernel/build",
+        "kernel/memory-is-charged-to-the-task.patch",
         "kernel/vsock-is-privileged.patch",
         "kernel/x86_64.config",
     ],
