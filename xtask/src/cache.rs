@@ -30,6 +30,7 @@ pub(crate) const KERNEL: Artefact = Artefact {
     inputs: &[
         "kernel/build",
         "kernel/memory-is-charged-to-the-task.patch",
+        "kernel/vsock-fills-buffers.patch",
         "kernel/vsock-is-privileged.patch",
         "kernel/x86_64.config",
     ],
