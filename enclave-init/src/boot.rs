@@ -29,7 +29,7 @@ use crate::self_check::{Evidence, Finding, Signing};
 use crate::sim::Descriptors;
 use crate::trust::Trust;
 use crate::workload::RUNTIME_CONFIG_PATH;
-use crate::{egress, entropy, ingress, mounts, network, registers};
+use crate::{egress, entropy, ingress, limits, mounts, network, registers};
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
@@ -333,7 +333,10 @@ fn prepare_confinement(
 ) -> Result<Confinement, InitError> {
     let cgroup = match simulation {
         Some(_) => None,
-        None => Some(Cgroup::create(sizes)?),
+        None => {
+            limits::lift_shared()?;
+            Some(Cgroup::create(sizes)?)
+        }
     };
     Confinement::prepare(config, cgroup)
 }

@@ -35,6 +35,10 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Terminals at a time: more than interactive programs use. The kernel's own number is
+/// for all instances together.
+const MAX_TERMINALS: u32 = 256;
+
 /// Where the machine's own `/dev` and `/proc` must be before anything else works.
 pub(crate) fn mount_early() -> Result<(), InitError> {
     mount_at("proc", Path::new("/proc"), "proc", MsFlags::empty(), "")?;
@@ -142,8 +146,8 @@ fn mount_devices(dev: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitE
         std::os::unix::fs::symlink(target, dev.join(name))
             .doing(|| format!("linking /dev/{name}"))?;
     }
-    let terminals = "newinstance,ptmxmode=0666,mode=0620";
-    mount_at("devpts", &dev.join("pts"), "devpts", inert, terminals)?;
+    let terminals = format!("newinstance,ptmxmode=0666,mode=0620,max={MAX_TERMINALS}");
+    mount_at("devpts", &dev.join("pts"), "devpts", inert, &terminals)?;
     mount_files("shm", &dev.join("shm"), "1777", sizes.shm)?;
     if !simulated {
         mount_at("devtmpfs", dev, "devtmpfs", MsFlags::MS_NOSUID, "mode=0755")?;

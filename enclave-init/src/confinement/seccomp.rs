@@ -14,8 +14,8 @@ use std::io;
 use manifest::{Allowance, Confinement};
 use nix::libc::{
     self, BPF_ABS, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
-    EAFNOSUPPORT, ENOSYS, EPERM, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_SET_MODE_FILTER,
-    c_int, c_long, c_ushort, sock_filter, sock_fprog,
+    EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
+    SECCOMP_SET_MODE_FILTER, c_int, c_long, c_ushort, sock_filter, sock_fprog,
 };
 
 /// The architecture that the filter is for (`linux/audit.h`).
@@ -30,19 +30,19 @@ const OPEN_TREE_ATTR: c_long = 467;
 /// x32 has its calls above, with bit 30 set.
 const NEWEST: c_long = 469;
 
-/// Offsets in `struct seccomp_data`. The first argument's low half is what the
-/// kernel looks at where it takes an `int`, and where flags are.
+/// Offsets in `struct seccomp_data`. An argument's low half is what the kernel looks
+/// at where it takes an `int`, and where flags are.
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 const FIRST_ARGUMENT_AT: u32 = 16;
+const THIRD_ARGUMENT_AT: u32 = 32;
 
-/// The families of sockets that there are. Of netlink, getifaddrs(3) needs one.
-const FAMILIES: [c_int; 4] = [
-    libc::AF_UNIX,
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-];
+/// The families of sockets that there are, beside netlink.
+const FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// The protocol of netlink that there is: getifaddrs(3) needs it. By others a program
+/// talks to parts of the kernel that nothing in an enclave uses, or keeps messages in
+/// the kernel that nobody reads.
+const NETLINK: c_int = libc::NETLINK_ROUTE;
 
 /// Bits of `clone` and `unshare` that make namespaces.
 const NAMESPACES: c_int = libc::CLONE_NEWNS
@@ -161,7 +161,14 @@ impl Filter {
         for family in FAMILIES {
             families.extend([jump(BPF_JEQ, family.cast_unsigned(), 0, 1), allow()]);
         }
-        families.push(refuse(EAFNOSUPPORT));
+        families.extend([
+            jump(BPF_JEQ, libc::AF_NETLINK.cast_unsigned(), 0, 4),
+            load(THIRD_ARGUMENT_AT),
+            jump(BPF_JEQ, NETLINK.cast_unsigned(), 0, 1),
+            allow(),
+            refuse(EPROTONOSUPPORT),
+            refuse(EAFNOSUPPORT),
+        ]);
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
             program.extend(only_for(call, &families));
         }
@@ -253,6 +260,12 @@ mod tests {
 
     /// What the kernel would answer: 0, or the error.
     fn answer(filter: &Filter, architecture: u32, call: u32, argument: u64) -> c_int {
+        answer_to(filter, architecture, call, [argument, 0])
+    }
+
+    /// The same for a call with these first and third arguments.
+    fn answer_to(filter: &Filter, architecture: u32, call: u32, [first, third]: [u64; 2]) -> c_int {
+        let low = |argument: u64| u32::try_from(argument & u64::from(u32::MAX)).unwrap();
         let (mut accumulator, mut at) = (0, 0);
         loop {
             let step = filter.0[at];
@@ -268,7 +281,8 @@ mod tests {
                 accumulator = match step.k {
                     NUMBER_AT => call,
                     ARCHITECTURE_AT => architecture,
-                    FIRST_ARGUMENT_AT => u32::try_from(argument & u64::from(u32::MAX)).unwrap(),
+                    FIRST_ARGUMENT_AT => low(first),
+                    THIRD_ARGUMENT_AT => low(third),
                     other => panic!("offset {other}"),
                 };
                 continue;
@@ -355,17 +369,38 @@ mod tests {
         let filter = filter(&["io-uring", "user-namespaces", "ptrace", "bpf", "keyring"]);
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
             for family in -1..64 {
-                let expected = if FAMILIES.contains(&family) {
-                    0
-                } else {
-                    EAFNOSUPPORT
-                };
+                let known = FAMILIES.contains(&family) || family == libc::AF_NETLINK;
+                let expected = if known { 0 } else { EAFNOSUPPORT };
                 assert_eq!(ask(&filter, call, family), expected, "{family}");
                 // The kernel takes an `int`: what is above it makes no difference.
                 let above = u64::from(family.cast_unsigned()) | 1 << 32;
                 let answer = answer(&filter, ARCHITECTURE, number(call), above);
                 assert_eq!(answer, expected, "{family}");
             }
+        }
+    }
+
+    #[test]
+    fn seccomp_knows_one_protocol_of_netlink() {
+        let filter = filter(&["io-uring", "user-namespaces", "ptrace"]);
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            for protocol in -1..64_i32 {
+                let expected = if protocol == libc::NETLINK_ROUTE {
+                    0
+                } else {
+                    EPROTONOSUPPORT
+                };
+                for above in [0, 1 << 32] {
+                    let third = u64::from(protocol.cast_unsigned()) | above;
+                    let family = u64::from(libc::AF_NETLINK.cast_unsigned()) | above;
+                    let arguments = [family, third];
+                    let answer = answer_to(&filter, ARCHITECTURE, number(call), arguments);
+                    assert_eq!(answer, expected, "{protocol}");
+                }
+            }
+            // The protocols of other families are theirs.
+            let tcp = [libc::AF_INET.cast_unsigned().into(), 6];
+            assert_eq!(answer_to(&filter, ARCHITECTURE, number(call), tcp), 0);
         }
     }
 
