@@ -35,8 +35,6 @@ use crate::{egress, entropy, ingress, limits, mounts, network, registers};
 const RUNTIME_CONFIG_PCR: u16 = 16;
 /// Random bytes that tell this boot from every other.
 const BOOT_ID_BYTES: usize = 16;
-/// The folder of the application's file system in the ramdisks' tree.
-const ROOT: &str = "rootfs";
 
 /// An enclave that has booted, up to its workload.
 pub(crate) struct Booted {
@@ -239,7 +237,7 @@ async fn run_steps(
     let sizes = Sizes::here(&config.confinement, config.logs.buffer)?;
     steps
         .run(EndCode::BootRoot, async {
-            mounts::enter(&tree.join(ROOT), simulation.is_some(), &sizes)?;
+            mounts::enter(&tree, simulation.is_some(), &sizes)?;
             mounts::write_system_files(&config.name)
         })
         .await?;
@@ -451,9 +449,9 @@ async fn start_services(
 }
 
 fn write_runtime_config(config: &[u8]) -> Result<(), InitError> {
-    let path = Path::new(RUNTIME_CONFIG_PATH);
-    fs::create_dir_all(path.parent().unwrap_or(path))
-        .and_then(|()| fs::write(path, config))
+    let path = mounts::in_scratch(RUNTIME_CONFIG_PATH);
+    fs::create_dir_all(path.parent().unwrap_or(&path))
+        .and_then(|()| fs::write(&path, config))
         .doing(|| format!("writing {RUNTIME_CONFIG_PATH}"))
 }
 

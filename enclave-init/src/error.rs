@@ -16,9 +16,9 @@ pub(crate) enum InitError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The image has something else where a file system is to be mounted.
+    /// The image has something else where the init needs a folder.
     #[error(
-        "{} is not a folder, so nothing can be mounted there: make it one in the container image",
+        "{} is not a folder, so nothing can be put there: make it one in the container image",
         .0.display()
     )]
     MountPoint(PathBuf),

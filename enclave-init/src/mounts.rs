@@ -1,43 +1,61 @@
-//! The file systems that a program expects, and the change of root into the
-//! application's.
+//! The init's own root, and what of it the workload gets.
+//!
+//! A workload that is root may remove or replace every folder below its own root, and
+//! what is mounted on a folder goes with it, in every mount namespace. So the init has
+//! a root that the workload does not see, with `/proc`, `/sys` and `/dev` of its own:
+//!
+//! | folder | what |
+//! |---|---|
+//! | `/proc`, `/sys`, `/dev` | the machine's, for the init |
+//! | `/application` | the image's files, on which the init mounts nothing |
+//! | `/scratch` | the workload's files in memory, which outlive its restarts |
+//! | `/view` | where each run's own mounts are put together |
+//!
+//! Once the workload has been started, the init resolves no path below `/application`
+//! or `/scratch`; the workload's process moves there itself (`confinement::view`).
 
+use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::AT_FDCWD;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::FchmodatFlags::FollowSymlink;
-use nix::sys::stat::{Mode, SFlag, fchmodat, makedev, mknod};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
-use crate::confinement::Sizes;
+use crate::confinement::{DEVICES, Sizes};
 use crate::error::{Doing, InitError};
 
-/// Device nodes that every program may use, with their major and minor numbers
-/// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
-const DEVICES: [(&str, u64, u64); 6] = [
-    ("full", 1, 7),
-    ("null", 1, 3),
-    ("random", 1, 8),
-    ("tty", 5, 0),
-    ("urandom", 1, 9),
-    ("zero", 1, 5),
-];
-/// Links that programs expect in `/dev`.
-const LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
+/// The image's files, in the init's root.
+pub(crate) const APPLICATION: &CStr = c"/application";
+/// What the workload's folders in memory are bound from.
+pub(crate) const RUN: &CStr = c"/scratch/run";
+pub(crate) const SHM: &CStr = c"/scratch/shm";
+pub(crate) const TMP: &CStr = c"/scratch/tmp";
 
-/// Terminals at a time: more than interactive programs use. The kernel's own number is
-/// for all instances together.
-const MAX_TERMINALS: u32 = 256;
+/// The folder of the application's file system in the ramdisks' tree.
+const ROOTFS: &str = "rootfs";
+/// Where the init's root is mounted before it is entered; a simulation covers its
+/// tree instead.
+const PLACE: &str = "/init-root";
+/// The folders of the init's root.
+const FOLDERS: [&str; 10] = [
+    "proc",
+    "sys",
+    "dev",
+    "application",
+    "scratch/run",
+    "scratch/shm",
+    "scratch/tmp",
+    "view/proc",
+    "view/sys",
+    "view/dev",
+];
+/// The folders of the application's root that something is mounted on.
+const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
 /// Where the machine's own `/dev` and `/proc` must be before anything else works.
 pub(crate) fn mount_early() -> Result<(), InitError> {
@@ -51,22 +69,50 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
     )
 }
 
-/// Mounts what the application needs below `root`, and makes `root` the root of
-/// this mount namespace.
-pub(crate) fn enter(root: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
+/// Makes the init's root and enters it.
+pub(crate) fn enter(tree: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
     if simulated {
         // Nothing that is mounted here may be seen outside.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
             .doing(|| "making the mounts private".to_owned())?;
     }
-    bind(root, root)?;
-    mount_kernel_views(root)?;
-    mount_devices(&root.join("dev"), simulated, sizes)?;
-    mount_scratch(root, sizes)?;
-    if !simulated {
-        limit_root(sizes)?;
+    // By a descriptor: the tree may be about to be covered.
+    let rootfs = tree.join(ROOTFS);
+    let rootfs = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(&rootfs)
+        .doing(|| format!("opening {}", rootfs.display()))?;
+    let root = if simulated { tree } else { Path::new(PLACE) };
+    mount_at(
+        "init",
+        root,
+        "tmpfs",
+        MsFlags::MS_NOSUID,
+        "mode=0755,size=64k",
+    )?;
+    for folder in FOLDERS {
+        let folder = root.join(folder);
+        fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
     }
+    let application = root.join("application");
+    bind(
+        &PathBuf::from(format!("/proc/self/fd/{}", rootfs.as_raw_fd())),
+        &application,
+    )?;
+    for point in MOUNT_POINTS {
+        make_folder(&application, point)?;
+    }
+    if simulated {
+        borrow_kernel_views(root)?;
+    } else {
+        limit_root(sizes)?;
+        move_kernel_views(root)?;
+    }
+    mount_files("run", &root.join("scratch/run"), "0755", sizes.run)?;
+    mount_files("shm", &root.join("scratch/shm"), "1777", sizes.shm)?;
+    mount_files("tmp", &root.join("scratch/tmp"), "1777", sizes.tmp)?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
@@ -81,11 +127,17 @@ pub(crate) fn enter(root: &Path, simulated: bool, sizes: &Sizes) -> Result<(), I
     chdir("/").doing(|| "entering /".to_owned())
 }
 
+/// Where the init finds a file that the workload finds at this path below `/run`.
+/// Nothing is looked for there once the workload has been started.
+pub(crate) fn in_scratch(path: &str) -> PathBuf {
+    Path::new("/scratch").join(path.trim_start_matches('/'))
+}
+
 /// Names, resolver and kernel settings for the application. The image's own
 /// files are replaced, as every container runtime does.
 pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
-    let etc = PathBuf::from("/etc");
-    fs::create_dir_all(&etc).doing(|| "making /etc".to_owned())?;
+    let application = Path::new("/application");
+    make_folder(application, "etc")?;
     for (file, contents) in [
         (
             "resolv.conf",
@@ -100,16 +152,16 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
         ),
         ("hostname", format!("{name}\n")),
     ] {
-        let path = etc.join(file);
+        let path = application.join("etc").join(file);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).doing(|| path.display().to_string());
+                return Err(error).doing(|| format!("replacing /etc/{file}"));
             }
             _ => {}
         }
-        fs::write(&path, contents).doing(|| path.display().to_string())?;
+        fs::write(&path, contents).doing(|| format!("writing /etc/{file}"))?;
         fs::set_permissions(&path, Permissions::from_mode(0o644))
-            .doing(|| path.display().to_string())?;
+            .doing(|| format!("writing /etc/{file}"))?;
     }
     nix::unistd::sethostname(name).doing(|| "setting the host name".to_owned())?;
     // As in other container runtimes, any user may listen on any port.
@@ -117,48 +169,30 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
         .doing(|| "allowing low ports".to_owned())
 }
 
-/// `/proc` and `/sys`.
-fn mount_kernel_views(root: &Path) -> Result<(), InitError> {
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let read_only = plain | MsFlags::MS_RDONLY;
-    mount_at("proc", &root.join("proc"), "proc", plain, "")?;
-    mount_at("sysfs", &root.join("sys"), "sysfs", read_only, "")
-}
-
-/// `/dev`, with terminals and shared memory. On a machine, what programs see is
-/// covered by what the init needs; the workload's own view takes that off.
-fn mount_devices(dev: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
-    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount_at("tmpfs", dev, "tmpfs", inert, "mode=0755,size=64k")?;
-    for (device, major, minor) in DEVICES {
-        let node = dev.join(device);
-        if simulated {
-            File::create(&node).doing(|| node.display().to_string())?;
-            bind(&Path::new("/dev").join(device), &node)?;
-        } else {
-            let everybody = Mode::from_bits_truncate(0o666);
-            mknod(&node, SFlag::S_IFCHR, everybody, makedev(major, minor))
-                .and_then(|()| fchmodat(AT_FDCWD, &node, everybody, FollowSymlink))
-                .doing(|| format!("making {}", node.display()))?;
-        }
-    }
-    for (name, target) in LINKS {
-        std::os::unix::fs::symlink(target, dev.join(name))
-            .doing(|| format!("linking /dev/{name}"))?;
-    }
-    let terminals = format!("newinstance,ptmxmode=0666,mode=0620,max={MAX_TERMINALS}");
-    mount_at("devpts", &dev.join("pts"), "devpts", inert, &terminals)?;
-    mount_files("shm", &dev.join("shm"), "1777", sizes.shm)?;
-    if !simulated {
-        mount_at("devtmpfs", dev, "devtmpfs", MsFlags::MS_NOSUID, "mode=0755")?;
+/// Takes along what the machine's start has mounted: nothing is left behind that the
+/// workload's namespace would inherit.
+fn move_kernel_views(root: &Path) -> Result<(), InitError> {
+    for view in ["proc", "sys", "dev"] {
+        let from = Path::new("/").join(view);
+        let none = None::<&str>;
+        mount(Some(&from), &root.join(view), none, MsFlags::MS_MOVE, none)
+            .doing(|| format!("moving {}", from.display()))?;
     }
     Ok(())
 }
 
-/// The folders that start empty.
-fn mount_scratch(root: &Path, sizes: &Sizes) -> Result<(), InitError> {
-    mount_files("run", &root.join("run"), "0755", sizes.run)?;
-    mount_files("tmp", &root.join("tmp"), "1777", sizes.tmp)
+/// `/proc` and `/sys` of a simulation's namespaces, and the host's devices.
+fn borrow_kernel_views(root: &Path) -> Result<(), InitError> {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_at("proc", &root.join("proc"), "proc", plain, "")?;
+    let read_only = plain | MsFlags::MS_RDONLY;
+    mount_at("sysfs", &root.join("sys"), "sysfs", read_only, "")?;
+    for (device, _, _) in DEVICES {
+        let node = root.join("dev").join(device);
+        File::create(&node).doing(|| node.display().to_string())?;
+        bind(&Path::new("/dev").join(device), &node)?;
+    }
+    Ok(())
 }
 
 /// A file system in memory, of at most `size` bytes.
@@ -184,6 +218,17 @@ fn limit_root(sizes: &Sizes) -> Result<(), InitError> {
         .doing(|| "limiting the size of /".to_owned())
 }
 
+/// Makes a folder of the image if there is none.
+fn make_folder(application: &Path, name: &str) -> Result<(), InitError> {
+    let path = application.join(name);
+    // A link would lead out of the application's root.
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(InitError::MountPoint(Path::new("/").join(name))),
+        Err(_) => fs::create_dir(&path).doing(|| format!("making /{name} in the image")),
+    }
+}
+
 /// No size means no limit to tmpfs, and less than a page is none.
 fn at_least_a_page(size: u64) -> u64 {
     size.max(4096)
@@ -203,10 +248,6 @@ pub(crate) fn mount_at(
     flags: MsFlags,
     options: &str,
 ) -> Result<(), InitError> {
-    // A link would lead out of the application's root, which is not entered yet.
-    if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
-        return Err(InitError::MountPoint(target.to_owned()));
-    }
     fs::create_dir_all(target).doing(|| format!("making {}", target.display()))?;
     mount(Some(source), target, Some(kind), flags, Some(options))
         .doing(|| format!("mounting {kind} on {}", target.display()))

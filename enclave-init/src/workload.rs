@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +32,6 @@ pub(crate) fn start(
     let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
-    if !Path::new(folder).is_dir() {
-        return Err(InitError::Workload(format!(
-            "the image has no folder {folder}, its working directory"
-        )));
-    }
     let mut command = Command::new(program);
     command.args(workload.command.arguments()).env_clear();
     if config.network.has_egress() {
@@ -77,7 +71,7 @@ pub(crate) fn start(
         command.spawn().map_err(|error| {
             let mut step = [0];
             InitError::Workload(match nix::unistd::read(&failed, &mut step) {
-                Ok(1) => format!("{}: {error}", Step::describe(step[0])),
+                Ok(1) => explain_step(step[0], folder, &error),
                 _ => explain(program, &error),
             })
         })
@@ -95,6 +89,26 @@ pub(crate) fn start(
         Pid::from_raw(child.id().cast_signed()),
         stdout.into_iter().chain(stderr).collect(),
     ))
+}
+
+/// What kept the workload's process from its program.
+fn explain_step(step: u8, folder: &str, error: &io::Error) -> String {
+    let doing = Step::describe(step);
+    if step == Step::WorkingDirectory as u8 {
+        return match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                format!("{doing}: the image has no folder {folder}")
+            }
+            _ => format!("{doing} {folder}: {error}"),
+        };
+    }
+    // What the init makes itself cannot be missing: the workload has put something
+    // else in its place.
+    let hint = match error.kind() {
+        io::ErrorKind::NotADirectory => ": it is not a folder any more",
+        _ => "",
+    };
+    format!("{doing}: {error}{hint}")
 }
 
 fn explain(program: &str, error: &io::Error) -> String {

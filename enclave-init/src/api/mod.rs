@@ -33,6 +33,7 @@ use tokio::time::{sleep, timeout};
 use self::guard::Transport;
 use crate::clock::Clock;
 use crate::error::{Doing, InitError};
+use crate::mounts::in_scratch;
 use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
@@ -91,8 +92,9 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, API_PORT))
         .await
         .doing(|| format!("listening on port {API_PORT}"))?;
-    let unix = UnixListener::bind(SOCKET).doing(|| format!("listening on {SOCKET}"))?;
-    std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))
+    let path = in_scratch(SOCKET);
+    let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));

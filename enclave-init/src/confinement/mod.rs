@@ -13,12 +13,12 @@ mod seccomp;
 mod sizes;
 mod view;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use manifest::{Confinement as Settings, MeasuredConfig, User};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -32,8 +32,9 @@ use self::processes::Processes;
 pub(crate) use self::processes::reap;
 use self::seccomp::Filter;
 pub(crate) use self::sizes::Sizes;
+pub(crate) use self::view::DEVICES;
 use self::view::View;
-use crate::error::InitError;
+use crate::error::{Doing, InitError};
 
 /// Descriptors that a program starts with: input, output, errors.
 const FIRST_CLOSED: libc::c_uint = 3;
@@ -46,7 +47,9 @@ pub(crate) struct Confinement {
     working_directory: CString,
     user: User,
     /// Files of a user namespace and what is written there, under `sim`.
-    mapping: Vec<(CString, String)>,
+    mapping: Vec<(&'static CStr, String)>,
+    /// The init's `/proc`, which those files are in.
+    proc: OwnedFd,
     capabilities: Set,
     filter: Filter,
 }
@@ -58,6 +61,12 @@ pub(crate) enum Step {
     Session,
     Cgroup,
     View,
+    Proc,
+    Sys,
+    Dev,
+    Run,
+    Tmp,
+    Root,
     WorkingDirectory,
     Descriptors,
     User,
@@ -66,10 +75,16 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::Session, "making its session"),
         (Self::Cgroup, "entering its control group"),
         (Self::View, "making its mounts"),
+        (Self::Proc, "mounting its /proc"),
+        (Self::Sys, "mounting its /sys"),
+        (Self::Dev, "mounting its /dev"),
+        (Self::Run, "mounting its /run"),
+        (Self::Tmp, "mounting its /tmp"),
+        (Self::Root, "entering its root"),
         (Self::WorkingDirectory, "entering its working directory"),
         (Self::Descriptors, "closing the init's descriptors"),
         (Self::User, "becoming its user"),
@@ -87,7 +102,7 @@ impl Step {
 }
 
 impl Confinement {
-    /// Prepares it, once the root has been entered. `cgroup` is `None` under `sim`,
+    /// Prepares it, once the init's root has been entered. `cgroup` is `None` under `sim`,
     /// which has no control groups.
     pub(crate) fn prepare(
         config: &MeasuredConfig,
@@ -105,11 +120,11 @@ impl Confinement {
             // Only one user of the host can be mapped, so a user of the image is
             // another name for it, in a user namespace of the workload's own.
             for (file, contents) in [
-                ("/proc/self/setgroups", "deny".to_owned()),
-                ("/proc/self/uid_map", format!("{} 0 1", user.uid)),
-                ("/proc/self/gid_map", format!("{} 0 1", user.gid)),
+                (c"self/setgroups", "deny".to_owned()),
+                (c"self/uid_map", format!("{} 0 1", user.uid)),
+                (c"self/gid_map", format!("{} 0 1", user.gid)),
             ] {
-                mapping.push((text(file)?, contents));
+                mapping.push((file, contents));
             }
         }
         Ok(Self {
@@ -119,6 +134,12 @@ impl Confinement {
             working_directory: text(config.workload.working_directory.as_str())?,
             user,
             mapping,
+            proc: open(
+                "/proc",
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .doing(|| "opening /proc".to_owned())?,
             capabilities: Set::new(&settings.capabilities_of(is_root)),
             filter: Filter::new(settings),
         })
@@ -147,8 +168,7 @@ impl Confinement {
             write(cgroup.procs(), b"0")?;
         }
         at(Step::View);
-        self.view.enter()?;
-        // Once more: the folder that it is in may have been covered.
+        self.view.enter(&mut at)?;
         at(Step::WorkingDirectory);
         chdir(self.working_directory.as_c_str())?;
         at(Step::Descriptors);
@@ -176,7 +196,8 @@ impl Confinement {
     fn map_user(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWUSER)?;
         for (file, contents) in &self.mapping {
-            let file = open(file.as_c_str(), OFlag::O_WRONLY, Mode::empty())?;
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let file = openat(&self.proc, *file, flags, Mode::empty())?;
             write(file.as_fd(), contents.as_bytes())?;
         }
         Ok(())

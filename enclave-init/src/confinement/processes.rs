@@ -6,8 +6,9 @@
 //! handler would not end it. Nor has it anything that a workload could take: it is
 //! executed anew, so it has neither memory nor descriptors of the init.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -20,14 +21,25 @@ use nix::unistd::pause;
 use crate::args::REAPER;
 use crate::error::{Doing, InitError};
 
-/// The init's own PID namespace, opened while `/proc` is the init's.
+/// What a namespace is started with, opened before any workload runs.
 #[derive(Debug)]
-pub(crate) struct Processes(File);
+pub(crate) struct Processes {
+    /// The init's own PID namespace.
+    own: File,
+    /// The init's program.
+    program: File,
+}
+
+/// Never chosen by the kernel when memory runs out (proc(5)).
+const NEVER_KILLED: &str = "-1000";
 
 impl Processes {
     pub(crate) fn open() -> Result<Self, InitError> {
-        let own = "/proc/self/ns/pid";
-        File::open(own).doing(|| format!("opening {own}")).map(Self)
+        let open = |path: &str| File::open(path).doing(|| format!("opening {path}"));
+        Ok(Self {
+            own: open("/proc/self/ns/pid")?,
+            program: open("/proc/self/exe")?,
+        })
     }
 
     /// Runs `start`, whose children belong to a new namespace. Meanwhile this thread
@@ -38,25 +50,31 @@ impl Processes {
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<T, InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
-        let started = start_pid1().and_then(|()| start());
-        setns(self.0.as_fd(), CloneFlags::CLONE_NEWPID)
+        let started = self.start_pid1().and_then(|()| start());
+        setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started
     }
-}
 
-fn start_pid1() -> Result<(), InitError> {
-    Command::new("/proc/self/exe")
-        .arg0("enclave-init")
-        .arg(REAPER)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .doing(|| "starting PID 1 of the workload's namespace".to_owned())?;
-    Ok(())
+    fn start_pid1(&self) -> Result<(), InitError> {
+        let starting = || "starting PID 1 of the workload's namespace".to_owned();
+        let pid1 = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+            .arg0("enclave-init")
+            .arg(REAPER)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .doing(starting)?;
+        let spared = fs::write(format!("/proc/{}/oom_score_adj", pid1.id()), NEVER_KILLED);
+        match spared {
+            // Only `sim`, where the machine's memory is its host's affair.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result.doing(starting),
+        }
+    }
 }
 
 /// Is PID 1 of the workload's namespace, until it is killed.

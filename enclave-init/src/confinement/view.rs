@@ -1,61 +1,113 @@
 //! What the workload sees of the machine: a mount namespace of its own, without the
 //! machine's devices and with `/proc` masked as container runtimes mask it.
+//!
+//! Each run's process makes it anew. What is mounted is put together in the init's
+//! root, where no workload has ever been, and then moved as a whole into the
+//! application's, whose folders may be whatever the run before has left: they are
+//! entered by descriptors that follow no link. At last the init's root is taken off.
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use manifest::Confinement;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::libc::dev_t;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::FchmodatFlags::FollowSymlink;
+use nix::sys::stat::{Mode, SFlag, fchmodat, makedev, mkdirat, mknod};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{chdir, fchdir, mkdir, pivot_root, symlinkat};
 
-use super::cgroup;
+use super::Step;
 use crate::error::{Doing, InitError};
+use crate::mounts::{APPLICATION, RUN, SHM, TMP};
 
+/// Device nodes that every program may use, with their major and minor numbers
+/// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
+pub(crate) const DEVICES: [(&str, u64, u64); 6] = [
+    ("full", 1, 7),
+    ("null", 1, 3),
+    ("random", 1, 8),
+    ("tty", 5, 0),
+    ("urandom", 1, 9),
+    ("zero", 1, 5),
+];
+/// Links that programs expect in `/dev`.
+const LINKS: [(&CStr, &CStr); 5] = [
+    (c"/proc/self/fd", c"/view/dev/fd"),
+    (c"/proc/self/fd/0", c"/view/dev/stdin"),
+    (c"/proc/self/fd/1", c"/view/dev/stdout"),
+    (c"/proc/self/fd/2", c"/view/dev/stderr"),
+    (c"pts/ptmx", c"/view/dev/ptmx"),
+];
+/// How `/dev` and the terminals in it are mounted.
+const DEV_OPTIONS: &CStr = c"mode=0755,size=64k";
+/// At most so many terminals at a time: more than interactive programs use. The
+/// kernel's own number is for all instances together.
+const TERMINAL_OPTIONS: &CStr = c"newinstance,ptmxmode=0666,mode=0620,max=256";
 /// Files that show or change what is not the workload's: nothing is read there.
 const MASKED_FILES: [&CStr; 11] = [
-    c"/proc/interrupts",
-    c"/proc/kcore",
-    c"/proc/keys",
-    c"/proc/kmsg",
-    c"/proc/kpagecgroup",
-    c"/proc/kpagecount",
-    c"/proc/kpageflags",
-    c"/proc/latency_stats",
-    c"/proc/sched_debug",
-    c"/proc/timer_list",
-    c"/proc/timer_stats",
+    c"/view/proc/interrupts",
+    c"/view/proc/kcore",
+    c"/view/proc/keys",
+    c"/view/proc/kmsg",
+    c"/view/proc/kpagecgroup",
+    c"/view/proc/kpagecount",
+    c"/view/proc/kpageflags",
+    c"/view/proc/latency_stats",
+    c"/view/proc/sched_debug",
+    c"/view/proc/timer_list",
+    c"/view/proc/timer_stats",
 ];
 /// Folders of the same kind: they are empty.
 const MASKED_FOLDERS: [&CStr; 5] = [
-    c"/proc/acpi",
-    c"/proc/asound",
-    c"/proc/scsi",
-    c"/sys/devices/virtual/powercap",
-    c"/sys/firmware",
+    c"/view/proc/acpi",
+    c"/view/proc/asound",
+    c"/view/proc/scsi",
+    c"/view/sys/devices/virtual/powercap",
+    c"/view/sys/firmware",
 ];
 /// What can be read and not be written to.
 const READ_ONLY: [&CStr; 5] = [
-    c"/proc/bus",
-    c"/proc/fs",
-    c"/proc/irq",
-    c"/proc/sys",
-    c"/proc/sysrq-trigger",
+    c"/view/proc/bus",
+    c"/view/proc/fs",
+    c"/view/proc/irq",
+    c"/view/proc/sys",
+    c"/view/proc/sysrq-trigger",
+];
+const GROUPS: &CStr = c"/view/sys/fs/cgroup";
+
+/// Where the parts go, by their folders in the application's root.
+const PARTS: [(Step, &CStr, &CStr, MsFlags); 5] = [
+    (Step::Proc, c"/view/proc", c"proc", MsFlags::MS_MOVE),
+    (Step::Sys, c"/view/sys", c"sys", MsFlags::MS_MOVE),
+    (Step::Dev, c"/view/dev", c"dev", MsFlags::MS_MOVE),
+    (Step::Run, RUN, c"run", MsFlags::MS_BIND),
+    (Step::Tmp, TMP, c"tmp", MsFlags::MS_BIND),
 ];
 
-/// One change of the mounts.
+/// One step of putting the parts together.
 enum Change {
     Mount {
         source: Option<CString>,
         target: CString,
         kind: Option<&'static CStr>,
         flags: MsFlags,
+        options: Option<&'static CStr>,
         /// Not every kernel has the target.
         optional: bool,
     },
-    /// Takes off what is on top.
-    Detach(CString),
+    Folder(&'static CStr),
+    /// An empty file, for something to be bound to.
+    File(CString),
+    Node(CString, dev_t),
+    Link {
+        target: &'static CStr,
+        at: &'static CStr,
+    },
 }
 
 /// The changes that make the workload's view, prepared so that making them takes
@@ -63,89 +115,169 @@ enum Change {
 pub(crate) struct View {
     namespaces: CloneFlags,
     changes: Vec<Change>,
+    /// How the application's root is mounted, where that is to change.
+    root: Option<MsFlags>,
 }
 
 impl View {
+    /// Prepares it, once the init's root has been entered.
     pub(crate) fn new(confinement: &Confinement, simulated: bool) -> Result<Self, InitError> {
         let mut namespaces = CloneFlags::CLONE_NEWNS;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         let mut changes = vec![change(None, c"/", None, private)];
-        if !simulated {
-            // The devices of programs are below those of the machine.
-            changes.push(Change::Detach(c"/dev".to_owned()));
-        }
+        make_devices(&mut changes, simulated)?;
         let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        changes.push(change(Some(c"proc"), c"/proc", Some(c"proc"), plain));
+        let (proc, sysfs) = (Some(c"proc"), Some(c"sysfs"));
+        changes.push(change(proc, c"/view/proc", proc, plain));
+        let read_only = plain | MsFlags::MS_RDONLY;
+        changes.push(change(sysfs, c"/view/sys", sysfs, read_only));
         for file in MASKED_FILES {
-            changes.push(optional(change(
-                Some(c"/dev/null"),
-                file,
-                None,
-                MsFlags::MS_BIND,
-            )));
+            let null = Some(c"/view/dev/null");
+            changes.push(optional(change(null, file, None, MsFlags::MS_BIND)));
         }
         for folder in MASKED_FOLDERS {
-            let empty = plain | MsFlags::MS_RDONLY;
-            changes.push(optional(change(
-                Some(c"tmpfs"),
-                folder,
-                Some(c"tmpfs"),
-                empty,
-            )));
+            let tmpfs = Some(c"tmpfs");
+            changes.push(optional(change(tmpfs, folder, tmpfs, read_only)));
         }
         for path in READ_ONLY {
             changes.push(optional(change(Some(path), path, None, MsFlags::MS_BIND)));
-            let flags = remount(plain | MsFlags::MS_RDONLY);
-            changes.push(optional(change(None, path, None, flags)));
+            changes.push(optional(change(None, path, None, remount(read_only))));
         }
         if !simulated {
             namespaces |= CloneFlags::CLONE_NEWCGROUP;
-            let groups = CString::new(cgroup::MOUNT).unwrap_or_default();
-            changes.push(Change::Detach(groups.clone()));
             let kind = Some(c"cgroup2");
-            changes.push(change(kind, &groups, kind, plain));
-            let flags = remount(plain | MsFlags::MS_RDONLY);
-            changes.push(change(None, &groups, None, flags));
+            changes.push(change(kind, GROUPS, kind, plain));
+            changes.push(change(None, GROUPS, None, remount(read_only)));
         }
-        if !simulated || confinement.read_only_root {
+        let root = if !simulated || confinement.read_only_root {
             // In a user namespace, what the host has set cannot be taken away.
-            let mut flags = flags_of_root()?;
-            if !simulated {
-                flags |= MsFlags::MS_NODEV;
-            }
-            if confinement.read_only_root {
-                flags |= MsFlags::MS_RDONLY;
-            }
-            changes.push(change(None, c"/", None, remount(flags)));
-        }
+            let mut flags = flags_of_application()?;
+            flags.set(
+                MsFlags::MS_NODEV,
+                !simulated || flags.contains(MsFlags::MS_NODEV),
+            );
+            flags.set(MsFlags::MS_RDONLY, confinement.read_only_root);
+            Some(remount(flags))
+        } else {
+            None
+        };
         Ok(Self {
             namespaces,
             changes,
+            root,
         })
     }
 
-    /// Gives this process the view. Only system calls.
-    pub(crate) fn enter(&self) -> io::Result<()> {
+    /// Gives this process the view. Only system calls. What fails in the
+    /// application's root is a step of its own.
+    pub(super) fn enter(&self, at: &mut dyn FnMut(Step)) -> io::Result<()> {
         unshare(self.namespaces)?;
         for change in &self.changes {
-            match change {
-                Change::Mount {
-                    source,
-                    target,
-                    kind,
-                    flags,
-                    optional,
-                } => {
-                    let (source, target) = (source.as_deref(), target.as_c_str());
-                    match mount(source, target, *kind, *flags, None::<&CStr>) {
-                        Err(Errno::ENOENT) if *optional => {}
-                        result => result?,
-                    }
-                }
-                Change::Detach(target) => umount2(target.as_c_str(), MntFlags::MNT_DETACH)?,
-            }
+            change.make()?;
+        }
+        let root = open(APPLICATION, FOLDER, Mode::empty())?;
+        for (step, part, name, how) in PARTS {
+            at(step);
+            let target = folder(root.as_fd(), name)?;
+            // As the working directory it can be named, whatever its path is by now.
+            fchdir(&target)?;
+            let none = None::<&CStr>;
+            mount(Some(part), c".", none, how, none)?;
+        }
+        at(Step::Root);
+        fchdir(&root)?;
+        // The init's root is stacked on the application's and taken off, with all
+        // that is mounted there (pivot_root(2)).
+        pivot_root(c".", c".")?;
+        umount2(c".", MntFlags::MNT_DETACH)?;
+        chdir(c"/")?;
+        if let Some(flags) = self.root {
+            let none = None::<&CStr>;
+            mount(none, c"/", none, flags, none)?;
         }
         Ok(())
+    }
+}
+
+impl Change {
+    /// Only system calls.
+    fn make(&self) -> nix::Result<()> {
+        match self {
+            Self::Mount {
+                source,
+                target,
+                kind,
+                flags,
+                options,
+                optional,
+            } => {
+                let (source, target) = (source.as_deref(), target.as_c_str());
+                match mount(source, target, *kind, *flags, *options) {
+                    Err(Errno::ENOENT) if *optional => Ok(()),
+                    result => result,
+                }
+            }
+            Self::Folder(path) => mkdir(*path, Mode::from_bits_truncate(0o755)),
+            Self::File(path) => {
+                let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+                open(path.as_c_str(), new, Mode::from_bits_truncate(0o600)).map(drop)
+            }
+            Self::Node(path, device) => {
+                let (path, everybody) = (path.as_c_str(), Mode::from_bits_truncate(0o666));
+                mknod(path, SFlag::S_IFCHR, everybody, *device)?;
+                // The mask of the process has taken some of it.
+                fchmodat(AT_FDCWD, path, everybody, FollowSymlink)
+            }
+            Self::Link { target, at } => symlinkat(*target, AT_FDCWD, *at),
+        }
+    }
+}
+
+/// Steps that make `/dev`, with terminals and shared memory.
+fn make_devices(changes: &mut Vec<Change>, simulated: bool) -> Result<(), InitError> {
+    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let (tmpfs, devpts) = (Some(c"tmpfs"), Some(c"devpts"));
+    let dev = change(tmpfs, c"/view/dev", tmpfs, inert);
+    changes.push(with_options(dev, DEV_OPTIONS));
+    for (device, major, minor) in DEVICES {
+        let path = |folder: &str| {
+            CString::new(format!("{folder}/{device}"))
+                .map_err(|_| InitError::Workload(format!("{device:?} has a zero byte")))
+        };
+        let (ours, theirs) = (path("/dev")?, path("/view/dev")?);
+        if simulated {
+            changes.push(Change::File(theirs.clone()));
+            changes.push(change(Some(&ours), &theirs, None, MsFlags::MS_BIND));
+        } else {
+            changes.push(Change::Node(theirs, makedev(major, minor)));
+        }
+    }
+    for (target, at) in LINKS {
+        changes.push(Change::Link { target, at });
+    }
+    changes.push(Change::Folder(c"/view/dev/pts"));
+    let terminals = change(devpts, c"/view/dev/pts", devpts, inert);
+    changes.push(with_options(terminals, TERMINAL_OPTIONS));
+    changes.push(Change::Folder(c"/view/dev/shm"));
+    let memory = change(Some(SHM), c"/view/dev/shm", None, MsFlags::MS_BIND);
+    changes.push(memory);
+    Ok(())
+}
+
+/// A folder, and no link to one.
+const FOLDER: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// A folder of the application's root, which is made if the workload has removed it.
+fn folder(root: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    match openat(root, name, FOLDER, Mode::empty()) {
+        Err(Errno::ENOENT) => {
+            mkdirat(root, name, Mode::from_bits_truncate(0o755))?;
+            openat(root, name, FOLDER, Mode::empty())
+        }
+        opened => opened,
     }
 }
 
@@ -160,6 +292,7 @@ fn change(
         target: target.to_owned(),
         kind,
         flags,
+        options: None,
         optional: false,
     }
 }
@@ -171,14 +304,23 @@ fn optional(mut change: Change) -> Change {
     change
 }
 
+fn with_options(mut change: Change, text: &'static CStr) -> Change {
+    if let Change::Mount { options, .. } = &mut change {
+        *options = Some(text);
+    }
+    change
+}
+
 /// Changes a mount's flags, and not those of its file system, which others use.
 fn remount(flags: MsFlags) -> MsFlags {
     MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags
 }
 
-/// The flags that `/` is mounted with.
-fn flags_of_root() -> Result<MsFlags, InitError> {
-    let found = statvfs("/").doing(|| "looking at /".to_owned())?.flags();
+/// The flags that the application's root is mounted with.
+fn flags_of_application() -> Result<MsFlags, InitError> {
+    let found = statvfs(APPLICATION)
+        .doing(|| "looking at the application's root".to_owned())?
+        .flags();
     let same = [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
         (FsFlags::ST_NODEV, MsFlags::MS_NODEV),

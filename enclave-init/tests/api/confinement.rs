@@ -3,7 +3,7 @@
 use link::logs::LogStream;
 use serde_json::{Value, json};
 
-use crate::enclave::{Enclave, Image};
+use crate::enclave::{Enclave, Image, ending_with_code};
 
 /// What the workload says after these instructions.
 async fn said(instructions: &[&str], confinement: Value, uid: u32) -> (Enclave, Vec<String>) {
@@ -248,4 +248,53 @@ async fn confinement_leaves_no_core_files() {
         .unwrap();
     let words: Vec<_> = core.split_whitespace().collect();
     assert_eq!(words[..6], ["Max", "core", "file", "size", "0", "0"]);
+}
+
+/// An enclave whose workload, root with namespaces of its own, first does this.
+fn usurping(how: &str) -> Image {
+    // It ends after the attempt.
+    let usurp = format!("first usurp {how}");
+    let instructions = [
+        usurp.as_str(),
+        "look",
+        "status",
+        "list /dev",
+        "say end",
+        "wait",
+    ];
+    Image::new(&instructions)
+        .with("/confinement", json!({"allow": ["user-namespaces"]}))
+        .restarted(3)
+}
+
+#[tokio::test]
+async fn confinement_view_is_made_anew_when_the_workload_has_removed_it() {
+    let (enclave, control) = usurping("program").boot().await;
+    enclave.said("end").await;
+    std::mem::forget(control);
+    let lines = enclave.lines(LogStream::Application);
+    expect(
+        &lines,
+        &[
+            // It was in the workload's power.
+            "remove proc: Ok(())",
+            "remove dev: Ok(())",
+            "input \"\"",
+            "reign false",
+            "status Pid 2",
+            "status PPid 0",
+            "status Seccomp 2",
+            "list /dev: fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn confinement_follows_no_link_that_the_workload_has_planted() {
+    let (enclave, mut control) = usurping("links").boot().await;
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.start", "{detail}");
+    assert!(detail.contains("mounting its /proc"), "{detail}");
+    assert!(detail.contains("not a folder"), "{detail}");
+    drop(enclave);
 }

@@ -16,6 +16,7 @@
 mod channel;
 mod confinement;
 mod network;
+mod usurpation;
 
 use std::fs;
 use std::io::{Read, Write, stderr, stdin, stdout};
@@ -32,6 +33,7 @@ use nix::unistd::{getegid, geteuid, getgroups, getpid};
 const POLL: Duration = Duration::from_millis(5);
 
 fn main() {
+    usurpation::reign();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for instruction in &arguments {
         let words: Vec<&str> = instruction.split(' ').collect();
@@ -65,6 +67,8 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "first" => first(words),
         "until" => until(words[0]),
         "mark" => fs::write(words[0], "").unwrap(),
+        "usurp" => usurpation::usurp(words[0]),
+        "look" => usurpation::look(),
         "answer" => network::answer(words[0].parse().unwrap(), words[1]),
         "name" => network::name(words[0], words[1].parse().unwrap()),
         "names" => network::names(words[0].parse().unwrap()),
