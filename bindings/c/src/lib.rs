@@ -63,7 +63,7 @@ pub unsafe extern "C" fn attestation_verifier_new(
         } else {
             // SAFETY: `roots` is not null, and the caller vouches for the length.
             let pem = unsafe { bytes(roots, length, "roots")? };
-            Roots::from_pem(pem).map_err(|error| error.to_string())?
+            Roots::usable_from_pem(pem).map_err(|error| error.to_string())?
         };
         Ok(Verifier(attestation::Verifier::new(roots)))
     };

@@ -108,7 +108,7 @@ impl Verifier {
     fn new(roots: Option<&[u8]>) -> PyResult<Self> {
         let roots = match roots {
             None => Roots::aws(),
-            Some(pem) => Roots::from_pem(pem).map_err(value_error)?,
+            Some(pem) => Roots::usable_from_pem(pem).map_err(value_error)?,
         };
         Ok(Self(attestation::Verifier::new(roots)))
     }
