@@ -24,7 +24,7 @@ const SIGNATURE_BYTES: usize = 96;
 const COSE_SIGN1_TAG: u64 = 18;
 /// `{1: -35}` in CBOR: the algorithm is ES384 (RFC 9053, section 2.1).
 const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
-const MAX_MODULE_ID: usize = 255;
+pub(crate) const MAX_MODULE_ID: usize = 255;
 const MAX_CERTIFICATE: usize = 1024;
 /// Largest public key in a document, in bytes.
 pub const MAX_PUBLIC_KEY: usize = 1024;

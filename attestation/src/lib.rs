@@ -45,6 +45,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "policy-files")]
+mod addition;
 mod cache;
 mod cbor;
 mod certificate;
@@ -52,6 +54,7 @@ mod chain;
 mod claims;
 #[cfg(feature = "client")]
 pub mod client;
+mod demand;
 mod der;
 mod document;
 #[cfg(feature = "ear")]
@@ -70,13 +73,16 @@ pub mod service;
 pub mod software_nsm;
 mod verify;
 
+#[cfg(feature = "policy-files")]
+pub use addition::Addition;
 pub use chain::{MAX_CABUNDLE, Roots, RootsError};
 pub use claims::VerifiedClaims;
+pub use demand::PolicyError;
 pub use document::{
     Document, MAX_DOCUMENT, MAX_NONCE, MAX_PAYLOAD, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT,
     Profile,
 };
-pub use policy::{Binding, Policy, PolicyBuilder, PolicyError};
+pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
 pub use purpose::Purpose;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use measurements::{Measurements, Pcr};
-use thiserror::Error;
 
-use crate::document::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT, Profile};
+use crate::demand::{self, PolicyError};
+use crate::document::Profile;
 use crate::purpose::Purpose;
 
 /// How far a document's time may be ahead of the verifier's clock, unless told otherwise.
@@ -81,6 +81,16 @@ pub enum Binding {
 }
 
 impl Binding {
+    /// Whether the value has this form.
+    pub(crate) fn is_met_by(&self, value: &[u8]) -> bool {
+        let (expected, more) = self.resolve();
+        if more {
+            value.starts_with(&expected)
+        } else {
+            value == expected
+        }
+    }
+
     /// The bytes that are compared, and whether more may follow.
     pub(crate) fn resolve(&self) -> (Vec<u8>, bool) {
         match self {
@@ -90,84 +100,6 @@ impl Binding {
             Self::Prefix(bytes) => (bytes.clone(), true),
         }
     }
-
-    fn check(&self, name: &'static str, limit: usize) -> Result<(), PolicyError> {
-        match self {
-            Self::Prefix(bytes) if bytes.is_empty() => Err(PolicyError::EmptyPrefix(name)),
-            Self::Equal(bytes) | Self::Prefix(bytes) if bytes.len() > limit => {
-                Err(PolicyError::NeverMet { name, limit })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Why a policy cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// No register is compared, and the policy does not say that none shall be.
-    #[error(
-        "the policy names no measurement, so any enclave would pass: give the measurements that image-builder wrote, or allow any image by name"
-    )]
-    NoMeasurement,
-    /// Any image is allowed, and yet some are named.
-    #[error("the policy allows any image and also names images: remove one of the two")]
-    AnyImageAndImages,
-    /// A register that does not exist.
-    #[error("PCR{0} does not exist: registers are 0 to 31")]
-    NoSuchPcr(u8),
-    /// A register with an empty set of values.
-    #[error("the policy lists no value for PCR{0}: nothing would be accepted")]
-    NoValue(u8),
-    /// Images of enclaves, for a NitroTPM whose registers mean something else.
-    #[error("a policy for the profile nitro-tpm cannot name images of enclaves: give registers")]
-    ImagesOfEnclaves,
-    /// A debug enclave has no registers that an image could be known by, and a
-    /// NitroTPM has no such mode.
-    #[error("a NitroTPM has no debug mode: remove it from the policy")]
-    DebugOfTpm,
-    /// What `enclave-init` says of its documents, for a NitroTPM that has none.
-    #[error("a policy for the profile nitro-tpm cannot demand a purpose: only enclaves say one")]
-    PurposeOfTpm,
-    /// A purpose that no document is known to have.
-    #[error("the purpose unknown cannot be demanded: it says nothing of a document")]
-    UnknownPurpose,
-    /// User data, where the init writes it.
-    #[error(
-        "a document of the purpose {0} has the user_data that says so: remove user_data from the policy"
-    )]
-    UserDataOfTheInit(Purpose),
-    /// A prefix that every value has.
-    #[error("the prefix for {0} is empty: everything begins with it")]
-    EmptyPrefix(&'static str),
-    /// A nonce of no bytes.
-    #[error(
-        "the nonce is empty: it must be new for each document, so give at least 16 random bytes"
-    )]
-    EmptyNonce,
-    /// A pattern that no id, or every id, has.
-    #[error("the module id's pattern is empty or only `*`: write it as `i-0123456789abcdef0-enc*`")]
-    ModuleIdPattern,
-    /// A value longer than documents can carry.
-    #[error("the value for {name} is longer than the {limit} bytes that a document can carry")]
-    NeverMet {
-        /// The document's field.
-        name: &'static str,
-        /// Most bytes that it has.
-        limit: usize,
-    },
-    /// A policy's text that is not a policy.
-    #[error("{0}")]
-    Text(String),
-    /// A file that cannot be read or used.
-    #[error("{file}: {reason}")]
-    File {
-        /// The file.
-        file: String,
-        /// What is wrong, where, and what to do.
-        reason: String,
-    },
 }
 
 impl Policy {
@@ -205,13 +137,32 @@ impl Policy {
         self.nonce == Nonce::Required
     }
 
-    /// Whether only some software is accepted: images or registers are named.
-    pub fn names_measurement(&self) -> bool {
-        !self.images.is_empty() || !self.pcrs.is_empty()
+    /// Whether the policy demands one certain nonce, so that it accepts one document
+    /// again and again, and none of a new challenge.
+    pub fn fixes_nonce(&self) -> bool {
+        matches!(self.nonce, Nonce::Equal(_))
     }
 
-    /// The policy with the nonce of this challenge.
+    /// Whether the policy accepts documents of this key.
+    #[cfg(feature = "client")]
+    pub(crate) fn accepts_public_key(&self, key: &[u8]) -> bool {
+        self.public_key
+            .as_ref()
+            .is_none_or(|binding| binding.is_met_by(key))
+    }
+
+    /// Whether only some software is accepted: images are named, or values of a register
+    /// that says what runs.
+    pub fn names_measurement(&self) -> bool {
+        demand::names_measurement(self)
+    }
+
+    /// The policy with the nonce of this challenge. One that has a nonce already is
+    /// refused: it would not be this challenge's.
     pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
+        if self.fixes_nonce() {
+            return Err(PolicyError::FixedNonce);
+        }
         self.to_builder().nonce(nonce).build()
     }
 }
@@ -249,7 +200,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// Accepts whatever runs in the enclave. For those who want to know only
+    /// Accepts whatever runs in the enclave, unless registers are named. For those who want to know only
     /// that AWS signed a document, or bind it by other rules.
     pub fn allow_any_image(mut self) -> Self {
         self.policy.any_image = true;
@@ -330,63 +281,17 @@ impl PolicyBuilder {
         self
     }
 
-    /// The policy, if it demands anything.
+    /// The policy as it is, which is yet to be checked.
+    #[cfg(feature = "policy-files")]
+    pub(crate) fn into_policy(self) -> Policy {
+        self.policy
+    }
+
+    /// The policy, if it demands something that not every enclave satisfies, and
+    /// nothing that none can.
     pub fn build(self) -> Result<Policy, PolicyError> {
-        let policy = self.policy;
-        if !policy.names_measurement() && !policy.any_image {
-            return Err(PolicyError::NoMeasurement);
-        }
-        if policy.any_image && !policy.images.is_empty() {
-            return Err(PolicyError::AnyImageAndImages);
-        }
-        if policy.profile == Profile::NitroTpm {
-            if !policy.images.is_empty() {
-                return Err(PolicyError::ImagesOfEnclaves);
-            }
-            if policy.debug_allowed {
-                return Err(PolicyError::DebugOfTpm);
-            }
-            if policy.purpose.is_some() {
-                return Err(PolicyError::PurposeOfTpm);
-            }
-        }
-        for (&index, values) in &policy.pcrs {
-            if usize::from(index) >= PCR_COUNT {
-                return Err(PolicyError::NoSuchPcr(index));
-            }
-            if values.is_empty() {
-                return Err(PolicyError::NoValue(index));
-            }
-        }
-        match &policy.nonce {
-            Nonce::Equal(nonce) if nonce.is_empty() => return Err(PolicyError::EmptyNonce),
-            Nonce::Equal(nonce) if nonce.len() > MAX_NONCE => {
-                return Err(PolicyError::NeverMet {
-                    name: "nonce",
-                    limit: MAX_NONCE,
-                });
-            }
-            _ => {}
-        }
-        match policy.purpose {
-            Some(Purpose::Unknown) => return Err(PolicyError::UnknownPurpose),
-            Some(purpose) if purpose.user_data().is_some() && policy.user_data.is_some() => {
-                return Err(PolicyError::UserDataOfTheInit(purpose));
-            }
-            _ => {}
-        }
-        if let Some(binding) = &policy.user_data {
-            binding.check("user_data", MAX_USER_DATA)?;
-        }
-        if let Some(binding) = &policy.public_key {
-            binding.check("public_key", MAX_PUBLIC_KEY)?;
-        }
-        if let Some(pattern) = &policy.module_id
-            && pattern.chars().all(|character| character == '*')
-        {
-            return Err(PolicyError::ModuleIdPattern);
-        }
-        Ok(policy)
+        demand::check(&self.policy)?;
+        Ok(self.policy)
     }
 }
 
@@ -434,75 +339,5 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
-    }
-
-    #[test]
-    fn a_policy_that_demands_nothing_or_the_impossible_is_refused() {
-        let image = Measurements {
-            pcr0: Pcr::new([1; 48]),
-            pcr1: Pcr::new([2; 48]),
-            pcr2: Pcr::new([3; 48]),
-            pcr8: None,
-        };
-        let any = Policy::builder().allow_any_image();
-        let tpm = any.clone().profile(Profile::NitroTpm);
-        for (builder, error) in [
-            (Policy::builder(), PolicyError::NoMeasurement),
-            (Policy::builder().nonce(vec![1]), PolicyError::NoMeasurement),
-            (
-                any.clone().measurements(image),
-                PolicyError::AnyImageAndImages,
-            ),
-            (
-                Policy::builder().pcr(32, Pcr::ZERO),
-                PolicyError::NoSuchPcr(32),
-            ),
-            (any.clone().nonce(Vec::new()), PolicyError::EmptyNonce),
-            (
-                any.clone().nonce(vec![0; 513]),
-                PolicyError::NeverMet {
-                    name: "nonce",
-                    limit: 512,
-                },
-            ),
-            (
-                any.clone().bind_user_data(Binding::Prefix(Vec::new())),
-                PolicyError::EmptyPrefix("user_data"),
-            ),
-            (
-                any.clone().public_key(vec![0; 1025]),
-                PolicyError::NeverMet {
-                    name: "public_key",
-                    limit: 1024,
-                },
-            ),
-            (any.clone().module_id("**"), PolicyError::ModuleIdPattern),
-            (any.clone().module_id(""), PolicyError::ModuleIdPattern),
-            (tpm.clone().allow_debug(), PolicyError::DebugOfTpm),
-            (
-                tpm.clone().purpose(Purpose::Workload),
-                PolicyError::PurposeOfTpm,
-            ),
-            (
-                any.clone().purpose(Purpose::Unknown),
-                PolicyError::UnknownPurpose,
-            ),
-            (
-                any.clone()
-                    .purpose(Purpose::SelfCheck)
-                    .user_data(b"enclave-purpose:self-check".to_vec()),
-                PolicyError::UserDataOfTheInit(Purpose::SelfCheck),
-            ),
-            (
-                Policy::builder()
-                    .profile(Profile::NitroTpm)
-                    .measurements(image),
-                PolicyError::ImagesOfEnclaves,
-            ),
-        ] {
-            assert_eq!(builder.build(), Err(error));
-        }
-        assert!(any.build().is_ok());
-        assert!(tpm.build().is_ok());
     }
 }

@@ -11,8 +11,9 @@ use measurements::{Measurements, Pcr};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, de::SeqAccess};
 
+use crate::demand::PolicyError;
 use crate::document::Profile;
-use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder, PolicyError};
+use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder};
 use crate::purpose::Purpose;
 
 /// Largest policy file and largest measurements file, in bytes.
@@ -68,22 +69,36 @@ struct InlineMeasurements {
     pcr8: Option<Pcr>,
 }
 
+/// A binding: one of the keys.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum BindingEntry {
-    Equal(Hex),
-    Sha256Of(Hex),
-    Sha384Of(Hex),
-    Prefix(Hex),
+#[serde(try_from = "BindingKeys")]
+struct BindingEntry(Binding);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BindingKeys {
+    equal: Option<Hex>,
+    sha256_of: Option<Hex>,
+    sha384_of: Option<Hex>,
+    prefix: Option<Hex>,
 }
 
-impl From<BindingEntry> for Binding {
-    fn from(entry: BindingEntry) -> Self {
-        match entry {
-            BindingEntry::Equal(Hex(bytes)) => Self::Equal(bytes),
-            BindingEntry::Sha256Of(Hex(bytes)) => Self::Sha256Of(bytes),
-            BindingEntry::Sha384Of(Hex(bytes)) => Self::Sha384Of(bytes),
-            BindingEntry::Prefix(Hex(bytes)) => Self::Prefix(bytes),
+impl TryFrom<BindingKeys> for BindingEntry {
+    type Error = &'static str;
+
+    fn try_from(keys: BindingKeys) -> Result<Self, &'static str> {
+        let bindings = [
+            keys.equal.map(|Hex(bytes)| Binding::Equal(bytes)),
+            keys.sha256_of.map(|Hex(bytes)| Binding::Sha256Of(bytes)),
+            keys.sha384_of.map(|Hex(bytes)| Binding::Sha384Of(bytes)),
+            keys.prefix.map(|Hex(bytes)| Binding::Prefix(bytes)),
+        ];
+        let mut bindings = bindings.into_iter().flatten();
+        match (bindings.next(), bindings.next()) {
+            (Some(binding), None) => Ok(Self(binding)),
+            _ => Err(
+                "write one of `equal`, `sha256_of`, `sha384_of` and `prefix`, as in `{ equal = \"00ff\" }`",
+            ),
         }
     }
 }
@@ -422,11 +437,11 @@ impl PolicyFile {
         if let Some(PurposeEntry(purpose)) = self.purpose {
             policy = policy.purpose(purpose);
         }
-        if let Some(binding) = self.user_data {
-            policy = policy.bind_user_data(binding.into());
+        if let Some(BindingEntry(binding)) = self.user_data {
+            policy = policy.bind_user_data(binding);
         }
-        if let Some(binding) = self.public_key {
-            policy = policy.bind_public_key(binding.into());
+        if let Some(BindingEntry(binding)) = self.public_key {
+            policy = policy.bind_public_key(binding);
         }
         if let Some(pattern) = self.module_id {
             policy = policy.module_id(pattern);

@@ -429,14 +429,8 @@ fn check_binding(
         report.not_checked(rule, shown);
         return;
     };
+    let held = actual.is_some_and(|actual| binding.is_met_by(actual));
     let (expected, more) = binding.resolve();
-    let held = actual.is_some_and(|actual| {
-        if more {
-            actual.starts_with(&expected)
-        } else {
-            actual == expected
-        }
-    });
     let mut expected = hex::encode(expected);
     if more {
         expected.push('*');

@@ -36,7 +36,7 @@ impl Vector {
             policy = policy.pcr(index, value.unwrap_or(Pcr::ZERO));
         }
         if self.debug() {
-            policy.allow_debug()
+            policy.allow_any_image().allow_debug()
         } else {
             policy
         }
@@ -152,7 +152,7 @@ fn a_debug_enclave_is_refused_unless_allowed_by_name() {
     let vectors = vectors();
     let debug: Vec<_> = vectors.iter().filter(|vector| vector.debug()).collect();
     assert_eq!(debug.len(), 1);
-    let policy = Policy::builder().pcr(0, Pcr::ZERO);
+    let policy = Policy::builder().allow_any_image().pcr(0, Pcr::ZERO);
     assert_eq!(
         debug[0].rule(policy.clone(), Time::OfDocument),
         Some(Rule::PolicyDebug)

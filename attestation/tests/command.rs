@@ -211,6 +211,26 @@ fn a_policy_file_decides_and_options_add_to_it() {
     };
     let allowed = format!("[pcrs]\n2 = \"{PCR2}\"\n");
     assert_eq!(run(&allowed, &[]).status.code(), Some(0));
+    // What contradicts the policy, or loosens it, is a mistake and no addition.
+    let strict = format!("purpose = \"workload\"\nnonce = \"00\"\nmax_age = \"60s\"\n{allowed}");
+    let other = format!("2={}", "07".repeat(48));
+    for more in [
+        ["--purpose", "relayed-challenge"].as_slice(),
+        &["--nonce", "01"],
+        &["--max-age", "61s"],
+        &["--pcr", &other],
+        &["--allow-any-image"],
+        &["--allow-debug"],
+    ] {
+        let output = run(&strict, more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        let error = stderr(&output);
+        assert!(error.contains("policy.toml and the options: "), "{error}");
+        assert!(error.contains("the policy says "), "{error}");
+    }
+    let same = format!("2={PCR2}");
+    let added = ["--purpose", "workload", "--pcr", &same, "--max-age", "5s"];
+    assert_eq!(run(&allowed, &added).status.code(), Some(0));
     for (purpose, code) in [("workload", 0), ("relayed-challenge", 1), ("self-check", 1)] {
         let output = run(&allowed, &["--purpose", purpose]);
         assert_eq!(output.status.code(), Some(code), "{purpose}");
@@ -234,6 +254,11 @@ fn a_policy_file_decides_and_options_add_to_it() {
 fn what_cannot_be_used_has_its_exit_code() {
     let file = vector();
     let file = file.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("root.key");
+    let root = attestation::software_nsm::TestRoot::generate().unwrap();
+    std::fs::write(&key, root.key_pem()).unwrap();
+    let key = key.to_str().unwrap();
     for (arguments, code, part) in [
         (vec!["verify", file], 2, "names no measurement"),
         (vec!["verify", file, "--pcr", "0"], 2, "N=HEX"),
@@ -257,6 +282,11 @@ fn what_cannot_be_used_has_its_exit_code() {
             vec!["verify", file, "--allow-any-image", "--root", file],
             2,
             "PEM",
+        ),
+        (
+            vec!["verify", file, "--allow-any-image", "--root", key],
+            2,
+            "there is a PRIVATE KEY where a root certificate is wanted",
         ),
         (
             vec!["verify", "/nonexistent", "--allow-any-image"],

@@ -399,6 +399,14 @@ fn errors_name_the_line_and_the_fix() {
             ["line 2", "sha256_of"],
         ),
         (
+            "allow_any_image = true\nuser_data = { equal = \"00\", prefix = \"00\" }",
+            ["line 2", "write one of `equal`, `sha256_of`"],
+        ),
+        (
+            "allow_any_image = true\npublic_key = {}",
+            ["line 2", "write one of `equal`, `sha256_of`"],
+        ),
+        (
             "allow_any_image = true\nuser_data = { equal = \"0\" }",
             ["line 2", "hexadecimal"],
         ),

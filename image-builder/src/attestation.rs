@@ -2,11 +2,12 @@
 //! the library that the enclave verifies with, and put into the measured
 //! configuration.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use attestation::{Policy, Roots};
+use attestation::{Policy, PolicyError, Roots};
 use manifest::{
     Attestation, MAX_ROOT_BYTES, Manifest, ManifestError, Peer, PeerSource, Root, RootSource,
 };
@@ -49,9 +50,10 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Attestation, ManifestError
 
 /// The certificate in a PEM file, without what may stand around it.
 fn root(path: &Path) -> Result<Root, String> {
-    let text = read(path).map_err(|error| format!("it cannot be read: {error}"))?;
-    Roots::only_root_from_pem(text.as_bytes()).map_err(|error| error.to_string())?;
+    let bytes = read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    Roots::only_root_from_pem(&bytes).map_err(|error| error.to_string())?;
     // A comment, or another system's line ends, must not change what is measured.
+    let text = String::from_utf8_lossy(&bytes);
     let certificate: Vec<&str> = text
         .lines()
         .map(str::trim_end)
@@ -64,28 +66,32 @@ fn root(path: &Path) -> Result<Root, String> {
     Root::try_from(pem).map_err(|error| error.to_string())
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let limit = MAX_ROOT_BYTES as u64;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file: File = open_regular(path)?;
-    file.take(limit + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!(
             "it has more than {limit} bytes: is this the right file?"
         )));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// The policy in a peer's file, written out.
 fn policy(peer: &PeerSource) -> Result<String, String> {
     let about = |reason: String| format!("the policy of the peer `{}`: {reason}", peer.name);
     let policy = Policy::read(&peer.policy).map_err(|error| about(error.to_string()))?;
+    let unusable = |reason: &dyn Display| about(format!("{}: {reason}", peer.policy.display()));
     if !policy.names_measurement() {
-        return Err(about(format!(
-            "{}: it accepts whatever runs in an enclave: name the peer's images, or registers",
-            peer.policy.display()
-        )));
+        return Err(unusable(
+            &"it accepts whatever runs in an enclave: name the peer's images, or values of PCR0, PCR1, PCR2 or PCR8",
+        ));
+    }
+    // The workload gives a nonce with each document.
+    if policy.fixes_nonce() {
+        return Err(unusable(&PolicyError::FixedNonce));
     }
     policy.to_json().map_err(|error| about(error.to_string()))
 }

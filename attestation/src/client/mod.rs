@@ -51,6 +51,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::claims::VerifiedClaims;
+use crate::demand::PolicyError;
 use crate::policy::{Binding, Policy};
 use crate::report::Report;
 use crate::rule::Rejection;
@@ -179,6 +180,14 @@ pub enum FetchError {
     /// A TLS server is named, where the endpoint is one itself.
     #[error("{0} is asked over its own connection, whose key is bound: name no other TLS server")]
     TwoServers(String),
+    /// The policy cannot be used for a challenge.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy and the TLS server want different keys.
+    #[error(
+        "{0} serves TLS with another key than the policy demands as public_key, so no document satisfies both: is this the right server?"
+    )]
+    OtherKey(String),
     /// This machine cannot make a challenge, or cannot verify.
     #[error("the challenge failed on this side: {0}")]
     Local(String),
@@ -227,8 +236,8 @@ impl Client {
         self
     }
 
-    /// Challenges the enclave with a new nonce, and verifies its document now.
-    /// A nonce in the policy is replaced. Under [`Trust::attested_key`] the
+    /// Challenges the enclave with a new nonce, and verifies its document now. A
+    /// policy that fixes another nonce is refused. Under [`Trust::attested_key`] the
     /// policy demands, too, that `public_key` is the TLS server's.
     ///
     /// Dropped before its end, it leaves nothing behind.
@@ -237,6 +246,9 @@ impl Client {
         endpoint: &Endpoint,
         policy: &Policy,
     ) -> Result<Attestation, FetchError> {
+        if policy.fixes_nonce() {
+            return Err(PolicyError::FixedNonce.into());
+        }
         let mut nonce = vec![0; NONCE_BYTES];
         SystemRandom::new()
             .fill(&mut nonce)
@@ -249,11 +261,15 @@ impl Client {
                     timeout: self.timeout,
                 })
             })?;
-        let mut policy = policy.to_builder().nonce(nonce.clone());
+        let demanded = policy;
+        let mut policy = demanded.to_builder().nonce(nonce.clone());
         if self.tls.is_attested() {
             let key = answer
                 .server_key
                 .ok_or_else(|| FetchError::NoTls(endpoint.to_string()))?;
+            if !demanded.accepts_public_key(&key) {
+                return Err(FetchError::OtherKey(endpoint.to_string()));
+            }
             policy = policy.bind_public_key(Binding::Equal(key));
         }
         let policy = policy

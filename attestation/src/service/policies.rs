@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 
+use crate::demand::PolicyError;
 use crate::document::Profile;
-use crate::policy::{Binding, Nonce, Policy, PolicyError};
+use crate::policy::{Binding, Policy};
 use crate::purpose::Purpose;
 
 /// Most policies of a service.
@@ -44,7 +45,7 @@ pub enum PolicySetError {
         /// The file.
         path: String,
         /// Why, and what to do.
-        reason: &'static str,
+        reason: String,
     },
     /// There are none.
     #[error(
@@ -89,16 +90,16 @@ impl PolicySet {
             let Some(name) = policy_name(&path)? else {
                 continue;
             };
-            let unusable = |reason| PolicySetError::Unusable {
+            let unusable = |reason: &dyn std::fmt::Display| PolicySetError::Unusable {
                 path: path.display().to_string(),
-                reason,
+                reason: reason.to_string(),
             };
             let policy = Policy::read(&path)?;
-            check(&policy).map_err(unusable)?;
+            check(&policy).map_err(|error| unusable(&error))?;
             let named = NamedPolicy::new(policy);
             if policies.insert(name, named).is_some() {
                 return Err(unusable(
-                    "another file has this name: remove one of the two",
+                    &"another file has this name: remove one of the two",
                 ));
             }
             if policies.len() > MAX_POLICIES {
@@ -150,11 +151,9 @@ impl NamedPolicy {
 }
 
 /// A policy that demands one fixed nonce accepts one document again and again.
-pub(super) fn check(policy: &Policy) -> Result<(), &'static str> {
-    if matches!(policy.nonce, Nonce::Equal(_)) {
-        return Err(
-            "the policy fixes a nonce, which must be new for each document: write nonce = \"required\", and give it in each request",
-        );
+pub(super) fn check(policy: &Policy) -> Result<(), PolicyError> {
+    if policy.fixes_nonce() {
+        return Err(PolicyError::FixedNonce);
     }
     Ok(())
 }
@@ -176,7 +175,7 @@ fn policy_name(path: &Path) -> Result<Option<String>, PolicySetError> {
         Some(name) if name.len() <= MAX_NAME && name.bytes().all(allowed) => Ok(Some(name)),
         _ => Err(PolicySetError::Unusable {
             path: path.display().to_string(),
-            reason: "a policy's name is at most 64 letters, digits, hyphens, underscores and dots: rename the file",
+            reason: "a policy's name is at most 64 letters, digits, hyphens, underscores and dots: rename the file".to_owned(),
         }),
     }
 }

@@ -117,7 +117,7 @@ fn policy(json: &str) -> Result<PolicyChoice, Problem> {
     }
     let invalid = |reason: String| Problem::InvalidPolicy(one_line(&reason));
     let policy = Policy::from_json(json).map_err(|error| invalid(error.to_string()))?;
-    policies::check(&policy).map_err(|reason| invalid(reason.to_owned()))?;
+    policies::check(&policy).map_err(|error| invalid(error.to_string()))?;
     Ok(PolicyChoice::Inline(Box::new(policy)))
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use attestation::client::{
     Attestation, Client, DecodeError, FetchError, NONCE_BYTES, TlsServer, Trust,
 };
-use attestation::{Policy, Purpose, Rule, Verifier};
+use attestation::{Policy, PolicyError, Purpose, Rule, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,18 @@ fn rule(attestation: Result<Attestation, FetchError>) -> Rule {
 fn service(enclave: &Enclave, encode: fn(Vec<u8>) -> Vec<u8>) -> Answer {
     let enclave = enclave.clone();
     Arc::new(move |nonce| ok(encode(enclave.document(nonce, None))))
+}
+
+#[tokio::test]
+async fn a_policy_that_fixes_a_nonce_is_refused_before_anybody_is_asked() {
+    let enclave = Enclave::new();
+    let policy = policy().to_builder().nonce(vec![1]).build().unwrap();
+    let endpoint = "http://127.0.0.1:1/attestation".parse().unwrap();
+    let refused = client(&enclave).attest(&endpoint, &policy).await;
+    assert!(matches!(
+        refused,
+        Err(FetchError::Policy(PolicyError::FixedNonce))
+    ));
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ def policy(facts: dict[str, Any], **more: Any) -> Policy:
     registers = dict(facts["pcrs"])
     if facts["debug"]:
         registers["0"] = "00" * 48
-    demands = {"pcrs": registers, "allow_debug": facts["debug"], **more}
+    debug = {"allow_any_image": facts["debug"], "allow_debug": facts["debug"]}
+    demands = {"pcrs": registers, **debug, **more}
     return Policy.from_json(json.dumps(demands))
 
 

@@ -46,22 +46,22 @@ pub(super) fn self_check_policy(image: &Image) -> Result<Policy, UnusableImage> 
 fn demands(image: &Image) -> Result<PolicyBuilder, UnusableImage> {
     let measurements: Measurements = serde_json::from_str(&image.published.measurements)?;
     let configuration = digest(&SHA384, image.runtime_configuration.as_bytes());
-    let mut builder = Policy::builder()
-        .image(image.published.reference.as_str(), measurements)
-        .pcr(
-            RUNTIME_CONFIGURATION_PCR,
-            Pcr::ZERO.extend(configuration.as_ref()),
-        );
-    if image.enable_debug {
-        let zero = Measurements {
-            pcr0: Pcr::ZERO,
-            pcr1: Pcr::ZERO,
-            pcr2: Pcr::ZERO,
-            pcr8: None,
-        };
-        builder = builder
-            .image(format!("{} in debug mode", image.published.reference), zero)
-            .allow_debug();
+    let builder = Policy::builder().pcr(
+        RUNTIME_CONFIGURATION_PCR,
+        Pcr::ZERO.extend(configuration.as_ref()),
+    );
+    if !image.enable_debug {
+        return Ok(builder.image(image.published.reference.as_str(), measurements));
+    }
+    // Registers of zeros say nothing of what runs: that is what the request allowed.
+    let mut builder = builder.allow_any_image().allow_debug();
+    for (index, value) in [
+        (0, measurements.pcr0),
+        (1, measurements.pcr1),
+        (2, measurements.pcr2),
+        (8, measurements.pcr8.unwrap_or(Pcr::ZERO)),
+    ] {
+        builder = builder.pcr(index, value).pcr(index, Pcr::ZERO);
     }
     Ok(builder)
 }

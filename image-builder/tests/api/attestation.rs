@@ -87,7 +87,7 @@ fn roots_that_no_chain_can_begin_with_are_refused_with_the_line() {
         (good.repeat(2), "there are 2 of them"),
         (
             certificate(&PKCS_ECDSA_P256_SHA256, authority()),
-            "certificate.algorithm",
+            "signature is ECDSA with SHA-384",
         ),
         (
             certificate(&PKCS_ECDSA_P384_SHA384, IsCa::ExplicitNoCa),
@@ -98,6 +98,14 @@ fn roots_that_no_chain_can_begin_with_are_refused_with_the_line() {
         project.write("root.pem", text);
         project.refused(2, &[line, words]);
     }
+    project.write("root.pem", b"0\x82");
+    project.refused(2, &[line, "no PEM block"]);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let der = CertificateParams::default().self_signed(&key).unwrap();
+    project.write("root.pem", der.der());
+    project.refused(2, &[line, "is in DER, not in PEM", "openssl x509"]);
+    project.write("root.pem", key.serialize_pem());
+    project.refused(2, &[line, "there is a PRIVATE KEY where a root"]);
     std::fs::remove_file(project.path("root.pem")).unwrap();
     std::fs::create_dir(project.path("root.pem")).unwrap();
     project.refused(2, &[line, "it is not a file"]);
@@ -118,10 +126,34 @@ fn policies_that_demand_nothing_are_refused_with_the_line() {
             "allow_any_image = true\n",
             "accepts whatever runs in an enclave",
         ),
+        (
+            "allow_any_image = true\n[pcrs]\n20 = \"VALUE\"\n",
+            "accepts whatever runs in an enclave",
+        ),
+        ("[pcrs]\n20 = \"ZERO\"\n", "names no measurement"),
+        ("[pcrs]\n20 = \"VALUE\"\n", "names no measurement"),
+        ("[pcrs]\n0 = \"ZERO\"\n", "PCR0 is zeros"),
+        (
+            "allow_debug = true\n[[images]]\n[images.Measurements]\nPCR0 = \"ZERO\"\nPCR1 = \"ZERO\"\nPCR2 = \"ZERO\"\n",
+            "image 1: PCR0 is zeros",
+        ),
+        (
+            "[[images]]\n[images.Measurements]\nPCR0 = \"VALUE\"\nPCR1 = \"VALUE\"\nPCR2 = \"ZERO\"\n",
+            "image 1: PCR2 is zeros",
+        ),
+        (
+            "max_age = \"0s\"\n[pcrs]\n0 = \"VALUE\"\n",
+            "max_age is 0 ms",
+        ),
+        (
+            "nonce = \"00ff\"\n[pcrs]\n0 = \"VALUE\"\n",
+            "oracle.toml: the policy fixes a nonce",
+        ),
         ("images = [{ file = \"absent.json\" }]\n", "absent.json"),
         ("\nlevel = 1\n", "line 2: unknown field `level`"),
     ] {
-        project.write("oracle.toml", text);
+        let text = text.replace("ZERO", &"00".repeat(48));
+        project.write("oracle.toml", text.replace("VALUE", &"01".repeat(48)));
         project.refused(2, &[line, "the policy of the peer `oracle`: ", words]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use attestation::{
-    Policy, PolicyBuilder, Purpose, Report, Roots, parse_duration, read_measurements,
+    Addition, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
 };
 use clap::Args;
 use measurements::Pcr;
@@ -20,7 +20,7 @@ use crate::{Failure, REJECTED, usage};
 /// The policy, and the form of the report.
 #[derive(Debug, Args)]
 pub(crate) struct Demands {
-    /// The policy, TOML or JSON; further options add to it.
+    /// The policy, TOML or JSON; further options add to its demands and replace none.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// An image's measurements as image-builder or nitro-cli wrote them; may be
@@ -52,31 +52,31 @@ pub(crate) struct Demands {
 }
 
 impl Demands {
-    /// The policy, but for the nonce.
-    pub(crate) fn policy(&self) -> anyhow::Result<PolicyBuilder> {
-        let mut builder: PolicyBuilder = match &self.policy {
-            Some(file) => Policy::read(file)?.to_builder(),
-            None => Policy::builder(),
+    /// The policy's demands and the options', and this nonce.
+    pub(crate) fn policy(&self, nonce: Option<Vec<u8>>) -> anyhow::Result<Policy> {
+        let image = |file: &PathBuf| {
+            let measurements = read_measurements(file)?;
+            Ok::<_, PolicyError>((file.display().to_string(), measurements))
         };
-        for file in &self.measurements {
-            builder = builder.image(file.display().to_string(), read_measurements(file)?);
+        let addition = Addition {
+            images: self
+                .measurements
+                .iter()
+                .map(image)
+                .collect::<Result<_, _>>()?,
+            pcrs: self.pcr.clone(),
+            nonce,
+            purpose: self.purpose,
+            max_age: self.max_age,
+            allow_any_image: self.allow_any_image,
+            allow_debug: self.allow_debug,
+        };
+        match &self.policy {
+            Some(file) => Policy::read(file)?
+                .with(&addition)
+                .with_context(|| format!("{} and the options", file.display())),
+            None => Ok(addition.policy()?),
         }
-        for (index, value) in &self.pcr {
-            builder = builder.pcr(*index, *value);
-        }
-        if self.allow_any_image {
-            builder = builder.allow_any_image();
-        }
-        if let Some(purpose) = self.purpose {
-            builder = builder.purpose(purpose);
-        }
-        if let Some(max_age) = self.max_age {
-            builder = builder.max_age(max_age);
-        }
-        if self.allow_debug {
-            builder = builder.allow_debug();
-        }
-        Ok(builder)
     }
 
     pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
@@ -123,7 +123,7 @@ fn print_end(report: &Report) {
 pub(crate) fn read_roots(file: &Path) -> anyhow::Result<Roots> {
     std::fs::read(file)
         .map_err(anyhow::Error::from)
-        .and_then(|pem| Ok(Roots::from_pem(&pem)?))
+        .and_then(|pem| Ok(Roots::usable_from_pem(&pem)?))
         .with_context(|| file.display().to_string())
 }
 

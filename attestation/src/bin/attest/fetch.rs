@@ -48,11 +48,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let policy = arguments
-        .demands
-        .policy()
-        .and_then(|policy| Ok(policy.build()?))
-        .map_err(usage)?;
+    let policy = arguments.demands.policy(None).map_err(usage)?;
     let verifier = Verifier::new(arguments.demands.roots().map_err(usage)?);
     let mut client = Client::new(verifier)
         .trust(trust(arguments).map_err(usage)?)
@@ -68,7 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let attestation = runtime
         .block_on(client.attest(&arguments.endpoint, &policy))
         .map_err(|error| match error {
-            FetchError::NoTls(_) | FetchError::TwoServers(_) => usage(error.into()),
+            FetchError::NoTls(_) | FetchError::TwoServers(_) | FetchError::Policy(_) => {
+                usage(error.into())
+            }
             _ => unreadable(error.into()),
         })?;
     if let Some(file) = &arguments.output {

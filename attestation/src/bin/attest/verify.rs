@@ -40,11 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {
-    let mut builder = arguments.demands.policy()?;
-    if let Some(Hex(nonce)) = &arguments.nonce {
-        builder = builder.nonce(nonce.clone());
-    }
-    let policy = builder.build()?;
+    let nonce = arguments.nonce.as_ref().map(|Hex(nonce)| nonce.clone());
+    let policy = arguments.demands.policy(nonce)?;
     if policy.needs_nonce() {
         return Err(anyhow!(
             "the policy requires a nonce: give the one of this challenge with --nonce"
