@@ -30,7 +30,7 @@ pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
 pub enum ConfigError {
     /// Larger than [`MAX_CONFIG_BYTES`].
     #[error(
-        "the image's configuration has {0} bytes, more than the {MAX_CONFIG_BYTES} that are allowed: shorten the command or the environment"
+        "the image's configuration has {0} bytes, more than the {MAX_CONFIG_BYTES} that are allowed"
     )]
     TooLarge(usize),
     /// Not the JSON that this version writes.
@@ -99,6 +99,23 @@ impl MeasuredConfig {
             .check(None)
             .map_err(|(key, _, reason)| ConfigError::Confinement { key, reason })?;
         Ok(config)
+    }
+
+    /// The table that takes most of the document, for whoever is to shorten it.
+    pub fn largest_table(&self) -> &'static str {
+        let size =
+            |part: &dyn Fn() -> serde_json::Result<Vec<u8>>| part().map_or(0, |bytes| bytes.len());
+        let sizes = [
+            ("workload", size(&|| serde_json::to_vec(&self.workload))),
+            ("network", size(&|| serde_json::to_vec(&self.network))),
+            ("logs", size(&|| serde_json::to_vec(&self.logs))),
+            (
+                "attestation",
+                size(&|| serde_json::to_vec(&self.attestation)),
+            ),
+        ];
+        let largest = sizes.into_iter().max_by_key(|(_, size)| *size);
+        largest.map_or("workload", |(table, _)| table)
     }
 
     /// The bytes to write at [`MEASURED_CONFIG_PATH`]; the same for equal values.
@@ -328,8 +345,8 @@ mod tests {
             ),
             (
                 "/confinement/allow",
-                json!(["bpf", "bpf"]),
-                "confinement.allow: `bpf` is there twice",
+                json!(["ptrace", "ptrace"]),
+                "confinement.allow: `ptrace` is there twice",
             ),
             ("/confinement/pids", json!(0), "not a number of processes"),
         ] {

@@ -17,6 +17,10 @@ const MIN_PIDS: u32 = 8;
 /// The most processes and threads (Linux: `PID_MAX_LIMIT`).
 const MAX_PIDS: u32 = 4 * 1024 * 1024;
 
+/// What a filter elsewhere makes exceptions for, and this kernel does not have
+/// (`kernel/x86_64.config`: no `BPF_SYSCALL`, no `KEYS`).
+const NOT_IN_KERNEL: [&str; 2] = ["bpf", "keyring"];
+
 /// Why a value of the `[confinement]` table was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfinementError {
@@ -28,6 +32,11 @@ pub enum ConfinementError {
     /// There is no such exception to the filter of system calls.
     #[error("`{0}` cannot be allowed: use {names}", names = Allowance::names())]
     Allowance(String),
+    /// There is nothing to make an exception for.
+    #[error(
+        "`{0}` cannot be allowed: the enclave's kernel is built without it, so that its calls fail in any case; remove it"
+    )]
+    NotInKernel(String),
     /// A list names something twice.
     #[error("`{0}` is there twice: remove one")]
     Twice(String),
@@ -105,10 +114,6 @@ pub enum Allowance {
     UserNamespaces,
     /// `ptrace` and what reads or changes other processes' memory.
     Ptrace,
-    /// `bpf` and `perf_event_open`.
-    Bpf,
-    /// The kernel's keyrings.
-    Keyring,
 }
 
 /// A size in MiB, 1 to 1 048 576.
@@ -202,12 +207,10 @@ impl From<Profile> for &'static str {
 }
 
 impl Allowance {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 3] = [
         ("io-uring", Self::IoUring),
         ("user-namespaces", Self::UserNamespaces),
         ("ptrace", Self::Ptrace),
-        ("bpf", Self::Bpf),
-        ("keyring", Self::Keyring),
     ];
 
     fn names() -> String {
@@ -219,6 +222,9 @@ impl FromStr for Allowance {
     type Err = ConfinementError;
 
     fn from_str(text: &str) -> Result<Self, ConfinementError> {
+        if NOT_IN_KERNEL.contains(&text) {
+            return Err(ConfinementError::NotInKernel(text.to_owned()));
+        }
         Self::ALL
             .into_iter()
             .find(|(name, _)| *name == text)

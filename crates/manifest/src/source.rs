@@ -11,13 +11,15 @@ use toml::de::{DeTable, DeValue};
 
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
+use crate::contradiction;
 use crate::health::Health;
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
+use crate::shape;
 use crate::units::{Cpus, Interval, MemoryMib};
-use crate::workload::{Restart, RestartPolicy, WorkloadKind};
+use crate::workload::{Restart, WorkloadKind};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
@@ -212,6 +214,14 @@ impl Manifest {
     /// Checks the manifest in `text`; `file` is named in errors, and its folder
     /// is where relative paths start.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ManifestError> {
+        // A text that is no TOML is refused below.
+        if let Ok(document) = DeTable::parse(text) {
+            shape::check(document.get_ref()).map_err(|mismatch| ManifestError::Invalid {
+                file: file.to_owned(),
+                line: line_at(text, mismatch.offset),
+                message: one_line(&mismatch.message),
+            })?;
+        }
         let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
             file: file.to_owned(),
             line: line_at(text, error.span().map_or(0, |span| span.start)),
@@ -232,10 +242,10 @@ impl Manifest {
             manifest.attestation.join_to(folder);
         }
         manifest.check_network()?;
-        manifest.check_restart()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
         manifest.check_confinement()?;
+        contradiction::check(&manifest)?;
         Ok(manifest)
     }
 
@@ -272,19 +282,6 @@ impl Manifest {
                 let index = index.map(|index| index.to_string()).unwrap_or_default();
                 self.invalid(&["confinement", key, &index], error.to_string())
             })
-    }
-
-    /// A batch workload runs once.
-    fn check_restart(&self) -> Result<(), ManifestError> {
-        match (self.workload.kind, self.workload.restart) {
-            (WorkloadKind::Batch, Some(restart)) if restart.policy != RestartPolicy::Never => {
-                Err(self.invalid(
-                    &["workload", "restart"],
-                    "a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`",
-                ))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn check_attestation(&self) -> Result<(), ManifestError> {

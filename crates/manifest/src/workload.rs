@@ -1,12 +1,17 @@
 //! What runs in the enclave and how it is kept running.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use crate::process::{Command, Environment, WorkingDirectory};
 use crate::units::{Backoff, Interval};
+
+/// The longest time between SIGTERM and SIGKILL: the agent waits for an enclave's end no
+/// longer than this.
+pub const MAX_STOP_GRACE: Duration = Duration::from_secs(300);
 
 /// How the enclave ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

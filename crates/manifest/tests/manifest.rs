@@ -54,7 +54,6 @@ policy = "oracle.toml"
 profile = "container"
 capabilities = ["CAP_IPC_LOCK"]
 allow = ["io-uring", "ptrace"]
-read_only_root = true
 memory_mib = 1024
 pids = 500
 root_mib = 100
@@ -116,7 +115,7 @@ fn every_key_is_read() {
     assert_eq!(confinement.profile, Profile::Container);
     assert_eq!(confinement.capabilities[0].to_string(), "IPC_LOCK");
     assert_eq!(confinement.allow, [Allowance::IoUring, Allowance::Ptrace]);
-    assert!(confinement.read_only_root);
+    assert!(!confinement.read_only_root);
     assert_eq!(confinement.pids.map(Pids::get), Some(500));
     let sizes = [
         confinement.memory_mib,
@@ -163,10 +162,25 @@ fn confinement_that_is_wrong_is_named_with_its_line() {
             "6: `vsock` cannot be allowed: use io-uring, ",
         ),
         (
-            "allow = [\"bpf\",\n\"ptrace\",\n\"bpf\"]",
-            "8: `bpf` is there twice",
+            "allow = [\"io-uring\",\n\"ptrace\",\n\"io-uring\"]",
+            "8: `io-uring` is there twice",
         ),
-        ("read_only_root = 1", "6: invalid type: "),
+        (
+            "allow = [\"io-uring\",\n\"bpf\"]",
+            "7: `bpf` cannot be allowed: the enclave's kernel is built without it",
+        ),
+        (
+            "allow = [\"keyring\"]",
+            "6: `keyring` cannot be allowed: the enclave's kernel is built without it",
+        ),
+        (
+            "read_only_root = 1",
+            "6: `confinement.read_only_root` is a whole number where `true` or `false` is wanted: write as in `read_only_root = true`",
+        ),
+        (
+            "capabilities = \"NET_RAW\"",
+            "6: `confinement.capabilities` is a text where a list is wanted: write as in `capabilities = [\"IPC_LOCK\"]`",
+        ),
         ("seccomp = false", "6: unknown field `seccomp`"),
         ("pids = 7", "6: 7 is not a number of processes"),
         ("tmp_mib = 0", "6: 0 is not a size"),
@@ -204,7 +218,10 @@ fn services_of_aws_are_named() {
             "aws_services = [\"kms\",\n\"kms\"]",
             "6: the AWS service `kms` is there twice: remove one",
         ),
-        ("aws_services = \"kms\"", "5: invalid type: "),
+        (
+            "aws_services = \"kms\"",
+            "5: `network.aws_services` is a text where a list is wanted",
+        ),
         (
             "\naws_fips = true",
             "6: aws_fips is about the hosts of aws_services",
@@ -295,7 +312,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "cpus = 4",
         "cpus = \"4\"",
-        "5: invalid type: string \"4\", expected a whole number",
+        "5: `enclave.cpus` is a text where a whole number is wanted: write as in `cpus = 2`",
     ),
     (
         "cpus = 4",

@@ -69,7 +69,7 @@ const REFUSED: &[Refusal] = &[
         ],
     ),
     (
-        Some(Allowance::Keyring),
+        None,
         ENOSYS,
         &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
     ),
@@ -84,11 +84,7 @@ const REFUSED: &[Refusal] = &[
             libc::SYS_pidfd_getfd,
         ],
     ),
-    (
-        Some(Allowance::Bpf),
-        EPERM,
-        &[libc::SYS_bpf, libc::SYS_perf_event_open],
-    ),
+    (None, EPERM, &[libc::SYS_bpf, libc::SYS_perf_event_open]),
     // Its flags are in memory, where a filter cannot look; the C library falls
     // back to `clone`.
     (Some(Allowance::UserNamespaces), ENOSYS, &[libc::SYS_clone3]),
@@ -366,7 +362,7 @@ mod tests {
 
     #[test]
     fn seccomp_knows_four_families_of_sockets() {
-        let filter = filter(&["io-uring", "user-namespaces", "ptrace", "bpf", "keyring"]);
+        let filter = filter(&["io-uring", "user-namespaces", "ptrace"]);
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
             for family in -1..64 {
                 let known = FAMILIES.contains(&family) || family == libc::AF_NETLINK;
@@ -427,23 +423,23 @@ mod tests {
         for (name, call) in [
             ("io-uring", libc::SYS_io_uring_enter),
             ("ptrace", libc::SYS_ptrace),
-            ("bpf", libc::SYS_perf_event_open),
-            ("keyring", libc::SYS_add_key),
             ("user-namespaces", libc::SYS_setns),
         ] {
             assert_eq!(ask(&filter(&[name]), call, 0), 0, "{name}");
-            let others: Vec<_> = ["io-uring", "user-namespaces", "ptrace", "bpf", "keyring"]
+            let others: Vec<_> = ["io-uring", "user-namespaces", "ptrace"]
                 .into_iter()
                 .filter(|other| *other != name)
                 .collect();
             assert_ne!(ask(&filter(&others), call, 0), 0, "{name}");
         }
-        let all = filter(&["io-uring", "user-namespaces", "ptrace", "bpf", "keyring"]);
+        let all = filter(&["io-uring", "user-namespaces", "ptrace"]);
         for call in [
             libc::SYS_init_module,
             libc::SYS_kexec_load,
             libc::SYS_reboot,
             libc::SYS_clock_settime,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
         ] {
             assert_eq!(ask(&all, call, 0), EPERM);
         }

@@ -1,0 +1,142 @@
+//! Values of `enclave.toml` that are right by themselves and not beside others.
+
+use crate::confinement::{Confinement, Mebibytes};
+use crate::health::HealthProbe;
+use crate::reserved::reserved_for;
+use crate::source::{Manifest, ManifestError, WorkloadSource};
+use crate::units::Port;
+use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind};
+
+/// The path of a value, and what is wrong with it.
+type Contradiction = (&'static [&'static str], String);
+
+/// Refuses what the enclave would not keep, or what would mean nothing.
+pub(crate) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
+    restart(&manifest.workload)
+        .or_else(|| stop_grace(&manifest.workload))
+        .or_else(|| health(&manifest.workload))
+        .or_else(|| read_only_root(&manifest.confinement))
+        .or_else(|| sizes(&manifest.confinement))
+        .map_or(Ok(()), |(path, message)| {
+            Err(manifest.invalid(path, message))
+        })
+}
+
+/// A batch workload runs once.
+fn restart(workload: &WorkloadSource) -> Option<Contradiction> {
+    let restart = workload.restart?;
+    (workload.kind == WorkloadKind::Batch && restart.policy != RestartPolicy::Never).then(|| {
+        let message = "a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`";
+        (["workload", "restart"].as_slice(), message.to_owned())
+    })
+}
+
+/// Who stops the enclave does not wait for longer.
+fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
+    (workload.stop_grace.as_duration() > MAX_STOP_GRACE).then(|| {
+        let message = format!(
+            "stop_grace of {} would not be kept: the agent waits {} s for an enclave to end; write at most `{}s`",
+            workload.stop_grace,
+            MAX_STOP_GRACE.as_secs(),
+            MAX_STOP_GRACE.as_secs(),
+        );
+        (["workload", "stop_grace"].as_slice(), message)
+    })
+}
+
+/// The init's own services are well whatever the workload does.
+fn health(workload: &WorkloadSource) -> Option<Contradiction> {
+    let health = workload.health.as_ref()?;
+    let port = match &health.probe {
+        HealthProbe::Tcp(port) => *port,
+        HealthProbe::Http(url) => Port::new(url.address().port())?,
+    };
+    let service = reserved_for(port)?;
+    let message = format!(
+        "health must not be probed at port {port}, where {service} answers whatever the workload does: have the workload listen on another port"
+    );
+    Some((["workload", "health"].as_slice(), message))
+}
+
+/// There is no room to bound where nothing can be written.
+fn read_only_root(confinement: &Confinement) -> Option<Contradiction> {
+    (confinement.read_only_root && confinement.root_mib.is_some()).then(|| {
+        let message = "root_mib is room for files in `/`, which read_only_root keeps from being written: remove one of the two";
+        (["confinement", "root_mib"].as_slice(), message.to_owned())
+    })
+}
+
+/// What is written into memory counts against the workload's memory, too.
+fn sizes(confinement: &Confinement) -> Option<Contradiction> {
+    let memory = confinement.memory_mib?;
+    let larger = |size: Option<Mebibytes>| size.filter(|size| *size > memory);
+    let sizes: [(&'static [&'static str], _); 4] = [
+        (&["confinement", "root_mib"], confinement.root_mib),
+        (&["confinement", "tmp_mib"], confinement.tmp_mib),
+        (&["confinement", "run_mib"], confinement.run_mib),
+        (&["confinement", "shm_mib"], confinement.shm_mib),
+    ];
+    let (path, size) = sizes
+        .into_iter()
+        .find_map(|(path, size)| Some((path, larger(size)?)))?;
+    let key = path.last().copied().unwrap_or_default();
+    let message = format!(
+        "{key} of {size} MiB is more than confinement.memory_mib of {memory} MiB, against which files count: lower it, or raise memory_mib"
+    );
+    Some((path, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn contradictions_are_refused_with_the_line() {
+        for (tables, message) in [
+            (
+                "[workload]\nkind = \"batch\"\nrestart = { policy = \"always\" }",
+                "6: a batch workload runs once",
+            ),
+            (
+                "[workload]\nstop_grace = \"301s\"",
+                "5: stop_grace of 301s would not be kept",
+            ),
+            (
+                "[workload]\nhealth = { tcp = 7070 }",
+                "5: health must not be probed at port 7070, where the enclave's local API",
+            ),
+            (
+                "[workload]\nhealth = { http = \"http://localhost:3128/\" }",
+                "5: health must not be probed at port 3128",
+            ),
+            (
+                "[confinement]\nread_only_root = true\nroot_mib = 1",
+                "6: root_mib is room for files in `/`",
+            ),
+            (
+                "[confinement]\nmemory_mib = 10\n\nshm_mib = 11",
+                "7: shm_mib of 11 MiB is more than confinement.memory_mib of 10 MiB",
+            ),
+        ] {
+            let text = format!("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n{tables}\n");
+            let error = Manifest::parse(&text, Path::new("e.toml")).unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with(&format!("e.toml:{message}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_not_what_only_looks_like_one() {
+        for tables in [
+            "[workload]\nkind = \"batch\"\nrestart = { policy = \"never\" }",
+            "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 8080 }",
+            "[confinement]\nread_only_root = false\nroot_mib = 1",
+            "[confinement]\nmemory_mib = 10\nshm_mib = 10",
+        ] {
+            let text = format!("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n{tables}\n");
+            Manifest::parse(&text, Path::new("e.toml")).unwrap();
+        }
+    }
+}
