@@ -141,7 +141,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     let notes = config::notes(&measured);
     let measured = measured
         .to_json()
-        .map_err(|error| manifest.invalid(&["workload"], error.to_string()))?;
+        .map_err(|error| config::too_large(&manifest, &measured, &error))?;
 
     let mut boot = ramdisk::boot(&mut init).map_err(BuildError::temporary)?;
     progress(Step::Compress { bytes: files });

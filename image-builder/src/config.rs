@@ -1,11 +1,12 @@
 //! The measured configuration: the manifest, and what it leaves to the image.
 
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 
 use eif::Architecture;
 use manifest::{
-    Attestation, CONFIG_SCHEMA, Command, Environment, Manifest, ManifestError, MeasuredConfig,
-    Profile, User, WorkingDirectory, Workload,
+    Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, LogRelease,
+    Manifest, ManifestError, MeasuredConfig, Profile, SelfCheck, User, WorkingDirectory, Workload,
 };
 
 use crate::container::Process;
@@ -89,20 +90,62 @@ pub(crate) fn measured(
     })
 }
 
+/// The error about a configuration that is larger than the enclave reads.
+pub(crate) fn too_large(
+    manifest: &Manifest,
+    config: &MeasuredConfig,
+    error: &ConfigError,
+) -> ManifestError {
+    let table = config.largest_table();
+    let shorten = match table {
+        "attestation" => "the peers' policies: fewer peers, or fewer images in each",
+        "network" => "the lists of rules",
+        "logs" => "the redactions",
+        _ => "the command and the environment, the image's included",
+    };
+    let message = format!("{error}; most of them are [{table}]'s: shorten {shorten}");
+    manifest.invalid(&[table], message)
+}
+
 /// What is allowed and should be known.
 pub(crate) fn notes(config: &MeasuredConfig) -> Vec<String> {
-    if config.workload.user.uid != 0 {
-        return Vec::new();
+    let notes = [profile_note(config), release_note(config)];
+    let mut notes: Vec<String> = notes.into_iter().flatten().map(str::to_owned).collect();
+    for rule in &config.network.egress {
+        let HostPattern::Exact(host) = rule.host() else {
+            continue;
+        };
+        let is_loopback = host.parse().is_ok_and(|host: Ipv4Addr| host.is_loopback());
+        if is_loopback || host == "localhost" {
+            notes.push(format!(
+                "the egress rule `{rule}` is for the parent's own loopback address, and only through the proxy: what the workload connects to there itself is inside the enclave"
+            ));
+        }
     }
-    let note = match config.confinement.profile {
-        Profile::Default => {
-            "the workload runs as root, without root's capabilities: it cannot change users or owners, nor pass over the modes of files; where it must, set confinement.profile = \"container\", and where it need not, workload.user"
-        }
-        Profile::Container => {
-            "the workload runs as root with the capabilities that Docker leaves root, but for MKNOD: whoever takes it over owns every file of the image"
-        }
-    };
-    vec![note.to_owned()]
+    notes
+}
+
+fn profile_note(config: &MeasuredConfig) -> Option<&'static str> {
+    match (config.workload.user.uid, config.confinement.profile) {
+        (0, Profile::Default) => Some(
+            "the workload runs as root, without root's capabilities: it cannot change users or owners, nor pass over the modes of files; where it must, set confinement.profile = \"container\", and where it need not, workload.user",
+        ),
+        (0, Profile::Container) => Some(
+            "the workload runs as root with the capabilities that Docker leaves root, but for MKNOD: whoever takes it over owns every file of the image",
+        ),
+        (_, Profile::Container) => Some(
+            "confinement.profile = \"container\" gives capabilities to root alone, and the workload runs as another user: name those that it needs in confinement.capabilities, or remove the profile",
+        ),
+        (_, Profile::Default) => None,
+    }
+}
+
+fn release_note(config: &MeasuredConfig) -> Option<&'static str> {
+    let debug_runs =
+        config.attestation.allow_debug || config.attestation.self_check == SelfCheck::Report;
+    (config.logs.release == LogRelease::DebugOnly && !debug_runs).then_some(
+        "logs.release = \"debug-only\" releases lines in debug mode alone, in which this enclave does not start: set attestation.allow_debug, or logs.release to \"never\"",
+    )
 }
 
 /// The image's environment, overlaid with the manifest's.

@@ -18,6 +18,7 @@ mod image;
 mod layer;
 mod limits;
 mod merge;
+mod notes;
 mod oracle;
 mod project;
 mod ramdisk;

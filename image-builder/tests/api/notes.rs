@@ -1,0 +1,98 @@
+//! What is allowed and should be known, and what is too large, is said.
+
+use serde_json::json;
+
+use crate::image::{Image, app};
+use crate::project::Project;
+
+/// What the builder notes about an image of this manifest, in which the workload is not
+/// root.
+fn notes(tables: &str) -> Vec<String> {
+    let project = Project::new();
+    project.manifest(&format!("[workload]\nuser = \"1000\"\n{tables}"));
+    let output = project.command().output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    let notes = text.lines().map(|line| {
+        let note = line.strip_prefix("image-builder: note: ");
+        note.unwrap_or_else(|| panic!("{line}")).to_owned()
+    });
+    notes.collect()
+}
+
+#[test]
+fn notes_say_what_means_less_than_it_seems() {
+    for (tables, expected) in [
+        (
+            "[confinement]\nprofile = \"container\"\n",
+            "confinement.profile = \"container\" gives capabilities to root alone",
+        ),
+        (
+            "[logs]\nrelease = \"debug-only\"\n",
+            "logs.release = \"debug-only\" releases lines in debug mode alone",
+        ),
+        (
+            "[network]\negress = [\"a.example:443\", \"127.0.0.1:443\"]\n",
+            "the egress rule `127.0.0.1:443` is for the parent's own loopback address",
+        ),
+        (
+            "[network]\negress = [\"localhost:443\"]\n",
+            "the egress rule `localhost:443` is for the parent's own",
+        ),
+    ] {
+        let said = notes(tables);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with(expected), "{said:?}");
+    }
+}
+
+#[test]
+fn notes_are_not_about_what_is_as_it_seems() {
+    for tables in [
+        "",
+        "[logs]\nrelease = \"debug-only\"\n[attestation]\nallow_debug = true\n",
+        "[logs]\nrelease = \"debug-only\"\n[attestation]\nself_check = \"report\"\n",
+        "[network]\negress = [\"10.0.0.1:443\", \"*.localhost.example:443\"]\n",
+    ] {
+        assert_eq!(notes(tables), [""; 0], "{tables}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_too_large_names_its_largest_part() {
+    let project = Project::new();
+    // Each has less than a policy's file may have, and all have more than the
+    // configuration.
+    let value = format!("\"{}\"", "01".repeat(48));
+    let values = vec![value; 600].join(", ");
+    project.write("large.toml", format!("[pcrs]\n0 = [{values}]\n"));
+    let peers: String = (0..5)
+        .map(|number| {
+            format!("[[attestation.peers]]\nname = \"p{number}\"\npolicy = \"large.toml\"\n")
+        })
+        .collect();
+    project.manifest(&peers);
+    let words = [
+        "enclave.toml:5: ",
+        "most of them are [attestation]'s",
+        "the peers' policies",
+    ];
+    project.refused(2, &words);
+
+    // The manifest has a limit, too: the image's environment is beside it.
+    let long = "x".repeat(100_000);
+    let mut image = Image::new(&[app()]);
+    image.config["config"]["Env"] = json!([format!("A={long}")]);
+    let project = Project::of(&image);
+    project.manifest(&format!(
+        "[workload]\ncommand = [\"/app\", \"{long}\"]\nenv = {{ B = \"{long}\" }}\n"
+    ));
+    project.refused(
+        2,
+        &[
+            "enclave.toml:5: ",
+            "[workload]'s",
+            "the command and the environment",
+        ],
+    );
+}
