@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::fetch::FetchError;
 use crate::guard::GuardError;
 use crate::hypervisor::HypervisorError;
-use crate::image::{ImageError, RuntimeConfigError};
+use crate::image::{ImageError, LowMemory, RuntimeConfigError};
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::ramdisk::UnpackError;
@@ -56,6 +56,9 @@ pub enum Error {
     /// The runtime configuration cannot be used.
     #[error(transparent)]
     RuntimeConfig(#[from] RuntimeConfigError),
+    /// The enclave has too little memory for its image.
+    #[error(transparent)]
+    Memory(#[from] LowMemory),
     /// The enclave's folder cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
@@ -114,6 +117,7 @@ impl Error {
         match self {
             Self::Usage(_)
             | Self::Selection(_)
+            | Self::Memory(_)
             | Self::Source(SourceError::Config(_) | SourceError::Tag { .. })
             | Self::Attach(AttachError::Differs { .. })
             | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,

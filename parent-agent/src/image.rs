@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use eif::{Contents, Eif, Section, SectionKind};
-use manifest::{ConfigError, HostConfig};
+use manifest::{ConfigError, HostConfig, MemoryMib, needed_mib};
 use measurements::Measurements;
 use thiserror::Error;
 
@@ -46,10 +46,25 @@ pub enum ImageError {
     Path(PathBuf),
 }
 
+/// That an enclave would not start for want of memory.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "the enclave does not start with {memory} MiB of memory: its image has {image_mib} MiB, and its files take {unpacked} of memory when they are unpacked, both at once; give it at least {needed} MiB with --memory-mib, `memory_mib` of the configuration or enclave.memory_mib of the manifest, and more for what the workload needs"
+)]
+pub struct LowMemory {
+    memory: MemoryMib,
+    image_mib: u64,
+    /// For people.
+    unpacked: String,
+    needed: u64,
+}
+
 /// An image that has been found sound.
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
+    /// Bytes of the file.
+    size: u64,
     eif: Eif<File>,
     host: HostConfig,
 }
@@ -62,6 +77,7 @@ impl Image {
             source,
         };
         let file = File::open(path).map_err(opened)?;
+        let size = file.metadata().map_err(opened)?.len();
         let absolute = path.canonicalize().map_err(opened)?;
         if absolute.to_str().is_none() {
             return Err(ImageError::Path(absolute));
@@ -80,6 +96,7 @@ impl Image {
             })?;
         Ok(Self {
             path: absolute,
+            size,
             eif,
             host,
         })
@@ -100,6 +117,11 @@ impl Image {
         &self.host
     }
 
+    /// The file's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Where the ramdisks lie, in the order in which they are unpacked.
     pub fn ramdisks(&self) -> Vec<Section> {
         let sections = self.eif.sections().iter().copied();
@@ -112,6 +134,30 @@ impl Image {
     pub fn contents(&mut self, ramdisk: Section) -> io::Result<BufReader<Contents<'_, File>>> {
         Ok(BufReader::new(self.eif.contents(ramdisk)?))
     }
+}
+
+/// Whether an image of this size, which says so of itself, starts with this memory.
+pub(crate) fn check_memory(
+    size: u64,
+    host: &HostConfig,
+    memory: MemoryMib,
+) -> Result<(), LowMemory> {
+    let needed = needed_mib(size, host.unpacked_bytes);
+    if needed <= u64::from(memory.get()) {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let unpacked = match host.unpacked_bytes {
+        // Its builder did not say.
+        0 => "more".to_owned(),
+        bytes => format!("{} MiB", mib(bytes)),
+    };
+    Err(LowMemory {
+        memory,
+        image_mib: mib(size),
+        unpacked,
+        needed,
+    })
 }
 
 /// The runtime configuration in a file.

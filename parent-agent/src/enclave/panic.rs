@@ -9,10 +9,10 @@ use crate::kernel_panic::KernelPanic;
 
 /// How long a machine goes on whose kernel has panicked in its boot: it prints the rest,
 /// and may end by itself.
-pub const MAX_PANIC: Duration = Duration::from_secs(1);
+pub(super) const MAX_PANIC: Duration = Duration::from_secs(1);
 /// The same once it was ready, when others can print on the console: an init that still
 /// speaks has no kernel that panicked.
-pub const MAX_READY_PANIC: Duration = Duration::from_secs(12);
+pub(super) const MAX_READY_PANIC: Duration = Duration::from_secs(12);
 
 impl Enclave {
     /// The end that its init has announced is its own; the kernel's follows from it.

@@ -59,6 +59,8 @@ pub struct Started {
 pub trait Hypervisor {
     /// The name that people know it by.
     const NAME: &'static str;
+    /// Whether the enclave has the memory that it is given, and no more.
+    const LIMITS_MEMORY: bool;
 
     /// What an enclave is started with and keeps: the options' names and values.
     fn options(&self) -> Vec<(&'static str, String)>;

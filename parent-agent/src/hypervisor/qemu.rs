@@ -135,6 +135,7 @@ impl Qemu {
 
 impl Hypervisor for Qemu {
     const NAME: &'static str = "qemu";
+    const LIMITS_MEMORY: bool = true;
 
     fn options(&self) -> Vec<(&'static str, String)> {
         let QemuOptions {

@@ -100,6 +100,7 @@ impl Sim {
 
 impl Hypervisor for Sim {
     const NAME: &'static str = "sim";
+    const LIMITS_MEMORY: bool = false;
 
     fn options(&self) -> Vec<(&'static str, String)> {
         vec![

@@ -10,7 +10,7 @@ use crate::attach::Facts;
 use crate::error::Error;
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
-use crate::image::Image;
+use crate::image::{Image, check_memory};
 
 impl Run<'_> {
     pub(super) fn sim(&self, image: Image, directory: &Path) -> Sim {
@@ -76,6 +76,9 @@ impl Run<'_> {
             let found = Facts::read(guard.directory(), &self.name).await?;
             found.check(&wanted, &self.name)?;
             return Ok(found);
+        }
+        if H::LIMITS_MEMORY {
+            check_memory(self.image_bytes, &self.host, self.memory())?;
         }
         hypervisor.prepare()?;
         wanted

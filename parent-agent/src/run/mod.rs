@@ -174,6 +174,7 @@ async fn launch(
         notifier: notifier.clone(),
         events,
         host: image.host().clone(),
+        image_bytes: image.size(),
         path,
         gate,
         metrics,
@@ -306,6 +307,8 @@ struct Run<'a> {
     events: mpsc::Sender<Event>,
     /// The image's file.
     path: PathBuf,
+    /// Its size.
+    image_bytes: u64,
     gate: Option<(GateConfig, Client)>,
     metrics: Option<EmbeddedMetrics>,
     region: Option<String>,

@@ -67,6 +67,14 @@ impl Builder {
         self
     }
 
+    /// What its files are said to take of the memory.
+    pub(crate) fn unpacked(mut self, bytes: u64) -> Self {
+        if let Some(host) = &mut self.host {
+            host["unpacked_bytes"] = json!(bytes);
+        }
+        self
+    }
+
     pub(crate) fn without_host_config(mut self) -> Self {
         self.host = None;
         self

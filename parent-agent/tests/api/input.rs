@@ -31,6 +31,43 @@ fn builder() -> Builder {
     Builder::new(&[], &[])
 }
 
+/// Neither QEMU nor a device is looked for before.
+#[tokio::test]
+async fn memory_that_the_image_does_not_start_with_is_refused_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let large = builder().padding(30 << 20).write(folder);
+    let by_size = [
+        "64 MiB of memory",
+        "has 31 MiB",
+        "at least 121 MiB",
+        "--memory-mib",
+    ];
+    refused(folder, &large, &["--hypervisor", "qemu"], 2, &by_size).await;
+    let unpacked = builder().padding(1 << 20).unpacked(100 << 20).write(folder);
+    for hypervisor in ["qemu", "nitro"] {
+        let arguments = ["--hypervisor", hypervisor, "--memory-mib", "145"];
+        let words = ["145 MiB of memory", "take 100 MiB", "at least 146 MiB"];
+        refused(folder, &unpacked, &arguments, 2, &words).await;
+    }
+    let enough = ["--hypervisor", "qemu", "--memory-mib", "146"];
+    let arguments = [&enough[..], &["--qemu-binary", "no-such-qemu"]].concat();
+    refused(folder, &unpacked, &arguments, 4, &["no-such-qemu"]).await;
+    // What the configuration says is no other thing.
+    let document = serde_json::json!({ "enclaves": [{
+        "name": "test",
+        "image": { "source": format!("file:{}", unpacked.display()) },
+        "memory_mib": 100,
+    }] });
+    let source = crate::fetching::write(folder, &document);
+    let mut run = command(folder, "run");
+    run.args(["--hypervisor", "qemu", "--config", &source]);
+    let ended = output(run).await;
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("does not start with 100 MiB"), "{said}");
+}
+
 #[tokio::test]
 async fn damaged_images() {
     let folder = tempfile::tempdir().unwrap();

@@ -85,6 +85,7 @@ impl Nitro {
 
 impl Hypervisor for Nitro {
     const NAME: &'static str = "nitro";
+    const LIMITS_MEMORY: bool = true;
 
     fn options(&self) -> Vec<(&'static str, String)> {
         vec![
