@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::guard::{self, Guard, Unattached};
 use crate::losses;
 use crate::self_check::SelfCheck;
-use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError};
+use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError, Target};
 use crate::status::{BootStep, LimitsStatus, Pcrs};
 use crate::totals::Reported;
 use crate::traffic::InitPlaces;
@@ -45,31 +45,31 @@ const MAX_FILE: u64 = 256 * 1024;
 pub enum AttachError {
     /// Agent and guard, or the agents, do not understand each other.
     #[error(
-        "the enclave `{name}` was started by another release of parent-agent ({reason}): run that release, or end the enclave with `parent-agent stop --name {name}` and run this one again"
+        "the enclave `{}` was started by another release of parent-agent ({reason}): run that release, or end the enclave with `parent-agent stop {target}` and run this one again", target.name()
     )]
     OtherRelease {
         /// The enclave.
-        name: EnclaveName,
+        target: Target,
         /// What differs.
         reason: String,
     },
     /// It is not what was asked for.
     #[error(
-        "the enclave `{name}` is running with another {differing}: run it as it was started, or end it with `parent-agent stop --name {name}` first, or choose another --name"
+        "the enclave `{}` is running with another {differing}: run it as it was started, or end it with `parent-agent stop {target}` first, or choose another --name", target.name()
     )]
     Differs {
         /// The enclave.
-        name: EnclaveName,
+        target: Target,
         /// The image, or the options.
         differing: String,
     },
     /// What the earlier agent wrote cannot be read.
     #[error(
-        "the enclave `{name}` is running, but {FILE} in its folder cannot be read: {source}; end it with `parent-agent stop --name {name}`"
+        "the enclave `{}` is running, but {FILE} in its folder cannot be read: {source}; end it with `parent-agent stop {target}`", target.name()
     )]
     Unreadable {
         /// The enclave.
-        name: EnclaveName,
+        target: Target,
         /// Why.
         source: io::Error,
     },
@@ -92,10 +92,10 @@ pub async fn acquire(
             Err(Unattached::Later(_)) if start.elapsed() < CLAIM_TIMEOUT => {
                 sleep(CLAIM_RETRY).await;
             }
-            Err(Unattached::Later(_)) => return Err(StateError::Running(name.clone()).into()),
+            Err(Unattached::Later(_)) => return Err(StateError::Running(state.target(name)).into()),
             Err(error @ Unattached::OtherVersion(_)) => {
                 return Err(AttachError::OtherRelease {
-                    name: name.clone(),
+                    target: state.target(name),
                     reason: error.to_string(),
                 }
                 .into());
@@ -169,13 +169,13 @@ impl Facts {
     }
 
     /// Reads what an earlier agent wrote into the enclave's folder.
-    pub async fn read(directory: &Path, name: &EnclaveName) -> Result<Self, AttachError> {
+    pub async fn read(directory: &Path, target: &Target) -> Result<Self, AttachError> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
         }
         let unreadable = |source| AttachError::Unreadable {
-            name: name.clone(),
+            target: target.clone(),
             source,
         };
         let mut bytes = Vec::new();
@@ -190,7 +190,7 @@ impl Facts {
             serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))?;
         if version != VERSION {
             return Err(AttachError::OtherRelease {
-                name: name.clone(),
+                target: target.clone(),
                 reason: format!("its {FILE} has version {version}, this agent's {VERSION}"),
             });
         }
@@ -219,7 +219,7 @@ impl Facts {
     }
 
     /// Whether an enclave that is `wanted` is the one that runs.
-    pub fn check(&self, wanted: &Self, name: &EnclaveName) -> Result<(), AttachError> {
+    pub fn check(&self, wanted: &Self, target: &Target) -> Result<(), AttachError> {
         let mut differing = Vec::new();
         if self.pcrs != wanted.pcrs || self.host != wanted.host {
             differing.push("image");
@@ -238,7 +238,7 @@ impl Facts {
             return Ok(());
         }
         Err(AttachError::Differs {
-            name: name.clone(),
+            target: target.clone(),
             differing: differing.join(", "),
         })
     }
@@ -281,8 +281,9 @@ mod tests {
     use super::*;
     use crate::totals::LifeTotals;
 
-    fn name() -> EnclaveName {
-        "test".parse().unwrap()
+    fn target() -> Target {
+        let state = StateDir::new(Some("/state".into())).unwrap();
+        state.target(&"test".parse().unwrap())
     }
 
     fn facts(options: &[(&str, &str)]) -> Facts {
@@ -342,21 +343,22 @@ mod tests {
         sender.send_replace(history.clone());
         drop(sender);
         facts.clone().keep(folder.path().to_owned(), receiver).await;
-        let read = Facts::read(folder.path(), &name()).await.unwrap();
+        let read = Facts::read(folder.path(), &target()).await.unwrap();
         assert_eq!(read.history(), &history);
-        assert!(read.check(&facts, &name()).is_ok());
+        assert!(read.check(&facts, &target()).is_ok());
     }
 
     #[test]
     fn what_differs_is_named() {
         let running = facts(&[("--memory-mib", "64"), ("--debug", "false"), ("--old", "1")]);
         let same = facts(&[("--memory-mib", "64"), ("--debug", "false"), ("--new", "1")]);
-        assert!(running.check(&same, &name()).is_ok());
+        assert!(running.check(&same, &target()).is_ok());
         let mut other = facts(&[("--memory-mib", "65"), ("--debug", "true")]);
         other.host.egress.clear();
-        let error = running.check(&other, &name()).unwrap_err().to_string();
+        let error = running.check(&other, &target()).unwrap_err().to_string();
         assert!(
-            error.contains("with another image, --debug, --memory-mib: run it"),
+            error.contains("with another image, --debug, --memory-mib: run it")
+                && error.contains("`parent-agent stop --name test --state-dir /state`"),
             "{error}"
         );
     }
@@ -365,7 +367,7 @@ mod tests {
     async fn damaged_and_other_versions_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let read = || async {
-            let error = Facts::read(folder.path(), &name()).await.unwrap_err();
+            let error = Facts::read(folder.path(), &target()).await.unwrap_err();
             error.to_string()
         };
         assert!(read().await.contains("No such file"));

@@ -23,7 +23,7 @@ use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::attach;
 use crate::cli::{AttestArgs, StateArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::Exit;
-use crate::state::{CONTROL_SOCKET, StateDir, StateError};
+use crate::state::{CONTROL_SOCKET, StateDir, StateError, Target};
 use crate::status::Status;
 
 /// Largest answer, in bytes.
@@ -59,9 +59,10 @@ pub enum ClientError {
     },
     /// The enclave has no agent.
     #[error(
-        "the enclave `{0}` has no agent: `parent-agent run` with its image and arguments takes it over, `parent-agent stop --name {0}` ends it"
+        "the enclave `{name}` has no agent: `parent-agent run` with its image and arguments takes it over, `parent-agent stop {0}` ends it",
+        name = .0.name()
     )]
-    NoAgent(EnclaveName),
+    NoAgent(Target),
     /// The enclave has no agent, and its guard does not end it.
     #[error("the enclave `{name}` has no agent, and cannot be ended: {reason}")]
     NotEnded {
@@ -134,7 +135,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     };
     // The agent bounds how long a stop takes.
     let answer = match client.send(Method::POST, "/v1/stop", &request).await {
-        Err(ClientError::NoAgent(name)) => return end_alone(&client.state, name).await,
+        Err(ClientError::NoAgent(_)) => return end_alone(&client.state, client.name).await,
         answer => answer?,
     };
     let end: EndResponse = client.parse(&answer)?;
@@ -254,7 +255,7 @@ impl Client {
         let stream = match UnixStream::connect(socket).await {
             Ok(stream) => stream,
             Err(_) if !self.state.has_agent(&self.name) => {
-                return Err(ClientError::NoAgent(self.name.clone()));
+                return Err(ClientError::NoAgent(self.state.target(&self.name)));
             }
             Err(error) => return Err(self.unreachable(&error)),
         };

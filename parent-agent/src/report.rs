@@ -141,6 +141,9 @@ pub enum Report<'a> {
 pub struct Opening<'a> {
     /// The enclave's name.
     pub name: &'a str,
+    /// The arguments by which commands name it.
+    #[serde(skip)]
+    pub target: &'a str,
     /// The image's path.
     pub image: &'a str,
     /// The hypervisor's name.
@@ -358,6 +361,7 @@ fn describe_workload(
 fn describe_opening(opening: &Opening<'_>) -> String {
     let Opening {
         name,
+        target,
         image,
         hypervisor,
         debug,
@@ -380,7 +384,7 @@ fn describe_opening(opening: &Opening<'_>) -> String {
         let _ = writeln!(text, "NSM root    {root} (software NSM, not AWS's)");
     }
     let _ = writeln!(text, "state       {state_directory}");
-    let _ = writeln!(text, "try         parent-agent status --name {name}");
+    let _ = writeln!(text, "try         parent-agent status {target}");
     text
 }
 

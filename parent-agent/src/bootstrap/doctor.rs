@@ -11,6 +11,7 @@ use crate::client;
 use crate::crash::LastEnd;
 use crate::enclave::Phase;
 use crate::exit::Exit;
+use crate::state::StateDir;
 
 /// Looks at everything; a problem of one thing hides no other.
 pub(super) fn examine(
@@ -97,6 +98,7 @@ fn enclave_state(
 ) -> Finding {
     let label = name.to_string();
     let last = LastEnd::read(&name);
+    let target = StateDir::new(state.clone()).map(|state| state.target(&name));
     let status = setup.runtime.block_on(client::read_status(name, state));
     match status {
         Ok(status) if status.state == Phase::Ready => {
@@ -112,10 +114,13 @@ fn enclave_state(
         Ok(status) => Finding::new(
             &label,
             State::Warn,
-            format!(
-                "{}; `parent-agent status --name {label}` shows its boot",
-                status.state
-            ),
+            match target {
+                Ok(target) => format!(
+                    "{}; `parent-agent status {target}` shows its boot",
+                    status.state
+                ),
+                Err(error) => format!("{}; {error}", status.state),
+            },
         ),
         Err(error) => {
             let ended = last.map_or_else(String::new, |last| {

@@ -73,8 +73,8 @@ impl Run<'_> {
     ) -> Result<Facts, Error> {
         let wanted = self.facts(hypervisor);
         if guard.attached().is_some() {
-            let found = Facts::read(guard.directory(), &self.name).await?;
-            found.check(&wanted, &self.name)?;
+            let found = Facts::read(guard.directory(), &self.target).await?;
+            found.check(&wanted, &self.target)?;
             return Ok(found);
         }
         if H::LIMITS_MEMORY {

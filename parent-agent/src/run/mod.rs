@@ -44,7 +44,7 @@ use crate::recorder::{Ended, Recorder};
 use crate::report::{Report, Reporter};
 use crate::resolve::Resolver;
 use crate::sink::Pipeline;
-use crate::state::{CONTROL_SOCKET, StateDir};
+use crate::state::{CONTROL_SOCKET, StateDir, Target};
 use crate::status::{Board, EarlierEnd, Fixed, Pcrs};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::{aws, diagnostics, heartbeat, ingress, limit, throttle};
@@ -168,6 +168,7 @@ async fn launch(
     let run = Run {
         runtime_config,
         pcrs: image.measurements().into(),
+        target: state.target(&name),
         name,
         output,
         reporter,
@@ -298,6 +299,7 @@ async fn finish_recording(mut recording: JoinHandle<()>) {
 struct Run<'a> {
     args: &'a RunArgs,
     name: EnclaveName,
+    target: Target,
     host: manifest::HostConfig,
     pcrs: Pcrs,
     runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,

@@ -30,6 +30,7 @@ impl Run<'_> {
         let nsm_root = hypervisor.nsm_root().map(|path| path.display().to_string());
         let opening = Opening {
             name: self.name.as_str(),
+            target: &self.target.to_string(),
             image: &self.path.display().to_string(),
             hypervisor: H::NAME,
             debug: self.args.debug,

@@ -15,6 +15,7 @@
 //! if there is one; it is removed with the folder.
 
 mod claim;
+mod target;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep};
 use claim::{AGENT_LOCK, LOCK, is_locked};
 
 pub use claim::{Claim, remove};
+pub use target::Target;
 
 /// The local API's socket in an enclave's folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -53,9 +55,9 @@ pub const CLAIM_RETRY: Duration = Duration::from_millis(20);
 pub enum StateError {
     /// An enclave of this name is there already.
     #[error(
-        "an enclave named `{0}` is running already: stop it with `parent-agent stop --name {0}`, or choose another --name"
+        "an enclave named `{name}` is running already: stop it with `parent-agent stop {0}`, or choose another --name", name = .0.name()
     )]
-    Running(EnclaveName),
+    Running(Target),
     /// Sockets could not be bound in the folder.
     #[error(
         "the state folder {} leaves no room for sockets, whose paths have at most {MAX_SOCKET_PATH} bytes: choose a shorter --state-dir", .0.display()
@@ -104,6 +106,14 @@ impl StateDir {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// How a command names the enclave `name`.
+    pub fn target(&self, name: &EnclaveName) -> Target {
+        Target {
+            name: name.clone(),
+            state_dir: (self.0 != default_path()).then(|| self.0.clone()),
+        }
     }
 
     /// The folder of the enclave `name`.
@@ -165,7 +175,7 @@ impl StateDir {
                 .await
                 .is_ok();
             if answers || start.elapsed() > CLAIM_TIMEOUT {
-                return Err(StateError::Running(name.clone()));
+                return Err(StateError::Running(self.target(name)));
             }
             sleep(CLAIM_RETRY).await;
         }

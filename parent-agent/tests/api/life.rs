@@ -87,6 +87,41 @@ async fn an_enclave_boots_is_seen_and_stops_when_told() {
 }
 
 #[tokio::test]
+async fn state_folder_that_is_not_the_default_is_part_of_every_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    // With a blank, which a shell must not take for the end of an argument.
+    let state = folder.path().join("a b");
+    let image = Builder::new(&[], &[]).write(folder.path());
+    let log = folder.path().join("log");
+    let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_parent-agent"));
+    run.arg("run")
+        .arg(image)
+        .args(["--hypervisor", "sim", "--state-dir"])
+        .arg(&state)
+        .env("TMPDIR", folder.path())
+        .env("XDG_STATE_HOME", folder.path().join("logs"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .kill_on_drop(true);
+    let mut run = run.spawn().unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    until(|| said().contains("try ") && state.join("test/control.sock").exists()).await;
+    let said = said();
+    let hint = said.lines().find_map(|line| line.strip_prefix("try "));
+    let program = env!("CARGO_BIN_EXE_parent-agent");
+    let line = hint.unwrap().trim().replacen("parent-agent", program, 1);
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", &line]);
+    let status = output(shell).await;
+    assert!(status.status.success(), "{line}: {status:?}");
+    let table = String::from_utf8(status.stdout).unwrap();
+    assert!(table.starts_with("name        test\n"), "{table}");
+    let pid = nix::unistd::Pid::from_raw(run.id().unwrap().cast_signed());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(run.wait().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn every_announced_end_has_its_code() {
     for (cause, code, name) in [
         (
