@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::attach;
 use crate::cli::{AttestArgs, StateArgs, StatusArgs, StopArgs, TargetArgs};
+use crate::enclave::Cause;
 use crate::exit::Exit;
 use crate::state::{CONTROL_SOCKET, StateDir, StateError, Target};
 use crate::status::Status;
@@ -153,7 +154,11 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
         let _ = writeln!(lines, "{name}: lost: {}", end.lost);
     }
     io::stdout().lock().write_all(lines.as_bytes())?;
-    Ok(Exit::Success)
+    Ok(match end.cause {
+        Cause::Killed => Exit::Killed,
+        // It is gone, and had the time that it was given.
+        _ => Exit::Success,
+    })
 }
 
 /// Ends an enclave that nobody can ask to stop.
@@ -164,7 +169,7 @@ async fn end_alone(state: &StateDir, name: EnclaveName) -> Result<Exit, ClientEr
     }
     let line = format!("{name}: killed: it had no agent that could ask it to stop\n");
     io::stdout().lock().write_all(line.as_bytes())?;
-    Ok(Exit::Success)
+    Ok(Exit::Killed)
 }
 
 /// Ends an enclave's agent, but not the enclave, and waits until it is gone.

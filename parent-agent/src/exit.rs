@@ -24,7 +24,8 @@ pub enum Exit {
     BootFailed = 11,
     /// The enclave ended, or fell silent, after it was ready, without saying why.
     Died = 12,
-    /// The enclave did not stop in time and was killed.
+    /// The enclave was killed: it did not stop in time, or, for `stop`, had no agent
+    /// that could ask it to.
     Killed = 13,
     /// The agent was told to leave the enclave to the next one.
     Detached = 14,
@@ -54,7 +55,8 @@ Exit codes:
   10  the workload failed, and its restart policy had no more to offer
   11  the enclave ended or fell silent before it was ready
   12  the enclave ended or fell silent after it was ready
-  13  the enclave did not stop in time and was killed
+  13  the enclave was killed: it did not stop in time, or had no agent that could
+      ask it to
   14  the agent was told to leave the enclave, which goes on
   20  bootstrap: the kernel has no device for enclaves
   21  bootstrap: there are not enough huge pages

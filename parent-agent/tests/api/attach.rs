@@ -325,7 +325,7 @@ async fn an_agent_can_be_told_to_leave() {
 async fn one_without_an_agent_can_be_ended() {
     let folder = left_alone().await;
     let stopped = output(command(folder.path(), "stop")).await;
-    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(stopped.status.code(), Some(13), "{stopped:?}");
     let text = String::from_utf8(stopped.stdout).unwrap();
     assert!(text.starts_with("test: killed: it had no agent"), "{text}");
     assert!(!folder.path().join("s/test").exists());
@@ -441,12 +441,8 @@ while true; do cat \"$3/end\"; done
         last = agent.event("console").await;
     }
     let folder = agent.killed().await;
-    assert!(
-        output(command(folder.path(), "stop"))
-            .await
-            .status
-            .success()
-    );
+    let stopped = output(command(folder.path(), "stop")).await;
+    assert_eq!(stopped.status.code(), Some(13));
     nothing_is_left(&folder).await;
 }
 

@@ -210,6 +210,22 @@ async fn a_signal_stops_and_a_second_kills() {
 }
 
 #[tokio::test]
+async fn stop_says_by_its_code_that_the_enclave_had_to_be_killed() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    let stop = output(command(agent.folder.path(), "stop"));
+    let impatience = async {
+        init.receive().await.unwrap();
+        agent.signal(Signal::SIGTERM);
+    };
+    let (stopped, ()) = tokio::join!(stop, impatience);
+    assert_eq!(stopped.status.code(), Some(13), "{stopped:?}");
+    let text = String::from_utf8(stopped.stdout).unwrap();
+    assert!(text.starts_with("test: killed: "), "{text}");
+    assert_eq!(agent.ended().await.0, 13);
+}
+
+#[tokio::test]
 async fn a_signal_before_there_is_an_ear_stops_at_once() {
     let agent = Agent::start(&[]).await;
     agent.signal(Signal::SIGTERM);
