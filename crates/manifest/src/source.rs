@@ -219,7 +219,7 @@ impl Manifest {
             shape::check(document.get_ref()).map_err(|mismatch| ManifestError::Invalid {
                 file: file.to_owned(),
                 line: line_at(text, mismatch.offset),
-                message: one_line(&mismatch.message),
+                message: plain(&mismatch.message),
             })?;
         }
         let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
