@@ -16,8 +16,9 @@ use measurements::Pcr;
 
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
+use crate::capacity::{self, Capacity};
 use crate::clock::{self, Clock};
-use crate::confinement::{Cgroup, Confinement, Sizes};
+use crate::confinement::{Cgroup, Confinement, Memory, Sizes};
 use crate::control::{self, Session};
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
@@ -204,6 +205,7 @@ struct Environment {
     clock_lines: Vec<clock::Line>,
     logs: Logs,
     confinement: Arc<Confinement>,
+    capacity: Capacity,
 }
 
 async fn run_steps(
@@ -234,7 +236,13 @@ async fn run_steps(
             read_config_and_trust(&tree, simulation)
         })
         .await?;
-    let sizes = Sizes::here(&config.confinement, config.logs.buffer)?;
+    let memory = Memory::read()?;
+    let capacity = match simulation {
+        Some(_) => Capacity::simulated(),
+        None => Capacity::new(memory.total),
+    };
+    let reserved = capacity.bytes(&config.network);
+    let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
     steps
         .run(EndCode::BootRoot, async {
             mounts::enter(&tree, simulation.is_some(), &sizes)?;
@@ -243,6 +251,9 @@ async fn run_steps(
         .await?;
     let confinement = steps
         .run(EndCode::BootConfinement, async {
+            if simulation.is_none() {
+                capacity.limit_tcp()?;
+            }
             prepare_confinement(&config, &sizes, simulation)
         })
         .await?;
@@ -304,6 +315,7 @@ async fn run_steps(
         clock_lines,
         logs,
         confinement: Arc::new(confinement),
+        capacity,
     };
     let ingress = parent.ingress();
     let services = start_services(&environment, &ingress, &reached.boot);
@@ -422,16 +434,23 @@ async fn start_services(
         trust,
         clock,
         logs,
+        capacity,
         ..
     } = environment;
     let network = Arc::new(config.network.clone());
-    let out = egress::start(agent.clone(), Arc::clone(&network), logs.clone()).await?;
-    let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
-    let into = ingress::places();
+    let out = egress::start(agent.clone(), Arc::clone(&network), *capacity, logs.clone()).await?;
+    let listener = Listener::bind(ingress)
+        .and_then(|listener| {
+            capacity::begin_small(&listener)?;
+            Ok(listener)
+        })
+        .doing(|| format!("listening on {ingress}"))?;
+    let into = ingress::places(capacity);
     tokio::spawn(ingress::serve(
         listener,
         network,
         Arc::clone(&into),
+        *capacity,
         logs.clone(),
     ));
     api::start(Api {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use link::copy::JoinError;
 use link::places::{Place, Places};
-use link::target::{Connect, MAX_CONNECTIONS, Refusal, Reply};
+use link::target::{Connect, Refusal, Reply};
 use link::{Channel, Listener, Stream, Text, frame, hello};
 use manifest::Network;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::capacity::Capacity;
 use crate::forward;
 use crate::logs::Logs;
 use crate::notices::Notices;
@@ -21,15 +22,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Places beyond those that the agent gives out: it knows of an end first, and may have
-/// given a place to a new connection that is not free here yet.
-const ENDING: usize = 64;
 /// Connections that are told that there is no place for them; one more is closed.
 const MAX_REFUSALS: usize = 64;
 
-/// The places of ingress connections. Their clients are the agent's to tell apart.
-pub(crate) fn places() -> Arc<Places<()>> {
-    let total = MAX_CONNECTIONS + ENDING;
+/// The places of ingress connections. Their clients are the agent's to tell apart, and
+/// it knows of an end first: it may have given a place to a new connection that is not
+/// free here yet.
+pub(crate) fn places(capacity: &Capacity) -> Arc<Places<()>> {
+    let total = capacity.places + capacity.ending();
     Places::new(total, total)
 }
 
@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     listener: Listener,
     network: Arc<Network>,
     places: Arc<Places<()>>,
+    capacity: Capacity,
     logs: Logs,
 ) {
     let notices = Arc::new(Notices::new("ingress", logs));
@@ -54,6 +55,10 @@ pub(crate) async fn serve(
         };
         match places.take(()) {
             Ok(place) => {
+                if let Err(error) = capacity.apply(&stream, &place) {
+                    // With the smallest buffer it is only slower.
+                    notices.failed(&format!("a connection has no buffer of its own: {error}"));
+                }
                 let (network, notices) = (Arc::clone(&network), Arc::clone(&notices));
                 tokio::spawn(async move {
                     serve_connection(stream, &network, &place, &notices).await;

@@ -37,6 +37,7 @@
 mod api;
 mod args;
 mod boot;
+mod capacity;
 mod clock;
 mod confinement;
 mod control;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use link::copy::{JoinError, Socket};
 use link::frame::{self, MAX_TARGET};
 use link::places::{Place, Places};
-use link::target::{Connect, MAX_CONNECTIONS, Reply};
+use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Text, hello};
 use manifest::IngressRule;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -95,12 +95,12 @@ impl From<SocketAddr> for Client {
 }
 
 impl Limits {
-    /// So many connections at a time, but no more than the init carries, of which one
-    /// client gets at most three quarters; and new ones at this rate. Further ones are
-    /// closed.
+    /// So many connections at a time, which are no more than the init carries, of which
+    /// one client gets at most three quarters; and new ones at this rate. Further ones
+    /// are closed.
     pub fn new(connections: usize, rate: Option<Rate>) -> Self {
         Self {
-            places: Places::shared(connections.min(MAX_CONNECTIONS)),
+            places: Places::shared(connections),
             bucket: rate.map(Bucket::new),
         }
     }

@@ -8,8 +8,25 @@ use crate::bounded::Text;
 pub const MAX_HOST: usize = 253;
 /// Most connections that the init carries each way.
 pub const MAX_CONNECTIONS: usize = 1024;
+/// Fewest, however little memory there is.
+const MIN_CONNECTIONS: usize = 16;
+/// What one connection takes of the enclave's memory at least: in the init 28 KiB while
+/// its small buffers are in use; in the kernel 8 KiB for two sockets and the files that
+/// hold them, and 20 KiB of the smallest receive buffers of vsock (three packets) and TCP.
+pub const CONNECTION_BYTES: u64 = 56 * 1024;
+/// The part of the enclave's memory that the connections of one direction may take so.
+const PART_OF_MEMORY: u64 = 32;
 /// Longest reason in a [`Reply`], in bytes.
 pub const MAX_REASON: usize = 256;
+
+/// Connections that the init of an enclave with so many bytes of memory carries each way.
+/// Its agent gives out no more, so that it shares them among clients.
+pub fn connections(memory: u64) -> usize {
+    let connections = memory / PART_OF_MEMORY / CONNECTION_BYTES;
+    usize::try_from(connections)
+        .unwrap_or(MAX_CONNECTIONS)
+        .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
 
 /// Asks the acceptor to connect. On an egress channel the host is a name or an
 /// address that the allowlist must hold; on an ingress channel it is empty, and

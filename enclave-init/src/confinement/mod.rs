@@ -31,7 +31,7 @@ pub(crate) use self::meter::report;
 use self::processes::Processes;
 pub(crate) use self::processes::reap;
 use self::seccomp::Filter;
-pub(crate) use self::sizes::Sizes;
+pub(crate) use self::sizes::{Memory, Sizes};
 pub(crate) use self::view::DEVICES;
 use self::view::View;
 use crate::error::{Doing, InitError};

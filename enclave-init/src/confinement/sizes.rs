@@ -5,13 +5,13 @@ use manifest::{Confinement, LogBuffer, Mebibytes};
 
 use crate::error::{Doing, InitError};
 
-/// Memory that the workload leaves alone, beside the log's: the init with as many
-/// connections as it carries, their buffers in the kernel, and the kernel's own needs.
-const RESERVE: u64 = 48 * 1024 * 1024;
+/// Memory that the workload leaves alone, beside the log's and that of connections: the
+/// init without any, and the kernel's own needs.
+const RESERVE: u64 = 24 * 1024 * 1024;
 /// The log's records once more, as they are compressed and sent.
 const RESERVED_LOG_BUFFERS: u64 = 2;
 /// At most this part of the memory is reserved where there is little.
-const LEAST_FOR_WORKLOAD: u64 = 4;
+const PART_OF_LITTLE: u64 = 2;
 /// Processes and threads, unless the image or the kernel says fewer.
 const PIDS: u64 = 4096;
 /// The part of the kernel's processes that the workload may have, where that is
@@ -37,25 +37,23 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes for this machine. `/proc` must be mounted.
-    pub(crate) fn here(confinement: &Confinement, buffer: LogBuffer) -> Result<Self, InitError> {
-        let file = "/proc/meminfo";
-        let text = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
-        let available = available(&text)
-            .ok_or_else(|| std::io::Error::other("it does not say MemAvailable"))
-            .doing(|| format!("reading {file}"))?;
-        let file = "/proc/sys/kernel/threads-max";
-        let threads = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
-        // A kernel that says something else has no such limit.
-        let threads = threads.trim().parse().unwrap_or(u64::MAX);
-        Ok(Self::new(confinement, buffer, available, threads))
+    /// The sizes for this machine, of which connections may take so many bytes. `/proc`
+    /// must be mounted.
+    pub(crate) fn here(
+        confinement: &Confinement,
+        buffer: LogBuffer,
+        memory: Memory,
+        connections: u64,
+    ) -> Result<Self, InitError> {
+        let log = (buffer.bytes() as u64).saturating_mul(RESERVED_LOG_BUFFERS);
+        let reserve = RESERVE.saturating_add(log).saturating_add(connections);
+        // Every thread has a number, too.
+        let threads = limit_of("threads-max")?.min(limit_of("pid_max")?);
+        Ok(Self::new(confinement, reserve, memory.available, threads))
     }
 
-    fn new(confinement: &Confinement, buffer: LogBuffer, available: u64, threads: u64) -> Self {
-        let log = (buffer.bytes() as u64).saturating_mul(RESERVED_LOG_BUFFERS);
-        let reserve = RESERVE
-            .saturating_add(log)
-            .min(available / LEAST_FOR_WORKLOAD);
+    fn new(confinement: &Confinement, reserve: u64, available: u64, threads: u64) -> Self {
+        let reserve = reserve.min(available / PART_OF_LITTLE);
         let most = available.saturating_sub(reserve);
         let limit = |size: Option<Mebibytes>, most: u64, otherwise: u64| {
             size.map_or(otherwise, |size| size.bytes().min(most))
@@ -75,13 +73,46 @@ impl Sizes {
     }
 }
 
-/// Bytes that programs can use (`MemAvailable` in `proc_meminfo(5)`).
-fn available(text: &str) -> Option<u64> {
+/// The machine's memory in bytes (`/proc/meminfo`, `proc_meminfo(5)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// What the kernel manages.
+    pub(crate) total: u64,
+    /// What programs can use of it.
+    available: u64,
+}
+
+impl Memory {
+    /// The memory of this machine. `/proc` must be mounted.
+    pub(crate) fn read() -> Result<Self, InitError> {
+        let file = "/proc/meminfo";
+        let text = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
+        let found = |name| {
+            bytes(&text, name)
+                .ok_or_else(|| std::io::Error::other(format!("it does not say {name}")))
+                .doing(|| format!("reading {file}"))
+        };
+        Ok(Self {
+            total: found("MemTotal")?,
+            available: found("MemAvailable")?,
+        })
+    }
+}
+
+fn bytes(text: &str, name: &str) -> Option<u64> {
     let line = text
         .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// A number below `/proc/sys/kernel`. A kernel that says something else has no such
+/// limit.
+fn limit_of(name: &str) -> Result<u64, InitError> {
+    let file = format!("/proc/sys/kernel/{name}");
+    let text = std::fs::read_to_string(&file).doing(|| format!("reading {file}"))?;
+    Ok(text.trim().parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -94,7 +125,7 @@ mod tests {
 
     fn sizes(confinement: &str, available: u64) -> Sizes {
         let confinement = serde_json::from_str(confinement).unwrap();
-        Sizes::new(&confinement, "4MiB".parse().unwrap(), available, 8000)
+        Sizes::new(&confinement, 56 * MIB, available, 8000)
     }
 
     #[test]
@@ -105,7 +136,7 @@ mod tests {
         assert_eq!(gibibyte.root, 484 * MIB);
         assert_eq!(gibibyte.tmp, 242 * MIB);
         assert_eq!(gibibyte.shm, 121 * MIB);
-        assert_eq!(sizes("{}", 40 * MIB).memory, 30 * MIB);
+        assert_eq!(sizes("{}", 40 * MIB).memory, 20 * MIB);
     }
 
     #[test]
@@ -123,9 +154,10 @@ mod tests {
     #[test]
     fn confinement_reads_the_memory_that_is_available() {
         let text = "MemTotal:        1 kB\nMemAvailable:    1000 kB\n";
-        assert_eq!(available(text), Some(1_024_000));
-        assert_eq!(available("MemTotal: 1 kB\n"), None);
-        assert_eq!(available("MemAvailable: x kB\n"), None);
+        assert_eq!(bytes(text, "MemAvailable"), Some(1_024_000));
+        assert_eq!(bytes(text, "MemTotal"), Some(1024));
+        assert_eq!(bytes(text, "Mem"), None);
+        assert_eq!(bytes("MemAvailable: x kB\n", "MemAvailable"), None);
     }
 
     proptest! {
@@ -133,7 +165,7 @@ mod tests {
         fn confinement_sizes_never_take_the_reserve(available: u64, memory in 1u32..1_048_576) {
             let text = format!(r#"{{"memory_mib": {memory}, "tmp_mib": {memory}}}"#);
             let sizes = sizes(&text, available);
-            prop_assert!(sizes.memory <= available - (available / 4).min(56 * MIB));
+            prop_assert!(sizes.memory <= available - (available / 2).min(56 * MIB));
             prop_assert!(sizes.tmp <= sizes.memory);
         }
     }

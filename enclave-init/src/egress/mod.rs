@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use link::copy::JoinError;
 use link::places::{Place, Places};
-use link::target::{MAX_CONNECTIONS, Refusal};
+use link::target::Refusal;
 use link::{Endpoint, Stream};
 use manifest::{NAME_SERVER_PORT, Network, PROXY_PORT};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
+use crate::capacity::Capacity;
 use crate::error::{Doing, InitError};
 use crate::forward::{self, Refused};
 use crate::logs::Logs;
@@ -35,16 +36,18 @@ struct Egress {
     names: Names,
     /// The places of connections, shared by their destinations, `host:port`.
     places: Arc<Places<String>>,
+    capacity: Capacity,
 }
 
 impl Egress {
-    fn new(agent: Endpoint, network: Arc<Network>, logs: Logs) -> Arc<Self> {
+    fn new(agent: Endpoint, network: Arc<Network>, capacity: Capacity, logs: Logs) -> Arc<Self> {
         Arc::new(Self {
             agent,
             network,
             notices: Notices::new("egress", logs),
             names: Names::default(),
-            places: Places::shared(MAX_CONNECTIONS),
+            places: Places::shared(capacity.places),
+            capacity,
         })
     }
 }
@@ -54,12 +57,13 @@ impl Egress {
 pub(crate) async fn start(
     agent: Endpoint,
     network: Arc<Network>,
+    capacity: Capacity,
     logs: Logs,
 ) -> Result<Arc<Places<String>>, InitError> {
     let socket = UdpSocket::bind((NAME_SERVER, NAME_SERVER_PORT))
         .await
         .doing(|| "listening for names".to_owned())?;
-    let egress = Egress::new(agent, network, logs);
+    let egress = Egress::new(agent, network, capacity, logs);
     if egress.network.has_egress() {
         let listener = TcpListener::bind(PROXY)
             .await
@@ -85,8 +89,9 @@ async fn connect(
         .places
         .take(format!("{host}:{port}"))
         .map_err(|full| busy(&full))?;
+    let prepare = |stream: &Stream| egress.capacity.apply(stream, &place);
     let outside = tokio::select! {
-        outside = forward::open(&egress.agent, host, port) => outside?,
+        outside = forward::open(&egress.agent, host, port, prepare) => outside?,
         () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
     };
     place.activity().begin();

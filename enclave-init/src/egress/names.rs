@@ -241,6 +241,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::capacity::Capacity;
     use crate::logs::Logs;
 
     fn egress(rules: &[String]) -> Arc<Egress> {
@@ -250,6 +251,7 @@ mod tests {
         Egress::new(
             agent,
             Arc::new(network),
+            Capacity::simulated(),
             Logs::new(manifest::Logs::default(), false),
         )
     }

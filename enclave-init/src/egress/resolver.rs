@@ -107,6 +107,7 @@ mod tests {
     use simple_dns::Name;
 
     use super::*;
+    use crate::capacity::Capacity;
     use crate::logs::Logs;
 
     /// The port is one that no test listens on.
@@ -117,6 +118,7 @@ mod tests {
         Egress::new(
             agent,
             Arc::new(network),
+            Capacity::simulated(),
             Logs::new(manifest::Logs::default(), false),
         )
     }

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA384, digest};
+use link::target::{MAX_CONNECTIONS, connections};
 use manifest::MemoryMib;
 
 use super::Run;
 use crate::attach::Facts;
+use crate::cli::HypervisorKind;
 use crate::error::Error;
 use crate::guard::Guard;
 use crate::hypervisor::{Hypervisor, Nitro, NitroOptions, Qemu, QemuOptions, Sim, SimOptions};
@@ -49,6 +51,15 @@ impl Run<'_> {
 
     fn memory(&self) -> MemoryMib {
         self.args.memory_mib.unwrap_or(self.host.memory_mib)
+    }
+
+    /// Connections into the enclave that its init carries at a time: as many as its
+    /// memory is for. A simulated enclave has its host's.
+    pub(super) fn carried(&self) -> usize {
+        match self.args.hypervisor {
+            HypervisorKind::Sim => MAX_CONNECTIONS,
+            HypervisorKind::Qemu | HypervisorKind::Nitro => connections(self.memory().bytes()),
+        }
     }
 
     /// What an enclave is that is started with these arguments.

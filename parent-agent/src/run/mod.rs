@@ -490,6 +490,7 @@ impl Run<'_> {
     async fn limited(&self) -> (Arc<Egress>, Arc<ingress::Limits>) {
         let (out, into) = (self.args.limits.egress(), self.args.limits.ingress());
         let (egress, ingress) = limit::connections(out, into);
+        let ingress = ingress.min(self.carried());
         let resolver = Resolver::from_system(&self.args.connect_to);
         let allowlist = self.allowlist().await;
         (
