@@ -348,7 +348,7 @@ fn prepare_confinement(
             Some(Cgroup::create(sizes)?)
         }
     };
-    Confinement::prepare(config, cgroup)
+    Confinement::prepare(config, cgroup, sizes)
 }
 
 /// The security module: the machine's own, or a simulation's.

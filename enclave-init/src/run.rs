@@ -173,6 +173,9 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     } else {
         logs.system(found);
     }
+    if let Some(lowered) = confined.lowered() {
+        logs.system(lowered);
+    }
     if !logs.is_released() {
         logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
     }

@@ -123,9 +123,10 @@ impl Supervisor<'_> {
         let workload = &self.config.workload;
         let mut restarts = Restarts::new(workload.kind, workload.restart);
         let mut is_first = true;
+        let mut events = Events::default();
         loop {
             let begun = Instant::now();
-            let before = self.events();
+            let before = self.events(events);
             let mut started = match self.start(&reaper) {
                 Ok(started) => started,
                 Err(error) if is_first => {
@@ -151,7 +152,7 @@ impl Supervisor<'_> {
                 }
             };
             workload::kill_all();
-            let events = self.events();
+            events = self.events(before);
             if events != before {
                 // Whoever watches the counts may not have been run yet.
                 self.handle.set_limits(events.into());
@@ -197,11 +198,11 @@ impl Supervisor<'_> {
         }
     }
 
-    /// How often the workload met its limits. Never under `sim`, and never where that
-    /// cannot be counted.
-    fn events(&self) -> Events {
+    /// How often the workload met its limits: what is known, where that cannot be
+    /// counted now, and never under `sim`. Whoever watches the counts says why.
+    fn events(&self, known: Events) -> Events {
         let events = self.confinement.cgroup().map(Cgroup::events);
-        events.and_then(Result::ok).unwrap_or_default()
+        events.and_then(Result::ok).unwrap_or(known)
     }
 
     fn subject(&self) -> &'static str {

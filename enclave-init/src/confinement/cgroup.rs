@@ -1,6 +1,14 @@
-//! The workload's control group (cgroup v2): its limits, and how often it met them.
+//! The workload's control groups (cgroup v2): its limits, and how often it met them.
 //!
-//! The init stays in the root group, where no limit reaches it.
+//! Whoever has the root of a cgroup namespace may delegate it: with a user namespace
+//! of its own the workload can take what it sees as its root for another's group, and
+//! write that group's limits. So the limits that hold are one group above:
+//!
+//! | group | what |
+//! |---|---|
+//! | the root | the init, which no limit reaches |
+//! | `/workload` | the limits; no process, and no part of the workload's view |
+//! | `/workload/inner` | the workload, and the root of its namespace; the limits once more, for programs that read them |
 
 use std::fs::{self, File};
 use std::io;
@@ -17,9 +25,11 @@ use super::sizes::Sizes;
 use crate::error::{Doing, InitError};
 use crate::mounts::mount_at;
 
-/// Where the groups are.
-pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
+/// Where the groups are, in the init's root.
+const MOUNT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "/sys/fs/cgroup/workload";
+/// Counts of the whole machine (proc(5)).
+const MACHINE: &str = "/proc/vmstat";
 /// The controllers that the limits need.
 const CONTROLLERS: &str = "+cpu +memory +pids";
 /// The workload's share of a busy processor, where each task of the init has 100:
@@ -66,9 +76,13 @@ impl Cgroup {
             fs::write(&path, value).doing(|| format!("writing {value} to {}", path.display()))
         };
         write("cgroup.subtree_control", CONTROLLERS)?;
-        fs::create_dir(GROUP).doing(|| format!("making {GROUP}"))?;
-        write("workload/memory.max", &sizes.memory.to_string())?;
-        write("workload/pids.max", &sizes.pids.to_string())?;
+        let inner = Path::new(GROUP).join("inner");
+        fs::create_dir_all(&inner).doing(|| format!("making {}", inner.display()))?;
+        write("workload/cgroup.subtree_control", CONTROLLERS)?;
+        for group in ["workload", "workload/inner"] {
+            write(&format!("{group}/memory.max"), &sizes.memory.to_string())?;
+            write(&format!("{group}/pids.max"), &sizes.pids.to_string())?;
+        }
         write("workload/cpu.weight", &CPU_WEIGHT.to_string())?;
         let open = |name: &str| {
             let path = Path::new(GROUP).join(name);
@@ -77,7 +91,7 @@ impl Cgroup {
             unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }
                 .doing(|| format!("watching {}", path.display()))
         };
-        let procs = Path::new(GROUP).join("cgroup.procs");
+        let procs = inner.join("cgroup.procs");
         Ok(Self {
             procs: File::options()
                 .write(true)
@@ -94,9 +108,15 @@ impl Cgroup {
         reason = "there is something to count only where there is a group"
     )]
     pub(crate) fn events(&self) -> io::Result<Events> {
+        // Where the machine's memory runs out before the group's, the kernel may count
+        // in no group. The init and PID 1 of the workload's namespace are never killed
+        // for it, so all that the machine counts are processes of the workload's.
+        let machine = fs::read_to_string(MACHINE)?;
+        let machine = find(&machine, "oom_kill").unwrap_or_default();
+        let group = count(&Path::new(GROUP).join("memory.events"), "oom_kill")?;
         Ok(Events {
-            oom_kills: count("memory.events", "oom_kill")?,
-            pids_refused: count("pids.events", "max")?,
+            oom_kills: machine.max(group),
+            pids_refused: count(&Path::new(GROUP).join("pids.events"), "max")?,
         })
     }
 
@@ -121,9 +141,10 @@ impl Cgroup {
 
 /// One count of an event file. Not from a descriptor that is waited for: a change
 /// would pass for seen.
-fn count(file: &str, name: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(Path::new(GROUP).join(file))?;
-    find(&text, name).ok_or_else(|| io::Error::other(format!("{file} does not count {name}")))
+fn count(file: &Path, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(file)?;
+    find(&text, name)
+        .ok_or_else(|| io::Error::other(format!("{} does not count {name}", file.display())))
 }
 
 /// The value of a flat keyed file (Linux, `admin-guide/cgroup-v2.rst`).

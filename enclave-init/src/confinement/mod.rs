@@ -27,6 +27,7 @@ use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, write};
 
 use self::capabilities::Set;
 pub(crate) use self::cgroup::{Cgroup, Events};
+use self::meter::Bounds;
 pub(crate) use self::meter::report;
 use self::processes::Processes;
 pub(crate) use self::processes::reap;
@@ -43,6 +44,9 @@ const FIRST_CLOSED: libc::c_uint = 3;
 pub(crate) struct Confinement {
     processes: Processes,
     cgroup: Option<Cgroup>,
+    bounds: Bounds,
+    /// What is to be said of limits that are lower than the image's.
+    lowered: Option<String>,
     view: View,
     working_directory: CString,
     user: User,
@@ -107,6 +111,7 @@ impl Confinement {
     pub(crate) fn prepare(
         config: &MeasuredConfig,
         cgroup: Option<Cgroup>,
+        sizes: &Sizes,
     ) -> Result<Self, InitError> {
         let settings: &Settings = &config.confinement;
         let simulated = cgroup.is_none();
@@ -131,6 +136,8 @@ impl Confinement {
             processes: Processes::open()?,
             view: View::new(settings, simulated)?,
             cgroup,
+            bounds: Bounds::new(settings, sizes),
+            lowered: meter::lowered(settings, sizes),
             working_directory: text(config.workload.working_directory.as_str())?,
             user,
             mapping,
@@ -148,6 +155,15 @@ impl Confinement {
     /// The workload's control group; none under `sim`.
     pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// A line about limits that the machine makes lower than the image does.
+    pub(crate) fn lowered(&self) -> Option<&str> {
+        self.lowered.as_deref()
     }
 
     /// Starts the workload's first process, in namespaces that are new each time.

@@ -21,6 +21,8 @@ pub(crate) static PROGRAMS: LazyLock<Programs> =
     LazyLock::new(|| Programs::from_environment().unwrap_or_else(|error| panic!("{error:#}")));
 
 static ROOT: LazyLock<Workload> = LazyLock::new(|| build("root", "0:0"));
+/// Root with namespaces of its own, and few processes.
+static NAMESPACES: LazyLock<Workload> = LazyLock::new(|| build("namespaces", "0:0"));
 static USER: LazyLock<Workload> = LazyLock::new(|| build("user", "1000:1000"));
 
 /// Whom the workload runs as.
@@ -28,6 +30,8 @@ static USER: LazyLock<Workload> = LazyLock::new(|| build("user", "1000:1000"));
 pub(crate) enum User {
     Root,
     Ordinary,
+    /// Root, whose image allows user namespaces.
+    Namespaces,
 }
 
 /// The folder of these tests' files.
@@ -58,6 +62,13 @@ ingress = [{{ port = 8080, to = 8080 }}]
     )
 }
 
+/// What is added to the manifest of a workload that may make namespaces.
+const NAMESPACES_ALLOWED: &str = r#"
+[confinement]
+allow = ["user-namespaces"]
+pids = 300
+"#;
+
 fn build(name: &str, user: &str) -> Workload {
     let programs = &PROGRAMS;
     fs::create_dir_all(folder(name)).unwrap();
@@ -69,7 +80,11 @@ fn build(name: &str, user: &str) -> Workload {
         &folder(name),
         PROGRAM,
         &[elevated],
-        &manifest(user),
+        &if name == "namespaces" {
+            manifest(user) + NAMESPACES_ALLOWED
+        } else {
+            manifest(user)
+        },
     )
     .unwrap()
 }
@@ -100,6 +115,7 @@ impl Hostile {
         let image = match user {
             User::Root => &ROOT,
             User::Ordinary => &USER,
+            User::Namespaces => &NAMESPACES,
         };
         let mut agent = Agent::start(&PROGRAMS, image, hypervisor, "", arguments).unwrap();
         let address = agent.ready().await.unwrap();
@@ -116,6 +132,7 @@ impl Hostile {
         elevated(match self.user {
             User::Root => "root",
             User::Ordinary => "user",
+            User::Namespaces => "namespaces",
         })
     }
 

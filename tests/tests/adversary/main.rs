@@ -14,5 +14,6 @@
 mod exhaustion;
 mod hostile;
 mod local_api;
+mod namespaces;
 mod traffic;
 mod ways_out;

@@ -237,7 +237,7 @@ async fn others(enclave: &Hostile, user: User) -> Vec<String> {
         .await;
     println!("set-user-ID: {answer}");
     let uid = match user {
-        User::Root => "0",
+        User::Root | User::Namespaces => "0",
         User::Ordinary => "1000",
     };
     // Real, effective, saved, of the file system: all are the workload's own.

@@ -16,6 +16,8 @@
 //! | `names N DOMAIN` | asks for the addresses of N names of the domain |
 //! | `tunnels N DESTINATION` | opens N connections through the proxy and uses none |
 //! | `silent N PORT` | opens N connections to a port of loopback and says nothing |
+//! | `lift` | with namespaces, takes the limits of its control group off |
+//! | `usurp` | with namespaces, puts itself in the init's place and ends the workload |
 //! | `http PORT REQUEST` | sends a request in base64; says the answer in base64 |
 //!
 //! Commands that take something away keep it until their connection ends.
@@ -29,6 +31,7 @@
 
 mod exhaustion;
 mod kernel;
+mod namespaces;
 mod network;
 mod raw;
 mod server;
@@ -39,6 +42,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 fn main() -> ExitCode {
+    namespaces::reign();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match run(&words) {
@@ -73,6 +77,8 @@ fn run(words: &[&str]) -> anyhow::Result<()> {
         Some("names") => network::names(count(1)?, word(2)?),
         Some("tunnels") => network::tunnels(count(1)?, word(2)?),
         Some("silent") => network::silent(count(1)?, word(2)?.parse()?),
+        Some("lift") => namespaces::lift(),
+        Some("usurp") => namespaces::usurp(),
         Some("http") => network::http(word(1)?.parse()?, word(2)?),
         Some(other) => bail!("there is no command {other:?}"),
     }
