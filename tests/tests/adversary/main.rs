@@ -13,6 +13,7 @@
 
 mod exhaustion;
 mod hostile;
+mod kernel_memory;
 mod local_api;
 mod namespaces;
 mod traffic;

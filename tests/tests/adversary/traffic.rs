@@ -13,9 +13,18 @@ use crate::hostile::{Hostile, User};
 
 /// As many as any list of this kind has places, and more.
 const CLIENTS: usize = 1_100;
-/// The address of those that say nothing, and its share of 1,024 places.
+/// The address of those that say nothing, and its share of the places: of 1,024 in a
+/// simulated enclave, and of those that there are in 256 MiB.
 const SILENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SHARE: usize = 768;
+const SHARE_OF_256_MIB: usize = 109;
+/// Clients that flood, the size of their pieces, and what each sends if it is taken.
+const FLOODING: usize = 100;
+const PIECE: usize = 200;
+const FLOOD: usize = 1024 * 1024;
+const FLOOD_LIMIT: Duration = Duration::from_secs(60);
+/// So that pieces do not become larger ones on their way.
+const BETWEEN_PIECES: Duration = Duration::from_millis(10);
 /// Longer than a name is kept for a program that may still use it.
 const NAMES_LIMIT: Duration = Duration::from_secs(200);
 
@@ -37,7 +46,11 @@ async fn silent_clients_leave_the_port_open(hypervisor: Hypervisor) {
         // they were connected.
         clients.extend(socket.connect(enclave.address()).await);
     }
-    assert!(clients.len() >= SHARE, "{} are connected", clients.len());
+    let share = match hypervisor {
+        Hypervisor::Sim => SHARE,
+        Hypervisor::Qemu => SHARE_OF_256_MIB,
+    };
+    assert!(clients.len() >= share, "{} are connected", clients.len());
     // Another address's command is taken all the same.
     enclave.until_it_listens().await;
     enclave.answers("1,100 silent clients").await;
@@ -54,6 +67,41 @@ async fn sim_silent_clients() {
 #[tokio::test]
 async fn qemu_silent_clients() {
     silent_clients_leave_the_port_open(Hypervisor::Qemu).await;
+}
+
+/// Over many connections to a workload that reads none of it, in pieces each of which
+/// would keep a buffer of its own in the kernel.
+#[tokio::test]
+async fn qemu_flood_of_small_pieces() {
+    let mut enclave = Hostile::start(Hypervisor::Qemu, User::Ordinary).await;
+    let mut clients = Vec::new();
+    for _ in 0..FLOODING {
+        let mut client = TcpStream::connect(enclave.address()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        client.write_all(b"unread\n").await.unwrap();
+        clients.push(client);
+    }
+    let mut sent = vec![0; clients.len()];
+    let flooding = async {
+        loop {
+            for (client, sent) in clients.iter().zip(&mut sent) {
+                if *sent < FLOOD {
+                    *sent += client.try_write(&[b'x'; PIECE]).unwrap_or_default();
+                }
+            }
+            sleep(BETWEEN_PIECES).await;
+        }
+    };
+    let flooded: Result<(), _> = timeout(FLOOD_LIMIT, flooding).await;
+    assert!(flooded.is_err());
+    println!("sent {} bytes", sent.iter().sum::<usize>());
+    enclave.answers_challenges("a flood of small pieces").await;
+    // There are places left for others.
+    enclave.answers("a flood of small pieces").await;
+    drop(clients);
+    enclave.until_it_listens().await;
+    let ended = enclave.agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
 }
 
 /// More names under a wildcard than there are places for, each asked for once: a

@@ -27,7 +27,7 @@ fn tell(count: usize, why: Errno) {
 }
 
 /// The same, and keeps it.
-fn keep(count: usize, why: Errno) -> ! {
+pub(crate) fn keep(count: usize, why: Errno) -> ! {
     tell(count, why);
     wait_for_ever()
 }

@@ -11,6 +11,9 @@
 //! | `forks`, `threads` | starts processes or threads until none can be had |
 //! | `orphans N` | leaves N processes to the init, each of which ends at once |
 //! | `descriptors` | opens descriptors until none can be had |
+//! | `hoard KIND` | takes memory of the kernel's until there is no more: `answers`, `socket-filters`, `call-filters`, `terminals`, `unaccepted`, `watches` |
+//! | `count KIND N` | takes N of them; says what the machine lost and what the control group counts |
+//! | `unread` | never reads from its connection again |
 //! | `flood` | prints lines as fast as they are taken |
 //! | `spin N` | keeps N threads busy |
 //! | `names N DOMAIN` | asks for the addresses of N names of the domain |
@@ -31,6 +34,7 @@
 
 mod exhaustion;
 mod kernel;
+mod kernel_memory;
 mod namespaces;
 mod network;
 mod raw;
@@ -72,6 +76,8 @@ fn run(words: &[&str]) -> anyhow::Result<()> {
         Some("threads") => exhaustion::threads(),
         Some("orphans") => exhaustion::orphans(count(1)?),
         Some("descriptors") => exhaustion::descriptors(),
+        Some("hoard") => kernel_memory::hoard(word(1)?),
+        Some("count") => kernel_memory::count(word(1)?, count(2)?),
         Some("flood") => exhaustion::flood(),
         Some("spin") => exhaustion::spin(count(1)?),
         Some("names") => network::names(count(1)?, word(2)?),
