@@ -104,6 +104,7 @@ fn take(Pending { stream, command }: &Pending) -> anyhow::Result<()> {
         return Ok(());
     }
     if words.first() == Some(&"unread") {
+        writeln!(&*stream, "done")?;
         std::mem::forget(stream.try_clone()?);
         return Ok(());
     }
