@@ -176,9 +176,7 @@ impl Session {
             boot: boot.clone(),
             version: Text::new(env!("CARGO_PKG_VERSION")),
         };
-        session.line.begin_frame();
-        session.writer.send(&message).await?;
-        session.line.end_frame();
+        session.send(&message).await.map_err(OpenError::Away)?;
         Ok(session)
     }
 
