@@ -75,14 +75,14 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     let Some(policy) = verifications.trust.peer(&request.peer) else {
         return Err(unknown_peer(&verifications.trust));
     };
-    if api
-        .clock
-        .report()
-        .map_or(true, |report| report.state == ClockState::Disagreement)
-    {
+    // A clock that cannot be read is none.
+    let state = api.clock.report().map(|report| report.state);
+    if let Some(why) = no_time(state.unwrap_or(ClockState::NoSource)) {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "what the enclave knows of the time contradicts itself, so that no document can be held against it: GET /v1/time says more",
+            format!(
+                "{why}, so that no document can be held against the time: GET /v1/time says more"
+            ),
         ));
     }
     let document = decode("document", request.document, MAX_DOCUMENT)?;
@@ -93,6 +93,15 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
         .map_err(|error| Failure::bad(error.to_string()))?;
     let verdict = verifications.run(document, policy).await?;
     Ok(Answer::json(StatusCode::OK, &verdict))
+}
+
+/// Why the clock is nothing to judge certificates by, if it is not.
+fn no_time(state: ClockState) -> Option<&'static str> {
+    match state {
+        ClockState::Synchronised | ClockState::Holdover => None,
+        ClockState::Disagreement => Some("what the enclave knows of the time contradicts itself"),
+        ClockState::NoSource => Some("nothing has told the enclave the time"),
+    }
 }
 
 fn unknown_peer(trust: &Trust) -> Failure {
@@ -141,4 +150,17 @@ fn refuse(rejection: &Rejection) -> Value {
         "rule": rejection.rule,
         "reason": rejection.reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verify_takes_no_document_without_a_time() {
+        assert_eq!(no_time(ClockState::Synchronised), None);
+        assert_eq!(no_time(ClockState::Holdover), None);
+        assert!(no_time(ClockState::Disagreement).is_some());
+        assert!(no_time(ClockState::NoSource).is_some());
+    }
 }
