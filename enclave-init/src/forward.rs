@@ -10,6 +10,8 @@ use link::{Channel, Endpoint, Stream, Text, connect, copy, frame, hello};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::text::printable;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The agent resolves and dials before it answers.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,7 +63,8 @@ pub(crate) async fn open(
         Ok(Ok(Reply::Connected)) => Ok(stream),
         Ok(Ok(Reply::Refused { refusal, reason })) => Err(Refused {
             refusal,
-            reason: reason.to_string(),
+            // The parent's words: they go into records and answers as plain text.
+            reason: printable(&reason),
         }),
         Ok(Err(error)) => Err(unreachable(&error)),
         Err(_) => Err(Refused {

@@ -65,6 +65,7 @@ mod self_check;
 mod signals;
 mod sim;
 mod supervisor;
+mod text;
 mod trust;
 mod workload;
 

@@ -51,7 +51,15 @@ impl Notices {
         self.write(|| self.logs.system(format!("{}: {text}", self.subject)));
     }
 
-    /// A connection that is allowed came to nothing, or to an early end.
+    /// A connection to a destination that is allowed came to nothing, or to an early
+    /// end. What a pattern allows is the workload's own text, and what is said of it
+    /// may hold it again.
+    pub(crate) fn failed_to(&self, is_listed: bool, text: &str) {
+        let is_told = is_listed || self.logs.is_released();
+        self.failed(about(is_told, text));
+    }
+
+    /// Something else came to nothing; none of the text is the workload's.
     pub(crate) fn failed(&self, text: &str) {
         self.write(|| self.logs.error(format!("{}: {text}", self.subject)));
     }
@@ -74,6 +82,15 @@ impl Notices {
             }
             Verdict::LeaveOut => {}
         }
+    }
+}
+
+/// What came of a connection, without its destination where that is not told.
+fn about(is_told: bool, text: &str) -> &str {
+    if is_told {
+        text
+    } else {
+        "a connection to a destination that a pattern allows failed; its name stays inside as log lines do"
     }
 }
 
@@ -100,6 +117,14 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_keep_names_inside_where_log_lines_stay() {
+        let text = "secret.wild.test:443 failed: secret.wild.test has no address";
+        assert_eq!(about(true, text), text);
+        let hidden = about(false, text);
+        assert!(!hidden.contains("secret"), "{hidden}");
+    }
 
     #[test]
     fn a_window_has_so_many_lines_and_the_next_one_as_many() {

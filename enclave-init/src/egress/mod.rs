@@ -2,6 +2,7 @@
 //! enclave's own loopback interface, and a connection to one of them is carried
 //! to the parent, which dials the real destination.
 
+mod destination;
 mod names;
 mod proxy;
 mod resolver;
@@ -21,6 +22,7 @@ use crate::error::{Doing, InitError};
 use crate::forward::{self, Refused};
 use crate::logs::Logs;
 use crate::notices::Notices;
+use destination::Destination;
 use names::Names;
 
 /// Where the workload finds the name server.
@@ -78,8 +80,7 @@ pub(crate) async fn start(
 /// A place, and a connection of the agent's to a destination that is allowed.
 async fn connect(
     egress: &Egress,
-    host: &str,
-    port: u16,
+    destination: &Destination,
 ) -> Result<(Place<String>, Stream), Refused> {
     let busy = |why: &dyn ToString| Refused {
         refusal: Refusal::Busy,
@@ -87,11 +88,11 @@ async fn connect(
     };
     let place = egress
         .places
-        .take(format!("{host}:{port}"))
+        .take(destination.to_string())
         .map_err(|full| busy(&full))?;
     let prepare = |stream: &Stream| egress.capacity.apply(stream, &place);
     let outside = tokio::select! {
-        outside = forward::open(&egress.agent, host, port, prepare) => outside?,
+        outside = forward::open(&egress.agent, destination.host(), destination.port(), prepare) => outside?,
         () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
     };
     place.activity().begin();
@@ -99,10 +100,22 @@ async fn connect(
 }
 
 /// Carries a connection to its end.
-async fn carry(egress: &Egress, workload: TcpStream, outside: Stream, place: &Place<String>) {
+async fn carry(
+    egress: &Egress,
+    workload: TcpStream,
+    outside: Stream,
+    destination: &Destination,
+    place: &Place<String>,
+) {
     let joined = forward::join(workload, outside, place.activity()).await;
     if let Err(error @ JoinError::Evicted) = joined {
-        let text = format!("a connection to {} was closed: {error}", place.peer());
-        egress.notices.failed(&text);
+        let text = format!("a connection to {destination} was closed: {error}");
+        failed(egress, destination, &text);
     }
+}
+
+/// Tells of a connection that came to nothing, or to an early end.
+fn failed(egress: &Egress, destination: &Destination, text: &str) {
+    let is_listed = destination.is_listed(&egress.network);
+    egress.notices.failed_to(is_listed, text);
 }

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use link::copy::Socket;
-use manifest::HostPattern;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Egress, carry, connect};
+use super::destination::{self, Destination};
+use super::{Egress, carry, connect, failed};
 
 /// The first address, and how many there are: 127.64.0.0/10 is the names', without its
 /// own and its broadcast address.
@@ -158,11 +158,7 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
         name.usage.touch();
         return Ok(Some(name.address));
     }
-    let is_listed = egress
-        .network
-        .egress
-        .iter()
-        .any(|rule| matches!(rule.host(), HostPattern::Exact(host) if host == name));
+    let is_listed = destination::is_listed(name, &egress.network);
     if !is_listed && !known.make_room(ports.len(), *max) {
         return Err(io::Error::other(format!(
             "{max} names that patterns allow, or {MAX_LISTENERS} of their ports, were used within the last {} s",
@@ -182,7 +178,9 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
     let mut listeners = JoinSet::new();
     for (socket, port) in sockets {
         let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
-        listeners.spawn(accept(socket, egress, usage, name.to_owned(), port));
+        let destination = Destination::new(name, port)
+            .ok_or_else(|| io::Error::other("it is not the name of a host"))?;
+        listeners.spawn(accept(socket, egress, usage, destination));
     }
     known.addresses.insert(address);
     let new = Name {
@@ -210,25 +208,26 @@ async fn accept(
     listener: TcpListener,
     egress: Arc<Egress>,
     usage: Arc<Usage>,
-    name: String,
-    port: u16,
+    destination: Destination,
 ) {
     loop {
         let Ok((workload, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (egress, name) = (Arc::clone(&egress), name.clone());
+        let (egress, destination) = (Arc::clone(&egress), destination.clone());
         let open = usage.open();
         tokio::spawn(async move {
             let _open = open;
-            match connect(&egress, &name, port).await {
-                Ok((place, outside)) => carry(&egress, workload, outside, &place).await,
+            match connect(&egress, &destination).await {
+                Ok((place, outside)) => {
+                    carry(&egress, workload, outside, &destination, &place).await;
+                }
                 Err(refused) => {
                     // No program takes a reset for an answer that is complete.
                     workload.reset_on_close();
-                    let text = format!("{name}:{port} failed: {}", refused.reason);
-                    egress.notices.failed(&text);
+                    let text = format!("{destination} failed: {}", refused.reason);
+                    failed(&egress, &destination, &text);
                 }
             }
         });

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::target::{MAX_HOST, Refusal};
+use link::target::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::{Egress, carry, connect};
+use super::destination::Destination;
+use super::{Egress, carry, connect, failed};
 
 /// Largest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -54,24 +55,23 @@ async fn serve_connection(mut workload: TcpStream, head: &[u8], egress: &Egress)
             "400 Bad Request",
             "this proxy takes CONNECT host:port only".to_owned(),
         ),
-        Some((host, port)) if !egress.network.allows(&host, port) => {
-            let reason = format!("{host}:{port} is not in the image's egress list");
+        Some(destination) if !destination.is_allowed(&egress.network) => {
+            let reason = format!("{destination} is not in the image's egress list");
             egress.notices.refused(&reason);
             ("403 Forbidden", reason)
         }
-        Some((host, port)) => match connect(egress, &host, port).await {
+        Some(destination) => match connect(egress, &destination).await {
             Ok((place, outside)) => {
                 let established =
                     workload.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
                 if established.await.is_ok() {
-                    carry(egress, workload, outside, &place).await;
+                    carry(egress, workload, outside, &destination, &place).await;
                 }
                 return;
             }
             Err(refused) => {
-                egress
-                    .notices
-                    .failed(&format!("{host}:{port} failed: {}", refused.reason));
+                let text = format!("{destination} failed: {}", refused.reason);
+                failed(egress, &destination, &text);
                 let status = match refused.refusal {
                     Refusal::NotAllowed => "403 Forbidden",
                     Refusal::TimedOut => "504 Gateway Timeout",
@@ -100,22 +100,14 @@ async fn read_head(workload: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn parse_target(head: &[u8]) -> Option<(String, u16)> {
+fn parse_target(head: &[u8]) -> Option<Destination> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     if method != "CONNECT" || !version.starts_with("HTTP/1.") || words.next().is_some() {
         return None;
     }
-    let (host, port) = target.rsplit_once(':')?;
-    let is_host = !host.is_empty()
-        && host.len() <= MAX_HOST
-        && host.bytes().all(|byte| byte.is_ascii_graphic());
-    let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_host || !is_port {
-        return None;
-    }
-    Some((host.to_ascii_lowercase(), port.parse().ok()?))
+    Destination::parse(target)
 }
 
 #[cfg(test)]
@@ -128,8 +120,9 @@ mod tests {
         #[test]
         fn any_head_gives_a_clean_target_or_none(head: Vec<u8>, line in "CONNECT .{0,300}:[0-9]{0,6} HTTP/1.1") {
             for head in [head.as_slice(), line.as_bytes()] {
-                if let Some((host, _)) = parse_target(head) {
-                    prop_assert!(host.len() <= MAX_HOST);
+                if let Some(destination) = parse_target(head) {
+                    let host = destination.host();
+                    prop_assert!(host.len() <= link::target::MAX_HOST);
                     prop_assert!(host.bytes().all(|byte| byte.is_ascii_graphic()));
                 }
             }
@@ -141,7 +134,7 @@ mod tests {
         let parse = |line: &str| parse_target(format!("{line}\r\nHost: x\r\n\r\n").as_bytes());
         assert_eq!(
             parse("CONNECT KMS.example:443 HTTP/1.1"),
-            Some(("kms.example".to_owned(), 443))
+            Destination::new("kms.example", 443)
         );
         for line in [
             "GET http://x/ HTTP/1.1",

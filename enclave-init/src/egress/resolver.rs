@@ -15,7 +15,7 @@ use simple_dns::{
 use tokio::net::UdpSocket;
 use tokio::time::sleep;
 
-use super::{Egress, names};
+use super::{Egress, destination, names};
 
 /// Largest message over UDP without extensions (RFC 1035, section 2.3.4).
 const MAX_MESSAGE: usize = 512;
@@ -74,11 +74,14 @@ fn resolve<'a>(
     question: &Question<'a>,
     egress: &Arc<Egress>,
 ) -> Result<Option<ResourceRecord<'a>>, RCODE> {
-    let name = question.qname.to_string().to_ascii_lowercase();
+    // Names that are no host's are nobody's, and are told as they are.
+    let name = question.qname.to_string();
+    let name = destination::normalise(&name).unwrap_or(name);
     match names::address(egress, &name) {
         Err(error) => {
+            let is_listed = destination::is_listed(&name, &egress.network);
             let text = format!("{} got no address: {error}", name.escape_debug());
-            egress.notices.failed(&text);
+            egress.notices.failed_to(is_listed, &text);
             Err(RCODE::ServerFailure)
         }
         Ok(None) => {

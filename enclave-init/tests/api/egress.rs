@@ -88,7 +88,7 @@ async fn a_service_of_aws_is_reached_at_its_hosts() {
 #[tokio::test]
 async fn the_proxy_reaches_the_agent() {
     let (mut enclave, _control) = image(&[
-        "proxy KMS.example.test:443 hello",
+        "proxy KMS.example.test.:0443 hello",
         "proxy 192.0.2.7:80 address",
         "wait",
     ])
@@ -190,16 +190,43 @@ async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
     for _ in 0..2 {
         let refused = Reply::Refused {
             refusal: Refusal::TimedOut,
-            reason: Text::new("the destination is asleep"),
+            // Nothing that the parent says is obeyed by whoever reads it.
+            reason: Text::new("the destination\r\n\u{1b}[2Jis asleep"),
         };
         drop(outgoing(&mut enclave).await.reply(refused).await);
     }
     // A reset, and not the end of an answer.
     enclave.said("broken by a reset").await;
     enclave.said("proxy HTTP/1.1 504").await;
-    let text = "egress: kms.example.test:443 failed: the destination is asleep";
+    let text = r"egress: kms.example.test:443 failed: the destination\r\n\u{1b}[2Jis asleep";
     enclave.line(LogStream::Errors, text).await;
     enclave.line(LogStream::System, text).await;
+}
+
+#[tokio::test]
+async fn names_that_a_pattern_allows_stay_inside_as_log_lines_do() {
+    let (mut enclave, _control) = image(&[
+        "connect secret.wild.test 8443 x",
+        "proxy secret.wild.test:8443 x",
+        "connect kms.example.test 443 x",
+        "wait",
+    ])
+    .with("/logs/release", json!("never"))
+    .boot()
+    .await;
+    for host in ["secret.wild.test", "secret.wild.test", "kms.example.test"] {
+        let refused = Reply::Refused {
+            refusal: Refusal::NameNotFound,
+            reason: Text::new(format!("{host} has no address")),
+        };
+        drop(outgoing(&mut enclave).await.reply(refused).await);
+    }
+    let listed = "egress: kms.example.test:443 failed";
+    enclave.line(LogStream::Errors, listed).await;
+    let lines = enclave.lines(LogStream::Errors);
+    let hidden = lines.iter().filter(|line| line.contains("stays inside"));
+    assert_eq!(hidden.count(), 2, "{lines:#?}");
+    assert!(!lines.concat().contains("secret"), "{lines:#?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,97 @@
+//! Where a connection of the workload's goes.
+
+use std::fmt;
+
+use link::target::MAX_HOST;
+use manifest::{HostPattern, Network};
+
+/// A host and a port in the one spelling by which it is allowed, counted and told:
+/// lower case, without the dot that makes a name absolute. Other spellings of a
+/// destination would each have a share of the places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    host: String,
+    port: u16,
+}
+
+impl Destination {
+    /// None if the host is no name and no address.
+    pub(super) fn new(host: &str, port: u16) -> Option<Self> {
+        let host = normalise(host)?;
+        Some(Self { host, port })
+    }
+
+    /// Reads `host:port`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        Self::new(host, port.parse().ok()?)
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn is_allowed(&self, network: &Network) -> bool {
+        network.allows(&self.host, self.port)
+    }
+
+    /// Whether the image spells the host out, so that its name is nobody's secret.
+    pub(super) fn is_listed(&self, network: &Network) -> bool {
+        is_listed(&self.host, network)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The one spelling of a host's name or address.
+pub(super) fn normalise(host: &str) -> Option<String> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_host = !host.is_empty()
+        && !host.ends_with('.')
+        && host.len() <= MAX_HOST
+        && host.bytes().all(|byte| byte.is_ascii_graphic());
+    is_host.then(|| host.to_ascii_lowercase())
+}
+
+/// Whether a rule of the image has this very host.
+pub(super) fn is_listed(host: &str, network: &Network) -> bool {
+    let mut rules = network.egress.iter();
+    rules.any(|rule| matches!(rule.host(), HostPattern::Exact(name) if name == host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn egress_destinations_have_one_spelling() {
+        let expected = Destination::parse("kms.example:443").unwrap();
+        for text in ["KMS.example:443", "kms.example.:443", "kms.Example.:0443"] {
+            let found = Destination::parse(text).unwrap();
+            assert_eq!(found, expected, "{text}");
+            assert_eq!(found.to_string(), "kms.example:443");
+        }
+        for text in [
+            "kms.example..:443",
+            ".:443",
+            ":443",
+            "x",
+            "x:",
+            "x:+1",
+            "x:65536",
+        ] {
+            assert_eq!(Destination::parse(text), None, "{text}");
+        }
+    }
+}
