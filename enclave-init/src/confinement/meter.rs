@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifest::Confinement as Settings;
+use manifest::{Confinement as Settings, Mebibytes};
 use tokio::time::sleep;
 
 use super::cgroup::Events;
@@ -30,7 +30,7 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(settings: &Settings, sizes: &Sizes) -> Self {
-        let wanted = settings.memory_mib.map(|size| size.bytes());
+        let wanted = settings.memory_mib.map(Mebibytes::bytes);
         let pids = settings.pids.map(|pids| u64::from(pids.get()));
         Self {
             memory: sizes.memory,
