@@ -565,4 +565,25 @@ mod tests {
             assert!(page.text.contains(&format!("# TYPE {name} ")), "{name}");
         }
     }
+
+    #[test]
+    fn metrics_are_all_in_the_manual_and_no_others() {
+        let page = text(&crate::status::eventful());
+        let families: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|family| family.replace(' ', "` | "))
+            .collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let manual = std::fs::read_to_string(path).unwrap();
+        let rows: Vec<_> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .collect();
+        for family in &families {
+            let row = format!("{family} | ");
+            assert!(rows.iter().any(|line| line.starts_with(&row)), "{family}");
+        }
+        assert_eq!(rows.len(), families.len());
+    }
 }

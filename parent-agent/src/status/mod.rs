@@ -25,6 +25,9 @@ use crate::throttle;
 use crate::totals::Reported;
 use crate::traffic::{Counts, InitPlaces};
 
+#[cfg(test)]
+pub(crate) use table::tests::eventful;
+
 /// Most boot steps that are remembered.
 const MAX_STEPS: usize = 64;
 

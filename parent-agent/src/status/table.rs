@@ -230,7 +230,7 @@ impl EarlierEnd {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use measurements::Pcr;
@@ -246,7 +246,7 @@ mod tests {
     use crate::traffic::InitPlaces;
 
     /// An enclave of which there is something to say in every line.
-    fn eventful() -> Status {
+    pub(crate) fn eventful() -> Status {
         Status {
             name: "payments".to_owned(),
             state: Phase::Ready,
