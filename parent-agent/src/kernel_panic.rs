@@ -82,7 +82,7 @@ impl Watch {
     pub(crate) async fn printed(&mut self) {
         if self.printed.changed().await.is_err() {
             // Nobody prints any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -28,6 +28,7 @@ pub mod api;
 pub mod attach;
 mod aws;
 pub mod bootstrap;
+mod challenges;
 pub mod channels;
 pub mod cli;
 pub mod client;

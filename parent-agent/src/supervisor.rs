@@ -1,17 +1,17 @@
 //! Follows one enclave from its start to its end: feeds what happens to the
 //! state machine of [`enclave`](crate::enclave), and does what that says.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::EndCode;
-use link::control::{BootId, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
-use tokio::sync::{mpsc, oneshot, watch};
+use link::control::{BootId, ExitStatus, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::attach::History;
+use crate::challenges::Challenges;
 use crate::clock::ClockStatus;
 use crate::enclave::{Action, Cause, Code, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
@@ -25,9 +25,6 @@ use crate::self_check::SelfCheck;
 use crate::status::{Board, BootStep, Health, LimitsStatus, milliseconds};
 use crate::throttle::Line;
 use crate::traffic::InitPlaces;
-
-/// Most challenges that wait for their documents.
-const MAX_CHALLENGES: usize = 64;
 
 /// What the supervisor knows and whom it tells.
 pub(crate) struct Supervisor {
@@ -360,23 +357,11 @@ impl Supervisor {
                 name,
                 at_us,
                 took_us,
-            } => {
-                if Line::BootStep.may_be_written() {
-                    self.reporter.report(&Report::Step {
-                        name: &name,
-                        at_us,
-                        took_us,
-                    });
-                }
-                let name = name.to_string();
-                self.board.update(|live| {
-                    live.step(BootStep {
-                        name,
-                        at_us,
-                        took_us,
-                    });
-                });
-            }
+            } => self.step(BootStep {
+                name: name.to_string(),
+                at_us,
+                took_us,
+            }),
             FromInit::Ready { at_us } => {
                 self.notifier.ready();
                 // It is told again on every connection.
@@ -410,19 +395,7 @@ impl Supervisor {
                 status,
                 restart_in_ms,
                 code,
-            } => {
-                if restart_in_ms.is_some() {
-                    self.board.update(|live| live.restarts += 1);
-                    self.remember();
-                }
-                if Line::WorkloadExited.may_be_written() {
-                    self.reporter.report(&Report::WorkloadExited {
-                        status: status.into(),
-                        restart_in_ms,
-                        code: Code::clean(&code).as_ref(),
-                    });
-                }
-            }
+            } => self.workload_exited(status, restart_in_ms, Code::clean(&code).as_ref()),
             FromInit::SelfCheck {
                 outcome,
                 rule,
@@ -468,6 +441,31 @@ impl Supervisor {
             }
         }
         action
+    }
+
+    fn step(&self, step: BootStep) {
+        if Line::BootStep.may_be_written() {
+            self.reporter.report(&Report::Step {
+                name: &step.name,
+                at_us: step.at_us,
+                took_us: step.took_us,
+            });
+        }
+        self.board.update(|live| live.step(step));
+    }
+
+    fn workload_exited(&self, status: ExitStatus, restart_in_ms: Option<u64>, code: Option<&Code>) {
+        if restart_in_ms.is_some() {
+            self.board.update(|live| live.restarts += 1);
+            self.remember();
+        }
+        if Line::WorkloadExited.may_be_written() {
+            self.reporter.report(&Report::WorkloadExited {
+                status: status.into(),
+                restart_in_ms,
+                code,
+            });
+        }
     }
 
     /// Has the next agent know what this one does.
@@ -574,71 +572,5 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The challenges that wait for their documents.
-#[derive(Default)]
-struct Challenges {
-    last: u64,
-    waiting: HashMap<u64, Reply>,
-}
-
-type Reply = oneshot::Sender<Result<Vec<u8>, ChallengeError>>;
-
-impl Challenges {
-    /// Gives a challenge its number, unless too many wait.
-    fn add(&mut self, reply: Reply) -> Option<u64> {
-        self.waiting.retain(|_, reply| !reply.is_closed());
-        if self.waiting.len() >= MAX_CHALLENGES {
-            let _ = reply.send(Err(ChallengeError::Busy));
-            return None;
-        }
-        self.last += 1;
-        self.waiting.insert(self.last, reply);
-        Some(self.last)
-    }
-
-    fn answer(&mut self, id: u64, answer: Result<Vec<u8>, ChallengeError>) {
-        if let Some(reply) = self.waiting.remove(&id) {
-            // Whoever asked may have gone.
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn fail_all(&mut self) {
-        for (_, reply) in self.waiting.drain() {
-            let _ = reply.send(Err(ChallengeError::NotConnected("ending")));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn challenges_are_bounded_and_answered_once() {
-        let mut challenges = Challenges::default();
-        let mut receivers = Vec::new();
-        for _ in 0..MAX_CHALLENGES {
-            let (reply, receiver) = oneshot::channel();
-            assert!(challenges.add(reply).is_some());
-            receivers.push(receiver);
-        }
-        let (reply, refused) = oneshot::channel();
-        assert_eq!(challenges.add(reply), None);
-        assert_eq!(refused.await.unwrap(), Err(ChallengeError::Busy));
-        // One who has stopped waiting makes room.
-        drop(receivers.pop());
-        let (reply, receiver) = oneshot::channel();
-        let id = challenges.add(reply).unwrap();
-        challenges.answer(id, Ok(vec![7]));
-        challenges.answer(id, Ok(vec![8]));
-        challenges.answer(12345, Ok(vec![9]));
-        assert_eq!(receiver.await.unwrap(), Ok(vec![7]));
-        challenges.fail_all();
-        let first = receivers.swap_remove(0).await.unwrap();
-        assert!(matches!(first, Err(ChallengeError::NotConnected(_))));
     }
 }
