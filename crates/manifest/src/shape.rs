@@ -82,7 +82,7 @@ fn check_table(
     examples: &[&DeTable<'_>],
     parent: &str,
 ) -> Result<(), Mismatch> {
-    for (key, value) in table.iter() {
+    for (key, value) in table {
         let name = key.get_ref().as_ref();
         let mut entries = examples.iter().flat_map(|example| example.iter());
         let found =
@@ -224,15 +224,12 @@ mod tests {
     }
 
     fn shown(path: &[Step]) -> String {
-        let mut shown = String::new();
-        for step in path {
-            match step {
-                Step::Key(key) if shown.is_empty() => shown.push_str(key),
-                Step::Key(key) => shown.push_str(&format!(".{key}")),
-                Step::Element(index) => shown.push_str(&format!("[{index}]")),
-            }
-        }
-        shown
+        let steps = path.iter().map(|step| match step {
+            Step::Key(key) => format!(".{key}"),
+            Step::Element(index) => format!("[{index}]"),
+        });
+        let shown: String = steps.collect();
+        shown.trim_start_matches('.').to_owned()
     }
 
     fn error(document: &Value) -> String {
