@@ -278,7 +278,7 @@ impl std::fmt::Display for Certificate<'_> {
             f,
             "certificate {} ({})",
             self.index,
-            self.x509.subject().to_string().escape_default()
+            plain_text::plain(&self.x509.subject().to_string())
         )
     }
 }

@@ -395,15 +395,7 @@ fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
 /// A reader's message, which quotes the text that it read: in one line, and
 /// without what a terminal obeys.
 fn one_line(message: &str) -> String {
-    let mut line = String::with_capacity(message.len());
-    for character in message.chars() {
-        match character {
-            '\n' => line.push_str("; "),
-            control if control.is_control() => line.extend(control.escape_default()),
-            other => line.push(other),
-        }
-    }
-    line
+    plain_text::plain(&message.replace('\n', "; "))
 }
 
 impl PolicyFile {

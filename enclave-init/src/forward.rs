@@ -7,10 +7,9 @@ use link::copy::{Buffers, JoinError};
 use link::places::Activity;
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
 use link::{Channel, Endpoint, Stream, Text, connect, copy, frame, hello};
+use plain_text::plain;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::text::printable;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The agent resolves and dials before it answers.
@@ -64,7 +63,7 @@ pub(crate) async fn open(
         Ok(Ok(Reply::Refused { refusal, reason })) => Err(Refused {
             refusal,
             // The parent's words: they go into records and answers as plain text.
-            reason: printable(&reason),
+            reason: plain(&reason),
         }),
         Ok(Err(error)) => Err(unreachable(&error)),
         Err(_) => Err(Refused {

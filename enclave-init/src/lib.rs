@@ -65,7 +65,6 @@ mod self_check;
 mod signals;
 mod sim;
 mod supervisor;
-mod text;
 mod trust;
 mod workload;
 

@@ -129,30 +129,7 @@ impl Console {
 /// A line for people.
 fn text(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    printable(&String::from_utf8_lossy(line))
-}
-
-/// The text without characters that a terminal would obey, and without those that
-/// show a text in another order than it has.
-pub fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if (character.is_control() && character != '\t') || turns_text(character) {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
-}
-
-/// Whether this is a line or paragraph separator, or a mark of the bidirectional
-/// algorithm (Unicode Standard Annex #9, section 2).
-fn turns_text(character: char) -> bool {
-    matches!(
-        character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
+    plain_text::plain(&String::from_utf8_lossy(line))
 }
 
 #[cfg(test)]

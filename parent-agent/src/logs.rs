@@ -219,7 +219,7 @@ pub fn last_lines(directory: &Path, boot: Boot, count: usize) -> io::Result<Last
             batch.advance();
         }
     }
-    let text = |line: Vec<u8>| crate::console::printable(&String::from_utf8_lossy(&line));
+    let text = |line: Vec<u8>| plain_text::plain(&String::from_utf8_lossy(&line));
     Ok(last
         .into_iter()
         .map(|(stream, lines)| (stream, lines.into_iter().map(text).collect()))

@@ -98,17 +98,7 @@ impl Notifier {
 
     /// What the service does, in a line for people.
     pub fn status(&self, text: &str) {
-        let line: String = text
-            .chars()
-            .map(|character| {
-                if character.is_control() {
-                    ' '
-                } else {
-                    character
-                }
-            })
-            .take(MAX_STATUS / char::MAX.len_utf8())
-            .collect();
+        let line = plain_text::plain_start(text, MAX_STATUS / char::MAX.len_utf8() - 1);
         self.send(&format!("STATUS={line}"));
     }
 

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::clock::ClockStatus;
-use crate::console::printable;
 use crate::crash::Crash;
 use crate::enclave::{Cause, Code};
 use crate::losses::LostRecords;
@@ -20,6 +19,7 @@ use crate::output::Output;
 use crate::self_check::SelfCheck;
 use crate::spool::Stored;
 use crate::status::{Health, Pcrs};
+use plain_text::plain;
 
 /// How long the last report may wait for a reader.
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -258,10 +258,7 @@ fn describe(report: &Report<'_>) -> String {
         }
         Report::EndedAlone { detail, console } => {
             describe_console(console)
-                + &format!(
-                    "ended       {} while no agent was there\n",
-                    printable(detail)
-                )
+                + &format!("ended       {} while no agent was there\n", plain(detail))
         }
         Report::Step { .. } => String::new(),
         Report::Ready { at_us, elapsed_ms } => format!(
@@ -269,14 +266,14 @@ fn describe(report: &Report<'_>) -> String {
             seconds(elapsed_ms.saturating_mul(1000)),
             seconds(*at_us)
         ),
-        Report::SelfCheck(found) => format!("self-check  {}\n", printable(&found.to_string())),
+        Report::SelfCheck(found) => format!("self-check  {}\n", plain(&found.to_string())),
         Report::Health(Health { state, detail }) if detail.is_empty() => {
             format!("health      {state}\n")
         }
         Report::Health(Health { state, detail }) => {
-            format!("health      {state}: {}\n", printable(detail))
+            format!("health      {state}: {}\n", plain(detail))
         }
-        Report::Clock(clock) => format!("clock       {}\n", printable(&clock.line())),
+        Report::Clock(clock) => format!("clock       {}\n", plain(&clock.line())),
         Report::Paused { lost_ms } => format!(
             "paused      this agent was not run for {}: the enclave's deadlines move by that\n",
             seconds(lost_ms.saturating_mul(1000))
@@ -332,7 +329,7 @@ fn describe(report: &Report<'_>) -> String {
                 + &crash
                 + &format!(
                     "ended       {cause}: {} (exit code {exit_code})\n",
-                    printable(detail)
+                    plain(detail)
                 )
                 + &lost
         }
@@ -441,7 +438,7 @@ pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
         };
         lines.extend(json_line(&line));
     } else {
-        let text = printable(&String::from_utf8_lossy(record.data));
+        let text = plain(&String::from_utf8_lossy(record.data));
         let goes_on = if record.continues { "…" } else { "" };
         lines.extend(format!("{time} {stream:<11} | {text}{goes_on}\n").into_bytes());
     }

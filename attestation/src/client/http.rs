@@ -150,11 +150,14 @@ fn document(endpoint: &Endpoint, response: Response<Bytes>) -> Result<Vec<u8>, F
     {
         return Err(FetchError::Redirected {
             endpoint,
-            location: shown(&String::from_utf8_lossy(location.as_bytes())),
+            location: plain_text::plain_start(
+                &String::from_utf8_lossy(location.as_bytes()),
+                MAX_SHOWN,
+            ),
         });
     }
     let reason = match serde_json::from_slice(&body) {
-        Ok(Refusal { error }) => shown(&error),
+        Ok(Refusal { error }) => plain_text::plain_start(&error, MAX_SHOWN),
         Err(_) => head
             .status
             .canonical_reason()
@@ -166,17 +169,4 @@ fn document(endpoint: &Endpoint, response: Response<Bytes>) -> Result<Vec<u8>, F
         status: head.status.as_u16(),
         reason,
     })
-}
-
-/// The beginning of a stranger's text, which holds nothing that a terminal obeys.
-fn shown(text: &str) -> String {
-    text.chars()
-        .take(MAX_SHOWN)
-        .flat_map(|character| {
-            let safe = character.is_ascii_graphic() || character == ' ';
-            let escaped = (!safe).then(|| character.escape_default());
-            let plain = safe.then_some(character);
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
 }

@@ -115,7 +115,7 @@ fn policy(json: &str) -> Result<PolicyChoice, Problem> {
         }
         return Ok(PolicyChoice::Named(name));
     }
-    let invalid = |reason: String| Problem::InvalidPolicy(one_line(&reason));
+    let invalid = |reason: String| Problem::InvalidPolicy(plain_text::plain(&reason));
     let policy = Policy::from_json(json).map_err(|error| invalid(error.to_string()))?;
     policies::check(&policy).map_err(|error| invalid(error.to_string()))?;
     Ok(PolicyChoice::Inline(Box::new(policy)))
@@ -143,12 +143,7 @@ fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
 }
 
 fn malformed(reason: &impl ToString) -> Problem {
-    Problem::MalformedRequest(one_line(&reason.to_string()))
-}
-
-/// A text that cannot play with a terminal: it may repeat what was sent.
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    Problem::MalformedRequest(plain_text::plain(&reason.to_string()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::console::printable;
+use plain_text::plain;
 
 /// How it stands with something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -75,7 +75,7 @@ impl Findings {
 
     pub(super) fn add(&mut self, finding: Finding) -> io::Result<()> {
         if !self.json {
-            let (state, detail) = (finding.state.word(), printable(&finding.detail));
+            let (state, detail) = (finding.state.word(), plain(&finding.detail));
             writeln!(
                 io::stdout().lock(),
                 "{:<10}{state:<8}{detail}",

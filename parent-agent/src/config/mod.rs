@@ -321,12 +321,8 @@ fn retention(value: &Value) -> Result<RetentionDays, String> {
 
 /// What a parser says in several lines, or what comes from the document itself.
 fn one_line(text: &str) -> String {
-    let is_between = |character: char| character.is_whitespace() || character.is_control();
-    let words: Vec<_> = text
-        .split(is_between)
-        .filter(|word| !word.is_empty())
-        .collect();
-    words.join(" ")
+    let words: Vec<_> = text.split_whitespace().collect();
+    plain_text::plain(&words.join(" "))
 }
 
 #[cfg(test)]

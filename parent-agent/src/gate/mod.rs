@@ -210,7 +210,7 @@ impl Gate {
     }
 
     fn note(&self, answer: &DocumentAnswer) {
-        let message = crate::console::printable(&answer.message);
+        let message = plain_text::plain(&answer.message);
         let (accepted, function) = (answer.accepted, &self.config.function);
         self.outcome
             .update(|status| status.answered(accepted, &message));

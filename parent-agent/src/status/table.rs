@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::{EarlierEnd, EgressStatus, IngressStatus, LimitsStatus, Status};
-use crate::console::printable;
 use crate::report::{Port, timestamp};
 use crate::sink::telemetry::{LogsStatus, SinkStatus};
 use crate::traffic::{Counts, PlaceCounts};
+use plain_text::plain;
 
 impl Status {
     /// The status as a table for people.
@@ -14,7 +14,7 @@ impl Status {
         let mut table = String::new();
         let mut row = |key: &str, value: String| {
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "{key:<12}{}", printable(&value));
+            let _ = writeln!(table, "{key:<12}{}", plain(&value));
         };
         row("name", self.name.clone());
         row("state", self.state.to_string());

@@ -136,16 +136,8 @@ fn fields(certificate: &X509Certificate<'_>) -> Fields {
     let key = certificate.public_key();
     let signature = &certificate.signature_algorithm.algorithm;
     Fields {
-        subject: certificate
-            .subject()
-            .to_string()
-            .escape_default()
-            .to_string(),
-        issuer: certificate
-            .issuer()
-            .to_string()
-            .escape_default()
-            .to_string(),
+        subject: plain_text::plain(&certificate.subject().to_string()),
+        issuer: plain_text::plain(&certificate.issuer().to_string()),
         serial: certificate.raw_serial_as_string(),
         not_before_ms,
         not_before: instant(not_before_ms),
