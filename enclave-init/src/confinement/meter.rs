@@ -163,7 +163,7 @@ mod tests {
         let settings: Settings = serde_json::from_str(text).unwrap();
         assert_eq!(
             lowered(&settings, &SIZES).unwrap(),
-            "confinement: the machine's memory allows memory_mib 39.8 instead of 100, pids 1898 instead of 4194304; raise enclave.memory_mib"
+            "confinement: the machine's memory allows memory_mib 39.7 instead of 100, pids 1898 instead of 4194304; raise enclave.memory_mib"
         );
         let bounds = Bounds::new(&settings, &SIZES);
         assert_eq!(bounds.memory_key(), "enclave.memory_mib");
