@@ -234,7 +234,8 @@ const MAX_WORDS: usize = 1000;
 
 /// A service's words, for a line of a log.
 pub(crate) fn one_line(words: &str) -> String {
-    plain_start(words, MAX_WORDS)
+    let words: Vec<_> = words.split_whitespace().collect();
+    plain_start(&words.join(" "), MAX_WORDS)
 }
 
 fn after(attempts: u32) -> String {
@@ -283,7 +284,7 @@ mod tests {
             );
             assert_eq!(
                 error.to_string(),
-                "S3 GetObject was refused with HTTP status 400 Odd [31m: two lines"
+                r"S3 GetObject was refused with HTTP status 400 Odd \u{1b}[31m: two lines"
             );
         }
     }
