@@ -73,7 +73,7 @@ impl Policy {
             match &policy.nonce {
                 Nonce::Equal(fixed) if fixed != nonce => {
                     let (fixed, nonce) = (hex::encode(fixed), hex::encode(nonce));
-                    return Err(contradiction("nonce", fixed, nonce, CHOOSE));
+                    return Err(contradiction("nonce", &fixed, &nonce, CHOOSE));
                 }
                 _ => policy.nonce = Nonce::Equal(nonce.clone()),
             }
@@ -81,7 +81,7 @@ impl Policy {
         if let Some(purpose) = addition.purpose {
             match policy.purpose {
                 Some(demanded) if demanded != purpose => {
-                    return Err(contradiction("purpose", demanded, purpose, CHOOSE));
+                    return Err(contradiction("purpose", &demanded, &purpose, CHOOSE));
                 }
                 _ => policy.purpose = Some(purpose),
             }
@@ -90,7 +90,7 @@ impl Policy {
             if max_age > policy.max_age {
                 let text = |age: Duration| format!("{} s", age.as_secs_f32());
                 let (demanded, added) = (text(policy.max_age), text(max_age));
-                return Err(contradiction("max_age", demanded, added, LOOSEN));
+                return Err(contradiction("max_age", &demanded, &added, LOOSEN));
             }
             policy.max_age = max_age;
         }
@@ -103,7 +103,7 @@ impl Policy {
             ("allow_debug", addition.allow_debug, policy.debug_allowed),
         ] {
             if added && !allowed {
-                return Err(contradiction(name, false, true, LOOSEN));
+                return Err(contradiction(name, &false, &true, LOOSEN));
             }
         }
         policy.to_builder().build()
@@ -135,7 +135,7 @@ impl Policy {
         if self.images.is_empty() {
             let added: Vec<_> = added.iter().map(|(name, _)| &**name).collect();
             let added = added.join(" or ");
-            return Err(contradiction("images", before, added, CHOOSE));
+            return Err(contradiction("images", &before, &added, CHOOSE));
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Policy {
             let before = list(values);
             values.retain(|value| added.contains(value));
             if values.is_empty() {
-                return Err(contradiction("pcrs", before, list(&added), CHOOSE));
+                return Err(contradiction("pcrs", &before, &list(&added), CHOOSE));
             }
         }
         Ok(())
@@ -167,8 +167,8 @@ impl Policy {
 
 fn contradiction(
     name: &'static str,
-    policy: impl ToString,
-    added: impl ToString,
+    policy: &impl ToString,
+    added: &impl ToString,
     advice: &'static str,
 ) -> PolicyError {
     PolicyError::Contradiction {

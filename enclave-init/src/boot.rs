@@ -16,7 +16,7 @@ use measurements::Pcr;
 
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;
-use crate::capacity::{self, Capacity};
+use crate::capacity::Capacity;
 use crate::clock::{self, Clock};
 use crate::confinement::{Cgroup, Confinement, Memory, Sizes};
 use crate::control::{self, Session};
@@ -236,13 +236,7 @@ async fn run_steps(
             read_config_and_trust(&tree, simulation)
         })
         .await?;
-    let memory = Memory::read()?;
-    let capacity = match simulation {
-        Some(_) => Capacity::simulated(),
-        None => Capacity::new(memory.total),
-    };
-    let reserved = capacity.bytes(&config.network);
-    let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
+    let (capacity, sizes) = shares_of_memory(&config, simulation)?;
     steps
         .run(EndCode::BootRoot, async {
             mounts::enter(&tree, simulation.is_some(), &sizes)?;
@@ -335,18 +329,32 @@ fn read_config_and_trust(
     Ok((config, Arc::new(trust)))
 }
 
+/// What connections may take of the machine's memory, and what the workload may.
+fn shares_of_memory(
+    config: &MeasuredConfig,
+    simulation: Option<&Simulation>,
+) -> Result<(Capacity, Sizes), InitError> {
+    let memory = Memory::read()?;
+    let capacity = match simulation {
+        Some(_) => Capacity::simulated(),
+        None => Capacity::new(memory.total),
+    };
+    let reserved = capacity.bytes(&config.network);
+    let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
+    Ok((capacity, sizes))
+}
+
 /// A simulation has no cgroup: the hierarchy is its host's.
 fn prepare_confinement(
     config: &MeasuredConfig,
     sizes: &Sizes,
     simulation: Option<&Simulation>,
 ) -> Result<Confinement, InitError> {
-    let cgroup = match simulation {
-        Some(_) => None,
-        None => {
-            limits::lift_shared()?;
-            Some(Cgroup::create(sizes)?)
-        }
+    let cgroup = if simulation.is_none() {
+        limits::lift_shared()?;
+        Some(Cgroup::create(sizes)?)
+    } else {
+        None
     };
     Confinement::prepare(config, cgroup, sizes)
 }
@@ -439,18 +447,12 @@ async fn start_services(
     } = environment;
     let network = Arc::new(config.network.clone());
     let out = egress::start(agent.clone(), Arc::clone(&network), *capacity, logs.clone()).await?;
-    let listener = Listener::bind(ingress)
-        .and_then(|listener| {
-            capacity::begin_small(&listener)?;
-            Ok(listener)
-        })
-        .doing(|| format!("listening on {ingress}"))?;
+    let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
     let into = ingress::places(capacity);
     tokio::spawn(ingress::serve(
         listener,
         network,
         Arc::clone(&into),
-        *capacity,
         logs.clone(),
     ));
     api::start(Api {

@@ -1,6 +1,5 @@
 //! One TCP connection inside, one channel outside, bytes in between.
 
-use std::io;
 use std::time::Duration;
 
 use link::copy::{Buffers, JoinError};
@@ -31,14 +30,8 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
 }
 
-/// Asks the agent for a connection to `host` and `port`, which is prepared before
-/// anything but the answer can come over it.
-pub(crate) async fn open(
-    agent: &Endpoint,
-    host: &str,
-    port: u16,
-    prepare: impl Fn(&Stream) -> io::Result<()>,
-) -> Result<Stream, Refused> {
+/// Asks the agent for a connection to `host` and `port`.
+pub(crate) async fn open(agent: &Endpoint, host: &str, port: u16) -> Result<Stream, Refused> {
     let unreachable = |error: &dyn ToString| Refused {
         refusal: Refusal::Unreachable,
         reason: error.to_string(),
@@ -46,7 +39,6 @@ pub(crate) async fn open(
     let mut stream = connect(agent, CONNECT_TIMEOUT)
         .await
         .map_err(|error| unreachable(&error))?;
-    prepare(&stream).map_err(|error| unreachable(&error))?;
     hello::open(&mut stream, Channel::Egress)
         .await
         .map_err(|error| unreachable(&error))?;

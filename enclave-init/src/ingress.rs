@@ -39,7 +39,6 @@ pub(crate) async fn serve(
     listener: Listener,
     network: Arc<Network>,
     places: Arc<Places<()>>,
-    capacity: Capacity,
     logs: Logs,
 ) {
     let notices = Arc::new(Notices::new("ingress", logs));
@@ -55,10 +54,6 @@ pub(crate) async fn serve(
         };
         match places.take(()) {
             Ok(place) => {
-                if let Err(error) = capacity.apply(&stream, &place) {
-                    // With the smallest buffer it is only slower.
-                    notices.failed(&format!("a connection has no buffer of its own: {error}"));
-                }
                 let (network, notices) = (Arc::clone(&network), Arc::clone(&notices));
                 tokio::spawn(async move {
                     serve_connection(stream, &network, &place, &notices).await;

@@ -208,7 +208,7 @@ mod tests {
         for (socket, variable) in [(by_path, path.as_os_str()), (by_name, &abstract_name)] {
             let notifier = Notifier::new(Some(variable), None, None);
             notifier.status("waits\nfor its image");
-            assert_eq!(received(&socket), "STATUS=waits for its image");
+            assert_eq!(received(&socket), r"STATUS=waits\nfor its image");
             notifier.alive();
             let extended = "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000";
             assert_eq!(received(&socket), extended);

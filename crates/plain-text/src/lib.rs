@@ -9,8 +9,7 @@
 //! | control characters (Unicode category Cc), as in escape sequences of terminals | `\n`, `\u{1b}` |
 //! | line and paragraph separators (Zl, Zp) | `\u{2028}` |
 //! | format characters (Cf), as those that reorder a text ([UAX #9]) or are invisible | `\u{202e}` |
-//! | tabs | a space |
-//! | everything else | itself |
+//! | tabs and everything else | itself |
 //!
 //! The text is for people: a backslash stays as it is, so the original cannot always
 //! be told from the result.
@@ -36,7 +35,6 @@ pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '\t' => plain.push(' '),
             _ if is_hidden(character) => plain.extend(character.escape_default()),
             _ => plain.push(character),
         }
@@ -63,7 +61,7 @@ pub fn plain_start(text: &str, characters: usize) -> String {
 /// Whether a character is a control, a separator of lines or a format character
 /// (Unicode 16, categories Cc, Zl, Zp, Cf).
 fn is_hidden(character: char) -> bool {
-    character.is_control()
+    (character.is_control() && character != '\t')
         || matches!(
             character,
             '\u{ad}'
@@ -111,7 +109,7 @@ mod tests {
             ("a\nb\r\n", r"a\nb\r\n"),
             ("\x1b]0;title\x07", r"\u{1b}]0;title\u{7}"),
             ("\u{9b}31m", r"\u{9b}31m"),
-            ("a\tb", "a b"),
+            ("a\tb", "a\tb"),
             ("\u{202e}cod.exe\u{2069}", r"\u{202e}cod.exe\u{2069}"),
             ("a\u{2028}b\u{85}c", r"a\u{2028}b\u{85}c"),
             ("pay\u{200b}ments\u{feff}", r"pay\u{200b}ments\u{feff}"),

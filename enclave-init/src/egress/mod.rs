@@ -38,7 +38,6 @@ struct Egress {
     names: Names,
     /// The places of connections, shared by their destinations, `host:port`.
     places: Arc<Places<String>>,
-    capacity: Capacity,
 }
 
 impl Egress {
@@ -49,7 +48,6 @@ impl Egress {
             notices: Notices::new("egress", logs),
             names: Names::default(),
             places: Places::shared(capacity.places),
-            capacity,
         })
     }
 }
@@ -90,9 +88,8 @@ async fn connect(
         .places
         .take(destination.to_string())
         .map_err(|full| busy(&full))?;
-    let prepare = |stream: &Stream| egress.capacity.apply(stream, &place);
     let outside = tokio::select! {
-        outside = forward::open(&egress.agent, destination.host(), destination.port(), prepare) => outside?,
+        outside = forward::open(&egress.agent, destination.host(), destination.port()) => outside?,
         () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
     };
     place.activity().begin();

@@ -26,7 +26,11 @@ async fn the_agents_shutdown_is_orderly() {
     let lines = enclave.lines(LogStream::Application);
     assert_eq!(lines, ["catching", "caught SIGTERM", "goodbye"]);
     let lines = enclave.lines(LogStream::System);
-    assert!(lines.iter().any(|line| line == "ending: shut down as asked"));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line == "ending: shut down as asked")
+    );
     assert_eq!(control.receive().await, None);
     let (code, console) = enclave.ended().await;
     assert_eq!((code, console.as_str()), (0, ""));

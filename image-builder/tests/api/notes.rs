@@ -66,11 +66,12 @@ fn a_configuration_that_is_too_large_names_its_largest_part() {
     let value = format!("\"{}\"", "01".repeat(48));
     let values = vec![value; 600].join(", ");
     project.write("large.toml", format!("[pcrs]\n0 = [{values}]\n"));
-    let peers: String = (0..5)
+    let peers: Vec<_> = (0..5)
         .map(|number| {
             format!("[[attestation.peers]]\nname = \"p{number}\"\npolicy = \"large.toml\"\n")
         })
         .collect();
+    let peers = peers.concat();
     project.manifest(&peers);
     let words = [
         "enclave.toml:5: ",

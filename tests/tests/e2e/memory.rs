@@ -16,8 +16,10 @@ async fn starts_with_what_it_needs(name: &str, contents: Vec<u8>) {
     let file = folder.join("file");
     fs::write(&file, contents).unwrap();
     let build = |memory: &str| {
-        let manifest =
-            format!("[enclave]\nname = \"{name}\"\nimage = \"oci:image\"\nmemory_mib = {memory}\n");
+        let manifest = format!(
+            "[enclave]\nname = \"{name}\"\nimage = \"oci:image\"\nmemory_mib = {memory}\n\n\
+             [network]\ningress = [{{ port = 8080, to = 8080 }}]\n"
+        );
         let files = [file.clone()];
         Workload::build_from(&PROGRAMS, &folder, "test-workload", &files, &manifest)
     };
