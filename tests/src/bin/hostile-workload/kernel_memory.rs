@@ -259,7 +259,7 @@ fn unaccepted() -> io::Result<()> {
     for _ in 0..WATCHES {
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         client.set_nonblocking(true)?;
-        match client.write(&[0; UNACCEPTED]) {
+        match client.write(&vec![0; UNACCEPTED]) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -274,7 +274,7 @@ fn watches() -> io::Result<()> {
     let set = call(libc::SYS_epoll_create1, [0.into()])?;
     for _ in 0..WATCHES {
         let file = call(libc::SYS_eventfd2, [0.into(), 0.into()])?;
-        let (set, file) = (set as i64, file as i64);
+        let [set, file] = [set, file].map(|descriptor| i64::try_from(descriptor).unwrap_or(-1));
         // `struct epoll_event`: readable.
         let event = [1; 12];
         call(
