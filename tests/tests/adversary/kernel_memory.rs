@@ -76,8 +76,9 @@ async fn qemu_counted() {
         let (lost, counted) = numbers.unwrap_or_else(|| panic!("{kind}: {said:?}"));
         let (lost, counted): (u64, u64) = (lost.parse().unwrap(), counted.parse().unwrap());
         assert!(lost > 500, "{kind} takes too little to be counted: {said}");
-        // The rest is what objects leave of their pages.
-        assert!(counted >= lost / 5 * 4, "{kind}: {said}");
+        // The rest is what objects leave of their pages, and what the machine's other
+        // programs have taken meanwhile.
+        assert!(counted >= lost / 3 * 2, "{kind}: {said}");
     }
     enclave.agent.stopped().await.unwrap();
 }
