@@ -37,6 +37,9 @@ const FILE: &str = "enclave.json";
 /// The shortest time between two writes of the file: an enclave has its history change
 /// as often as it likes.
 const WRITE_PACE: Duration = Duration::from_millis(50);
+/// The first changes are written at once, so that an agent that is killed just after
+/// the boot leaves all of the boot's steps to the next one.
+const WRITES_AT_ONCE: u32 = 64;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -208,8 +211,12 @@ impl Facts {
     /// any more.
     pub async fn keep(mut self, directory: PathBuf, mut history: watch::Receiver<History>) {
         let mut next = Instant::now();
+        let mut at_once = WRITES_AT_ONCE;
         while history.changed().await.is_ok() {
-            sleep_until(next).await;
+            match at_once.checked_sub(1) {
+                Some(left) => at_once = left,
+                None => sleep_until(next).await,
+            }
             next = Instant::now() + WRITE_PACE;
             self.history = history.borrow_and_update().clone();
             if let Err(error) = self.write(&directory).await {
