@@ -16,9 +16,9 @@ use attestation::nsm::{MAX_REQUEST, MAX_RESPONSE};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Roots, Time};
 use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Request, Response};
-use measurements::{Measurements, Pcr};
 use fuzz::within;
 use libfuzzer_sys::fuzz_target;
+use measurements::{Measurements, Pcr};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;
