@@ -3,20 +3,19 @@
 
 use std::time::Duration;
 
-use control_plane_model::caught::{Caught, Explanation, MAX_MESSAGE};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use time::OffsetDateTime;
-use tokio::time::sleep;
-use tracing::{error, info, warn};
-
 use control_plane_model::Failure;
 use control_plane_model::attributes::text;
+use control_plane_model::caught::{Caught, Explanation, MAX_MESSAGE};
 use control_plane_model::execution::{Action, Input, Reason, execution_arn};
 use control_plane_model::item::{AttestationState, Enclave, name};
 use control_plane_model::status::{Event, Status};
 use control_plane_model::store::{Outcome, Store};
 use control_plane_model::update::{Condition, Update, cut};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
 
 /// How often, and how long apart, an item is looked at again while a client's
 /// illegal write hides its status from its owner.

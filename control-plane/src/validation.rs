@@ -2,11 +2,6 @@
 //! is wrong with it.
 
 use aws_sdk_dynamodb::Client;
-use measurements::Measurements;
-use serde::Serialize;
-use serde_json::{Value, json};
-use tracing::info;
-
 use control_plane_model::Failure;
 use control_plane_model::environment::variable;
 use control_plane_model::execution::{Action, Input};
@@ -14,6 +9,10 @@ use control_plane_model::item::{Enclave, Image, PublishedImage, runtime_configur
 use control_plane_model::request::{Problem, Request, check_id};
 use control_plane_model::status::Status;
 use control_plane_model::store::{Store, published_image};
+use measurements::Measurements;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::info;
 
 /// The error of a request that breaks rules.
 pub const VALIDATION_FAILED: &str = "ValidationFailed";

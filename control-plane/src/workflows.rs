@@ -6,7 +6,6 @@ use aws_sdk_sfn::error::SdkError;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::ExecutionStatus;
-
 use control_plane_model::Failure;
 use control_plane_model::execution::{Action, Input};
 

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use attestation::ear::{Appraisal, ExternalKey, Issuer};
 use attestation::{Profile, Report};
+use control_plane_model::Failure;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-
-use control_plane_model::Failure;
 
 /// Who answers for the results.
 const DEVELOPER: &str = "enclave control plane";

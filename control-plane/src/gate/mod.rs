@@ -16,13 +16,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use time::OffsetDateTime;
-use tracing::{info, warn};
-
-use crate::validation::SUPERSEDED;
-use crate::workflows::{Sent, Workflows};
 use control_plane_model::Failure;
 use control_plane_model::attributes::text;
 use control_plane_model::environment::optional;
@@ -33,6 +26,13 @@ use control_plane_model::item::{
 use control_plane_model::status::Status;
 use control_plane_model::store::{Outcome, Store};
 use control_plane_model::update::{Condition, Update};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tracing::{info, warn};
+
+use crate::validation::SUPERSEDED;
+use crate::workflows::{Sent, Workflows};
 
 use self_check::SelfCheck;
 

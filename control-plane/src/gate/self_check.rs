@@ -5,11 +5,11 @@
 //! signed: that the check passed is written only if the document shows it.
 
 use attestation::{Roots, Time, verify};
+use control_plane_model::item::Image;
 use serde::Deserialize;
 use tracing::warn;
 
 use super::verdict::{UnusableImage, self_check_policy};
-use control_plane_model::item::Image;
 
 /// Longest rule of the agent's telling that is kept, in bytes.
 const MAX_RULE: usize = 64;

@@ -4,10 +4,9 @@ use attestation::{
     Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Roots, Rule, Time, verify,
 };
 use aws_lc_rs::digest::{SHA384, digest};
+use control_plane_model::item::Image;
 use measurements::{Measurements, Pcr};
 use thiserror::Error;
-
-use control_plane_model::item::Image;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIGURATION_PCR: u8 = 16;

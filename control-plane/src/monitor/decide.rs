@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
-use crate::workflows::Progress;
 use control_plane_model::attributes::text;
 use control_plane_model::execution::{Reason, execution_name};
 use control_plane_model::item::{AttestationState, Enclave, name, parse_timestamp, timestamp};
 use control_plane_model::status::{Event, Status};
 use control_plane_model::update::{Condition, Update};
+use time::OffsetDateTime;
+
+use crate::workflows::Progress;
 
 /// `error_type` of an item that nothing works on any more.
 pub const ABANDONED: &str = "Abandoned";

@@ -7,6 +7,11 @@ mod decide;
 
 use std::collections::HashMap;
 
+use control_plane_model::Failure;
+use control_plane_model::execution::{Reason, execution_arn, execution_name};
+use control_plane_model::item::{AttestationState, Enclave};
+use control_plane_model::status::Status;
+use control_plane_model::store::{Outcome, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -14,11 +19,6 @@ use tracing::{error, info, warn};
 
 use crate::function::emit_metrics;
 use crate::workflows::{Progress, Workflows};
-use control_plane_model::Failure;
-use control_plane_model::execution::{Reason, execution_arn, execution_name};
-use control_plane_model::item::{AttestationState, Enclave};
-use control_plane_model::status::Status;
-use control_plane_model::store::{Outcome, Store};
 
 pub use decide::{
     ABANDONED, INSTANCE_GONE, Instance, Needs, ORPHAN_LIMIT, QUIET, REQUEST_LIMIT, Step, decide,

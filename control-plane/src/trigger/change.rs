@@ -1,16 +1,16 @@
 //! A change of an item, and what is to be done about it.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde_json::Value;
-use time::OffsetDateTime;
-
-use super::{REFUSED, UNREADABLE};
-use crate::workflows::Progress;
 use control_plane_model::attributes::{Attributes, from_stream, get_text, text};
 use control_plane_model::execution::{Action, Input, sequence};
 use control_plane_model::item::{Enclave, name};
 use control_plane_model::status::{Actor, Event, Status, permits, refusal};
 use control_plane_model::update::{Condition, Update};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{REFUSED, UNREADABLE};
+use crate::workflows::Progress;
 
 /// Attributes that are the control plane's. A client that writes its whole item
 /// anew drops them.

@@ -5,17 +5,17 @@ mod change;
 
 use std::time::Duration;
 
+use control_plane_model::Failure;
+use control_plane_model::attributes::get_text;
+use control_plane_model::execution::Input;
+use control_plane_model::item::name;
+use control_plane_model::store::{Outcome, Store};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::workflows::{Progress, Workflows};
-use control_plane_model::Failure;
-use control_plane_model::attributes::get_text;
-use control_plane_model::execution::Input;
-use control_plane_model::item::name;
-use control_plane_model::store::{Outcome, Store};
 
 pub use change::{Admission, Change, Decision, Poison, undoes};
 
