@@ -31,6 +31,7 @@ const LAYERS_PER_MEMORY: u64 = 4;
 /// Largest signing key or certificate that is read, in bytes.
 const MAX_PEM: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
+
 /// What an image is built from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -125,7 +126,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
         progress,
     )?;
-    let files = memory::size_of_files(&image.tree).map_err(|reason| BuildError::Image {
+    let files = memory::Files::of(&image.tree).map_err(|reason| BuildError::Image {
         image: image::path(&manifest.enclave.image).to_owned(),
         reason,
     })?;
@@ -133,7 +134,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .metadata()
         .map_err(BuildError::read(inputs.init, "try again"))?
         .len();
-    let unpacked = memory::of_file(init_bytes).saturating_add(memory::of_tree(&image.tree));
+    let unpacked = memory::of_file(init_bytes).saturating_add(files.unpacked);
     // Before the work; what the image itself takes is known after it.
     memory::check(0, unpacked, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
@@ -144,7 +145,9 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .map_err(|error| config::too_large(&manifest, &measured, &error))?;
 
     let mut boot = ramdisk::boot(&mut init).map_err(BuildError::temporary)?;
-    progress(Step::Compress { bytes: files });
+    progress(Step::Compress {
+        bytes: files.contents,
+    });
     let mut application =
         ramdisk::application(&image.tree, &image.spool, MEASURED_CONFIG_PATH, &measured)
             .map_err(BuildError::temporary)?;

@@ -12,41 +12,38 @@ const PAGE: u64 = 4096;
 /// An inode and its name in a tmpfs, in bytes, rounded up.
 const INODE: u64 = 1024;
 
-/// The size of all files. A file in a ramdisk has less than 4 GiB.
-pub(crate) fn size_of_files(tree: &Tree) -> Result<u64, String> {
-    let mut counted = BTreeSet::new();
-    let mut total: u64 = 0;
-    for (path, node) in tree.iter() {
-        let Kind::File { content, inode } = &node.kind else {
-            continue;
-        };
-        if content.size > eif::cpio::MAX_CONTENTS {
-            return Err(format!(
-                "/{} has {} MiB, but a file in an enclave image has less than 4096: split it",
-                String::from_utf8_lossy(path),
-                content.size / MIB
-            ));
-        }
-        if counted.insert(*inode) {
-            total = total.saturating_add(content.size);
-        }
-    }
-    Ok(total)
+/// What the image's files come to, in bytes. A file counts once, whatever its names are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Their contents.
+    pub(crate) contents: u64,
+    /// The memory that they take when the kernel has unpacked them.
+    pub(crate) unpacked: u64,
 }
 
-/// The memory that the files take when the kernel has unpacked them, in bytes.
-pub(crate) fn of_tree(tree: &Tree) -> u64 {
-    let mut counted = BTreeSet::new();
-    let mut total: u64 = 0;
-    for (_, node) in tree.iter() {
-        let size = match &node.kind {
-            Kind::File { inode, .. } if !counted.insert(*inode) => continue,
-            Kind::File { content, .. } => content.size,
-            Kind::Directory | Kind::Fifo | Kind::Symlink(_) => 0,
-        };
-        total = total.saturating_add(of_file(size));
+impl Files {
+    /// Those of a tree. A file in a ramdisk has less than 4 GiB.
+    pub(crate) fn of(tree: &Tree) -> Result<Self, String> {
+        let mut counted = BTreeSet::new();
+        let mut files = Self::default();
+        for (path, node) in tree.iter() {
+            let size = match &node.kind {
+                Kind::File { inode, .. } if !counted.insert(*inode) => continue,
+                Kind::File { content, .. } => content.size,
+                Kind::Directory | Kind::Fifo | Kind::Symlink(_) => 0,
+            };
+            if size > eif::cpio::MAX_CONTENTS {
+                return Err(format!(
+                    "/{} has {} MiB, but a file in an enclave image has less than 4096: split it",
+                    String::from_utf8_lossy(path),
+                    size / MIB
+                ));
+            }
+            files.contents = files.contents.saturating_add(size);
+            files.unpacked = files.unpacked.saturating_add(of_file(size));
+        }
+        Ok(files)
     }
-    total
 }
 
 /// What a file of this size takes of the memory: whole pages, and an inode.
@@ -90,15 +87,16 @@ mod tests {
         file(b"a", 7);
         file(b"large", u64::from(u32::MAX));
         tree.hard_link(b"b", b"a").unwrap();
-        assert_eq!(size_of_files(&tree), Ok(7 + u64::from(u32::MAX)));
-        assert_eq!(of_tree(&tree), PAGE + (1 << 32) + 2 * INODE);
+        let files = Files::of(&tree).unwrap();
+        assert_eq!(files.contents, 7 + u64::from(u32::MAX));
+        assert_eq!(files.unpacked, PAGE + (1 << 32) + 2 * INODE);
         let content = Content {
             offset: 0,
             size: 1 << 32,
         };
         tree.file(b"d/larger", Metadata::DIRECTORY, content)
             .unwrap();
-        let reason = size_of_files(&tree).unwrap_err();
+        let reason = Files::of(&tree).unwrap_err();
         assert!(reason.starts_with("/d/larger has 4096 MiB"), "{reason}");
     }
 
