@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use plain_text::plain_start;
+use plain_text::{plain_start, plain_words};
 use thiserror::Error;
 
 use crate::endpoint::Service;
@@ -234,8 +234,7 @@ const MAX_WORDS: usize = 1000;
 
 /// A service's words, for a line of a log.
 pub(crate) fn one_line(words: &str) -> String {
-    let words: Vec<_> = words.split_whitespace().collect();
-    plain_start(&words.join(" "), MAX_WORDS)
+    plain_start(&plain_words(words), MAX_WORDS)
 }
 
 fn after(attempts: u32) -> String {

@@ -28,6 +28,7 @@
 extern crate alloc;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// The text in one line, of visible characters only. It is at most six times as long
 /// in bytes.
@@ -42,7 +43,13 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
-/// The same, cut to so many characters of the result; an ellipsis says that it was.
+/// The same of what may be several lines or be indented: its words, one space apart.
+pub fn plain_words(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().map(plain).collect();
+    words.join(" ")
+}
+
+/// As [`plain`] gives it, cut to so many characters of the result; an ellipsis says that it was.
 pub fn plain_start(text: &str, characters: usize) -> String {
     // One character of the text is at least one of the result.
     let longest = text
@@ -117,6 +124,12 @@ mod tests {
         ] {
             assert_eq!(plain(text), expected);
         }
+    }
+
+    #[test]
+    fn words_of_several_lines_are_one_line() {
+        assert_eq!(plain_words(" two\r\n\tlines\x1b[m "), r"two lines\u{1b}[m");
+        assert_eq!(plain_words(" \n"), "");
     }
 
     #[test]

@@ -98,7 +98,10 @@ impl Config {
     pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
         let failed = |problems: Vec<String>| ConfigError {
             source_name: source_name.to_owned(),
-            problems: problems.iter().map(|problem| one_line(problem)).collect(),
+            problems: problems
+                .iter()
+                .map(|problem| plain_text::plain_words(problem))
+                .collect(),
         };
         if text.len() > MAX_BYTES {
             return Err(failed(vec![format!("it has more than {MAX_BYTES} bytes")]));
@@ -317,12 +320,6 @@ fn aws_services(value: &Value) -> Result<Vec<String>, String> {
 fn retention(value: &Value) -> Result<RetentionDays, String> {
     let days = value.as_u64().ok_or("it is no number of days")?;
     days.to_string().parse()
-}
-
-/// What a parser says in several lines, or what comes from the document itself.
-fn one_line(text: &str) -> String {
-    let words: Vec<_> = text.split_whitespace().collect();
-    plain_text::plain(&words.join(" "))
 }
 
 #[cfg(test)]
