@@ -23,9 +23,6 @@ const MIN_ENDING: usize = 16;
 const PART_OF_TCP: u64 = 32;
 /// The part that the receive buffers of one direction may take.
 const PART_OF_BUFFERS: u64 = 16;
-/// Of a receive buffer, the kernel takes these parts more than what may be in it: a
-/// packet's description, 256 bytes, and an unused rest, for at most 3.6 KiB.
-const OVERHEAD: (u64, u64) = (5, 4);
 const PAGE: u64 = 4096;
 const TCP_LIMITS: &str = "/proc/sys/net/ipv4/tcp_mem";
 
@@ -34,7 +31,7 @@ const TCP_LIMITS: &str = "/proc/sys/net/ipv4/tcp_mem";
 pub(crate) struct Capacity {
     /// Connections at a time.
     pub(crate) places: usize,
-    /// Bytes in all receive buffers together.
+    /// Bytes that the receive buffers of one direction may take.
     buffers: u64,
     /// Bytes of all TCP sockets together.
     tcp: u64,
@@ -44,10 +41,9 @@ impl Capacity {
     /// For a machine with so many bytes of memory.
     pub(crate) fn new(memory: u64) -> Self {
         let memory = memory.min(ENOUGH);
-        let (more, than) = OVERHEAD;
         Self {
             places: connections(memory),
-            buffers: memory / PART_OF_BUFFERS / more * than,
+            buffers: memory / PART_OF_BUFFERS,
             tcp: memory / PART_OF_TCP,
         }
     }
@@ -69,10 +65,8 @@ impl Capacity {
     /// The bytes that connections can take in all, in the directions that there are.
     pub(crate) fn bytes(&self, network: &Network) -> u64 {
         let directions = u64::from(network.has_egress()) + u64::from(!network.ingress.is_empty());
-        let (more, than) = OVERHEAD;
         let places = (self.places + self.ending()) as u64 * CONNECTION_BYTES;
-        let buffers = self.buffers / than * more;
-        self.tcp + directions * (places + buffers)
+        self.tcp + directions * (places + self.buffers)
     }
 
     /// Bounds what TCP takes, on a machine of its own. `/proc` must be mounted.

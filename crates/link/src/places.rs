@@ -79,7 +79,6 @@ pub struct Place<K: Eq + Hash> {
     places: Arc<Places<K>>,
     peer: K,
     number: u64,
-    rank: usize,
     activity: Arc<Activity>,
 }
 
@@ -144,12 +143,10 @@ impl<K: Clone + Eq + Hash> Places<K> {
         table
             .taken
             .insert(number, (peer.clone(), Arc::clone(&activity)));
-        let rank = table.taken.len();
         Ok(Place {
             places: Arc::clone(self),
             peer,
             number,
-            rank,
             activity,
         })
     }
@@ -234,11 +231,6 @@ impl<K: Eq + Hash> Place<K> {
     /// Whose it is.
     pub fn peer(&self) -> &K {
         &self.peer
-    }
-
-    /// How many places were taken when this one was, itself included.
-    pub fn rank(&self) -> usize {
-        self.rank
     }
 
     /// What the connection's bytes are noted with.

@@ -12,7 +12,7 @@ pub const MAX_CONNECTIONS: usize = 1024;
 const MIN_CONNECTIONS: usize = 16;
 /// What one connection takes of the enclave's memory at least: in the init 28 KiB while
 /// its small buffers are in use; in the kernel 8 KiB for two sockets and the files that
-/// hold them, and 20 KiB of the smallest receive buffers of vsock (three packets) and TCP.
+/// hold them, and 20 KiB for a few packets of vsock and of TCP.
 pub const CONNECTION_BYTES: u64 = 56 * 1024;
 /// The part of the enclave's memory that the connections of one direction may take so.
 const PART_OF_MEMORY: u64 = 32;

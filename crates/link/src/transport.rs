@@ -134,11 +134,6 @@ impl Listener {
         }
     }
 
-    /// Whether it listens on vsock.
-    pub fn is_vsock(&self) -> bool {
-        matches!(self.0, Inner::Vsock(_))
-    }
-
     /// The next connection, and the peer's context identifier where the
     /// transport has one. Cancellation safe.
     pub async fn accept(&self) -> io::Result<(Stream, Option<u32>)> {
@@ -152,15 +147,6 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), None))
             }
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
-            Inner::Vsock(listener) => listener.as_fd(),
-            Inner::Unix { listener, .. } => listener.as_fd(),
         }
     }
 }
