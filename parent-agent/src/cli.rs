@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port};
+use manifest::{Cpus, EnclaveName, Interval, MemoryMib, Port, host_spelling};
 
 pub use bootstrap::{BootstrapArgs, DoctorArgs};
 pub use logs::{LogArgs, LogsArgs};
@@ -387,7 +387,7 @@ impl FromStr for ConnectTo {
             return Err(malformed());
         }
         Ok(Self {
-            host: host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
+            host: host_spelling(host),
             port: port.get(),
             address: address.parse().map_err(|_| malformed())?,
         })

@@ -13,6 +13,7 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use manifest::host_spelling;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -76,7 +77,7 @@ impl Resolver {
 
     /// The addresses to dial for `host`, a name or an address that a rule allows.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host_spelling(host);
         if let Some(&address) = self.connect_to.get(&(host.clone(), port)) {
             return Ok(vec![address]);
         }

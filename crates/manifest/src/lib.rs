@@ -56,7 +56,7 @@ pub use memory::needed_mib;
 pub use name::{EnclaveName, NameError};
 pub use network::{
     EgressError, EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES,
-    Network, NetworkError,
+    Network, NetworkError, host_spelling,
 };
 pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,

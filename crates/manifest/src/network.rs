@@ -234,7 +234,7 @@ pub enum HostPattern {
 impl HostPattern {
     /// Whether `host` is one that the pattern allows.
     pub fn matches(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host_spelling(host);
         match self {
             Self::Exact(name) => *name == host,
             Self::Below(suffix) => host
@@ -319,6 +319,14 @@ pub struct IngressRule {
     /// protocol (version 2) before the client's bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proxy_protocol: bool,
+}
+
+/// The one spelling by which a host is allowed, counted and told: in lower case, without
+/// the dot that makes a name absolute. With another dot before that one it is no name,
+/// and must not become one.
+pub fn host_spelling(host: &str) -> String {
+    let name = host.strip_suffix('.').filter(|name| !name.ends_with('.'));
+    name.unwrap_or(host).to_ascii_lowercase()
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes: DNS

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use link::target::MAX_HOST;
-use manifest::{HostPattern, Network};
+use manifest::{HostPattern, Network, host_spelling};
 
-/// A host and a port in the one spelling by which it is allowed, counted and told:
-/// lower case, without the dot that makes a name absolute. Other spellings of a
-/// destination would each have a share of the places.
+/// A host and a port. Another spelling of the host would have a share of the places of
+/// its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     host: String,
@@ -54,14 +53,14 @@ impl fmt::Display for Destination {
     }
 }
 
-/// The one spelling of a host's name or address.
+/// The one spelling of a host, if it is a name or an address.
 pub(super) fn normalise(host: &str) -> Option<String> {
-    let host = host.strip_suffix('.').unwrap_or(host);
+    let host = host_spelling(host);
     let is_host = !host.is_empty()
         && !host.ends_with('.')
         && host.len() <= MAX_HOST
         && host.bytes().all(|byte| byte.is_ascii_graphic());
-    is_host.then(|| host.to_ascii_lowercase())
+    is_host.then_some(host)
 }
 
 /// Whether a rule of the image has this very host.

@@ -11,6 +11,7 @@ use link::frame::{self, MAX_TARGET};
 use link::places::Places;
 use link::target::{Connect, Refusal, Reply};
 use link::{Stream, Text};
+use manifest::host_spelling;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,12 +55,8 @@ struct Destination {
 
 impl From<Connect> for Destination {
     fn from(Connect { host, port }: Connect) -> Self {
-        let name = host.strip_suffix('.');
-        // With another dot it is no name, and must not become one for a rule, which
-        // passes over a dot as well.
-        let name = name.filter(|name| !name.ends_with('.')).unwrap_or(&host);
         Self {
-            host: name.to_ascii_lowercase(),
+            host: host_spelling(&host),
             port,
         }
     }
