@@ -61,8 +61,8 @@ impl Crash {
         if code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory)) {
             return Some(Self::OutOfMemory);
         }
-        // The kernel's own words, from mm/oom_kill.c.
-        if console.iter().any(|line| line.contains("Out of memory: ")) {
+        let is_oom = |line: &String| line.contains(kernel_panic::OUT_OF_MEMORY);
+        if console.iter().any(is_oom) {
             return Some(Self::OutOfMemory);
         }
         // The last lines may be its trace alone.

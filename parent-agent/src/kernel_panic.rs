@@ -7,12 +7,15 @@ use crate::console::Console;
 
 /// What a panic's line has in front of its reason (`kernel/panic.c`).
 const PANIC: &str = "Kernel panic - not syncing: ";
+/// What it has in front of the process that it kills for want of memory
+/// (`mm/oom_kill.c`).
+pub(crate) const OUT_OF_MEMORY: &str = "Out of memory: ";
 /// What the kernel says of want of memory before it panics, if it is not the reason
 /// itself: `mm/oom_kill.c`, `mm/page_alloc.c`, and `init/initramfs.c`, which finds no room
 /// for a file and leaves it out.
 const WANT_OF_MEMORY: [&str; 4] = [
     "invoked oom-killer",
-    "Out of memory: ",
+    OUT_OF_MEMORY,
     "page allocation failure",
     "Initramfs unpacking failed: write error",
 ];

@@ -12,6 +12,7 @@ mod phase;
 use std::time::Duration;
 
 use link::control::FromInit;
+use manifest::MAX_STOP_GRACE;
 use tokio::time::Instant;
 
 pub use code::Code;
@@ -29,9 +30,9 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(60);
 pub const MAX_DISCONNECTED: Duration = Duration::from_secs(10);
 /// How long the machine may go on after its init has announced the end.
 pub const MAX_POWER_OFF: Duration = Duration::from_secs(10);
-/// How long an enclave may take to stop if nobody says how long; its manifest
-/// may give the workload less.
-pub const MAX_STOP: Duration = Duration::from_secs(300);
+/// How long an enclave may take to stop if nobody says how long: as long as its
+/// manifest may give the workload.
+pub const MAX_STOP: Duration = MAX_STOP_GRACE;
 /// What an enclave gets on top of the grace that was asked for.
 pub const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// How long a killed enclave may take to be gone.
