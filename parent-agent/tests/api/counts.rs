@@ -72,8 +72,13 @@ fn run(service: &FakeCloudWatch, folder: TempDir) -> Agent {
 }
 
 async fn attached(service: &FakeCloudWatch, folder: TempDir) -> (Agent, Init) {
+    let before = system(&folder).await.len();
     let mut agent = run(service, folder);
     agent.event("attached").await;
+    // It tells of what it finds at once: what the init says now is for the next record.
+    while system(&agent.folder).await.len() == before {
+        sleep(Duration::from_millis(5)).await;
+    }
     let init = Init::connect(&agent, 1).await;
     (agent, init)
 }
