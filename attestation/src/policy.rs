@@ -200,8 +200,8 @@ impl PolicyBuilder {
         self
     }
 
-    /// Accepts whatever runs in the enclave, unless registers are named. For those who want to know only
-    /// that AWS signed a document, or bind it by other rules.
+    /// Accepts whatever runs in the enclave, unless registers are named. For those who
+    /// want to know only that AWS signed a document, or bind it by other rules.
     pub fn allow_any_image(mut self) -> Self {
         self.policy.any_image = true;
         self

@@ -12,6 +12,7 @@ use super::{Cgroup, Confinement, Sizes};
 use crate::control::Handle;
 use crate::logs::Logs;
 
+const MIB: u64 = 1024 * 1024;
 /// Between two reports at least: a workload can meet a limit as often as it likes.
 const PAUSE: Duration = Duration::from_secs(1);
 /// After a failure to count, which the next attempt may meet as well.
@@ -88,8 +89,6 @@ pub(crate) fn lowered(settings: &Settings, sizes: &Sizes) -> Option<String> {
         )
     })
 }
-
-const MIB: u64 = 1024 * 1024;
 
 /// Tells the agent and the log, for as long as the enclave runs.
 pub(crate) async fn report(confinement: Arc<Confinement>, handle: Handle, logs: Logs) {
