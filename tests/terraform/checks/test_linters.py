@@ -37,7 +37,7 @@ def test_user_data_is_sound_shell(enclave, tmp_path):
 
 
 def test_container_files_are_sound():
-    files = [path for path in support.ROOT.glob("*/Containerfile")]
+    files = sorted(support.ROOT.glob("crates/*/Containerfile"))
     assert files
     run = _run(_program("hadolint"), *files)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -47,7 +47,7 @@ def test_what_the_task_writes_to_is_its_users(control_plane):
     # Fargate gives a mounted volume to root, unless the image declares it.
     ((_, task),) = control_plane.resources("aws_ecs_task_definition")
     (container,) = json.loads(task["container_definitions"])
-    file = (support.ROOT / "control-plane" / "Containerfile").read_text()
+    file = (support.ROOT / "crates/terraform-runner/Containerfile").read_text()
     declared = json.loads(re.search(r"^VOLUME (.+)$", file, re.MULTILINE).group(1))
     assert [mount["containerPath"] for mount in container["mountPoints"]] == declared
 
