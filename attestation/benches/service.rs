@@ -38,13 +38,13 @@ use std::time::{Duration, Instant};
 use attestation::ear::{Appraisal, Issuer, SigningKey};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Policy, Profile, Roots, Time, Verifier};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use nsm::{Request, Response};
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
 

@@ -38,9 +38,9 @@
 //! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
 //!
 //! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
-//! asynchronous client that challenges a live enclave, `nsm` the client of the
-//! Nitro security module, and `software-nsm` a server that stands for the module
-//! where there is no hardware. `ear` issues signed attestation results, and
+//! asynchronous client that challenges a live enclave, or with `nsm` a module in
+//! software, and `software-nsm` the server that stands for the module where there is
+//! no hardware. `ear` issues signed attestation results, and
 //! `service` is the verification service.
 
 #![forbid(unsafe_code)]
@@ -59,8 +59,6 @@ mod der;
 mod document;
 #[cfg(feature = "ear")]
 pub mod ear;
-#[cfg(feature = "nsm")]
-pub mod nsm;
 mod policy;
 #[cfg(feature = "policy-files")]
 mod policy_file;
@@ -71,6 +69,7 @@ mod rule;
 pub mod service;
 #[cfg(feature = "software-nsm")]
 pub mod software_nsm;
+mod unsigned;
 mod verify;
 
 #[cfg(feature = "policy-files")]
@@ -88,4 +87,5 @@ pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
 pub use purpose::Purpose;
 pub use report::{Check, Claims, Outcome, Report};
 pub use rule::{Rejection, Rule};
+pub use unsigned::is_unsigned;
 pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};

@@ -12,8 +12,8 @@ use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{
     Binding, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Time, verify,
 };
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 
 const ONE: Measurements = image(1);
 const TWO: Measurements = image(2);

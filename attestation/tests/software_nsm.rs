@@ -8,11 +8,10 @@
 
 use std::path::Path;
 
-use attestation::nsm::{Nsm, NsmError, Refusal, unverified_timestamp_ms};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Policy, Roots, Rule, Time, verify};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use measurements::{Measurements, Pcr};
+use nsm::{Nsm, NsmError, Refusal, Request, Response, unverified_timestamp_ms};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use attestation::nsm::{Nsm, NsmError};
 use aws_lc_rs::digest::{SHA384, digest};
 use link::control::{BootId, CheckOutcome, FromInit};
 use link::port::HOST_CID;
 use link::{EndCode, Endpoint, Listener, Text};
 use manifest::{Attestation, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};
 use measurements::Pcr;
+use nsm::{Nsm, NsmError};
 
 use crate::api::{self, Api, Verifications};
 use crate::args::Simulation;

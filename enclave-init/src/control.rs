@@ -472,7 +472,7 @@ fn health(health: &mut watch::Receiver<(HealthState, String)>) -> FromInit {
     }
 }
 
-fn answer(id: u64, document: Result<Vec<u8>, attestation::nsm::NsmError>) -> FromInit {
+fn answer(id: u64, document: Result<Vec<u8>, nsm::NsmError>) -> FromInit {
     match document.map(Bytes::new) {
         Ok(Some(document)) => FromInit::Document { id, document },
         Ok(None) => FromInit::ChallengeFailed {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use attestation::nsm::NsmError;
+use nsm::NsmError;
 
 use crate::error::{Doing, InitError};
 use crate::security_module::Module;

@@ -35,7 +35,7 @@ pub(crate) enum InitError {
     Control(String),
     /// The Nitro security module failed.
     #[error("the Nitro security module failed: {0}")]
-    Nsm(#[from] attestation::nsm::NsmError),
+    Nsm(#[from] nsm::NsmError),
     /// The machine has no hardware random number generator.
     #[error(
         "the kernel's random number generator is {0:?}, not the Nitro security module's: is CONFIG_NSM missing?"

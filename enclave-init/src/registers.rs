@@ -1,8 +1,8 @@
 //! The registers that are locked before the workload is started.
 
 use attestation::PCR_COUNT;
-use attestation::nsm::NsmError;
 use manifest::OpenRegisters;
+use nsm::NsmError;
 
 use crate::security_module::Module;
 

@@ -7,12 +7,12 @@
 //! new. Its certificates are held against the document's own time, and where the
 //! clock follows the hypervisor against the clock's.
 
-use attestation::nsm::{NsmError, is_unsigned};
-use attestation::{Accepted, Policy, Purpose, Rule, Time, verify};
+use attestation::{Accepted, Policy, Purpose, Rule, Time, is_unsigned, verify};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, Text};
 use manifest::Attestation;
 use measurements::Pcr;
+use nsm::NsmError;
 
 use crate::registers::{REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument};
@@ -217,7 +217,7 @@ impl Finding {
 mod tests {
     use attestation::Document;
     use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
-    use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+    use nsm::{Request, Response};
 
     use super::*;
 

@@ -12,13 +12,12 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread;
 
-use attestation::nsm::{MAX_REQUEST, MAX_RESPONSE};
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Roots, Time};
-use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Request, Response};
 use fuzz::within;
 use libfuzzer_sys::fuzz_target;
 use measurements::{Measurements, Pcr};
+use nsm::{ErrorCode, MAX_REQUEST, MAX_RESPONSE, Request, Response};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;

@@ -40,6 +40,8 @@ mod dial;
 mod encoding;
 mod endpoint;
 mod http;
+#[cfg(feature = "nsm")]
+mod module;
 mod tls;
 mod tls_server;
 
@@ -171,7 +173,7 @@ pub enum FetchError {
     /// The module refused.
     #[cfg(feature = "nsm")]
     #[error(transparent)]
-    Nsm(#[from] crate::nsm::NsmError),
+    Nsm(#[from] nsm::NsmError),
     /// A certificate's key is to be attested, where there is no TLS.
     #[error(
         "{0} is not https, so there is no TLS key that the document could bind: name the enclave's TLS server"
@@ -314,7 +316,7 @@ impl Client {
             endpoint::Kind::Agent(socket) => http::post(endpoint, socket, nonce).await,
             #[cfg(feature = "nsm")]
             endpoint::Kind::Nsm(socket) => Ok(Answer {
-                document: crate::nsm::attestation_over(socket, nonce).await?,
+                document: module::attestation(socket, nonce).await?,
                 server_key: None,
             }),
         }

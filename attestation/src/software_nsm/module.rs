@@ -9,8 +9,8 @@ use aws_nitro_enclaves_cose::crypto::{
 };
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
-use aws_nitro_enclaves_nsm_api::api::{AttestationDoc, Digest, ErrorCode, Request, Response};
 use measurements::{Measurements, Pcr};
+use nsm::{AttestationDoc, Digest, ErrorCode, Request, Response};
 
 use super::authority::{Chain, RootError, TestRoot};
 use crate::PCR_COUNT;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Response};
+use nsm::{ErrorCode, MAX_REQUEST, MAX_RESPONSE, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::SoftwareNsm;
-use crate::nsm::{MAX_REQUEST, MAX_RESPONSE};
 
 /// Most connections at a time; a further one waits.
 const MAX_CONNECTIONS: usize = 64;

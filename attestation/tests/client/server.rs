@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Purpose, Roots};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;

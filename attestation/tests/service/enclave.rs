@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 use serde_bytes::ByteBuf;
 
 /// What the policy `payments` allows.

@@ -71,10 +71,10 @@ impl SelfCheck {
 mod tests {
     use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
     use aws_lc_rs::digest::{SHA384, digest};
-    use aws_nitro_enclaves_nsm_api::api::{Request, Response};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use measurements::{Measurements, Pcr};
+    use nsm::{Request, Response};
     use serde_json::json;
 
     use super::*;

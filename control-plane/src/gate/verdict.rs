@@ -109,7 +109,7 @@ pub fn judge(document: &[u8], roots: &Roots, policy: &Policy) -> (Verdict, Repor
 #[cfg(test)]
 mod tests {
     use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
-    use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+    use nsm::{Request, Response};
 
     use super::*;
     use control_plane_model::item::{PublishedImage, runtime_configuration};

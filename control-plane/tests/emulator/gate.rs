@@ -3,7 +3,6 @@
 use attestation::Purpose;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use control_plane::gate::{EarSigner, Gate, Trust};
@@ -12,6 +11,7 @@ use control_plane_model::item::{
 };
 use control_plane_model::status::Status;
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;

@@ -1,13 +1,13 @@
 //! `/v1/registers`: the module's registers, of which the workload extends and
 //! locks those that the manifest leaves open.
 
-use ::attestation::nsm::{NsmError, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use manifest::OpenRegisters;
 use measurements::Pcr;
+use nsm::{NsmError, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -11,9 +11,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use attestation::nsm::{NsmError, unverified_timestamp_ms};
 use link::Text;
 use link::control::{ClockState, FromInit};
+use nsm::{NsmError, unverified_timestamp_ms};
 use tokio::time::timeout;
 
 use crate::security_module::SecurityModule;

@@ -1,6 +1,6 @@
 //! Challenges, and what is measured at run time.
 
-use attestation::{Document, Policy, Purpose, Roots, Time, nsm::Nsm, verify};
+use attestation::{Document, Policy, Purpose, Roots, Time, verify};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +8,7 @@ use link::Bytes;
 use link::control::{FromAgent, FromInit};
 use link::logs::LogStream;
 use measurements::Pcr;
+use nsm::Nsm;
 
 use crate::agent::Control;
 use crate::enclave::{Image, LIMIT, MEASUREMENTS, Prepared, message};

@@ -170,7 +170,7 @@ async fn a_register_that_is_locked_already_is_named() {
     let prepared = Image::new(&[]).prepare();
     let path = prepared.folder.path().join("nsm");
     tokio::task::spawn_blocking(move || {
-        let mut nsm = attestation::nsm::Nsm::socket(&path).unwrap();
+        let mut nsm = nsm::Nsm::socket(&path).unwrap();
         nsm.lock_pcr(16).unwrap();
     })
     .await

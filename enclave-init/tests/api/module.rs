@@ -2,7 +2,7 @@
 //! with requests or responses changed on their way.
 
 use attestation::software_nsm::SoftwareNsm;
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
+use nsm::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 

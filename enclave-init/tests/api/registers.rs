@@ -1,9 +1,9 @@
 //! The registers that the manifest leaves open, and those that it does not.
 
-use attestation::nsm::{Nsm, NsmError, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::Pcr;
+use nsm::{Nsm, NsmError, Refusal};
 use serde_json::{Value, json};
 
 use crate::enclave::Image;

@@ -2,9 +2,9 @@
 
 use attestation::software_nsm::{SoftwareNsm, TestRoot};
 use attestation::{Policy, Purpose, Roots, Time, verify};
-use aws_nitro_enclaves_nsm_api::api::{ErrorCode, Request, Response};
 use link::control::{CheckOutcome, EndCause, FromInit};
 use link::logs::LogStream;
+use nsm::{ErrorCode, Request, Response};
 use serde_json::json;
 
 use crate::agent::Control;

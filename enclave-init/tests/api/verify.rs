@@ -2,10 +2,10 @@
 
 use attestation::Policy;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 use serde_json::{Value, json};
 
 use crate::enclave::{Image, MEASUREMENTS};

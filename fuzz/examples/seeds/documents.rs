@@ -5,10 +5,10 @@ use std::path::Path;
 
 use attestation::Document;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
 use serde_json::json;
 
 use crate::write;

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use attestation::nsm::Nsm;
 use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::{Channel, Text};
 use nix::sys::signal::{Signal, kill};
+use nsm::Nsm;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

@@ -1,11 +1,11 @@
 //! The relay of challenges, the local API, and the software NSM behind `sim`.
 
-use attestation::nsm::Nsm;
 use attestation::{Policy, Roots, Time, verify};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::control::{FromAgent, FromInit};
 use link::{Bytes, Text};
+use nsm::Nsm;
 use serde_json::Value;
 
 use crate::agent::{Agent, Init, command, output};

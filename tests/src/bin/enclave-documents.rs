@@ -15,10 +15,10 @@ use anyhow::{Context, bail};
 use attestation::Purpose;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
-use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::Measurements;
+use nsm::{Request, Response};
 use serde::Deserialize;
 
 /// The register of the runtime configuration.

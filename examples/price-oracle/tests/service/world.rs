@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use attestation::nsm::Nsm;
 use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Policy, Roots, Time, verify};
 use base64::Engine;
@@ -27,6 +26,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use measurements::{Measurements, Pcr};
+use nsm::Nsm;
 use price_oracle::enclave_api::EnclaveApi;
 use price_oracle::http::exchange;
 use price_oracle::names::Names;
