@@ -36,7 +36,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attestation::ear::{Appraisal, Issuer, SigningKey};
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Policy, Profile, Roots, Time, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -47,6 +46,7 @@ use nix::unistd::Pid;
 use nsm::{Request, Response};
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 const CONNECTIONS: usize = 16;
 /// Of each kind of load.

@@ -328,7 +328,7 @@ fn check_names(
     Ok(())
 }
 
-#[cfg(all(test, feature = "software-nsm"))]
+#[cfg(test)]
 mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
@@ -336,7 +336,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::software_nsm::TestRoot;
+    use software_nsm::TestRoot;
 
     fn self_signed(
         algorithm: &'static SignatureAlgorithm,

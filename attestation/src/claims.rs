@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use measurements::Pcr;
+use measurements::{PCR_COUNT, Pcr};
 
-use crate::document::{PCR_COUNT, Profile};
+use crate::document::Profile;
 use crate::purpose::Purpose;
 use crate::verify::Accepted;
 

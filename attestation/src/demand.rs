@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use measurements::Pcr;
+use measurements::{PCR_COUNT, Pcr};
 use thiserror::Error;
 
-use crate::document::{
-    MAX_MODULE_ID, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT, Profile,
-};
+use crate::document::{MAX_MODULE_ID, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
 use crate::policy::{Binding, Image, Nonce, Policy};
 use crate::purpose::Purpose;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use measurements::PCR_COUNT;
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::Cursor;
@@ -14,8 +15,6 @@ use crate::rule::{Rejection, Rule};
 pub const MAX_DOCUMENT: usize = MAX_PAYLOAD + 256;
 /// Largest payload (AWS, "Verifying the root of trust").
 pub const MAX_PAYLOAD: usize = 16 * 1024;
-/// Registers that an enclave has.
-pub const PCR_COUNT: usize = 32;
 
 /// Size of a SHA-384 register.
 pub(crate) const PCR_BYTES: usize = 48;

@@ -38,9 +38,8 @@
 //! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
 //!
 //! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
-//! asynchronous client that challenges a live enclave, or with `nsm` a module in
-//! software, and `software-nsm` the server that stands for the module where there is
-//! no hardware. `ear` issues signed attestation results, and
+//! asynchronous client that challenges a live enclave or, with `nsm`, a
+//! module in software. `ear` issues signed attestation results, and
 //! `service` is the verification service.
 
 #![forbid(unsafe_code)]
@@ -67,8 +66,6 @@ mod report;
 mod rule;
 #[cfg(feature = "service")]
 pub mod service;
-#[cfg(feature = "software-nsm")]
-pub mod software_nsm;
 mod unsigned;
 mod verify;
 
@@ -78,9 +75,9 @@ pub use chain::{MAX_CABUNDLE, Roots, RootsError};
 pub use claims::VerifiedClaims;
 pub use demand::PolicyError;
 pub use document::{
-    Document, MAX_DOCUMENT, MAX_NONCE, MAX_PAYLOAD, MAX_PUBLIC_KEY, MAX_USER_DATA, PCR_COUNT,
-    Profile,
+    Document, MAX_DOCUMENT, MAX_NONCE, MAX_PAYLOAD, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile,
 };
+pub use measurements::PCR_COUNT;
 pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};

@@ -171,7 +171,7 @@ fn refused_under_another_root() {
 }
 
 fn attestation_test_root() -> Roots {
-    let root = attestation::software_nsm::TestRoot::generate().unwrap();
+    let root = software_nsm::TestRoot::generate().unwrap();
     Roots::from_pem(root.certificate_pem().as_bytes()).unwrap()
 }
 

@@ -256,7 +256,7 @@ fn what_cannot_be_used_has_its_exit_code() {
     let file = file.to_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("root.key");
-    let root = attestation::software_nsm::TestRoot::generate().unwrap();
+    let root = software_nsm::TestRoot::generate().unwrap();
     std::fs::write(&key, root.key_pem()).unwrap();
     let key = key.to_str().unwrap();
     for (arguments, code, part) in [

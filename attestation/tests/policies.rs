@@ -8,12 +8,12 @@
 
 use std::path::Path;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{
     Binding, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Time, verify,
 };
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 const ONE: Measurements = image(1);
 const TWO: Measurements = image(2);

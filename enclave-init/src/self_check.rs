@@ -216,8 +216,8 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use attestation::Document;
-    use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
     use nsm::{Request, Response};
+    use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
     use super::*;
 

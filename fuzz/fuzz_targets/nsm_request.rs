@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Roots, Time};
 use fuzz::within;
 use libfuzzer_sys::fuzz_target;
 use measurements::{Measurements, Pcr};
 use nsm::{ErrorCode, MAX_REQUEST, MAX_RESPONSE, Request, Response};
+use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;

@@ -4,10 +4,10 @@
 //! use attestation::client::{Client, Endpoint};
 //! use attestation::{Policy, Roots, Verifier};
 //!
-//! # #[cfg(feature = "software-nsm")]
+//! # #[cfg(feature = "nsm")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
+//! # use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 //! # let folder = tempfile::tempdir()?;
 //! # let socket = folder.path().join("nsm");
 //! # let pcr = measurements::Pcr::new([7; 48]);
@@ -32,7 +32,7 @@
 //! # assert_eq!(claims.nonce(), Some(attestation.nonce.as_slice()));
 //! # Ok(())
 //! # }
-//! # #[cfg(not(feature = "software-nsm"))]
+//! # #[cfg(not(feature = "nsm"))]
 //! # fn main() {}
 //! ```
 

@@ -17,10 +17,11 @@ use std::time::Duration;
 use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use measurements::PCR_COUNT;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::document::{Document, PCR_COUNT, Profile};
+use crate::document::{Document, Profile};
 use crate::purpose::Purpose;
 use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use attestation::software_nsm::{TestRoot, serve};
+use software_nsm::{TestRoot, serve};
 use tokio::net::UnixListener;
 use tokio::process::Command;
 

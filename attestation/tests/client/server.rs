@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Purpose, Roots};
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use rcgen::{CertificateParams, Issuer, KeyPair};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

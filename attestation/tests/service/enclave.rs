@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use serde_bytes::ByteBuf;
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 /// What the policy `payments` allows.
 pub(crate) const MEASUREMENTS: Measurements = Measurements {

@@ -69,13 +69,13 @@ impl SelfCheck {
 
 #[cfg(test)]
 mod tests {
-    use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
     use aws_lc_rs::digest::{SHA384, digest};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use measurements::{Measurements, Pcr};
     use nsm::{Request, Response};
     use serde_json::json;
+    use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
     use super::*;
     use control_plane_model::item::{PublishedImage, runtime_configuration};

@@ -108,8 +108,8 @@ pub fn judge(document: &[u8], roots: &Roots, policy: &Policy) -> (Verdict, Repor
 
 #[cfg(test)]
 mod tests {
-    use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
     use nsm::{Request, Response};
+    use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
     use super::*;
     use control_plane_model::item::{PublishedImage, runtime_configuration};

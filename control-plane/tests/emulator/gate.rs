@@ -1,7 +1,6 @@
 //! The gate, with documents of a software NSM.
 
 use attestation::Purpose;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,6 +12,7 @@ use control_plane_model::status::Status;
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use serde_json::{Value, json};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 use crate::cloud::Cloud;
 

@@ -29,4 +29,4 @@ mod image;
 mod pcr;
 
 pub use image::Measurements;
-pub use pcr::{Pcr, PcrError};
+pub use pcr::{PCR_COUNT, Pcr, PcrError};

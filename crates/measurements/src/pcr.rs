@@ -7,6 +7,8 @@ use aws_lc_rs::digest::{Context, SHA384};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Registers that an enclave has.
+pub const PCR_COUNT: usize = 32;
 /// Size of a SHA-384 value in bytes.
 const PCR_BYTES: usize = 48;
 /// Length of its text form.

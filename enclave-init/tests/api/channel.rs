@@ -1,10 +1,10 @@
 //! Two enclaves that open an attested channel, and a third that is refused.
 
-use attestation::software_nsm::TestRoot;
 use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Text, frame, hello};
 use measurements::{Measurements, Pcr};
 use serde_json::{Value, json};
+use software_nsm::TestRoot;
 use tokio::io::copy_bidirectional;
 use tokio::time::timeout;
 

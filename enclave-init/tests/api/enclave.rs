@@ -7,13 +7,13 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
 use measurements::{Measurements, Pcr};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;

@@ -1,8 +1,8 @@
 //! A security module that lies: the software NSM behind a socket of the test's,
 //! with requests or responses changed on their way.
 
-use attestation::software_nsm::SoftwareNsm;
 use nsm::{Request, Response};
+use software_nsm::SoftwareNsm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 

@@ -1,11 +1,11 @@
 //! The enclave's verification of its own document, with modules that lie.
 
-use attestation::software_nsm::{SoftwareNsm, TestRoot};
 use attestation::{Policy, Purpose, Roots, Time, verify};
 use link::control::{CheckOutcome, EndCause, FromInit};
 use link::logs::LogStream;
 use nsm::{ErrorCode, Request, Response};
 use serde_json::json;
+use software_nsm::{SoftwareNsm, TestRoot};
 
 use crate::agent::Control;
 use crate::enclave::{Image, MEASUREMENTS, ending, message};

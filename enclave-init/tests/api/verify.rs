@@ -1,12 +1,12 @@
 //! `POST /v1/verify`: other enclaves' documents.
 
 use attestation::Policy;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use serde_json::{Value, json};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 use crate::enclave::{Image, MEASUREMENTS};
 use crate::local_api::answers_of;

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use attestation::Document;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use serde_json::json;
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 use crate::write;
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use clap::Args;
 use measurements::Measurements;
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tokio::net::UnixListener;
 
 use super::{HypervisorError, random_hex};
@@ -83,7 +83,7 @@ pub async fn serve(args: SoftwareNsmArgs) -> anyhow::Result<()> {
     let module = SoftwareNsm::new(identity, root)?;
     let listener = UnixListener::bind(&args.socket)
         .with_context(|| format!("cannot listen on {}", args.socket.display()))?;
-    Ok(attestation::software_nsm::serve(listener, module).await?)
+    Ok(software_nsm::serve(listener, module).await?)
 }
 
 /// The file with the certificate of the root in `folder`.

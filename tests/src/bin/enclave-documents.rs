@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use attestation::Purpose;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::Measurements;
 use nsm::{Request, Response};
 use serde::Deserialize;
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 /// The register of the runtime configuration.
 const CONFIGURATION_PCR: u16 = 16;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use attestation::read_measurements;
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use clap::Args;
 use measurements::Measurements;
+use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 
 use crate::{Failure, usage};
 

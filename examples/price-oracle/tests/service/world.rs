@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot};
 use attestation::{Policy, Roots, Time, verify};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,6 +33,7 @@ use price_oracle::probe::Probe;
 use price_oracle::source::Source;
 use price_oracle::{RuntimeConfig, Service, SigningKey};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
 use tokio::sync::{Notify, oneshot};
@@ -308,7 +308,7 @@ async fn start_api(folder: &Path) -> (SocketAddr, Roots) {
     let module = SoftwareNsm::new(identity, root).unwrap();
     let socket = folder.join("nsm");
     let nsm = UnixListener::bind(&socket).unwrap();
-    tokio::spawn(attestation::software_nsm::serve(nsm, module));
+    tokio::spawn(software_nsm::serve(nsm, module));
 
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0))
         .await

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::SoftwareNsm;
+use crate::module::SoftwareNsm;
 
 /// Most connections at a time; a further one waits.
 const MAX_CONNECTIONS: usize = 64;

@@ -8,10 +8,10 @@
 
 use std::path::Path;
 
-use attestation::software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use attestation::{Document, Policy, Roots, Rule, Time, verify};
 use measurements::{Measurements, Pcr};
 use nsm::{Nsm, NsmError, Refusal, Request, Response, unverified_timestamp_ms};
+use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -187,7 +187,7 @@ impl aws_nitro_enclaves_cose::crypto::Hash for Untouched {
 fn certificates_have_the_shape_of_aws() {
     let aws = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/vectors/8e5652f3b009e620.cbor"
+        "/../../attestation/tests/vectors/8e5652f3b009e620.cbor"
     ))
     .unwrap();
     let server = Server::start(Some(MEASUREMENTS));

@@ -9,11 +9,10 @@ use aws_nitro_enclaves_cose::crypto::{
 };
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
-use measurements::{Measurements, Pcr};
+use measurements::{Measurements, PCR_COUNT, Pcr};
 use nsm::{AttestationDoc, Digest, ErrorCode, Request, Response};
 
-use super::authority::{Chain, RootError, TestRoot};
-use crate::PCR_COUNT;
+use crate::authority::{Chain, RootError, TestRoot};
 
 /// Registers that the hypervisor has locked before the enclave runs.
 const PLATFORM_PCRS: usize = 16;

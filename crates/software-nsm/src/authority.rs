@@ -91,17 +91,17 @@ impl TestRoot {
 }
 
 /// A leaf and the authorities above it.
-pub(super) struct Chain {
-    pub(super) leaf_der: Vec<u8>,
+pub(crate) struct Chain {
+    pub(crate) leaf_der: Vec<u8>,
     /// Root first.
-    pub(super) cabundle: Vec<Vec<u8>>,
+    pub(crate) cabundle: Vec<Vec<u8>>,
     key: EcdsaKeyPair,
     expires: SystemTime,
 }
 
 impl Chain {
     /// Issues four certificates below `root` for the module of this identity.
-    pub(super) fn issue(
+    pub(crate) fn issue(
         root: &TestRoot,
         instance: &str,
         module_id: &str,
@@ -163,12 +163,12 @@ impl Chain {
     }
 
     /// Whether the leaf should be replaced.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         SystemTime::now() + RENEW_BEFORE > self.expires
     }
 
     /// An ES384 signature: two numbers of 48 bytes.
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, RootError> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, RootError> {
         self.key
             .sign(&SystemRandom::new(), message)
             .map(|signature| signature.as_ref().to_vec())
