@@ -68,8 +68,7 @@ fn attestation(workspace: &Path) -> anyhow::Result<()> {
 /// Puts the verification service under load.
 fn service(workspace: &Path) -> anyhow::Result<()> {
     let status = Command::new("cargo")
-        .args(["bench", "--package", "attestation", "--features", "cli"])
-        .args(["--bench", "service"])
+        .args(["bench", "--package", "attest", "--bench", "service"])
         .current_dir(workspace)
         .status()
         .context("cannot run cargo")?;

@@ -6,7 +6,6 @@
     reason = "a test fails by panicking"
 )]
 
-mod command;
 mod server;
 
 use std::sync::Arc;

@@ -38,7 +38,7 @@ impl Enclave {
         }
     }
 
-    pub(crate) fn module_under(root: TestRoot) -> SoftwareNsm {
+    fn module_under(root: TestRoot) -> SoftwareNsm {
         let identity = Identity {
             instance_id: "i-0123456789abcdef0".to_owned(),
             enclave_id: "enc0123456789abcdef".to_owned(),

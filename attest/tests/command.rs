@@ -16,7 +16,7 @@ use serde_json::Value;
 const PCR2: &str = "249037310daa90f4eb0703e7b105a241fdb09f12d3c40b7aea2f39e57b07b887e6ff4e4f9757943e127e391626b5e4d5";
 
 fn vector() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/3a4a0301e6aa2839.cbor")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/tests/vectors/3a4a0301e6aa2839.cbor")
 }
 
 fn attest(arguments: &[&str]) -> Output {

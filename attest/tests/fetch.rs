@@ -1,13 +1,21 @@
 //! `attest fetch`: what it prints, and its exit codes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::Output;
 
-use software_nsm::{TestRoot, serve};
+use measurements::{Measurements, Pcr};
+use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use tokio::net::UnixListener;
 use tokio::process::Command;
 
-use crate::server::Enclave;
+const IMAGE: Measurements = Measurements {
+    pcr0: Pcr::new([1; 48]),
+    pcr1: Pcr::new([2; 48]),
+    pcr2: Pcr::new([3; 48]),
+    pcr8: None,
+};
 
 async fn attest(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_attest"))
@@ -28,10 +36,16 @@ fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = TestRoot::generate().unwrap();
     std::fs::write(folder.path().join("root.pem"), root.certificate_pem()).unwrap();
-    let measurements = serde_json::to_string(&crate::IMAGE).unwrap();
+    let measurements = serde_json::to_string(&IMAGE).unwrap();
     std::fs::write(folder.path().join("image.json"), measurements).unwrap();
+    let identity = Identity {
+        instance_id: "i-0123456789abcdef0".to_owned(),
+        enclave_id: "enc0123456789abcdef".to_owned(),
+        measurements: Some(IMAGE),
+    };
+    let module = SoftwareNsm::new(identity, root).unwrap();
     let listener = UnixListener::bind(folder.path().join("nsm")).unwrap();
-    tokio::spawn(serve(listener, Enclave::module_under(root)));
+    tokio::spawn(serve(listener, module));
     folder
 }
 
