@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use attestation::ear::Issuer;
 use attestation::parse_duration;
-use attestation::service::{Command, Config, Service};
+use attestation_service::{Command, Config, Service};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -39,8 +39,7 @@
 //!
 //! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
 //! asynchronous client that challenges a live enclave or, with `nsm`, a
-//! module in software. `ear` issues signed attestation results, and
-//! `service` is the verification service.
+//! module in software. `ear` issues signed attestation results.
 
 #![forbid(unsafe_code)]
 
@@ -60,12 +59,12 @@ mod document;
 pub mod ear;
 mod policy;
 #[cfg(feature = "policy-files")]
+mod policy_digest;
+#[cfg(feature = "policy-files")]
 mod policy_file;
 mod purpose;
 mod report;
 mod rule;
-#[cfg(feature = "service")]
-pub mod service;
 mod unsigned;
 mod verify;
 

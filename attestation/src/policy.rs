@@ -131,6 +131,11 @@ impl Policy {
         }
     }
 
+    /// What kind of document it is for.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// Whether the policy demands a nonce that it has not been given: until
     /// then it refuses every document.
     pub fn needs_nonce(&self) -> bool {

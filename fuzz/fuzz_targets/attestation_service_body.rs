@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use attestation::service::{
+use attestation_service::internal::{
     ChallengeRequest, MAX_BODY, MAX_NAME, NonceChoice, PolicyChoice, VerifyRequest,
 };
 use fuzz::{assert_readable, within};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use attestation::service::Problem;
+use attestation_service::internal::Problem;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jsonschema::Validator;

@@ -248,7 +248,7 @@ fn read(path: PathBuf) -> Result<Entry, KeyRingError> {
 }
 
 /// Writes a file that only its owner reads, whole or not at all, and for good.
-pub(crate) fn write_secret(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub fn write_secret(path: &Path, contents: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
     let mut file = OpenOptions::new()
         .write(true)

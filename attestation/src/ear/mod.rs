@@ -27,9 +27,7 @@ use crate::report::{Outcome, Report};
 use crate::rule::{Rejection, Rule};
 
 pub use external::{ExternalKey, UnsignedToken};
-#[cfg(feature = "service")]
-pub(crate) use keys::write_secret;
-pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
+pub use keys::{KeyRing, KeyRingError, KeySet, Rotation, write_secret};
 pub use signing_key::{Jwk, KeyError, SigningKey};
 pub use trust::{Status, TrustVector};
 

@@ -15,8 +15,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::challenges::ChallengeId;
-use super::clock;
+use crate::challenges::ChallengeId;
+use crate::clock;
 
 /// Uses that may wait for the disk; further ones are refused.
 const MAX_WAITING: usize = 1024;
@@ -55,7 +55,7 @@ pub enum StoreError {
 
 /// What became of an attempt to use a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// It was open, and is used now.
     First,
     /// It had been used.
@@ -66,7 +66,7 @@ pub(super) enum Use {
 
 /// Why a use was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UseError {
+pub(crate) enum UseError {
     /// Too many wait.
     Full,
     /// The disk failed.
@@ -81,7 +81,7 @@ struct Attempt {
 
 /// The store.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     /// None after [`close`](Self::close).
     attempts: Option<mpsc::Sender<Attempt>>,
     writer: Option<JoinHandle<()>>,
@@ -90,7 +90,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens the file, makes it if need be, and starts the writer.
-    pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(file: &Path) -> Result<Self, StoreError> {
         let path = file.to_owned();
         let mut writer = Writer::new(move || {
             let mut builder = Database::builder();
@@ -136,13 +136,13 @@ impl Store {
     }
 
     /// Uses a challenge: whoever comes first has it, for good.
-    pub(super) async fn r#use(&self, id: ChallengeId) -> Result<Use, UseError> {
+    pub(crate) async fn r#use(&self, id: ChallengeId) -> Result<Use, UseError> {
         self.attempt(Some(id)).await
     }
 
     /// Whether challenges can be recorded: the last write succeeded, or one does
     /// now.
-    pub(super) async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         self.is_healthy() || self.attempt(None).await.is_ok()
     }
 
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Whether the last write succeeded.
-    pub(super) fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 }

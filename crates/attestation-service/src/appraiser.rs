@@ -2,47 +2,45 @@
 
 use std::time::Instant;
 
+use attestation::ear::{Appraisal, Issuer, KeySet};
+use attestation::{Policy, Report, Time, Verifier};
 use serde::Serialize;
 use tracing::error;
 
-use super::Swap;
-use super::challenges::{ChallengeError, ChallengeId, Challenges};
-use super::clock;
-use super::metrics::Metrics;
-use super::policies::{NamedPolicy, PolicySet};
-use super::problem::Problem;
-use super::request::{NonceChoice, PolicyChoice, VerifyRequest};
-use crate::ear::{Appraisal, Issuer, KeySet};
-use crate::policy::Policy;
-use crate::report::Report;
-use crate::verify::{Time, Verifier};
+use crate::challenges::{ChallengeError, ChallengeId, Challenges};
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::policies::{NamedPolicy, PolicySet};
+use crate::problem::Problem;
+use crate::request::{NonceChoice, PolicyChoice, VerifyRequest};
+use crate::swap::Swap;
 
 /// Larger than the usual answer, in bytes.
 const USUAL_ANSWER: usize = 12 * 1024;
 
 /// What verifications need.
-pub(super) struct Appraiser {
-    pub(super) verifier: Verifier,
-    pub(super) roots_of_aws: bool,
-    pub(super) policies: Swap<PolicySet>,
-    pub(super) inline_policies: bool,
-    pub(super) challenges: Challenges,
-    pub(super) keys: Swap<KeySet>,
-    pub(super) issuer: Issuer,
-    pub(super) metrics: Metrics,
+pub(crate) struct Appraiser {
+    pub(crate) verifier: Verifier,
+    pub(crate) roots_of_aws: bool,
+    pub(crate) policies: Swap<PolicySet>,
+    pub(crate) inline_policies: bool,
+    pub(crate) challenges: Challenges,
+    pub(crate) keys: Swap<KeySet>,
+    pub(crate) issuer: Issuer,
+    pub(crate) metrics: Metrics,
 }
 
 /// An answer that may be given, once its challenge has been used.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// JSON.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// The challenge that the document was accepted for.
-    pub(super) challenge: Option<ChallengeId>,
+    pub(crate) challenge: Option<ChallengeId>,
     /// The first rule that was broken.
-    pub(super) rejected_by: Option<String>,
+    pub(crate) rejected_by: Option<String>,
     /// The policy's name, if it has one.
-    pub(super) policy: Option<String>,
+    pub(crate) policy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +53,7 @@ struct AnswerBody<'a> {
 impl Appraiser {
     /// Verifies what a body asks for. It takes less than a millisecond, unless the
     /// body brings a policy of its own.
-    pub(super) fn appraise(&self, body: &[u8]) -> Result<Answer, Problem> {
+    pub(crate) fn appraise(&self, body: &[u8]) -> Result<Answer, Problem> {
         let start = Instant::now();
         let request = VerifyRequest::parse(body)?;
         match &request.policy {
@@ -140,7 +138,7 @@ impl Appraiser {
         let appraisal = Appraisal {
             report,
             document: &request.document,
-            profile: named.policy.profile,
+            profile: named.policy.profile(),
             policy_ids,
             nonce: nonce.map(Vec::as_slice),
             roots_of_aws: self.roots_of_aws,

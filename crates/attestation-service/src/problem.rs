@@ -8,8 +8,9 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 use thiserror::Error;
 
-use super::api::{MAX_BODY, Note};
-use super::challenges::NONCE_BYTES;
+use crate::challenges::NONCE_BYTES;
+use crate::limits::MAX_BODY;
+use crate::note::Note;
 
 /// Why a request was not answered. What a document is refused for is no problem,
 /// but an answer.

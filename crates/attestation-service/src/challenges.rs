@@ -2,21 +2,20 @@
 //!
 //! A nonce carries its own expiry under a MAC, so that issuing one stores
 //! nothing, and nobody can fill the disk by asking for many. What is stored is
-//! that one has been used: see [`store`](super::store).
+//! that one has been used: see the module `store`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use attestation::ear::write_secret;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
 use thiserror::Error;
 
-use crate::ear::write_secret;
-
 /// Bytes of a challenge's nonce: few enough for `eat_nonce` (at most 64).
-pub const NONCE_BYTES: usize = RANDOM_BYTES + EXPIRY_BYTES + MAC_BYTES;
+pub(crate) const NONCE_BYTES: usize = RANDOM_BYTES + EXPIRY_BYTES + MAC_BYTES;
 
 const RANDOM_BYTES: usize = 16;
 /// Milliseconds since 1970, big-endian.
@@ -52,7 +51,7 @@ pub enum ChallengeKeyError {
 
 /// Why a nonce is no open challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChallengeError {
+pub(crate) enum ChallengeError {
     /// This service did not issue it, or for another policy.
     Unknown,
     /// It is too old.
@@ -61,27 +60,27 @@ pub(super) enum ChallengeError {
 
 /// Issues and recognises challenges.
 #[derive(Debug)]
-pub(super) struct Challenges {
+pub(crate) struct Challenges {
     key: hmac::Key,
     lifetime: Duration,
 }
 
 /// A challenge as it is issued.
 #[derive(Debug)]
-pub(super) struct Challenge {
-    pub(super) nonce: [u8; NONCE_BYTES],
+pub(crate) struct Challenge {
+    pub(crate) nonce: [u8; NONCE_BYTES],
     /// In milliseconds since 1970.
-    pub(super) expires_ms: u64,
+    pub(crate) expires_ms: u64,
 }
 
 /// What a challenge is remembered by once it was used. In the order of these
 /// bytes, those that expire first come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ChallengeId(pub(super) [u8; EXPIRY_BYTES + RANDOM_BYTES]);
+pub(crate) struct ChallengeId(pub(crate) [u8; EXPIRY_BYTES + RANDOM_BYTES]);
 
 impl ChallengeId {
     /// The least id of a challenge that expires at this time.
-    pub(super) fn first_of(expires_ms: u64) -> Self {
+    pub(crate) fn first_of(expires_ms: u64) -> Self {
         let mut id = [0; EXPIRY_BYTES + RANDOM_BYTES];
         for (to, from) in id.iter_mut().zip(expires_ms.to_be_bytes()) {
             *to = from;
@@ -92,7 +91,7 @@ impl ChallengeId {
 
 impl Challenges {
     /// Reads the key, or makes it; challenges are open for this long.
-    pub(super) fn open(file: &Path, lifetime: Duration) -> Result<Self, ChallengeKeyError> {
+    pub(crate) fn open(file: &Path, lifetime: Duration) -> Result<Self, ChallengeKeyError> {
         let failed = |error| ChallengeKeyError::Io {
             path: file.display().to_string(),
             error,
@@ -119,7 +118,7 @@ impl Challenges {
     }
 
     /// A new challenge, for documents under this policy or under any.
-    pub(super) fn issue(
+    pub(crate) fn issue(
         &self,
         policy: Option<&str>,
         now_ms: u64,
@@ -137,7 +136,7 @@ impl Challenges {
     }
 
     /// The id of an open challenge for this policy, or for any.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         nonce: &[u8],
         policy: Option<&str>,
@@ -173,7 +172,7 @@ fn message(random: &[u8], expiry: &[u8], policy: Option<&str>) -> Vec<u8> {
 }
 
 /// Where the key is within the service's folder.
-pub(super) fn key_file(data: &Path) -> PathBuf {
+pub(crate) fn key_file(data: &Path) -> PathBuf {
     data.join("challenge.key")
 }
 

@@ -6,18 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use serde::Serialize;
+use attestation::{Policy, PolicyError};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::demand::PolicyError;
-use crate::document::Profile;
-use crate::policy::{Binding, Policy};
-use crate::purpose::Purpose;
-
 /// Most policies of a service.
-pub const MAX_POLICIES: usize = 1000;
+const MAX_POLICIES: usize = 1000;
 /// Longest name of a policy, in characters.
 pub const MAX_NAME: usize = 64;
 /// Most files that are watched, those that policies name among them.
@@ -67,19 +61,19 @@ pub enum PolicySetError {
 
 /// A policy as the service uses it.
 #[derive(Debug)]
-pub(super) struct NamedPolicy {
-    pub(super) policy: Policy,
+pub(crate) struct NamedPolicy {
+    pub(crate) policy: Policy,
     /// `sha256:` and the digest of its demands, in hexadecimal.
-    pub(super) digest: String,
+    pub(crate) digest: String,
 }
 
 /// The policies of a folder, by name.
 #[derive(Debug)]
-pub(super) struct PolicySet(BTreeMap<String, NamedPolicy>);
+pub(crate) struct PolicySet(BTreeMap<String, NamedPolicy>);
 
 impl PolicySet {
     /// Reads all of a folder's policies; one that is wrong makes the set wrong.
-    pub(super) fn read(folder: &Path) -> Result<Self, PolicySetError> {
+    pub(crate) fn read(folder: &Path) -> Result<Self, PolicySetError> {
         let failed = |error| PolicySetError::Io {
             path: folder.display().to_string(),
             error,
@@ -117,16 +111,16 @@ impl PolicySet {
         Ok(Self(policies))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&NamedPolicy> {
+    pub(crate) fn get(&self, name: &str) -> Option<&NamedPolicy> {
         self.0.get(name)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// What `GET /v1/policies` answers.
-    pub(super) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let policies: Vec<_> = self
             .0
             .iter()
@@ -134,7 +128,7 @@ impl PolicySet {
                 json!({
                     "id": name,
                     "digest": named.digest,
-                    "profile": named.policy.profile,
+                    "profile": named.policy.profile(),
                     "nonce_required": named.policy.needs_nonce(),
                 })
             })
@@ -144,14 +138,14 @@ impl PolicySet {
 }
 
 impl NamedPolicy {
-    pub(super) fn new(policy: Policy) -> Self {
-        let digest = digest_of(&policy);
+    pub(crate) fn new(policy: Policy) -> Self {
+        let digest = policy.digest();
         Self { policy, digest }
     }
 }
 
 /// A policy that demands one fixed nonce accepts one document again and again.
-pub(super) fn check(policy: &Policy) -> Result<(), PolicyError> {
+pub(crate) fn check(policy: &Policy) -> Result<(), PolicyError> {
     if policy.fixes_nonce() {
         return Err(PolicyError::FixedNonce);
     }
@@ -180,86 +174,14 @@ fn policy_name(path: &Path) -> Result<Option<String>, PolicySetError> {
     }
 }
 
-/// What a policy demands, in a form that is the same for the same demands.
-#[derive(Serialize)]
-struct Demands<'a> {
-    profile: Profile,
-    images: Vec<(&'a str, Vec<(u8, String)>)>,
-    any_image: bool,
-    pcrs: Vec<(u8, Vec<String>)>,
-    nonce: bool,
-    /// Left out if none is demanded, as it was before there were any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    purpose: Option<Purpose>,
-    user_data: Option<(&'static str, String)>,
-    public_key: Option<(&'static str, String)>,
-    module_id: Option<&'a str>,
-    max_age_ms: u128,
-    clock_skew_ms: u128,
-    debug_allowed: bool,
-}
-
-fn digest_of(policy: &Policy) -> String {
-    // Every field by name: one that were left out would not be in the digest.
-    let Policy {
-        profile,
-        images,
-        any_image,
-        pcrs,
-        nonce: _,
-        purpose,
-        user_data,
-        public_key,
-        module_id,
-        max_age,
-        clock_skew,
-        debug_allowed,
-    } = policy;
-    let binding = |binding: &Option<Binding>| {
-        binding.as_ref().map(|binding| match binding {
-            Binding::Equal(bytes) => ("equal", hex::encode(bytes)),
-            Binding::Sha256Of(bytes) => ("sha256_of", hex::encode(bytes)),
-            Binding::Sha384Of(bytes) => ("sha384_of", hex::encode(bytes)),
-            Binding::Prefix(bytes) => ("prefix", hex::encode(bytes)),
-        })
-    };
-    let images = images.iter().map(|image| {
-        let pcrs = image.pcrs().into_iter();
-        (
-            &*image.name,
-            pcrs.map(|(index, pcr)| (index, pcr.to_string())).collect(),
-        )
-    });
-    let pcrs = pcrs
-        .iter()
-        .map(|(index, values)| (*index, values.iter().map(ToString::to_string).collect()));
-    let demands = Demands {
-        profile: *profile,
-        images: images.collect(),
-        any_image: *any_image,
-        pcrs: pcrs.collect(),
-        nonce: policy.needs_nonce(),
-        purpose: *purpose,
-        user_data: binding(user_data),
-        public_key: binding(public_key),
-        module_id: module_id.as_deref(),
-        max_age_ms: max_age.as_millis(),
-        clock_skew_ms: clock_skew.as_millis(),
-        debug_allowed: *debug_allowed,
-    };
-    // Plain data: there is nothing in it that JSON cannot say.
-    let text = serde_json::to_vec(&demands).unwrap_or_default();
-    format!("sha256:{}", hex::encode(digest(&SHA256, &text)))
-}
-
 /// What tells that files have changed, without reading them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+pub(crate) struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
 
 impl Fingerprint {
     /// Of the files in a folder, and in folders below it. What cannot be read is
     /// absent.
-    pub(super) fn of(folder: &Path) -> Self {
+    pub(crate) fn of(folder: &Path) -> Self {
         let mut files = Vec::new();
         walk(folder, MAX_DEPTH, &mut files);
         files.sort();
@@ -348,27 +270,6 @@ mod tests {
         ] {
             let error = error(&files);
             assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_digest_is_of_what_is_demanded_and_not_of_how_it_is_written() {
-        let digest = |text| NamedPolicy::new(Policy::from_toml(text).unwrap()).digest;
-        let one = digest(ANY);
-        assert_eq!(
-            one,
-            digest("# a comment\nallow_any_image = true\nmax_age = \"300s\"")
-        );
-        for other in [
-            "allow_any_image = true\nmax_age = \"301s\"",
-            "allow_any_image = true\nallow_debug = true",
-            "allow_any_image = true\nnonce = \"required\"",
-            "allow_any_image = true\nuser_data = { prefix = \"00\" }",
-            "allow_any_image = true\nuser_data = { equal = \"00\" }",
-            "allow_any_image = true\npublic_key = { equal = \"00\" }",
-            "allow_any_image = true\npurpose = \"workload\"",
-        ] {
-            assert_ne!(one, digest(other), "{other}");
         }
     }
 

@@ -4,19 +4,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attestation::ear::KeyRing;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::appraiser::Appraiser;
-use super::policies::{Fingerprint, PolicySet};
-use super::{Command, clock};
-use crate::ear::KeyRing;
+use crate::appraiser::Appraiser;
+use crate::clock;
+use crate::policies::{Fingerprint, PolicySet};
+
+/// What a service may be told while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Read the policies again.
+    ReloadPolicies,
+    /// Make a new signing key.
+    RotateKey,
+}
 
 /// How often policies and keys are looked at.
 const PERIOD: Duration = Duration::from_secs(2);
 
-pub(super) struct Upkeep {
+pub(crate) struct Upkeep {
     appraiser: Arc<Appraiser>,
     folder: PathBuf,
     /// Of the policies as they were when they were last read.
@@ -25,7 +34,7 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(
+    pub(crate) fn new(
         appraiser: Arc<Appraiser>,
         folder: PathBuf,
         fingerprint: Fingerprint,
@@ -40,7 +49,7 @@ impl Upkeep {
     }
 
     /// Works until it is dropped.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::problem::Problem;
-use super::store::Use;
+use crate::problem::Problem;
+use crate::store::Use;
 
 /// What requests are told apart by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Challenges,
     Verify,
     Policies,
@@ -34,14 +34,14 @@ impl Route {
         Self::Other,
     ];
 
-    pub(super) fn of(path: &str) -> Self {
+    pub(crate) fn of(path: &str) -> Self {
         Self::ALL
             .into_iter()
             .find(|route| route.path() == path)
             .unwrap_or(Self::Other)
     }
 
-    pub(super) const fn path(self) -> &'static str {
+    pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::Challenges => "/v1/challenges",
             Self::Verify => "/v1/verify",
@@ -96,7 +96,7 @@ impl Histogram {
 
 /// All counters of a service.
 #[derive(Default)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     requests: [[Counter; CLASSES.len()]; Route::ALL.len()],
     request_seconds: Histogram,
     problems: Mutex<BTreeMap<&'static str, u64>>,
@@ -114,15 +114,15 @@ pub(super) struct Metrics {
 }
 
 /// What is not counted but looked up when somebody asks.
-pub(super) struct Gauges {
-    pub(super) policies: usize,
-    pub(super) signing_keys: usize,
-    pub(super) ready: bool,
+pub(crate) struct Gauges {
+    pub(crate) policies: usize,
+    pub(crate) signing_keys: usize,
+    pub(crate) ready: bool,
 }
 
 impl Metrics {
     /// A response to a request, and how long it took.
-    pub(super) fn request(&self, route: Route, status: u16, taken: Duration) {
+    pub(crate) fn request(&self, route: Route, status: u16, taken: Duration) {
         let class = usize::from(status / 100).saturating_sub(1);
         let row = self.requests.get(route as usize);
         if let Some(counter) = row.and_then(|row| row.get(class)) {
@@ -133,13 +133,13 @@ impl Metrics {
         }
     }
 
-    pub(super) fn problem(&self, name: &'static str) {
+    pub(crate) fn problem(&self, name: &'static str) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         *problems.entry(name).or_default() += 1;
     }
 
     /// A verification, the rule that it ended with, and how long it took.
-    pub(super) fn verification(&self, rejected_by: Option<&str>, taken: Duration) {
+    pub(crate) fn verification(&self, rejected_by: Option<&str>, taken: Duration) {
         self.verification_seconds.observe(taken);
         match rejected_by {
             None => self.accepted.add(),
@@ -150,15 +150,15 @@ impl Metrics {
         }
     }
 
-    pub(super) fn signed(&self) {
+    pub(crate) fn signed(&self) {
         self.signed.add();
     }
 
-    pub(super) fn challenge_issued(&self) {
+    pub(crate) fn challenge_issued(&self) {
         self.challenges_issued.add();
     }
 
-    pub(super) fn challenge_used(&self, used: Use) {
+    pub(crate) fn challenge_used(&self, used: Use) {
         let [first, again, forgotten] = &self.challenges_used;
         match used {
             Use::First => first.add(),
@@ -167,25 +167,25 @@ impl Metrics {
         }
     }
 
-    pub(super) fn connection_begins(&self) {
+    pub(crate) fn connection_begins(&self) {
         self.connections.add();
     }
 
-    pub(super) fn connection_ends(&self) {
+    pub(crate) fn connection_ends(&self) {
         self.connections_ended.add();
     }
 
-    pub(super) fn reload(&self, succeeded: bool) {
+    pub(crate) fn reload(&self, succeeded: bool) {
         let [failed, loaded] = &self.reloads;
         if succeeded { loaded } else { failed }.add();
     }
 
-    pub(super) fn keys_changed(&self) {
+    pub(crate) fn keys_changed(&self) {
         self.key_changes.add();
     }
 
     /// The exposition format, version 0.0.4.
-    pub(super) fn render(&self, gauges: &Gauges) -> String {
+    pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut text = Text(String::with_capacity(8 * 1024));
         text.family("attest_build_info", "gauge", "The version that runs.");
         let version = [("version", env!("CARGO_PKG_VERSION"))];

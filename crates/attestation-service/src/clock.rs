@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Seconds since 1970.
-pub(super) fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     since_1970().as_secs()
 }
 

@@ -5,6 +5,23 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Largest body of a request, in bytes: the largest document in base64 has
+/// 22 KiB, and the rest is for a policy.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// Largest body that is read to its end, in bytes, though it is refused.
+pub(crate) const MAX_DROPPED: usize = 1024 * 1024;
+/// Largest head of a request, in bytes.
+pub(crate) const MAX_HEAD: usize = 16 * 1024;
+/// How long a client may take to send a request's head, idle time included.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to send a request's body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is used: after it, the next answer closes it. It bounds
+/// what a client costs that does not read its answers.
+pub(crate) const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+/// How long a connection that is too old may take to end.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Clients that are told apart. More of them share: the table never grows, and
 /// nobody can push another out of it.
 const SLOTS: usize = 1 << 16;
@@ -15,7 +32,7 @@ const BURST_SECONDS: u64 = 2;
 /// which the bucket will be full again (the generic cell rate algorithm).
 ///
 /// IPv6 clients are told apart by their /64, which is what one of them has.
-pub(super) struct RateLimiter {
+pub(crate) struct RateLimiter {
     /// Nanoseconds between requests; none without a limit.
     interval: Option<u64>,
     /// Nanoseconds after `start` at which each bucket is full.
@@ -26,7 +43,7 @@ pub(super) struct RateLimiter {
 
 impl RateLimiter {
     /// So many requests per second and client; 0 is no limit.
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         let interval = 1_000_000_000_u64.checked_div(per_second.into());
         let slots = if interval.is_some() { SLOTS } else { 0 };
         Self {
@@ -38,7 +55,7 @@ impl RateLimiter {
     }
 
     /// Takes a token, or says how long to wait for one.
-    pub(super) fn take(&self, client: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn take(&self, client: IpAddr) -> Result<(), Duration> {
         self.take_at(client, self.start.elapsed())
     }
 

@@ -18,41 +18,22 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::connections::BODY_TIMEOUT;
-use super::metrics::{Gauges, Route};
-use super::problem::Problem;
-use super::request::ChallengeRequest;
-use super::store::{Use, UseError};
-use super::{Shared, clock};
-
-/// Largest body of a request, in bytes: the largest document in base64 has
-/// 22 KiB, and the rest is for a policy.
-pub const MAX_BODY: usize = 64 * 1024;
-
-/// Largest body that is read to its end, in bytes, though it is refused.
-const MAX_DROPPED: usize = 1024 * 1024;
+use crate::clock;
+use crate::limits::{BODY_TIMEOUT, MAX_BODY, MAX_DROPPED};
+use crate::metrics::{Gauges, Route};
+use crate::note::Note;
+use crate::problem::Problem;
+use crate::request::ChallengeRequest;
+use crate::shared::Shared;
+use crate::store::{Use, UseError};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Keys are published for longer than this before they sign.
 const FIVE_MINUTES: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// What a response tells the access log, and nobody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Note {
-    /// There was a problem of this name.
-    Problem(&'static str),
-    /// A document was judged.
-    Verified {
-        /// The policy's name; none for one in the request.
-        policy: Option<String>,
-        /// The first rule that was broken.
-        rejected_by: Option<String>,
-    },
-}
-
 /// Everything but metrics.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route(Route::Challenges.path(), post(issue_challenge))
         .route(Route::Verify.path(), post(verify))
@@ -67,7 +48,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Metrics, for a listener of their own: they are nobody's business outside.
-pub(super) fn metrics_router(shared: Arc<Shared>) -> Router {
+pub(crate) fn metrics_router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route(Route::Healthz.path(), get(healthz))

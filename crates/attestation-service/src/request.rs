@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
+use attestation::{MAX_NONCE, Policy};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::policies::{self, MAX_NAME};
-use super::problem::Problem;
-use crate::document::MAX_NONCE;
-use crate::policy::Policy;
+use crate::policies::{self, MAX_NAME};
+use crate::problem::Problem;
 
 /// The body of `POST /v1/challenges`; it may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

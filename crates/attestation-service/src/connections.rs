@@ -24,22 +24,13 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, info, warn};
 
-use super::Shared;
-use super::api::{self, Note};
-use super::metrics::Route;
-use super::problem::Problem;
+use crate::api;
+use crate::limits::{CLOSE_TIMEOUT, CONNECTION_AGE, HEAD_TIMEOUT, MAX_HEAD};
+use crate::metrics::Route;
+use crate::note::Note;
+use crate::problem::Problem;
+use crate::shared::Shared;
 
-/// Largest head of a request, in bytes.
-pub const MAX_HEAD: usize = 16 * 1024;
-/// How long a client may take to send a request's head, idle time included.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a client may take to send a request's body.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is used: after it, the next answer closes it. It bounds
-/// what a client costs that does not read its answers.
-pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
-/// How long a connection that is too old may take to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long no connection is accepted after the system had no room for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most headers of a request.
@@ -49,7 +40,7 @@ const METRICS_CONNECTIONS: usize = 16;
 
 /// Serves so many connections at once until `stop` is done; then accepts nothing more, lets open requests
 /// end, and cuts what is left after `drain`.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     shared: Arc<Shared>,
     listener: TcpListener,
     limit: usize,
@@ -99,7 +90,7 @@ pub(super) async fn serve(
 }
 
 /// Serves metrics until it is dropped.
-pub(super) async fn serve_metrics(listener: TcpListener, router: Router) {
+pub(crate) async fn serve_metrics(listener: TcpListener, router: Router) {
     let room = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
     // Held open: these connections end with the service.
     let (_end, ending) = watch::channel(false);

@@ -1,52 +1,28 @@
-//! The verification service: challenges, verification and signed results over
-//! HTTP. `docs/attest-service.md` describes it for those who call and run it.
-//!
-//! [`Service::open`] reads everything and finds every mistake in the
-//! configuration; [`Service::run`] serves until it is told to stop.
-
-mod api;
-mod appraiser;
-mod challenges;
-mod clock;
-mod connections;
-mod limits;
-mod metrics;
-mod policies;
-mod problem;
-mod request;
-mod store;
-mod upkeep;
+//! The service as a whole: configuration, start and end.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use attestation::ear::{Issuer, KeyRing, KeyRingError, Rotation};
+use attestation::{Roots, Verifier};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::chain::Roots;
-use crate::ear::{Issuer, KeyRing, KeyRingError, Rotation};
-use crate::verify::Verifier;
-
-pub use api::MAX_BODY;
-pub use challenges::{ChallengeKeyError, NONCE_BYTES};
-pub use connections::{BODY_TIMEOUT, CONNECTION_AGE, HEAD_TIMEOUT, MAX_HEAD};
-pub use policies::{MAX_NAME, MAX_POLICIES, PolicySetError};
-pub use problem::Problem;
-pub use request::{ChallengeRequest, NonceChoice, PolicyChoice, VerifyRequest};
-pub use store::StoreError;
-
-use appraiser::Appraiser;
-use challenges::Challenges;
-use limits::RateLimiter;
-use metrics::Metrics;
-use policies::{Fingerprint, PolicySet};
-use store::Store;
-use upkeep::Upkeep;
+use crate::appraiser::Appraiser;
+use crate::challenges::{self, ChallengeKeyError, Challenges};
+use crate::limits::RateLimiter;
+use crate::metrics::Metrics;
+use crate::policies::{Fingerprint, PolicySet, PolicySetError};
+use crate::shared::Shared;
+use crate::store::{Store, StoreError};
+use crate::swap::Swap;
+use crate::upkeep::{Command, Upkeep};
+use crate::{api, clock, connections};
 
 /// How a service works.
 #[derive(Debug)]
@@ -106,32 +82,12 @@ pub enum ServiceError {
     Store(#[from] StoreError),
 }
 
-/// What a service may be told while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Read the policies again.
-    ReloadPolicies,
-    /// Make a new signing key.
-    RotateKey,
-}
-
 /// A service that is ready to run.
 pub struct Service {
     shared: Arc<Shared>,
     upkeep: Upkeep,
     connections: usize,
     drain: Duration,
-}
-
-/// What all requests share.
-struct Shared {
-    appraiser: Arc<Appraiser>,
-    /// A permit is for a request that is verified, or waits for it.
-    verifications: Semaphore,
-    store: Store,
-    limiter: RateLimiter,
-    behind_proxy: bool,
-    draining: AtomicBool,
 }
 
 impl Service {
@@ -204,24 +160,6 @@ impl Service {
         if let Some(metrics) = metrics {
             metrics.abort();
         }
-    }
-}
-
-/// A value that is replaced as a whole: readers have the old or the new one.
-struct Swap<T>(RwLock<Arc<T>>);
-
-impl<T> Swap<T> {
-    fn new(value: T) -> Self {
-        Self(RwLock::new(Arc::new(value)))
-    }
-
-    fn get(&self) -> Arc<T> {
-        let value = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        value.clone()
-    }
-
-    fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
 }
 
