@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use attestation::client::{Attestation, Client, Endpoint, FetchError, TlsServer, Trust};
 use attestation::{Verifier, parse_duration};
+use attestation_client::{Attestation, Client, Endpoint, FetchError, TlsServer, Trust};
 use clap::Args;
 
 use crate::demands::Demands;

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use attestation::client::{DecodeError, MAX_ENCODED, decode_document};
+use attestation_client::{DecodeError, MAX_ENCODED, decode_document};
 
 /// The bytes of the document in a file; `-` is standard input.
 pub(crate) fn read_document(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -37,9 +37,8 @@
 //! and for one where nothing is: in asynchronous programs that is work for
 //! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
 //!
-//! The `policy-files` feature reads policies from TOML and JSON. `client` adds an
-//! asynchronous client that challenges a live enclave or, with `nsm`, a
-//! module in software. `ear` issues signed attestation results.
+//! The `policy-files` feature reads policies from TOML and JSON. `ear` issues signed
+//! attestation results.
 
 #![forbid(unsafe_code)]
 
@@ -50,8 +49,6 @@ mod cbor;
 mod certificate;
 mod chain;
 mod claims;
-#[cfg(feature = "client")]
-pub mod client;
 mod demand;
 mod der;
 mod document;

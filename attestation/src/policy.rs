@@ -149,8 +149,7 @@ impl Policy {
     }
 
     /// Whether the policy accepts documents of this key.
-    #[cfg(feature = "client")]
-    pub(crate) fn accepts_public_key(&self, key: &[u8]) -> bool {
+    pub fn accepts_public_key(&self, key: &[u8]) -> bool {
         self.public_key
             .as_ref()
             .is_none_or(|binding| binding.is_met_by(key))

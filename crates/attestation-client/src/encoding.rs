@@ -1,11 +1,10 @@
 //! Documents as text: hexadecimal, base64, PEM or JSON.
 
+use attestation::MAX_DOCUMENT;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use thiserror::Error;
-
-use crate::document::MAX_DOCUMENT;
 
 /// Largest encoded document, in bytes: hexadecimal digits with line ends.
 pub const MAX_ENCODED: usize = 4 * MAX_DOCUMENT;

@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::FetchError;
+use crate::error::FetchError;
 
 /// Who vouches for a TLS server.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, String> {
 
 /// TLS as one client speaks it, prepared when it is first needed.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     trust: Trust,
     connector: OnceCell<Connector>,
 }
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Tls {
-    pub(super) fn new(trust: Trust) -> Self {
+    pub(crate) fn new(trust: Trust) -> Self {
         Self {
             trust,
             connector: OnceCell::new(),
@@ -126,12 +126,12 @@ impl Tls {
     }
 
     /// Whether the document has to vouch for the server.
-    pub(super) const fn is_attested(&self) -> bool {
+    pub(crate) const fn is_attested(&self) -> bool {
         matches!(self.trust.0, Kind::AttestedKey)
     }
 
     /// A connection, and the server's `SubjectPublicKeyInfo`, DER.
-    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
         stream: S,

@@ -20,10 +20,10 @@ const MAX_HOST: usize = 253;
 /// | `unix:PATH` | a `parent-agent`, on its control socket |
 /// | `nsm:PATH` | the software NSM, on its socket (feature `nsm`) |
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint(pub(super) Kind);
+pub struct Endpoint(pub(crate) Kind);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Url(Url),
     Agent(PathBuf),
     #[cfg(feature = "nsm")]
@@ -32,13 +32,13 @@ pub(super) enum Kind {
 
 /// A URL of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) tls: bool,
+pub(crate) struct Url {
+    pub(crate) tls: bool,
     /// A name or an address, without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// The value of the header `Host`.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// Path and query, if any.
     path: String,
     query: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Url {
 
 impl Url {
     /// Path and query with a nonce.
-    pub(super) fn target(&self, nonce: &[u8]) -> String {
+    pub(crate) fn target(&self, nonce: &[u8]) -> String {
         let nonce = hex::encode(nonce);
         match &self.query {
             Some(query) => format!("{}?{query}&nonce={nonce}", self.path),

@@ -17,16 +17,23 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use super::dial::dial;
-use super::encoding::{DecodeError, MAX_ENCODED, decode_document};
-use super::endpoint::Url;
-use super::tls::Tls;
-use super::{Answer, Endpoint, FetchError};
+use crate::dial::dial;
+use crate::encoding::{DecodeError, MAX_ENCODED, decode_document};
+use crate::endpoint::{Endpoint, Url};
+use crate::error::FetchError;
+use crate::tls::Tls;
 
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest text of a server that is shown, in characters.
 const MAX_SHOWN: usize = 200;
+
+/// What came from an endpoint.
+pub(crate) struct Answer {
+    pub(crate) document: Vec<u8>,
+    /// The `SubjectPublicKeyInfo` of the server's certificate, DER.
+    pub(crate) server_key: Option<Vec<u8>>,
+}
 
 /// How a service says why it refuses.
 #[derive(Deserialize)]
@@ -35,7 +42,7 @@ struct Refusal {
 }
 
 /// Asks a service: `GET URL?nonce=HEX`.
-pub(super) async fn get(
+pub(crate) async fn get(
     endpoint: &Endpoint,
     url: &Url,
     tls: &Tls,
@@ -62,7 +69,7 @@ pub(super) async fn get(
 }
 
 /// Asks a `parent-agent` on its control socket: `POST /v1/attest`.
-pub(super) async fn post(
+pub(crate) async fn post(
     endpoint: &Endpoint,
     socket: &Path,
     nonce: &[u8],

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// A document with this nonce. The caller sets the deadline.
-pub(super) async fn attestation(socket: &Path, nonce: &[u8]) -> Result<Vec<u8>, NsmError> {
+pub(crate) async fn attestation(socket: &Path, nonce: &[u8]) -> Result<Vec<u8>, NsmError> {
     let request = Request::Attestation {
         user_data: None,
         nonce: Some(nonce.to_vec().into()),

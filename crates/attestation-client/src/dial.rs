@@ -9,7 +9,7 @@ use hickory_resolver::net::NetError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::FetchError;
+use crate::error::FetchError;
 
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -17,7 +17,7 @@ const MAX_ADDRESSES: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to the first of the host's addresses that listens; `whom` is for errors.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     whom: &impl ToString,
     host: &str,
     port: u16,

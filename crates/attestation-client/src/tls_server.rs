@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use hyper::http::uri::Authority;
 
-use super::dial::dial;
-use super::tls::Tls;
-use super::{EndpointError, FetchError};
+use crate::dial::dial;
+use crate::endpoint::EndpointError;
+use crate::error::FetchError;
+use crate::tls::Tls;
 
 /// Longest text that an error repeats, in characters.
 const MAX_SHOWN: usize = 253;
@@ -23,7 +24,7 @@ pub struct TlsServer {
 impl TlsServer {
     /// The `SubjectPublicKeyInfo` of the server's certificate, DER, whose key it has
     /// shown to hold.
-    pub(super) async fn key(&self, tls: &Tls) -> Result<Vec<u8>, FetchError> {
+    pub(crate) async fn key(&self, tls: &Tls) -> Result<Vec<u8>, FetchError> {
         let stream = dial(self, &self.host, self.port).await?;
         let (_, key) = tls.connect(&self.host, stream).await?;
         Ok(key)

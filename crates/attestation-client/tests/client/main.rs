@@ -11,10 +11,10 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation::client::{
+use attestation::{Policy, PolicyError, Purpose, Rule, Verifier};
+use attestation_client::{
     Attestation, Client, DecodeError, FetchError, NONCE_BYTES, TlsServer, Trust,
 };
-use attestation::{Policy, PolicyError, Purpose, Rule, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,0 +1,103 @@
+//! Why there is no document to verify.
+
+use std::time::Duration;
+
+use attestation::PolicyError;
+use thiserror::Error;
+
+use crate::encoding::DecodeError;
+
+/// Why there is no document to verify.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Nobody answered in time.
+    #[error("{endpoint} gave no document within {} s", timeout.as_secs_f32())]
+    TimedOut {
+        /// Who was asked.
+        endpoint: String,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The host's name leads nowhere.
+    #[error("{host} cannot be resolved: {reason}")]
+    Name {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody listens.
+    #[error("{endpoint} cannot be reached: {reason}")]
+    Connect {
+        /// Who was to be asked.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection is not the host's, or TLS failed otherwise.
+    #[error("TLS with {host} failed: {reason}")]
+    Tls {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// The answer is not HTTP, or it breaks off.
+    #[error("{endpoint} gave no proper answer: {reason}")]
+    Exchange {
+        /// Who was asked.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server sends elsewhere.
+    #[error("{endpoint} redirects to {location}; if you mean that, ask there")]
+    Redirected {
+        /// Who was asked.
+        endpoint: String,
+        /// Where it sends.
+        location: String,
+    },
+    /// The server refuses.
+    #[error("{endpoint} refused with status {status}: {reason}")]
+    Refused {
+        /// Who was asked.
+        endpoint: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it says of the reason.
+        reason: String,
+    },
+    /// The answer is not a document in any known encoding.
+    #[error("{endpoint} answered no document: {source}")]
+    NoDocument {
+        /// Who was asked.
+        endpoint: String,
+        /// Why.
+        source: DecodeError,
+    },
+    /// The module refused.
+    #[cfg(feature = "nsm")]
+    #[error(transparent)]
+    Nsm(#[from] nsm::NsmError),
+    /// A certificate's key is to be attested, where there is no TLS.
+    #[error(
+        "{0} is not https, so there is no TLS key that the document could bind: name the enclave's TLS server"
+    )]
+    NoTls(String),
+    /// A TLS server is named, where the endpoint is one itself.
+    #[error("{0} is asked over its own connection, whose key is bound: name no other TLS server")]
+    TwoServers(String),
+    /// The policy cannot be used for a challenge.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy and the TLS server want different keys.
+    #[error(
+        "{0} serves TLS with another key than the policy demands as public_key, so no document satisfies both: is this the right server?"
+    )]
+    OtherKey(String),
+    /// This machine cannot make a challenge, or cannot verify.
+    #[error("the challenge failed on this side: {0}")]
+    Local(String),
+}
