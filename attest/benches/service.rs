@@ -35,8 +35,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attestation::ear::{Appraisal, Issuer, SigningKey};
 use attestation::{Policy, Profile, Roots, Time, Verifier};
+use attestation_results::{Appraisal, Issuer, SigningKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};

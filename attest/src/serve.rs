@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use attestation::ear::Issuer;
 use attestation::parse_duration;
+use attestation_results::Issuer;
 use attestation_service::{Command, Config, Service};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;

@@ -37,8 +37,7 @@
 //! and for one where nothing is: in asynchronous programs that is work for
 //! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
 //!
-//! The `policy-files` feature reads policies from TOML and JSON. `ear` issues signed
-//! attestation results.
+//! The `policy-files` feature reads policies from TOML and JSON.
 
 #![forbid(unsafe_code)]
 
@@ -52,8 +51,6 @@ mod claims;
 mod demand;
 mod der;
 mod document;
-#[cfg(feature = "ear")]
-pub mod ear;
 mod policy;
 #[cfg(feature = "policy-files")]
 mod policy_digest;

@@ -119,6 +119,12 @@ impl Rule {
         Self::PayloadNonce,
     ];
 
+    /// Whether it is a rule of form, which [`Document::parse`](crate::Document::parse)
+    /// checks before anything is verified.
+    pub fn is_of_form(self) -> bool {
+        Self::FORM.contains(&self)
+    }
+
     /// The rule's name before its index, if it has one.
     const fn name(self) -> &'static str {
         match self {

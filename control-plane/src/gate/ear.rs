@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use attestation::ear::{Appraisal, ExternalKey, Issuer};
 use attestation::{Profile, Report};
+use attestation_results::{Appraisal, ExternalKey, Issuer};
 use control_plane_model::Failure;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use attestation::ear::{Appraisal, Issuer, KeySet};
 use attestation::{Policy, Report, Time, Verifier};
+use attestation_results::{Appraisal, Issuer, KeySet};
 use serde::Serialize;
 use tracing::error;
 

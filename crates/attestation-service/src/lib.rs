@@ -7,7 +7,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use attestation::ear::Issuer;
+//! use attestation_results::Issuer;
 //! use attestation_service::{Config, Service};
 //! use tokio::net::TcpListener;
 //! use tokio::sync::mpsc;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use attestation::ear::{Issuer, KeyRing, KeyRingError, Rotation};
 use attestation::{Roots, Verifier};
+use attestation_results::{Issuer, KeyRing, KeyRingError, Rotation};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::signing_key::{COORDINATE, Jwk, KeyError, jwt_header};
-use super::{Appraisal, EarError, Issuer};
+use crate::issuer::{Appraisal, EarError, Issuer};
+use crate::signing_key::{COORDINATE, Jwk, KeyError, jwt_header};
 
 /// Bytes of a point: 4, x, y (SEC 1, section 2.3.3).
 const POINT: usize = 1 + 2 * COORDINATE;
@@ -120,14 +120,15 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use std::time::Duration;
 
+    use attestation::{Policy, Profile, Roots, Time, verify};
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
     use super::*;
-    use crate::{Policy, Profile, Roots, Time, verify};
 
-    const DOCUMENT: &[u8] = include_bytes!("../../tests/vectors/3a4a0301e6aa2839.cbor");
+    const DOCUMENT: &[u8] =
+        include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
 
     fn key() -> (EcdsaKeyPair, ExternalKey) {
         let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();

@@ -1,38 +1,20 @@
-//! Attestation results for relying parties: EAR
-//! ([draft-ietf-rats-ear-04](https://datatracker.ietf.org/doc/draft-ietf-rats-ear/04/)),
-//! signed with ES384 as JWTs.
-//!
-//! A result says in AR4SI's terms what a verification has shown, and repeats what
-//! the document holds, but only where its signature is good. `docs/attest-service.md`
-//! says which claim stands for which checks, and why others are never made.
-
-mod external;
-mod keys;
-mod signing_key;
-mod trust;
+//! What a result says, and who issues it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use attestation::{Document, Outcome, PCR_COUNT, Profile, Purpose, Rejection, Report, Rule};
 use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use measurements::PCR_COUNT;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::document::{Document, Profile};
-use crate::purpose::Purpose;
-use crate::report::{Outcome, Report};
-use crate::rule::{Rejection, Rule};
-
-pub use external::{ExternalKey, UnsignedToken};
-pub use keys::{KeyRing, KeyRingError, KeySet, Rotation, write_secret};
-pub use signing_key::{Jwk, KeyError, SigningKey};
-pub use trust::{Status, TrustVector};
+use crate::signing_key::SigningKey;
+use crate::trust::{Status, TrustVector};
 
 /// The profile of draft 04, which fixes the claims' names.
-pub const PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
+const PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
 
 /// Bytes that a nonce may have as `eat_nonce` (RFC 9711, section 4.1).
 const EAT_NONCE_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
@@ -161,7 +143,7 @@ impl Issuer {
     }
 
     /// Header and claims: what is signed.
-    fn signing_input(
+    pub(crate) fn signing_input(
         &self,
         header: &str,
         appraisal: &Appraisal<'_>,
@@ -251,13 +233,14 @@ fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
 
 #[cfg(test)]
 mod tests {
+    use attestation::{Policy, Roots, Time, verify};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{Policy, Roots, Time, verify};
 
     /// Signed by AWS.
-    const DOCUMENT: &[u8] = include_bytes!("../../tests/vectors/3a4a0301e6aa2839.cbor");
+    const DOCUMENT: &[u8] =
+        include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
 
     fn claims(policy: &Policy, time: Time, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
         let (key, _) = SigningKey::generate().unwrap();

@@ -1,11 +1,8 @@
 //! What a verification shows, in AR4SI's terms
 //! ([draft-ietf-rats-ar4si](https://datatracker.ietf.org/doc/draft-ietf-rats-ar4si/)).
 
+use attestation::{Document, Outcome, Profile, Report, Rule};
 use serde::Serialize;
-
-use crate::document::{Document, Profile};
-use crate::report::{Outcome, Report};
-use crate::rule::Rule;
 
 /// Values of AR4SI's claims, as its section 2.3 defines them.
 mod value {
@@ -26,7 +23,7 @@ mod value {
 /// The trustworthiness tier of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     /// Accepted: the code is known, and nothing weakens it.
     Affirming,
     /// Accepted by a policy that names no code, or that allows debug mode.
@@ -38,24 +35,24 @@ pub enum Status {
 /// The claims that a document of AWS's can speak for; `None` is no claim.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct TrustVector {
+pub(crate) struct TrustVector {
     /// That the hypervisor is a known one, and speaks now.
-    pub instance_identity: i8,
+    pub(crate) instance_identity: i8,
     /// That the enclave's configuration is approved, and not in debug mode.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<i8>,
+    pub(crate) configuration: Option<i8>,
     /// That the image that was started is approved.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub executables: Option<i8>,
+    pub(crate) executables: Option<i8>,
     /// That AWS's hardware and firmware are genuine.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hardware: Option<i8>,
+    pub(crate) hardware: Option<i8>,
 }
 
 impl TrustVector {
     /// What a report shows under a policy for documents of this kind; the
     /// document is given where its signature was found good.
-    pub fn of(
+    pub(crate) fn of(
         report: &Report,
         document: Option<&Document<'_>>,
         profile: Profile,
@@ -94,7 +91,7 @@ impl TrustVector {
 
     /// The tier of the whole. A rejection is contraindicated whatever the claims:
     /// some rules have none.
-    pub fn status(&self, report: &Report) -> Status {
+    pub(crate) fn status(&self, report: &Report) -> Status {
         let claims = [self.configuration, self.executables, self.hardware];
         let warned = claims
             .iter()
@@ -113,7 +110,7 @@ impl TrustVector {
 /// Why a document is not authentic.
 fn unauthentic(report: &Report) -> i8 {
     match &report.rejection {
-        Some(rejection) if Rule::FORM.contains(&rejection.rule) => value::UNEXPECTED_EVIDENCE,
+        Some(rejection) if rejection.rule.is_of_form() => value::UNEXPECTED_EVIDENCE,
         Some(rejection) if rejection.rule == Rule::ChainRoot => value::UNRECOGNIZED_INSTANCE,
         _ => value::CRYPTO_VALIDATION_FAILED,
     }

@@ -5,9 +5,9 @@
 //! afterwards until the last result that it signed has expired; then its file is
 //! removed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde_json::json;
 use thiserror::Error;
 
-use super::signing_key::{KeyError, SigningKey};
+use crate::secret_file::write_secret;
+use crate::signing_key::{KeyError, SigningKey};
 
 /// Most keys that a folder may hold: more means that something is wrong.
 const MAX_KEYS: usize = 64;
@@ -245,22 +246,6 @@ fn read(path: PathBuf) -> Result<Entry, KeyRingError> {
         key: Arc::new(key),
         path,
     })
-}
-
-/// Writes a file that only its owner reads, whole or not at all, and for good.
-pub fn write_secret(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 fn failed(path: &Path, error: io::Error) -> KeyRingError {

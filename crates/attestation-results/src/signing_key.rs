@@ -11,7 +11,7 @@ use serde_json::json;
 use thiserror::Error;
 
 /// Bytes of a coordinate on P-384.
-pub(super) const COORDINATE: usize = 48;
+pub(crate) const COORDINATE: usize = 48;
 const PEM_LABEL: &str = "PRIVATE KEY";
 const PEM_LINE: usize = 64;
 
@@ -44,7 +44,7 @@ pub struct Jwk {
 
 impl Jwk {
     /// The key of a point (SEC 1, section 2.3.3: 4, x, y).
-    pub(super) fn of_point(point: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn of_point(point: &[u8]) -> Result<Self, KeyError> {
         let Some((x, y)) = point
             .get(1..)
             .and_then(|point| point.split_at_checked(COORDINATE))
@@ -65,7 +65,7 @@ impl Jwk {
 }
 
 /// The header of every token of a key, encoded.
-pub(super) fn jwt_header(key: &Jwk) -> String {
+pub(crate) fn jwt_header(key: &Jwk) -> String {
     let header = json!({ "alg": "ES384", "kid": key.kid, "typ": "eat+jwt" });
     URL_SAFE_NO_PAD.encode(header.to_string())
 }
@@ -122,11 +122,11 @@ impl SigningKey {
     }
 
     /// The header of every token, encoded.
-    pub(super) fn jwt_header(&self) -> &str {
+    pub(crate) fn jwt_header(&self) -> &str {
         &self.jwt_header
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Signature, Unspecified> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Signature, Unspecified> {
         self.pair.sign(&self.random, message)
     }
 }
