@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::chain::{Authority, Leaf};
+use crate::validated::{Authority, Leaf};
 
 pub(crate) type Digest = [u8; 32];
 

@@ -7,7 +7,7 @@ use measurements::{PCR_COUNT, Pcr};
 use thiserror::Error;
 
 use crate::document::{MAX_MODULE_ID, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
-use crate::policy::{Binding, Image, Nonce, Policy};
+use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder};
 use crate::purpose::Purpose;
 
 /// The registers of an enclave that its image determines, and its signature. PCR3 and
@@ -146,19 +146,41 @@ pub enum PolicyError {
     },
 }
 
-/// Whether only some software is accepted.
-pub(crate) fn names_measurement(policy: &Policy) -> bool {
-    let says_what_runs = |index: u8| match policy.profile {
-        Profile::Enclave => OF_THE_IMAGE.contains(&index),
-        Profile::NitroTpm => OF_A_TPM.contains(&index),
-    };
-    let mut pcrs = policy.pcrs.iter();
-    !policy.images.is_empty()
-        || pcrs.any(|(&index, values)| says_what_runs(index) && !values.contains(&Pcr::ZERO))
+impl PolicyBuilder {
+    /// The policy, if it demands something that not every enclave satisfies, and
+    /// nothing that none can.
+    pub fn build(self) -> Result<Policy, PolicyError> {
+        let policy = self.into_policy();
+        check(&policy)?;
+        Ok(policy)
+    }
+}
+
+impl Policy {
+    /// Whether only some software is accepted: images are named, or values of a register
+    /// that says what runs.
+    pub fn names_measurement(&self) -> bool {
+        let says_what_runs = |index: u8| match self.profile {
+            Profile::Enclave => OF_THE_IMAGE.contains(&index),
+            Profile::NitroTpm => OF_A_TPM.contains(&index),
+        };
+        let mut pcrs = self.pcrs.iter();
+        !self.images.is_empty()
+            || pcrs.any(|(&index, values)| says_what_runs(index) && !values.contains(&Pcr::ZERO))
+    }
+
+    /// The policy with the nonce of this challenge. One that has a nonce already is
+    /// refused: it would not be this challenge's.
+    pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
+        if self.fixes_nonce() {
+            return Err(PolicyError::FixedNonce);
+        }
+        self.to_builder().nonce(nonce).build()
+    }
 }
 
 /// Checks that something can satisfy the policy, and not everything does.
-pub(crate) fn check(policy: &Policy) -> Result<(), PolicyError> {
+fn check(policy: &Policy) -> Result<(), PolicyError> {
     check_registers(policy)?;
     check_images(policy)?;
     if policy.profile == Profile::NitroTpm {
@@ -218,7 +240,7 @@ fn check_registers(policy: &Policy) -> Result<(), PolicyError> {
 }
 
 fn check_images(policy: &Policy) -> Result<(), PolicyError> {
-    if !policy.any_image && !names_measurement(policy) {
+    if !policy.any_image && !policy.names_measurement() {
         return Err(PolicyError::NoMeasurement);
     }
     if policy.any_image && !policy.images.is_empty() {

@@ -6,7 +6,6 @@ use measurements::PCR_COUNT;
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::Cursor;
-use crate::chain::MAX_CABUNDLE;
 use crate::purpose::Purpose;
 use crate::rule::{Rejection, Rule};
 
@@ -14,7 +13,7 @@ use crate::rule::{Rejection, Rule};
 /// other tools up to a payload of 16 KiB; the rest is header and signature.
 pub const MAX_DOCUMENT: usize = MAX_PAYLOAD + 256;
 /// Largest payload (AWS, "Verifying the root of trust").
-pub const MAX_PAYLOAD: usize = 16 * 1024;
+const MAX_PAYLOAD: usize = 16 * 1024;
 
 /// Size of a SHA-384 register.
 pub(crate) const PCR_BYTES: usize = 48;
@@ -22,9 +21,11 @@ pub(crate) const PCR_BYTES: usize = 48;
 const SIGNATURE_BYTES: usize = 96;
 const COSE_SIGN1_TAG: u64 = 18;
 /// `{1: -35}` in CBOR: the algorithm is ES384 (RFC 9053, section 2.1).
-const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
+pub(crate) const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
 pub(crate) const MAX_MODULE_ID: usize = 255;
 const MAX_CERTIFICATE: usize = 1024;
+/// Most certificates in a document's `cabundle`; AWS's have four.
+const MAX_CABUNDLE: usize = 8;
 /// Largest public key in a document, in bytes.
 pub const MAX_PUBLIC_KEY: usize = 1024;
 /// Largest user data in a document, in bytes.
@@ -184,27 +185,6 @@ impl<'a> Document<'a> {
         (0..cabundle.count)
             .filter_map(move |index| cabundle.as_slice().get(index).copied())
             .chain(std::iter::once(leaf))
-    }
-
-    /// The bytes that the signature covers (RFC 9052, section 4.4).
-    pub(crate) fn sig_structure(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.payload.len() + 32);
-        bytes.extend_from_slice(b"\x84\x6aSignature1");
-        bytes.push(0x44);
-        bytes.extend_from_slice(&PROTECTED_HEADER);
-        bytes.push(0x40);
-        // A payload of at most 16 KiB has a length of at most two bytes.
-        let length = u16::try_from(self.payload.len()).unwrap_or(u16::MAX);
-        match length {
-            0..24 => bytes.push(0x40 | u8::try_from(length).unwrap_or_default()),
-            24..256 => bytes.extend([0x58, u8::try_from(length).unwrap_or_default()]),
-            _ => {
-                bytes.push(0x59);
-                bytes.extend(length.to_be_bytes());
-            }
-        }
-        bytes.extend_from_slice(self.payload);
-        bytes
     }
 }
 

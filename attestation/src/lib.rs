@@ -41,7 +41,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "policy-files")]
 mod addition;
 mod cache;
 mod cbor;
@@ -58,24 +57,24 @@ mod policy_digest;
 mod policy_file;
 mod purpose;
 mod report;
+mod roots;
 mod rule;
+mod signature;
 mod unsigned;
+mod validated;
 mod verify;
 
-#[cfg(feature = "policy-files")]
 pub use addition::Addition;
-pub use chain::{MAX_CABUNDLE, Roots, RootsError};
 pub use claims::VerifiedClaims;
 pub use demand::PolicyError;
-pub use document::{
-    Document, MAX_DOCUMENT, MAX_NONCE, MAX_PAYLOAD, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile,
-};
+pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
 pub use measurements::PCR_COUNT;
 pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
 pub use purpose::Purpose;
 pub use report::{Check, Claims, Outcome, Report};
+pub use roots::{Roots, RootsError};
 pub use rule::{Rejection, Rule};
 pub use unsigned::is_unsigned;
 pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};

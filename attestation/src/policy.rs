@@ -6,7 +6,6 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use measurements::{Measurements, Pcr};
 
-use crate::demand::{self, PolicyError};
 use crate::document::Profile;
 use crate::purpose::Purpose;
 
@@ -154,21 +153,6 @@ impl Policy {
             .as_ref()
             .is_none_or(|binding| binding.is_met_by(key))
     }
-
-    /// Whether only some software is accepted: images are named, or values of a register
-    /// that says what runs.
-    pub fn names_measurement(&self) -> bool {
-        demand::names_measurement(self)
-    }
-
-    /// The policy with the nonce of this challenge. One that has a nonce already is
-    /// refused: it would not be this challenge's.
-    pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
-        if self.fixes_nonce() {
-            return Err(PolicyError::FixedNonce);
-        }
-        self.to_builder().nonce(nonce).build()
-    }
 }
 
 /// Collects a [`Policy`].
@@ -286,16 +270,8 @@ impl PolicyBuilder {
     }
 
     /// The policy as it is, which is yet to be checked.
-    #[cfg(feature = "policy-files")]
     pub(crate) fn into_policy(self) -> Policy {
         self.policy
-    }
-
-    /// The policy, if it demands something that not every enclave satisfies, and
-    /// nothing that none can.
-    pub fn build(self) -> Result<Policy, PolicyError> {
-        demand::check(&self.policy)?;
-        Ok(self.policy)
     }
 }
 

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use measurements::Pcr;
 
 use crate::cache::Cache;
-use crate::chain::{self, Roots};
+use crate::chain;
 use crate::document::{Document, Profile};
 use crate::policy::{self, Binding, Image, Nonce, Policy};
 use crate::purpose::Purpose;
 use crate::report::{Outcome, Report};
+use crate::roots::Roots;
 use crate::rule::{Rejection, Rule};
+use crate::signature;
 
 /// The time that certificates and freshness are checked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,12 +158,7 @@ impl<'a> Document<'a> {
         let leaf = chain::verify(&self, roots, cache, checked_at_ms, &mut |rule| {
             report.passed(rule);
         })?;
-        if !leaf.signed(&self) {
-            return Err(Rejection::new(
-                Rule::DocumentSignature,
-                "the leaf certificate's key did not sign this document",
-            ));
-        }
+        signature::check(&self, &leaf)?;
         report.passed(Rule::DocumentSignature);
         Ok(Authentic {
             document: self,

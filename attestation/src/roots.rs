@@ -1,0 +1,199 @@
+//! The root certificates that a verifier pins.
+
+use thiserror::Error;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::certificate::{Certificate, Position, RULES};
+use crate::rule::{Rejection, Rule};
+
+/// AWS's root for the commercial regions. SHA-256 of its DER:
+/// `641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b`.
+const AWS_ROOT: &[u8] = include_bytes!("aws-nitro-root.pem");
+
+/// How a certificate is called in PEM (RFC 7468, section 5).
+const CERTIFICATE: &str = "CERTIFICATE";
+/// Characters of another block's label that are said.
+const MAX_LABEL: usize = 64;
+
+/// The root certificates that a verifier trusts.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    der: Vec<Vec<u8>>,
+}
+
+/// Why a root cannot be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RootsError {
+    /// Not PEM, or not a certificate.
+    #[error("the root certificate cannot be read ({0}): give a PEM file with a certificate")]
+    Malformed(String),
+    /// A certificate as it is, without the text around it.
+    #[error(
+        "the root certificate is in DER, not in PEM: `openssl x509 -inform DER -in FILE -out root.pem` writes it in PEM"
+    )]
+    Der,
+    /// A PEM file of something else.
+    #[error(
+        "there is a {0} where a root certificate is wanted: give the certificate alone, in PEM"
+    )]
+    Label(String),
+    /// A certificate that no chain can begin with.
+    #[error(
+        "the root certificate cannot be used ({0}): give the self-signed certificate of an authority, whose key is on P-384 and whose signature is ECDSA with SHA-384"
+    )]
+    NoRoot(String),
+}
+
+impl Roots {
+    /// AWS's root for the commercial regions.
+    pub fn aws() -> Self {
+        Self::from_pem(AWS_ROOT).unwrap_or(Self { der: Vec::new() })
+    }
+
+    /// The certificates of a PEM file, and no other root. A chain that begins with one that
+    /// no chain can begin with is refused when it is verified.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        if X509Certificate::from_der(pem).is_ok() {
+            return Err(RootsError::Der);
+        }
+        let malformed = |reason: &dyn ToString| RootsError::Malformed(reason.to_string());
+        let mut der = Vec::new();
+        for block in x509_parser::pem::Pem::iter_from_buffer(pem) {
+            let block = block.map_err(|error| malformed(&error))?;
+            if block.label != CERTIFICATE {
+                let label = block.label.chars().take(MAX_LABEL).collect::<String>();
+                return Err(RootsError::Label(label.escape_default().to_string()));
+            }
+            let (rest, _) = X509Certificate::from_der(&block.contents)
+                .map_err(|_| malformed(&"what its PEM block holds is no certificate"))?;
+            if !rest.is_empty() {
+                return Err(malformed(&"bytes follow it"));
+            }
+            der.push(block.contents);
+        }
+        if der.is_empty() {
+            return Err(malformed(&"it holds no PEM block"));
+        }
+        Ok(Self { der })
+    }
+
+    /// The certificates of a PEM file that a person names. Each is one that a chain of
+    /// documents can begin with: that of an authority, self-issued, with a key on P-384.
+    /// Whether it is valid at some time is not looked at.
+    pub fn usable_from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        let roots = Self::from_pem(pem)?;
+        roots.der.iter().try_for_each(|der| check_root(der))?;
+        Ok(roots)
+    }
+
+    /// The one certificate of a PEM file, under the same conditions.
+    pub fn only_root_from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        let roots = Self::usable_from_pem(pem)?;
+        match roots.der.as_slice() {
+            [_] => Ok(roots),
+            several => Err(RootsError::NoRoot(format!(
+                "there are {} of them",
+                several.len()
+            ))),
+        }
+    }
+
+    pub(crate) fn contains(&self, der: &[u8]) -> bool {
+        self.der.iter().any(|root| root == der)
+    }
+}
+
+/// Checks that a chain of documents can begin with the certificate.
+fn check_root(der: &[u8]) -> Result<(), RootsError> {
+    let unusable = |rejection: Rejection| RootsError::NoRoot(rejection.to_string());
+    let position = Position::Authority { below: 0 };
+    let mut certificate = Certificate::parse(der, 0, position).map_err(unusable)?;
+    for rule in RULES {
+        if rule != Rule::CertificateValidity {
+            certificate.check(rule, 0).map_err(unusable)?;
+        }
+    }
+    if certificate.issuer() != certificate.subject() {
+        return Err(RootsError::NoRoot("another authority issued it".to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
+        PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,
+    };
+
+    use super::*;
+    use software_nsm::TestRoot;
+
+    fn self_signed(
+        algorithm: &'static SignatureAlgorithm,
+        is_ca: IsCa,
+    ) -> Result<String, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.is_ca = is_ca;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate_for(algorithm)?;
+        Ok(params.self_signed(&key)?.pem())
+    }
+
+    #[test]
+    fn a_root_that_chains_can_begin_with_is_usable() {
+        Roots::only_root_from_pem(AWS_ROOT).unwrap();
+        let root = TestRoot::generate().unwrap();
+        Roots::only_root_from_pem(root.certificate_pem().as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_no_chain_can_begin_with_is_refused() {
+        let authority = || IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = TestRoot::generate().unwrap();
+        for (pem, message) in [
+            ("no certificate".to_owned(), "no PEM block"),
+            (root.certificate_pem().repeat(2), "there are 2"),
+            (root.key_pem(), "there is a PRIVATE KEY where a root"),
+            (
+                self_signed(&PKCS_ECDSA_P256_SHA256, authority()).unwrap(),
+                "on P-384 and whose signature is ECDSA with SHA-384",
+            ),
+            (
+                self_signed(&PKCS_ECDSA_P384_SHA384, IsCa::ExplicitNoCa).unwrap(),
+                "certificate.authority",
+            ),
+        ] {
+            let error = Roots::only_root_from_pem(pem.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            // Whoever trusts several of them is told the same.
+            let several = Roots::usable_from_pem(pem.as_bytes());
+            assert!(message == "there are 2" || several.err() == Some(error));
+        }
+    }
+
+    #[test]
+    fn a_root_that_is_no_pem_or_has_another_algorithm_is_named_as_what_it_is() {
+        let pem = x509_parser::pem::parse_x509_pem(AWS_ROOT).unwrap().1;
+        assert_eq!(Roots::from_pem(&pem.contents).unwrap_err(), RootsError::Der);
+        // The last byte of the algorithm says the digest, and SHA-256 is 2.
+        let (with_sha384, with_sha256) = ([0x04, 0x03, 0x03], [0x04, 0x03, 0x02]);
+        let mut der = pem.contents;
+        let places: Vec<_> = (0..der.len() - 3)
+            .filter(|&place| der[place..place + 3] == with_sha384)
+            .collect();
+        for place in places {
+            der[place..place + 3].copy_from_slice(&with_sha256);
+        }
+        let error = check_root(&der).unwrap_err().to_string();
+        assert!(
+            error.contains("it is not signed with ECDSA and SHA-384"),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("whose signature is ECDSA with SHA-384"),
+            "{error}"
+        );
+        assert!(check_root(&der[1..]).is_err());
+    }
+}
