@@ -1,43 +1,84 @@
-//! Attestation documents of AWS Nitro Enclaves: parse, verify, decide.
+//! Verification of attestation documents of AWS Nitro Enclaves and of NitroTPM.
 //!
-//! A document passes through three types, and cannot skip one:
+//! An enclave proves what runs in it by a document that AWS's hypervisor signs. This crate
+//! parses such documents, verifies their signature and certificates, and decides by a
+//! policy. It is computation alone: it opens no connection, starts no thread, and reads
+//! no file unless it is told to read a policy.
 //!
-//! 1. [`Document`]: the bytes are a document by AWS's rules and nothing else.
-//!    Nothing in it is to be believed yet.
-//! 2. [`Authentic`]: its signature holds, and its certificates lead to a pinned
-//!    root, all valid at a stated time. AWS's hypervisor made it, for *some*
-//!    enclave, at *some* time.
-//! 3. [`Accepted`]: a [`Policy`] is satisfied: these measurements, this nonce,
-//!    this fresh. Only now can a register be read as trusted.
+//! # A verification
 //!
-//! [`verify`] goes all the way and reports every check by the identifier of its
-//! [`Rule`], whether it passed or not.
-//!
-//! ```no_run
-//! use attestation::{Policy, Roots, Time, verify};
+//! ```
+//! use attestation::{Policy, Pcr, Roots, Time, Verifier};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (document, measurements, nonce) = (Vec::new(), "", [0; 32]);
-//! let policy = Policy::builder()
-//!     .measurements(serde_json::from_str(measurements)?)
-//!     .nonce(nonce.to_vec())
-//!     .build()?;
-//! let verification = verify(&document, &Roots::aws(), &policy, Time::Now);
+//! # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+//! # let (pcr0, nonce) = (Pcr::new([1; 48]), vec![7; 32]);
+//! // Once: AWS's root is in the crate.
+//! let verifier = Verifier::new(Roots::aws());
+//!
+//! // For each challenge: which software, and the nonce that the enclave was given.
+//! let policy = Policy::builder().pcr(0, pcr0).nonce(nonce).build()?;
+//! let verification = verifier.verify(document, &policy, Time::Now);
 //! match verification.outcome {
 //!     Ok(accepted) => println!("enclave {}", accepted.module_id()),
-//!     Err(rejection) => eprintln!("refused: {rejection}"),
+//!     Err(rejection) => println!("{}: {}", rejection.rule, rejection.reason),
 //! }
+//! // Every check, passed or not, for people and as JSON.
+//! assert!(!verification.report.accepted);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Whoever verifies more than a few documents keeps a [`Verifier`], which
-//! remembers the certificates that it has checked. Everything here is computation
-//! on the caller's thread, for a fifth of a millisecond where the leaf is known
-//! and for one where nothing is: in asynchronous programs that is work for
-//! `tokio::task::spawn_blocking`, unless so short a stop does not matter.
+//! [`Policy::builder`] says what can be demanded. A policy has to name software, by
+//! [`Measurements`] that `image-builder` or `nitro-cli` wrote or by registers, or to say
+//! that it accepts any; a nonce that is new for each challenge is what shows that a
+//! document is.
 //!
-//! The `policy-files` feature reads policies from TOML and JSON.
+//! # Three steps
+//!
+//! A document passes through three types, and cannot skip one:
+//!
+//! 1. [`Document`]: the bytes are a document by AWS's rules and nothing else. Nothing in
+//!    it is to be believed yet, as the names of its methods say.
+//! 2. [`Authentic`]: its signature holds, and its certificates lead to a pinned root, all
+//!    valid at a stated time. AWS's hypervisor made it, for *some* enclave, at *some* time.
+//! 3. [`Accepted`]: a [`Policy`] is satisfied: these measurements, this nonce, this fresh.
+//!    Only now can a register be read as trusted. [`VerifiedClaims`] keeps what it says.
+//!
+//! [`verify`] and [`Verifier::verify`] go all the way, and report each check by the
+//! identifier of its [`Rule`].
+//!
+//! # Time and memory
+//!
+//! Documents, certificates and policies are bounded before they are read
+//! ([`MAX_DOCUMENT`]). A verification takes a fifth of a millisecond where the
+//! [`Verifier`] knows the leaf certificate, and one millisecond where it knows nothing; in
+//! asynchronous programs that is work for `tokio::task::spawn_blocking`, unless so short a
+//! stop does not matter.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `policy-files` | policies as TOML and JSON, from texts and files: `Policy::read`, `from_toml`, `from_json` |
+//!
+//! # What stays
+//!
+//! Versions follow [Semantic Versioning](https://semver.org). These are part of the
+//! interface, and change in a major version only: the identifiers of rules, the keys of a
+//! policy file and what they mean, the digest of a policy, and the schema of a serialised
+//! [`Report`], which has a number of its own. New rules and new reasons are no break, and
+//! neither is a document that breaks AWS's rules and is refused from then on. Texts for
+//! people may change. What is `#[doc(hidden)]` is for this project's tests.
+//!
+//! # Around it
+//!
+//! `attestation-client` challenges live enclaves, `attestation-results` signs results for
+//! relying parties, `attestation-service` does both over HTTP, `nsm` asks the security
+//! module inside an enclave, and `software-nsm` stands for it in tests. The command
+//! `attest` has all of them.
 
 #![forbid(unsafe_code)]
 
@@ -55,6 +96,8 @@ mod policy;
 mod policy_digest;
 #[cfg(feature = "policy-files")]
 mod policy_file;
+#[cfg(feature = "policy-files")]
+mod policy_text;
 mod purpose;
 mod report;
 mod roots;
@@ -68,10 +111,12 @@ pub use addition::Addition;
 pub use claims::VerifiedClaims;
 pub use demand::PolicyError;
 pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
-pub use measurements::PCR_COUNT;
+pub use measurements::{Measurements, PCR_COUNT, Pcr};
 pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
-pub use policy_file::{MAX_POLICY_FILE, parse_duration, read_measurements};
+pub use policy_file::{MAX_POLICY_FILE, read_measurements};
+#[cfg(feature = "policy-files")]
+pub use policy_text::parse_duration;
 pub use purpose::Purpose;
 pub use report::{Check, Claims, Outcome, Report};
 pub use roots::{Roots, RootsError};

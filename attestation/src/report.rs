@@ -20,6 +20,7 @@ pub enum Outcome {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Check {
     /// The rule.
     pub rule: Rule,
@@ -38,6 +39,7 @@ pub struct Check {
 /// Serialised, it is the report that `attest verify --json` prints, whose schema
 /// `docs/attest.md` describes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The schema's version; it changes when a reader of this one would be misled.
     pub schema: u32,
@@ -56,6 +58,7 @@ pub struct Report {
 
 /// What a document says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Claims {
     /// What made it.
     pub profile: Profile,

@@ -23,6 +23,7 @@ pub struct Roots {
 
 /// Why a root cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RootsError {
     /// Not PEM, or not a certificate.
     #[error("the root certificate cannot be read ({0}): give a PEM file with a certificate")]

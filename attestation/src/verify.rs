@@ -57,6 +57,7 @@ pub struct Accepted<'a> {
 
 /// A verification's report and its end.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Verification<'a> {
     /// Every check.
     pub report: Report,
