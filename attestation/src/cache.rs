@@ -3,42 +3,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aws_lc_rs::digest::{Context, SHA256};
-
+use crate::crypto::Crypto;
 use crate::validated::{Authority, Leaf};
 
 pub(crate) type Digest = [u8; 32];
 
-/// The digest of a whole chain, root first.
-pub(crate) fn digest_of_chain(ders: &[&[u8]]) -> Digest {
-    let mut context = Context::new(&SHA256);
-    for der in ders {
-        update(&mut context, der);
-    }
-    finish(context)
-}
-
-/// The digest of each part of a chain that begins at the root: what follows
-/// says nothing about what is above it.
-pub(crate) fn digests_of_parts(ders: &[&[u8]]) -> Vec<Digest> {
-    let mut context = Context::new(&SHA256);
+/// The digest of each part of a chain that begins at the root, the whole one last: what
+/// follows says nothing about what is above it. Each covers the one before it, whose
+/// length keeps certificates apart.
+pub(crate) fn digests(ders: &[&[u8]], crypto: &dyn Crypto) -> Vec<Digest> {
+    let mut above = Digest::default();
     let digest_to = |der: &&[u8]| {
-        update(&mut context, der);
-        finish(context.clone())
+        above = crypto.sha256(&[&above, der]);
+        above
     };
     ders.iter().map(digest_to).collect()
-}
-
-/// The length keeps certificates apart.
-fn update(context: &mut Context, der: &[u8]) {
-    context.update(&der.len().to_be_bytes());
-    context.update(der);
-}
-
-fn finish(context: Context) -> Digest {
-    let mut digest = Digest::default();
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 /// A bounded memory of checked chains under one set of roots. Leaves and
@@ -119,9 +98,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "aws-lc-rs"))]
 mod tests {
     use super::*;
+    use crate::aws_lc::AwsLcRs;
 
     #[test]
     fn the_oldest_entry_is_forgotten() {
@@ -136,14 +116,10 @@ mod tests {
 
     #[test]
     fn a_digest_covers_where_certificates_begin() {
-        assert_ne!(
-            digest_of_chain(&[b"ab", b"c"]),
-            digest_of_chain(&[b"a", b"bc"])
-        );
-        let parts = digests_of_parts(&[b"ab", b"c"]);
-        assert_eq!(
-            parts,
-            [digest_of_chain(&[b"ab"]), digest_of_chain(&[b"ab", b"c"])]
-        );
+        let digests = |ders: &[&[u8]]| digests(ders, &AwsLcRs);
+        let chain = digests(&[b"ab", b"c"]);
+        assert_ne!(chain.last(), digests(&[b"a", b"bc"]).last());
+        assert_ne!(chain.last(), digests(&[b"abc"]).last());
+        assert_eq!(chain.first(), digests(&[b"ab"]).last());
     }
 }

@@ -1,9 +1,9 @@
 //! One certificate: X.509 (RFC 5280), narrowed to what AWS issues.
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use x509_parser::oid_registry::{OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Version};
 
+use crate::crypto::{Crypto, Es384Key, POINT_BYTES, SignatureEncoding};
 use crate::der::Element;
 use crate::rule::{Rejection, Rule};
 
@@ -16,10 +16,8 @@ const KEY_ON_P384: [u8; 18] = [
     0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
     0x00, 0x22,
 ];
-/// First byte of a point that is written in full (SEC 1, section 2.3.3), and
-/// the length of one on P-384.
+/// First byte of a point that is written in full (SEC 1, section 2.3.3).
 const UNCOMPRESSED: u8 = 0x04;
-const POINT_BYTES: usize = 97;
 
 /// A certificate that is well-formed, and its place in the chain.
 pub(crate) struct Certificate<'a> {
@@ -31,7 +29,8 @@ pub(crate) struct Certificate<'a> {
     /// Counted from the root, which is 0.
     index: usize,
     /// The key, once its rule has been checked.
-    key: Option<ParsedPublicKey>,
+    key: Option<Es384Key>,
+    crypto: &'a dyn Crypto,
 }
 
 /// What a certificate of the chain is for.
@@ -59,8 +58,9 @@ impl<'a> Certificate<'a> {
         der: &'a [u8],
         index: usize,
         position: Position,
+        crypto: &'a dyn Crypto,
     ) -> Result<Self, Rejection> {
-        Self::try_parse(der, index, position).map_err(|reason| {
+        Self::try_parse(der, index, position, crypto).map_err(|reason| {
             Rejection::new(
                 Rule::CertificateEncoding,
                 format!("certificate {index}: {reason}"),
@@ -68,7 +68,12 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    fn try_parse(der: &'a [u8], index: usize, position: Position) -> Result<Self, String> {
+    fn try_parse(
+        der: &'a [u8],
+        index: usize,
+        position: Position,
+        crypto: &'a dyn Crypto,
+    ) -> Result<Self, String> {
         let certificate = Element::parse(der)?;
         let (_, x509) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         if x509.version() != X509Version::V3 {
@@ -96,6 +101,7 @@ impl<'a> Certificate<'a> {
             position,
             index,
             key: None,
+            crypto,
         })
     }
 
@@ -141,18 +147,16 @@ impl<'a> Certificate<'a> {
 
     /// Its key, if the rule about it has been checked: an authority's verifies
     /// certificates, a leaf's documents.
-    pub(crate) fn into_key(self) -> Option<ParsedPublicKey> {
+    pub(crate) fn into_key(self) -> Option<Es384Key> {
         self.key
     }
 
     /// Whether the key of `issuer` signed it.
-    pub(crate) fn is_signed_by(&self, issuer: &ParsedPublicKey) -> bool {
-        issuer
-            .verify_sig(
-                self.x509.tbs_certificate.as_ref(),
-                &self.x509.signature_value.data,
-            )
-            .is_ok()
+    pub(crate) fn is_signed_by(&self, issuer: &Es384Key) -> bool {
+        issuer.signed(
+            self.x509.tbs_certificate.as_ref(),
+            &self.x509.signature_value.data,
+        )
     }
 
     fn check_algorithm(&self) -> Result<(), String> {
@@ -170,17 +174,21 @@ impl<'a> Certificate<'a> {
     }
 
     fn check_public_key(&mut self) -> Result<(), String> {
-        let point = &self.x509.public_key().subject_public_key.data;
-        if point.len() != POINT_BYTES || point.first() != Some(&UNCOMPRESSED) {
-            return Err("its key is not a point written in full".to_owned());
-        }
+        let point: &[u8] = &self.x509.public_key().subject_public_key.data;
+        let point: &[u8; POINT_BYTES] = point
+            .try_into()
+            .ok()
+            .filter(|point: &&[u8; POINT_BYTES]| point.starts_with(&[UNCOMPRESSED]))
+            .ok_or("its key is not a point written in full")?;
         // Certificates carry signatures in DER, documents as two numbers.
-        let algorithm = match self.position {
-            Position::Authority { .. } => &ECDSA_P384_SHA384_ASN1,
-            Position::Leaf => &ECDSA_P384_SHA384_FIXED,
+        let encoding = match self.position {
+            Position::Authority { .. } => SignatureEncoding::Der,
+            Position::Leaf => SignatureEncoding::Fixed,
         };
-        let key = ParsedPublicKey::new(algorithm, point)
-            .map_err(|_| "its key is not a point on the curve")?;
+        let key = self
+            .crypto
+            .es384_key(point, encoding)
+            .ok_or("its key is not a point on the curve")?;
         self.key = Some(key);
         Ok(())
     }

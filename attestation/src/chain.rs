@@ -1,10 +1,9 @@
 //! From a document's leaf certificate to a pinned root (RFC 5280, section 6,
 //! narrowed to what AWS issues).
 
-use std::sync::Arc;
-
-use crate::cache::{Cache, digest_of_chain, digests_of_parts};
+use crate::cache::{Cache, digests};
 use crate::certificate::{Certificate, Position, RULES};
+use crate::crypto::Crypto;
 use crate::document::Document;
 use crate::roots::Roots;
 use crate::rule::{Rejection, Rule};
@@ -24,6 +23,7 @@ pub(crate) fn verify(
     document: &Document<'_>,
     roots: &Roots,
     cache: Option<&Cache>,
+    crypto: &dyn Crypto,
     time_ms: u64,
     passed: &mut dyn FnMut(Rule),
 ) -> Result<Leaf, Rejection> {
@@ -34,24 +34,23 @@ pub(crate) fn verify(
             "the first certificate of the document's bundle is not a pinned root",
         ));
     }
-    let known_leaf = cache.map(|cache| (cache, digest_of_chain(&ders)));
-    if let Some((cache, digest)) = &known_leaf
+    let known = cache.map(|cache| (cache, digests(&ders, crypto)));
+    let known = known
+        .as_ref()
+        .and_then(|(cache, digests)| Some((cache, digests.split_last()?)));
+    if let Some((cache, (digest, _))) = known
         && let Some(leaf) = cache.leaf(digest, time_ms)
     {
         rules().for_each(passed);
         return Ok(leaf);
     }
     passed(Rule::ChainRoot);
-    let authorities = document.cabundle.as_slice();
-    let known_parts = cache.map(|cache| (cache, digests_of_parts(authorities)));
-    let known = known_parts
-        .as_ref()
-        .and_then(|(cache, parts)| cache.authority(parts, time_ms));
-    let (first, mut above) = match known {
+    let known_authority = known.and_then(|(cache, (_, parts))| cache.authority(parts, time_ms));
+    let (first, mut above) = match known_authority {
         Some((index, authority)) => (index + 1, Some(authority)),
         None => (0, None),
     };
-    let mut certificates = read(&ders, first)?;
+    let mut certificates = read(&ders, first, crypto)?;
     passed(Rule::CertificateEncoding);
     for rule in RULES {
         for certificate in &mut certificates {
@@ -82,14 +81,14 @@ pub(crate) fn verify(
             .min(certificate.path_length().unwrap_or(usize::MAX));
         let subject = certificate.subject().into();
         // Every key has been checked above.
-        let Some(key) = certificate.into_key().map(Arc::new) else {
+        let Some(key) = certificate.into_key() else {
             break;
         };
         if index + 1 == ders.len() {
             passed(Rule::ChainSignature);
             let leaf = Leaf { key, valid };
-            if let Some((cache, digest)) = known_leaf {
-                cache.keep_leaf(digest, &leaf);
+            if let Some((cache, (digest, _))) = known {
+                cache.keep_leaf(*digest, &leaf);
             }
             return Ok(leaf);
         }
@@ -99,7 +98,7 @@ pub(crate) fn verify(
             valid,
             below,
         };
-        if let Some((cache, parts)) = &known_parts
+        if let Some((cache, (_, parts))) = known
             && let Some(part) = parts.get(index)
         {
             cache.keep_authority(*part, &authority);
@@ -109,7 +108,11 @@ pub(crate) fn verify(
     Err(Rejection::new(Rule::ChainSignature, "there is no leaf"))
 }
 
-fn read<'a>(ders: &[&'a [u8]], first: usize) -> Result<Vec<Certificate<'a>>, Rejection> {
+fn read<'a>(
+    ders: &[&'a [u8]],
+    first: usize,
+    crypto: &'a dyn Crypto,
+) -> Result<Vec<Certificate<'a>>, Rejection> {
     let mut certificates = Vec::with_capacity(ders.len());
     for (index, der) in ders.iter().enumerate().skip(first) {
         let position = match ders.len() - index {
@@ -117,7 +120,7 @@ fn read<'a>(ders: &[&'a [u8]], first: usize) -> Result<Vec<Certificate<'a>>, Rej
             // The leaf does not count.
             left => Position::Authority { below: left - 2 },
         };
-        certificates.push(Certificate::parse(der, index, position)?);
+        certificates.push(Certificate::parse(der, index, position, crypto)?);
     }
     Ok(certificates)
 }

@@ -58,10 +58,9 @@
 //!
 //! # Features
 //!
-//! None is on by default.
-//!
 //! | feature | what it adds |
 //! |---|---|
+//! | `aws-lc-rs` (on by default) | the cryptography, [`AwsLcRs`]; without it, [`Verifier::with_crypto`] is given a [`Crypto`] |
 //! | `policy-files` | policies as TOML and JSON, from texts and files: `Policy::read`, `from_toml`, `from_json` |
 //!
 //! # What stays
@@ -71,7 +70,7 @@
 //! policy file and what they mean, the digest of a policy, and the schema of a serialised
 //! [`Report`], which has a number of its own. New rules and new reasons are no break, and
 //! neither is a document that breaks AWS's rules and is refused from then on. Texts for
-//! people may change. What is `#[doc(hidden)]` is for this project's tests.
+//! people may change.
 //!
 //! # Around it
 //!
@@ -83,16 +82,19 @@
 #![forbid(unsafe_code)]
 
 mod addition;
+#[cfg(feature = "aws-lc-rs")]
+mod aws_lc;
 mod cache;
 mod cbor;
 mod certificate;
 mod chain;
 mod claims;
+mod crypto;
 mod demand;
 mod der;
 mod document;
 mod policy;
-#[cfg(feature = "policy-files")]
+#[cfg(all(feature = "aws-lc-rs", feature = "policy-files"))]
 mod policy_digest;
 #[cfg(feature = "policy-files")]
 mod policy_file;
@@ -108,7 +110,10 @@ mod validated;
 mod verify;
 
 pub use addition::Addition;
+#[cfg(feature = "aws-lc-rs")]
+pub use aws_lc::AwsLcRs;
 pub use claims::VerifiedClaims;
+pub use crypto::{Crypto, Es384Key, POINT_BYTES, SignatureEncoding};
 pub use demand::PolicyError;
 pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
 pub use measurements::{Measurements, PCR_COUNT, Pcr};
@@ -122,4 +127,6 @@ pub use report::{Check, Claims, Outcome, Report};
 pub use roots::{Roots, RootsError};
 pub use rule::{Rejection, Rule};
 pub use unsigned::is_unsigned;
-pub use verify::{Accepted, Authentic, Time, Verification, Verifier, verify};
+#[cfg(feature = "aws-lc-rs")]
+pub use verify::verify;
+pub use verify::{Accepted, Authentic, Time, Verification, Verifier};

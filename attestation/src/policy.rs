@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use measurements::{Measurements, Pcr};
 
+#[cfg(feature = "aws-lc-rs")]
+use crate::aws_lc::AwsLcRs;
+use crate::crypto::Crypto;
 use crate::document::Profile;
 use crate::purpose::Purpose;
 
@@ -81,8 +83,8 @@ pub enum Binding {
 
 impl Binding {
     /// Whether the value has this form.
-    pub(crate) fn is_met_by(&self, value: &[u8]) -> bool {
-        let (expected, more) = self.resolve();
+    pub(crate) fn is_met_by(&self, value: &[u8], crypto: &dyn Crypto) -> bool {
+        let (expected, more) = self.resolve(crypto);
         if more {
             value.starts_with(&expected)
         } else {
@@ -91,11 +93,11 @@ impl Binding {
     }
 
     /// The bytes that are compared, and whether more may follow.
-    pub(crate) fn resolve(&self) -> (Vec<u8>, bool) {
+    pub(crate) fn resolve(&self, crypto: &dyn Crypto) -> (Vec<u8>, bool) {
         match self {
             Self::Equal(bytes) => (bytes.clone(), false),
-            Self::Sha256Of(bytes) => (digest(&SHA256, bytes).as_ref().to_vec(), false),
-            Self::Sha384Of(bytes) => (digest(&SHA384, bytes).as_ref().to_vec(), false),
+            Self::Sha256Of(bytes) => (crypto.sha256(&[bytes]).to_vec(), false),
+            Self::Sha384Of(bytes) => (crypto.sha384(bytes).to_vec(), false),
             Self::Prefix(bytes) => (bytes.clone(), true),
         }
     }
@@ -148,10 +150,11 @@ impl Policy {
     }
 
     /// Whether the policy accepts documents of this key.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn accepts_public_key(&self, key: &[u8]) -> bool {
         self.public_key
             .as_ref()
-            .is_none_or(|binding| binding.is_met_by(key))
+            .is_none_or(|binding| binding.is_met_by(key, &AwsLcRs))
     }
 }
 

@@ -1,8 +1,9 @@
 //! A policy's digest, by which results name what was demanded.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 
+use crate::aws_lc::AwsLcRs;
+use crate::crypto::Crypto;
 use crate::document::Profile;
 use crate::policy::{Binding, Policy};
 use crate::purpose::Purpose;
@@ -80,7 +81,7 @@ impl Policy {
         };
         // Plain data: there is nothing in it that JSON cannot say.
         let text = serde_json::to_vec(&demands).unwrap_or_default();
-        format!("sha256:{}", hex::encode(digest(&SHA256, &text)))
+        format!("sha256:{}", hex::encode(AwsLcRs.sha256(&[&text])))
     }
 }
 

@@ -3,7 +3,10 @@
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+#[cfg(feature = "aws-lc-rs")]
+use crate::aws_lc::AwsLcRs;
 use crate::certificate::{Certificate, Position, RULES};
+use crate::crypto::Crypto;
 use crate::rule::{Rejection, Rule};
 
 /// AWS's root for the commercial regions. SHA-256 of its DER:
@@ -81,13 +84,15 @@ impl Roots {
     /// The certificates of a PEM file that a person names. Each is one that a chain of
     /// documents can begin with: that of an authority, self-issued, with a key on P-384.
     /// Whether it is valid at some time is not looked at.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn usable_from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let roots = Self::from_pem(pem)?;
-        roots.der.iter().try_for_each(|der| check_root(der))?;
+        roots.check(&AwsLcRs)?;
         Ok(roots)
     }
 
     /// The one certificate of a PEM file, under the same conditions.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn only_root_from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let roots = Self::usable_from_pem(pem)?;
         match roots.der.as_slice() {
@@ -99,16 +104,21 @@ impl Roots {
         }
     }
 
+    /// Checks that chains of documents can begin with each of these certificates.
+    pub fn check(&self, crypto: &dyn Crypto) -> Result<(), RootsError> {
+        self.der.iter().try_for_each(|der| check_root(der, crypto))
+    }
+
     pub(crate) fn contains(&self, der: &[u8]) -> bool {
         self.der.iter().any(|root| root == der)
     }
 }
 
 /// Checks that a chain of documents can begin with the certificate.
-fn check_root(der: &[u8]) -> Result<(), RootsError> {
+fn check_root(der: &[u8], crypto: &dyn Crypto) -> Result<(), RootsError> {
     let unusable = |rejection: Rejection| RootsError::NoRoot(rejection.to_string());
     let position = Position::Authority { below: 0 };
-    let mut certificate = Certificate::parse(der, 0, position).map_err(unusable)?;
+    let mut certificate = Certificate::parse(der, 0, position, crypto).map_err(unusable)?;
     for rule in RULES {
         if rule != Rule::CertificateValidity {
             certificate.check(rule, 0).map_err(unusable)?;
@@ -120,7 +130,7 @@ fn check_root(der: &[u8]) -> Result<(), RootsError> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "aws-lc-rs"))]
 mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
@@ -186,7 +196,7 @@ mod tests {
         for place in places {
             der[place..place + 3].copy_from_slice(&with_sha256);
         }
-        let error = check_root(&der).unwrap_err().to_string();
+        let error = check_root(&der, &AwsLcRs).unwrap_err().to_string();
         assert!(
             error.contains("it is not signed with ECDSA and SHA-384"),
             "{error}"
@@ -195,6 +205,6 @@ mod tests {
             error.ends_with("whose signature is ECDSA with SHA-384"),
             "{error}"
         );
-        assert!(check_root(&der[1..]).is_err());
+        assert!(check_root(&der[1..], &AwsLcRs).is_err());
     }
 }

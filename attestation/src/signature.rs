@@ -6,14 +6,16 @@ use crate::validated::Leaf;
 
 /// Checks that the leaf's key signed the document.
 pub(crate) fn check(document: &Document<'_>, leaf: &Leaf) -> Result<(), Rejection> {
-    leaf.key
-        .verify_sig(&sig_structure(document), document.signature)
-        .map_err(|_| {
-            Rejection::new(
-                Rule::DocumentSignature,
-                "the leaf certificate's key did not sign this document",
-            )
-        })
+    if leaf
+        .key
+        .signed(&sig_structure(document), document.signature)
+    {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        Rule::DocumentSignature,
+        "the leaf certificate's key did not sign this document",
+    ))
 }
 
 /// The bytes that the signature covers (RFC 9052, section 4.4).

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::ParsedPublicKey;
+use crate::crypto::Es384Key;
 
 /// A chain that has been checked down to this authority: what the certificate
 /// below it needs.
 #[derive(Clone)]
 pub(crate) struct Authority {
-    pub(crate) key: Arc<ParsedPublicKey>,
+    pub(crate) key: Es384Key,
     pub(crate) subject: Arc<[u8]>,
     pub(crate) valid: Validity,
     /// How many authorities may be below this one, by all limits above.
@@ -18,7 +18,7 @@ pub(crate) struct Authority {
 /// A leaf's key, once its chain has been checked.
 #[derive(Clone)]
 pub(crate) struct Leaf {
-    pub(crate) key: Arc<ParsedPublicKey>,
+    pub(crate) key: Es384Key,
     pub(crate) valid: Validity,
 }
 

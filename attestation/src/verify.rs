@@ -4,8 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use measurements::Pcr;
 
+#[cfg(feature = "aws-lc-rs")]
+use crate::aws_lc::AwsLcRs;
 use crate::cache::Cache;
 use crate::chain;
+use crate::crypto::Crypto;
 use crate::document::{Document, Profile};
 use crate::policy::{self, Binding, Image, Nonce, Policy};
 use crate::purpose::Purpose;
@@ -46,6 +49,7 @@ impl Time {
 #[derive(Debug)]
 pub struct Authentic<'a> {
     document: Document<'a>,
+    crypto: &'static dyn Crypto,
     checked_at_ms: u64,
 }
 
@@ -66,8 +70,9 @@ pub struct Verification<'a> {
 }
 
 /// Verifies a document from its bytes to the policy.
+#[cfg(feature = "aws-lc-rs")]
 pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -> Verification<'a> {
-    verify_with(bytes, roots, None, policy, time)
+    verify_with(bytes, roots, None, &AwsLcRs, policy, time)
 }
 
 /// Verifies many documents under the same roots, and remembers the chains that
@@ -93,6 +98,7 @@ pub fn verify<'a>(bytes: &'a [u8], roots: &Roots, policy: &Policy, time: Time) -
 pub struct Verifier {
     roots: Roots,
     cache: Cache,
+    crypto: &'static dyn Crypto,
 }
 
 impl Verifier {
@@ -100,16 +106,30 @@ impl Verifier {
     pub const CAPACITY: usize = 1024;
 
     /// A verifier that trusts these roots.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn new(roots: Roots) -> Self {
+        Self::with_crypto(roots, &AwsLcRs)
+    }
+
+    /// A verifier that trusts these roots, and this cryptography.
+    pub fn with_crypto(roots: Roots, crypto: &'static dyn Crypto) -> Self {
         Self {
             roots,
             cache: Cache::new(Self::CAPACITY),
+            crypto,
         }
     }
 
     /// Verifies a document from its bytes to the policy, as [`verify`] does.
     pub fn verify<'a>(&self, bytes: &'a [u8], policy: &Policy, time: Time) -> Verification<'a> {
-        verify_with(bytes, &self.roots, Some(&self.cache), policy, time)
+        verify_with(
+            bytes,
+            &self.roots,
+            Some(&self.cache),
+            self.crypto,
+            policy,
+            time,
+        )
     }
 }
 
@@ -125,6 +145,7 @@ fn verify_with<'a>(
     bytes: &'a [u8],
     roots: &Roots,
     cache: Option<&Cache>,
+    crypto: &'static dyn Crypto,
     policy: &Policy,
     time: Time,
 ) -> Verification<'a> {
@@ -133,7 +154,7 @@ fn verify_with<'a>(
         .and_then(|document| {
             let checked_at_ms = time.resolve(&document);
             report.parsed(&document, checked_at_ms);
-            document.authenticate_into(roots, cache, checked_at_ms, &mut report)
+            document.authenticate_into(roots, cache, crypto, checked_at_ms, &mut report)
         })
         .inspect_err(|rejection| report.refused(rejection))
         .and_then(|authentic| authentic.accept_into(policy, &mut report));
@@ -144,25 +165,38 @@ fn verify_with<'a>(
 
 impl<'a> Document<'a> {
     /// Checks the certificates, up to a pinned root, and the signature.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn authenticate(self, roots: &Roots, time: Time) -> Result<Authentic<'a>, Rejection> {
+        self.authenticate_with(roots, time, &AwsLcRs)
+    }
+
+    /// As `authenticate`, with this cryptography.
+    pub fn authenticate_with(
+        self,
+        roots: &Roots,
+        time: Time,
+        crypto: &'static dyn Crypto,
+    ) -> Result<Authentic<'a>, Rejection> {
         let checked_at_ms = time.resolve(&self);
-        self.authenticate_into(roots, None, checked_at_ms, &mut Report::new())
+        self.authenticate_into(roots, None, crypto, checked_at_ms, &mut Report::new())
     }
 
     fn authenticate_into(
         self,
         roots: &Roots,
         cache: Option<&Cache>,
+        crypto: &'static dyn Crypto,
         checked_at_ms: u64,
         report: &mut Report,
     ) -> Result<Authentic<'a>, Rejection> {
-        let leaf = chain::verify(&self, roots, cache, checked_at_ms, &mut |rule| {
+        let leaf = chain::verify(&self, roots, cache, crypto, checked_at_ms, &mut |rule| {
             report.passed(rule);
         })?;
         signature::check(&self, &leaf)?;
         report.passed(Rule::DocumentSignature);
         Ok(Authentic {
             document: self,
+            crypto,
             checked_at_ms,
         })
     }
@@ -217,12 +251,14 @@ impl<'a> Authentic<'a> {
             Rule::PolicyUserData,
             policy.user_data.as_ref(),
             user_data,
+            self.crypto,
         );
         check_binding(
             report,
             Rule::PolicyPublicKey,
             policy.public_key.as_ref(),
             public_key,
+            self.crypto,
         );
         let failed = report
             .checks
@@ -421,14 +457,15 @@ fn check_binding(
     rule: Rule,
     binding: Option<&Binding>,
     actual: Option<&[u8]>,
+    crypto: &dyn Crypto,
 ) {
     let shown = or_absent(actual.map(hex::encode));
     let Some(binding) = binding else {
         report.not_checked(rule, shown);
         return;
     };
-    let held = actual.is_some_and(|actual| binding.is_met_by(actual));
-    let (expected, more) = binding.resolve();
+    let held = actual.is_some_and(|actual| binding.is_met_by(actual, crypto));
+    let (expected, more) = binding.resolve(crypto);
     let mut expected = hex::encode(expected);
     if more {
         expected.push('*');

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and cases are long tables"
 )]
 
+mod another;
 mod cases;
 mod corpus;
 mod cose;
@@ -20,6 +21,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use another::OpenSsl;
 use attestation::{
     Document, Policy, Profile, Report, Roots, RootsError, Rule, Time, Verifier, verify,
 };
@@ -105,6 +107,23 @@ fn a_verifier_that_knows_the_chain_refuses_the_same() {
             assert_eq!(rule(&report), case.rule, "{}", case.name);
             let good = verifier.verify(&corpus.base, &policy, Time::At(TIME_MS));
             assert!(good.outcome.is_ok());
+        }
+    }
+}
+
+#[test]
+fn another_cryptography_refuses_the_same() {
+    let corpus = Corpus::read();
+    let policy = world::policy();
+    for case in &corpus.cases {
+        let Ok(roots) = roots(case.root.as_ref().unwrap_or(&corpus.root)) else {
+            continue;
+        };
+        let verifier = Verifier::with_crypto(roots.clone(), &OpenSsl);
+        for _ in 0..2 {
+            let ours = verify(&case.document, &roots, &policy, Time::At(TIME_MS));
+            let theirs = verifier.verify(&case.document, &policy, Time::At(TIME_MS));
+            assert_eq!(theirs.report, ours.report, "{}", case.name);
         }
     }
 }
