@@ -13,9 +13,9 @@ use attestation::{
 use clap::Args;
 use measurements::Pcr;
 
+use crate::failure::{Failure, REJECTED, usage};
 use crate::table::table;
 use crate::text::{distance_from_now, instant};
-use crate::{Failure, REJECTED, usage};
 
 /// The policy, and the form of the report.
 #[derive(Debug, Args)]

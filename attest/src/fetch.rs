@@ -10,7 +10,7 @@ use attestation_client::{Attestation, Client, Endpoint, FetchError, TlsServer, T
 use clap::Args;
 
 use crate::demands::Demands;
-use crate::{Failure, unreadable, usage};
+use crate::failure::{Failure, unreadable, usage};
 
 #[derive(Debug, Args)]
 #[expect(

@@ -12,9 +12,9 @@ use measurements::Pcr;
 use serde::Serialize;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
+use crate::failure::{Failure, unreadable, usage};
 use crate::input::read_document;
 use crate::text::{distance_from_now, instant, is_past, length};
-use crate::{Failure, unreadable, usage};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

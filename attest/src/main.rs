@@ -11,6 +11,7 @@
 )]
 
 mod demands;
+mod failure;
 mod fetch;
 mod input;
 mod inspect;
@@ -23,6 +24,8 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
 
 /// Look into attestation documents of AWS Nitro Enclaves, and verify them.
 ///
@@ -49,17 +52,6 @@ enum Command {
     Simulate(simulate::Arguments),
 }
 
-/// A failure and the exit code that belongs to it.
-struct Failure {
-    code: u8,
-    error: anyhow::Error,
-}
-
-const REJECTED: u8 = 1;
-const USAGE: u8 = 2;
-const UNREADABLE: u8 = 3;
-const FAILED: u8 = 4;
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(arguments) => inspect::run(&arguments),
@@ -74,23 +66,5 @@ fn main() -> ExitCode {
             eprintln!("attest: {error:#}");
             ExitCode::from(code)
         }
-    }
-}
-
-fn usage(error: anyhow::Error) -> Failure {
-    Failure { code: USAGE, error }
-}
-
-fn unreadable(error: anyhow::Error) -> Failure {
-    Failure {
-        code: UNREADABLE,
-        error,
-    }
-}
-
-fn failed(error: anyhow::Error) -> Failure {
-    Failure {
-        code: FAILED,
-        error,
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::demands::read_roots;
-use crate::{Failure, failed, usage};
+use crate::failure::{Failure, failed, usage};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

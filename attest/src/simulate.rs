@@ -9,7 +9,7 @@ use clap::Args;
 use measurements::Measurements;
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 
-use crate::{Failure, usage};
+use crate::failure::{Failure, usage};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::demands::Demands;
+use crate::failure::{Failure, unreadable, usage};
 use crate::input::read_document;
-use crate::{Failure, unreadable, usage};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
