@@ -2,6 +2,7 @@
 
 use aws_endpoint::Service;
 use plain_text::plain;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -90,8 +91,7 @@ impl MeasuredConfig {
     /// Reads the document from the bytes of [`MEASURED_CONFIG_PATH`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         check_size(bytes)?;
-        check_schema(serde_json::from_slice(bytes)?)?;
-        let config: Self = serde_json::from_slice(bytes)?;
+        let config = read(bytes, |config: &Self| config.schema)?;
         config.network.check()?;
         config.attestation.check()?;
         config
@@ -173,8 +173,7 @@ impl HostConfig {
     /// Reads the document itself.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         check_size(bytes)?;
-        check_schema(serde_json::from_slice(bytes)?)?;
-        let config: Self = serde_json::from_slice(bytes)?;
+        let config = read(bytes, |config: &Self| config.schema)?;
         check_egress(&config.egress)?;
         check_services(&config.aws_services)?;
         check_ingress(&config.ingress)?;
@@ -189,8 +188,7 @@ struct CustomMetadata<'t> {
     host: Option<&'t RawValue>,
 }
 
-/// What every version's documents have: read first, so that a document of
-/// another version is refused for that and not for what is new in it.
+/// What every version's documents have.
 #[derive(Deserialize)]
 struct Schema {
     schema: u32,
@@ -203,7 +201,20 @@ fn check_size(bytes: &[u8]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_schema(Schema { schema: found }: Schema) -> Result<(), ConfigError> {
+/// Reads a document. One of another version is refused for that, and not for what is
+/// new in it.
+fn read<T: DeserializeOwned>(bytes: &[u8], schema: fn(&T) -> u32) -> Result<T, ConfigError> {
+    match serde_json::from_slice(bytes) {
+        Ok(config) => check_schema(schema(&config)).map(|()| config),
+        Err(error) => {
+            let Schema { schema } = serde_json::from_slice(bytes)?;
+            check_schema(schema)?;
+            Err(error.into())
+        }
+    }
+}
+
+fn check_schema(found: u32) -> Result<(), ConfigError> {
     if found == CONFIG_SCHEMA {
         Ok(())
     } else {
