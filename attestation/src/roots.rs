@@ -11,7 +11,7 @@ use crate::rule::{Rejection, Rule};
 
 /// AWS's root for the commercial regions. SHA-256 of its DER:
 /// `641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b`.
-const AWS_ROOT: &[u8] = include_bytes!("aws-nitro-root.pem");
+const AWS_ROOT: &[u8] = include_bytes!("aws-nitro-root.der");
 
 /// How a certificate is called in PEM (RFC 7468, section 5).
 const CERTIFICATE: &str = "CERTIFICATE";
@@ -51,7 +51,9 @@ pub enum RootsError {
 impl Roots {
     /// AWS's root for the commercial regions.
     pub fn aws() -> Self {
-        Self::from_pem(AWS_ROOT).unwrap_or(Self { der: Vec::new() })
+        Self {
+            der: vec![AWS_ROOT.to_vec()],
+        }
     }
 
     /// The certificates of a PEM file, and no other root. A chain that begins with one that
@@ -140,6 +142,9 @@ mod tests {
     use super::*;
     use software_nsm::TestRoot;
 
+    /// The same, as AWS publishes it.
+    const AWS_ROOT_PEM: &[u8] = include_bytes!("aws-nitro-root.pem");
+
     fn self_signed(
         algorithm: &'static SignatureAlgorithm,
         is_ca: IsCa,
@@ -153,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_root_that_chains_can_begin_with_is_usable() {
-        Roots::only_root_from_pem(AWS_ROOT).unwrap();
+        let aws = Roots::only_root_from_pem(AWS_ROOT_PEM).unwrap();
+        assert_eq!(aws.der, Roots::aws().der);
         let root = TestRoot::generate().unwrap();
         Roots::only_root_from_pem(root.certificate_pem().as_bytes()).unwrap();
     }
@@ -185,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_root_that_is_no_pem_or_has_another_algorithm_is_named_as_what_it_is() {
-        let pem = x509_parser::pem::parse_x509_pem(AWS_ROOT).unwrap().1;
+        let pem = x509_parser::pem::parse_x509_pem(AWS_ROOT_PEM).unwrap().1;
         assert_eq!(Roots::from_pem(&pem.contents).unwrap_err(), RootsError::Der);
         // The last byte of the algorithm says the digest, and SHA-256 is 2.
         let (with_sha384, with_sha256) = ([0x04, 0x03, 0x03], [0x04, 0x03, 0x02]);
