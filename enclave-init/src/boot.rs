@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA384, digest};
-use link::control::{BootId, CheckOutcome, FromInit};
+use link::BootId;
+use link::control::{CheckOutcome, FromInit};
 use link::port::HOST_CID;
 use link::{EndCode, Endpoint, Listener, Text};
 use manifest::{Attestation, MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig, SelfCheck};

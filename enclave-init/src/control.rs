@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use link::BootId;
 use link::control::{
-    BootId, FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG,
+    FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG,
 };
 use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
 use link::hello::HelloError;

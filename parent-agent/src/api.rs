@@ -38,6 +38,8 @@ use crate::enclave::{Cause, Code, End, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::losses::LostRecords;
 use crate::metrics;
+use crate::socket::{SocketError, remove_stale};
+use crate::state::CONTROL_SOCKET;
 use crate::status::Board;
 use crate::supervisor::Outcome;
 
@@ -114,9 +116,11 @@ struct Refusal(StatusCode, String);
 
 type Answer = Result<Response<Full<Bytes>>, Refusal>;
 
-/// Listens on the control socket at `path`.
-pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    UnixListener::bind(path)
+/// Listens on the control socket in an enclave's folder.
+pub fn listen(directory: &Path) -> Result<UnixListener, SocketError> {
+    let path = directory.join(CONTROL_SOCKET);
+    remove_stale(&path);
+    UnixListener::bind(&path).map_err(SocketError::at(path.display()))
 }
 
 impl Api {
@@ -262,7 +266,7 @@ impl Api {
             detail,
             code,
             exit_code: cause.exit() as u8,
-            lost: LostRecords::of(&self.board.read().logs),
+            lost: self.board.read().logs.lost_records(),
         };
         Ok(json(StatusCode::OK, &end))
     }

@@ -21,14 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::console::Console;
-use crate::error::Error;
-use crate::guard::{self, Guard, Unattached};
-use crate::losses;
-use crate::self_check::SelfCheck;
+use crate::guard::{self, Guard, GuardError, Unattached};
+use crate::history::History;
+use crate::image::Pcrs;
 use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError, Target};
-use crate::status::{BootStep, LimitsStatus, Pcrs};
-use crate::totals::Reported;
-use crate::traffic::InitPlaces;
 
 /// The version of [`Facts`]. Fields may be added without a new one, if a reader
 /// can do without them.
@@ -43,7 +39,7 @@ const WRITES_AT_ONCE: u32 = 64;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// Why an enclave cannot be taken over.
+/// Why an enclave can neither be started nor taken over.
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// Agent and guard, or the agents, do not understand each other.
@@ -76,6 +72,12 @@ pub enum AttachError {
         /// Why.
         source: io::Error,
     },
+    /// The enclave's folder cannot be had.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// There is no guard for it.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
 }
 
 /// A guard with a new folder, or with an enclave that it kept.
@@ -83,7 +85,7 @@ pub async fn acquire(
     state: &StateDir,
     name: &EnclaveName,
     console: &Console,
-) -> Result<Guard, Error> {
+) -> Result<Guard, AttachError> {
     let start = Instant::now();
     loop {
         let claim = state.claim(name).await?;
@@ -100,8 +102,7 @@ pub async fn acquire(
                 return Err(AttachError::OtherRelease {
                     target: state.target(name),
                     reason: error.to_string(),
-                }
-                .into());
+                });
             }
         }
     }
@@ -118,40 +119,6 @@ pub struct Facts {
     /// What else was decided at the start, by the option that decides it.
     options: BTreeMap<String, String>,
     history: History,
-}
-
-/// What happened to an enclave, as far as its init does not tell a second time, and
-/// what it has counted: that must neither be told twice nor begin anew.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// The boot's identifier, hex, once it is known.
-    pub boot: Option<String>,
-    /// The init's release, once it has told.
-    pub init_version: Option<String>,
-    /// What the enclave found when it verified its own document.
-    #[serde(default)]
-    pub self_check: Option<SelfCheck>,
-    /// Whether the workload was ready once.
-    pub ready: bool,
-    /// How often the workload was started again.
-    pub restarts: u64,
-    /// What the workload's limits have refused it.
-    #[serde(default)]
-    pub limits: LimitsStatus,
-    /// How often the init had no place for a connection.
-    #[serde(default)]
-    pub places: InitPlaces,
-    /// Log records that were lost in the enclave, as it tells.
-    #[serde(default)]
-    pub lost: losses::Counts,
-    /// Numbers of log records that it left out.
-    #[serde(default)]
-    pub missing: u64,
-    /// How much of all that was told already.
-    #[serde(default)]
-    pub reported: Reported,
-    /// The boot steps so far.
-    pub boot_steps: Vec<BootStep>,
 }
 
 impl Facts {
@@ -286,7 +253,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::totals::LifeTotals;
+    use crate::enclave::{BootStep, LimitsStatus};
+    use crate::history::{LifeTotals, Reported};
+    use crate::losses;
+    use crate::self_check::SelfCheck;
+    use crate::traffic::InitPlaces;
 
     fn target() -> Target {
         let state = StateDir::new(Some("/state".into())).unwrap();

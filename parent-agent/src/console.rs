@@ -1,13 +1,12 @@
 //! The last lines of the enclave's console.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::task::yield_now;
-
-use crate::report::{Report, Reporter};
 
 /// Lines that are kept.
 const MAX_LINES: usize = 1000;
@@ -15,13 +14,16 @@ const MAX_LINES: usize = 1000;
 const MAX_LINE: usize = 1024;
 const READ_BYTES: usize = 4096;
 
+/// Who is shown new lines as they come.
+pub type Viewer = Arc<dyn Fn(&[String]) + Send + Sync>;
+
 /// The last lines that the enclave's processes have printed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Console {
     lines: Arc<Mutex<Lines>>,
     /// How many lines there have been.
     count: watch::Sender<u64>,
-    live: Option<Reporter>,
+    viewer: Option<Viewer>,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +36,12 @@ struct Lines {
 }
 
 impl Console {
-    /// A console whose lines are also reported to `live`.
-    pub fn new(live: Option<Reporter>) -> Self {
+    /// A console whose new lines `viewer` is shown.
+    pub fn new(viewer: Option<Viewer>) -> Self {
         Self {
             lines: Arc::default(),
             count: watch::Sender::new(0),
-            live,
+            viewer,
         }
     }
 
@@ -101,14 +103,13 @@ impl Console {
         }
     }
 
-    /// Adds lines, and reports them if they `are_new`.
+    /// Adds lines, and shows them if they `are_new`.
     pub fn push(&self, added: Vec<String>, are_new: bool) {
         if added.is_empty() {
             return;
         }
-        if let Some(live) = self.live.as_ref().filter(|_| are_new) {
-            let reports: Vec<_> = added.iter().map(|text| Report::Console { text }).collect();
-            live.report_all(&reports);
+        if let Some(show) = self.viewer.as_ref().filter(|_| are_new) {
+            show(&added);
         }
         let mut lines = self.lock();
         for line in added {
@@ -126,6 +127,15 @@ impl Console {
     }
 }
 
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console")
+            .field("lines", &self.lines)
+            .field("is_viewed", &self.viewer.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A line for people.
 fn text(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -136,6 +146,7 @@ fn text(line: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::output::Output;
+    use crate::report::Reporter;
 
     #[tokio::test]
     async fn the_last_lines_are_kept_and_cut() {
@@ -174,7 +185,7 @@ mod tests {
     async fn terminal_control_is_made_visible() {
         let (mut printed, writer) = tokio::io::duplex(256);
         let (stderr, _task) = Output::new(writer);
-        let console = Console::new(Some(Reporter::new(&stderr, &stderr, false)));
+        let console = Console::new(Some(Reporter::new(&stderr, &stderr, false).viewer()));
         drop(stderr);
         console.read(&b"\x1b[2Jgone\xff\n"[..]).await;
         let mut text = String::new();

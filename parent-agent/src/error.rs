@@ -4,20 +4,19 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::attach::AttachError;
 use crate::bootstrap::BootstrapError;
+use crate::channels::IncomingError;
 use crate::client::ClientError;
 use crate::config::SourceError;
-use crate::dispatch::RegistrationError;
+use crate::dispatch::DispatchError;
 use crate::exit::Exit;
 use crate::fetch::FetchError;
-use crate::guard::GuardError;
-use crate::hypervisor::HypervisorError;
-use crate::image::{ImageError, LowMemory, RuntimeConfigError};
+use crate::image::{ImageError, RuntimeConfigError};
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
-use crate::ramdisk::UnpackError;
+use crate::machine::MachineError;
 use crate::sink::PipelineError;
+use crate::socket::SocketError;
 use crate::state::StateError;
 
 /// Why a command failed.
@@ -56,35 +55,24 @@ pub enum Error {
     /// The runtime configuration cannot be used.
     #[error(transparent)]
     RuntimeConfig(#[from] RuntimeConfigError),
-    /// The enclave has too little memory for its image.
-    #[error(transparent)]
-    Memory(#[from] LowMemory),
     /// The enclave's folder cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A running enclave cannot be taken over.
+    /// There is no machine for the enclave.
     #[error(transparent)]
-    Attach(#[from] AttachError),
+    Machine(#[from] MachineError),
     /// A port cannot be opened.
     #[error(transparent)]
     Ingress(#[from] IngressError),
-    /// The guard failed.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    /// The enclave cannot be started.
-    #[error(transparent)]
-    Hypervisor(#[from] HypervisorError),
     /// A socket of the enclave cannot be made.
-    #[error("the socket {path} cannot be made: {source}")]
-    Socket {
-        /// The socket.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The enclave's connections are not passed on to this agent.
     #[error(transparent)]
-    Registration(#[from] RegistrationError),
+    Socket(#[from] SocketError),
+    /// Enclaves' connections cannot be dispatched.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// The enclave's connections cannot be taken.
+    #[error(transparent)]
+    Incoming(#[from] IncomingError),
     /// The operating system refused something that is hardly ever refused.
     #[error("{what}: {source}")]
     System {
@@ -117,38 +105,21 @@ impl Error {
         match self {
             Self::Usage(_)
             | Self::Selection(_)
-            | Self::Memory(_)
             | Self::Source(SourceError::Config(_) | SourceError::Tag { .. })
-            | Self::Attach(AttachError::Differs { .. })
             | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
             Self::Fetch(error) if error.is_about_the_image() => Exit::Image,
-            Self::Image(_)
-            | Self::Signer { .. }
-            | Self::RuntimeConfig(_)
-            | Self::Hypervisor(
-                HypervisorError::NoInit
-                | HypervisorError::Unpack(
-                    UnpackError::Archive(_)
-                    | UnpackError::Compression(_)
-                    | UnpackError::Escape(_)
-                    | UnpackError::NotAFolder(_)
-                    | UnpackError::LinkTarget(_)
-                    | UnpackError::TooLarge(_)
-                    | UnpackError::TooMany,
-                ),
-            ) => Exit::Image,
+            Self::Image(_) | Self::Signer { .. } | Self::RuntimeConfig(_) => Exit::Image,
             Self::Source(_)
             | Self::Fetch(_)
             | Self::Gate(_)
             | Self::State(_)
-            | Self::Attach(_)
             | Self::Ingress(_)
-            | Self::Guard(_)
-            | Self::Hypervisor(_)
-            | Self::Socket { .. }
-            | Self::Registration(_)
+            | Self::Socket(_)
+            | Self::Dispatch(_)
+            | Self::Incoming(_)
             | Self::Pipeline(_)
             | Self::System { .. } => Exit::Host,
+            Self::Machine(error) => error.exit(),
             Self::Bootstrap(error) => error.exit(),
             Self::Client(_) | Self::Logs(_) => Exit::Failure,
         }

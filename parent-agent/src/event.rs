@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use link::control::{BootId, FromAgent, FromInit, MAX_NONCE};
+use link::BootId;
+use link::control::{FromAgent, FromInit, MAX_NONCE};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 

@@ -1,12 +1,14 @@
 //! The enclave image: checked in full before anything is started.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use eif::{Contents, Eif, Section, SectionKind};
 use manifest::{ConfigError, HostConfig, MemoryMib, needed_mib};
-use measurements::Measurements;
+use measurements::{Measurements, Pcr};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why an image cannot be run.
@@ -57,6 +59,22 @@ pub struct LowMemory {
     /// For people.
     unpacked: String,
     needed: u64,
+}
+
+/// Measured registers by number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pcrs(pub BTreeMap<u8, Pcr>);
+
+impl From<Measurements> for Pcrs {
+    fn from(measurements: Measurements) -> Self {
+        let mut pcrs = BTreeMap::from([
+            (0, measurements.pcr0),
+            (1, measurements.pcr1),
+            (2, measurements.pcr2),
+        ]);
+        pcrs.extend(measurements.pcr8.map(|pcr8| (8, pcr8)));
+        Self(pcrs)
+    }
 }
 
 /// An image that has been found sound.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use link::target::{Connect, Reply};
 use link::{Channel, Endpoint, Text, hello};
 use manifest::IngressRule;
 use nix::sys::socket::{setsockopt, sockopt};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -19,11 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use crate::cli::Publish;
 use crate::copy;
 use crate::limit::{Bucket, Rate};
 use crate::proxy_protocol;
-use crate::report::Port;
 use crate::throttle::Line;
 use crate::traffic::Traffic;
 
@@ -71,6 +71,55 @@ pub enum IngressError {
         /// The ports that there are.
         known: String,
     },
+}
+
+/// A port moved by `--publish`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// Where to listen, if not on the loopback address.
+    pub address: Option<IpAddr>,
+    /// The port to listen on; 0 for any free one.
+    pub host_port: u16,
+    /// The manifest's port.
+    pub port: manifest::Port,
+}
+
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || {
+            "write [ADDR:]HOSTPORT:PORT, as in 18080:8080, 0.0.0.0:80:8080 or [::]:80:8080"
+                .to_owned()
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
+        let (address, host_port) = match host.rsplit_once(':') {
+            Some((address, host_port)) => {
+                let bare = address
+                    .strip_prefix('[')
+                    .and_then(|address| address.strip_suffix(']'))
+                    .unwrap_or(address);
+                (Some(bare.parse().map_err(|_| malformed())?), host_port)
+            }
+            None => (None, host),
+        };
+        Ok(Self {
+            address,
+            host_port: host_port.parse().map_err(|_| malformed())?,
+            port: port.parse().map_err(|_| malformed())?,
+        })
+    }
+}
+
+/// A port opened on the host, as people and scripts see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPort {
+    /// Where the host listens.
+    pub listen: String,
+    /// The manifest's port.
+    pub port: u16,
+    /// The port inside the enclave.
+    pub to: u16,
 }
 
 /// What all ports together may carry.
@@ -195,8 +244,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl IngressPort {
     /// The port for people and scripts.
-    pub fn describe(&self) -> Port {
-        Port {
+    pub fn describe(&self) -> OpenPort {
+        OpenPort {
             listen: self.address.to_string(),
             port: self.rule.port.get(),
             to: self.rule.to.get(),
@@ -327,6 +376,40 @@ mod tests {
             port: manifest::Port::new(port).unwrap(),
             to: manifest::Port::new(80).unwrap(),
             proxy_protocol: false,
+        }
+    }
+
+    #[test]
+    fn ports_are_published() {
+        let parse = |text: &str| text.parse::<Publish>();
+        assert_eq!(
+            parse("18080:8080").unwrap(),
+            Publish {
+                address: None,
+                host_port: 18080,
+                port: manifest::Port::new(8080).unwrap()
+            }
+        );
+        assert_eq!(parse("0:80").unwrap().host_port, 0);
+        assert_eq!(
+            parse("0.0.0.0:80:8080").unwrap().address,
+            Some("0.0.0.0".parse().unwrap())
+        );
+        assert_eq!(
+            parse("[::1]:80:8080").unwrap().address,
+            Some("::1".parse().unwrap())
+        );
+        for bad in [
+            "",
+            "80",
+            "80:",
+            ":80",
+            "x:80",
+            "80:0",
+            "70000:80",
+            "host:80:80",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! ([`hypervisor`]) through a guard process that cleans up if the agent is
 //! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and
 //! supervises it to its end ([`run`], with the rules in [`enclave`]). Meanwhile it
-//! answers the heartbeat ([`heartbeat`]), serves the connections that the enclave
+//! answers the heartbeat and serves the connections that the enclave
 //! opens ([`channels`]), which on Nitro another process may pass on ([`dispatch`]),
 //! carries those from outside to it ([`ingress`]), keeps its log records on disk
 //! ([`spool`]) until they are where they should be ([`sink`]), tells the service
@@ -28,7 +28,6 @@ pub mod api;
 pub mod attach;
 mod aws;
 pub mod bootstrap;
-mod challenges;
 pub mod channels;
 pub mod cli;
 pub mod client;
@@ -38,28 +37,31 @@ pub mod console;
 mod copy;
 pub mod crash;
 pub mod diagnostics;
+pub mod digest;
 pub mod dispatch;
-pub mod embedded_metrics;
+mod duration;
 pub mod enclave;
+mod enclave_log;
 mod error;
 pub mod event;
 mod exit;
 pub mod fetch;
 pub mod gate;
 pub mod guard;
-pub mod heartbeat;
+mod history;
 pub mod hypervisor;
 pub mod image;
 pub mod ingress;
 pub mod kernel_panic;
-mod launch;
 pub mod limit;
 pub mod logs;
 pub mod losses;
+mod machine;
 pub mod metrics;
 mod names;
 pub mod notify;
 pub mod output;
+mod proxy;
 mod proxy_protocol;
 mod pulse;
 pub mod ramdisk;
@@ -68,14 +70,16 @@ pub mod registry;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod run_config;
 pub mod self_check;
+mod session;
 pub mod sink;
+mod socket;
 pub mod spool;
 pub mod state;
 pub mod status;
 mod supervisor;
 mod throttle;
-pub mod totals;
 pub mod traffic;
 mod web;
 

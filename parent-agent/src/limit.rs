@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::time::Instant;
 use tracing::warn;
@@ -28,6 +29,54 @@ pub struct Limit {
     pub connections: Option<Connections>,
     /// New connections a second.
     pub rate: Option<Rate>,
+}
+
+impl Limit {
+    /// These limits, and the others' where there is none.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.or(other.connections),
+            rate: self.rate.or(other.rate),
+        }
+    }
+}
+
+/// Limits of connections.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Limits of connections")]
+pub struct LimitArgs {
+    /// Connections out of the enclave at a time [default: 4096].
+    #[arg(long = "egress-connections", value_name = "NUMBER")]
+    pub egress_connections: Option<Connections>,
+    /// New connections out of the enclave: so many a second, and a burst of so
+    /// many [default: no limit].
+    #[arg(long = "egress-rate", value_name = "PER_SECOND[:BURST]")]
+    pub egress_rate: Option<Rate>,
+    /// Connections into the enclave at a time [default: 4096].
+    #[arg(long = "ingress-connections", value_name = "NUMBER")]
+    pub ingress_connections: Option<Connections>,
+    /// New connections into the enclave: so many a second, and a burst of so many
+    /// [default: no limit].
+    #[arg(long = "ingress-rate", value_name = "PER_SECOND[:BURST]")]
+    pub ingress_rate: Option<Rate>,
+}
+
+impl LimitArgs {
+    /// Those of connections out of the enclave.
+    pub fn egress(&self) -> Limit {
+        Limit {
+            connections: self.egress_connections,
+            rate: self.egress_rate,
+        }
+    }
+
+    /// Those of connections into the enclave.
+    pub fn ingress(&self) -> Limit {
+        Limit {
+            connections: self.ingress_connections,
+            rate: self.ingress_rate,
+        }
+    }
 }
 
 /// A number of connections at a time: 1 to [`MAX_CONNECTIONS`].

@@ -8,8 +8,6 @@ use link::control::{LossReason, Losses};
 use link::logs::LogStream;
 use serde::{Deserialize, Serialize};
 
-use crate::sink::telemetry::LogsStatus;
-
 const STREAMS: usize = LogStream::ALL.len();
 const REASONS: usize = LossReason::ALL.len();
 
@@ -123,25 +121,6 @@ pub struct LostRecords {
 }
 
 impl LostRecords {
-    /// What was lost, as the state of the logs has it.
-    pub fn of(logs: &LogsStatus) -> Self {
-        let mut sinks = Counts::new();
-        for sink in logs.sinks.iter().filter(|sink| !sink.lost.is_empty()) {
-            let name = match &sink.stream {
-                Some(stream) => format!("{} {stream}", sink.sink),
-                None => sink.sink.clone(),
-            };
-            sinks.insert(name, sink.lost.clone());
-        }
-        Self {
-            in_enclave: logs.lost_in_enclave(),
-            enclave: logs.lost.clone(),
-            complete: logs.complete,
-            sinks,
-            own: logs.spool.own_dropped,
-        }
-    }
-
     /// Whether nothing is known to be lost.
     pub fn is_empty(&self) -> bool {
         self.in_enclave == 0 && self.sinks.is_empty() && self.own == 0

@@ -76,7 +76,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
             diagnostics::set_up(&stderr);
             let result = dispatch::run().await;
             stderr.flush(STDERR_TIMEOUT).await;
-            Ok(result?)
+            Ok(result.map_err(Error::from)?)
         }),
         Command::Run(args) => block_on(async {
             let (stderr, _task) = Output::new(tokio::io::stderr());

@@ -3,22 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use link::EndCode;
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use serde::Serialize;
 
 use crate::clock::ClockStatus;
+use crate::console::Viewer;
 use crate::crash::Crash;
-use crate::enclave::{Cause, Code};
+use crate::duration::milliseconds;
+use crate::enclave::{Cause, Code, Health};
+use crate::exit::Exit;
+use crate::image::Pcrs;
+use crate::ingress::OpenPort;
 use crate::losses::LostRecords;
 use crate::output::Output;
 use crate::self_check::SelfCheck;
-use crate::spool::Stored;
-use crate::status::{Health, Pcrs};
 use plain_text::plain;
 
 /// How long the last report may wait for a reader.
@@ -136,6 +137,16 @@ pub enum Report<'a> {
     },
 }
 
+impl Report<'_> {
+    /// That the agent leaves the enclave, whose guard keeps it for so long.
+    pub(crate) fn detached(keep_for: Option<Duration>) -> Self {
+        Self::Detached {
+            keep_ms: keep_for.map_or(0, milliseconds),
+            exit_code: Exit::Detached as u8,
+        }
+    }
+}
+
 /// What `run` begins with.
 #[derive(Debug, Serialize)]
 pub struct Opening<'a> {
@@ -153,23 +164,12 @@ pub struct Opening<'a> {
     /// What the image measures to.
     pub pcrs: &'a Pcrs,
     /// The ports opened for it.
-    pub ports: &'a [Port],
+    pub ports: &'a [OpenPort],
     /// Its state folder.
     pub state_directory: &'a str,
     /// The root that its documents lead to, where that is not AWS's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nsm_root: Option<&'a str>,
-}
-
-/// A port opened on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Port {
-    /// Where the host listens.
-    pub listen: String,
-    /// The manifest's port.
-    pub port: u16,
-    /// The port inside the enclave.
-    pub to: u16,
 }
 
 /// How a workload ended.
@@ -195,6 +195,7 @@ impl From<link::control::ExitStatus> for WorkloadStatus {
 #[derive(Debug, Clone)]
 pub struct Reporter {
     output: Output,
+    stdout: Output,
     json: bool,
 }
 
@@ -204,8 +205,19 @@ impl Reporter {
         let output = if json { stdout } else { stderr };
         Self {
             output: output.clone(),
+            stdout: stdout.clone(),
             json,
         }
+    }
+
+    /// Standard output, where log records go as well.
+    pub fn stdout(&self) -> &Output {
+        &self.stdout
+    }
+
+    /// Whether what is printed is JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Reports without waiting.
@@ -213,10 +225,14 @@ impl Reporter {
         self.output.offer(self.text(report));
     }
 
-    /// Reports several at once without waiting.
-    pub fn report_all(&self, reports: &[Report<'_>]) {
-        let texts: Vec<_> = reports.iter().map(|report| self.text(report)).collect();
-        self.output.offer(texts.concat());
+    /// Reports the lines of a console, those that come at once together.
+    pub fn viewer(&self) -> Viewer {
+        let reporter = self.clone();
+        Arc::new(move |lines| {
+            let texts = lines.iter().map(|text| Report::Console { text });
+            let texts: Vec<_> = texts.map(|report| reporter.text(&report)).collect();
+            reporter.output.offer(texts.concat());
+        })
     }
 
     /// Reports and waits, within reason, until it is out.
@@ -374,7 +390,7 @@ fn describe_opening(opening: &Opening<'_>) -> String {
     if *debug {
         text += "debug       the enclave's PCRs read as zero: its documents prove nothing\n";
     }
-    for Port { listen, to, .. } in *ports {
+    for OpenPort { listen, to, .. } in *ports {
         let _ = writeln!(text, "port        {listen} -> {to} in the enclave");
     }
     if let Some(root) = nsm_root {
@@ -419,97 +435,9 @@ fn seconds(microseconds: u64) -> String {
     )
 }
 
-/// Appends a log record as one line: `TIME STREAM | TEXT`, or JSON that keeps
-/// every byte.
-pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
-    let time = timestamp(record.time_us);
-    let stream = record.stream.name();
-    if json {
-        let text = std::str::from_utf8(record.data).ok();
-        let line = LogLine {
-            event: "log",
-            time,
-            stream,
-            source: record.source.name(),
-            sequence: record.sequence,
-            continues: record.continues,
-            text,
-            base64: text.is_none().then(|| STANDARD.encode(record.data)),
-        };
-        lines.extend(json_line(&line));
-    } else {
-        let text = plain(&String::from_utf8_lossy(record.data));
-        let goes_on = if record.continues { "…" } else { "" };
-        lines.extend(format!("{time} {stream:<11} | {text}{goes_on}\n").into_bytes());
-    }
-}
-
-#[derive(Serialize)]
-struct LogLine<'a> {
-    event: &'static str,
-    time: String,
-    stream: &'static str,
-    source: &'static str,
-    sequence: u64,
-    continues: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
-}
-
-/// RFC 3339 with microseconds, in UTC; a time beyond the year 9999 stays a number.
-pub(crate) fn timestamp(microseconds: u64) -> String {
-    let nanoseconds = i128::from(microseconds) * 1000;
-    match OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) {
-        Ok(time) => format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            time.year(),
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.microsecond()
-        ),
-        Err(_) => format!("{microseconds}us"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use link::logs::LogStream;
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::spool::Source;
-
-    fn record(data: &[u8]) -> Stored<'_> {
-        Stored {
-            stream: LogStream::Application,
-            sequence: 7,
-            time_us: 1_767_225_600_123_456,
-            source: Source::Stderr,
-            continues: false,
-            data,
-        }
-    }
-
-    fn line(data: &[u8], json: bool) -> String {
-        let mut lines = Vec::new();
-        log_line(&record(data), json, &mut lines);
-        String::from_utf8(lines).unwrap()
-    }
-
-    #[test]
-    fn a_record_is_one_readable_line() {
-        assert_eq!(
-            line(b"hello\tworld", false),
-            "2026-01-01T00:00:00.123456Z application | hello\tworld\n"
-        );
-        assert!(line(b"\x1b]0;x\x07\r\xff", false).ends_with("| \\u{1b}]0;x\\u{7}\\r\u{fffd}\n"));
-        assert_eq!(timestamp(u64::MAX), format!("{}us", u64::MAX));
-    }
 
     #[test]
     fn an_end_names_cause_detail_and_code() {
@@ -531,20 +459,5 @@ mod tests {
             text,
             "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic (boot.root)\nended       boot failed: no heartbeat (exit code 11)\nlost        13 log records in the enclave\n"
         );
-    }
-
-    proptest! {
-        #[test]
-        fn json_keeps_every_byte(data in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let line = line(&data, true);
-            prop_assert_eq!(line.matches('\n').count(), 1);
-            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-            let kept = match (&value["text"], &value["base64"]) {
-                (serde_json::Value::String(text), _) => text.clone().into_bytes(),
-                (_, serde_json::Value::String(base64)) => STANDARD.decode(base64).unwrap(),
-                _ => return Err(TestCaseError::fail(line)),
-            };
-            prop_assert_eq!(kept, data);
-        }
     }
 }

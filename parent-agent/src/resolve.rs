@@ -8,21 +8,51 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use manifest::host_spelling;
+use manifest::{Port, host_spelling};
 use thiserror::Error;
 use tokio::time::timeout;
-
-use crate::cli::ConnectTo;
 
 /// The longest that a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
+
+/// A destination moved by `--connect-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectTo {
+    /// The host that the enclave asks for, in lower case.
+    pub host: String,
+    /// The port that the enclave asks for.
+    pub port: u16,
+    /// Where it is connected to.
+    pub address: SocketAddr,
+}
+
+impl FromStr for ConnectTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed =
+            || "write HOST:PORT=ADDR:PORT, as in api.example.com:443=127.0.0.1:8443".to_owned();
+        let (target, address) = text.split_once('=').ok_or_else(malformed)?;
+        let (host, port) = target.rsplit_once(':').ok_or_else(malformed)?;
+        let port: Port = port.parse().map_err(|_| malformed())?;
+        if host.is_empty() {
+            return Err(malformed());
+        }
+        Ok(Self {
+            host: host_spelling(host),
+            port: port.get(),
+            address: address.parse().map_err(|_| malformed())?,
+        })
+    }
+}
 
 /// Why a name leads nowhere.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -313,6 +343,24 @@ mod tests {
             "64:ff9b::808:808",
         ] {
             assert!(!is_forbidden(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_moved() {
+        let moved: ConnectTo = "API.example.com.:443=127.0.0.1:8443".parse().unwrap();
+        assert_eq!(moved.host, "api.example.com");
+        assert_eq!(moved.port, 443);
+        assert_eq!(moved.address, "127.0.0.1:8443".parse().unwrap());
+        for bad in [
+            "",
+            "a:1",
+            "a=127.0.0.1:1",
+            "a:1=b:2",
+            ":1=127.0.0.1:1",
+            "a:0=127.0.0.1:1",
+        ] {
+            assert!(bad.parse::<ConnectTo>().is_err(), "{bad}");
         }
     }
 }

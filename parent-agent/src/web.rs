@@ -17,6 +17,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take to begin, and to go on.
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Why a server has not answered.
+pub(crate) enum Failure {
+    /// It may a moment later.
+    Passing(String),
+    /// It has refused for good.
+    Denied(String),
+}
+
 /// Asks web servers. Redirects are not followed, and nothing is tried again.
 #[derive(Debug)]
 pub(crate) struct Web(Connector);
@@ -61,6 +69,14 @@ impl Web {
             }
             Err(_) => Err(format!("no answer within {} s", SILENCE_TIMEOUT.as_secs())),
         }
+    }
+}
+
+/// The header that asks for what comes from byte `start` on.
+pub(crate) fn range(start: u64) -> Vec<(&'static str, String)> {
+    match start {
+        0 => Vec::new(),
+        start => vec![("range", format!("bytes={start}-"))],
     }
 }
 

@@ -16,8 +16,8 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
 use crate::Pcr;
+use crate::error::SigningError;
 use crate::measure::pcr_of;
-use crate::signature::SigningError;
 
 const LABEL: &str = "CERTIFICATE";
 

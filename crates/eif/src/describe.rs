@@ -6,7 +6,8 @@ use crc32fast::Hasher;
 use serde::{Serialize, Serializer};
 
 use crate::certificate::Certificate;
-use crate::header::{Architecture, CRC_OFFSET, Header, SectionHeader, SectionKind};
+use crate::format::SectionKind;
+use crate::header::{Architecture, CRC_OFFSET, Header, SectionHeader};
 use crate::measure::{COPY_BYTES, Measurer};
 use crate::metadata::{BuildMetadata, Json, Metadata};
 use crate::section::{Layout, Section};

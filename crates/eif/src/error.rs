@@ -4,8 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::header::{HEADER_BYTES, MAX_RAMDISKS, MAX_SECTIONS, MIN_SECTIONS, SectionKind};
-use crate::signature::SigningError;
+use crate::format::{HEADER_BYTES, MAX_RAMDISKS, MAX_SECTIONS, MIN_SECTIONS, SectionKind};
 
 /// Why an image was refused or could not be written. Offsets are in bytes from
 /// the image's start.
@@ -200,4 +199,34 @@ pub enum Error {
     /// Larger than offsets can express.
     #[error("the image would be larger than {} bytes", u64::MAX)]
     TooLarge,
+}
+
+/// Why an image cannot be signed, or its signature does not hold.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SigningError {
+    /// The private key is not one that can be used.
+    #[error(
+        "the signing key cannot be used ({0}): give an unencrypted PEM file with a PKCS#8 or SEC1 key on P-256, P-384 or P-521"
+    )]
+    Key(String),
+    /// The certificate is not one that can be used.
+    #[error(
+        "the signing certificate cannot be used ({0}): give a PEM file with one X.509 certificate for a P-256, P-384 or P-521 key, and nothing else"
+    )]
+    Certificate(String),
+    /// The key and the certificate do not belong together.
+    #[error(
+        "the signing key does not belong to the signing certificate ({0}): give the key that the certificate was made for"
+    )]
+    Mismatch(String),
+    /// Signing failed.
+    #[error("signing failed: {0}")]
+    Sign(String),
+    /// The section is not what it should be.
+    #[error("the signature section cannot be read: {0}; do not use this image")]
+    Malformed(String),
+    /// The signature does not fit the certificate, or the image.
+    #[error("the signature does not hold: {0}; do not use this image")]
+    Invalid(&'static str),
 }

@@ -94,6 +94,7 @@ mod certificate;
 pub mod cpio;
 mod describe;
 mod error;
+mod format;
 mod header;
 mod measure;
 mod metadata;
@@ -104,14 +105,15 @@ mod writer;
 
 pub use certificate::Certificate;
 pub use describe::{Description, describe};
-pub use error::Error;
-pub use header::{
-    Architecture, HEADER_BYTES, Header, MAX_COMMAND_LINE, MAX_METADATA, MAX_RAMDISKS, MAX_SECTIONS,
-    MAX_SIGNATURE, MIN_SECTIONS, SECTION_HEADER_BYTES, SectionKind,
+pub use error::{Error, SigningError};
+pub use format::{
+    HEADER_BYTES, MAX_COMMAND_LINE, MAX_METADATA, MAX_RAMDISKS, MAX_SECTIONS, MAX_SIGNATURE,
+    MIN_SECTIONS, SECTION_HEADER_BYTES, SectionKind,
 };
+pub use header::{Architecture, Header};
 pub use measurements::{Measurements, Pcr, PcrError};
 pub use metadata::{BuildMetadata, Json, Metadata};
 pub use reader::Eif;
 pub use section::{Contents, Section};
-pub use signature::{Signature, Signer, SigningError};
+pub use signature::{Signature, Signer};
 pub use writer::{Image, write};

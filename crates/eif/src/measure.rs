@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, SHA384};
 use measurements::{Measurements, Pcr};
 
-use crate::header::SectionKind;
+use crate::format::SectionKind;
 
 /// Bytes read and measured at a time.
 pub(crate) const COPY_BYTES: usize = 64 * 1024;

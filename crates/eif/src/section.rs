@@ -5,9 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use serde::Serialize;
 
 use crate::Error;
-use crate::header::{
-    Extent, HEADER_BYTES, Header, MAGIC, SECTION_HEADER_BYTES, SectionHeader, SectionKind,
-};
+use crate::format::{HEADER_BYTES, SECTION_HEADER_BYTES, SectionKind};
+use crate::header::{Extent, Header, MAGIC, SectionHeader};
 
 /// Where a section lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

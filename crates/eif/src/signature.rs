@@ -15,41 +15,11 @@ use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use thiserror::Error;
 use x509_parser::pem::Pem;
 
 use crate::Pcr;
 use crate::certificate::{Certificate, Curve, PublicKey};
-
-/// Why an image cannot be signed, or its signature does not hold.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SigningError {
-    /// The private key is not one that can be used.
-    #[error(
-        "the signing key cannot be used ({0}): give an unencrypted PEM file with a PKCS#8 or SEC1 key on P-256, P-384 or P-521"
-    )]
-    Key(String),
-    /// The certificate is not one that can be used.
-    #[error(
-        "the signing certificate cannot be used ({0}): give a PEM file with one X.509 certificate for a P-256, P-384 or P-521 key, and nothing else"
-    )]
-    Certificate(String),
-    /// The key and the certificate do not belong together.
-    #[error(
-        "the signing key does not belong to the signing certificate ({0}): give the key that the certificate was made for"
-    )]
-    Mismatch(String),
-    /// Signing failed.
-    #[error("signing failed: {0}")]
-    Sign(String),
-    /// The section is not what it should be.
-    #[error("the signature section cannot be read: {0}; do not use this image")]
-    Malformed(String),
-    /// The signature does not fit the certificate, or the image.
-    #[error("the signature does not hold: {0}; do not use this image")]
-    Invalid(&'static str),
-}
+use crate::error::SigningError;
 
 /// A key and its certificate, ready to sign images.
 ///

@@ -5,10 +5,8 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 
 use crc32fast::Hasher;
 
-use crate::header::{
-    Architecture, CRC_OFFSET, Extent, HEADER_BYTES, Header, MAX_RAMDISKS, SECTION_HEADER_BYTES,
-    SectionHeader, SectionKind,
-};
+use crate::format::{HEADER_BYTES, MAX_RAMDISKS, SECTION_HEADER_BYTES, SectionKind};
+use crate::header::{Architecture, CRC_OFFSET, Extent, Header, SectionHeader};
 use crate::measure::{COPY_BYTES, Measurer};
 use crate::signature::Signer;
 use crate::{Error, Measurements, Metadata};

@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::boot_id::BootId;
 use crate::bounded::{Bytes, Text, array};
 use crate::logs::LogStream;
 
@@ -18,10 +19,6 @@ pub const MAX_LOSSES: usize = 32;
 const MAX_STREAMS: usize = LogStream::ALL.len();
 /// Longest text meant for people, in bytes.
 pub const MAX_TEXT: usize = 1024;
-
-/// A boot of an enclave, told from every other by 16 random bytes; empty when it
-/// failed before it had them.
-pub type BootId = Bytes<16>;
 
 /// What `enclave-init` says to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod boot_id;
 mod bounded;
 pub mod control;
 pub mod copy;
@@ -39,6 +40,7 @@ pub mod transport;
 mod vsock;
 
 pub use crate::vsock::Vsock;
+pub use boot_id::BootId;
 pub use bounded::{Bytes, Text};
 pub use end_code::EndCode;
 pub use endpoint::Endpoint;

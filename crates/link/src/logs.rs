@@ -11,8 +11,8 @@ use std::{fmt, io};
 
 use minicbor::{Decode, Encode};
 
+use crate::boot_id::BootId;
 use crate::bounded;
-use crate::control::BootId;
 use crate::frame::{self, FrameError, MAX_LOGS};
 
 /// Most bytes of text in one record; longer lines are split.

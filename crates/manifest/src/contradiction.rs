@@ -3,23 +3,23 @@
 use crate::confinement::{Confinement, Mebibytes};
 use crate::health::HealthProbe;
 use crate::reserved::reserved_for;
-use crate::source::{Manifest, ManifestError, WorkloadSource};
 use crate::units::Port;
-use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind};
+use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
 
 /// The path of a value, and what is wrong with it.
-type Contradiction = (&'static [&'static str], String);
+pub(crate) type Contradiction = (&'static [&'static str], String);
 
 /// Refuses what the enclave would not keep, or what would mean nothing.
-pub(crate) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
-    restart(&manifest.workload)
-        .or_else(|| stop_grace(&manifest.workload))
-        .or_else(|| health(&manifest.workload))
-        .or_else(|| read_only_root(&manifest.confinement))
-        .or_else(|| sizes(&manifest.confinement))
-        .map_or(Ok(()), |(path, message)| {
-            Err(manifest.invalid(path, message))
-        })
+pub(crate) fn check(
+    workload: &WorkloadSource,
+    confinement: &Confinement,
+) -> Result<(), Contradiction> {
+    restart(workload)
+        .or_else(|| stop_grace(workload))
+        .or_else(|| health(workload))
+        .or_else(|| read_only_root(confinement))
+        .or_else(|| sizes(confinement))
+        .map_or(Ok(()), Err)
 }
 
 /// A batch workload runs once.
@@ -90,7 +90,7 @@ fn sizes(confinement: &Confinement) -> Option<Contradiction> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
+    use crate::source::Manifest;
 
     #[test]
     fn contradictions_are_refused_with_the_line() {

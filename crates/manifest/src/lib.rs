@@ -62,6 +62,8 @@ pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };
 pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
-pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError, WorkloadSource};
+pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
-pub use workload::{MAX_STOP_GRACE, Restart, RestartPolicy, User, Workload, WorkloadKind};
+pub use workload::{
+    MAX_STOP_GRACE, Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource,
+};

@@ -12,14 +12,12 @@ use toml::de::{DeTable, DeValue};
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
 use crate::contradiction;
-use crate::health::Health;
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
-use crate::process::{Command, Environment, UserSource, WorkingDirectory};
 use crate::shape;
-use crate::units::{Cpus, Interval, MemoryMib};
-use crate::workload::{Restart, WorkloadKind};
+use crate::units::{Cpus, MemoryMib};
+use crate::workload::WorkloadSource;
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
@@ -124,54 +122,6 @@ pub enum ImageReference {
 #[error("image `{0}` is not understood: write `oci:FOLDER` or `docker-archive:FILE`")]
 pub struct ImageError(String);
 
-/// The `[workload]` table: what is absent comes from the OCI image's configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorkloadSource {
-    /// How the enclave ends; `service` unless given.
-    pub kind: WorkloadKind,
-    /// Program and arguments; the image's entrypoint and command unless given.
-    pub command: Option<Command>,
-    /// Added to the image's environment.
-    pub env: Environment,
-    /// The image's user unless given, root if that has none.
-    pub user: Option<UserSource>,
-    /// The image's working directory unless given, `/` if that has none.
-    pub working_directory: Option<WorkingDirectory>,
-    /// When it is started again; never for a batch workload, otherwise
-    /// [`Restart::default`] unless given.
-    pub restart: Option<Restart>,
-    /// How its health is probed.
-    pub health: Option<Health>,
-    /// Between SIGTERM and SIGKILL; `10s` unless given.
-    pub stop_grace: Interval,
-}
-
-impl Default for WorkloadSource {
-    fn default() -> Self {
-        Self {
-            kind: WorkloadKind::Service,
-            command: None,
-            env: Environment::default(),
-            user: None,
-            working_directory: None,
-            restart: None,
-            health: None,
-            stop_grace: Interval::DEFAULT_STOP_GRACE,
-        }
-    }
-}
-
-impl WorkloadSource {
-    /// When the workload is started again, the default applied.
-    pub fn restart(&self) -> Restart {
-        self.restart.unwrap_or(match self.kind {
-            WorkloadKind::Batch => Restart::NEVER,
-            WorkloadKind::Service | WorkloadKind::Daemon => Restart::default(),
-        })
-    }
-}
-
 /// The file's tables, before the rules that concern more than one value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -245,7 +195,8 @@ impl Manifest {
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
         manifest.check_confinement()?;
-        contradiction::check(&manifest)?;
+        contradiction::check(&manifest.workload, &manifest.confinement)
+            .map_err(|(path, message)| manifest.invalid(path, message))?;
         Ok(manifest)
     }
 

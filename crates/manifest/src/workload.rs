@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
-use crate::process::{Command, Environment, WorkingDirectory};
+use crate::process::{Command, Environment, UserSource, WorkingDirectory};
 use crate::units::{Backoff, Interval};
 
 /// The longest time between SIGTERM and SIGKILL: the agent waits for an enclave's end no
@@ -106,4 +106,52 @@ impl Restart {
         max: 0,
         backoff: Backoff::DEFAULT,
     };
+}
+
+/// The `[workload]` table: what is absent comes from the OCI image's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadSource {
+    /// How the enclave ends; `service` unless given.
+    pub kind: WorkloadKind,
+    /// Program and arguments; the image's entrypoint and command unless given.
+    pub command: Option<Command>,
+    /// Added to the image's environment.
+    pub env: Environment,
+    /// The image's user unless given, root if that has none.
+    pub user: Option<UserSource>,
+    /// The image's working directory unless given, `/` if that has none.
+    pub working_directory: Option<WorkingDirectory>,
+    /// When it is started again; never for a batch workload, otherwise
+    /// [`Restart::default`] unless given.
+    pub restart: Option<Restart>,
+    /// How its health is probed.
+    pub health: Option<Health>,
+    /// Between SIGTERM and SIGKILL; `10s` unless given.
+    pub stop_grace: Interval,
+}
+
+impl Default for WorkloadSource {
+    fn default() -> Self {
+        Self {
+            kind: WorkloadKind::Service,
+            command: None,
+            env: Environment::default(),
+            user: None,
+            working_directory: None,
+            restart: None,
+            health: None,
+            stop_grace: Interval::DEFAULT_STOP_GRACE,
+        }
+    }
+}
+
+impl WorkloadSource {
+    /// When the workload is started again, the default applied.
+    pub fn restart(&self) -> Restart {
+        self.restart.unwrap_or(match self.kind {
+            WorkloadKind::Batch => Restart::NEVER,
+            WorkloadKind::Service | WorkloadKind::Daemon => Restart::default(),
+        })
+    }
 }

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use link::control::{BootId, Losses};
+use link::BootId;
+use link::control::Losses;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Compressor, FromAgent, FromInit, LogStream, MAX_RECORD, Source};
 use link::{Channel, Endpoint, connect, hello};

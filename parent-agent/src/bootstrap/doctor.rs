@@ -4,9 +4,8 @@
 use tokio::runtime::Runtime;
 
 use super::finding::{Finding, Findings, State};
-use super::{BootstrapError, Check, STEPS, Setup, service};
+use super::{BootstrapError, Check, HostArgs, STEPS, Setup, service};
 use crate::aws;
-use crate::cli::bootstrap::HostArgs;
 use crate::client;
 use crate::crash::LastEnd;
 use crate::enclave::Phase;
@@ -70,7 +69,7 @@ fn aws(setup: &Setup<'_>) -> Finding {
     let needs_aws = setup.config.enclaves.iter().any(|enclave| {
         enclave.gate.is_some()
             || enclave.log_group.is_some()
-            || matches!(enclave.image.location, crate::config::Location::S3(_))
+            || matches!(enclave.image.location, crate::fetch::Location::S3(_))
     });
     if !needs_aws {
         return finding(State::Ok, "nothing needs it".to_owned());

@@ -6,6 +6,7 @@
 //! it is looked at again, since the kernel gives what it has and not what it was
 //! asked for. docs/bootstrap.md describes the steps.
 
+mod args;
 mod cpus;
 mod doctor;
 mod driver;
@@ -23,11 +24,12 @@ use clap::ValueEnum;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::cli::HypervisorKind;
-use crate::cli::bootstrap::{BootstrapArgs, DoctorArgs, HostArgs};
 use crate::config::{Config, ConfigError, SourceError};
 use crate::exit::Exit;
 use crate::fetch::Cache;
+use crate::hypervisor::HypervisorKind;
+
+pub use args::{BootstrapArgs, DoctorArgs, HostArgs};
 
 use finding::{Finding, Findings, State};
 use host::Host;

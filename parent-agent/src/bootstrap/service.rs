@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Check, Outcome, Setup, program, unit};
-use crate::cli::HypervisorKind;
+use crate::hypervisor::HypervisorKind;
 use crate::state::StateDir;
 
 /// What the enclaves were started with last, to know when they must start anew.

@@ -1,7 +1,7 @@
 //! Step `unit`: how systemd runs an enclave, and with which configuration.
 
 use super::{Check, Outcome, Setup};
-use crate::cli::HypervisorKind;
+use crate::hypervisor::HypervisorKind;
 
 /// The unit, an instance of which is an enclave.
 const UNIT: &str = "/etc/systemd/system/enclave@.service";

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use link::control::BootId;
+use link::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Decompressor, FromAgent, FromInit};
 use thiserror::Error;

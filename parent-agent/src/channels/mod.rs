@@ -1,8 +1,9 @@
-//! The connections that the enclave opens to the agent's port.
+//! The connections that the enclave opens to its agent.
 
 pub mod allowlist;
 pub mod control;
 pub mod egress;
+mod heartbeat;
 mod incoming;
 pub mod logs;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::hello::{self, HelloError};
-use link::{Channel, Stream};
+use link::{Channel, Endpoint, Stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,9 +21,9 @@ use crate::channels::egress::Egress;
 use crate::channels::logs::Logs;
 use crate::event::Event;
 use crate::limit::{Bucket, Rate};
-use crate::throttle::Line;
+use crate::throttle::{self, Line};
 
-pub use incoming::Incoming;
+pub use incoming::{Incoming, IncomingError};
 
 /// Most connections that have not said yet what they are for; others wait to be accepted.
 const MAX_GREETING: usize = 256;
@@ -57,6 +58,22 @@ pub(crate) fn is_enclave(expected: Option<u32>, found: Option<u32>) -> bool {
 }
 
 impl Channels {
+    /// Listens where the enclave looks for its agent, and adds what serves it to
+    /// `tasks`.
+    pub(crate) async fn open(
+        self,
+        agent: &Endpoint,
+        heartbeat: &Endpoint,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), IncomingError> {
+        let (peer, events) = (self.peer, self.events.clone());
+        tasks.spawn(throttle::summarise());
+        tasks.spawn(Arc::new(self).serve(Incoming::open(agent, peer).await?));
+        let heartbeats = Incoming::open(heartbeat, peer).await?;
+        tasks.spawn(heartbeat::serve(heartbeats, peer, events));
+        Ok(())
+    }
+
     /// Serves the agent's port until the future is dropped.
     pub async fn serve(self: Arc<Self>, mut incoming: Incoming) {
         let greeting = Arc::new(Semaphore::new(MAX_GREETING));

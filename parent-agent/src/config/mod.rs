@@ -15,15 +15,15 @@ use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::cli::Publish;
-use crate::embedded_metrics::MetricsNamespace;
+use crate::fetch::ImageConfig;
 use crate::gate::GateConfig;
+use crate::ingress::Publish;
 use crate::limit::{Connections, Limit, Rate};
+use crate::recorder::MetricsNamespace;
 use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
 use fields::Fields;
 
-pub use image::{ImageConfig, Location, Sha256};
 pub use source::{Source, SourceError};
 
 /// Most bytes of a document: what instance user data may have is less.
@@ -187,7 +187,7 @@ impl EnclaveConfig {
         let gate = fields.parsed("gate", |value| Ok(value.clone()));
         fields.end();
         let image =
-            image.and_then(|value| ImageConfig::read(&value, &format!("{place}image."), problems));
+            image.and_then(|value| image::read(&value, &format!("{place}image."), problems));
         let id = match (id, &name) {
             (Some(id), _) => id,
             (None, Some(name)) => name.to_string(),

@@ -19,13 +19,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use link::{Endpoint, Listener, port};
+use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::Error;
 use crate::exit::Exit;
 use crate::hypervisor::CID_ANY;
 use crate::notify::Notifier;
-use crate::state::check_private;
+use crate::socket::SocketError;
+use crate::state::{StateError, check_private};
 
 pub use registration::{Registration, RegistrationError};
 pub use server::{Accept, Dispatcher};
@@ -34,28 +35,34 @@ pub use table::Counts;
 /// Where agents register, in a folder that only root can enter.
 pub const SOCKET: &str = "/run/enclave-vsock/dispatch.sock";
 
+/// Why there is no dispatcher.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    /// It could not be told to end.
+    #[error("signals cannot be received: {0}")]
+    Signals(#[source] io::Error),
+    /// It cannot listen.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Others could reach its socket.
+    #[error(transparent)]
+    Folder(#[from] StateError),
+}
+
 /// Listens for all enclaves of this instance, until SIGTERM or SIGINT.
-pub async fn run() -> Result<Exit, Error> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(Error::system("signals cannot be received"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(Error::system("signals cannot be received"))?;
+pub async fn run() -> Result<Exit, DispatchError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DispatchError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DispatchError::Signals)?;
     let notifier = Notifier::from_environment();
     let socket = Path::new(SOCKET);
     make_folder(socket)?;
     let mut ports = Vec::new();
     for port in [port::AGENT, port::HEARTBEAT] {
         let endpoint = Endpoint::Vsock { cid: CID_ANY, port };
-        let listener = Listener::bind(&endpoint).map_err(|source| Error::Socket {
-            path: endpoint.to_string(),
-            source,
-        })?;
+        let listener = Listener::bind(&endpoint).map_err(SocketError::at(&endpoint))?;
         ports.push((port, listener));
     }
-    let dispatcher = Dispatcher::start(socket, ports).map_err(|source| Error::Socket {
-        path: SOCKET.to_owned(),
-        source,
-    })?;
+    let dispatcher = Dispatcher::start(socket, ports).map_err(SocketError::at(SOCKET))?;
     notifier.ready();
     let mut beats = notifier.beats();
     loop {
@@ -74,15 +81,14 @@ pub async fn run() -> Result<Exit, Error> {
 }
 
 /// Systemd has made the folder; without it, it is made here.
-fn make_folder(socket: &Path) -> Result<(), Error> {
+fn make_folder(socket: &Path) -> Result<(), DispatchError> {
     let Some(folder) = socket.parent() else {
         return Ok(());
     };
     match DirBuilder::new().mode(0o700).create(folder) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::Socket {
-            path: SOCKET.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SocketError::at(SOCKET)(source).into())
+        }
         _ => Ok(check_private(folder)?),
     }
 }

@@ -5,6 +5,7 @@
 //! deadline, except while the hypervisor is being started, which has its own.
 
 mod code;
+mod condition;
 mod end;
 mod panic;
 mod phase;
@@ -16,6 +17,7 @@ use manifest::MAX_STOP_GRACE;
 use tokio::time::Instant;
 
 pub use code::Code;
+pub use condition::{BootStep, Health, LimitsStatus};
 pub use end::{Cause, End};
 pub use phase::Phase;
 

@@ -9,15 +9,19 @@ use std::time::SystemTime;
 use nix::unistd::geteuid;
 use tracing::{debug, info, warn};
 
-use super::FetchError;
 use super::partial::Partial;
-use crate::config::{ImageConfig, Sha256};
+use super::{FetchError, ImageConfig};
+use crate::digest::Sha256;
 use crate::registry::MAX_MANIFEST;
 
 /// Bytes that images take together, unless it is said: a few large ones.
 const MAX_BYTES: u64 = 8 << 30;
 /// What is left of an image that nobody has asked for again, and manifests.
 const MAX_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// The help of the option that names the folder.
+pub(crate) const IMAGE_DIR_HELP: &str = "The folder of images that were fetched \
+[default: for root /var/lib/enclaves/images; otherwise $XDG_CACHE_HOME/enclaves/images]";
 
 /// A folder with images, each named by its digest.
 #[derive(Debug, Clone)]

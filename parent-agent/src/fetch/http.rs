@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::partial::Partial;
 use super::{FetchError, Progress};
-use crate::web::{SILENCE_TIMEOUT, Web};
+use crate::web::{Failure, SILENCE_TIMEOUT, Web, range};
 
 /// How often in a row it may break off without a byte.
 const ATTEMPTS: u32 = 5;
@@ -22,14 +22,6 @@ pub(super) trait Server {
 
     /// What is missing where it may not be read, and to whom.
     fn permission(&self) -> (&'static str, &'static str);
-}
-
-/// Why a server has not answered.
-pub(crate) enum Failure {
-    /// It may a moment later.
-    Passing(String),
-    /// It has refused for good.
-    Denied(String),
 }
 
 /// The server of an URL. Redirects are not followed: the configuration names the
@@ -47,14 +39,6 @@ impl Server for Page<'_> {
 
     fn permission(&self) -> (&'static str, &'static str) {
         ("reading it", "this host, which sends no credentials")
-    }
-}
-
-/// The header that asks for what comes from byte `start` on.
-pub(crate) fn range(start: u64) -> Vec<(&'static str, String)> {
-    match start {
-        0 => Vec::new(),
-        start => vec![("range", format!("bytes={start}-"))],
     }
 }
 

@@ -8,7 +8,8 @@
 //! time; others wait for it.
 
 mod cache;
-pub(crate) mod http;
+mod http;
+mod location;
 mod oci;
 mod partial;
 mod s3;
@@ -19,12 +20,14 @@ use std::path::{Path, PathBuf};
 use aws_request::Error as AwsError;
 use thiserror::Error;
 
-use crate::config::{ImageConfig, Location, Sha256};
+use crate::digest::Sha256;
 use crate::registry::client::Registry;
 use crate::registry::{MEDIA_TYPE, ManifestError};
 use crate::web::Web;
 
+pub(crate) use cache::IMAGE_DIR_HELP;
 pub use cache::{Cache, default_directory};
+pub use location::{ImageConfig, Location};
 
 /// Largest image, in bytes: more than an enclave's memory can hold.
 const MAX_BYTES: u64 = 64 << 30;

@@ -3,12 +3,13 @@
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::cache::Cache;
-use super::http::{self, Failure, Server};
+use super::http::{self, Server};
 use super::partial::Partial;
 use super::{FetchError, Progress};
-use crate::config::Sha256;
+use crate::digest::Sha256;
 use crate::registry::client::Registry;
 use crate::registry::{Layer, ManifestError, Reference};
+use crate::web::Failure;
 
 /// The layer that is the image: as a manifest says that was kept, or the registry.
 pub(super) async fn layer(registry: &mut Registry, cache: &Cache) -> Result<Layer, FetchError> {

@@ -12,8 +12,8 @@ use nix::sys::statvfs::statvfs;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{FetchError, MAX_BYTES};
-use crate::config::{ImageConfig, Location, Sha256};
+use super::{FetchError, ImageConfig, Location, MAX_BYTES};
+use crate::digest::Sha256;
 
 /// How often it is looked whether another process is done with the image.
 const LOCK_POLL: Duration = Duration::from_millis(200);

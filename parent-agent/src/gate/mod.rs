@@ -7,19 +7,20 @@
 
 mod pace;
 mod protocol;
-mod status;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_request::Client;
 use aws_request::lambda::InvokeError;
+use aws_request::{Client, ConfigError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use clap::Args;
 use link::control::MAX_NONCE;
+use manifest::Interval;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -27,12 +28,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::aws;
 use crate::enclave::Phase;
 use crate::event::{Challenge, ChallengeError, Event};
 use crate::report::{Report, Reporter};
-use crate::status::Board;
-
-pub use status::{GateBoard, GateStatus, Verdict};
+use crate::status::{Board, GateBoard, GateStatus};
 
 use pace::Pace;
 use protocol::{ChallengeAnswer, DocumentAnswer, Question};
@@ -57,6 +57,38 @@ pub struct GateConfig {
     pub enclave_id: String,
     /// How often it is asked.
     pub interval: Duration,
+}
+
+/// The attestation gate of a control plane.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Attestation gate")]
+pub struct GateArgs {
+    /// Answer the challenges of this Lambda function.
+    #[arg(long = "gate", value_name = "FUNCTION")]
+    pub function: Option<FunctionName>,
+    /// How often it is asked [default: 30s].
+    #[arg(long = "gate-interval", value_name = "TIME", requires = "function")]
+    pub interval: Option<Interval>,
+    /// The enclave's identifier in the control plane [default: its name].
+    #[arg(long, value_name = "ID", requires = "function")]
+    pub enclave_id: Option<String>,
+}
+
+impl GateArgs {
+    /// The gate, which may be `configured` as well; `id` is the enclave's unless it
+    /// is said.
+    pub(crate) fn config(self, id: &str, configured: Option<GateConfig>) -> Option<GateConfig> {
+        let Some(function) = self.function else {
+            return configured;
+        };
+        Some(GateConfig {
+            function,
+            enclave_id: self.enclave_id.unwrap_or_else(|| id.to_owned()),
+            interval: self
+                .interval
+                .map_or(DEFAULT_INTERVAL, Interval::as_duration),
+        })
+    }
 }
 
 /// A Lambda function's name or ARN: 1 to 170 letters, digits and `- _ : $ .`.
@@ -129,11 +161,30 @@ enum Round {
     Refused,
 }
 
+/// How a gate is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct GateClient {
+    config: GateConfig,
+    lambda: Client,
+}
+
+impl GateClient {
+    /// A client of the gate, which is not asked yet.
+    pub(crate) async fn new(config: GateConfig, region: Option<&str>) -> Result<Self, ConfigError> {
+        let lambda = aws::client(region).await?;
+        Ok(Self { config, lambda })
+    }
+
+    /// What is known of the gate: nothing yet.
+    pub(crate) fn board(&self) -> Arc<GateBoard> {
+        Arc::new(GateBoard::new(self.config.function.as_str()))
+    }
+}
+
 /// Asks the gate on behalf of one enclave.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    pub(crate) config: GateConfig,
-    pub(crate) client: Client,
+    pub(crate) gate: GateClient,
     pub(crate) board: Arc<Board>,
     pub(crate) outcome: Arc<GateBoard>,
     pub(crate) events: mpsc::Sender<Event>,
@@ -146,7 +197,7 @@ impl Gate {
         while self.board.phase() != Phase::Ready {
             sleep(READY_POLL).await;
         }
-        let mut pace = Pace::new(self.config.interval, Instant::now());
+        let mut pace = Pace::new(self.gate.config.interval, Instant::now());
         let mut last = Submitted::default();
         loop {
             let pause = if self.board.phase() == Phase::Ready {
@@ -163,7 +214,7 @@ impl Gate {
         match self.round(last).await {
             Ok(round) => {
                 if self.outcome.update(GateStatus::reached) {
-                    info!(function = %self.config.function, enclave = %self.config.enclave_id, "the attestation gate answers again");
+                    info!(function = %self.gate.config.function, enclave = %self.gate.config.enclave_id, "the attestation gate answers again");
                 }
                 match round {
                     Round::Idle => pace.idle(Instant::now()),
@@ -174,7 +225,7 @@ impl Gate {
             Err(error) => {
                 let text = format!("{error}{}", error.advice());
                 if self.outcome.update(|status| status.failed(&text)) {
-                    warn!(function = %self.config.function, enclave = %self.config.enclave_id, "the attestation gate could not be served: {text}");
+                    warn!(function = %self.gate.config.function, enclave = %self.gate.config.enclave_id, "the attestation gate could not be served: {text}");
                 }
                 pace.failed()
             }
@@ -182,7 +233,7 @@ impl Gate {
     }
 
     async fn round(&self, last: &mut Submitted) -> Result<Round, GateError> {
-        let enclave_id = &self.config.enclave_id;
+        let enclave_id = &self.gate.config.enclave_id;
         let answer: ChallengeAnswer = self.ask(&Question::Challenge { enclave_id }).await?;
         let Some(challenge) = answer.challenge else {
             return Ok(Round::Idle);
@@ -211,10 +262,10 @@ impl Gate {
 
     fn note(&self, answer: &DocumentAnswer) {
         let message = plain_text::plain(&answer.message);
-        let (accepted, function) = (answer.accepted, &self.config.function);
+        let (accepted, function) = (answer.accepted, &self.gate.config.function);
         self.outcome
             .update(|status| status.answered(accepted, &message));
-        let enclave = &self.config.enclave_id;
+        let enclave = &self.gate.config.enclave_id;
         if accepted {
             info!(%function, %enclave, "the attestation gate has accepted the enclave's document");
         } else {
@@ -248,10 +299,11 @@ impl Gate {
         let payload =
             serde_json::to_vec(question).map_err(|error| GateError::Answer(error.to_string()))?;
         let answer = self
-            .client
+            .gate
+            .lambda
             .lambda()
             .invoke(
-                self.config.function.as_str(),
+                self.gate.config.function.as_str(),
                 Bytes::from(payload),
                 true,
                 INVOKE_TIMEOUT,

@@ -36,9 +36,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::console::Console;
+use crate::duration::milliseconds;
 use crate::notify;
 use crate::state::{Claim, GUARD_SOCKET};
-use crate::status::milliseconds;
 use protocol::{Answer, Event, MAX_OPENING, Opening, Request, VERSION};
 
 pub use process::serve;

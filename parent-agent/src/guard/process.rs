@@ -20,9 +20,9 @@ use super::children::Children;
 use super::family;
 use super::protocol::{self, Answer, Event, MAX_OPENING, Opening, ProcessExit, Request, VERSION};
 use crate::console::Console;
+use crate::duration::milliseconds;
 use crate::pulse::Pulse;
 use crate::state::{self, GUARD_SOCKET};
-use crate::status::milliseconds;
 
 /// How long killed processes may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);

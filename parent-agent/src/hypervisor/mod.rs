@@ -11,18 +11,20 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use link::Endpoint;
 use manifest::EnclaveName;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::guard::{Guard, GuardError};
+use crate::image::Image;
 use crate::ramdisk::UnpackError;
 use crate::state::TREE_LINK;
 
 pub(crate) use nitro::CID_ANY;
 pub use nitro::{Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
-pub use qemu::{Qemu, QemuOptions};
+pub use qemu::{Accelerator, Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};
 pub use software_nsm::{SoftwareNsmArgs, serve as serve_software_nsm};
 
@@ -33,6 +35,28 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 const LISTEN_POLL: Duration = Duration::from_millis(2);
 /// The flag of a listening socket in `/proc/net/unix` (`__SO_ACCEPTCON`).
 const LISTENING: &str = "00010000";
+
+/// What runs an enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HypervisorKind {
+    /// The image's init as an ordinary process in namespaces: no isolation from the host.
+    Sim,
+    /// QEMU's `nitro-enclave` machine.
+    Qemu,
+    /// AWS Nitro hardware, through the kernel's driver.
+    Nitro,
+}
+
+/// Which hypervisor runs an enclave, and with what.
+#[derive(Debug)]
+pub enum HypervisorConfig {
+    /// A simulation of the image.
+    Sim(Image, SimOptions),
+    /// A virtual machine.
+    Qemu(QemuOptions),
+    /// Nitro hardware.
+    Nitro(NitroOptions),
+}
 
 /// Where the agent must listen before the enclave is started.
 #[derive(Debug, Clone)]
@@ -142,6 +166,23 @@ pub enum HypervisorError {
 }
 
 impl HypervisorError {
+    /// Whether another image would do.
+    pub fn is_about_the_image(&self) -> bool {
+        matches!(
+            self,
+            Self::NoInit
+                | Self::Unpack(
+                    UnpackError::Archive(_)
+                        | UnpackError::Compression(_)
+                        | UnpackError::Escape(_)
+                        | UnpackError::NotAFolder(_)
+                        | UnpackError::LinkTarget(_)
+                        | UnpackError::TooLarge(_)
+                        | UnpackError::TooMany,
+                )
+        )
+    }
+
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_owned(),

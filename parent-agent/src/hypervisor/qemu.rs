@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use link::{Endpoint, port};
 use manifest::{Cpus, EnclaveName, MemoryMib};
 
@@ -13,13 +14,21 @@ use super::{
     Hypervisor, HypervisorError, Listen, Started, VSOCK_FOLDER, make_scratch_folder,
     make_vsock_folder, next_exit, wait_until_listening,
 };
-use crate::cli::Accelerator;
 use crate::guard::{Guard, Process};
 
 /// The enclave's context identifier. Each enclave has a vsock device, and so a
 /// network of identifiers, of its own.
 const CID: u32 = 4;
 const VHOST: &str = "vhost-device-vsock";
+
+/// How QEMU executes the enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accelerator {
+    /// In software.
+    Tcg,
+    /// With the host's hardware, through /dev/kvm.
+    Kvm,
+}
 
 /// What a virtual machine is started with.
 #[derive(Debug)]

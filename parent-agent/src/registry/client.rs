@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::keys::{Key, Keys};
 use super::{Challenge, MAX_MANIFEST, Reference};
-use crate::config::Sha256;
-use crate::fetch::http::{Failure, range};
-use crate::web::{self, Web};
+use crate::digest::Sha256;
+use crate::web::{self, Failure, Web, range};
 
 /// What a manifest may be; an index is asked for to be refused by its name.
 const MANIFESTS: &str =

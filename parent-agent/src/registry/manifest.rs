@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use super::MEDIA_TYPE;
-use crate::config::Sha256;
+use crate::digest::Sha256;
 
 /// Most bytes of a manifest that is read: one of an image has less than 2 KiB.
 pub const MAX_MANIFEST: usize = 256 * 1024;

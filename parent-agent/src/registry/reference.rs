@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::Sha256;
+use crate::digest::Sha256;
 use crate::web::is_this_host;
 
 /// The longest names that registries take: of a host with its port, of a

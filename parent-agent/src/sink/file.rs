@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::config::FileConfig;
 use super::telemetry::ratio;
 use super::{Delivered, ErrorClass, SendError, Sink};
-use crate::report;
-use crate::spool::{Batch, Stored};
+use crate::spool::{self, Batch, Stored};
 
 /// Bytes of lines that are written at once.
 const MAX_BATCH: usize = 1024 * 1024;
@@ -42,7 +41,7 @@ impl Sink for Files {
         if self.lines.len() >= MAX_BATCH {
             return false;
         }
-        report::log_line(record, true, &mut self.lines);
+        spool::log_line(record, true, &mut self.lines);
         self.records += 1;
         true
     }

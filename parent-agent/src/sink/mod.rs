@@ -8,6 +8,7 @@
 //! has answered. So a sink gets every record at least once and in order, and a
 //! slow one delays only itself. [`Pipeline`] is the whole of it.
 
+mod args;
 pub mod cloudwatch;
 pub mod config;
 mod file;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use crate::spool::{Batch, Stored};
 
+pub use args::{LogArgs, SpoolSize};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};
 pub use retry::{ErrorClass, SendError};
 

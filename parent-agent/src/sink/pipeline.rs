@@ -22,9 +22,8 @@ use super::otlp::Otlp;
 use super::stdout::Stdout;
 use super::syslog::Syslog;
 use super::telemetry::{SinkMetrics, Telemetry};
-use crate::logs::{self, LastLines};
 use crate::output::Output;
-use crate::spool::{Boot, Recovery, Spool, SpoolError, SpoolOptions};
+use crate::spool::{self, Boot, LastLines, Recovery, Spool, SpoolError, SpoolOptions};
 
 /// How often the pipeline's own state is recorded in the stream `system`.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -147,7 +146,7 @@ impl Pipeline {
             return LastLines::default();
         };
         let directory = self.spool().directory().to_owned();
-        let reading = move || logs::last_lines(&directory, boot, count);
+        let reading = move || spool::last_lines(&directory, boot, count);
         match tokio::task::spawn_blocking(reading).await {
             Ok(Ok(lines)) => lines,
             Ok(Err(error)) => {

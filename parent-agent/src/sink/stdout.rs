@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::telemetry::ratio;
 use super::{Delivered, SendError, Sink};
 use crate::output::Output;
-use crate::report;
-use crate::spool::{Batch, Stored};
+use crate::spool::{self, Batch, Stored};
 
 /// Bytes of lines that are written at once.
 const MAX_BATCH: usize = 256 * 1024;
@@ -37,7 +36,7 @@ impl Sink for Stdout {
         if self.lines.len() >= MAX_BATCH {
             return false;
         }
-        report::log_line(record, self.json, &mut self.lines);
+        spool::log_line(record, self.json, &mut self.lines);
         self.records += 1;
         true
     }

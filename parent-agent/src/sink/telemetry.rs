@@ -11,8 +11,7 @@ use link::logs::LogStream;
 use serde::{Deserialize, Serialize};
 
 use super::{Delivered, SendError};
-use crate::attach::History;
-use crate::losses::{self, Counts, EnclaveLosses};
+use crate::losses::{self, Counts, EnclaveLosses, LostRecords};
 use crate::spool::{Boot, Cursor, Progress, Spool, SpoolStatus, now_us};
 
 /// Everything about an enclave's logs.
@@ -50,6 +49,25 @@ impl LogsStatus {
     pub fn lost_in_enclave(&self) -> u64 {
         losses::total(&self.lost).max(self.missing)
     }
+
+    /// What was lost.
+    pub fn lost_records(&self) -> LostRecords {
+        let mut sinks = Counts::new();
+        for sink in self.sinks.iter().filter(|sink| !sink.lost.is_empty()) {
+            let name = match &sink.stream {
+                Some(stream) => format!("{} {stream}", sink.sink),
+                None => sink.sink.clone(),
+            };
+            sinks.insert(name, sink.lost.clone());
+        }
+        LostRecords {
+            in_enclave: self.lost_in_enclave(),
+            enclave: self.lost.clone(),
+            complete: self.complete,
+            sinks,
+            own: self.spool.own_dropped,
+        }
+    }
 }
 
 impl Telemetry {
@@ -62,11 +80,11 @@ impl Telemetry {
         }
     }
 
-    /// Goes on where the enclave's earlier agent ended.
-    pub(crate) fn go_on(&self, history: &History) {
-        self.enclave().go_on(&history.lost);
-        self.missing_before
-            .store(history.missing, Ordering::Relaxed);
+    /// Goes on where the enclave's earlier agent ended: with the records that the
+    /// enclave had lost by its own account, and the numbers that it had left out.
+    pub(crate) fn go_on(&self, lost: &Counts, missing: u64) {
+        self.enclave().go_on(lost);
+        self.missing_before.store(missing, Ordering::Relaxed);
     }
 
     /// The enclave tells what it has lost.

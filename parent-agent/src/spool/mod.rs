@@ -9,6 +9,8 @@
 mod chunk;
 mod cursor;
 mod format;
+mod last_lines;
+mod line;
 pub mod location;
 mod positions;
 mod reader;
@@ -35,6 +37,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use format::{Source, Stored};
+pub use last_lines::{LastLines, last_lines};
+pub use line::log_line;
+pub(crate) use line::timestamp;
 pub use positions::Boot;
 pub use reader::{Batch, Cursor, Losses, Reader};
 pub use recovery::Recovery;

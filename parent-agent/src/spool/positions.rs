@@ -1,6 +1,6 @@
 //! How far each stream of each boot has come.
 
-use link::control::BootId;
+use link::BootId;
 use link::logs::LogStream;
 
 /// How many streams there are.

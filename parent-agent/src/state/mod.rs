@@ -14,6 +14,7 @@
 //! holds `agent.lock` alone. A symbolic link `tree` leads to an unpacked image,
 //! if there is one; it is removed with the folder.
 
+mod args;
 mod claim;
 mod target;
 
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep};
 
 use claim::{AGENT_LOCK, LOCK, is_locked};
 
+pub use args::StateArgs;
 pub use claim::{Claim, remove};
 pub use target::Target;
 

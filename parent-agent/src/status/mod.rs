@@ -1,77 +1,37 @@
 //! What an enclave's agent knows of it.
 
+mod gate;
 mod table;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use measurements::{Measurements, Pcr};
+use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::attach::History;
 use crate::channels::egress::Egress;
 use crate::clock::ClockStatus;
 use crate::crash::{Crash, LastEnd};
-use crate::enclave::{Cause, Code, Phase};
-use crate::gate::{GateBoard, GateStatus};
-use crate::ingress::IngressPort;
-use crate::report::Port;
+use crate::duration::milliseconds;
+use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
+use crate::history::{History, Reported};
+use crate::image::Pcrs;
+use crate::ingress::{IngressPort, OpenPort};
 use crate::self_check::SelfCheck;
 use crate::sink::telemetry::{LogsStatus, Telemetry};
 use crate::throttle;
-use crate::totals::Reported;
 use crate::traffic::{Counts, InitPlaces};
+
+pub use gate::{GateBoard, GateStatus, Verdict};
 
 #[cfg(test)]
 pub(crate) use table::tests::eventful;
 
 /// Most boot steps that are remembered.
 const MAX_STEPS: usize = 64;
-
-/// Measured registers by number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pcrs(pub BTreeMap<u8, Pcr>);
-
-impl From<Measurements> for Pcrs {
-    fn from(measurements: Measurements) -> Self {
-        let mut pcrs = BTreeMap::from([
-            (0, measurements.pcr0),
-            (1, measurements.pcr1),
-            (2, measurements.pcr2),
-        ]);
-        pcrs.extend(measurements.pcr8.map(|pcr8| (8, pcr8)));
-        Self(pcrs)
-    }
-}
-
-/// The workload's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// `starting`, `healthy` or `unhealthy`.
-    pub state: String,
-    /// Why; may be empty.
-    pub detail: String,
-}
-
-/// What the workload's limits have refused it, in the enclave's whole life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitsStatus {
-    /// Processes that were killed because memory had run out.
-    pub oom_kills: u64,
-    /// Processes and threads that were refused.
-    pub pids_refused: u64,
-}
-
-impl LimitsStatus {
-    /// Takes in what the enclave says now. Counts only grow, whatever it says.
-    pub fn told(&mut self, now: Self) {
-        self.oom_kills = self.oom_kills.max(now.oom_kills);
-        self.pids_refused = self.pids_refused.max(now.pids_refused);
-    }
-}
 
 /// How the enclave of this name ended the last time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,27 +48,18 @@ pub struct EarlierEnd {
     pub crashes: u32,
 }
 
-impl From<LastEnd> for EarlierEnd {
-    fn from(end: LastEnd) -> Self {
-        Self {
+impl EarlierEnd {
+    /// The last end of the enclave `name`, if one is known.
+    pub(crate) fn read(name: &EnclaveName) -> Option<Self> {
+        let end = LastEnd::read(name)?;
+        Some(Self {
             time_us: end.time_us,
             cause: end.cause,
             crash: end.crash,
             code: end.code,
             crashes: end.crashes,
-        }
+        })
     }
-}
-
-/// A boot step that ended well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BootStep {
-    /// Its name.
-    pub name: String,
-    /// Microseconds from the init's start to its end.
-    pub at_us: u64,
-    /// Microseconds that it took.
-    pub took_us: u64,
 }
 
 /// An ingress port and what it has carried.
@@ -116,7 +67,7 @@ pub struct BootStep {
 pub struct IngressStatus {
     /// The port.
     #[serde(flatten)]
-    pub port: Port,
+    pub port: OpenPort,
     /// What it has carried.
     #[serde(flatten)]
     pub counts: Counts,
@@ -280,7 +231,7 @@ impl Board {
         logs: Arc<Telemetry>,
         gate: Option<Arc<GateBoard>>,
     ) -> Self {
-        logs.go_on(&history);
+        logs.go_on(&history.lost, history.missing);
         Self {
             start,
             fixed,
@@ -403,9 +354,4 @@ impl Board {
             gate: self.gate.as_ref().map(|gate| gate.read()),
         }
     }
-}
-
-/// A length of time in milliseconds.
-pub fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{EarlierEnd, EgressStatus, IngressStatus, LimitsStatus, Status};
-use crate::report::{Port, timestamp};
+use super::{EarlierEnd, EgressStatus, IngressStatus, Status};
+use crate::ingress::OpenPort;
 use crate::sink::telemetry::{LogsStatus, SinkStatus};
+use crate::spool::timestamp;
 use crate::traffic::{Counts, PlaceCounts};
 use plain_text::plain;
 
@@ -52,7 +53,7 @@ impl Status {
             row(&format!("PCR{index}"), value.to_string());
         }
         for IngressStatus { port, counts } in &self.ingress {
-            let Port { listen, to, .. } = port;
+            let OpenPort { listen, to, .. } = port;
             row("ingress", format!("{listen} -> {to}  {}", traffic(counts)));
         }
         for EgressStatus {
@@ -202,17 +203,6 @@ fn uptime(milliseconds: u64) -> String {
     }
 }
 
-impl LimitsStatus {
-    fn describe(self) -> Option<String> {
-        let kills = (self.oom_kills > 0)
-            .then(|| format!("{} processes killed for want of memory", self.oom_kills));
-        let refused =
-            (self.pids_refused > 0).then(|| format!("{} processes refused", self.pids_refused));
-        let parts: Vec<_> = kills.into_iter().chain(refused).collect();
-        (!parts.is_empty()).then(|| parts.join(", "))
-    }
-}
-
 impl EarlierEnd {
     fn describe(&self) -> String {
         let mut text = format!("{} at {}", self.cause, timestamp(self.time_us));
@@ -238,11 +228,11 @@ pub(super) mod tests {
     use super::*;
     use crate::clock::ClockStatus;
     use crate::crash::Crash;
-    use crate::enclave::{Cause, Code, Phase};
-    use crate::gate::GateStatus;
+    use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
+    use crate::image::Pcrs;
     use crate::self_check::SelfCheck;
     use crate::spool::SpoolStatus;
-    use crate::status::{BootStep, Health, Pcrs};
+    use crate::status::GateStatus;
     use crate::traffic::InitPlaces;
 
     /// An enclave of which there is something to say in every line.
@@ -291,7 +281,7 @@ pub(super) mod tests {
             }),
             pcrs: Pcrs(BTreeMap::from([(0, Pcr::ZERO)])),
             ingress: vec![IngressStatus {
-                port: Port {
+                port: OpenPort {
                     listen: "127.0.0.1:8080".to_owned(),
                     port: 8080,
                     to: 80,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use link::control::{BootId, FromAgent, FromInit};
+use link::BootId;
+use link::control::{FromAgent, FromInit};
 use link::frame::{MAX_CONTROL, Reader, Writer};
 use link::{Channel, Endpoint, Listener, Stream, Text, hello};
 use nix::sys::signal::{Signal, kill};

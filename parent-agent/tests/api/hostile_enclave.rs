@@ -1,7 +1,8 @@
 //! An enclave that lies and floods: what the agent prints and holds stays
 //! bounded, and everything else is served meanwhile.
 
-use link::control::{BootId, EndCause, FromInit, HealthState, Losses, MAX_DOCUMENT};
+use link::BootId;
+use link::control::{EndCause, FromInit, HealthState, Losses, MAX_DOCUMENT};
 use link::frame::{MAX_LOGS, Writer};
 use link::logs::{self, LogStream};
 use link::target::Refusal;

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use link::control::BootId;
+use link::BootId;
 use link::frame::{MAX_LOGS, Reader, Writer};
 use link::logs::{FromAgent, FromInit, LogStream, Record, Source};
 use link::{Channel, Stream};

@@ -6,8 +6,7 @@
 
 use link::logs::LogStream;
 
-use crate::report::timestamp;
-use crate::spool::Stored;
+use crate::spool::{Stored, timestamp};
 
 /// Bytes of a datagram: receivers should take 2048 (RFC 5424, section 6.1).
 pub(super) const MAX_DATAGRAM: usize = 2048;

@@ -1,37 +1,10 @@
 //! What only grows, and how much of it has been told: CloudWatch adds up, so a record
 //! tells by how much something has grown since the one before.
 
-use serde::{Deserialize, Serialize};
-
-use crate::recorder::Ended;
+use super::Ended;
+use crate::history::LifeTotals;
 use crate::status::Status;
 use crate::traffic::Counts;
-
-/// Counts of an enclave's whole life. They go on when another agent takes it over.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LifeTotals {
-    /// Restarts of the workload.
-    pub restarts: u64,
-    /// Log records that were lost in the enclave.
-    pub lost: u64,
-    /// Processes of the workload that were killed because memory had run out.
-    pub oom_kills: u64,
-    /// Processes and threads that the workload was refused.
-    pub pids_refused: u64,
-    /// Times that the enclave's machine was found to have been stopped.
-    pub clock_pauses: u64,
-}
-
-/// How much of an enclave's life was told already, by whichever agent.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Reported {
-    /// In metrics.
-    pub metrics: LifeTotals,
-    /// In records of what went wrong.
-    pub incidents: LifeTotals,
-}
 
 /// All that only grows.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

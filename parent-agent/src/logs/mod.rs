@@ -1,18 +1,20 @@
 //! `parent-agent logs`: records from the spool, whether or not an agent runs.
 
-use std::collections::{BTreeMap, VecDeque};
+mod args;
+
+use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use manifest::EnclaveName;
 use thiserror::Error;
 
-use crate::cli::LogsArgs;
 use crate::exit::Exit;
-use crate::report;
-use crate::spool::{Batch, Boot, Reader, Stored, location};
+use crate::spool::{self, Batch, Reader, Stored, location};
+
+pub use args::{LogsArgs, Since};
 
 /// How often a followed spool is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -20,8 +22,6 @@ const POLL: Duration = Duration::from_millis(100);
 const MAX_LINES: usize = 64 * 1024;
 /// Records of which `--lines` may print the last; those before are passed over.
 const MAX_TAIL: u64 = 100_000;
-/// Letters of a line that are kept for a report of an end.
-const MAX_LAST_LINE: usize = 1024;
 
 /// Why records cannot be shown.
 #[derive(Debug, Error)]
@@ -56,9 +56,6 @@ pub enum LogsError {
     #[error("--lines is at most {MAX_TAIL}")]
     TooManyLines,
 }
-
-/// The last lines of each stream, for a report.
-pub type LastLines = BTreeMap<&'static str, Vec<String>>;
 
 /// Prints records. A reader of them that goes away is a good end.
 pub fn show(args: &LogsArgs) -> Result<Exit, LogsError> {
@@ -149,7 +146,7 @@ impl Printer<'_> {
     fn print_batch(&mut self) -> io::Result<()> {
         while let Some((_, record)) = self.batch.peek() {
             if is_wanted(self.args, &record) {
-                report::log_line(&record, self.args.json, &mut self.lines);
+                spool::log_line(&record, self.args.json, &mut self.lines);
             }
             self.batch.advance();
             if self.lines.len() >= MAX_LINES {
@@ -173,7 +170,7 @@ impl Printer<'_> {
                         Vec::new()
                     };
                     line.clear();
-                    report::log_line(&record, self.args.json, &mut line);
+                    spool::log_line(&record, self.args.json, &mut line);
                     kept.push_back(line);
                 }
                 self.batch.advance();
@@ -199,29 +196,4 @@ impl Printer<'_> {
 fn is_wanted(args: &LogsArgs, record: &Stored<'_>) -> bool {
     args.stream.is_none_or(|stream| stream == record.stream)
         && args.since.is_none_or(|since| since.0 <= record.time_us)
-}
-
-/// The last `count` lines of each stream of a boot, as text.
-pub fn last_lines(directory: &Path, boot: Boot, count: usize) -> io::Result<LastLines> {
-    let mut last: BTreeMap<&'static str, VecDeque<Vec<u8>>> = BTreeMap::new();
-    let mut reader = Reader::newest(directory)?;
-    let mut batch = Batch::default();
-    while reader.read(None, &mut batch)? {
-        while let Some((_, record)) = batch.peek() {
-            if batch.boot == boot {
-                let lines = last.entry(record.stream.name()).or_default();
-                if lines.len() >= count {
-                    lines.pop_front();
-                }
-                let data = record.data.get(..MAX_LAST_LINE).unwrap_or(record.data);
-                lines.push_back(data.to_vec());
-            }
-            batch.advance();
-        }
-    }
-    let text = |line: Vec<u8>| plain_text::plain(&String::from_utf8_lossy(&line));
-    Ok(last
-        .into_iter()
-        .map(|(stream, lines)| (stream, lines.into_iter().map(text).collect()))
-        .collect())
 }

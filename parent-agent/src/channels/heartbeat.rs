@@ -1,4 +1,4 @@
-//! The first sign of life: one byte, sent back as it came.
+//! The enclave's first sign of life: one byte, sent back as it came.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::channels::{Incoming, is_enclave};
+use super::{Incoming, is_enclave};
 use crate::event::Event;
 use crate::throttle::Line;
 
@@ -20,7 +20,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers the heartbeats of the enclave `peer`, one connection at a time, and
 /// reports them.
-pub async fn serve(mut incoming: Incoming, peer: Option<u32>, events: mpsc::Sender<Event>) {
+pub(super) async fn serve(mut incoming: Incoming, peer: Option<u32>, events: mpsc::Sender<Event>) {
     loop {
         let mut stream = match incoming.accept().await {
             Ok((stream, found)) if is_enclave(peer, found) => stream,

@@ -1,41 +1,55 @@
 //! Follows one enclave from its start to its end: feeds what happens to the
 //! state machine of [`enclave`](crate::enclave), and does what that says.
 
+mod challenges;
+mod message;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::EndCode;
-use link::control::{BootId, ExitStatus, FromAgent, FromInit, HealthState, MAX_RUNTIME_CONFIG};
+use link::BootId;
+use link::control::{FromAgent, MAX_RUNTIME_CONFIG};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use crate::attach::History;
-use crate::challenges::Challenges;
-use crate::clock::ClockStatus;
-use crate::enclave::{Action, Cause, Code, Enclave, End, Input, Phase};
+use crate::duration::milliseconds;
+use crate::enclave::{Action, Cause, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::guard::Guard;
+use crate::history::History;
 use crate::hypervisor::{Hypervisor, HypervisorError, Started};
 use crate::kernel_panic;
 use crate::notify::Notifier;
 use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
-use crate::self_check::SelfCheck;
-use crate::status::{Board, BootStep, Health, LimitsStatus, milliseconds};
+use crate::status::Board;
 use crate::throttle::Line;
-use crate::traffic::InitPlaces;
+
+use challenges::Challenges;
+
+/// How long what an enclave said last may take to arrive once it has ended.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What an enclave is told, and given time for.
+#[derive(Debug, Clone)]
+pub(crate) struct SupervisorConfig {
+    /// How long it may be silent while it boots.
+    pub(crate) boot_timeout: Duration,
+    /// Handed to the workload.
+    pub(crate) runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    /// How long it goes on without an agent.
+    pub(crate) keep_for: Option<Duration>,
+}
 
 /// What the supervisor knows and whom it tells.
 pub(crate) struct Supervisor {
     enclave: Enclave,
     board: Arc<Board>,
     reporter: Reporter,
-    runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
+    config: SupervisorConfig,
     /// Whom this process serves.
     notifier: Notifier,
-    /// How long the enclave goes on without an agent.
-    keep_for: Option<Duration>,
     /// Where what the next agent must know goes.
     history: watch::Sender<History>,
     boot: Option<BootId>,
@@ -52,6 +66,16 @@ pub(crate) enum Outcome {
     Detached,
 }
 
+impl Outcome {
+    /// How the enclave has ended, if it has.
+    pub(crate) fn end(&self) -> Option<&End> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Detached => None,
+        }
+    }
+}
+
 struct Control {
     connection: u64,
     sender: mpsc::Sender<FromAgent>,
@@ -60,21 +84,18 @@ struct Control {
 impl Supervisor {
     /// A supervisor of an enclave that is about to be started.
     pub(crate) fn new(
-        boot_timeout: Duration,
-        runtime_config: link::Bytes<MAX_RUNTIME_CONFIG>,
-        keep_for: Option<Duration>,
+        config: SupervisorConfig,
         history: watch::Sender<History>,
         board: Arc<Board>,
         reporter: Reporter,
         notifier: Notifier,
     ) -> Self {
         Self {
-            enclave: Enclave::new(boot_timeout),
+            enclave: Enclave::new(config.boot_timeout),
             board,
             reporter,
             notifier,
-            runtime_config,
-            keep_for,
+            config,
             history,
             boot: None,
             control: None,
@@ -84,13 +105,13 @@ impl Supervisor {
 
     /// Goes on with an enclave that was running already, where an earlier agent
     /// ended. [`follow`](Self::follow) does not start it.
-    pub(crate) fn attach(&mut self, boot_timeout: Duration) {
+    pub(crate) fn attach(&mut self) {
         let history = self.history.borrow().clone();
         self.boot = history
             .boot
             .and_then(|boot| BootId::new(hex::decode(boot).ok()?));
         self.enclave = Enclave::attached(
-            boot_timeout,
+            self.config.boot_timeout,
             self.boot.is_some(),
             history.ready,
             Instant::now(),
@@ -112,7 +133,7 @@ impl Supervisor {
         {
             return Ok(self.gone("it was not started yet"));
         }
-        guard.keep(self.keep_for).await?;
+        guard.keep(self.config.keep_for).await?;
         let machine = hypervisor.started();
         self.board.update(|live| live.cid = machine.cid);
         started(&machine);
@@ -162,7 +183,7 @@ impl Supervisor {
             if let Some(end) = self.enclave.end() {
                 return Ok(Outcome::Ended(end.clone()));
             }
-            if self.enclave.phase() == Phase::Ending && self.keep_for.take().is_some() {
+            if self.enclave.phase() == Phase::Ending && self.config.keep_for.take().is_some() {
                 // An end that has begun does not wait for another agent. A guard
                 // that was killed is noticed where processes' ends are.
                 let _ = guard.keep(None).await;
@@ -213,7 +234,7 @@ impl Supervisor {
     }
 
     fn may_detach(&self) -> Result<(), DetachError> {
-        match (self.enclave.phase(), self.keep_for) {
+        match (self.enclave.phase(), self.config.keep_for) {
             (phase @ (Phase::Starting | Phase::Ending | Phase::Ended), _) => {
                 Err(DetachError::NotRunning(phase))
             }
@@ -345,184 +366,14 @@ impl Supervisor {
         // An earlier connection closes as its sender goes.
         self.control = Some(Control { connection, sender });
         self.send(FromAgent::Start {
-            runtime_config: self.runtime_config.clone(),
+            runtime_config: self.config.runtime_config.clone(),
         });
         self.on(Input::Connected)
-    }
-
-    fn message(&mut self, message: FromInit) -> Option<Action> {
-        let action = self.on(Input::Message(&message));
-        match message {
-            FromInit::Step {
-                name,
-                at_us,
-                took_us,
-            } => self.step(BootStep {
-                name: name.to_string(),
-                at_us,
-                took_us,
-            }),
-            FromInit::Ready { at_us } => {
-                self.notifier.ready();
-                // It is told again on every connection.
-                if !self
-                    .board
-                    .update(|live| std::mem::replace(&mut live.was_ready, true))
-                {
-                    self.remember();
-                    self.reporter.report(&Report::Ready {
-                        at_us,
-                        elapsed_ms: milliseconds(self.board.uptime()),
-                    });
-                }
-            }
-            FromInit::Health { state, detail } => self.health(state, detail.to_string()),
-            FromInit::Document { id, document } => {
-                self.challenges.answer(id, Ok(document.into_vec()));
-            }
-            FromInit::ChallengeFailed { id, reason } => {
-                let refused = ChallengeError::Refused(reason.to_string());
-                self.challenges.answer(id, Err(refused));
-            }
-            FromInit::Clock {
-                state,
-                source,
-                error_us,
-                pauses,
-                detail,
-            } => self.clock(ClockStatus::new(state, &source, error_us, pauses, &detail)),
-            FromInit::WorkloadExited {
-                status,
-                restart_in_ms,
-                code,
-            } => self.workload_exited(status, restart_in_ms, Code::clean(&code).as_ref()),
-            FromInit::SelfCheck {
-                outcome,
-                rule,
-                detail,
-                document,
-            } => self.self_checked(&SelfCheck::new(outcome, &rule, &detail, &document)),
-            FromInit::Limits {
-                oom_kills,
-                pids_refused,
-            } => {
-                self.board.update(|live| {
-                    live.limits.told(LimitsStatus {
-                        oom_kills,
-                        pids_refused,
-                    });
-                });
-                self.remember();
-            }
-            FromInit::Lost { losses } => {
-                self.board.logs().lost(&losses);
-                self.remember();
-            }
-            FromInit::Ending {
-                losses,
-                numbered,
-                code,
-                ..
-            } => {
-                // A panic waits for no lock, and nobody is stopped for it: its counts
-                // may be missing, or be of a moment before the end.
-                let in_order = Code::clean(&code).is_none_or(|code| !code.is(EndCode::InitPanic));
-                self.board.logs().ended(&losses, &numbered, in_order);
-            }
-            FromInit::Boot { .. } => {}
-            FromInit::Places { egress, ingress } => {
-                self.board.update(|live| {
-                    live.places.told(InitPlaces {
-                        egress: egress.into(),
-                        ingress: ingress.into(),
-                    });
-                });
-                self.remember();
-            }
-        }
-        action
-    }
-
-    fn step(&self, step: BootStep) {
-        if Line::BootStep.may_be_written() {
-            self.reporter.report(&Report::Step {
-                name: &step.name,
-                at_us: step.at_us,
-                took_us: step.took_us,
-            });
-        }
-        self.board.update(|live| live.step(step));
-    }
-
-    fn workload_exited(&self, status: ExitStatus, restart_in_ms: Option<u64>, code: Option<&Code>) {
-        if restart_in_ms.is_some() {
-            self.board.update(|live| live.restarts += 1);
-            self.remember();
-        }
-        if Line::WorkloadExited.may_be_written() {
-            self.reporter.report(&Report::WorkloadExited {
-                status: status.into(),
-                restart_in_ms,
-                code,
-            });
-        }
     }
 
     /// Has the next agent know what this one does.
     fn remember(&self) {
         self.board.remember(&self.history);
-    }
-
-    /// Reports the clock when its state changes.
-    fn clock(&self, mut clock: ClockStatus) {
-        let before = self.board.update(|live| {
-            let before = live.clock.as_ref();
-            // Counts only grow, whatever the enclave says.
-            clock.pauses = before.map_or(0, |before| before.pauses).max(clock.pauses);
-            live.clock.replace(clock.clone())
-        });
-        if before.is_none_or(|before| clock.differs(&before)) && Line::Clock.may_be_written() {
-            self.reporter.report(&Report::Clock(&clock));
-        }
-    }
-
-    /// Reports the self-check, which is told again on every connection.
-    fn self_checked(&self, found: &SelfCheck) {
-        let changed = self.board.update(|live| {
-            let changed = live.self_check.as_ref() != Some(found);
-            live.self_check = Some(found.clone());
-            changed
-        });
-        if changed {
-            self.remember();
-            if Line::SelfCheck.may_be_written() {
-                self.reporter.report(&Report::SelfCheck(found));
-            }
-        }
-    }
-
-    /// Reports health when it changes.
-    fn health(&mut self, state: HealthState, detail: String) {
-        let state = match state {
-            HealthState::Starting => "starting",
-            HealthState::Healthy => "healthy",
-            HealthState::Unhealthy => "unhealthy",
-        };
-        let health = Health {
-            state: state.to_owned(),
-            detail,
-        };
-        let changed = self.board.update(|live| {
-            let changed = live.health != health;
-            live.health = health.clone();
-            changed
-        });
-        if changed && Line::Health.may_be_written() {
-            let Health { state, detail } = &health;
-            self.notifier
-                .status(&format!("the enclave is ready, {state}: {detail}"));
-            self.reporter.report(&Report::Health(&health));
-        }
     }
 
     fn challenge(&mut self, challenge: Challenge) {
@@ -564,9 +415,6 @@ impl Supervisor {
             .is_some_and(|control| control.connection == connection)
     }
 }
-
-/// How long what an enclave said last may take to arrive once it has ended.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 async fn until(deadline: Option<Instant>) {
     match deadline {

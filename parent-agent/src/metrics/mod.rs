@@ -1,87 +1,29 @@
 //! What is known of an enclave, for Prometheus: text exposition format 0.0.4.
 
+mod server;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt::Write;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use link::control::{ClockState, LossReason};
 use link::logs::LogStream;
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
 
 use crate::enclave::{Code, Phase};
-use crate::gate::GateStatus;
 use crate::self_check::Outcome;
 use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
-use crate::status::{Board, EarlierEnd, Status};
+use crate::status::{EarlierEnd, GateStatus, Status};
 use crate::traffic::Counts;
+
+pub use server::MetricsAddress;
+pub(crate) use server::listen;
 
 /// What the text is.
 pub(crate) const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
-/// Most connections at a time; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 8;
-/// How long a request may take to arrive, and a connection to stay open.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long to wait after an error that the next connection would meet as well.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Serves `GET /metrics` until the future is dropped.
-pub async fn serve(listener: TcpListener, board: Arc<Board>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection for metrics");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        while connections.try_join_next().is_some() {}
-        let board = Arc::clone(&board);
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request, &board);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
-                debug!(%error, "a connection for metrics has failed");
-            }
-            drop(place);
-        });
-    }
-}
-
-fn answer(request: &Request<Incoming>, board: &Board) -> Response<Full<Bytes>> {
-    if (request.method(), request.uri().path()) == (&Method::GET, "/metrics") {
-        return response(&board.read());
-    }
-    let mut response = Response::new(Full::from("use GET /metrics\n"));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
-}
 
 /// The answer to `GET /metrics`.
 pub(crate) fn response(status: &Status) -> Response<Full<Bytes>> {

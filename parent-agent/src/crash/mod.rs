@@ -4,6 +4,8 @@
 //! behind (the parent of its spool's default place), for those who come later, and
 //! for the next `run`, which waits longer the more often it has crashed in a row.
 
+mod backoff;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -13,11 +15,15 @@ use std::time::Duration;
 use link::EndCode;
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
+use crate::duration::milliseconds;
 use crate::enclave::{Cause, Code, End};
 use crate::kernel_panic;
 use crate::losses::LostRecords;
 use crate::spool::{location, now_us};
+
+pub(crate) use backoff::Backoff;
 
 /// The file.
 const FILE: &str = "last-end.json";
@@ -184,6 +190,25 @@ impl LastEnd {
         // What has passed already counts.
         let passed = Duration::from_micros(now_us().saturating_sub(self.time_us));
         pause.saturating_sub(passed)
+    }
+}
+
+/// Leaves a trace of an end for those who come later.
+pub(crate) async fn keep_end(
+    name: &EnclaveName,
+    end: &End,
+    crash: Option<Crash>,
+    uptime: Duration,
+    lost: LostRecords,
+    console: &[String],
+) {
+    let before = LastEnd::read(name);
+    let uptime_ms = milliseconds(uptime);
+    let trace = LastEnd::new(end, crash, uptime_ms, lost, console, before.as_ref());
+    let name = name.clone();
+    let written = tokio::task::spawn_blocking(move || trace.write(&name)).await;
+    if let Ok(Err(error)) = written {
+        warn!(%error, "how the enclave ended is not kept");
     }
 }
 

@@ -3,25 +3,54 @@
 //! record that alarms count. Both take the way of all records, through spool and
 //! sink, and so survive an outage of the service.
 
+mod embedded_metrics;
+mod totals;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use link::logs::LogStream;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::attach::History;
 use crate::clock::ClockStatus;
 use crate::crash::Crash;
-use crate::embedded_metrics::EmbeddedMetrics;
 use crate::enclave::{Cause, Code, End};
+use crate::history::{History, Reported};
+use crate::metrics::MetricsAddress;
 use crate::spool::{Spool, now_us};
 use crate::status::Board;
-use crate::totals::{Reported, Totals};
+
+pub(crate) use embedded_metrics::{EmbeddedMetrics, MetricsNamespace};
+
+use totals::Totals;
 
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where metrics go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct MetricsArgs {
+    /// Serve Prometheus metrics over HTTP at this loopback address.
+    #[arg(long = "metrics", value_name = "ADDR:PORT")]
+    pub address: Option<MetricsAddress>,
+    /// Have CloudWatch make metrics in this namespace, from a record each minute in
+    /// the embedded metric format (with the sink cloudwatch).
+    #[arg(long = "metrics-namespace", value_name = "NAMESPACE")]
+    pub namespace: Option<MetricsNamespace>,
+}
+
+/// Who gets metrics.
+#[derive(Debug)]
+pub(crate) struct MetricsConfig {
+    /// Where they are served for Prometheus.
+    pub(crate) address: Option<MetricsAddress>,
+    /// What CloudWatch makes of them.
+    pub(crate) embedded: Option<EmbeddedMetrics>,
+}
 
 /// How an enclave ended, for programs.
 #[derive(Debug, Clone, Serialize)]
@@ -177,7 +206,7 @@ mod tests {
     use link::EndCode;
 
     use super::*;
-    use crate::totals::LifeTotals;
+    use crate::history::LifeTotals;
 
     #[test]
     fn incidents_are_recorded_when_there_are_some_and_at_the_end() {

@@ -1,11 +1,10 @@
-//! What is known of the gate.
+//! What is known of the attestation gate.
 
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::timestamp;
-use crate::spool::now_us;
+use crate::spool::{now_us, timestamp};
 
 /// What the gate said last of the enclave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,14 +58,14 @@ impl GateBoard {
         self.update(|status| status.clone())
     }
 
-    pub(super) fn update<T>(&self, change: impl FnOnce(&mut GateStatus) -> T) -> T {
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut GateStatus) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl GateStatus {
     /// Takes note of an answer to a document.
-    pub(super) fn answered(&mut self, accepted: bool, message: &str) {
+    pub(crate) fn answered(&mut self, accepted: bool, message: &str) {
         if accepted {
             self.verdict = Verdict::Accepted;
             self.accepted += 1;
@@ -79,12 +78,12 @@ impl GateStatus {
     }
 
     /// Takes note of a round that did not fail, and says whether the one before did.
-    pub(super) fn reached(&mut self) -> bool {
+    pub(crate) fn reached(&mut self) -> bool {
         self.last_error.take().is_some()
     }
 
     /// Takes note of a failure, and says whether it is news.
-    pub(super) fn failed(&mut self, error: &str) -> bool {
+    pub(crate) fn failed(&mut self, error: &str) -> bool {
         self.failures += 1;
         let is_news = self.last_error.is_none();
         self.last_error = Some(error.to_owned());

@@ -11,7 +11,7 @@ const MAX_CHALLENGES: usize = 64;
 
 /// The challenges that wait for their documents.
 #[derive(Default)]
-pub(crate) struct Challenges {
+pub(super) struct Challenges {
     last: u64,
     waiting: HashMap<u64, Reply>,
 }
@@ -20,7 +20,7 @@ type Reply = oneshot::Sender<Result<Vec<u8>, ChallengeError>>;
 
 impl Challenges {
     /// Gives a challenge its number, unless too many wait.
-    pub(crate) fn add(&mut self, reply: Reply) -> Option<u64> {
+    pub(super) fn add(&mut self, reply: Reply) -> Option<u64> {
         self.waiting.retain(|_, reply| !reply.is_closed());
         if self.waiting.len() >= MAX_CHALLENGES {
             let _ = reply.send(Err(ChallengeError::Busy));
@@ -31,14 +31,14 @@ impl Challenges {
         Some(self.last)
     }
 
-    pub(crate) fn answer(&mut self, id: u64, answer: Result<Vec<u8>, ChallengeError>) {
+    pub(super) fn answer(&mut self, id: u64, answer: Result<Vec<u8>, ChallengeError>) {
         if let Some(reply) = self.waiting.remove(&id) {
             // Whoever asked may have gone.
             let _ = reply.send(answer);
         }
     }
 
-    pub(crate) fn fail_all(&mut self) {
+    pub(super) fn fail_all(&mut self) {
         for (_, reply) in self.waiting.drain() {
             let _ = reply.send(Err(ChallengeError::NotConnected("ending")));
         }

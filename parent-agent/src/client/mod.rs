@@ -1,5 +1,7 @@
 //! Talking to a running enclave's agent: `status`, `attest`, `stop` and `detach`.
 
+mod args;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -21,11 +23,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::attach;
-use crate::cli::{AttestArgs, StateArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::enclave::Cause;
 use crate::exit::Exit;
-use crate::state::{CONTROL_SOCKET, StateDir, StateError, Target};
+use crate::state::{CONTROL_SOCKET, StateArgs, StateDir, StateError, Target};
 use crate::status::Status;
+
+pub use args::{AttestArgs, HexBytes, StatusArgs, StopArgs, TargetArgs};
 
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -132,7 +135,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     let request = StopRequest {
         grace_ms: args
             .grace
-            .map(|grace| crate::status::milliseconds(grace.as_duration())),
+            .map(|grace| crate::duration::milliseconds(grace.as_duration())),
     };
     // The agent bounds how long a stop takes.
     let answer = match client.send(Method::POST, "/v1/stop", &request).await {

@@ -1,12 +1,14 @@
-//! The part of the command line that is about the instance.
+//! The arguments of the commands that are about the instance.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{HypervisorKind, IMAGE_DIR_HELP, StateArgs};
-use crate::bootstrap::Step;
+use super::Step;
 use crate::config::Source;
+use crate::fetch::IMAGE_DIR_HELP;
+use crate::hypervisor::HypervisorKind;
+use crate::state::StateArgs;
 
 /// What an instance is, and what it is to be.
 #[derive(Debug, Args)]

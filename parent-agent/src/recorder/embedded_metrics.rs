@@ -7,10 +7,9 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
+use super::totals::Totals;
 use crate::enclave::Phase;
-use crate::gate::Verdict;
-use crate::status::Status;
-use crate::totals::Totals;
+use crate::status::{Status, Verdict};
 
 const DIMENSION: &str = "EnclaveId";
 /// Longest namespace, in characters.
@@ -46,11 +45,11 @@ impl fmt::Display for MetricsNamespace {
 
 /// Whose metrics they are.
 #[derive(Debug, Clone)]
-pub struct EmbeddedMetrics {
+pub(crate) struct EmbeddedMetrics {
     /// Where they are found.
-    pub namespace: MetricsNamespace,
+    pub(crate) namespace: MetricsNamespace,
     /// Their only dimension: the enclave's identifier in the control plane.
-    pub enclave_id: String,
+    pub(crate) enclave_id: String,
 }
 
 impl EmbeddedMetrics {

@@ -1,0 +1,50 @@
+//! How an enclave is, as its init tells.
+
+use serde::{Deserialize, Serialize};
+
+/// A boot step that ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootStep {
+    /// Its name.
+    pub name: String,
+    /// Microseconds from the init's start to its end.
+    pub at_us: u64,
+    /// Microseconds that it took.
+    pub took_us: u64,
+}
+
+/// The workload's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub state: String,
+    /// Why; may be empty.
+    pub detail: String,
+}
+
+/// What the workload's limits have refused it, in the enclave's whole life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Processes that were killed because memory had run out.
+    pub oom_kills: u64,
+    /// Processes and threads that were refused.
+    pub pids_refused: u64,
+}
+
+impl LimitsStatus {
+    /// Takes in what the enclave says now. Counts only grow, whatever it says.
+    pub fn told(&mut self, now: Self) {
+        self.oom_kills = self.oom_kills.max(now.oom_kills);
+        self.pids_refused = self.pids_refused.max(now.pids_refused);
+    }
+
+    /// What was refused, for people.
+    pub fn describe(self) -> Option<String> {
+        let kills = (self.oom_kills > 0)
+            .then(|| format!("{} processes killed for want of memory", self.oom_kills));
+        let refused =
+            (self.pids_refused > 0).then(|| format!("{} processes refused", self.pids_refused));
+        let parts: Vec<_> = kills.into_iter().chain(refused).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}

@@ -1,0 +1,254 @@
+//! What `run` serves, decided once: from its command line, the configuration that
+//! this names and the image, each part of the agent has a configuration of its own.
+
+mod args;
+mod image;
+
+use std::path::Path;
+
+use link::control::MAX_RUNTIME_CONFIG;
+use link::target::{MAX_CONNECTIONS, connections};
+use manifest::{EnclaveName, Interval};
+
+use crate::config::{EnclaveConfig, Source};
+use crate::error::Error;
+use crate::gate::GateConfig;
+use crate::hypervisor::{HypervisorConfig, HypervisorKind, NitroOptions, QemuOptions, SimOptions};
+use crate::image::{RuntimeConfigError, read_runtime_config};
+use crate::machine::MachineConfig;
+use crate::proxy::ProxyConfig;
+use crate::recorder::{EmbeddedMetrics, MetricsConfig};
+use crate::report::Reporter;
+use crate::sink::PipelineConfig;
+use crate::sink::config::SinkSpec;
+use crate::state::StateDir;
+use crate::supervisor::SupervisorConfig;
+
+pub use args::RunArgs;
+
+/// What one enclave is run with. It does not change while it runs.
+#[derive(Debug)]
+pub(crate) struct RunConfig {
+    /// What it is.
+    pub(crate) machine: MachineConfig,
+    /// What runs it.
+    pub(crate) hypervisor: HypervisorConfig,
+    /// The gate that wants to see its documents.
+    pub(crate) gate: Option<GateConfig>,
+    /// What is done for it.
+    pub(crate) session: SessionConfig,
+}
+
+/// What an agent does for its enclave.
+#[derive(Debug)]
+pub(crate) struct SessionConfig {
+    /// The connections that are carried.
+    pub(crate) proxy: ProxyConfig,
+    /// Where log records go.
+    pub(crate) logs: PipelineConfig,
+    /// What is measured, and for whom.
+    pub(crate) metrics: MetricsConfig,
+    /// What the enclave is told, and given time for.
+    pub(crate) supervisor: SupervisorConfig,
+}
+
+impl RunConfig {
+    /// Reads the configuration, if one is named, gets and checks the image, and puts
+    /// the three together: the command line comes before the configuration, and that
+    /// before the image's manifest.
+    pub(crate) async fn resolve(args: RunArgs, reporter: &Reporter) -> Result<Self, Error> {
+        let (region, enclave) = match &args.config {
+            Some(source) => {
+                let (region, enclave) = select(source, args.name.as_ref()).await?;
+                (region, Some(enclave))
+            }
+            None => (None, None),
+        };
+        let debug = args.debug || enclave.as_ref().is_some_and(|enclave| enclave.debug);
+        check(args.hypervisor, debug, args.software_nsm_root.is_some())?;
+        let path = match (&enclave, args.image.clone()) {
+            (Some(enclave), _) => {
+                let folder = args.image_dir.clone();
+                image::fetch(folder, enclave, region.as_deref(), reporter).await?
+            }
+            (None, Some(path)) => path,
+            (None, None) => {
+                return Err(Error::Usage(
+                    "name an image, or a configuration with --config",
+                ));
+            }
+        };
+        let image = image::open(path.clone()).await?;
+        if let Some(enclave) = &enclave {
+            image::check_signer(enclave, &image)?;
+        }
+
+        let given = enclave.as_ref();
+        let host = image.host().clone();
+        let name = match (given, &args.name) {
+            (Some(EnclaveConfig { name, .. }), _) | (None, Some(name)) => name.clone(),
+            (None, None) => host.name.clone(),
+        };
+        let id = given.map_or_else(|| name.to_string(), |given| given.id.clone());
+        let cpus = args.cpus.or(given.and_then(|given| given.cpus));
+        let memory = args.memory_mib.or(given.and_then(|given| given.memory_mib));
+        let (cpus, memory) = (cpus.unwrap_or(host.cpus), memory.unwrap_or(host.memory_mib));
+        let configured = given.and_then(|given| given.runtime_configuration.as_deref());
+        let runtime_config = runtime_config(args.runtime_config.as_deref(), configured)?;
+        let metrics_id = args.gate.enclave_id.clone().unwrap_or_else(|| id.clone());
+        let gate = args
+            .gate
+            .config(&id, given.and_then(|given| given.gate.clone()));
+        let logs = args.logs.pipeline(
+            &name,
+            region.clone(),
+            given.and_then(|given| given.log_group.clone()),
+            given.and_then(|given| given.log_retention),
+        );
+        let namespace = args
+            .metrics
+            .namespace
+            .or(given.and_then(|given| given.metrics_namespace.clone()));
+        let embedded = namespace.map(|namespace| EmbeddedMetrics {
+            namespace,
+            enclave_id: metrics_id,
+        });
+        if embedded.is_some() && !logs.sinks.contains(&SinkSpec::CloudWatch) {
+            return Err(Error::Usage(
+                "CloudWatch makes metrics of log records: a namespace of metrics needs a log group, or --sink cloudwatch",
+            ));
+        }
+        let (egress, ingress) =
+            given.map_or_else(Default::default, |given| (given.egress, given.ingress));
+        let publish = match given {
+            Some(given) if args.proxy.publish.is_empty() => given.publish.clone(),
+            _ => args.proxy.publish,
+        };
+        let proxy = ProxyConfig {
+            publish,
+            connect_to: args.proxy.connect_to,
+            egress: args.proxy.limits.egress().or(egress),
+            ingress: args.proxy.limits.ingress().or(ingress),
+            carried: match args.hypervisor {
+                // A simulated enclave has its host's memory.
+                HypervisorKind::Sim => MAX_CONNECTIONS,
+                HypervisorKind::Qemu | HypervisorKind::Nitro => connections(memory.bytes()),
+            },
+            aws_services: given.and_then(|given| given.aws_services.clone()),
+            region,
+        };
+        let machine = MachineConfig {
+            name: name.clone(),
+            state: StateDir::new(args.state.state_dir)?,
+            image: path,
+            image_bytes: image.size(),
+            pcrs: image.measurements().into(),
+            host,
+            memory,
+            debug,
+            runtime_config: runtime_config.clone(),
+            console: args.console,
+        };
+        let hypervisor = match args.hypervisor {
+            HypervisorKind::Sim => HypervisorConfig::Sim(
+                image,
+                SimOptions {
+                    name,
+                    memory,
+                    debug,
+                    nsm_root: args.software_nsm_root,
+                },
+            ),
+            HypervisorKind::Nitro => HypervisorConfig::Nitro(NitroOptions {
+                name,
+                image: image.path().to_owned(),
+                cpus,
+                memory,
+                debug,
+            }),
+            HypervisorKind::Qemu => HypervisorConfig::Qemu(QemuOptions {
+                name,
+                image: image.path().to_owned(),
+                cpus,
+                memory,
+                binary: args.qemu_binary,
+                firmware: args.qemu_firmware,
+                accelerator: args.qemu_accel,
+                vhost_device_vsock: args.vhost_device_vsock,
+            }),
+        };
+        Ok(Self {
+            machine,
+            hypervisor,
+            gate,
+            session: SessionConfig {
+                proxy,
+                logs,
+                metrics: MetricsConfig {
+                    address: args.metrics.address,
+                    embedded,
+                },
+                supervisor: SupervisorConfig {
+                    boot_timeout: args.boot_timeout.as_duration(),
+                    runtime_config,
+                    keep_for: args.keep_for.map(Interval::as_duration),
+                },
+            },
+        })
+    }
+}
+
+impl SessionConfig {
+    /// The region of requests to AWS, if it is not the environment's or the instance's.
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.proxy.region.as_deref()
+    }
+}
+
+/// What does not go together.
+fn check(hypervisor: HypervisorKind, debug: bool, has_nsm_root: bool) -> Result<(), Error> {
+    if debug && hypervisor == HypervisorKind::Qemu {
+        return Err(Error::Usage(
+            "--debug does not work with --hypervisor qemu, whose machine always measures",
+        ));
+    }
+    if has_nsm_root && hypervisor != HypervisorKind::Sim {
+        return Err(Error::Usage(
+            "--software-nsm-root works only with --hypervisor sim: other machines have an NSM of their own",
+        ));
+    }
+    Ok(())
+}
+
+/// The enclave that `--name` means, or the only one.
+async fn select(
+    source: &Source,
+    name: Option<&EnclaveName>,
+) -> Result<(Option<String>, EnclaveConfig), Error> {
+    let (config, found) = source.read().await?;
+    if let Some(enclave) = config.enclave(name) {
+        let enclave = enclave.clone();
+        return Ok((config.region, enclave));
+    }
+    let names = config.names();
+    Err(Error::Selection(match name {
+        Some(name) => format!("the configuration {found} has no enclave `{name}`, but {names}"),
+        None => format!(
+            "the configuration {found} has several enclaves, of which one `run` serves one: choose with --name from {names}"
+        ),
+    }))
+}
+
+/// What is handed to the workload: the file, or what is configured.
+fn runtime_config(
+    file: Option<&Path>,
+    configured: Option<&str>,
+) -> Result<link::Bytes<MAX_RUNTIME_CONFIG>, Error> {
+    match (file, configured) {
+        (Some(path), _) => Ok(link::Bytes::new(read_runtime_config(path)?)
+            .ok_or_else(|| RuntimeConfigError::TooLarge(path.to_owned()))?),
+        // Its length was checked where it was parsed.
+        (None, Some(text)) => Ok(link::Bytes::new(text.as_bytes().to_vec()).unwrap_or_default()),
+        (None, None) => Ok(link::Bytes::default()),
+    }
+}

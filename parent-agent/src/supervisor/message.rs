@@ -1,0 +1,187 @@
+//! What the init says, noted, remembered and reported.
+
+use link::EndCode;
+use link::control::{ExitStatus, FromInit, HealthState};
+
+use super::Supervisor;
+use crate::clock::ClockStatus;
+use crate::duration::milliseconds;
+use crate::enclave::{Action, BootStep, Code, Health, Input, LimitsStatus};
+use crate::event::ChallengeError;
+use crate::report::Report;
+use crate::self_check::SelfCheck;
+use crate::throttle::Line;
+use crate::traffic::InitPlaces;
+
+impl Supervisor {
+    /// Takes in a message of the current control connection.
+    pub(super) fn message(&mut self, message: FromInit) -> Option<Action> {
+        let action = self.on(Input::Message(&message));
+        match message {
+            FromInit::Step {
+                name,
+                at_us,
+                took_us,
+            } => self.step(BootStep {
+                name: name.to_string(),
+                at_us,
+                took_us,
+            }),
+            FromInit::Ready { at_us } => {
+                self.notifier.ready();
+                // It is told again on every connection.
+                if !self
+                    .board
+                    .update(|live| std::mem::replace(&mut live.was_ready, true))
+                {
+                    self.remember();
+                    self.reporter.report(&Report::Ready {
+                        at_us,
+                        elapsed_ms: milliseconds(self.board.uptime()),
+                    });
+                }
+            }
+            FromInit::Health { state, detail } => self.health(state, detail.to_string()),
+            FromInit::Document { id, document } => {
+                self.challenges.answer(id, Ok(document.into_vec()));
+            }
+            FromInit::ChallengeFailed { id, reason } => {
+                let refused = ChallengeError::Refused(reason.to_string());
+                self.challenges.answer(id, Err(refused));
+            }
+            FromInit::Clock {
+                state,
+                source,
+                error_us,
+                pauses,
+                detail,
+            } => self.clock(ClockStatus::new(state, &source, error_us, pauses, &detail)),
+            FromInit::WorkloadExited {
+                status,
+                restart_in_ms,
+                code,
+            } => self.workload_exited(status, restart_in_ms, Code::clean(&code).as_ref()),
+            FromInit::SelfCheck {
+                outcome,
+                rule,
+                detail,
+                document,
+            } => self.self_checked(&SelfCheck::new(outcome, &rule, &detail, &document)),
+            FromInit::Limits {
+                oom_kills,
+                pids_refused,
+            } => {
+                self.board.update(|live| {
+                    live.limits.told(LimitsStatus {
+                        oom_kills,
+                        pids_refused,
+                    });
+                });
+                self.remember();
+            }
+            FromInit::Lost { losses } => {
+                self.board.logs().lost(&losses);
+                self.remember();
+            }
+            FromInit::Ending {
+                losses,
+                numbered,
+                code,
+                ..
+            } => {
+                // A panic waits for no lock, and nobody is stopped for it: its counts
+                // may be missing, or be of a moment before the end.
+                let in_order = Code::clean(&code).is_none_or(|code| !code.is(EndCode::InitPanic));
+                self.board.logs().ended(&losses, &numbered, in_order);
+            }
+            FromInit::Boot { .. } => {}
+            FromInit::Places { egress, ingress } => {
+                self.board.update(|live| {
+                    live.places.told(InitPlaces {
+                        egress: egress.into(),
+                        ingress: ingress.into(),
+                    });
+                });
+                self.remember();
+            }
+        }
+        action
+    }
+
+    fn step(&self, step: BootStep) {
+        if Line::BootStep.may_be_written() {
+            self.reporter.report(&Report::Step {
+                name: &step.name,
+                at_us: step.at_us,
+                took_us: step.took_us,
+            });
+        }
+        self.board.update(|live| live.step(step));
+    }
+
+    fn workload_exited(&self, status: ExitStatus, restart_in_ms: Option<u64>, code: Option<&Code>) {
+        if restart_in_ms.is_some() {
+            self.board.update(|live| live.restarts += 1);
+            self.remember();
+        }
+        if Line::WorkloadExited.may_be_written() {
+            self.reporter.report(&Report::WorkloadExited {
+                status: status.into(),
+                restart_in_ms,
+                code,
+            });
+        }
+    }
+
+    /// Reports the clock when its state changes.
+    fn clock(&self, mut clock: ClockStatus) {
+        let before = self.board.update(|live| {
+            let before = live.clock.as_ref();
+            // Counts only grow, whatever the enclave says.
+            clock.pauses = before.map_or(0, |before| before.pauses).max(clock.pauses);
+            live.clock.replace(clock.clone())
+        });
+        if before.is_none_or(|before| clock.differs(&before)) && Line::Clock.may_be_written() {
+            self.reporter.report(&Report::Clock(&clock));
+        }
+    }
+
+    /// Reports the self-check, which is told again on every connection.
+    fn self_checked(&self, found: &SelfCheck) {
+        let changed = self.board.update(|live| {
+            let changed = live.self_check.as_ref() != Some(found);
+            live.self_check = Some(found.clone());
+            changed
+        });
+        if changed {
+            self.remember();
+            if Line::SelfCheck.may_be_written() {
+                self.reporter.report(&Report::SelfCheck(found));
+            }
+        }
+    }
+
+    /// Reports health when it changes.
+    fn health(&mut self, state: HealthState, detail: String) {
+        let state = match state {
+            HealthState::Starting => "starting",
+            HealthState::Healthy => "healthy",
+            HealthState::Unhealthy => "unhealthy",
+        };
+        let health = Health {
+            state: state.to_owned(),
+            detail,
+        };
+        let changed = self.board.update(|live| {
+            let changed = live.health != health;
+            live.health = health.clone();
+            changed
+        });
+        if changed && Line::Health.may_be_written() {
+            let Health { state, detail } = &health;
+            self.notifier
+                .status(&format!("the enclave is ready, {state}: {detail}"));
+            self.reporter.report(&Report::Health(&health));
+        }
+    }
+}
