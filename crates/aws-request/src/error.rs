@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::RETRY_AFTER;
 use plain_text::{plain_start, plain_words};
 use thiserror::Error;
 
 use crate::endpoint::Service;
-use crate::{json, xml};
 
 /// Why a request failed. Every message names the service and the operation.
 #[derive(Debug, Error)]
@@ -102,41 +99,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// What a service has said in JSON or in XML with a status that is no success.
-    pub fn refused(
-        service: Service,
-        operation: &'static str,
-        status: u16,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Self {
-        let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
-        let (code, message) = if body.trim_ascii_start().starts_with(b"<") {
-            xml::error(body)
-        } else {
-            json::error(body)
-        };
-        // Names a type as `code`, `code:url` or `namespace#code`.
-        let code = header("x-amzn-errortype").or(code).unwrap_or_default();
-        let code = code.split(':').next().unwrap_or_default();
-        let code = code.rsplit('#').next().unwrap_or_default();
-        let mut message = message.unwrap_or_default();
-        if let Some(region) = header("x-amz-bucket-region").filter(|_| status == 301) {
-            message = format!("the bucket is in region {region}; use that region");
-        }
-        Self::Refused {
-            service,
-            operation,
-            status,
-            code: one_line(code),
-            message: one_line(&message),
-            request_id: header("x-amzn-requestid").or_else(|| header("x-amz-request-id")),
-            retry_after: header(RETRY_AFTER.as_str())
-                .and_then(|seconds| seconds.parse().ok())
-                .map(Duration::from_secs),
-        }
-    }
-
     /// AWS's error code, if the service has refused with one.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -262,29 +224,4 @@ fn refusal(
     };
     let request = request_id.map_or_else(String::new, |id| format!(" (request {id})"));
     format!("{service} {operation} was refused with HTTP status {status}{code}{message}{request}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_services_words_stay_in_their_line() {
-        for body in [
-            r#"{"__type":"a#Odd\n\u001b[31m","message":"two\r\nlines"}"#,
-            "<Error><Code>Odd&#10;&#27;[31m</Code><Message>two\r\nlines</Message></Error>",
-        ] {
-            let error = Error::refused(
-                Service::S3,
-                "GetObject",
-                400,
-                &HeaderMap::new(),
-                body.as_bytes(),
-            );
-            assert_eq!(
-                error.to_string(),
-                r"S3 GetObject was refused with HTTP status 400 Odd \u{1b}[31m: two lines"
-            );
-        }
-    }
 }

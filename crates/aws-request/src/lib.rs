@@ -38,6 +38,7 @@ mod json;
 pub mod kms;
 pub mod lambda;
 pub mod logs;
+mod refusal;
 mod request;
 mod response;
 mod retry;
