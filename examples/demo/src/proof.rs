@@ -15,9 +15,8 @@ use aws_nitro_enclaves_nsm_api::api::AttestationDoc;
 use measurements::{Measurements, Pcr};
 use price_oracle::SignedQuote;
 
-use crate::prices::Authority;
+use crate::prices::{Authority, runtime_config};
 use crate::screen::{Screen, seconds};
-use crate::story::runtime_config;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u8 = 16;

@@ -56,7 +56,7 @@ pub(crate) async fn tell(
 
     screen.phase("build", "Build the enclave image");
     let prices = Prices::start().await?;
-    let runtime_config = runtime_config(&prices.authority);
+    let runtime_config = prices::runtime_config(&prices.authority);
     let expected = Expected::new(build(cli, folder, screen).await?, &runtime_config);
 
     screen.phase("start", "Start it");
@@ -118,13 +118,6 @@ pub(crate) async fn tell(
         ],
     });
     Ok(())
-}
-
-/// What the deployment decides, and the image does not.
-pub(crate) fn runtime_config(authority: &str) -> Vec<u8> {
-    let upstream = format!("https://{}:443{}", prices::HOST, prices::PATH);
-    let config = serde_json::json!({ "upstream": upstream, "ca": authority });
-    config.to_string().into_bytes()
 }
 
 async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Measurements> {

@@ -6,8 +6,7 @@ use std::os::fd::AsRawFd;
 
 use nix::libc;
 
-use crate::raw::{Arg, Outcome, call, end};
-use crate::ways_out::errno;
+use crate::raw::{Arg, Outcome, call, end, errno};
 
 /// Makes an attempt by its name, if it is one of these.
 pub(crate) fn attempt(name: &str) -> Option<Outcome> {

@@ -2,12 +2,19 @@
 //! into the kernel, with arguments that no library would let pass.
 
 use std::ffi::CStr;
+use std::io;
 
 use nix::errno::Errno;
 use nix::libc;
 
 /// What a call came to.
 pub(crate) type Outcome = Result<usize, Errno>;
+
+/// The number of an error.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+pub(crate) fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
 
 /// An argument of a system call.
 pub(crate) enum Arg<'a> {

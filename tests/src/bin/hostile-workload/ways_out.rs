@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::kernel;
-use crate::raw::{Arg, Outcome, call, end, fork};
+use crate::raw::{Arg, Outcome, call, end, errno, fork};
 
 /// What an attempt has reached.
 type Attempt = Result<String, Errno>;
@@ -83,11 +83,6 @@ fn run(name: &str, words: &[&str]) -> Option<Attempt> {
 
 fn reached(outcome: Outcome) -> Attempt {
     outcome.map(|value| value.to_string())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
-pub(crate) fn errno(error: io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 fn vsock(kind: i32) -> Outcome {
