@@ -12,7 +12,7 @@ use manifest::{
     Attestation, MAX_ROOT_BYTES, Manifest, ManifestError, Peer, PeerSource, Root, RootSource,
 };
 
-use crate::image::open_regular;
+use crate::stored::open_regular;
 
 const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";

@@ -15,7 +15,9 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
-use crate::image::{self, Image, open_regular};
+use crate::image::{self, Image};
+use crate::step::Step;
+use crate::stored::open_regular;
 use crate::{attestation, config, kernel, memory, ramdisk};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
@@ -64,25 +66,6 @@ pub struct SigningFiles<'a> {
 /// 1970 unless given. It is not measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildTime(OffsetDateTime);
-
-/// What is being done. Both take time where there is much to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// A layer is decompressed.
-    Layer {
-        /// Which, counted from 1.
-        number: usize,
-        /// How many there are.
-        count: usize,
-        /// Its size in bytes as it is stored.
-        bytes: u64,
-    },
-    /// The merged files are compressed.
-    Compress {
-        /// Their size in bytes.
-        bytes: u64,
-    },
-}
 
 /// A finished image.
 #[derive(Debug, Clone)]

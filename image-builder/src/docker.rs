@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use crate::archive::{ArchiveError, Entries};
 use crate::error::ImageError;
-use crate::image::{Parts, StoredLayer, open, parse, read_document};
 use crate::layer;
 use crate::layout::list;
 use crate::spool::Range;
+use crate::stored::{Parts, StoredLayer, open, parse, read_document};
 use crate::tree::{Content, Kind, Tree};
 
 #[derive(Debug, Deserialize)]

@@ -1,22 +1,19 @@
 //! A container image: found, checked, its layers merged.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use eif::Architecture;
 use manifest::ImageReference;
-use serde::de::DeserializeOwned;
 
 use crate::container::{Config, Process};
 use crate::digest::Digest;
 use crate::error::{BuildError, ImageError};
 use crate::spool::{Range, Spool};
-use crate::tree::{Content, Tree};
-use crate::{Step, docker, layer, layout};
+use crate::step::Step;
+use crate::stored::{Parts, open, parse};
+use crate::tree::Tree;
+use crate::{docker, layer, layout};
 
-/// Largest JSON document of an image, in bytes.
-const MAX_JSON: u64 = 4 * 1024 * 1024;
 /// Most layers of an image.
 const MAX_LAYERS: usize = 512;
 const MIB: u64 = 1024 * 1024;
@@ -30,24 +27,6 @@ pub(crate) struct Image {
     pub(crate) tree: Tree,
     /// Where the files' contents are.
     pub(crate) spool: Spool,
-}
-
-/// An image's parts, still unread.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    /// The configuration's bytes.
-    pub(crate) config: Vec<u8>,
-    pub(crate) layers: Vec<StoredLayer>,
-}
-
-/// A layer as it is stored.
-#[derive(Debug)]
-pub(crate) struct StoredLayer {
-    pub(crate) name: String,
-    /// The digest of the stored bytes, where the image says it.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) file: PathBuf,
-    pub(crate) range: Content,
 }
 
 /// What OCI calls the processor.
@@ -143,47 +122,4 @@ fn merge(
         tree,
         spool,
     })
-}
-
-/// Opens a regular file: opening a pipe would wait for somebody to write.
-pub(crate) fn open(path: &Path) -> Result<File, ImageError> {
-    open_regular(path).map_err(|source| ImageError::Read {
-        path: Some(path.to_owned()),
-        source,
-    })
-}
-
-/// See [`open`].
-pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a file",
-        ));
-    }
-    File::open(path)
-}
-
-/// Reads a JSON document of the image.
-pub(crate) fn read_document(
-    file: &File,
-    range: Content,
-    what: &str,
-) -> Result<Vec<u8>, ImageError> {
-    if range.size > MAX_JSON {
-        return Err(ImageError::Invalid(format!(
-            "{what} has {} bytes, more than the {MAX_JSON} that are read",
-            range.size
-        )));
-    }
-    let mut bytes = Vec::new();
-    Range::new(file, range)
-        .read_to_end(&mut bytes)
-        .map_err(ImageError::read)?;
-    Ok(bytes)
-}
-
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ImageError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ImageError::Invalid(format!("{what} cannot be read: {error}")))
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::image::{Parts, StoredLayer, open, parse, read_document};
+use crate::stored::{Parts, StoredLayer, open, parse, read_document};
 use crate::tree::Content;
 
 /// How deep an index may point to an index.

@@ -36,8 +36,11 @@ mod path;
 mod program;
 mod ramdisk;
 mod spool;
+mod step;
+mod stored;
 mod tree;
 mod user;
 
-pub use build::{BuildTime, Built, Inputs, SigningFiles, Step, build, describe_image};
+pub use build::{BuildTime, Built, Inputs, SigningFiles, build, describe_image};
 pub use error::BuildError;
+pub use step::Step;
