@@ -240,7 +240,7 @@ async fn run_steps(
     let (capacity, sizes) = shares_of_memory(&config, simulation)?;
     steps
         .run(EndCode::BootRoot, async {
-            mounts::enter(&tree, simulation.is_some(), &sizes)?;
+            mounts::enter(&tree, simulation.is_some(), sizes.room())?;
             mounts::write_system_files(&config.name)
         })
         .await?;

@@ -44,6 +44,7 @@ mod control;
 mod egress;
 mod entropy;
 mod error;
+mod exit;
 mod forward;
 mod health;
 mod identity;
@@ -69,5 +70,6 @@ mod trust;
 mod workload;
 
 pub use args::{Arguments, Simulation};
+pub use exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 pub use logs::{Piece, Records};
-pub use run::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE, main};
+pub use run::main;

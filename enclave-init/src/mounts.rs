@@ -26,7 +26,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
-use crate::confinement::{DEVICES, Sizes};
 use crate::error::{Doing, InitError};
 
 /// The image's files, in the init's root.
@@ -35,6 +34,17 @@ pub(crate) const APPLICATION: &CStr = c"/application";
 pub(crate) const RUN: &CStr = c"/scratch/run";
 pub(crate) const SHM: &CStr = c"/scratch/shm";
 pub(crate) const TMP: &CStr = c"/scratch/tmp";
+
+/// Device nodes that every program may use, with their major and minor numbers
+/// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
+pub(crate) const DEVICES: [(&str, u64, u64); 6] = [
+    ("full", 1, 7),
+    ("null", 1, 3),
+    ("random", 1, 8),
+    ("tty", 5, 0),
+    ("urandom", 1, 9),
+    ("zero", 1, 5),
+];
 
 /// The folder of the application's file system in the ramdisks' tree.
 const ROOTFS: &str = "rootfs";
@@ -57,6 +67,16 @@ const FOLDERS: [&str; 10] = [
 /// The folders of the application's root that something is mounted on.
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
+/// Room for files, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// In `/`, beside the image's files.
+    pub(crate) root: u64,
+    pub(crate) run: u64,
+    pub(crate) shm: u64,
+    pub(crate) tmp: u64,
+}
+
 /// Where the machine's own `/dev` and `/proc` must be before anything else works.
 pub(crate) fn mount_early() -> Result<(), InitError> {
     mount_at("proc", Path::new("/proc"), "proc", MsFlags::empty(), "")?;
@@ -70,7 +90,7 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
 }
 
 /// Makes the init's root and enters it.
-pub(crate) fn enter(tree: &Path, simulated: bool, sizes: &Sizes) -> Result<(), InitError> {
+pub(crate) fn enter(tree: &Path, simulated: bool, room: Room) -> Result<(), InitError> {
     if simulated {
         // Nothing that is mounted here may be seen outside.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -107,12 +127,12 @@ pub(crate) fn enter(tree: &Path, simulated: bool, sizes: &Sizes) -> Result<(), I
     if simulated {
         borrow_kernel_views(root)?;
     } else {
-        limit_root(sizes)?;
+        limit_root(room)?;
         move_kernel_views(root)?;
     }
-    mount_files("run", &root.join("scratch/run"), "0755", sizes.run)?;
-    mount_files("shm", &root.join("scratch/shm"), "1777", sizes.shm)?;
-    mount_files("tmp", &root.join("scratch/tmp"), "1777", sizes.tmp)?;
+    mount_files("run", &root.join("scratch/run"), "0755", room.run)?;
+    mount_files("shm", &root.join("scratch/shm"), "1777", room.shm)?;
+    mount_files("tmp", &root.join("scratch/tmp"), "1777", room.tmp)?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
@@ -204,14 +224,14 @@ fn mount_files(source: &str, target: &Path, mode: &str, size: u64) -> Result<(),
 
 /// Bounds the machine's own file system, which holds the image's files: the kernel
 /// has unpacked them into one that may take nearly all of the memory.
-fn limit_root(sizes: &Sizes) -> Result<(), InitError> {
+fn limit_root(room: Room) -> Result<(), InitError> {
     let found = statfs("/").doing(|| "looking at /".to_owned())?;
     if found.filesystem_type() != TMPFS_MAGIC {
         return Err(InitError::Root);
     }
     let block = u64::try_from(found.block_size()).unwrap_or_default();
     let used = found.blocks().saturating_sub(found.blocks_free());
-    let size = used.saturating_mul(block).saturating_add(sizes.root);
+    let size = used.saturating_mul(block).saturating_add(room.root);
     let options = format!("size={}", at_least_a_page(size));
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REMOUNT, Some(&*options))

@@ -14,19 +14,11 @@ use tokio::time::timeout;
 use crate::args::{Arguments, Simulation};
 use crate::boot::{Booted, Failed, boot};
 use crate::control::{self, Closing, Parts};
+use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::supervisor::{End, Requests, Supervisor};
 use crate::{clock, confinement, limits, panic, sim, workload};
-
-/// Exit code of a simulated enclave that was shut down, or whose batch workload succeeded.
-pub const EXIT_ORDERLY: u8 = 0;
-/// Exit code of a simulated enclave that failed.
-pub const EXIT_FAILED: u8 = 1;
-/// Exit code after wrong arguments.
-pub const EXIT_USAGE: u8 = 2;
-/// Exit code when the machine does not permit namespaces.
-pub const EXIT_NAMESPACES: u8 = 3;
 
 /// How long the parent may take none of the last log records.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::args::Simulation;
+use crate::exit::EXIT_FAILED;
 
 /// What stands for vsock and the NSM, as descriptors: their paths are out of
 /// reach once the root has changed. They stay open until the process ends,
@@ -101,7 +102,7 @@ pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     let mut input = Some(io::stdin());
     loop {
         if let Some(status) = pid1.try_wait().map_err(LaunchError::Process)? {
-            return Ok(status.code().unwrap_or(super::run::EXIT_FAILED.into()));
+            return Ok(status.code().unwrap_or(EXIT_FAILED.into()));
         }
         let (signalled, readable) = wait(&signals, input.as_ref()).map_err(process)?;
         while signalled && let Ok(Some(signal)) = signals.read_signal() {

@@ -33,7 +33,6 @@ use self::processes::Processes;
 pub(crate) use self::processes::reap;
 use self::seccomp::Filter;
 pub(crate) use self::sizes::{Memory, Sizes};
-pub(crate) use self::view::DEVICES;
 use self::view::View;
 use crate::error::{Doing, InitError};
 

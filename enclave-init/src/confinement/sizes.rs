@@ -4,6 +4,7 @@
 use manifest::{Confinement, LogBuffer, Mebibytes};
 
 use crate::error::{Doing, InitError};
+use crate::mounts::Room;
 
 /// Memory that the workload leaves alone, beside the log's and that of connections: the
 /// init without any, and the kernel's own needs.
@@ -50,6 +51,16 @@ impl Sizes {
         // Every thread has a number, too.
         let threads = limit_of("threads-max")?.min(limit_of("pid_max")?);
         Ok(Self::new(confinement, reserve, memory.available, threads))
+    }
+
+    /// What of this is for files.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            root: self.root,
+            run: self.run,
+            shm: self.shm,
+            tmp: self.tmp,
+        }
     }
 
     fn new(confinement: &Confinement, reserve: u64, available: u64, threads: u64) -> Self {

@@ -23,18 +23,8 @@ use nix::unistd::{chdir, fchdir, mkdir, pivot_root, symlinkat};
 
 use super::Step;
 use crate::error::{Doing, InitError};
-use crate::mounts::{APPLICATION, RUN, SHM, TMP};
+use crate::mounts::{APPLICATION, DEVICES, RUN, SHM, TMP};
 
-/// Device nodes that every program may use, with their major and minor numbers
-/// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
-pub(crate) const DEVICES: [(&str, u64, u64); 6] = [
-    ("full", 1, 7),
-    ("null", 1, 3),
-    ("random", 1, 8),
-    ("tty", 5, 0),
-    ("urandom", 1, 9),
-    ("zero", 1, 5),
-];
 /// Links that programs expect in `/dev`.
 const LINKS: [(&CStr, &CStr); 5] = [
     (c"/proc/self/fd", c"/view/dev/fd"),
