@@ -61,11 +61,15 @@ mod pressure;
 mod reaper;
 mod registers;
 mod run;
+mod runtime_config;
 mod security_module;
 mod self_check;
+mod services;
 mod signals;
 mod sim;
+mod steps;
 mod supervisor;
+mod system;
 mod trust;
 mod workload;
 

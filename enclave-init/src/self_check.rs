@@ -9,13 +9,15 @@
 
 use attestation::{Accepted, Policy, Purpose, Rule, Time, is_unsigned, verify};
 use link::control::{CheckOutcome, FromInit};
-use link::{Bytes, Text};
-use manifest::Attestation;
+use link::{Bytes, EndCode, Text};
+use manifest::{Attestation, SelfCheck};
 use measurements::Pcr;
 use nsm::NsmError;
 
-use crate::registers::{REGISTERS, is_open};
-use crate::security_module::{Module, OwnDocument};
+use crate::error::InitError;
+use crate::registers::{self, REGISTERS, is_open};
+use crate::security_module::{Module, OwnDocument, SecurityModule};
+use crate::steps::Steps;
 use crate::trust::Trust;
 
 /// What the module said, all at once.
@@ -44,6 +46,42 @@ pub(crate) struct Finding {
     rule: String,
     detail: String,
     document: Vec<u8>,
+}
+
+/// Locks the registers that nobody uses, and verifies the enclave's own document.
+/// `now` gives the time in milliseconds since 1970, if it is known. What came of it is
+/// noted in `found` even if it ends the boot.
+pub(crate) async fn check_itself(
+    steps: &mut Steps,
+    found: &mut Option<FromInit>,
+    nsm: &SecurityModule,
+    trust: &Trust,
+    demands: &Attestation,
+    signing: Signing,
+    now: impl Fn() -> Option<u64>,
+) -> Result<Finding, InitError> {
+    let open = demands.open_registers.clone();
+    steps
+        .run(EndCode::BootRegisters, async {
+            nsm.run(move |nsm| registers::lock_unused(nsm, &open))
+                .await?;
+            Ok(())
+        })
+        .await?;
+    steps
+        .run(EndCode::BootSelfCheck, async {
+            let evidence = nsm.run(Evidence::gather).await?;
+            let finding = evidence.judge(trust, demands, signing, now());
+            *found = Some(finding.message());
+            match (finding.outcome(), demands.self_check) {
+                (CheckOutcome::Failed, SelfCheck::Required) => Err(InitError::SelfCheck {
+                    finding: finding.sentence(),
+                    advice: finding.advice(),
+                }),
+                _ => Ok(finding),
+            }
+        })
+        .await
 }
 
 /// A rule that the document broke, and how.

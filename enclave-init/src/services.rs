@@ -1,0 +1,71 @@
+//! What carries the workload's connections and records, and answers it.
+
+use std::sync::Arc;
+
+use link::{BootId, Endpoint, Listener};
+use manifest::MeasuredConfig;
+
+use crate::api::{self, Api, Verifications};
+use crate::capacity::Capacity;
+use crate::clock::Clock;
+use crate::error::{Doing, InitError};
+use crate::logs::Logs;
+use crate::pressure::Pressure;
+use crate::security_module::SecurityModule;
+use crate::trust::Trust;
+use crate::{egress, ingress};
+
+/// What the services need.
+pub(crate) struct Services<'a> {
+    pub(crate) config: &'a MeasuredConfig,
+    /// Where the agent listens.
+    pub(crate) agent: &'a Endpoint,
+    /// Where the agent connects to.
+    pub(crate) ingress: &'a Endpoint,
+    pub(crate) boot: &'a BootId,
+    pub(crate) nsm: &'a SecurityModule,
+    pub(crate) trust: &'a Arc<Trust>,
+    pub(crate) clock: &'a Clock,
+    pub(crate) logs: &'a Logs,
+    pub(crate) capacity: Capacity,
+}
+
+impl Services<'_> {
+    /// Starts them.
+    pub(crate) async fn start(self) -> Result<Pressure, InitError> {
+        let Self {
+            config,
+            agent,
+            ingress,
+            boot,
+            nsm,
+            trust,
+            clock,
+            logs,
+            capacity,
+        } = self;
+        let network = Arc::new(config.network.clone());
+        let out =
+            egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
+        let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
+        let into = ingress::places(&capacity);
+        tokio::spawn(ingress::serve(
+            listener,
+            network,
+            Arc::clone(&into),
+            logs.clone(),
+        ));
+        api::start(Api {
+            nsm: nsm.clone(),
+            clock: clock.clone(),
+            open_registers: Arc::new(config.attestation.open_registers.clone()),
+            verifications: Verifications::new(Arc::clone(trust)),
+        })
+        .await?;
+        tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
+        Ok(Pressure {
+            egress: out,
+            ingress: into,
+        })
+    }
+}

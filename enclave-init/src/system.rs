@@ -1,0 +1,157 @@
+//! The machine below everything else: what the image says, file systems, limits and
+//! the loopback device.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use link::EndCode;
+use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
+
+use crate::args::Simulation;
+use crate::capacity::Capacity;
+use crate::clock;
+use crate::confinement::{Cgroup, Confinement, Memory, Sizes};
+use crate::error::{Doing, InitError};
+use crate::machine::Reset;
+use crate::parent::Search;
+use crate::sim::Descriptors;
+use crate::steps::Steps;
+use crate::trust::Trust;
+use crate::{limits, mounts, network};
+
+/// A machine in which services can be started.
+pub(crate) struct System {
+    pub(crate) config: MeasuredConfig,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) confinement: Confinement,
+    /// What connections may take.
+    pub(crate) capacity: Capacity,
+    /// Where the parent may be.
+    pub(crate) search: Search,
+    /// How the machine ends at once, unless it is simulated.
+    pub(crate) reset: Option<Reset>,
+    /// The hypervisor's clock, or why there is none.
+    pub(crate) clock: Result<clock::Device, String>,
+    /// What stands for the security module of a simulation.
+    pub(crate) nsm: Option<PathBuf>,
+}
+
+impl System {
+    /// Prepares the machine; `search` is set as soon as it is known, since a failure
+    /// is told to the parent.
+    pub(crate) async fn prepare(
+        steps: &mut Steps,
+        search: &mut Option<Search>,
+        simulation: Option<&Simulation>,
+    ) -> Result<Self, InitError> {
+        let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
+        let mut reset = None;
+        let mut clock = Err("a simulated enclave has its host's clock".to_owned());
+        let descriptors = steps
+            .run(EndCode::BootMounts, async {
+                let Some(simulation) = simulation else {
+                    *search = Some(Search::Vsock);
+                    mounts::mount_early()?;
+                    reset = Some(Reset::open()?);
+                    clock = clock::Device::open();
+                    return Ok(None);
+                };
+                let descriptors = Descriptors::open(simulation)
+                    .doing(|| "opening the simulation's sockets".to_owned())?;
+                *search = Some(Search::Simulated(descriptors));
+                Ok(Some(descriptors))
+            })
+            .await?;
+        let (config, trust) = steps
+            .run(EndCode::BootConfiguration, async {
+                read_config_and_trust(&tree, simulation)
+            })
+            .await?;
+        let (capacity, sizes) = shares_of_memory(&config, simulation)?;
+        steps
+            .run(EndCode::BootRoot, async {
+                mounts::enter(&tree, simulation.is_some(), sizes.room())?;
+                mounts::write_system_files(&config.name)
+            })
+            .await?;
+        let confinement = steps
+            .run(EndCode::BootConfinement, async {
+                if simulation.is_none() {
+                    capacity.limit_tcp()?;
+                }
+                prepare_confinement(&config, &sizes, simulation)
+            })
+            .await?;
+        steps
+            .run(EndCode::BootLoopback, async {
+                network::bring_up_loopback()
+            })
+            .await?;
+        Ok(Self {
+            config,
+            trust,
+            confinement,
+            capacity,
+            search: descriptors.map_or(Search::Vsock, Search::Simulated),
+            reset,
+            clock,
+            nsm: descriptors.map(Descriptors::nsm),
+        })
+    }
+}
+
+/// What the image says, and whom it has the enclave trust.
+fn read_config_and_trust(
+    tree: &Path,
+    simulation: Option<&Simulation>,
+) -> Result<(MeasuredConfig, Arc<Trust>), InitError> {
+    let config = read_config(tree)?;
+    // The root of a simulation is out of reach later.
+    let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
+    let trust = Trust::read(&config.attestation, simulated_root)?;
+    Ok((config, Arc::new(trust)))
+}
+
+/// What connections may take of the machine's memory, and what the workload may.
+fn shares_of_memory(
+    config: &MeasuredConfig,
+    simulation: Option<&Simulation>,
+) -> Result<(Capacity, Sizes), InitError> {
+    let memory = Memory::read()?;
+    let capacity = match simulation {
+        Some(_) => Capacity::simulated(),
+        None => Capacity::new(memory.total),
+    };
+    let reserved = capacity.bytes(&config.network);
+    let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
+    Ok((capacity, sizes))
+}
+
+/// A simulation has no cgroup: the hierarchy is its host's.
+fn prepare_confinement(
+    config: &MeasuredConfig,
+    sizes: &Sizes,
+    simulation: Option<&Simulation>,
+) -> Result<Confinement, InitError> {
+    let cgroup = if simulation.is_none() {
+        limits::lift_shared()?;
+        Some(Cgroup::create(sizes)?)
+    } else {
+        None
+    };
+    Confinement::prepare(config, cgroup, sizes)
+}
+
+fn read_config(tree: &Path) -> Result<MeasuredConfig, InitError> {
+    use std::io::Read;
+    let path = tree.join(MEASURED_CONFIG_PATH);
+    let mut bytes = Vec::new();
+    fs::File::open(&path)
+        .and_then(|file| {
+            file.take(MAX_CONFIG_BYTES as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
+        .doing(|| format!("reading {}", path.display()))?;
+    Ok(MeasuredConfig::from_json(&bytes)?)
+}
