@@ -1,6 +1,5 @@
 //! The boot, step by step. Each step is timed; the first that fails ends it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +8,9 @@ use link::port::HOST_CID;
 use link::{BootId, EndCode, Endpoint};
 use manifest::MeasuredConfig;
 use measurements::Pcr;
-use nsm::{Nsm, NsmError};
 
 use crate::args::Simulation;
 use crate::clock::{self, Clock};
-use crate::confinement::Confinement;
 use crate::control::{self, Session};
 use crate::error::InitError;
 use crate::logs::Logs;
@@ -24,14 +21,13 @@ use crate::self_check::{Finding, Signing, check_itself};
 use crate::services::Services;
 use crate::steps::Steps;
 use crate::system::System;
+use crate::workload::StandingBy;
 use crate::{entropy, runtime_config};
-
-/// Random bytes that tell this boot from every other.
-const BOOT_ID_BYTES: usize = 16;
 
 /// An enclave that has booted, up to its workload.
 pub(crate) struct Booted {
-    pub(crate) config: MeasuredConfig,
+    pub(crate) config: Arc<MeasuredConfig>,
+    pub(crate) workload: StandingBy,
     pub(crate) agent: Endpoint,
     pub(crate) session: Session,
     pub(crate) boot: BootId,
@@ -42,7 +38,6 @@ pub(crate) struct Booted {
     pub(crate) clock_lines: Vec<clock::Line>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
-    pub(crate) confinement: Arc<Confinement>,
     pub(crate) steps: Steps,
 }
 
@@ -109,6 +104,7 @@ pub(crate) async fn boot(
     match result {
         Ok((session, environment)) => Ok(Booted {
             config: environment.config,
+            workload: environment.workload,
             agent: environment.agent,
             session,
             boot: reached.boot,
@@ -118,7 +114,6 @@ pub(crate) async fn boot(
             clock_lines: environment.clock_lines,
             logs: environment.logs,
             pressure: environment.pressure,
-            confinement: environment.confinement,
             steps,
         }),
         Err(error) => Err(Failed {
@@ -131,7 +126,8 @@ pub(crate) async fn boot(
 
 /// What the steps have made.
 struct Environment {
-    config: MeasuredConfig,
+    config: Arc<MeasuredConfig>,
+    workload: StandingBy,
     agent: Endpoint,
     nsm: SecurityModule,
     self_check: Finding,
@@ -139,7 +135,6 @@ struct Environment {
     clock_lines: Vec<clock::Line>,
     logs: Logs,
     pressure: Pressure,
-    confinement: Arc<Confinement>,
 }
 
 async fn run_steps(
@@ -150,7 +145,7 @@ async fn run_steps(
     let System {
         config,
         trust,
-        confinement,
+        workload,
         capacity,
         search,
         reset,
@@ -166,15 +161,17 @@ async fn run_steps(
     }
     let agent = parent.agent();
 
-    let nsm = steps.run(EndCode::BootNsm, open_nsm(nsm)).await?;
+    let (nsm, first) = steps
+        .run(EndCode::BootNsm, async { Ok(nsm.finish().await?) })
+        .await?;
     let debug = steps
         .run(EndCode::BootEntropy, async {
-            if simulation.is_none() {
+            let (drawn, pcr0) = first?;
+            if let Some(seed) = &drawn.seed {
                 entropy::check_generator()?;
-                entropy::credit(&nsm.run(entropy::draw).await?)?;
+                entropy::credit(seed)?;
             }
-            reached.boot = draw_boot_id(&nsm).await?;
-            let (pcr0, _) = nsm.run(|nsm| nsm.describe_pcr(0)).await?;
+            reached.boot = drawn.boot;
             Ok(pcr0 == Pcr::ZERO)
         })
         .await?;
@@ -225,6 +222,7 @@ async fn run_steps(
     let pressure = steps.run(EndCode::BootServices, services.start()).await?;
     Ok(Environment {
         config,
+        workload,
         agent,
         nsm,
         self_check,
@@ -232,25 +230,5 @@ async fn run_steps(
         clock_lines,
         logs,
         pressure,
-        confinement: Arc::new(confinement),
     })
-}
-
-/// The security module: the machine's own, or a simulation's.
-async fn open_nsm(simulated: Option<PathBuf>) -> Result<SecurityModule, InitError> {
-    SecurityModule::open(move || match simulated {
-        Some(path) => Nsm::socket(&path),
-        None => Nsm::device(),
-    })
-    .await
-}
-
-/// Drawn by the module's generator, so that no two boots have the same.
-async fn draw_boot_id(nsm: &SecurityModule) -> Result<BootId, InitError> {
-    let random = nsm.run(|nsm| nsm.random_bytes(BOOT_ID_BYTES)).await?;
-    let id = random
-        .first_chunk::<BOOT_ID_BYTES>()
-        .and_then(|id| BootId::new(*id))
-        .ok_or(NsmError::Unexpected)?;
-    Ok(id)
 }

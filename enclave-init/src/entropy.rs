@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use link::BootId;
 use nsm::NsmError;
 
 use crate::error::{Doing, InitError};
@@ -14,6 +15,8 @@ const GENERATOR: &str = "nsm-hwrng";
 const CURRENT_GENERATOR: &str = "/sys/devices/virtual/misc/hw_random/rng_current";
 /// Bytes credited: what the kernel's pool holds.
 const SEED_BYTES: usize = 256;
+/// Random bytes that tell a boot from every other.
+const BOOT_ID_BYTES: usize = 16;
 
 /// Checks that the kernel draws from the NSM.
 pub(crate) fn check_generator() -> Result<(), InitError> {
@@ -25,9 +28,28 @@ pub(crate) fn check_generator() -> Result<(), InitError> {
     }
 }
 
-/// Draws a seed for the kernel's pool.
-pub(crate) fn draw(nsm: &mut Module) -> Result<Vec<u8>, NsmError> {
-    nsm.random_bytes(SEED_BYTES)
+/// Random bytes of the security module, for a boot.
+#[derive(Debug)]
+pub(crate) struct Drawn {
+    /// For the kernel's pool; none where the pool is the host's.
+    pub(crate) seed: Option<Vec<u8>>,
+    /// Drawn by the module's generator, so that no two boots have the same.
+    pub(crate) boot: BootId,
+}
+
+/// Draws them.
+pub(crate) fn draw(nsm: &mut Module, is_simulated: bool) -> Result<Drawn, NsmError> {
+    let seed = if is_simulated {
+        None
+    } else {
+        Some(nsm.random_bytes(SEED_BYTES)?)
+    };
+    let random = nsm.random_bytes(BOOT_ID_BYTES)?;
+    let boot = random
+        .first_chunk::<BOOT_ID_BYTES>()
+        .and_then(|id| BootId::new(*id))
+        .ok_or(NsmError::Unexpected)?;
+    Ok(Drawn { seed, boot })
 }
 
 /// Credits a seed.

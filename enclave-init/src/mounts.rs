@@ -15,10 +15,10 @@
 //! or `/scratch`; the workload's process moves there itself (`confinement::view`).
 
 use std::ffi::CStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -154,7 +154,8 @@ pub(crate) fn in_scratch(path: &str) -> PathBuf {
 }
 
 /// Names, resolver and kernel settings for the application. The image's own
-/// files are replaced, as every container runtime does.
+/// files are replaced, as every container runtime does; the process's mask lets
+/// everybody read them.
 pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
     let application = Path::new("/application");
     make_folder(application, "etc")?;
@@ -180,8 +181,6 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
             _ => {}
         }
         fs::write(&path, contents).doing(|| format!("writing /etc/{file}"))?;
-        fs::set_permissions(&path, Permissions::from_mode(0o644))
-            .doing(|| format!("writing /etc/{file}"))?;
     }
     nix::unistd::sethostname(name).doing(|| "setting the host name".to_owned())?;
     // As in other container runtimes, any user may listen on any port.

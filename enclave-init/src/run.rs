@@ -18,7 +18,8 @@ use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::supervisor::{End, Requests, Supervisor};
-use crate::{clock, confinement, limits, panic, sim, workload};
+use crate::workload::kill_all;
+use crate::{clock, confinement, limits, panic, sim};
 
 /// How long the parent may take none of the last log records.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,6 +135,7 @@ async fn report(failed: Failed) {
 async fn supervise(booted: Booted, signals: Signals) -> bool {
     let Booted {
         config,
+        workload,
         agent,
         session,
         boot,
@@ -143,7 +145,6 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         clock_lines,
         logs,
         pressure,
-        confinement: confined,
         steps,
     } = booted;
     let parts = Parts {
@@ -156,33 +157,37 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);
-    for line in steps.lines() {
-        logs.system(line);
-    }
-    let found = format!("self-check: {}", self_check.sentence());
-    if self_check.outcome() == CheckOutcome::Failed {
-        logs.error(found);
-    } else {
-        logs.system(found);
-    }
-    if let Some(lowered) = confined.lowered() {
-        logs.system(lowered);
-    }
-    if !logs.is_released() {
-        logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
-    }
-    steps.messages().for_each(|message| handle.tell(message));
-    tokio::spawn(clock::keep(
-        clock,
-        clock_lines,
-        handle.clone(),
-        logs.clone(),
-    ));
-    tokio::spawn(confinement::report(
-        Arc::clone(&confined),
-        handle.clone(),
-        logs.clone(),
-    ));
+    let confined = workload.confinement();
+    // What the workload need not wait for.
+    let booted = || {
+        for line in steps.lines() {
+            logs.system(line);
+        }
+        let found = format!("self-check: {}", self_check.sentence());
+        if self_check.outcome() == CheckOutcome::Failed {
+            logs.error(found);
+        } else {
+            logs.system(found);
+        }
+        if let Some(lowered) = confined.lowered() {
+            logs.system(lowered);
+        }
+        if !logs.is_released() {
+            logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
+        }
+        steps.messages().for_each(|message| handle.tell(message));
+        tokio::spawn(clock::keep(
+            clock,
+            clock_lines,
+            handle.clone(),
+            logs.clone(),
+        ));
+        tokio::spawn(confinement::report(
+            Arc::clone(&confined),
+            handle.clone(),
+            logs.clone(),
+        ));
+    };
     let supervisor = Supervisor {
         config: &config,
         confinement: &confined,
@@ -190,7 +195,9 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         handle: &handle,
         elapsed_us: &|| steps.elapsed_us(),
     };
-    let end = supervisor.run(Requests::new(signals, shutdown)).await;
+    let end = supervisor
+        .run(workload, Requests::new(signals, shutdown), booted)
+        .await;
     farewell(end, &logs, closing).await
 }
 
@@ -200,7 +207,7 @@ async fn farewell(mut end: End, logs: &Logs, closing: Closing) -> bool {
         end.cause,
         EndCause::Shutdown | EndCause::WorkloadExited(ExitStatus::Code(0))
     );
-    workload::kill_all();
+    kill_all();
     let limit = match end.cause {
         EndCause::Shutdown => SHUTDOWN_DRAIN_TIMEOUT,
         _ => DRAIN_TIMEOUT,

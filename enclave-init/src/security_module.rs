@@ -98,13 +98,30 @@ impl UserData {
     }
 }
 
+/// A module that is being opened, and asked for what is wanted of it first.
+#[derive(Debug)]
+pub(crate) struct Opening<T> {
+    module: SecurityModule,
+    answer: oneshot::Receiver<Result<Result<T, NsmError>, NsmError>>,
+}
+
+impl<T> Opening<T> {
+    /// The opened module, and what came of the first operation.
+    pub(crate) async fn finish(self) -> Result<(SecurityModule, Result<T, NsmError>), NsmError> {
+        let first = self.answer.await.unwrap_or_else(|_| Err(gone()))?;
+        Ok((self.module, first))
+    }
+}
+
 impl SecurityModule {
-    /// Starts the thread, which opens the module.
-    pub(crate) async fn open(
+    /// Starts the thread, which opens the module and makes a first operation. Both
+    /// go on while the caller does something else.
+    pub(crate) fn open<T: Send + 'static>(
         open: impl FnOnce() -> Result<Nsm, NsmError> + Send + 'static,
-    ) -> Result<Self, InitError> {
+        first: impl FnOnce(&mut Module) -> Result<T, NsmError> + Send + 'static,
+    ) -> Result<Opening<T>, InitError> {
         let (operations, mut waiting) = mpsc::channel::<Operation>(MAX_WAITING);
-        let (opening, opened) = oneshot::channel();
+        let (answering, answer) = oneshot::channel();
         let identity = Identity::default();
         let of_module = identity.clone();
         std::thread::Builder::new()
@@ -115,20 +132,20 @@ impl SecurityModule {
                         nsm,
                         identity: of_module,
                     },
-                    Err(error) => return drop(opening.send(Err(error))),
+                    Err(error) => return drop(answering.send(Err(error))),
                 };
                 // The boot may have been given up meanwhile.
-                let _ = opening.send(Ok(()));
+                let _ = answering.send(Ok(first(&mut module)));
                 while let Some(operation) = waiting.blocking_recv() {
                     operation(&mut module);
                 }
             })
             .doing(|| "starting the NSM's thread".to_owned())?;
-        opened.await.unwrap_or_else(|_| Err(gone()))?;
-        Ok(Self {
+        let module = Self {
             operations,
             identity,
-        })
+        };
+        Ok(Opening { module, answer })
     }
 
     /// Runs `operation` on the module's thread, unless the caller has stopped

@@ -25,7 +25,7 @@ use crate::health;
 use crate::logs::Logs;
 use crate::reaper::{Ended, Reaper};
 use crate::signals::{Asked, Signals};
-use crate::workload::{self, Restarts, describe};
+use crate::workload::{self, Pipes, Restarts, StandingBy, describe};
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -89,6 +89,15 @@ impl Outputs {
     }
 }
 
+/// A workload whose output nobody reads yet.
+struct Running {
+    pid: Pid,
+    ended: Ended,
+    pipes: Pipes,
+    /// Microseconds from the init's start to the workload's.
+    at_us: u64,
+}
+
 struct Started {
     pid: Pid,
     ended: Ended,
@@ -105,8 +114,14 @@ pub(crate) struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Runs the workload, again and again as its policy says.
-    pub(crate) async fn run(&self, mut requests: Requests) -> End {
+    /// Runs the workload, again and again as its policy says. Calls `booted` when it
+    /// has been started for the first time, or cannot be.
+    pub(crate) async fn run(
+        &self,
+        first: StandingBy,
+        mut requests: Requests,
+        booted: impl FnOnce(),
+    ) -> End {
         let failed = |cause, code, detail| End {
             cause,
             detail,
@@ -122,12 +137,18 @@ impl Supervisor<'_> {
         };
         let workload = &self.config.workload;
         let mut restarts = Restarts::new(workload.kind, workload.restart);
-        let mut is_first = true;
+        let mut first = Some(first);
+        let mut booted = Some(booted);
         let mut events = Events::default();
         loop {
             let begun = Instant::now();
             let before = self.events(events);
-            let mut started = match self.start(&reaper) {
+            let running = self.start(&reaper, first.take());
+            let is_first = booted.is_some();
+            if let Some(booted) = booted.take() {
+                booted();
+            }
+            let mut started = match running.and_then(|running| self.follow(running)) {
                 Ok(started) => started,
                 Err(error) if is_first => {
                     let detail = format!("boot step workload failed: {error}");
@@ -138,7 +159,6 @@ impl Supervisor<'_> {
                     return failed(EndCause::InitFailed, code, error.to_string());
                 }
             };
-            is_first = false;
             let status = match self.watch(&mut started, &mut requests).await {
                 Watched::Exited(status) => status,
                 Watched::Shutdown(shutdown) => {
@@ -212,13 +232,29 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start(&self, reaper: &Reaper) -> Result<Started, InitError> {
-        let (pid, ended, pipes) =
-            reaper.spawn(|| workload::start(self.config, self.confinement))?;
-        self.logs.system(format!(
-            "workload started pid={pid} at_us={}",
-            (self.elapsed_us)()
-        ));
+    fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
+        let (pid, ended, pipes) = reaper.spawn(|| match first {
+            Some(workload) => workload.go(),
+            None => workload::start_now(self.config, self.confinement),
+        })?;
+        Ok(Running {
+            pid,
+            ended,
+            pipes,
+            at_us: (self.elapsed_us)(),
+        })
+    }
+
+    /// Takes over what the workload writes, from the beginning.
+    fn follow(&self, running: Running) -> Result<Started, InitError> {
+        let Running {
+            pid,
+            ended,
+            pipes,
+            at_us,
+        } = running;
+        self.logs
+            .system(format!("workload started pid={pid} at_us={at_us}"));
         let mut outputs = Outputs::default();
         for (pipe, source) in pipes {
             let receiver = pipe::Receiver::from_owned_fd(pipe)

@@ -7,24 +7,30 @@ use std::sync::Arc;
 
 use link::EndCode;
 use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
+use measurements::Pcr;
+use nsm::Nsm;
+use tokio::task::spawn_blocking;
 
 use crate::args::Simulation;
 use crate::capacity::Capacity;
 use crate::clock;
-use crate::confinement::{Cgroup, Confinement, Memory, Sizes};
+use crate::confinement::{Confinement, Memory, Sizes};
 use crate::error::{Doing, InitError};
-use crate::machine::Reset;
+use crate::machine::{Expedited, Reset};
 use crate::parent::Search;
+use crate::security_module::{Opening, SecurityModule};
 use crate::sim::Descriptors;
 use crate::steps::Steps;
 use crate::trust::Trust;
-use crate::{limits, mounts, network};
+use crate::workload::StandingBy;
+use crate::{entropy, mounts, network};
 
 /// A machine in which services can be started.
 pub(crate) struct System {
-    pub(crate) config: MeasuredConfig,
+    pub(crate) config: Arc<MeasuredConfig>,
     pub(crate) trust: Arc<Trust>,
-    pub(crate) confinement: Confinement,
+    /// Takes on its confinement meanwhile.
+    pub(crate) workload: StandingBy,
     /// What connections may take.
     pub(crate) capacity: Capacity,
     /// Where the parent may be.
@@ -33,9 +39,12 @@ pub(crate) struct System {
     pub(crate) reset: Option<Reset>,
     /// The hypervisor's clock, or why there is none.
     pub(crate) clock: Result<clock::Device, String>,
-    /// What stands for the security module of a simulation.
-    pub(crate) nsm: Option<PathBuf>,
+    /// Is being opened.
+    pub(crate) nsm: Opening<FirstAnswers>,
 }
+
+/// What the security module is asked for first: random bytes, and PCR0.
+pub(crate) type FirstAnswers = (entropy::Drawn, Pcr);
 
 impl System {
     /// Prepares the machine; `search` is set as soon as it is known, since a failure
@@ -47,6 +56,7 @@ impl System {
     ) -> Result<Self, InitError> {
         let tree = simulation.map_or(PathBuf::from("/"), |simulation| simulation.tree.clone());
         let mut reset = None;
+        let mut expedited = None;
         let mut clock = Err("a simulated enclave has its host's clock".to_owned());
         let descriptors = steps
             .run(EndCode::BootMounts, async {
@@ -54,6 +64,7 @@ impl System {
                     *search = Some(Search::Vsock);
                     mounts::mount_early()?;
                     reset = Some(Reset::open()?);
+                    expedited = Some(Expedited::begin()?);
                     clock = clock::Device::open();
                     return Ok(None);
                 };
@@ -63,6 +74,9 @@ impl System {
                 Ok(Some(descriptors))
             })
             .await?;
+        // What takes its time in the kernel or the module goes on beside the other steps,
+        // and is a step itself where its result is wanted.
+        let loopback = spawn_blocking(network::bring_up_loopback);
         let (config, trust) = steps
             .run(EndCode::BootConfiguration, async {
                 read_config_and_trust(&tree, simulation)
@@ -75,28 +89,32 @@ impl System {
                 mounts::write_system_files(&config.name)
             })
             .await?;
+        let nsm = open_nsm(descriptors.map(Descriptors::nsm))?;
         let confinement = steps
             .run(EndCode::BootConfinement, async {
                 if simulation.is_none() {
                     capacity.limit_tcp()?;
                 }
-                prepare_confinement(&config, &sizes, simulation)
+                Confinement::prepare(&config, &sizes, simulation.is_some())
             })
             .await?;
+        let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinement), expedited)?;
         steps
             .run(EndCode::BootLoopback, async {
-                network::bring_up_loopback()
+                loopback
+                    .await
+                    .doing(|| "waiting for the loopback interface".to_owned())?
             })
             .await?;
         Ok(Self {
             config,
             trust,
-            confinement,
+            workload,
             capacity,
             search: descriptors.map_or(Search::Vsock, Search::Simulated),
             reset,
             clock,
-            nsm: descriptors.map(Descriptors::nsm),
+            nsm,
         })
     }
 }
@@ -105,12 +123,26 @@ impl System {
 fn read_config_and_trust(
     tree: &Path,
     simulation: Option<&Simulation>,
-) -> Result<(MeasuredConfig, Arc<Trust>), InitError> {
+) -> Result<(Arc<MeasuredConfig>, Arc<Trust>), InitError> {
     let config = read_config(tree)?;
     // The root of a simulation is out of reach later.
     let simulated_root = simulation.map(|simulation| simulation.nsm_root.as_path());
     let trust = Trust::read(&config.attestation, simulated_root)?;
-    Ok((config, Arc::new(trust)))
+    Ok((Arc::new(config), Arc::new(trust)))
+}
+
+/// The security module: the machine's own, or a simulation's.
+fn open_nsm(simulated: Option<PathBuf>) -> Result<Opening<FirstAnswers>, InitError> {
+    let is_simulated = simulated.is_some();
+    let open = move || match simulated {
+        Some(path) => Nsm::socket(&path),
+        None => Nsm::device(),
+    };
+    SecurityModule::open(open, move |nsm| {
+        let drawn = entropy::draw(nsm, is_simulated)?;
+        let (pcr0, _) = nsm.describe_pcr(0)?;
+        Ok((drawn, pcr0))
+    })
 }
 
 /// What connections may take of the machine's memory, and what the workload may.
@@ -126,21 +158,6 @@ fn shares_of_memory(
     let reserved = capacity.bytes(&config.network);
     let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
     Ok((capacity, sizes))
-}
-
-/// A simulation has no cgroup: the hierarchy is its host's.
-fn prepare_confinement(
-    config: &MeasuredConfig,
-    sizes: &Sizes,
-    simulation: Option<&Simulation>,
-) -> Result<Confinement, InitError> {
-    let cgroup = if simulation.is_none() {
-        limits::lift_shared()?;
-        Some(Cgroup::create(sizes)?)
-    } else {
-        None
-    };
-    Confinement::prepare(config, cgroup, sizes)
 }
 
 fn read_config(tree: &Path) -> Result<MeasuredConfig, InitError> {

@@ -1,21 +1,23 @@
 //! Starting the workload, signalling it, and counting its restarts.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
 use manifest::{MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
 use crate::confinement::{Confinement, Step};
 use crate::error::{Doing, InitError};
+use crate::machine::Expedited;
 
 /// Where the workload finds the runtime configuration.
 pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
@@ -23,12 +25,99 @@ pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
 /// The ends of the pipes that a workload writes its output to.
 pub(crate) type Pipes = Vec<(OwnedFd, Source)>;
 
+type Started = Result<(Pid, Pipes), InitError>;
+
+/// A workload whose process takes on its confinement and then waits for the word to
+/// execute the program. Most of a start is that, and need not wait for the boot's end.
+pub(crate) struct StandingBy {
+    word: Word,
+    started: mpsc::Receiver<Started>,
+    confinement: Arc<Confinement>,
+    /// While the machine boots; none where it is not the init's own.
+    expedited: Option<Expedited>,
+}
+
+impl StandingBy {
+    /// Has the process made, on a thread of its own.
+    pub(crate) fn new(
+        config: Arc<MeasuredConfig>,
+        confinement: Arc<Confinement>,
+        expedited: Option<Expedited>,
+    ) -> Result<Self, InitError> {
+        let word = Word::new()?;
+        let (awaited, of_thread) = (word.clone(), Arc::clone(&confinement));
+        let (sender, started) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("workload".to_owned())
+            // Whoever gave up the boot does not want to know.
+            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited))))
+            .doing(|| "starting the workload's thread".to_owned())?;
+        Ok(Self {
+            word,
+            started,
+            confinement,
+            expedited,
+        })
+    }
+
+    /// What the process takes on.
+    pub(crate) fn confinement(&self) -> Arc<Confinement> {
+        Arc::clone(&self.confinement)
+    }
+
+    /// Has it execute the program. Waits for that, as [`start`] does.
+    pub(crate) fn go(self) -> Started {
+        self.word.give()?;
+        let started = self.started.recv();
+        drop(self.expedited);
+        started
+            .map_err(|_| InitError::Workload("the thread that starts it has ended".to_owned()))?
+    }
+}
+
+/// Starts the workload at once.
+pub(crate) fn start_now(config: &MeasuredConfig, confinement: &Arc<Confinement>) -> Started {
+    let word = Word::new()?;
+    word.give()?;
+    start(config, confinement, word)
+}
+
+/// The word that a process waits for: a byte through a pipe.
+#[derive(Debug, Clone)]
+struct Word {
+    waiting: Arc<OwnedFd>,
+    giving: Arc<OwnedFd>,
+}
+
+impl Word {
+    fn new() -> Result<Self, InitError> {
+        let (waiting, giving) = pipe2(OFlag::O_CLOEXEC)
+            .doing(|| "making a pipe for the workload's start".to_owned())?;
+        Ok(Self {
+            waiting: Arc::new(waiting),
+            giving: Arc::new(giving),
+        })
+    }
+
+    fn give(&self) -> Result<(), InitError> {
+        nix::unistd::write(self.giving.as_fd(), &[1])
+            .map(drop)
+            .doing(|| "letting the workload start".to_owned())
+    }
+
+    /// Only a system call: the process is between fork and exec.
+    fn wait(&self) -> io::Result<()> {
+        match nix::unistd::read(self.waiting.as_fd(), &mut [0])? {
+            1 => Ok(()),
+            _ => Err(Errno::ECANCELED.into()),
+        }
+    }
+}
+
 /// Starts the workload as its user and confined, in a session of its own, with
-/// nothing to read and its output going through pipes.
-pub(crate) fn start(
-    config: &MeasuredConfig,
-    confinement: &Arc<Confinement>,
-) -> Result<(Pid, Pipes), InitError> {
+/// nothing to read and its output going through pipes. Its program is executed when the
+/// word has been given.
+fn start(config: &MeasuredConfig, confinement: &Arc<Confinement>, word: Word) -> Started {
     let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
@@ -54,11 +143,13 @@ pub(crate) fn start(
         .doing(|| "making a pipe for the workload".to_owned())?;
     let child = Arc::clone(confinement);
     // SAFETY: between fork and exec only system calls are made, on memory that was
-    // prepared before: `take_on` and `write` neither allocate nor take a lock.
+    // prepared before: `take_on`, `wait` and `write` neither allocate nor take a lock.
     unsafe {
         command.pre_exec(move || {
             let mut current = None;
-            let taken = child.take_on(|step| current = Some(step));
+            let taken = child
+                .take_on(|step| current = Some(step))
+                .and_then(|()| word.wait());
             if taken.is_err()
                 && let Some(step) = current
             {

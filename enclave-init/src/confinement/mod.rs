@@ -35,6 +35,7 @@ use self::seccomp::Filter;
 pub(crate) use self::sizes::{Memory, Sizes};
 use self::view::View;
 use crate::error::{Doing, InitError};
+use crate::limits;
 
 /// Descriptors that a program starts with: input, output, errors.
 const FIRST_CLOSED: libc::c_uint = 3;
@@ -105,15 +106,20 @@ impl Step {
 }
 
 impl Confinement {
-    /// Prepares it, once the init's root has been entered. `cgroup` is `None` under `sim`,
-    /// which has no control groups.
+    /// Prepares it, once the init's root has been entered. A simulation has no control
+    /// group: the hierarchy is its host's.
     pub(crate) fn prepare(
         config: &MeasuredConfig,
-        cgroup: Option<Cgroup>,
         sizes: &Sizes,
+        simulated: bool,
     ) -> Result<Self, InitError> {
         let settings: &Settings = &config.confinement;
-        let simulated = cgroup.is_none();
+        let cgroup = if simulated {
+            None
+        } else {
+            limits::lift_shared()?;
+            Some(Cgroup::create(sizes)?)
+        };
         let user = config.workload.user;
         let is_root = user.uid == 0;
         let text = |text: &str| {
