@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 use crate::cold_start;
-use crate::{outside, programs, stages};
+use crate::{outside, packages, programs};
 
 const USAGE: &str = "cargo xtask bench attestation | service | proxy | bootstrap | logs | functions | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
@@ -42,13 +42,13 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
 
 /// Measures the agent's proxy beside others.
 fn proxy(workspace: &Path) -> anyhow::Result<()> {
-    stages::install(&["socat"])?;
+    packages::install(&["socat"])?;
     programs::run(workspace, "proxy-figures", &[])
 }
 
 /// Times verification beside bare signatures and beside another crate.
 fn attestation(workspace: &Path) -> anyhow::Result<()> {
-    stages::install(&["libfaketime"])?;
+    packages::install(&["libfaketime"])?;
     let program = build(workspace, "timing")?;
     let status = Command::new(program)
         .env("LD_PRELOAD", libfaketime()?)
@@ -151,7 +151,7 @@ fn record(workspace: &Path) -> anyhow::Result<()> {
 }
 
 fn count(workspace: &Path) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    stages::install(&["valgrind"])?;
+    packages::install(&["valgrind"])?;
     let program = build(workspace, "instructions")?;
     CALLS
         .into_iter()

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::cache::{KERNEL, PREBUILT_KERNEL, QEMU, VSOCK_DEVICE};
-use crate::{programs, stages};
+use crate::{packages, programs};
 
 /// Runs the demo under `sim`, or in QEMU where the first argument says so.
 pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
@@ -16,7 +16,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         _ => (false, arguments),
     };
     if qemu {
-        stages::install_packages()?;
+        packages::install_needed()?;
     }
     let folder = programs::build(workspace, &programs::SHOWN)?;
     let kernel = kernel(workspace, qemu)?;
@@ -66,6 +66,6 @@ pub(crate) fn kernel(workspace: &Path, boots: bool) -> anyhow::Result<PathBuf> {
             Err(error) => eprintln!("there is no prebuilt kernel: {error:#}"),
         }
     }
-    stages::install_packages()?;
+    packages::install_needed()?;
     KERNEL.get(workspace)
 }

@@ -16,8 +16,10 @@ mod demo;
 mod functions;
 mod fuzz;
 mod outside;
+mod packages;
 mod programs;
 mod python;
+mod report;
 mod stages;
 mod terraform;
 
@@ -35,7 +37,9 @@ usage: cargo xtask COMMAND
   cloud [up] [--scale N]
                    the control plane on this machine: an item becomes an attested enclave
                    (up: until Ctrl-C; --scale: N enclaves at once)
-  test             everything that CI checks; installs what is missing
+  test [STAGE…]    everything that CI checks, or some of its stages: lint, terraform,
+                   tests, cloud, bindings, fuzz; installs what is missing, and ends
+                   with the time of each step
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
                    kill agents and enclaves and fail CloudWatch Logs while lines
@@ -87,7 +91,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     if !arguments.is_empty()
         && !matches!(
             command,
-            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform"
+            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform" | "test"
         )
     {
         bail!("`{command}` takes no arguments\n\n{HELP}");
@@ -99,7 +103,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
-            stages::install_packages()?;
+            packages::install_needed()?;
             for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
                 println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
@@ -112,7 +116,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "terraform" => terraform::check(&root, arguments)?,
-        "test" => stages::test(&root)?,
+        "test" => stages::test(&root, arguments)?,
         "help" | "--help" | "-h" => print!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),
     }

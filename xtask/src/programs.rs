@@ -7,7 +7,7 @@ use std::{fs, io};
 use anyhow::{Context, bail};
 
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
-use crate::{python, stages};
+use crate::{packages, python};
 
 /// What the demo shows, and what shows it.
 pub(crate) const SHOWN: [&str; 5] = [
@@ -110,7 +110,7 @@ pub(crate) fn environment(workspace: &Path) -> anyhow::Result<Vec<(&'static str,
 
 /// Builds everything, and runs one of the programs that test or measure it.
 pub(crate) fn run(workspace: &Path, program: &str, arguments: &[String]) -> anyhow::Result<()> {
-    stages::install_packages()?;
+    packages::install_needed()?;
     let environment = machine(workspace)?;
     let (_, folder) = environment.first().context("an empty environment")?;
     let status = Command::new(folder.join(program))

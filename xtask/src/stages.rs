@@ -1,55 +1,41 @@
-//! The stages of `cargo xtask test`.
+//! `cargo xtask test`: the stages of everything that CI checks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::cache::CARGO_DENY;
-use crate::{bindings, cloud, fuzz, programs, terraform};
+use crate::report::Report;
+use crate::{bindings, cloud, fuzz, packages, programs, terraform};
 
-/// Debian packages that builds and tests need.
-const PACKAGES: &[&str] = &[
-    "bc",
-    "bison",
-    "bzip2",
-    "cpio",
-    "dpkg-dev",
-    "flex",
-    "g++",
-    "libcbor-dev",
-    "libelf-dev",
-    "libfdt-dev",
-    "libglib2.0-dev",
-    "libgnutls28-dev",
-    "libpixman-1-dev",
-    "libssl-dev",
-    "ninja-build",
-    "openssl",
-    "patch",
-    "pkg-config",
-    "python3-venv",
-    "qemu-system-data",
-    "seabios",
-    "shellcheck",
-    "xz-utils",
+/// A stage: its name, and what runs its steps.
+type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
+
+/// The stages in the order of the whole run: the cheap ones first.
+const STAGES: [Stage; 6] = [
+    ("lint", lint),
+    ("terraform", terraform),
+    ("tests", tests),
+    ("cloud", cloud),
+    ("bindings", bindings),
+    ("fuzz", fuzz),
 ];
 
-/// One stage: its name, its command and what the environment adds.
-struct Stage<'a> {
-    name: &'a str,
+/// One command of a stage: its name, what is run and what the environment adds.
+struct Step<'a> {
+    name: &'static str,
     command: &'a [&'a str],
     environment: &'a [(&'a str, &'a str)],
 }
 
-const STAGES: &[Stage<'_>] = &[
-    Stage {
+const LINTS: &[Step<'_>] = &[
+    Step {
         name: "format",
         command: &["cargo", "fmt", "--all", "--check"],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "format of the fuzz targets",
         command: &[
             "cargo",
@@ -60,7 +46,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "format of the benchmarks",
         command: &[
             "cargo",
@@ -71,7 +57,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "format of the bindings",
         command: &[
             "cargo",
@@ -83,7 +69,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "format of the reader of results",
         command: &[
             "cargo",
@@ -94,7 +80,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "scripts",
         command: &[
             "shellcheck",
@@ -109,7 +95,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "lints",
         command: &[
             "cargo",
@@ -124,7 +110,7 @@ const STAGES: &[Stage<'_>] = &[
         ],
         environment: &[],
     },
-    Stage {
+    Step {
         name: "documentation",
         command: &[
             "cargo",
@@ -140,39 +126,50 @@ const STAGES: &[Stage<'_>] = &[
 
 /// Of all members, those from end to end among them: one command, so that
 /// dependencies are compiled once.
-const TESTS: Stage<'_> = Stage {
+const TESTS: Step<'_> = Step {
     name: "tests",
     command: &["cargo", "test", "--workspace", "--all-features"],
     environment: &[],
 };
 
-/// Runs every stage, the cheap ones first, and stops at the first that fails.
-pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
-    install_packages()?;
-    for stage in STAGES {
-        stage.run(workspace, &[])?;
+/// Runs the stages that are named, or all; stops at the first that fails, and ends
+/// with the time of each step.
+pub(crate) fn test(workspace: &Path, wanted: &[String]) -> anyhow::Result<()> {
+    let known = STAGES.map(|(name, _)| name);
+    for name in wanted {
+        ensure!(
+            known.contains(&name.as_str()),
+            "there is no stage `{name}`: {}",
+            known.join(", ")
+        );
     }
-    dependencies(workspace)?;
-    println!("--- terraform: cargo xtask terraform");
-    terraform::check(workspace, &[])?;
-    println!("ok   terraform");
-    TESTS.run(workspace, &programs::environment(workspace)?)?;
-    println!("--- control plane: the scenarios of tests/control-plane");
-    cloud::test(workspace)?;
-    println!("ok   control plane");
-    println!("--- bindings: cargo xtask bindings");
-    bindings::test(workspace)?;
-    println!("ok   bindings");
-    println!("--- fuzz: cargo xtask fuzz");
-    fuzz::run(workspace, &[])?;
-    println!("ok   fuzz");
-    Ok(())
+    packages::install_needed()?;
+    let mut report = Report::new();
+    let mut stages = STAGES
+        .into_iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name));
+    let result = stages.try_for_each(|(name, run)| {
+        report.stage(name);
+        run(workspace, &mut report)
+    });
+    report.print();
+    result
+}
+
+/// What needs no run of our programs.
+fn lint(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    for step in LINTS {
+        step.run(workspace, &[], report)?;
+    }
+    dependencies(workspace, report)
 }
 
 /// Licences, sources and versions of what the workspace depends on. Advisories
 /// are left to those who can reach their database: `cargo deny check`.
-fn dependencies(workspace: &Path) -> anyhow::Result<()> {
-    let program = CARGO_DENY.get(workspace)?.display().to_string();
+fn dependencies(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let program = report.step("cargo-deny", "from the cache, or built", || {
+        Ok(CARGO_DENY.get(workspace)?.display().to_string())
+    })?;
     let command = [
         &program,
         "--log-level",
@@ -182,91 +179,61 @@ fn dependencies(workspace: &Path) -> anyhow::Result<()> {
         "licenses",
         "sources",
     ];
-    let stage = Stage {
+    let step = Step {
         name: "dependencies",
         command: &command,
         environment: &[],
     };
-    stage.run(workspace, &[])
+    step.run(workspace, &[], report)
 }
 
-impl Stage<'_> {
-    fn run(&self, workspace: &Path, paths: &[(&str, PathBuf)]) -> anyhow::Result<()> {
-        println!("--- {}: {}", self.name, self.command.join(" "));
-        let start = Instant::now();
-        let (program, arguments) = self.command.split_first().context("an empty stage")?;
-        let status = Command::new(program)
-            .args(arguments)
-            .envs(self.environment.iter().copied())
-            .envs(paths.iter().map(|(name, path)| (name, path)))
-            .current_dir(workspace)
-            .status()
-            .with_context(|| format!("cannot run {program}"))?;
-        let seconds = start.elapsed().as_secs();
-        if !status.success() {
-            println!("FAIL {} after {seconds} s", self.name);
-            bail!("the stage `{}` failed; its messages are above", self.name);
-        }
-        println!("ok   {} in {seconds} s", self.name);
-        Ok(())
+fn terraform(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    report.step("terraform", "cargo xtask terraform", || {
+        terraform::check(workspace, &[])
+    })
+}
+
+fn tests(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "what tests start, as it is released, and what they check with";
+    let environment = report.step("programs", how, || programs::environment(workspace))?;
+    TESTS.run(workspace, &environment, report)
+}
+
+fn cloud(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "the scenarios of tests/control-plane";
+    report.step("control plane", how, || cloud::test(workspace))
+}
+
+fn bindings(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    report.step("bindings", "cargo xtask bindings", || {
+        bindings::test(workspace)
+    })
+}
+
+fn fuzz(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    report.step("fuzz", "cargo xtask fuzz", || fuzz::run(workspace, &[]))
+}
+
+impl Step<'_> {
+    fn run(
+        &self,
+        workspace: &Path,
+        paths: &[(&str, PathBuf)],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        report.step(self.name, &self.command.join(" "), || {
+            let (program, arguments) = self.command.split_first().context("an empty step")?;
+            let status = Command::new(program)
+                .args(arguments)
+                .envs(self.environment.iter().copied())
+                .envs(paths.iter().map(|(name, path)| (name, path)))
+                .current_dir(workspace)
+                .status()
+                .with_context(|| format!("cannot run {program}"))?;
+            if !status.success() {
+                bail!("`{}` failed; its messages are above", self.name);
+            }
+            Ok(())
+        })
     }
-}
-
-/// Installs what builds and tests need.
-pub(crate) fn install_packages() -> anyhow::Result<()> {
-    install(PACKAGES)
-}
-
-/// Installs the packages that are missing; needs root only then.
-pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let missing: Vec<_> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("installing {}", missing.join(" "));
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout == b"0\n");
-    let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
-        let mut command = if root {
-            Command::new("apt-get")
-        } else {
-            Command::new("sudo")
-        };
-        if !root {
-            command.args(["-n", "apt-get"]);
-        }
-        let output = command
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .output()?;
-        if !output.status.success() {
-            eprint!("{}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(output.status.success())
-    };
-    let install = [
-        &["install", "-y", "--no-install-recommends"],
-        missing.as_slice(),
-    ]
-    .concat();
-    if apt(&["update"])? && apt(&install)? {
-        return Ok(());
-    }
-    bail!(
-        "packages are missing; run: sudo apt-get install --no-install-recommends {}",
-        missing.join(" ")
-    )
-}
-
-fn is_installed(package: &str) -> bool {
-    Command::new("dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
-        .output()
-        .is_ok_and(|output| output.stdout == b"installed")
 }

@@ -1,0 +1,91 @@
+//! Debian packages that builds, tests and measurements need.
+
+use std::process::Command;
+
+use anyhow::bail;
+
+/// What builds and tests need.
+const NEEDED: &[&str] = &[
+    "bc",
+    "bison",
+    "bzip2",
+    "cpio",
+    "dpkg-dev",
+    "flex",
+    "g++",
+    "libcbor-dev",
+    "libelf-dev",
+    "libfdt-dev",
+    "libglib2.0-dev",
+    "libgnutls28-dev",
+    "libpixman-1-dev",
+    "libssl-dev",
+    "ninja-build",
+    "openssl",
+    "patch",
+    "pkg-config",
+    "python3-venv",
+    "qemu-system-data",
+    "seabios",
+    "shellcheck",
+    "xz-utils",
+];
+
+/// Installs what builds and tests need.
+pub(crate) fn install_needed() -> anyhow::Result<()> {
+    install(NEEDED)
+}
+
+/// Installs the packages that are missing; needs root only then.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", missing.join(" "));
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n");
+    let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            Command::new("sudo")
+        };
+        if !root {
+            command.args(["-n", "apt-get"]);
+        }
+        let output = command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()?;
+        if !output.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.status.success())
+    };
+    let install = [
+        &["install", "-y", "--no-install-recommends"],
+        missing.as_slice(),
+    ]
+    .concat();
+    if apt(&["update"])? && apt(&install)? {
+        return Ok(());
+    }
+    bail!(
+        "packages are missing; run: sudo apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    )
+}
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
