@@ -1,8 +1,10 @@
 //! The image of the test workload.
 
-use std::fs;
+use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, ensure};
 use measurements::Measurements;
@@ -25,6 +27,9 @@ egress = ["peer.example:443"]
 ingress = [{ port = 8080, to = 8080 }]
 "#;
 
+/// The image's name in its folder.
+const FILE: &str = "workload.eif";
+
 /// A built image.
 #[derive(Debug, Clone)]
 pub struct Workload {
@@ -35,6 +40,49 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// The image in `folder` that tests share, each of which is a process of its own:
+    /// the first builds it with `build`, and so does the first after a program has
+    /// changed.
+    pub fn shared(
+        programs: &Programs,
+        folder: &Path,
+        program: &str,
+        build: impl FnOnce() -> anyhow::Result<Self>,
+    ) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).context("no folder for the image")?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.lock()
+            .context("cannot wait for another test that builds the image")?;
+        let now = Self::sources(programs, program)?;
+        // Written last: an image without it is not whole.
+        let (stamp, described) = (folder.join("sources"), folder.join("measurements.json"));
+        if fs::read_to_string(&stamp).is_ok_and(|before| before == now) {
+            return Ok(Self {
+                path: folder.join(FILE),
+                measurements: serde_json::from_slice(&fs::read(&described)?)?,
+            });
+        }
+        let image = build()?;
+        fs::write(&described, serde_json::to_vec(&image.measurements)?)?;
+        fs::write(&stamp, now)?;
+        Ok(image)
+    }
+
+    /// What tells one set of programs from another: their sizes and times.
+    fn sources(programs: &Programs, program: &str) -> anyhow::Result<String> {
+        let mut text = String::new();
+        let built = ["image-builder", "enclave-init", program].map(|name| programs.path(name));
+        // The tests themselves hold the manifests.
+        let tests = std::env::current_exe()?;
+        for path in built.iter().chain([&programs.kernel, &tests]) {
+            let metadata = fs::metadata(path).with_context(|| path.display().to_string())?;
+            let time = metadata.modified()?.duration_since(UNIX_EPOCH)?;
+            let (size, time) = (metadata.len(), time.as_nanos());
+            writeln!(text, "{} {size} {time}", path.display())?;
+        }
+        Ok(text)
+    }
+
     /// Builds the image in `folder`.
     pub fn build(programs: &Programs, folder: &Path) -> anyhow::Result<Self> {
         Self::build_with(programs, folder, "")
@@ -85,7 +133,7 @@ impl Workload {
         demo::oci::write_with(&folder.join("image"), &programs.path(program), files)?;
         let manifest = folder.join("enclave.toml");
         fs::write(&manifest, text).context("cannot write the manifest")?;
-        let path = folder.join("workload.eif");
+        let path = folder.join(FILE);
         let output = Command::new(programs.path("image-builder"))
             .arg("build")
             .arg("--json")

@@ -70,23 +70,18 @@ pids = 300
 "#;
 
 fn build(name: &str, user: &str) -> Workload {
-    let programs = &PROGRAMS;
-    fs::create_dir_all(folder(name)).unwrap();
-    let elevated = elevated(name);
-    fs::copy(programs.path(PROGRAM), &elevated).unwrap();
-    fs::set_permissions(&elevated, fs::Permissions::from_mode(0o4755)).unwrap();
-    Workload::build_from(
-        programs,
-        &folder(name),
-        PROGRAM,
-        &[elevated],
-        &if name == "namespaces" {
+    let build = || {
+        let elevated = elevated(name);
+        fs::copy(PROGRAMS.path(PROGRAM), &elevated)?;
+        fs::set_permissions(&elevated, fs::Permissions::from_mode(0o4755))?;
+        let text = if name == "namespaces" {
             manifest(user) + NAMESPACES_ALLOWED
         } else {
             manifest(user)
-        },
-    )
-    .unwrap()
+        };
+        Workload::build_from(&PROGRAMS, &folder(name), PROGRAM, &[elevated], &text)
+    };
+    Workload::shared(&PROGRAMS, &folder(name), PROGRAM, build).unwrap()
 }
 
 /// The copy of the program that has the set-user-ID bit and belongs to root.

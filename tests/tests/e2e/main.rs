@@ -32,7 +32,8 @@ static PROGRAMS: LazyLock<Programs> =
 /// One file for every test, under both hypervisors.
 static IMAGE: LazyLock<Workload> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
-    Workload::build(&PROGRAMS, &folder).unwrap()
+    let build = || Workload::build(&PROGRAMS, &folder);
+    Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
 });
 
 fn start(hypervisor: Hypervisor, role: &str, arguments: &[&str]) -> Agent {
