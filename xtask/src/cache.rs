@@ -91,6 +91,15 @@ pub(crate) const CARGO_FUZZ: Artefact = Artefact {
     duration: "1 minute",
 };
 
+/// The tests' runner.
+pub(crate) const NEXTEST: Artefact = Artefact {
+    name: "cargo-nextest",
+    recipe: &["xtask/install-nextest"],
+    inputs: &["xtask/install-nextest", "xtask/nextest.txt"],
+    output: "bin/cargo-nextest",
+    duration: "5 seconds",
+};
+
 /// The checker of dependencies.
 pub(crate) const CARGO_DENY: Artefact = Artefact {
     name: "cargo-deny",

@@ -26,13 +26,14 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
     check(&mut command, workspace, "the local cloud failed")
 }
 
-/// The scenarios, and a few enclaves at once.
-pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
+/// The scenarios, and a few enclaves at once; their times are written to `junit`.
+pub(crate) fn test(workspace: &Path, junit: &Path) -> anyhow::Result<()> {
     let parts = Parts::build(workspace)?;
     let mut scenarios = Command::new(&parts.python);
     scenarios
         .args(["-B", "-m", "pytest", "--quiet", "--tb=short"])
-        .args(["-p", "no:cacheprovider", "scenarios"])
+        .args(["-p", "no:cacheprovider", "scenarios", "--junit-xml"])
+        .arg(junit)
         .env("CONTROL_PLANE_PROGRAMS", &parts.programs)
         .env("CONTROL_PLANE_FUNCTIONS", &parts.functions);
     check(&mut scenarios, workspace, "a scenario failed")

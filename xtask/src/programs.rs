@@ -53,11 +53,7 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
         .collect();
     cargo_build(workspace, "release", &others)?;
     // This program is in the folder of another profile, next to those looked for.
-    let own = std::env::current_exe().context("where this program is")?;
-    let target = own
-        .ancestors()
-        .nth(2)
-        .context("this program is in no target folder")?;
+    let target = above(2)?;
     let folder = target.join("release");
     if packages.contains(&INIT) {
         cargo_build(workspace, INIT_PROFILE, &[INIT])?;
@@ -72,6 +68,21 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
         fs::copy(&built, &place).with_context(|| built.display().to_string())?;
     }
     Ok(folder)
+}
+
+/// Cargo's target folder.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    // This program is `TARGET/TRIPLE/debug/xtask`.
+    above(3)
+}
+
+/// The folder so many steps above this program.
+fn above(steps: usize) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("where this program is")?;
+    let folder = own.ancestors().nth(steps);
+    folder
+        .map(Path::to_owned)
+        .context("this program is in no target folder")
 }
 
 fn cargo_build(workspace: &Path, profile: &str, packages: &[&str]) -> anyhow::Result<()> {
@@ -90,7 +101,7 @@ fn cargo_build(workspace: &Path, profile: &str, packages: &[&str]) -> anyhow::Re
 }
 
 /// What programs that start enclaves find in the environment.
-fn machine(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+pub(crate) fn machine(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     let programs = tested(workspace)?;
     Ok(vec![
         ("ENCLAVE_TEST_PROGRAMS", programs),
@@ -100,12 +111,13 @@ fn machine(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     ])
 }
 
-/// What the tests find in the environment: also what they check with.
-pub(crate) fn environment(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
-    let mut environment = machine(workspace)?;
-    environment.push(("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?));
-    environment.push(("ENCLAVE_TEST_PYTHON", python::get(workspace)?));
-    Ok(environment)
+/// What tests check with: readers of what we write that are not ours, and emulators
+/// of services, in their environment.
+pub(crate) fn readers(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    Ok(vec![
+        ("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?),
+        ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
+    ])
 }
 
 /// Builds everything, and runs one of the programs that test or measure it.

@@ -1,6 +1,16 @@
-//! What a run of `cargo xtask test` took, step by step.
+//! What a run of `cargo xtask test` took: its steps, and its slowest tests.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::junit::{self, Test};
+
+/// How many tests are shown.
+const SLOWEST: usize = 10;
 
 /// The steps so far, and their times.
 pub(crate) struct Report {
@@ -8,6 +18,7 @@ pub(crate) struct Report {
     /// The stage that runs.
     stage: &'static str,
     steps: Vec<Step>,
+    tests: Vec<Test>,
 }
 
 struct Step {
@@ -23,6 +34,7 @@ impl Report {
             start: Instant::now(),
             stage: "",
             steps: Vec::new(),
+            tests: Vec::new(),
         }
     }
 
@@ -57,6 +69,32 @@ impl Report {
         result
     }
 
+    /// Runs a step of tests, which writes their times to `junit`, whether they fail
+    /// or not.
+    pub(crate) fn tests(
+        &mut self,
+        name: &'static str,
+        how: &str,
+        junit: &Path,
+        run: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        // An earlier run's.
+        match fs::remove_file(junit) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| junit.display().to_string());
+            }
+            _ => {}
+        }
+        let result = self.step(name, how, run);
+        let text = fs::read_to_string(junit).with_context(|| junit.display().to_string());
+        match text.and_then(|text| junit::read(&text)) {
+            Ok(tests) => self.tests.extend(tests),
+            // Only what did not get as far as its tests writes none.
+            Err(error) => return result.and(Err(error)),
+        }
+        result
+    }
+
     /// The tables at the end of a run, of one that failed too.
     pub(crate) fn print(&self) {
         println!("\n{:<10} {:<32} {:>8}", "stage", "step", "time");
@@ -66,6 +104,14 @@ impl Report {
             println!("{stage:<10} {name:<32} {}{failed}", seconds(step.took));
         }
         println!("{:<43} {}", "total", seconds(self.start.elapsed()));
+        let mut slowest: Vec<_> = self.tests.iter().collect();
+        slowest.sort_by_key(|test| std::cmp::Reverse(test.took));
+        if !slowest.is_empty() {
+            println!("\nthe slowest of {} tests", slowest.len());
+        }
+        for test in slowest.into_iter().take(SLOWEST) {
+            println!("{}  {}", seconds(test.took), test.name);
+        }
     }
 }
 

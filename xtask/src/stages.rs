@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::cache::CARGO_DENY;
+use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
 use crate::{bindings, cloud, fuzz, packages, programs, terraform};
 
@@ -13,10 +13,11 @@ use crate::{bindings, cloud, fuzz, packages, programs, terraform};
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
 
 /// The stages in the order of the whole run: the cheap ones first.
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     ("lint", lint),
     ("terraform", terraform),
-    ("tests", tests),
+    ("unit", unit),
+    ("e2e", e2e),
     ("cloud", cloud),
     ("bindings", bindings),
     ("fuzz", fuzz),
@@ -91,6 +92,7 @@ const LINTS: &[Step<'_>] = &[
             "tests/ear/build",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
+            "xtask/install-nextest",
             "xtask/install-program",
         ],
         environment: &[],
@@ -124,16 +126,18 @@ const LINTS: &[Step<'_>] = &[
     },
 ];
 
-/// Of all members, those from end to end among them: one command, so that
-/// dependencies are compiled once.
-const TESTS: Step<'_> = Step {
-    name: "tests",
-    command: &["cargo", "test", "--workspace", "--all-features"],
+/// Examples in the documentation, which nextest does not run.
+const EXAMPLES: Step<'_> = Step {
+    name: "examples in the documentation",
+    command: &["cargo", "test", "--workspace", "--all-features", "--doc"],
     environment: &[],
 };
 
+/// The package of the tests from end to end, which need a kernel and QEMU.
+const E2E: &str = "enclave-tests";
+
 /// Runs the stages that are named, or all; stops at the first that fails, and ends
-/// with the time of each step.
+/// with the time of each step and the slowest tests.
 pub(crate) fn test(workspace: &Path, wanted: &[String]) -> anyhow::Result<()> {
     let known = STAGES.map(|(name, _)| name);
     for name in wanted {
@@ -159,7 +163,7 @@ pub(crate) fn test(workspace: &Path, wanted: &[String]) -> anyhow::Result<()> {
 /// What needs no run of our programs.
 fn lint(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     for step in LINTS {
-        step.run(workspace, &[], report)?;
+        step.run(workspace, report)?;
     }
     dependencies(workspace, report)
 }
@@ -184,24 +188,76 @@ fn dependencies(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
         command: &command,
         environment: &[],
     };
-    step.run(workspace, &[], report)
+    step.run(workspace, report)
 }
 
 fn terraform(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
-    report.step("terraform", "cargo xtask terraform", || {
-        terraform::check(workspace, &[])
+    let junit = programs::target()?.join("junit/terraform.xml");
+    let argument = format!("--junit-xml={}", junit.display());
+    report.tests("terraform", "cargo xtask terraform", &junit, || {
+        terraform::check(workspace, &[argument])
     })
 }
 
-fn tests(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let how = "what tests start, as it is released, and what they check with";
-    let environment = report.step("programs", how, || programs::environment(workspace))?;
-    TESTS.run(workspace, &environment, report)
+/// The tests of all members, but for those from end to end.
+fn unit(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "what the tests check with";
+    let readers = report.step("readers", how, || programs::readers(workspace))?;
+    let filter = format!("not package({E2E})");
+    nextest(workspace, "unit tests", &filter, readers, report)?;
+    EXAMPLES.run(workspace, report)
+}
+
+/// The tests from end to end: the programs as they are released.
+fn e2e(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "what the tests start, as it is released";
+    let environment = report.step("programs", how, || {
+        let mut environment = programs::machine(workspace)?;
+        environment.extend(programs::readers(workspace)?);
+        Ok(environment)
+    })?;
+    let filter = format!("package({E2E})");
+    nextest(
+        workspace,
+        "tests from end to end",
+        &filter,
+        environment,
+        report,
+    )
+}
+
+/// Runs the tests that the filter chooses. All are compiled, whichever are chosen:
+/// cargo compiles dependencies anew for another choice of packages.
+fn nextest(
+    workspace: &Path,
+    name: &'static str,
+    filter: &str,
+    environment: Vec<(&'static str, PathBuf)>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let program = NEXTEST.get(workspace)?;
+    let arguments = ["nextest", "run", "--workspace", "--all-features", "-E"];
+    let how = format!("cargo {} '{filter}'", arguments.join(" "));
+    let junit = programs::target()?.join("nextest/default/junit.xml");
+    report.tests(name, &how, &junit, || {
+        let status = Command::new(&program)
+            .args(arguments)
+            .arg(filter)
+            .envs(environment)
+            .current_dir(workspace)
+            .status()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        ensure!(status.success(), "{name} failed; their messages are above");
+        Ok(())
+    })
 }
 
 fn cloud(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let junit = programs::target()?.join("junit/control-plane.xml");
     let how = "the scenarios of tests/control-plane";
-    report.step("control plane", how, || cloud::test(workspace))
+    report.tests("control plane", how, &junit, || {
+        cloud::test(workspace, &junit)
+    })
 }
 
 fn bindings(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
@@ -215,18 +271,12 @@ fn fuzz(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
 }
 
 impl Step<'_> {
-    fn run(
-        &self,
-        workspace: &Path,
-        paths: &[(&str, PathBuf)],
-        report: &mut Report,
-    ) -> anyhow::Result<()> {
+    fn run(&self, workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
         report.step(self.name, &self.command.join(" "), || {
             let (program, arguments) = self.command.split_first().context("an empty step")?;
             let status = Command::new(program)
                 .args(arguments)
                 .envs(self.environment.iter().copied())
-                .envs(paths.iter().map(|(name, path)| (name, path)))
                 .current_dir(workspace)
                 .status()
                 .with_context(|| format!("cannot run {program}"))?;
