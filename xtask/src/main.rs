@@ -15,6 +15,7 @@ mod cold_start;
 mod demo;
 mod functions;
 mod fuzz;
+mod init;
 mod junit;
 mod outside;
 mod packages;
@@ -38,9 +39,9 @@ usage: cargo xtask COMMAND
   cloud [up] [--scale N]
                    the control plane on this machine: an item becomes an attested enclave
                    (up: until Ctrl-C; --scale: N enclaves at once)
-  test [STAGE…]    everything that CI checks, or some of its stages: lint, terraform,
-                   unit, e2e, cloud, bindings, fuzz; installs what is missing, and ends
-                   with the time of each step and the slowest tests
+  test [STAGE…]    everything that CI checks, or some of its stages: lint, terraform, unit,
+                   e2e, cloud, bindings, fuzz; installs what is missing, and
+                   ends with the time of each step and the slowest tests
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
                    kill agents and enclaves and fail CloudWatch Logs while lines
@@ -59,6 +60,8 @@ usage: cargo xtask COMMAND
   bench instructions [--record]
                    count the instructions of verification, and compare with those that
                    are recorded
+  init             build PID 1 as it is released, and print its path
+  reproducible     build PID 1 twice, the second time elsewhere, and compare (minutes)
   functions        build the packages of the control plane's Lambda functions
   bindings         build the verifier's bindings for C and Python, and test them
   terraform [-k WORDS]
@@ -92,7 +95,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     if !arguments.is_empty()
         && !matches!(
             command,
-            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "terraform" | "test"
+            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "release" | "terraform" | "test"
         )
     {
         bail!("`{command}` takes no arguments\n\n{HELP}");
@@ -100,6 +103,8 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     match command {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
+        "init" => println!("{}", init::build(&root)?.display()),
+        "reproducible" => init::reproduce(&root)?,
         "bench" => bench::run(&root, arguments)?,
         "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,

@@ -7,7 +7,7 @@ use std::{fs, io};
 use anyhow::{Context, bail};
 
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
-use crate::{packages, python};
+use crate::{init, packages, python};
 
 /// What the demo shows, and what shows it.
 pub(crate) const SHOWN: [&str; 5] = [
@@ -36,11 +36,6 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
     build(workspace, &TESTED)
 }
 
-/// PID 1, which has a profile and a cargo call of its own: what it is must not depend
-/// on the features that packages beside it ask for.
-const INIT: &str = "enclave-init";
-const INIT_PROFILE: &str = "init";
-
 /// Builds the programs of packages as they are released, and gives their folder.
 ///
 /// Programs only: tests and examples bring dependencies whose features would make
@@ -49,15 +44,13 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
     let others: Vec<_> = packages
         .iter()
         .copied()
-        .filter(|name| *name != INIT)
+        .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, "release", &others)?;
+    cargo_build(workspace, &others)?;
     // This program is in the folder of another profile, next to those looked for.
-    let target = above(2)?;
-    let folder = target.join("release");
-    if packages.contains(&INIT) {
-        cargo_build(workspace, INIT_PROFILE, &[INIT])?;
-        let (built, place) = (target.join(INIT_PROFILE).join(INIT), folder.join(INIT));
+    let folder = above(2)?.join("release");
+    if packages.contains(&init::PACKAGE) {
+        let (built, place) = (init::build(workspace)?, folder.join(init::PACKAGE));
         // Not written over: cargo links what it has built to the same contents.
         match fs::remove_file(&place) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -85,10 +78,10 @@ fn above(steps: usize) -> anyhow::Result<PathBuf> {
         .context("this program is in no target folder")
 }
 
-fn cargo_build(workspace: &Path, profile: &str, packages: &[&str]) -> anyhow::Result<()> {
+fn cargo_build(workspace: &Path, packages: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
-        .args(["build", "--bins", "--profile", profile])
+        .args(["build", "--bins", "--release", "--locked"])
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);

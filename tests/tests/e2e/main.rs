@@ -17,6 +17,7 @@ mod ends;
 mod kills;
 mod logs;
 mod memory;
+mod reproducible;
 mod story;
 mod time;
 mod traffic;
