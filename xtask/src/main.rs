@@ -21,6 +21,7 @@ mod outside;
 mod packages;
 mod programs;
 mod python;
+mod release;
 mod report;
 mod stages;
 mod terraform;
@@ -40,7 +41,7 @@ usage: cargo xtask COMMAND
                    the control plane on this machine: an item becomes an attested enclave
                    (up: until Ctrl-C; --scale: N enclaves at once)
   test [STAGE…]    everything that CI checks, or some of its stages: lint, terraform, unit,
-                   e2e, cloud, bindings, fuzz; installs what is missing, and
+                   e2e, cloud, release, bindings, fuzz; installs what is missing, and
                    ends with the time of each step and the slowest tests
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …
@@ -62,6 +63,8 @@ usage: cargo xtask COMMAND
                    are recorded
   init             build PID 1 as it is released, and print its path
   reproducible     build PID 1 twice, the second time elsewhere, and compare (minutes)
+  release VERSION  build the files of a release into the folder `release`, and check
+                   which they are (--dry-run: with the programs of the tests)
   functions        build the packages of the control plane's Lambda functions
   bindings         build the verifier's bindings for C and Python, and test them
   terraform [-k WORDS]
@@ -104,6 +107,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
         "init" => println!("{}", init::build(&root)?.display()),
+        "release" => release::run(&root, arguments)?,
         "reproducible" => init::reproduce(&root)?,
         "bench" => bench::run(&root, arguments)?,
         "cloud" => cloud::run(&root, arguments)?,

@@ -19,7 +19,7 @@ pub(crate) const SHOWN: [&str; 5] = [
 ];
 /// All that tests and figures start: one set, since cargo compiles dependencies
 /// anew for another choice of packages.
-const TESTED: [&str; 9] = [
+pub(crate) const TESTED: [&str; 9] = [
     "image-builder",
     "enclave-init",
     "parent-agent",
@@ -41,12 +41,21 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    build_with(workspace, packages, &[])
+}
+
+/// The same with features, each behind its package's name.
+pub(crate) fn build_with(
+    workspace: &Path,
+    packages: &[&str],
+    features: &[&str],
+) -> anyhow::Result<PathBuf> {
     let others: Vec<_> = packages
         .iter()
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others)?;
+    cargo_build(workspace, &others, features)?;
     // This program is in the folder of another profile, next to those looked for.
     let folder = above(2)?.join("release");
     if packages.contains(&init::PACKAGE) {
@@ -78,13 +87,16 @@ fn above(steps: usize) -> anyhow::Result<PathBuf> {
         .context("this program is in no target folder")
 }
 
-fn cargo_build(workspace: &Path, packages: &[&str]) -> anyhow::Result<()> {
+fn cargo_build(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
         .args(["build", "--bins", "--release", "--locked"])
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);
+    }
+    for feature in features {
+        command.args(["--features", feature]);
     }
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {

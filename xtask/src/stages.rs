@@ -7,18 +7,19 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{bindings, cloud, fuzz, packages, programs, terraform};
+use crate::{bindings, cloud, fuzz, packages, programs, release, terraform};
 
 /// A stage: its name, and what runs its steps.
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
 
 /// The stages in the order of the whole run: the cheap ones first.
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     ("lint", lint),
     ("terraform", terraform),
     ("unit", unit),
     ("e2e", e2e),
     ("cloud", cloud),
+    ("release", release),
     ("bindings", bindings),
     ("fuzz", fuzz),
 ];
@@ -258,6 +259,11 @@ fn cloud(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     report.tests("control plane", how, &junit, || {
         cloud::test(workspace, &junit)
     })
+}
+
+fn release(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "cargo xtask release --dry-run";
+    report.step("files of a release", how, || release::rehearse(workspace))
 }
 
 fn bindings(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
