@@ -293,3 +293,17 @@ impl Step<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_the_jobs_of_the_workflow() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let workflow = workspace.join(".github/workflows/ci.yml");
+        let text = std::fs::read_to_string(workflow).unwrap();
+        let stages = STAGES.map(|(name, _)| name).join(", ");
+        assert!(text.contains(&format!("stage: [{stages}]\n")), "{stages}");
+    }
+}
