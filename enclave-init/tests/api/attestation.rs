@@ -46,7 +46,7 @@ fn measured(config: &[u8]) -> Pcr {
 }
 
 #[tokio::test]
-async fn a_challenge_is_answered_with_a_document_that_verifies() {
+async fn challenge_is_answered_with_a_document_that_verifies() {
     let config = b"tenant=7\0\xff";
     let image = Image::new(&["wait"]).agent(|agent| agent.runtime_config = config.to_vec());
     let (enclave, mut control) = image.boot().await;
@@ -158,7 +158,7 @@ async fn a_hostile_agent_chooses_the_nonce_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_is_no_challenge_gets_no_document() {
+async fn challenge_that_is_none_gets_no_document() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
     let text = |text: &str| [&[0x60 | u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     for body in [
@@ -201,7 +201,7 @@ async fn what_is_no_challenge_gets_no_document() {
 }
 
 #[tokio::test]
-async fn many_challenges_at_once_are_all_answered_or_refused() {
+async fn challenges_at_once_are_all_answered_or_refused() {
     let (_enclave, mut control) = Image::new(&["wait"]).boot().await;
     let mut open: std::collections::BTreeSet<u64> = (0..200).collect();
     for &id in &open {
@@ -232,7 +232,7 @@ async fn many_challenges_at_once_are_all_answered_or_refused() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_is_too_long_ends_the_connection_and_nothing_else() {
+async fn challenge_that_is_too_long_ends_the_connection_and_nothing_else() {
     let (mut enclave, control) = Image::new(&["wait"]).boot().await;
     // Challenge 1 with 513 bytes of nonce: [1, [1, nonce]].
     let mut body = vec![0x82, 0x01, 0x82, 0x01, 0x59, 0x02, 0x01];
@@ -250,7 +250,7 @@ async fn a_challenge_that_is_too_long_ends_the_connection_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_nsm_that_fails_later_fails_the_challenge_only() {
+async fn challenge_alone_fails_with_an_nsm_that_fails_later() {
     let (enclave, mut control) = Image::new(&["wait"]).boot().await;
     challenge(&mut control, 1, b"nonce").await.unwrap();
     enclave.prepared.nsm.abort();
@@ -260,7 +260,7 @@ async fn an_nsm_that_fails_later_fails_the_challenge_only() {
 }
 
 #[tokio::test]
-async fn the_runtime_configuration_is_measured_locked_and_handed_over() {
+async fn runtime_config_is_measured_locked_and_handed_over() {
     for config in [
         b"".as_slice(),
         b"{\"table\": \"payments\"}",

@@ -35,7 +35,7 @@ async fn console_of(mut enclave: Enclave) -> String {
 }
 
 #[tokio::test]
-async fn the_steps_come_in_their_order_with_their_times() {
+async fn boot_steps_come_in_their_order_with_their_times() {
     let (enclave, mut control) = Image::new(&["wait"]).boot().await;
     let expected = [
         "mounts",
@@ -82,14 +82,14 @@ async fn the_steps_come_in_their_order_with_their_times() {
 }
 
 #[tokio::test]
-async fn every_boot_has_a_number_of_its_own() {
+async fn boot_has_a_number_of_its_own() {
     let (_first, one) = Image::new(&["wait"]).boot().await;
     let (_second, two) = Image::new(&["wait"]).boot().await;
     assert_ne!(one.boot, two.boot);
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_missing_or_wrong_is_named() {
+async fn boot_names_a_configuration_that_is_missing_or_wrong() {
     let prepared = Image::new(&[]).prepare();
     fs::remove_file(prepared.folder.path().join("tree/enclave/config.json")).unwrap();
     let detail = failure(prepared).await;
@@ -104,7 +104,7 @@ async fn a_configuration_that_is_missing_or_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn something_else_in_a_mounts_place_is_named() {
+async fn boot_names_something_else_in_a_mounts_place() {
     for (path, is_link) in [("dev", true), ("proc", false)] {
         let prepared = Image::new(&[]).prepare();
         let elsewhere = prepared.folder.path().join("elsewhere");
@@ -125,7 +125,7 @@ async fn something_else_in_a_mounts_place_is_named() {
 }
 
 #[tokio::test]
-async fn a_missing_root_is_named() {
+async fn boot_names_a_missing_root() {
     let prepared = Image::new(&[]).prepare();
     let tree = prepared.folder.path().join("tree");
     fs::rename(tree.join("rootfs"), tree.join("other")).unwrap();
@@ -135,7 +135,7 @@ async fn a_missing_root_is_named() {
 }
 
 #[tokio::test]
-async fn an_nsm_that_does_not_answer_is_named() {
+async fn boot_names_an_nsm_that_does_not_answer() {
     let prepared = Image::new(&[]).prepare();
     prepared.nsm.abort();
     let path = prepared.folder.path().join("nsm");
@@ -149,7 +149,7 @@ async fn an_nsm_that_does_not_answer_is_named() {
 }
 
 #[tokio::test]
-async fn an_nsm_that_hangs_up_is_named() {
+async fn boot_names_an_nsm_that_hangs_up() {
     let prepared = Image::new(&[]).prepare();
     prepared.nsm.abort();
     let path = prepared.folder.path().join("nsm");
@@ -166,7 +166,7 @@ async fn an_nsm_that_hangs_up_is_named() {
 }
 
 #[tokio::test]
-async fn a_register_that_is_locked_already_is_named() {
+async fn boot_names_a_register_that_is_locked_already() {
     let prepared = Image::new(&[]).prepare();
     let path = prepared.folder.path().join("nsm");
     tokio::task::spawn_blocking(move || {
@@ -184,7 +184,7 @@ async fn a_register_that_is_locked_already_is_named() {
 }
 
 #[tokio::test]
-async fn an_ingress_socket_that_is_taken_is_named() {
+async fn boot_names_an_ingress_socket_that_is_taken() {
     let prepared = Image::new(&[]).prepare();
     fs::write(prepared.folder.path().join("sockets/enclave_7001"), "").unwrap();
     let detail = failure(prepared).await;
@@ -193,7 +193,7 @@ async fn an_ingress_socket_that_is_taken_is_named() {
 }
 
 #[tokio::test]
-async fn a_workload_that_cannot_be_started_is_named() {
+async fn boot_names_a_workload_that_cannot_be_started() {
     for (pointer, part, reason) in [
         ("/workload/command", json!(["/bin/nothing"]), "is missing"),
         ("/workload/command", json!(["/etc/hosts"]), "not executable"),
@@ -210,7 +210,7 @@ async fn a_workload_that_cannot_be_started_is_named() {
 }
 
 #[tokio::test]
-async fn sockets_that_are_missing_are_named_on_the_console() {
+async fn boot_names_missing_sockets_on_the_console() {
     let prepared = Image::new(&[]).prepare();
     fs::remove_dir_all(prepared.folder.path().join("sockets")).unwrap();
     let console = console_of(prepared.start()).await;
@@ -219,7 +219,7 @@ async fn sockets_that_are_missing_are_named_on_the_console() {
 }
 
 #[tokio::test]
-async fn an_agent_that_closes_instead_of_starting_is_named_on_the_console() {
+async fn boot_names_an_agent_that_closes_on_the_console() {
     let mut prepared = Image::new(&[]).prepare();
     // The heartbeat is answered, and then nothing is.
     prepared.agent.stop().await;
@@ -245,7 +245,7 @@ async fn an_agent_that_closes_instead_of_starting_is_named_on_the_console() {
 }
 
 #[tokio::test]
-async fn an_agent_that_goes_away_before_it_has_started_the_boot_may_come_back() {
+async fn boot_waits_for_an_agent_that_went_away_and_comes_back() {
     let mut prepared = Image::new(&["wait"]).prepare();
     prepared.agent.stop().await;
     let sockets = prepared.folder.path().join("sockets");
@@ -273,7 +273,7 @@ async fn an_agent_that_goes_away_before_it_has_started_the_boot_may_come_back() 
 }
 
 #[tokio::test]
-async fn without_a_parent_the_boot_gives_up() {
+async fn boot_without_a_parent_gives_up() {
     let mut silent = Image::new(&[]).prepare();
     silent.agent.stop().await;
     let other = Image::new(&[])
@@ -287,7 +287,7 @@ async fn without_a_parent_the_boot_gives_up() {
 }
 
 #[tokio::test]
-async fn a_shutdown_is_heard_during_the_boot() {
+async fn boot_hears_a_shutdown() {
     let mut prepared = Image::new(&[]).prepare();
     prepared.agent.stop().await;
     let mut enclave = prepared.start();
@@ -301,7 +301,7 @@ async fn a_shutdown_is_heard_during_the_boot() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_have_their_exit_code() {
+async fn exit_code_of_wrong_arguments() {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_enclave-init"));
     let output = command.args(["sim", "--tree"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));

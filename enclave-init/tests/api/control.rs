@@ -25,7 +25,7 @@ fn ready(message: &FromInit) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn a_workload_without_a_probe_is_ready_at_once() {
+async fn health_without_a_probe_is_ready_at_once() {
     let (enclave, mut control) = Image::new(&["wait"]).boot().await;
     message(&mut control, ready).await;
     message(&mut control, health(HealthState::Healthy)).await;
@@ -76,7 +76,7 @@ async fn health_follows_the_probe() {
 }
 
 #[tokio::test]
-async fn a_new_connection_is_told_that_the_enclave_is_ready() {
+async fn readiness_is_told_on_a_new_connection() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
     let at = message(&mut control, ready).await;
     let boot = control.boot.clone();
@@ -87,7 +87,7 @@ async fn a_new_connection_is_told_that_the_enclave_is_ready() {
 }
 
 #[tokio::test]
-async fn the_first_configuration_stays_when_a_later_agent_sends_another() {
+async fn runtime_config_stays_when_a_later_agent_sends_another() {
     let image = Image::new(&["until /go", "show /run/enclave/runtime-config", "wait"])
         .agent(|agent| agent.runtime_config = b"first".to_vec());
     let (mut enclave, mut control) = image.boot().await;
@@ -105,7 +105,7 @@ async fn the_first_configuration_stays_when_a_later_agent_sends_another() {
 }
 
 #[tokio::test]
-async fn what_happens_while_the_agent_is_away_is_told_when_it_is_back() {
+async fn control_tells_what_happened_while_the_agent_was_away() {
     let image = Image::new(&["until /go", "first exit 3", "say again", "wait"]).restarted(1);
     let (mut enclave, mut control) = image.boot().await;
     message(&mut control, ready).await;

@@ -44,7 +44,7 @@ async fn converse(outgoing: Outgoing, expected: &str, answer: &str) {
 }
 
 #[tokio::test]
-async fn a_connection_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
+async fn egress_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
     let (mut enclave, _control) = image(&[
         "connect KMS.example.test 443 hello",
         "connect a.b.wild.test 8443 there",
@@ -64,7 +64,7 @@ async fn a_connection_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_service_of_aws_is_reached_at_its_hosts() {
+async fn aws_services_are_reached_at_their_hosts() {
     let network = json!({ "egress": [], "aws_services": ["kms", "s3"], "ingress": [] });
     let (mut enclave, _control) = Image::new(&[
         "connect kms.us-west-2.amazonaws.com 443 hello",
@@ -86,7 +86,7 @@ async fn a_service_of_aws_is_reached_at_its_hosts() {
 }
 
 #[tokio::test]
-async fn the_proxy_reaches_the_agent() {
+async fn egress_by_the_proxy_reaches_the_agent() {
     let (mut enclave, _control) = image(&[
         "proxy KMS.example.test.:0443 hello",
         "proxy 192.0.2.7:80 address",
@@ -107,7 +107,7 @@ async fn the_proxy_reaches_the_agent() {
 }
 
 #[tokio::test]
-async fn allowed_names_have_an_address_and_no_other_record() {
+async fn egress_names_that_are_allowed_have_an_address_and_no_other_record() {
     let (enclave, _control) = image(&[
         "name kms.example.test 1",
         "name kms.example.test 28",
@@ -134,7 +134,7 @@ async fn allowed_names_have_an_address_and_no_other_record() {
 }
 
 #[tokio::test]
-async fn names_that_are_not_listed_do_not_exist_and_the_log_says_so() {
+async fn egress_names_that_are_not_listed_do_not_exist_and_the_log_says_so() {
     let (enclave, _control) = image(&[
         "name other.test 1",
         "name wild.test 28",
@@ -168,7 +168,7 @@ async fn names_that_are_not_listed_do_not_exist_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn an_image_without_egress_has_names_for_nothing_and_no_proxy() {
+async fn egress_that_is_empty_has_names_for_nothing_and_no_proxy() {
     let (enclave, _control) =
         Image::new(&["name kms.example.test 1", "say done", "proxy a.test:1 x"])
             .boot()
@@ -179,7 +179,7 @@ async fn an_image_without_egress_has_names_for_nothing_and_no_proxy() {
 }
 
 #[tokio::test]
-async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
+async fn egress_refused_by_the_agent_breaks_the_connection_and_is_logged() {
     let (mut enclave, _control) = image(&[
         "connect kms.example.test 443 x",
         "proxy kms.example.test:443 x",
@@ -204,7 +204,7 @@ async fn what_the_agent_refuses_breaks_the_connection_and_is_logged() {
 }
 
 #[tokio::test]
-async fn names_that_a_pattern_allows_stay_inside_as_log_lines_do() {
+async fn egress_names_under_a_pattern_stay_inside_as_log_lines_do() {
     let (mut enclave, _control) = image(&[
         "connect secret.wild.test 8443 x",
         "proxy secret.wild.test:8443 x",
@@ -230,7 +230,7 @@ async fn names_that_a_pattern_allows_stay_inside_as_log_lines_do() {
 }
 
 #[tokio::test]
-async fn a_workload_cannot_fill_the_log_with_refusals() {
+async fn egress_refusals_do_not_fill_the_log() {
     let (enclave, _control) = image(&["say before", "names 3000", "wait"]).boot().await;
     enclave.said("asked").await;
     enclave
@@ -244,7 +244,7 @@ async fn a_workload_cannot_fill_the_log_with_refusals() {
 }
 
 #[tokio::test]
-async fn idle_connections_to_one_destination_do_not_close_egress() {
+async fn egress_stays_open_with_idle_connections_to_one_destination() {
     /// What one destination may have of all places.
     const SHARE: usize = 768;
     let (mut enclave, mut control) = image(&[

@@ -44,7 +44,7 @@ async fn serving() -> Enclave {
 }
 
 #[tokio::test]
-async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+async fn ingress_carries_bytes_both_ways_and_each_way_ends_by_itself() {
     let enclave = serving().await;
     let (mut stream, reply) = ask(&enclave, 8080).await;
     assert_eq!(reply, Reply::Connected);
@@ -65,7 +65,7 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn ports_that_are_not_listed_or_not_served_are_refused_with_a_reason() {
+async fn ingress_refuses_ports_that_are_not_listed_or_not_served() {
     let enclave = serving().await;
     for (port, expected, text) in [
         (22, Refusal::NotAllowed, "not in the image's ingress list"),
@@ -85,7 +85,7 @@ async fn ports_that_are_not_listed_or_not_served_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_is_not_an_ingress_connection_is_closed() {
+async fn ingress_closes_what_is_no_ingress_connection() {
     let enclave = serving().await;
     for bytes in [
         b"GET / HTTP/1.1\r\n".as_slice(),
@@ -106,7 +106,7 @@ async fn what_is_not_an_ingress_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn silent_connections_lose_their_place() {
+async fn ingress_takes_their_place_from_silent_connections() {
     let enclave = serving().await;
     let mut silent = Vec::new();
     for _ in 0..50 {
@@ -119,7 +119,7 @@ async fn silent_connections_lose_their_place() {
 }
 
 #[tokio::test]
-async fn more_connections_than_places_are_turned_away() {
+async fn ingress_turns_away_more_connections_than_places() {
     let enclave = serving().await;
     let mut open = Vec::new();
     let refused = loop {
@@ -151,7 +151,7 @@ async fn more_connections_than_places_are_turned_away() {
 }
 
 #[tokio::test]
-async fn silent_clients_give_way_to_new_ones_when_there_is_no_place() {
+async fn ingress_silent_clients_give_way_to_new_ones() {
     let image =
         Image::new(&["serve 8080"]).with("/network/ingress", json!([{"port": 80, "to": 8080}]));
     let (enclave, mut control) = image.boot().await;
@@ -193,7 +193,7 @@ async fn silent_clients_give_way_to_new_ones_when_there_is_no_place() {
 }
 
 #[tokio::test]
-async fn idle_connections_cost_little_memory() {
+async fn ingress_idle_connections_cost_little_memory() {
     const CONNECTIONS: usize = 1000;
     let image =
         Image::new(&["serve 8080"]).with("/network/ingress", json!([{"port": 80, "to": 8080}]));

@@ -37,7 +37,7 @@ pub(crate) async fn answers_of(
 }
 
 #[tokio::test]
-async fn documents_come_over_both_transports() {
+async fn local_api_gives_documents_over_both_transports() {
     let body = json!({
         "nonce": STANDARD.encode([9; 32]),
         "user_data": STANDARD.encode([8; 512]),
@@ -64,7 +64,7 @@ async fn documents_come_over_both_transports() {
 }
 
 #[tokio::test]
-async fn a_workloads_document_cannot_look_like_the_inits() {
+async fn local_api_documents_cannot_look_like_the_inits() {
     let attestation = |user_data: &[u8]| {
         let body = json!({ "user_data": STANDARD.encode(user_data) });
         format!("request tcp POST /v1/attestation {body}")
@@ -115,7 +115,7 @@ async fn a_workloads_document_cannot_look_like_the_inits() {
 }
 
 #[tokio::test]
-async fn an_identity_key_is_named_once() {
+async fn local_api_takes_an_identity_key_once() {
     let put = |key: &[u8]| {
         let body = json!({ "public_key": STANDARD.encode(key) });
         format!("request unix PUT /v1/identity {body}")
@@ -153,13 +153,13 @@ async fn an_identity_key_is_named_once() {
 }
 
 #[tokio::test]
-async fn an_empty_body_asks_for_a_document_about_nothing() {
+async fn local_api_takes_an_empty_body_for_a_document_about_nothing() {
     let (_enclave, answers) = answers(&["request tcp POST /v1/attestation ".to_owned()]).await;
     assert_eq!(answers[0].0, 200);
 }
 
 #[tokio::test]
-async fn random_bytes_are_as_many_as_asked_for() {
+async fn local_api_gives_as_many_random_bytes_as_asked_for() {
     let request = |count: u32| format!("request unix GET /v1/random?bytes={count}");
     let (_enclave, answers) = answers(&[1, 257, 4096, 4096].map(request)).await;
     let lengths: Vec<_> = answers
@@ -171,7 +171,7 @@ async fn random_bytes_are_as_many_as_asked_for() {
 }
 
 #[tokio::test]
-async fn wrong_requests_are_answered_with_a_reason() {
+async fn local_api_answers_wrong_requests_with_a_reason() {
     let attestation = |body: Value| format!("request tcp POST /v1/attestation {body}");
     let cases = [
         (
@@ -223,7 +223,7 @@ async fn wrong_requests_are_answered_with_a_reason() {
 }
 
 #[tokio::test]
-async fn requests_of_callers_that_do_not_know_the_api_are_refused() {
+async fn local_api_refuses_callers_that_do_not_know_it() {
     let path = "/v1/random?bytes=1";
     let absolute = |host: &str| format!("http://{host}{path}");
     let mark = "Enclave-Api:1";
@@ -284,7 +284,7 @@ async fn requests_of_callers_that_do_not_know_the_api_are_refused() {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_do_not_keep_others_out() {
+async fn local_api_stays_open_with_connections_that_say_nothing() {
     let (_enclave, answers) = answers(&["half 64".to_owned()]).await;
     assert_eq!(answers[0].0, 200);
 }

@@ -45,7 +45,7 @@ fn output() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn output_arrives_byte_for_byte() {
+async fn logs_arrive_byte_for_byte() {
     let (out, err) = (output(), b"\xff\0error\nunfinished".to_vec());
     let mut enclave = Image::new(&["print /out /err", "exit 0"])
         .file("out", out.clone())
@@ -77,7 +77,7 @@ fn assert_flood(enclave: &Enclave, lines: usize) {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_twice_when_connections_break_anywhere() {
+async fn logs_are_neither_lost_nor_twice_when_connections_break_anywhere() {
     // In the opening, in a frame's length, in a batch, between batches.
     let mut cuts = vec![0, 3, 21, 25, 100];
     let mut random = 12_345_u64;
@@ -111,7 +111,7 @@ async fn nothing_is_lost_or_twice_when_connections_break_anywhere() {
 }
 
 #[tokio::test]
-async fn an_agent_that_takes_nothing_holds_a_workload_back_that_may_block() {
+async fn logs_that_nobody_takes_hold_a_workload_back_that_may_block() {
     // Four times what the init keeps.
     let lines = 160_000;
     let flood = format!("flood {lines}");
@@ -129,7 +129,7 @@ async fn an_agent_that_takes_nothing_holds_a_workload_back_that_may_block() {
 }
 
 #[tokio::test]
-async fn an_agent_that_takes_nothing_holds_no_other_workload_back() {
+async fn logs_that_nobody_takes_hold_no_other_workload_back() {
     let flood = ["until /go", "flood 160000", "mark /end", "wait"];
     let mut enclave = Image::new(&flood)
         .agent(|agent| agent.takes_logs = false)
@@ -149,7 +149,7 @@ async fn an_agent_that_takes_nothing_holds_no_other_workload_back() {
 }
 
 #[tokio::test]
-async fn compressed_batches_carry_the_same_bytes() {
+async fn logs_in_compressed_batches_are_the_same_bytes() {
     let out = output();
     let mut enclave = Image::new(&["print /out", "flood 20000", "exit 0"])
         .with("/logs/compression", json!("zstd"))
@@ -169,7 +169,7 @@ async fn compressed_batches_carry_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn secrets_are_taken_out_and_lines_that_belong_together_joined() {
+async fn redact_takes_secrets_out_and_lines_that_belong_together_are_joined() {
     let out = "Error: token=abc123\n\tat main\nError: {\n{\"password\":\"x\",\"a\":1}\n";
     let mut enclave = Image::new(&["print /out /err", "exit 0"])
         .with("/logs/multiline", json!({"start": "^Error"}))
@@ -202,7 +202,7 @@ async fn secrets_are_taken_out_and_lines_that_belong_together_joined() {
 }
 
 #[tokio::test]
-async fn the_names_of_refused_destinations_stay_inside_with_the_lines() {
+async fn logs_release_never_keeps_names_of_refused_destinations_inside() {
     for (release, leaves) in [("always", true), ("never", false)] {
         let mut enclave = Image::new(&["name secret.test 1", "exit 0"])
             .with("/logs/release", json!(release))
@@ -217,7 +217,7 @@ async fn the_names_of_refused_destinations_stay_inside_with_the_lines() {
 }
 
 #[tokio::test]
-async fn without_an_agent_the_oldest_are_dropped_and_counted() {
+async fn logs_without_an_agent_drop_and_count_the_oldest() {
     let image = Image::new(&["until /go", "flood 160000", "say done", "mark /end", "wait"]);
     let (mut enclave, mut control) = image.boot().await;
     message(&mut control, |message| match message {
@@ -253,7 +253,7 @@ async fn without_an_agent_the_oldest_are_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn lines_stay_inside_where_the_image_says_so() {
+async fn logs_release_keeps_lines_inside() {
     let flood = ["say secret", "flood 100000", "exit 7"];
     for (release, is_debug, leaves) in [
         ("never", false, false),
@@ -279,7 +279,7 @@ async fn lines_stay_inside_where_the_image_says_so() {
 }
 
 #[tokio::test]
-async fn a_dead_agent_does_not_hold_up_the_end() {
+async fn logs_for_a_dead_agent_do_not_hold_up_the_end() {
     let (mut enclave, mut control) = Image::new(&["flood 1000", "wait"]).boot().await;
     message(&mut control, |message| match message {
         FromInit::Ready { .. } => Some(()),

@@ -13,13 +13,14 @@
 
 mod agent;
 mod attestation;
+mod attested_channel;
 mod boot;
-mod channel;
+mod clock;
 mod confinement;
 mod control;
 mod egress;
 mod enclave;
-mod ending;
+mod environment;
 mod hostile_agent;
 mod ingress;
 mod local_api;
@@ -29,6 +30,5 @@ mod module;
 mod registers;
 mod restarts;
 mod self_check;
-mod surroundings;
-mod time;
+mod shutdown;
 mod verify;

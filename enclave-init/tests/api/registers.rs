@@ -72,7 +72,7 @@ async fn open_registers_are_extended_and_locked_and_all_others_are_locked_before
 }
 
 #[tokio::test]
-async fn what_cannot_be_extended_or_locked_is_answered_with_the_reason() {
+async fn registers_that_cannot_be_extended_or_locked_are_answered_with_the_reason() {
     let cases = [
         (lock("20"), 200, ""),
         (extend("20", b"x"), 409, "register 20 is locked until"),

@@ -33,7 +33,7 @@ fn started(enclave: &Enclave) -> usize {
 }
 
 #[tokio::test]
-async fn a_failing_service_is_restarted_until_its_attempts_are_used_up() {
+async fn restart_of_a_failing_service_ends_when_its_attempts_are_used_up() {
     let image =
         Image::new(&["say run", "exit 3"]).with("/workload/restart", restart("on-failure", 3));
     let (mut enclave, mut control) = image.boot().await;
@@ -55,7 +55,7 @@ async fn a_failing_service_is_restarted_until_its_attempts_are_used_up() {
 }
 
 #[tokio::test]
-async fn a_service_that_ends_well_is_not_restarted_on_failure() {
+async fn restart_on_failure_leaves_a_service_that_ends_well() {
     let image = Image::new(&["exit 0"]).with("/workload/restart", restart("on-failure", 3));
     let (mut enclave, mut control) = image.boot().await;
     assert_eq!(exited(&mut control).await, (ExitStatus::Code(0), None));
@@ -63,7 +63,7 @@ async fn a_service_that_ends_well_is_not_restarted_on_failure() {
 }
 
 #[tokio::test]
-async fn a_batch_runs_once() {
+async fn restart_of_a_batch_does_not_happen() {
     for (code, instruction) in [(0, "exit 0"), (1, "exit 9")] {
         let image = Image::new(&["say result", instruction])
             .with("/workload/kind", json!("batch"))
@@ -81,7 +81,7 @@ async fn a_batch_runs_once() {
 }
 
 #[tokio::test]
-async fn a_crash_is_reported_by_its_signal_whichever_it_is() {
+async fn crash_is_reported_by_its_signal_whichever_it_is() {
     // SIGSEGV, SIGKILL, and a real-time signal, which has no name.
     for (signal, name) in [
         (11, "signal SIGSEGV"),
@@ -109,7 +109,7 @@ async fn orphans_are_reaped_while_the_workload_runs() {
 }
 
 #[tokio::test]
-async fn what_a_workload_leaves_behind_ends_with_it() {
+async fn orphans_end_with_their_workload() {
     // The left-over process holds a port and the output that the next run needs.
     let image = Image::new(&[
         "leave listen 9000",
@@ -137,7 +137,7 @@ async fn what_a_workload_leaves_behind_ends_with_it() {
 }
 
 #[tokio::test]
-async fn a_workload_that_goes_into_the_background_has_ended() {
+async fn restart_takes_a_workload_in_the_background_for_ended() {
     let image = Image::new(&["leave wait", "exit 0"]);
     let (mut enclave, mut control) = image.boot().await;
     let (cause, _) = ending(&mut control).await;
@@ -146,7 +146,7 @@ async fn a_workload_that_goes_into_the_background_has_ended() {
 }
 
 #[tokio::test]
-async fn many_restarts_leave_no_descriptors_behind() {
+async fn restart_leaves_no_descriptors_behind() {
     let image = Image::new(&["exit 1"]).with(
         "/workload/restart",
         json!({"policy": "always", "max": 60, "backoff": "10ms..50ms"}),
@@ -163,7 +163,7 @@ async fn many_restarts_leave_no_descriptors_behind() {
 }
 
 #[tokio::test]
-async fn a_shutdown_between_restarts_ends_the_enclave() {
+async fn restart_does_not_follow_a_shutdown() {
     let image = Image::new(&["leave wait", "exit 1"]).with(
         "/workload/restart",
         json!({"policy": "always", "max": 5, "backoff": "1h..1h"}),

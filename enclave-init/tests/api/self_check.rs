@@ -289,7 +289,7 @@ fn is_expected(rule: &str, expected: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_document_that_passes_is_told_on_every_connection() {
+async fn self_check_that_passes_is_told_on_every_connection() {
     let (mut enclave, mut control) = image().boot().await;
     let first = told(&mut control).await;
     let (outcome, rule, detail, document) = &first;
@@ -327,7 +327,7 @@ async fn a_document_that_passes_is_told_on_every_connection() {
 }
 
 #[tokio::test]
-async fn every_boot_draws_a_nonce_of_its_own() {
+async fn self_check_draws_a_nonce_of_its_own_at_every_boot() {
     let mut nonces = Vec::new();
     for _ in 0..2 {
         let (_enclave, mut control) = image().boot().await;
@@ -385,7 +385,7 @@ async fn allow_debug_accepts_an_enclave_in_debug_mode() {
 }
 
 #[tokio::test]
-async fn a_module_that_gives_no_document_ends_the_boot_whatever_the_image_says() {
+async fn self_check_without_a_document_ends_the_boot_whatever_the_image_says() {
     let image = image().reports_self_check().module(lies(|_, request| {
         is_attestation(request).then_some(Response::Error(ErrorCode::InternalError))
     }));
@@ -401,7 +401,7 @@ async fn a_module_that_gives_no_document_ends_the_boot_whatever_the_image_says()
 }
 
 #[tokio::test]
-async fn a_policy_or_a_root_that_cannot_be_used_ends_the_boot() {
+async fn self_check_with_a_policy_or_root_that_cannot_be_used_ends_the_boot() {
     let peer = json!([{"name": "oracle", "policy": "{}"}]);
     for (image, reason) in [
         (

@@ -62,7 +62,7 @@ async fn verdicts(root: &TestRoot, requests: &[String]) -> Vec<(u16, Value)> {
 }
 
 #[tokio::test]
-async fn a_document_that_satisfies_the_peers_policy_is_accepted_with_what_it_says() {
+async fn verify_accepts_a_document_under_the_peers_policy_with_what_it_says() {
     let root = TestRoot::generate().unwrap();
     let document = document(&root, MEASUREMENTS, &NONCE);
     let verdicts = verdicts(&root, &[verify(&document, "oracle", &NONCE)]).await;
@@ -80,7 +80,7 @@ async fn a_document_that_satisfies_the_peers_policy_is_accepted_with_what_it_say
 }
 
 #[tokio::test]
-async fn what_breaks_a_rule_is_refused_by_its_name() {
+async fn verify_refuses_what_breaks_a_rule_by_its_name() {
     let root = TestRoot::generate().unwrap();
     let other = Measurements {
         pcr0: Pcr::new([9; 48]),
@@ -121,7 +121,7 @@ async fn what_breaks_a_rule_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn requests_that_make_no_sense_are_answered_with_the_reason() {
+async fn verify_answers_requests_that_make_no_sense_with_the_reason() {
     let root = TestRoot::generate().unwrap();
     let document = document(&root, MEASUREMENTS, &NONCE);
     let body = |body: Value| format!("request tcp POST /v1/verify {body}");
@@ -174,7 +174,7 @@ async fn requests_that_make_no_sense_are_answered_with_the_reason() {
 }
 
 #[tokio::test]
-async fn many_verifications_at_once_are_all_answered() {
+async fn verify_answers_many_at_once() {
     let root = TestRoot::generate().unwrap();
     let document = document(&root, MEASUREMENTS, &NONCE);
     let request = verify(&document, "oracle", &NONCE);

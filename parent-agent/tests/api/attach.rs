@@ -72,7 +72,7 @@ async fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn the_next_run_takes_over_what_a_killed_agent_left() {
+async fn keep_for_lets_the_next_run_take_over_from_a_killed_agent() {
     let mut agent = Agent::start(&KEEP).await;
     let mut init = agent.boot().await;
     init.send(FromInit::Step {
@@ -134,7 +134,7 @@ async fn the_next_run_takes_over_what_a_killed_agent_left() {
 }
 
 #[tokio::test]
-async fn one_that_was_not_ready_yet_is_followed_to_its_readiness() {
+async fn keep_for_follows_an_enclave_to_its_readiness() {
     let agent = Agent::start(&KEEP).await;
     let folder = agent.killed().await;
     let mut agent = Agent::again(folder, &KEEP);
@@ -144,7 +144,7 @@ async fn one_that_was_not_ready_yet_is_followed_to_its_readiness() {
 }
 
 #[tokio::test]
-async fn of_several_that_attach_at_once_one_wins() {
+async fn keep_for_gives_the_enclave_to_one_of_several_agents() {
     let folder = left_alone().await;
     let mut runs = JoinSet::new();
     for _ in 0..5 {
@@ -183,7 +183,7 @@ async fn of_several_that_attach_at_once_one_wins() {
 }
 
 #[tokio::test]
-async fn agents_killed_at_any_moment_leave_the_enclave_to_the_next() {
+async fn keep_for_covers_agents_killed_at_any_moment() {
     let mut folder = left_alone().await;
     let enclave = process(folder.path(), INIT);
     for round in 0..50 {
@@ -200,7 +200,7 @@ async fn agents_killed_at_any_moment_leave_the_enclave_to_the_next() {
 }
 
 #[tokio::test]
-async fn one_that_was_not_started_yet_goes_with_its_agent() {
+async fn keep_for_does_not_cover_an_enclave_before_its_start() {
     let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &KEEP);
     agent.event("starting").await;
     let folder = agent.killed().await;
@@ -208,7 +208,7 @@ async fn one_that_was_not_started_yet_goes_with_its_agent() {
 }
 
 #[tokio::test]
-async fn one_that_nobody_takes_over_is_ended_and_the_log_says_so() {
+async fn keep_for_ends_what_nobody_takes_over_and_the_log_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]).write(folder.path());
     let log = folder.path().join("log");
@@ -229,7 +229,7 @@ async fn one_that_nobody_takes_over_is_ended_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn the_time_is_that_of_the_last_agent_which_took_it_over() {
+async fn keep_for_is_that_of_the_last_agent() {
     let folder = left_alone().await;
     let mut agent = Agent::again(folder, &[]);
     agent.event("attached").await;
@@ -242,7 +242,7 @@ async fn the_time_is_that_of_the_last_agent_which_took_it_over() {
 }
 
 #[tokio::test]
-async fn one_that_ended_alone_is_told_and_another_started() {
+async fn keep_for_tells_of_an_end_without_an_agent_and_starts_another() {
     let folder = left_alone().await;
     end_init(&folder.path().join("s/test"), 7).await;
     let is_there = || {
@@ -261,7 +261,7 @@ async fn one_that_ended_alone_is_told_and_another_started() {
 }
 
 #[tokio::test]
-async fn what_cannot_change_while_it_runs_is_refused() {
+async fn keep_for_refuses_what_cannot_change_while_the_enclave_runs() {
     let folder = left_alone().await;
     let enclave = process(folder.path(), INIT);
     let config = folder.path().join("config");
@@ -295,7 +295,7 @@ async fn what_cannot_change_while_it_runs_is_refused() {
 }
 
 #[tokio::test]
-async fn an_agent_can_be_told_to_leave() {
+async fn detach_lets_an_agent_leave() {
     let mut agent = Agent::start(&KEEP).await;
     let init = agent.boot().await;
     let enclave = agent.process(INIT);
@@ -322,7 +322,7 @@ async fn an_agent_can_be_told_to_leave() {
 }
 
 #[tokio::test]
-async fn one_without_an_agent_can_be_ended() {
+async fn stop_ends_an_enclave_without_an_agent() {
     let folder = left_alone().await;
     let stopped = output(command(folder.path(), "stop")).await;
     assert_eq!(stopped.status.code(), Some(13), "{stopped:?}");
@@ -333,7 +333,7 @@ async fn one_without_an_agent_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_guard_killed_while_alone_takes_the_enclave_with_it() {
+async fn guard_killed_while_alone_takes_the_enclave_with_it() {
     let folder = left_alone().await;
     kill(process(folder.path(), "guard"), Signal::SIGKILL).unwrap();
     until(|| processes(folder.path()).is_empty()).await;
@@ -345,7 +345,7 @@ async fn a_guard_killed_while_alone_takes_the_enclave_with_it() {
 }
 
 #[tokio::test]
-async fn a_guard_killed_after_another_agent_attached_ends_the_enclave() {
+async fn guard_killed_after_another_agent_attached_ends_the_enclave() {
     let mut agent = Agent::again(left_alone().await, &KEEP);
     agent.event("attached").await;
     kill(agent.process("guard"), Signal::SIGKILL).unwrap();
@@ -354,7 +354,7 @@ async fn a_guard_killed_after_another_agent_attached_ends_the_enclave() {
 }
 
 #[tokio::test]
-async fn a_killed_security_module_ends_the_enclave() {
+async fn software_nsm_that_is_killed_ends_the_enclave() {
     let mut agent = Agent::start(&KEEP).await;
     let _init = agent.boot().await;
     kill(agent.process("software-nsm"), Signal::SIGKILL).unwrap();
@@ -368,7 +368,7 @@ async fn a_killed_security_module_ends_the_enclave() {
 }
 
 #[tokio::test]
-async fn a_stop_before_the_init_is_back_waits_for_it() {
+async fn stop_before_the_init_is_back_waits_for_it() {
     let mut agent = Agent::again(left_alone().await, &KEEP);
     agent.event("attached").await;
     agent.signal(Signal::SIGTERM);
@@ -381,7 +381,7 @@ async fn a_stop_before_the_init_is_back_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_end_that_has_begun_does_not_wait_for_another_agent() {
+async fn keep_for_does_not_delay_an_end_that_has_begun() {
     let mut agent = Agent::start(&KEEP).await;
     let mut init = agent.boot().await;
     agent.signal(Signal::SIGTERM);
@@ -395,7 +395,7 @@ async fn an_end_that_has_begun_does_not_wait_for_another_agent() {
 }
 
 #[tokio::test]
-async fn records_that_were_taken_by_an_earlier_agent_are_not_awaited() {
+async fn logs_taken_by_an_earlier_agent_are_not_awaited() {
     let mut agent = Agent::again(left_alone().await, &KEEP);
     agent.event("attached").await;
     let init = Init::connect(&agent, 1).await;
@@ -411,7 +411,7 @@ async fn records_that_were_taken_by_an_earlier_agent_are_not_awaited() {
 }
 
 #[tokio::test]
-async fn the_console_is_read_while_nobody_is_there() {
+async fn console_is_read_while_there_is_no_agent() {
     const TALKER: &str = "#!/bin/sh
 echo first
 mkfifo \"$3/end.tmp\"
@@ -447,7 +447,7 @@ while true; do cat \"$3/end\"; done
 }
 
 #[tokio::test]
-async fn a_guard_of_another_release_is_left_alone() {
+async fn guard_of_another_release_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]).write(folder.path());
     let directory = folder.path().join("s/test");

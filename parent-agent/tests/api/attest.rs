@@ -19,7 +19,7 @@ fn error(body: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn documents_are_relayed_untouched() {
+async fn attest_relays_documents_untouched() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     let mut attest = command(agent.folder.path(), "attest");
@@ -98,7 +98,7 @@ async fn attest_takes_a_nonce_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_refused_challenge_says_why() {
+async fn attest_says_why_a_challenge_is_refused() {
     let mut agent = Agent::start(&[]).await;
     let (code, body) = agent.request("POST", "/v1/attest", NONCE).await;
     assert_eq!(
@@ -133,7 +133,7 @@ async fn a_refused_challenge_says_why() {
 }
 
 #[tokio::test]
-async fn the_api_refuses_what_it_does_not_understand() {
+async fn api_refuses_what_it_does_not_understand() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     let large = format!("{{\"nonce\":\"{}\"}}", STANDARD.encode([0; 513]));
@@ -164,7 +164,7 @@ async fn the_api_refuses_what_it_does_not_understand() {
 }
 
 #[tokio::test]
-async fn the_software_nsm_reports_what_the_image_measures_to() {
+async fn software_nsm_reports_what_the_image_measures_to() {
     let mut agent = Agent::start(&[]).await;
     let starting = agent.event("starting").await;
     let root = starting["nsm_root"].as_str().unwrap();

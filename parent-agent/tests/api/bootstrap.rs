@@ -202,7 +202,7 @@ async fn ready() -> BTreeMap<PathBuf, String> {
 }
 
 #[tokio::test]
-async fn a_bare_instance_is_made_ready_step_by_step() {
+async fn bootstrap_makes_a_bare_instance_ready_step_by_step() {
     let instance = Instance::new().await;
     let before = instance.state();
     let (plan, code) = instance.findings("bootstrap", &["--dry-run"]).await;
@@ -247,7 +247,7 @@ async fn a_bare_instance_is_made_ready_step_by_step() {
 }
 
 #[tokio::test]
-async fn one_that_was_killed_is_run_again_to_the_same_end() {
+async fn bootstrap_killed_at_every_step_runs_again_to_the_same_end() {
     let expected = ready().await;
     for moment in ["^nitro_enclaves", "daemon-reload", "^enable", "^start"] {
         let instance = Instance::new().await;
@@ -262,7 +262,7 @@ async fn one_that_was_killed_is_run_again_to_the_same_end() {
 }
 
 #[tokio::test]
-async fn one_that_was_killed_while_it_fetched_is_run_again_to_the_same_end() {
+async fn bootstrap_killed_while_it_fetches_runs_again_to_the_same_end() {
     let instance = Instance::new().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
@@ -278,7 +278,7 @@ async fn one_that_was_killed_while_it_fetched_is_run_again_to_the_same_end() {
 type Change = fn(&Instance);
 
 #[tokio::test]
-async fn every_failure_has_its_code_and_says_what_to_do_and_is_no_dead_end() {
+async fn bootstrap_failures_have_codes_and_advice_and_are_no_dead_end() {
     let expected = ready().await;
     let failures: [(i32, &str, Change, Change); 6] = [
         (
@@ -343,7 +343,7 @@ async fn every_failure_has_its_code_and_says_what_to_do_and_is_no_dead_end() {
 }
 
 #[tokio::test]
-async fn pages_that_do_not_suffice_are_given_back() {
+async fn bootstrap_gives_back_pages_that_do_not_suffice() {
     let instance = Instance::new().await;
     instance.write(PAGES, "7\n");
     fs::remove_file(instance.path(FREE)).unwrap();
@@ -359,7 +359,7 @@ async fn pages_that_do_not_suffice_are_given_back() {
 }
 
 #[tokio::test]
-async fn after_a_boot_memory_and_cpus_are_reserved_again_and_nothing_else() {
+async fn bootstrap_after_a_boot_reserves_memory_and_cpus_and_nothing_else() {
     let instance = Instance::new().await;
     assert!(instance.bootstrap(&[]).await.status.success());
     let state = instance.state();
@@ -387,7 +387,7 @@ async fn after_a_boot_memory_and_cpus_are_reserved_again_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_changed_configuration_restarts_the_enclaves() {
+async fn bootstrap_restarts_the_enclaves_of_a_changed_configuration() {
     let instance = Instance::new().await;
     assert!(instance.bootstrap(&[]).await.status.success());
     let mut changed = configuration(2);
@@ -410,7 +410,7 @@ async fn a_changed_configuration_restarts_the_enclaves() {
 }
 
 #[tokio::test]
-async fn what_was_done_is_taken_back() {
+async fn bootstrap_undo_takes_back_what_was_done() {
     let instance = Instance::new().await;
     assert!(instance.bootstrap(&[]).await.status.success());
     let (findings, code) = instance.findings("bootstrap", &["--undo"]).await;
@@ -432,7 +432,7 @@ async fn what_was_done_is_taken_back() {
 }
 
 #[tokio::test]
-async fn without_nitro_there_is_nothing_to_reserve() {
+async fn bootstrap_without_nitro_reserves_nothing() {
     let instance = Instance::new().await;
     let (findings, code) = instance
         .findings("bootstrap", &["--hypervisor", "sim"])
@@ -487,7 +487,7 @@ fn several(enclaves: &[(&str, u32, u32)]) -> Value {
 }
 
 #[tokio::test]
-async fn four_enclaves_on_nitro_share_a_dispatcher_and_have_their_own_resources() {
+async fn bootstrap_gives_four_enclaves_one_dispatcher_and_resources_of_their_own() {
     let instance = Instance::with_cores(8).await;
     instance.configure(&several(&[
         ("a", 2, 512),
@@ -536,7 +536,7 @@ async fn four_enclaves_on_nitro_share_a_dispatcher_and_have_their_own_resources(
 }
 
 #[tokio::test]
-async fn an_enclave_with_half_a_core_is_refused_before_the_driver_does() {
+async fn bootstrap_refuses_half_a_core_before_the_driver_does() {
     let instance = Instance::with_cores(8).await;
     // Together they would fill two cores.
     instance.configure(&several(&[("a", 1, 128), ("b", 3, 128)]));
@@ -552,7 +552,7 @@ async fn an_enclave_with_half_a_core_is_refused_before_the_driver_does() {
 }
 
 #[tokio::test]
-async fn an_enclave_that_does_not_become_ready_is_said_and_left_to_systemd() {
+async fn bootstrap_leaves_an_enclave_that_is_not_ready_to_systemd() {
     let instance = Instance::new().await;
     let failing = "if [ $1 = start ]; then echo timeout >&2; exit 1; fi";
     let failing = format!("{failing}\n{SYSTEMCTL}");
@@ -567,7 +567,7 @@ async fn an_enclave_that_does_not_become_ready_is_said_and_left_to_systemd() {
 }
 
 #[tokio::test]
-async fn one_that_was_killed_at_any_moment_is_run_again_to_the_same_end() {
+async fn bootstrap_killed_at_any_moment_runs_again_to_the_same_end() {
     let expected = ready().await;
     let mut killed = 0;
     for number in 0.. {
@@ -591,7 +591,7 @@ async fn one_that_was_killed_at_any_moment_is_run_again_to_the_same_end() {
 }
 
 #[tokio::test]
-async fn without_a_metadata_service_it_is_said_and_later_it_goes_on() {
+async fn bootstrap_without_a_metadata_service_says_so_and_goes_on_later() {
     let instance = Instance::new().await;
     let from = |source: &'static str| {
         let mut command = command(instance.folder.path(), "bootstrap");
@@ -625,7 +625,7 @@ async fn without_a_metadata_service_it_is_said_and_later_it_goes_on() {
 }
 
 #[tokio::test]
-async fn without_names_the_image_is_not_fetched_and_later_it_is() {
+async fn bootstrap_without_name_resolution_fetches_the_image_later() {
     let instance = Instance::new().await;
     let mut nowhere = configuration(2);
     // No name server knows it (RFC 2606).
@@ -641,7 +641,7 @@ async fn without_names_the_image_is_not_fetched_and_later_it_is() {
 }
 
 #[tokio::test]
-async fn a_kernel_without_huge_pages_is_named() {
+async fn bootstrap_names_a_kernel_without_huge_pages() {
     let instance = Instance::new().await;
     fs::remove_file(instance.path(FREE)).unwrap();
     fs::remove_file(instance.path(PAGES)).unwrap();

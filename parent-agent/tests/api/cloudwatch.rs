@@ -72,7 +72,7 @@ async fn until_arrived(service: &FakeCloudWatch, last: u64) {
 }
 
 #[tokio::test]
-async fn a_line_under_no_load_arrives_in_a_group_that_was_made_for_it() {
+async fn cloudwatch_gets_a_line_in_a_group_that_was_made_for_it() {
     let service = FakeCloudWatch::start().await;
     let agent = run(&service, &["--log-retention-days", "7"]).await;
     let mut connection = Connection::open(&agent).await;
@@ -85,7 +85,7 @@ async fn a_line_under_no_load_arrives_in_a_group_that_was_made_for_it() {
 }
 
 #[tokio::test]
-async fn a_service_is_found_by_its_name_and_known_by_its_certificate() {
+async fn cloudwatch_is_found_by_its_name_and_known_by_its_certificate() {
     let service = FakeCloudWatch::start_tls().await;
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
@@ -97,7 +97,7 @@ async fn a_service_is_found_by_its_name_and_known_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_service_with_another_certificate_gets_nothing() {
+async fn cloudwatch_with_another_certificate_gets_nothing() {
     let service = FakeCloudWatch::start_tls().await;
     let mut environment = service.environment();
     environment.retain(|(name, _)| *name != "SSL_CERT_FILE");
@@ -130,7 +130,7 @@ async fn a_service_with_another_certificate_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_there_is_used_as_it_is() {
+async fn cloudwatch_group_that_exists_is_used_as_it_is() {
     let service = FakeCloudWatch::start().await;
     service.create("/my/group", None);
     let agent = run(&service, &["--log-group", "/my/group"]).await;
@@ -144,7 +144,7 @@ async fn a_group_that_is_there_is_used_as_it_is() {
 }
 
 #[tokio::test]
-async fn every_line_arrives_in_order_in_full_batches_whatever_fails_on_the_way() {
+async fn cloudwatch_gets_every_line_in_order_in_full_batches_whatever_fails() {
     const LINES: u64 = 60_000;
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
@@ -191,7 +191,7 @@ async fn every_line_arrives_in_order_in_full_batches_whatever_fails_on_the_way()
 }
 
 #[tokio::test]
-async fn any_bytes_arrive_and_can_be_had_back() {
+async fn cloudwatch_gets_any_bytes_and_gives_them_back() {
     let service = FakeCloudWatch::start().await;
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
@@ -225,7 +225,7 @@ async fn any_bytes_arrive_and_can_be_had_back() {
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_counted_and_the_rest_goes_on() {
+async fn cloudwatch_refusals_are_counted_and_the_rest_goes_on() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     let agent = run(&service, &[]).await;
@@ -263,7 +263,7 @@ async fn what_the_service_refuses_is_counted_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_denied_sink_says_so_and_recovers() {
+async fn cloudwatch_denied_says_so_and_recovers() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     service.fail([Fault::Denied]);
@@ -285,7 +285,7 @@ async fn a_denied_sink_says_so_and_recovers() {
 }
 
 #[tokio::test]
-async fn what_an_agent_could_not_send_is_sent_by_the_next() {
+async fn cloudwatch_gets_from_the_next_agent_what_one_could_not_send() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     service.down(true);
@@ -317,7 +317,7 @@ async fn overfill(connection: &mut Connection) {
 const LARGE: u64 = 320;
 
 #[tokio::test]
-async fn a_full_spool_holds_the_enclave_up_until_the_service_is_back() {
+async fn log_when_full_block_holds_the_enclave_up_until_the_service_is_back() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     service.down(true);
@@ -344,7 +344,7 @@ async fn a_full_spool_holds_the_enclave_up_until_the_service_is_back() {
 }
 
 #[tokio::test]
-async fn a_full_spool_that_may_drop_says_how_much_did_not_arrive() {
+async fn log_when_full_drop_says_how_much_did_not_arrive() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     service.down(true);
@@ -383,7 +383,7 @@ async fn a_full_spool_that_may_drop_says_how_much_did_not_arrive() {
 }
 
 #[tokio::test]
-async fn an_agent_killed_again_and_again_loses_nothing_that_it_acknowledged() {
+async fn cloudwatch_gets_all_that_killed_agents_acknowledged() {
     let service = FakeCloudWatch::start().await;
     service.create(GROUP, None);
     let mut folder = tempfile::tempdir().unwrap();
@@ -409,7 +409,7 @@ async fn an_agent_killed_again_and_again_loses_nothing_that_it_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_region_is_asked_for_before_anything_starts() {
+async fn cloudwatch_without_a_region_is_refused_before_anything_starts() {
     let agent = Agent::spawn_with(
         tempfile::tempdir().unwrap(),
         Builder::new(&[], &[]),
@@ -425,7 +425,7 @@ async fn a_region_is_asked_for_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn metrics_are_records_in_the_embedded_format() {
+async fn cloudwatch_metrics_are_records_in_the_embedded_format() {
     let service = FakeCloudWatch::start().await;
     let agent = run(&service, &["--metrics-namespace", "Acme/Enclaves"]).await;
     let records = || {

@@ -7,7 +7,7 @@ use crate::fake_aws::{FakeAws, Fault};
 use crate::fetching::{document, fails, image, lives, run, write};
 
 #[tokio::test]
-async fn an_enclave_is_started_from_a_parameter_and_an_object() {
+async fn config_starts_an_enclave_from_a_parameter_and_an_object() {
     let aws = FakeAws::start().await;
     // Three parts, the last one short.
     let bytes = image(9 << 20);
@@ -36,7 +36,7 @@ async fn an_enclave_is_started_from_a_parameter_and_an_object() {
 }
 
 #[tokio::test]
-async fn parts_that_break_off_are_asked_for_again() {
+async fn config_fetch_asks_again_for_parts_that_break_off() {
     let aws = FakeAws::start().await;
     let bytes = image(9 << 20);
     aws.hold("bucket/a", bytes.clone());
@@ -53,7 +53,7 @@ async fn parts_that_break_off_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn what_was_fetched_is_not_fetched_again() {
+async fn config_fetch_happens_once() {
     let aws = FakeAws::start().await;
     let bytes = image(9 << 20);
     let document = document("s3://bucket/a", &bytes);
@@ -81,7 +81,7 @@ async fn what_was_fetched_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_another_is_refused_and_removed() {
+async fn config_digest_refuses_and_removes_another_image() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     let mut damaged = bytes.to_vec();
@@ -102,7 +102,7 @@ async fn an_image_that_is_another_is_refused_and_removed() {
 }
 
 #[tokio::test]
-async fn an_image_of_another_size_is_refused_before_it_is_read() {
+async fn config_size_refuses_another_image_before_it_is_read() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     aws.hold("bucket/a", bytes.slice(1..));
@@ -122,7 +122,7 @@ async fn an_image_of_another_size_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_said_with_what_to_do() {
+async fn config_fetch_refusals_say_what_to_do() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     let folder = tempfile::tempdir().unwrap();
@@ -147,7 +147,7 @@ async fn what_is_refused_is_said_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_web_server_is_asked_again_from_where_it_broke_off() {
+async fn config_fetch_goes_on_where_a_web_server_broke_off() {
     let aws = FakeAws::start().await;
     let bytes = image(1 << 20);
     aws.hold("a", bytes.clone());
@@ -161,7 +161,7 @@ async fn a_web_server_is_asked_again_from_where_it_broke_off() {
 }
 
 #[tokio::test]
-async fn an_image_signed_by_nobody_is_not_one_that_was_signed() {
+async fn config_signer_refuses_an_unsigned_image() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     aws.hold("bucket/a", bytes.clone());
@@ -174,7 +174,7 @@ async fn an_image_signed_by_nobody_is_not_one_that_was_signed() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_an_error_of_the_caller() {
+async fn config_that_is_wrong_is_an_error_of_the_caller() {
     let aws = FakeAws::start().await;
     let folder = tempfile::tempdir().unwrap();
     let document = json!({ "enclaves": [{ "name": "A", "cpus": 0 }] });
@@ -186,7 +186,7 @@ async fn a_wrong_configuration_is_an_error_of_the_caller() {
 }
 
 #[tokio::test]
-async fn a_port_that_the_image_does_not_have_is_refused() {
+async fn config_port_that_the_image_lacks_is_refused() {
     let aws = FakeAws::start().await;
     let bytes = image(0);
     aws.hold("bucket/a", bytes.clone());
@@ -199,7 +199,7 @@ async fn a_port_that_the_image_does_not_have_is_refused() {
 }
 
 #[tokio::test]
-async fn one_of_several_enclaves_is_chosen_by_name() {
+async fn name_chooses_one_of_several_enclaves() {
     let aws = FakeAws::start().await;
     let folder = tempfile::tempdir().unwrap();
     let image = json!({ "source": "file:/nonexistent.eif" });
@@ -214,7 +214,7 @@ async fn one_of_several_enclaves_is_chosen_by_name() {
 }
 
 #[tokio::test]
-async fn without_a_metadata_service_the_reason_is_said_at_once() {
+async fn config_without_a_metadata_service_says_the_reason_at_once() {
     let folder = tempfile::tempdir().unwrap();
     for source in ["imds:tags", "imds:user-data"] {
         let mut command = command(folder.path(), "run");

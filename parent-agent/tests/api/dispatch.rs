@@ -135,7 +135,7 @@ async fn asked(mut stream: Stream) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn four_enclaves_reach_each_its_own_agent_on_both_ports() {
+async fn dispatch_connects_four_enclaves_each_to_its_own_agent() {
     let instance = Instance::new();
     let mut agents = Vec::new();
     for cid in CIDS {
@@ -160,7 +160,7 @@ async fn four_enclaves_reach_each_its_own_agent_on_both_ports() {
 }
 
 #[tokio::test]
-async fn what_was_passed_on_carries_both_ways_and_survives_the_dispatcher() {
+async fn dispatch_connections_carry_both_ways_and_survive_it() {
     let mut instance = Instance::new();
     let mut registration = instance.register(16, AGENT).await;
     let mut enclave = instance.connect(16, AGENT).await;
@@ -177,7 +177,7 @@ async fn what_was_passed_on_carries_both_ways_and_survives_the_dispatcher() {
 }
 
 #[tokio::test]
-async fn agents_register_again_with_the_next_dispatcher() {
+async fn dispatch_agents_register_again_with_the_next_dispatcher() {
     let mut instance = Instance::new();
     for round in 0..3 {
         let mut agents = Vec::new();
@@ -211,7 +211,7 @@ async fn agents_register_again_with_the_next_dispatcher() {
 }
 
 #[tokio::test]
-async fn a_killed_agents_place_is_free_for_the_next_one_and_no_others() {
+async fn dispatch_place_of_a_killed_agent_is_free_for_the_next_and_no_other() {
     let instance = Instance::new();
     let other = answer(instance.register(17, AGENT).await, 17);
     for name in 0..5 {
@@ -231,7 +231,7 @@ async fn a_killed_agents_place_is_free_for_the_next_one_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_second_agent_for_an_enclave_is_refused_with_words() {
+async fn dispatch_refuses_a_second_agent_for_an_enclave() {
     let instance = Instance::new();
     let first = answer(instance.register(16, AGENT).await, 1);
     let error = Registration::open(&instance.socket(), 16, AGENT)
@@ -254,7 +254,7 @@ async fn a_second_agent_for_an_enclave_is_refused_with_words() {
 }
 
 #[tokio::test]
-async fn a_flood_from_an_unknown_enclave_is_closed_and_counted() {
+async fn dispatch_closes_and_counts_a_flood_from_an_unknown_enclave() {
     let instance = Instance::new();
     let agent = answer(instance.register(16, AGENT).await, 16);
     for _ in 0..20 {
@@ -271,7 +271,7 @@ async fn a_flood_from_an_unknown_enclave_is_closed_and_counted() {
 }
 
 #[tokio::test]
-async fn an_agent_that_takes_nothing_loses_its_connections_and_holds_up_nobody() {
+async fn dispatch_agent_that_takes_nothing_holds_up_nobody() {
     let instance = Instance::new();
     let mut slow = instance.register(16, AGENT).await;
     let quick = answer(instance.register(17, AGENT).await, 17);
@@ -298,7 +298,7 @@ async fn an_agent_that_takes_nothing_loses_its_connections_and_holds_up_nobody()
 }
 
 #[tokio::test]
-async fn an_agent_that_says_nothing_or_nonsense_is_in_nobodys_way() {
+async fn dispatch_agent_that_says_nothing_or_nonsense_is_in_nobodys_way() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     let instance = Instance::new();
     let raw = || {
@@ -325,7 +325,7 @@ async fn an_agent_that_says_nothing_or_nonsense_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn an_agent_that_starts_before_the_dispatcher_waits_for_it() {
+async fn dispatch_is_waited_for_by_an_agent_that_starts_first() {
     let mut instance = Instance::new();
     instance.kill().await;
     // The socket's file is there, as after a crash.
@@ -355,7 +355,7 @@ impl Accept for Failing {
 }
 
 #[tokio::test]
-async fn a_port_that_fails_is_listened_on_again() {
+async fn dispatch_listens_again_on_a_port_that_fails() {
     let folder = tempfile::tempdir().unwrap();
     let (number, port) = Port::bind(folder.path(), AGENT);
     let socket = folder.path().join("dispatch.sock");

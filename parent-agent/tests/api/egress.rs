@@ -42,7 +42,7 @@ async fn run(rules: &[String], arguments: &[&str]) -> Agent {
 }
 
 #[tokio::test]
-async fn bytes_and_ends_pass_both_ways_and_are_counted() {
+async fn egress_passes_and_counts_bytes_and_ends_both_ways() {
     let (server, port) = listen().await;
     let agent = run(&[format!("127.0.0.1:{port}")], &[]).await;
     let ((mut stream, reply), (mut peer, _)) =
@@ -82,7 +82,7 @@ async fn bytes_and_ends_pass_both_ways_and_are_counted() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_holds_up_nobody_else() {
+async fn egress_peer_that_does_not_read_holds_up_nobody_else() {
     let (server, port) = listen().await;
     let agent = run(&[format!("127.0.0.1:{port}")], &[]).await;
     let ((mut stuck, _), _unread) = tokio::join!(ask(&agent, "127.0.0.1", port), async {
@@ -111,7 +111,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn only_what_a_rule_allows_is_dialled() {
+async fn egress_dials_only_what_a_rule_allows() {
     let (_server, port) = listen().await;
     let closed = {
         let (_listener, port) = listen().await;
@@ -153,7 +153,7 @@ async fn only_what_a_rule_allows_is_dialled() {
 }
 
 #[tokio::test]
-async fn what_exceeds_a_limit_is_refused_as_busy_and_counted() {
+async fn egress_limits_refuse_as_busy_and_count() {
     let (_server, port) = listen().await;
     let rule = format!("127.0.0.1:{port}");
     let agent = run(std::slice::from_ref(&rule), &["--egress-connections", "1"]).await;
@@ -191,7 +191,7 @@ async fn what_exceeds_a_limit_is_refused_as_busy_and_counted() {
 }
 
 #[tokio::test]
-async fn destinations_have_one_share_and_one_row_however_they_are_spelt() {
+async fn egress_destinations_have_one_share_however_they_are_spelt() {
     let (server, port) = listen().await;
     let rules = ["api.example.com:443", "other.example.com:443"].map(str::to_owned);
     let to = rules.clone().map(|rule| format!("{rule}=127.0.0.1:{port}"));
@@ -239,7 +239,7 @@ async fn destinations_have_one_share_and_one_row_however_they_are_spelt() {
 }
 
 #[tokio::test]
-async fn a_destination_can_be_moved() {
+async fn connect_to_moves_a_destination() {
     let (server, port) = listen().await;
     let rule = ["api.example.com:443".to_owned()];
     let agent = run(
@@ -262,7 +262,7 @@ async fn a_destination_can_be_moved() {
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_does_not_stop_the_enclave() {
+async fn egress_flood_does_not_stop_the_enclave() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     let mut flood = Vec::new();
@@ -293,7 +293,7 @@ async fn a_flood_of_connections_does_not_stop_the_enclave() {
 }
 
 #[tokio::test]
-async fn services_of_the_image_are_open_as_the_configuration_says() {
+async fn aws_services_of_the_image_are_open_as_the_configuration_says() {
     let (server, port) = listen().await;
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]).aws_services(&["kms", "s3"]);

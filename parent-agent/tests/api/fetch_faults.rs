@@ -66,7 +66,7 @@ fn number(text: &str, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_disk_without_room_is_said_before_anything_is_read() {
+async fn fetch_says_that_a_disk_has_no_room_before_it_reads() {
     let aws = FakeAws::start().await;
     let bytes = image(5 << 20);
     aws.hold("bucket/a", bytes.clone());
@@ -91,7 +91,7 @@ async fn a_disk_without_room_is_said_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn a_disk_that_gets_full_keeps_what_is_there_for_when_it_has_room() {
+async fn fetch_onto_a_full_disk_goes_on_when_it_has_room() {
     let aws = FakeAws::start().await;
     let bytes = image(5 << 20);
     aws.hold("a", bytes.clone());
@@ -112,7 +112,7 @@ async fn a_disk_that_gets_full_keeps_what_is_there_for_when_it_has_room() {
 }
 
 #[tokio::test]
-async fn a_slow_server_is_waited_for() {
+async fn fetch_waits_for_a_slow_server() {
     let aws = FakeAws::start().await;
     let registry = FakeRegistry::start().await;
     let bytes = image(5 << 20);
@@ -161,7 +161,7 @@ async fn killed_in_the_middle(mut fetch: Command, folder: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn an_agent_that_was_killed_goes_on_from_what_it_has() {
+async fn fetch_of_a_killed_agent_goes_on_from_what_it_has() {
     let bytes = image(9 << 20);
     let whole = [("eif".to_owned(), bytes.len() as u64)];
     for server in [Object::S3, Object::Http, Object::Registry] {

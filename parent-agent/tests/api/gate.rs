@@ -42,7 +42,7 @@ pub(crate) async fn answer(init: &mut Init) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_enclave_shows_the_gate_a_document_with_its_nonce() {
+async fn gate_is_shown_a_document_with_its_nonce() {
     let aws = FakeAws::start().await;
     aws.state().nonce = Some("00ff".to_owned());
     let (mut agent, mut init) = start(&aws).await;
@@ -75,7 +75,7 @@ async fn an_enclave_shows_the_gate_a_document_with_its_nonce() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_shown_with_its_reason_and_is_not_the_end() {
+async fn gate_refusal_is_shown_with_its_reason_and_is_not_the_end() {
     let aws = FakeAws::start().await;
     let refusal = json!({ "accepted": false, "message": "PCR16 differs" });
     aws.state().verdicts.push_back(refusal);
@@ -92,7 +92,7 @@ async fn a_refusal_is_shown_with_its_reason_and_is_not_the_end() {
 }
 
 #[tokio::test]
-async fn a_gate_that_fails_is_asked_again() {
+async fn gate_that_fails_is_asked_again() {
     let aws = FakeAws::start().await;
     aws.state().gate_faults = [
         Fault::Refused(429, "TooManyRequestsException"),
@@ -121,7 +121,7 @@ async fn a_gate_that_fails_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_enclave_that_makes_no_document_is_asked_again() {
+async fn gate_waits_for_an_enclave_that_makes_no_document() {
     let aws = FakeAws::start().await;
     aws.state().nonce = Some("01".to_owned());
     let (mut agent, mut init) = start(&aws).await;
@@ -144,7 +144,7 @@ async fn an_enclave_that_makes_no_document_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_gate_without_a_region_is_refused_at_once() {
+async fn gate_without_a_region_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let environment = [("AWS_EC2_METADATA_DISABLED", "true".to_owned())];
     let image = Builder::new(&[], &[]);

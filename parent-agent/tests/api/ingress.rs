@@ -57,7 +57,7 @@ async fn get(listener: &Listener, address: &str) -> (TcpStream, Stream, Vec<u8>)
 }
 
 #[tokio::test]
-async fn connections_are_carried_with_their_ends() {
+async fn ingress_carries_connections_with_their_ends() {
     let (agent, listener, address) = run().await;
     let (mut client, mut stream, request) = get(&listener, &address).await;
     assert_eq!(request, b"GET");
@@ -74,7 +74,7 @@ async fn connections_are_carried_with_their_ends() {
 }
 
 #[tokio::test]
-async fn a_workload_that_expects_it_is_told_who_its_client_is() {
+async fn ingress_proxy_protocol_names_the_client() {
     let image = Builder::new(&[], &[(8080, 80)]).proxy_protocol();
     let (_agent, listener, address) = run_with(image, &[]).await;
     let (client, _stream, request) = get(&listener, &address).await;
@@ -86,7 +86,7 @@ async fn a_workload_that_expects_it_is_told_who_its_client_is() {
 }
 
 #[tokio::test]
-async fn connections_that_come_too_fast_are_closed_and_counted() {
+async fn ingress_rate_closes_and_counts_what_comes_too_fast() {
     let image = Builder::new(&[], &[(8080, 80)]);
     // The next token is due in a second, at the earliest.
     let (agent, listener, address) = run_with(image, &["--ingress-rate", "1:2"]).await;
@@ -132,7 +132,7 @@ async fn is_reset(client: io::Result<TcpStream>) -> bool {
 }
 
 #[tokio::test]
-async fn what_the_enclave_refuses_is_reset() {
+async fn ingress_resets_what_the_enclave_refuses() {
     let (agent, listener, address) = run().await;
     let refused = Reply::Refused {
         refusal: Refusal::Unreachable,
@@ -147,7 +147,7 @@ async fn what_the_enclave_refuses_is_reset() {
 }
 
 #[tokio::test]
-async fn connections_end_with_the_enclave() {
+async fn ingress_connections_end_with_the_enclave() {
     let (agent, listener, address) = run().await;
     let (client, stream) = tokio::join!(
         TcpStream::connect(&address),

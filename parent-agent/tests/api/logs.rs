@@ -75,7 +75,7 @@ impl Connection {
 }
 
 #[tokio::test]
-async fn records_are_printed_once_across_connections() {
+async fn logs_are_printed_once_across_connections() {
     use LogStream::{Application, System};
     let mut agent = Agent::start(&[]).await;
     let first = vec![record(Application, 1, b"one"), record(System, 1, b"booted")];
@@ -110,7 +110,7 @@ async fn records_are_printed_once_across_connections() {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_the_end_is_printed() {
+async fn logs_sent_before_the_end_are_printed() {
     let mut agent = Agent::start(&[]).await;
     let lines: Vec<_> = (1..=5000).map(|number| format!("line {number}")).collect();
     let records: Vec<_> = lines
@@ -134,7 +134,7 @@ async fn what_was_sent_before_the_end_is_printed() {
 }
 
 #[tokio::test]
-async fn people_get_lines_on_standard_output_and_the_rest_on_standard_error() {
+async fn logs_for_people_are_lines_on_standard_output() {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[])
         .init(Some("#!/bin/sh\necho hello\nexit 5\n"))
@@ -158,7 +158,7 @@ async fn people_get_lines_on_standard_output_and_the_rest_on_standard_error() {
 }
 
 #[tokio::test]
-async fn a_closed_standard_output_does_not_end_the_enclave() {
+async fn logs_to_a_closed_standard_output_do_not_end_the_enclave() {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]).write(folder.path());
     let mut run = command(folder.path(), "run");

@@ -65,7 +65,7 @@ const DOCUMENT: &str =
     r#"{"enclaves":[{"name":"e","image":{"source":"file:/nonexistent/named.eif"}}]}"#;
 
 #[tokio::test]
-async fn a_tag_names_the_user_data_which_is_read_with_a_token() {
+async fn metadata_tag_names_the_user_data_which_is_read_with_a_token() {
     let (endpoint, asked) = serve(&[(TAG, "imds:user-data\n"), (USER_DATA, DOCUMENT)]).await;
     let (code, error) = run(&endpoint, "imds:tags").await;
     assert_eq!(code, 3);
@@ -74,7 +74,7 @@ async fn a_tag_names_the_user_data_which_is_read_with_a_token() {
 }
 
 #[tokio::test]
-async fn a_tag_that_names_no_configuration_is_quoted() {
+async fn metadata_tag_that_names_no_configuration_is_quoted() {
     let (endpoint, _) = serve(&[(TAG, "somewhere")]).await;
     let (code, error) = run(&endpoint, "imds:tags").await;
     assert_eq!(code, 2);
@@ -86,7 +86,7 @@ async fn a_tag_that_names_no_configuration_is_quoted() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn metadata_that_is_not_there_is_said() {
     let (endpoint, _) = serve(&[]).await;
     let (code, error) = run(&endpoint, "imds:tags").await;
     assert_eq!(code, 4);
@@ -98,7 +98,7 @@ async fn what_is_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn of_several_places_the_first_that_is_there_decides() {
+async fn metadata_is_read_from_the_first_place_that_has_it() {
     // No test may depend on what this machine has in /etc.
     for file in ["/etc/enclaves/config.json", "/etc/enclaves/config.toml"] {
         assert!(!std::path::Path::new(file).exists(), "{file}");

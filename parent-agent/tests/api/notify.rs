@@ -64,7 +64,7 @@ fn has(heard: &[String], words: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
+async fn notify_tells_of_the_start_the_life_and_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut manager = Manager::new(folder.path());
     let image = Builder::new(&[], &[]);
@@ -114,7 +114,7 @@ async fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
 }
 
 #[tokio::test]
-async fn one_that_is_stopped_before_it_was_ready_has_not_failed() {
+async fn notify_of_a_stop_before_readiness_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let mut manager = Manager::new(folder.path());
     let image = Builder::new(&[], &[]);

@@ -75,7 +75,7 @@ impl Setting {
 }
 
 #[tokio::test]
-async fn an_image_is_fetched_by_its_tag_and_run() {
+async fn registry_gives_an_image_by_its_tag() {
     let setting = Setting::new().await;
     let source = write(setting.folder.path(), &setting.document());
     lives(setting.folder, &source, &setting.environment).await;
@@ -86,7 +86,7 @@ async fn an_image_is_fetched_by_its_tag_and_run() {
 }
 
 #[tokio::test]
-async fn a_manifests_digest_stands_for_the_image_and_is_asked_for_once() {
+async fn registry_digest_stands_for_the_image_and_is_asked_for_once() {
     let setting = Setting::new().await;
     let digest = setting.registry.push("2", &setting.image);
     let source = setting.registry.source(&format!(":2@sha256:{digest}"));
@@ -122,7 +122,7 @@ async fn a_manifests_digest_stands_for_the_image_and_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_was_altered_is_refused() {
+async fn registry_manifest_that_was_altered_is_refused() {
     let setting = Setting::new().await;
     let digest = setting.registry.push("1", &setting.image);
     let version = format!("sha256:{digest}");
@@ -141,7 +141,7 @@ async fn a_manifest_that_was_altered_is_refused() {
 }
 
 #[tokio::test]
-async fn anybody_gets_a_token_where_the_registry_wants_one() {
+async fn registry_token_is_asked_for_without_a_key() {
     let setting = Setting::new().await;
     setting.registry.state().wants = Wants::Token;
     setting.fetched().await.unwrap();
@@ -156,7 +156,7 @@ async fn anybody_gets_a_token_where_the_registry_wants_one() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_expired_is_replaced() {
+async fn registry_token_that_has_expired_is_replaced() {
     let setting = Setting::new().await;
     setting.registry.state().wants = Wants::Token;
     setting.registry.state().faults = [Fault::HalfWay].into();
@@ -173,7 +173,7 @@ async fn a_token_that_has_expired_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_key_of_dockers_configuration_is_shown_where_it_is_asked_for() {
+async fn registry_key_of_dockers_configuration_is_shown_where_asked_for() {
     for wants in [Wants::Key, Wants::TokenForKey] {
         let mut setting = Setting::new().await;
         setting.registry.state().wants = wants;
@@ -191,7 +191,7 @@ async fn a_key_of_dockers_configuration_is_shown_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn where_a_blob_is_kept_elsewhere_nobody_there_sees_the_key() {
+async fn registry_key_is_not_shown_where_a_blob_is_kept_elsewhere() {
     let mut setting = Setting::new().await;
     let store = FakeRegistry::start().await;
     store.push("1", &setting.image);
@@ -213,7 +213,7 @@ async fn where_a_blob_is_kept_elsewhere_nobody_there_sees_the_key() {
 }
 
 #[tokio::test]
-async fn nobody_else_may_ask_for_the_key() {
+async fn registry_key_is_asked_for_by_nobody_else() {
     let mut setting = Setting::new().await;
     let store = FakeRegistry::start().await;
     setting.registry.state().elsewhere = Some(format!("http://{}/store/", store.host));
@@ -234,7 +234,7 @@ async fn nobody_else_may_ask_for_the_key() {
 }
 
 #[tokio::test]
-async fn a_registry_leads_nowhere_but_to_what_is_encrypted_or_here() {
+async fn registry_leads_nowhere_but_to_what_is_encrypted_or_here() {
     let setting = Setting::new().await;
     for elsewhere in [
         "http://169.254.169.254/latest/",
@@ -258,7 +258,7 @@ async fn a_registry_leads_nowhere_but_to_what_is_encrypted_or_here() {
 }
 
 #[tokio::test]
-async fn a_blob_that_breaks_off_is_read_on() {
+async fn registry_blob_that_breaks_off_is_read_on() {
     let setting = Setting::new().await;
     setting.registry.state().faults =
         [Fault::HalfWay, Fault::Refused(503, ""), Fault::HalfWay].into();
@@ -272,7 +272,7 @@ async fn a_blob_that_breaks_off_is_read_on() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_another_is_refused() {
+async fn registry_image_that_is_another_is_refused() {
     let setting = Setting::new().await;
     // Its manifest says so before a byte is read.
     let other = image(0);
@@ -300,7 +300,7 @@ async fn an_image_that_is_another_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_enclave_image_is_refused_with_how_to_push_one() {
+async fn registry_artifact_that_is_no_enclave_image_is_refused_with_advice() {
     let setting = Setting::new().await;
     let digest = sha256(&setting.image);
     let good = manifest(&digest, setting.image.len());
@@ -332,7 +332,7 @@ async fn what_is_no_enclave_image_is_refused_with_how_to_push_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn registry_says_what_is_not_there() {
     let setting = Setting::new().await;
     setting.registry.state().manifests.clear();
     let (code, error, _) = setting.fails().await;

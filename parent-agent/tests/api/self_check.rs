@@ -22,7 +22,7 @@ fn told(outcome: CheckOutcome, rule: &str, detail: &str) -> FromInit {
 }
 
 #[tokio::test]
-async fn the_self_check_is_an_event_and_in_status_and_metrics() {
+async fn self_check_is_an_event_and_in_status_and_metrics() {
     let mut agent = Agent::start(&[]).await;
     let mut init = Init::connect(&agent, 1).await;
     init.send(told(CheckOutcome::Failed, "chain.root", "another\nroot"))
@@ -67,7 +67,7 @@ async fn the_self_check_is_an_event_and_in_status_and_metrics() {
 }
 
 #[tokio::test]
-async fn the_self_check_is_known_to_the_next_agent() {
+async fn self_check_is_known_to_the_next_agent() {
     let keep = ["--keep-for", "60s"];
     let mut agent = Agent::start(&keep).await;
     let mut init = agent.boot().await;
@@ -89,7 +89,7 @@ async fn the_self_check_is_known_to_the_next_agent() {
 }
 
 #[tokio::test]
-async fn the_gate_is_told_of_the_self_check() {
+async fn self_check_is_told_to_the_gate() {
     let aws = FakeAws::start().await;
     let (mut agent, mut init) = gate::start(&aws).await;
     init.send(told(CheckOutcome::Passed, "", "")).await;

@@ -108,7 +108,7 @@ async fn logs_say_what_to_do_where_there_are_none() {
 }
 
 #[tokio::test]
-async fn a_spool_in_use_and_bad_options_are_refused_before_anything_starts() {
+async fn spool_in_use_and_bad_options_are_refused_before_anything_starts() {
     let agent = Agent::start(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]).write(folder.path());
@@ -141,7 +141,7 @@ async fn a_spool_in_use_and_bad_options_are_refused_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn records_go_to_a_file_and_to_standard_output_at_the_same_time() {
+async fn sink_file_and_standard_output_work_at_the_same_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("records.log");
     let sink = format!("file:{},size=1KiB,keep=100", file.display());
@@ -215,7 +215,7 @@ async fn metrics_are_served_on_the_socket_and_on_loopback() {
 const ON_A_SMALL_DISK: &str = "mount -t tmpfs -o size=24m none \"$0\" && exec \"$@\"";
 
 #[tokio::test]
-async fn a_full_disk_holds_records_up_and_its_end_lets_them_go_on() {
+async fn spool_on_a_full_disk_holds_records_up_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();

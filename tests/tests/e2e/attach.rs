@@ -14,10 +14,10 @@ use tokio::time::{sleep, timeout};
 use crate::{IMAGE, start, under_both};
 
 under_both!(
-    everything_goes_on_with_the_next_agent,
-    an_agent_is_upgraded_in_place,
-    no_line_is_lost_while_agents_are_killed,
-    an_agent_killed_during_the_boot_is_followed_by_one_that_goes_on,
+    keep_for_lets_everything_go_on_with_the_next_agent,
+    keep_for_lets_an_agent_be_upgraded_in_place,
+    keep_for_loses_no_line_while_agents_are_killed,
+    keep_for_covers_an_agent_killed_during_the_boot,
 );
 
 const KEEP: [&str; 2] = ["--keep-for", "60s"];
@@ -57,7 +57,7 @@ async fn answers(address: SocketAddr) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-async fn everything_goes_on_with_the_next_agent(hypervisor: Hypervisor) {
+async fn keep_for_lets_everything_go_on_with_the_next_agent(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &KEEP);
     let address = agent.ready().await.unwrap();
     agent.line("listening").await.unwrap();
@@ -107,7 +107,7 @@ async fn everything_goes_on_with_the_next_agent(hypervisor: Hypervisor) {
     assert_eq!(ended.end()["cause"], "stopped");
 }
 
-async fn an_agent_is_upgraded_in_place(hypervisor: Hypervisor) {
+async fn keep_for_lets_an_agent_be_upgraded_in_place(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &KEEP);
     agent.line("listening").await.unwrap();
     agent.command("detach", &[]).await.unwrap();
@@ -129,7 +129,7 @@ fn random(limit: u64) -> Duration {
     Duration::from_millis(u64::from(u16::from_le_bytes(random)) % limit)
 }
 
-async fn no_line_is_lost_while_agents_are_killed(hypervisor: Hypervisor) {
+async fn keep_for_loses_no_line_while_agents_are_killed(hypervisor: Hypervisor) {
     let (rounds, count, longest) = match hypervisor {
         Hypervisor::Sim => (50, 15_000, 400),
         Hypervisor::Qemu => (8, 10_000, 1500),
@@ -163,7 +163,7 @@ fn note(numbers: &mut BTreeSet<usize>, events: &[Value]) {
     }
 }
 
-async fn an_agent_killed_during_the_boot_is_followed_by_one_that_goes_on(hypervisor: Hypervisor) {
+async fn keep_for_covers_an_agent_killed_during_the_boot(hypervisor: Hypervisor) {
     let (rounds, longest) = match hypervisor {
         Hypervisor::Sim => (30, 200),
         Hypervisor::Qemu => (3, 4000),

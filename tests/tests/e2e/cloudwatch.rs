@@ -46,16 +46,16 @@ async fn every_line_arrives(kind: Kind, hypervisor: Hypervisor, count: usize) {
 }
 
 #[tokio::test]
-async fn every_line_arrives_at_ministack() {
+async fn cloudwatch_gets_every_line_in_ministack() {
     every_line_arrives(Kind::Ministack, Hypervisor::Sim, 50_000).await;
 }
 
 #[tokio::test]
-async fn every_line_arrives_at_moto() {
+async fn cloudwatch_gets_every_line_in_moto() {
     every_line_arrives(Kind::Moto, Hypervisor::Sim, 20_000).await;
 }
 
 #[tokio::test]
-async fn every_line_arrives_from_qemu() {
+async fn cloudwatch_gets_every_line_from_qemu() {
     every_line_arrives(Kind::Ministack, Hypervisor::Qemu, 5_000).await;
 }

@@ -28,7 +28,7 @@ fn ramdisk(path: &Path, files: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn vsock_connections_are_passed_on_and_outlive_the_dispatcher() {
+async fn dispatch_passes_vsock_connections_on_and_they_outlive_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ramdisk");
     ramdisk(

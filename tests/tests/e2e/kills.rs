@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use crate::{start, under_both};
 
 under_both!(
-    the_agent_is_killed,
-    the_machine_is_killed,
-    everything_is_killed_at_random,
+    kill_of_the_agent_leaves_nothing,
+    kill_of_the_machine_leaves_nothing,
+    kill_of_anything_at_random_leaves_nothing,
 );
 
 /// The process that is the enclave.
@@ -23,14 +23,14 @@ fn machine(hypervisor: Hypervisor) -> &'static str {
     }
 }
 
-async fn the_agent_is_killed(hypervisor: Hypervisor) {
+async fn kill_of_the_agent_leaves_nothing(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     agent.line("listening").await.unwrap();
     agent.signal(Signal::SIGKILL).unwrap();
     assert_eq!(agent.ended().await.unwrap().code, None);
 }
 
-async fn the_machine_is_killed(hypervisor: Hypervisor) {
+async fn kill_of_the_machine_leaves_nothing(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     agent.line("listening").await.unwrap();
     let machines = agent.processes(machine(hypervisor)).unwrap();
@@ -51,7 +51,7 @@ fn victims(hypervisor: Hypervisor) -> &'static [&'static str] {
     }
 }
 
-async fn everything_is_killed_at_random(hypervisor: Hypervisor) {
+async fn kill_of_anything_at_random_leaves_nothing(hypervisor: Hypervisor) {
     let (rounds, longest) = match hypervisor {
         Hypervisor::Sim => (30, 300),
         Hypervisor::Qemu => (8, 4000),

@@ -4,9 +4,9 @@ use enclave_tests::Hypervisor;
 
 use crate::{start, under_both};
 
-under_both!(every_line_arrives_once_and_in_order, every_byte_arrives);
+under_both!(logs_arrive_once_and_in_order, logs_keep_every_byte);
 
-async fn every_line_arrives_once_and_in_order(hypervisor: Hypervisor) {
+async fn logs_arrive_once_and_in_order(hypervisor: Hypervisor) {
     let count = match hypervisor {
         Hypervisor::Sim => 200_000,
         Hypervisor::Qemu => 20_000,
@@ -40,7 +40,7 @@ async fn every_line_arrives_once_and_in_order(hypervisor: Hypervisor) {
     }
 }
 
-async fn every_byte_arrives(hypervisor: Hypervisor) {
+async fn logs_keep_every_byte(hypervisor: Hypervisor) {
     let agent = start(hypervisor, "bytes", &[]);
     let ended = agent.ended().await.unwrap();
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.end(), ended.stderr);

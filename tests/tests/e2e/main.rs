@@ -10,16 +10,16 @@
 )]
 
 mod attach;
+mod clock;
 mod cloudwatch;
 mod confinement;
+mod demo;
 mod dispatch;
-mod ends;
+mod exit_codes;
 mod kills;
 mod logs;
 mod memory;
 mod reproducible;
-mod story;
-mod time;
 mod traffic;
 
 use std::path::Path;

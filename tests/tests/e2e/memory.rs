@@ -38,12 +38,12 @@ async fn starts_with_what_it_needs(name: &str, contents: Vec<u8>) {
 }
 
 #[tokio::test]
-async fn memory_that_is_needed_holds_files_that_compress_well() {
+async fn memory_mib_that_is_needed_holds_files_that_compress_well() {
     starts_with_what_it_needs("zeros", vec![0; 100 * MIB]).await;
 }
 
 #[tokio::test]
-async fn memory_that_is_needed_holds_files_that_do_not_compress() {
+async fn memory_mib_that_is_needed_holds_files_that_do_not_compress() {
     let mut state: u64 = 1;
     let noise = std::iter::repeat_with(|| {
         state = state

@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use crate::{start, under_both};
 
 under_both!(
-    bytes_come_in_and_go_out_again,
-    many_connections_at_a_time,
-    answers_that_end_by_closing_arrive_whole,
-    questions_that_end_first_are_answered,
-    bytes_go_out_and_come_back,
-    destinations_that_do_not_answer_are_reported,
+    ingress_carries_bytes_both_ways,
+    ingress_carries_many_connections_at_a_time,
+    ingress_answers_that_end_by_closing_arrive_whole,
+    ingress_questions_that_end_first_are_answered,
+    egress_carries_bytes_both_ways,
+    egress_reports_destinations_that_do_not_answer,
 );
 
 const MIB: usize = 1024 * 1024;
@@ -50,7 +50,7 @@ async fn exchange(address: SocketAddr, data: Vec<u8>) -> Vec<u8> {
     received
 }
 
-async fn bytes_come_in_and_go_out_again(hypervisor: Hypervisor) {
+async fn ingress_carries_bytes_both_ways(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     let address = agent.ready().await.unwrap();
     agent.line("listening").await.unwrap();
@@ -71,7 +71,7 @@ async fn bytes_come_in_and_go_out_again(hypervisor: Hypervisor) {
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
-async fn many_connections_at_a_time(hypervisor: Hypervisor) {
+async fn ingress_carries_many_connections_at_a_time(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     let address = agent.ready().await.unwrap();
     agent.line("listening").await.unwrap();
@@ -89,7 +89,7 @@ async fn many_connections_at_a_time(hypervisor: Hypervisor) {
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
-async fn answers_that_end_by_closing_arrive_whole(hypervisor: Hypervisor) {
+async fn ingress_answers_that_end_by_closing_arrive_whole(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, &format!("answer {MIB}"), &[]);
     let address = agent.ready().await.unwrap();
     agent.line("listening").await.unwrap();
@@ -106,7 +106,7 @@ async fn answers_that_end_by_closing_arrive_whole(hypervisor: Hypervisor) {
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
-async fn questions_that_end_first_are_answered(hypervisor: Hypervisor) {
+async fn ingress_questions_that_end_first_are_answered(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "collect", &[]);
     let address = agent.ready().await.unwrap();
     agent.line("listening").await.unwrap();
@@ -118,7 +118,7 @@ async fn questions_that_end_first_are_answered(hypervisor: Hypervisor) {
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
-async fn bytes_go_out_and_come_back(hypervisor: Hypervisor) {
+async fn egress_carries_bytes_both_ways(hypervisor: Hypervisor) {
     let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = peer.local_addr().unwrap();
     tokio::spawn(async move {
@@ -139,7 +139,7 @@ async fn bytes_go_out_and_come_back(hypervisor: Hypervisor) {
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 
-async fn destinations_that_do_not_answer_are_reported(hypervisor: Hypervisor) {
+async fn egress_reports_destinations_that_do_not_answer(hypervisor: Hypervisor) {
     // A port that was free a moment ago, and is closed again.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{start, under_both};
 
-under_both!(the_guest_is_told_the_time);
+under_both!(clock_is_told_to_the_guest);
 
 /// What one reading may be late, from the guest to this test on a busy machine.
 const LATE_US: i128 = 3_000_000;
@@ -48,7 +48,7 @@ fn is_synchronised(time: &Value) -> bool {
     time["state"] == "synchronised"
 }
 
-async fn the_guest_is_told_the_time(hypervisor: Hypervisor) {
+async fn clock_is_told_to_the_guest(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "time 40", &[]);
     agent.ready().await.unwrap();
     // Under emulation the oscillator loses percents: after so long it shows.
@@ -65,7 +65,7 @@ async fn the_guest_is_told_the_time(hypervisor: Hypervisor) {
 }
 
 #[tokio::test]
-async fn a_machine_that_was_stopped_catches_up() {
+async fn clock_catches_up_after_the_machine_was_stopped() {
     let mut agent = start(Hypervisor::Qemu, "time 90", &[]);
     agent.ready().await.unwrap();
     reading(&mut agent, is_synchronised).await;
@@ -90,7 +90,7 @@ async fn a_machine_that_was_stopped_catches_up() {
 const LONG: Duration = Duration::from_secs(65);
 
 #[tokio::test]
-async fn an_agent_that_was_stopped_keeps_its_enclave() {
+async fn heartbeat_outlasts_an_agent_that_was_stopped() {
     let mut agent = start(Hypervisor::Sim, "serve", &[]);
     agent.ready().await.unwrap();
     agent.signal(Signal::SIGSTOP).unwrap();

@@ -75,7 +75,7 @@ async fn carry(client: &mut Enclave, server: &Enclave) {
 }
 
 #[tokio::test]
-async fn two_enclaves_open_an_attested_channel_and_a_third_image_is_refused() {
+async fn attested_channel_opens_for_two_enclaves_and_not_for_a_third_image() {
     let root = TestRoot::generate().unwrap();
     let (server, _server_control) = server(&root).boot().await;
     server.said("channels on 7443").await;
@@ -93,7 +93,7 @@ async fn two_enclaves_open_an_attested_channel_and_a_third_image_is_refused() {
 }
 
 #[tokio::test]
-async fn an_enclave_under_another_root_is_refused() {
+async fn attested_channel_refuses_an_enclave_under_another_root() {
     let (server, _server_control) = server(&TestRoot::generate().unwrap()).boot().await;
     server.said("channels on 7443").await;
     // The same image, but another's word for it.

@@ -79,7 +79,7 @@ async fn configure(folder: &Path) -> Vec<(TcpListener, u16)> {
 }
 
 #[tokio::test]
-async fn four_run_from_one_document_each_with_its_own() {
+async fn multi_enclave_document_gives_each_of_four_its_own() {
     let (aws, logs) = (FakeAws::start().await, FakeCloudWatch::start().await);
     let mut environment = aws.environment();
     let url = logs.environment().swap_remove(1).1;

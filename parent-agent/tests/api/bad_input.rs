@@ -33,7 +33,7 @@ fn builder() -> Builder {
 
 /// Neither QEMU nor a device is looked for before.
 #[tokio::test]
-async fn memory_that_the_image_does_not_start_with_is_refused_before_the_start() {
+async fn memory_that_is_too_little_is_refused_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let large = builder().padding(30 << 20).write(folder);
@@ -69,7 +69,7 @@ async fn memory_that_the_image_does_not_start_with_is_refused_before_the_start()
 }
 
 #[tokio::test]
-async fn damaged_images() {
+async fn image_that_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let image = builder().write(folder);
@@ -95,7 +95,7 @@ async fn damaged_images() {
 }
 
 #[tokio::test]
-async fn images_of_others() {
+async fn image_of_others() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let image = builder().without_host_config().write(folder);
@@ -110,7 +110,7 @@ async fn images_of_others() {
 }
 
 #[tokio::test]
-async fn images_that_cannot_be_started() {
+async fn image_that_cannot_be_started() {
     for (init, padding, code, part) in [
         (None, 0, 3, "no executable `init`"),
         (
@@ -134,7 +134,7 @@ async fn images_that_cannot_be_started() {
 }
 
 #[tokio::test]
-async fn what_the_host_lacks() {
+async fn host_that_lacks_something() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -13,7 +13,7 @@ async fn surroundings(image: Image) -> (Enclave, Vec<String>) {
 }
 
 #[tokio::test]
-async fn the_workload_has_its_folder_name_limits_and_nothing_to_read() {
+async fn environment_has_folder_name_limits_and_nothing_to_read() {
     let image = Image::new(&["surroundings", "wait"])
         .file("srv/app/file", "")
         .with("/workload/working_directory", json!("/srv/app"));
@@ -42,7 +42,7 @@ async fn the_workload_has_its_folder_name_limits_and_nothing_to_read() {
 }
 
 #[tokio::test]
-async fn the_workload_runs_as_its_user() {
+async fn user_is_whom_the_workload_runs_as() {
     for (uid, gid) in [(0, 0), (1000, 100), (65534, 65534)] {
         let image = Image::new(&["surroundings", "wait"])
             .with("/workload/user", json!({"uid": uid, "gid": gid}));
@@ -52,7 +52,7 @@ async fn the_workload_runs_as_its_user() {
 }
 
 #[tokio::test]
-async fn the_environment_is_the_images_and_the_inits() {
+async fn environment_is_the_images_and_the_inits() {
     let image = Image::new(&["surroundings", "wait"]).with(
         "/workload/env",
         json!({"A": "two words = \"quoted\"", "HOSTNAME": "other"}),
@@ -75,7 +75,7 @@ async fn the_environment_is_the_images_and_the_inits() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_named_when_there_is_one_unless_the_image_names_another() {
+async fn environment_names_the_proxy_unless_the_image_names_another() {
     let image = Image::new(&["surroundings", "wait"])
         .with("/workload/env", json!({"https_proxy": "http://mine:1"}))
         .with("/network/egress", json!(["a.test:443"]));
@@ -89,7 +89,7 @@ async fn a_proxy_is_named_when_there_is_one_unless_the_image_names_another() {
 }
 
 #[tokio::test]
-async fn arguments_arrive_as_they_are() {
+async fn command_arguments_arrive_as_they_are() {
     let arguments = [
         "arguments",
         "wait",
@@ -104,7 +104,7 @@ async fn arguments_arrive_as_they_are() {
 }
 
 #[tokio::test]
-async fn names_are_written_for_the_workload() {
+async fn environment_has_files_with_names() {
     let image = Image::new(&[
         "show /etc/resolv.conf",
         "show /etc/hostname",
@@ -123,7 +123,7 @@ async fn names_are_written_for_the_workload() {
 }
 
 #[tokio::test]
-async fn what_the_workload_may_read_of_the_system_is_there() {
+async fn environment_shows_what_may_be_read_of_the_system() {
     let image = Image::new(&[
         "show /proc/sys/net/ipv4/ip_unprivileged_port_start",
         "print /sys/kernel/notes /dev/null",

@@ -11,13 +11,13 @@ use tokio::time::sleep;
 use crate::{IMAGE, start, under_both};
 
 under_both!(
-    a_stop_is_orderly,
-    a_signal_is_a_stop,
-    one_who_does_not_stop_is_killed_inside,
-    a_workload_that_fails_is_started_again_and_given_up,
-    a_workload_that_ends_well_ends_the_enclave,
-    the_measurements_are_the_builders,
-    what_a_full_spool_costs_is_counted_to_the_last_line,
+    stop_is_orderly,
+    sigterm_to_the_agent_is_a_stop,
+    stop_grace_ends_in_a_kill_inside,
+    restart_starts_a_failing_workload_again_and_gives_up,
+    exit_code_of_a_finished_workload_is_0,
+    measurements_are_those_of_the_builder,
+    log_max_size_counts_losses_to_the_last_line,
 );
 
 /// Lines of which most find no room in the smallest spool, and one that says that they
@@ -25,7 +25,7 @@ under_both!(
 const LINES: u64 = 400_000;
 const WRITTEN: u64 = LINES + 1;
 
-async fn what_a_full_spool_costs_is_counted_to_the_last_line(hypervisor: Hypervisor) {
+async fn log_max_size_counts_losses_to_the_last_line(hypervisor: Hypervisor) {
     // A destination that never answers.
     let stalled = TcpListener::bind("127.0.0.1:0").unwrap();
     let sink = format!("otlp:http://{}", stalled.local_addr().unwrap());
@@ -65,7 +65,7 @@ async fn what_a_full_spool_costs_is_counted_to_the_last_line(hypervisor: Hypervi
 }
 
 #[tokio::test]
-async fn memory_that_runs_out_is_named_without_a_console() {
+async fn out_of_memory_is_named_without_a_console() {
     let mut agent = start(Hypervisor::Qemu, "eat", &[]);
     let exited = agent.event(|event| event["event"] == "workload_exited");
     let exited = exited.await.unwrap();
@@ -78,7 +78,7 @@ async fn memory_that_runs_out_is_named_without_a_console() {
     agent.stopped().await.unwrap();
 }
 
-async fn a_stop_is_orderly(hypervisor: Hypervisor) {
+async fn stop_is_orderly(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     agent.line("listening").await.unwrap();
     let ended = agent.stopped().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_stop_is_orderly(hypervisor: Hypervisor) {
     assert_eq!(ended.end()["cause"], "stopped");
 }
 
-async fn a_signal_is_a_stop(hypervisor: Hypervisor) {
+async fn sigterm_to_the_agent_is_a_stop(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     agent.line("listening").await.unwrap();
     agent.signal(Signal::SIGTERM).unwrap();
@@ -95,7 +95,7 @@ async fn a_signal_is_a_stop(hypervisor: Hypervisor) {
     assert_eq!(ended.end()["cause"], "stopped");
 }
 
-async fn one_who_does_not_stop_is_killed_inside(hypervisor: Hypervisor) {
+async fn stop_grace_ends_in_a_kill_inside(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "stubborn", &[]);
     agent.line("stubborn").await.unwrap();
     let ended = agent.stopped().await.unwrap();
@@ -110,7 +110,7 @@ async fn one_who_does_not_stop_is_killed_inside(hypervisor: Hypervisor) {
     assert!(killed);
 }
 
-async fn a_workload_that_fails_is_started_again_and_given_up(hypervisor: Hypervisor) {
+async fn restart_starts_a_failing_workload_again_and_gives_up(hypervisor: Hypervisor) {
     let agent = start(hypervisor, "exit 7", &[]);
     let ended = agent.ended().await.unwrap();
     assert_eq!(ended.code, Some(10));
@@ -124,14 +124,14 @@ async fn a_workload_that_fails_is_started_again_and_given_up(hypervisor: Hypervi
     assert_eq!(exits, 3, "one start and two restarts");
 }
 
-async fn a_workload_that_ends_well_ends_the_enclave(hypervisor: Hypervisor) {
+async fn exit_code_of_a_finished_workload_is_0(hypervisor: Hypervisor) {
     let agent = start(hypervisor, "exit 0", &[]);
     let ended = agent.ended().await.unwrap();
     assert_eq!(ended.code, Some(0));
     assert_eq!(ended.end()["cause"], "workload-finished");
 }
 
-async fn the_measurements_are_the_builders(hypervisor: Hypervisor) {
+async fn measurements_are_those_of_the_builder(hypervisor: Hypervisor) {
     let mut agent = start(hypervisor, "serve", &[]);
     agent.ready().await.unwrap();
     let document = agent

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::enclave::{Image, ending, message, until};
 
 #[tokio::test]
-async fn the_agents_shutdown_is_orderly() {
+async fn shutdown_by_the_agent_is_orderly() {
     let image = Image::new(&["catch SIGTERM", "say goodbye", "exit 5"]);
     let (mut enclave, mut control) = image.boot().await;
     enclave.said("catching").await;
@@ -37,7 +37,7 @@ async fn the_agents_shutdown_is_orderly() {
 }
 
 #[tokio::test]
-async fn sigterm_and_sigint_are_orderly_too() {
+async fn shutdown_by_sigterm_and_sigint_is_orderly() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (mut enclave, mut control) = Image::new(&["catch SIGTERM"]).boot().await;
         enclave.said("catching").await;
@@ -49,7 +49,7 @@ async fn sigterm_and_sigint_are_orderly_too() {
 }
 
 #[tokio::test]
-async fn other_signals_are_the_workloads() {
+async fn signals_that_are_others_are_the_workloads() {
     let image = Image::new(&["catch SIGHUP SIGUSR1 SIGUSR2", "wait"]);
     let (enclave, _control) = image.boot().await;
     enclave.said("catching").await;
@@ -60,7 +60,7 @@ async fn other_signals_are_the_workloads() {
 }
 
 #[tokio::test]
-async fn a_workload_that_ignores_sigterm_is_killed_after_its_grace() {
+async fn stop_grace_ends_a_workload_that_ignores_sigterm() {
     let instructions = ["ignore SIGTERM", "leave wait", "wait"];
     let by_image = Image::new(&instructions).with("/workload/stop_grace", json!("50ms"));
     let by_agent = Image::new(&instructions);
@@ -79,7 +79,7 @@ async fn a_workload_that_ignores_sigterm_is_killed_after_its_grace() {
 }
 
 #[tokio::test]
-async fn sigterm_reaches_the_workloads_whole_group() {
+async fn shutdown_reaches_the_workloads_whole_group() {
     let image = Image::new(&["leave catch SIGTERM", "catch SIGTERM", "until /never"]);
     let (mut enclave, mut control) = image.boot().await;
     let both = || {
@@ -100,7 +100,7 @@ async fn sigterm_reaches_the_workloads_whole_group() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_launchers_input_ends_everything() {
+async fn launcher_whose_input_ends_ends_everything() {
     let (mut enclave, mut control) = Image::new(&["leave wait", "wait"]).boot().await;
     enclave.said("left").await;
     drop(enclave.input.take());
@@ -109,7 +109,7 @@ async fn the_end_of_the_launchers_input_ends_everything() {
 }
 
 #[tokio::test]
-async fn a_launcher_that_is_killed_takes_everything_along() {
+async fn launcher_that_is_killed_takes_everything_along() {
     let (mut enclave, _control) = Image::new(&["leave wait", "wait"]).boot().await;
     enclave.said("left").await;
     enclave.signal(Signal::SIGKILL);
@@ -117,7 +117,7 @@ async fn a_launcher_that_is_killed_takes_everything_along() {
 }
 
 #[tokio::test]
-async fn a_launcher_that_is_killed_at_any_moment_takes_everything_along() {
+async fn launcher_that_is_killed_at_any_moment_takes_everything_along() {
     for delay in 0..30 {
         let mut enclave = Image::new(&["wait"]).start();
         tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
@@ -127,7 +127,7 @@ async fn a_launcher_that_is_killed_at_any_moment_takes_everything_along() {
 }
 
 #[tokio::test]
-async fn a_pid_1_that_is_killed_takes_everything_along() {
+async fn init_that_is_killed_takes_everything_along() {
     let (mut enclave, _control) = Image::new(&["leave wait", "wait"]).boot().await;
     enclave.said("left").await;
     kill(enclave.pid1(), Signal::SIGKILL).unwrap();
@@ -135,7 +135,7 @@ async fn a_pid_1_that_is_killed_takes_everything_along() {
 }
 
 #[tokio::test]
-async fn a_console_that_nobody_reads_does_not_change_the_end() {
+async fn console_that_nobody_reads_does_not_change_the_end() {
     let (mut enclave, mut control) = Image::new(&["until /end", "exit 3"]).boot().await;
     drop(enclave.launcher.stderr.take());
     message(&mut control, |message| match message {

@@ -20,7 +20,7 @@ use crate::ingress::accept;
 const MAX_LINES: usize = 50 + 200;
 
 #[tokio::test]
-async fn a_heartbeat_byte_does_not_end_an_enclave_that_is_connected() {
+async fn heartbeat_byte_does_not_end_an_enclave_that_is_connected() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     for _ in 0..3 {
@@ -36,7 +36,7 @@ async fn a_heartbeat_byte_does_not_end_an_enclave_that_is_connected() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_and_another_boot_are_a_machine_that_started_again() {
+async fn heartbeat_and_another_boot_are_a_machine_that_started_again() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     agent.beat().await;
@@ -47,7 +47,7 @@ async fn a_heartbeat_and_another_boot_are_a_machine_that_started_again() {
 }
 
 #[tokio::test]
-async fn a_flood_of_health_is_not_printed_but_counted_and_the_last_state_is_known() {
+async fn health_flood_is_counted_and_not_printed() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     for number in 0..20_000 {
@@ -84,7 +84,7 @@ async fn a_flood_of_health_is_not_printed_but_counted_and_the_last_state_is_know
 }
 
 #[tokio::test]
-async fn a_flood_of_boot_steps_is_neither_printed_nor_kept() {
+async fn boot_steps_flood_is_neither_printed_nor_kept() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     for number in 0..5000 {
@@ -138,7 +138,7 @@ async fn control_connections_that_come_too_fast_are_closed() {
 }
 
 #[tokio::test]
-async fn what_the_init_had_no_place_for_is_in_status_and_metrics() {
+async fn limits_of_the_init_are_in_status_and_metrics() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     let counts = |refused, evicted| link::control::PlaceCounts { refused, evicted };
@@ -183,7 +183,7 @@ async fn client(
 }
 
 #[tokio::test]
-async fn silent_clients_do_not_close_an_ingress_port() {
+async fn ingress_port_stays_open_to_others_than_silent_clients() {
     let image = Builder::new(&[], &[(8080, 80)]);
     let arguments = ["--publish", "0:8080", "--ingress-connections", "4"];
     let mut agent = Agent::run(image, &arguments).await;
@@ -224,7 +224,7 @@ async fn silent_clients_do_not_close_an_ingress_port() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refused_destinations_is_counted_and_not_printed() {
+async fn egress_flood_of_refused_destinations_is_counted_and_not_printed() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     let count = 1000;

@@ -28,7 +28,7 @@ async fn end(agent: Agent, connection: Connection) {
 }
 
 #[tokio::test]
-async fn datagrams_carry_one_message_each() {
+async fn syslog_datagrams_carry_one_message_each() {
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
@@ -59,7 +59,7 @@ async fn datagrams_carry_one_message_each() {
 }
 
 #[tokio::test]
-async fn a_stream_is_framed_and_made_again_when_the_receiver_closes_it() {
+async fn syslog_stream_is_framed_and_made_again_when_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink = format!("syslog:tcp://{}", listener.local_addr().unwrap());
     let agent = Agent::start(&["--sink", &sink]).await;
@@ -104,7 +104,7 @@ async fn message(stream: &mut BufReader<tokio::net::TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn an_otlp_receiver_gets_json_and_may_be_busy() {
+async fn otlp_receiver_gets_json_and_may_be_busy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink = format!("otlp:http://{}", listener.local_addr().unwrap());
     let mut agent = Agent::start(&["--sink", &sink, "--sink", "stdout"]).await;

@@ -36,7 +36,7 @@ fn image(temporary: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_same_file_is_attested_under_sim_and_measured_by_qemu() {
+fn demo_attests_under_sim_the_file_that_qemu_measures() {
     let images = Hypervisor::ALL.map(|hypervisor| {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = demo(hypervisor, temporary.path());
@@ -53,7 +53,7 @@ fn the_same_file_is_attested_under_sim_and_measured_by_qemu() {
 }
 
 #[test]
-fn an_ordinary_user_needs_no_privileges() {
+fn demo_needs_no_privileges() {
     let temporary = tempfile::tempdir().unwrap();
     let mut command = demo(Hypervisor::Sim, temporary.path());
     if nix::unistd::geteuid().is_root() {

@@ -20,7 +20,7 @@ fn ending(cause: EndCause) -> FromInit {
 }
 
 #[tokio::test]
-async fn an_enclave_boots_is_seen_and_stops_when_told() {
+async fn run_boots_an_enclave_that_is_seen_and_stops_when_told() {
     let mut agent = Agent::start(&[]).await;
     let started = agent.event("starting").await;
     assert_eq!(started["name"], "test");
@@ -87,7 +87,7 @@ async fn an_enclave_boots_is_seen_and_stops_when_told() {
 }
 
 #[tokio::test]
-async fn state_folder_that_is_not_the_default_is_part_of_every_hint() {
+async fn state_dir_that_is_not_the_default_is_part_of_every_hint() {
     let folder = tempfile::tempdir().unwrap();
     // With a blank, which a shell must not take for the end of an argument.
     let state = folder.path().join("a b");
@@ -122,7 +122,7 @@ async fn state_folder_that_is_not_the_default_is_part_of_every_hint() {
 }
 
 #[tokio::test]
-async fn every_announced_end_has_its_code() {
+async fn exit_code_of_every_announced_end() {
     for (cause, code, name) in [
         (
             EndCause::WorkloadExited(ExitStatus::Code(0)),
@@ -147,7 +147,7 @@ async fn every_announced_end_has_its_code() {
 }
 
 #[tokio::test]
-async fn an_end_without_a_word_is_told_with_the_console() {
+async fn console_is_told_with_an_end_without_a_word() {
     let agent = Agent::start(&[]).await;
     agent.end_init(7).await;
     let (code, ended, _) = agent.ended().await;
@@ -167,7 +167,7 @@ async fn an_end_without_a_word_is_told_with_the_console() {
 }
 
 #[tokio::test]
-async fn a_silent_boot_is_given_up() {
+async fn boot_that_is_silent_is_given_up() {
     let agent = Agent::start(&["--boot-timeout", "100ms"]).await;
     let (code, ended, _) = agent.ended().await;
     assert_eq!(code, 11);
@@ -176,7 +176,7 @@ async fn a_silent_boot_is_given_up() {
 }
 
 #[tokio::test]
-async fn kernel_panic_on_the_console_ends_the_boot_with_its_words_and_advice() {
+async fn kernel_panic_ends_the_boot_with_its_words_and_advice() {
     const PANICS: &str = "#!/bin/sh
 echo '[    0.528514] Kernel panic - not syncing: System is deadlocked on memory'
 for line in 1 2 3 4 5 6 7 8 9; do
@@ -196,7 +196,7 @@ exec sleep 1000
 }
 
 #[tokio::test]
-async fn a_signal_stops_and_a_second_kills() {
+async fn signal_stops_and_a_second_kills() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     agent.signal(Signal::SIGINT);
@@ -226,7 +226,7 @@ async fn stop_says_by_its_code_that_the_enclave_had_to_be_killed() {
 }
 
 #[tokio::test]
-async fn a_signal_before_there_is_an_ear_stops_at_once() {
+async fn signal_before_anybody_listens_stops_at_once() {
     let agent = Agent::start(&[]).await;
     agent.signal(Signal::SIGTERM);
     let (code, ended, _) = agent.ended().await;
@@ -234,7 +234,7 @@ async fn a_signal_before_there_is_an_ear_stops_at_once() {
 }
 
 #[tokio::test]
-async fn another_protocol_version_ends_the_boot_with_advice() {
+async fn protocol_version_that_is_another_ends_the_boot_with_advice() {
     let agent = Agent::start(&[]).await;
     let mut stream = agent.connect().await;
     stream.write_all(b"ENCL\0\x63\x01\0").await.unwrap();
@@ -251,7 +251,7 @@ async fn another_protocol_version_ends_the_boot_with_advice() {
 }
 
 #[tokio::test]
-async fn a_control_connection_may_be_opened_again() {
+async fn control_connection_may_be_opened_again() {
     let mut agent = Agent::start(&[]).await;
     let first = agent.boot().await;
     let mut second = Init::connect(&agent, 1).await;
@@ -270,7 +270,7 @@ async fn a_control_connection_may_be_opened_again() {
 }
 
 #[tokio::test]
-async fn the_runtime_configuration_arrives_byte_for_byte() {
+async fn runtime_config_arrives_byte_for_byte() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), b"\0\xfftenant=7").unwrap();
     let agent = Agent::start(&["--runtime-config", file.path().to_str().unwrap()]).await;
@@ -281,7 +281,7 @@ async fn the_runtime_configuration_arrives_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_killed_agent_leaves_nothing() {
+async fn kill_of_the_agent_leaves_nothing() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     agent.signal(Signal::SIGKILL);
@@ -290,7 +290,7 @@ async fn a_killed_agent_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_agent_killed_while_it_unpacks_leaves_nothing() {
+async fn kill_of_an_agent_that_unpacks_leaves_nothing() {
     let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &[]);
     agent.event("starting").await;
     agent.signal(Signal::SIGKILL);
@@ -299,7 +299,7 @@ async fn an_agent_killed_while_it_unpacks_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_guard_ends_the_enclave() {
+async fn kill_of_the_guard_ends_the_enclave() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     kill(agent.process("guard"), Signal::SIGKILL).unwrap();
@@ -310,7 +310,7 @@ async fn a_killed_guard_ends_the_enclave() {
 }
 
 #[tokio::test]
-async fn a_killed_init_ends_the_enclave() {
+async fn kill_of_the_init_ends_the_enclave() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     kill(agent.process("init sim"), Signal::SIGKILL).unwrap();
@@ -321,7 +321,7 @@ async fn a_killed_init_ends_the_enclave() {
 }
 
 #[tokio::test]
-async fn what_agent_and_guard_left_when_killed_together_goes_with_the_next_run() {
+async fn kill_of_agent_and_guard_leaves_what_the_next_run_removes() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     let guard = agent.process("guard");
@@ -340,7 +340,7 @@ async fn what_agent_and_guard_left_when_killed_together_goes_with_the_next_run()
 }
 
 #[tokio::test]
-async fn a_name_is_taken_until_its_enclave_is_gone() {
+async fn name_is_taken_until_its_enclave_is_gone() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     let mut second = command(agent.folder.path(), "run");
@@ -373,7 +373,7 @@ async fn a_name_is_taken_until_its_enclave_is_gone() {
 }
 
 #[tokio::test]
-async fn what_crashes_is_started_again_later_each_time() {
+async fn restart_of_what_crashes_comes_later_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--name", "test", "--restart-backoff", "2s"];
     let mut agent = Agent::spawn_in(folder, Builder::new(&[], &[]), &arguments);

@@ -18,7 +18,7 @@ fn now_ns() -> u64 {
 }
 
 #[tokio::test]
-async fn time_is_told_with_its_bound_and_its_sources() {
+async fn clock_is_told_with_its_bound_and_its_sources() {
     let before = now_ns();
     let image = Image::new(&["request unix GET /v1/time", "wait"]);
     let (enclave, _control) = image.boot().await;
@@ -60,7 +60,7 @@ fn clock(message: &FromInit) -> Option<(ClockState, String, u64)> {
 }
 
 #[tokio::test]
-async fn the_agent_is_told_of_the_clock_on_every_connection() {
+async fn clock_is_told_to_the_agent_on_every_connection() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
     let told = message(&mut control, clock).await;
     assert_eq!(told, (ClockState::Synchronised, "nsm".to_owned(), 0));
@@ -73,7 +73,7 @@ async fn the_agent_is_told_of_the_clock_on_every_connection() {
 }
 
 #[tokio::test]
-async fn a_machine_that_was_stopped_is_noticed_inside() {
+async fn clock_notices_a_machine_that_was_stopped() {
     let (enclave, mut control) = Image::new(&["wait"]).boot().await;
     message(&mut control, clock).await;
     kill(enclave.pid1(), Signal::SIGSTOP).unwrap();
