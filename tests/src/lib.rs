@@ -14,7 +14,6 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
-pub mod cloudwatch;
 pub mod emulator;
 pub mod image;
 pub mod process;

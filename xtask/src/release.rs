@@ -21,8 +21,8 @@ struct Program {
 const PROGRAMS: [Program; 5] = [
     Program {
         name: "attest",
-        package: "attestation",
-        features: &["attestation/cli"],
+        package: "attest",
+        features: &[],
     },
     Program {
         name: "image-builder",

@@ -7,13 +7,13 @@ use link::logs::{LogStream, MAX_BATCH_RECORDS};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, nothing_is_left, until};
-use crate::fake_cloudwatch::{FakeCloudWatch, Fault};
 use crate::image::Builder;
 use crate::logs::{Connection, record};
+use test_support::cloudwatch::{CloudWatch, Fault};
 
 const GROUP: &str = "/aws/ec2/enclave/test";
 
-fn start(service: &FakeCloudWatch, folder: tempfile::TempDir, arguments: &[&str]) -> Agent {
+fn start(service: &CloudWatch, folder: tempfile::TempDir, arguments: &[&str]) -> Agent {
     let arguments = [&["--sink", "cloudwatch"], arguments].concat();
     Agent::spawn_with(
         folder,
@@ -23,7 +23,7 @@ fn start(service: &FakeCloudWatch, folder: tempfile::TempDir, arguments: &[&str]
     )
 }
 
-async fn run(service: &FakeCloudWatch, arguments: &[&str]) -> Agent {
+async fn run(service: &CloudWatch, arguments: &[&str]) -> Agent {
     let agent = start(service, tempfile::tempdir().unwrap(), arguments);
     agent.until_init_waits().await;
     agent
@@ -52,7 +52,7 @@ fn line(number: u64) -> String {
 }
 
 /// The lines that have arrived, without those that came again.
-fn arrived(service: &FakeCloudWatch) -> Vec<u64> {
+fn arrived(service: &CloudWatch) -> Vec<u64> {
     let mut last = 0;
     let mut numbers = Vec::new();
     for message in service.messages(GROUP, "application") {
@@ -67,13 +67,13 @@ fn arrived(service: &FakeCloudWatch) -> Vec<u64> {
     numbers
 }
 
-async fn until_arrived(service: &FakeCloudWatch, last: u64) {
+async fn until_arrived(service: &CloudWatch, last: u64) {
     until(|| arrived(service).last() == Some(&last)).await;
 }
 
 #[tokio::test]
 async fn cloudwatch_gets_a_line_in_a_group_that_was_made_for_it() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     let agent = run(&service, &["--log-retention-days", "7"]).await;
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=1).await;
@@ -81,24 +81,24 @@ async fn cloudwatch_gets_a_line_in_a_group_that_was_made_for_it() {
     assert_eq!(service.retention(GROUP), Some(7));
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_is_found_by_its_name_and_known_by_its_certificate() {
-    let service = FakeCloudWatch::start_tls().await;
+    let service = CloudWatch::start_tls().await.unwrap();
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=1).await;
     until_arrived(&service, 1).await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_with_another_certificate_gets_nothing() {
-    let service = FakeCloudWatch::start_tls().await;
+    let service = CloudWatch::start_tls().await.unwrap();
     let mut environment = service.environment();
     environment.retain(|(name, _)| *name != "SSL_CERT_FILE");
     let agent = Agent::spawn_with(
@@ -131,7 +131,7 @@ async fn cloudwatch_with_another_certificate_gets_nothing() {
 
 #[tokio::test]
 async fn cloudwatch_group_that_exists_is_used_as_it_is() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create("/my/group", None);
     let agent = run(&service, &["--log-group", "/my/group"]).await;
     let mut connection = Connection::open(&agent).await;
@@ -140,16 +140,16 @@ async fn cloudwatch_group_that_exists_is_used_as_it_is() {
     assert_eq!(service.retention("/my/group"), None);
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_gets_every_line_in_order_in_full_batches_whatever_fails() {
     const LINES: u64 = 60_000;
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
     // Nothing is taken until all of it waits.
-    service.down(true);
+    service.fail(Fault::Unavailable);
     let mut agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=LINES).await;
@@ -159,13 +159,13 @@ async fn cloudwatch_gets_every_line_in_order_in_full_batches_whatever_fails() {
         Fault::ServerError,
         Fault::TakenButNotAnswered,
         Fault::ClosedHalfWay,
-        Fault::Reset,
+        Fault::Down,
         Fault::ExpiredToken,
         Fault::NoJson,
     ] {
-        service.fail([fault, Fault::None]);
+        service.fail_next([fault, Fault::None]);
     }
-    service.down(false);
+    service.fail(Fault::None);
     until_arrived(&service, LINES).await;
     let status = agent.status().await;
     let sink = &status["logs"]["sinks"][0];
@@ -176,9 +176,9 @@ async fn cloudwatch_gets_every_line_in_order_in_full_batches_whatever_fails() {
     }
     assert_eq!(sink["records"], LINES);
     // Credentials that expired are asked for again, not used again.
-    assert!(service.is_empty_of_faults());
+    assert!(service.has_failed());
     let events = service.batches(GROUP, "application");
-    let full = events.iter().filter(|batch| batch.fill() >= 0.9).count();
+    let full = events.iter().filter(|batch| batch.fill() >= 900).count();
     assert!(
         full + 1 >= events.len(),
         "{full} of {} are full",
@@ -187,12 +187,12 @@ async fn cloudwatch_gets_every_line_in_order_in_full_batches_whatever_fails() {
     agent.end_init(0).await;
     drop(connection);
     agent.event("ended").await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_gets_any_bytes_and_gives_them_back() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     let binary = vec![0xff; link::logs::MAX_RECORD];
@@ -221,17 +221,17 @@ async fn cloudwatch_gets_any_bytes_and_gives_them_back() {
     until(|| service.messages(GROUP, "health") == ["healthy"]).await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_refusals_are_counted_and_the_rest_goes_on() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     service.refuse("poison");
-    service.fail([Fault::TooOld(2)]);
+    service.fail_next([Fault::TooOld(2)]);
     let mut lines: Vec<_> = (1..=20).map(|number| format!("good {number}")).collect();
     lines[11] = "poison".to_owned();
     let records = lines
@@ -259,14 +259,14 @@ async fn cloudwatch_refusals_are_counted_and_the_rest_goes_on() {
     .await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_denied_says_so_and_recovers() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
-    service.fail([Fault::Denied]);
+    service.fail_next([Fault::Denied]);
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=1).await;
@@ -281,27 +281,27 @@ async fn cloudwatch_denied_says_so_and_recovers() {
     .await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_gets_from_the_next_agent_what_one_could_not_send() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
-    service.down(true);
+    service.fail(Fault::Unavailable);
     let agent = run(&service, &[]).await;
     let mut connection = Connection::open(&agent).await;
     send(&mut connection, 1..=5000).await;
     // No time to say goodbye.
     let folder = agent.killed().await;
     nothing_is_left(&folder).await;
-    service.down(false);
+    service.fail(Fault::None);
     let agent = start(&service, folder, &[]);
     until_arrived(&service, 5000).await;
     agent.until_init_waits().await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 /// Sends records of 60 KB, as many as it takes to reach the smallest cap.
@@ -318,9 +318,9 @@ const LARGE: u64 = 320;
 
 #[tokio::test]
 async fn log_when_full_block_holds_the_enclave_up_until_the_service_is_back() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
-    service.down(true);
+    service.fail(Fault::Unavailable);
     let agent = run(&service, &["--log-max-size", "16MiB"]).await;
     let mut connection = Connection::open(&agent).await;
     let recovering = async {
@@ -331,7 +331,7 @@ async fn log_when_full_block_holds_the_enclave_up_until_the_service_is_back() {
         let status = agent.status().await;
         assert!(status["logs"]["records"].as_u64().unwrap() < LARGE);
         assert!(status["logs"]["spool"]["bytes"].as_u64().unwrap() <= 16 << 20);
-        service.down(false);
+        service.fail(Fault::None);
     };
     tokio::join!(overfill(&mut connection), recovering);
     let count = || service.messages(GROUP, "application").len() as u64;
@@ -340,19 +340,19 @@ async fn log_when_full_block_holds_the_enclave_up_until_the_service_is_back() {
     assert_eq!(status["logs"]["sinks"][0]["lost"], serde_json::json!({}));
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn log_when_full_drop_says_how_much_did_not_arrive() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
-    service.down(true);
+    service.fail(Fault::Unavailable);
     let arguments = ["--log-max-size", "16MiB", "--log-when-full", "drop-oldest"];
     let agent = run(&service, &arguments).await;
     let mut connection = Connection::open(&agent).await;
     overfill(&mut connection).await;
-    service.down(false);
+    service.fail(Fault::None);
     let mut lost = 0;
     let accounted = async {
         loop {
@@ -379,12 +379,12 @@ async fn log_when_full_drop_says_how_much_did_not_arrive() {
     .await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
 async fn cloudwatch_gets_all_that_killed_agents_acknowledged() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     service.create(GROUP, None);
     let mut folder = tempfile::tempdir().unwrap();
     let mut last = 0;
@@ -405,7 +405,7 @@ async fn cloudwatch_gets_all_that_killed_agents_acknowledged() {
     agent.until_init_waits().await;
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 }
 
 #[tokio::test]
@@ -426,7 +426,7 @@ async fn cloudwatch_without_a_region_is_refused_before_anything_starts() {
 
 #[tokio::test]
 async fn cloudwatch_metrics_are_records_in_the_embedded_format() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     let agent = run(&service, &["--metrics-namespace", "Acme/Enclaves"]).await;
     let records = || {
         let system = service.messages(GROUP, "system").into_iter();
@@ -453,7 +453,7 @@ async fn cloudwatch_metrics_are_records_in_the_embedded_format() {
     }
     agent.end_init(0).await;
     agent.ended().await;
-    service.check();
+    service.counts().unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--metrics-namespace", "Acme", "--sink", "stdout"];

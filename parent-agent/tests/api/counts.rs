@@ -5,11 +5,11 @@ use link::control::{ClockState, ExitStatus, FromInit, Loss, LossReason, Losses, 
 use link::logs::LogStream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::cloudwatch::CloudWatch;
 use tokio::time::{Duration, sleep};
 
 use crate::agent::{Agent, Init, command, output};
 use crate::attach::remembered;
-use crate::fake_cloudwatch::FakeCloudWatch;
 use crate::image::Builder;
 
 /// What an init tells of its enclave's life on every connection.
@@ -55,7 +55,7 @@ async fn restarted(init: &mut Init) {
     .await;
 }
 
-fn run(service: &FakeCloudWatch, folder: TempDir) -> Agent {
+fn run(service: &CloudWatch, folder: TempDir) -> Agent {
     Agent::spawn_with(
         folder,
         Builder::new(&[], &[]),
@@ -71,7 +71,7 @@ fn run(service: &FakeCloudWatch, folder: TempDir) -> Agent {
     )
 }
 
-async fn attached(service: &FakeCloudWatch, folder: TempDir) -> (Agent, Init) {
+async fn attached(service: &CloudWatch, folder: TempDir) -> (Agent, Init) {
     let before = system(&folder).await.len();
     let mut agent = run(service, folder);
     agent.event("attached").await;
@@ -141,7 +141,7 @@ fn each(count: u64, restarts: u64) -> Value {
 
 #[tokio::test]
 async fn counts_of_a_life_are_told_once_by_agents_that_take_over() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     let mut agent = run(&service, tempfile::tempdir().unwrap());
     agent.until_init_waits().await;
     let mut init = agent.boot().await;
@@ -189,7 +189,7 @@ async fn counts_of_a_life_are_told_once_by_agents_that_take_over() {
 
 #[tokio::test]
 async fn counts_do_not_begin_anew_for_those_who_read_them() {
-    let service = FakeCloudWatch::start().await;
+    let service = CloudWatch::start().await.unwrap();
     let mut agent = run(&service, tempfile::tempdir().unwrap());
     agent.until_init_waits().await;
     let mut init = agent.boot().await;

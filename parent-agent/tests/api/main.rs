@@ -20,7 +20,6 @@ mod counts;
 mod dispatch;
 mod egress;
 mod fake_aws;
-mod fake_cloudwatch;
 mod fake_registry;
 mod fetch_faults;
 mod fetching;

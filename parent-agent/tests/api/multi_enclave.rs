@@ -7,13 +7,13 @@ use link::logs::LogStream;
 use link::target::{Refusal, Reply};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::cloudwatch::CloudWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::agent::{Agent, Init, command, nothing_is_left, until};
 use crate::egress::{ask, listen, refusal};
 use crate::fake_aws::FakeAws;
-use crate::fake_cloudwatch::FakeCloudWatch;
 use crate::image::Builder;
 use crate::ingress::accept;
 use crate::logs::{Connection, record};
@@ -80,7 +80,7 @@ async fn configure(folder: &Path) -> Vec<(TcpListener, u16)> {
 
 #[tokio::test]
 async fn multi_enclave_document_gives_each_of_four_its_own() {
-    let (aws, logs) = (FakeAws::start().await, FakeCloudWatch::start().await);
+    let (aws, logs) = (FakeAws::start().await, CloudWatch::start().await.unwrap());
     let mut environment = aws.environment();
     let url = logs.environment().swap_remove(1).1;
     environment.push(("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", url));

@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use enclave_tests::cloudwatch::CloudWatch;
 use enclave_tests::{Agent, Hypervisor, Programs, Workload, process};
 use serde_json::Value;
+use test_support::cloudwatch::CloudWatch;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -44,8 +44,8 @@ async fn one_line(programs: &Programs, image: &Workload) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    let service = CloudWatch::start(None, Box::new(check)).await?;
-    let agent = start(programs, image, 0, &service.url())?;
+    let service = CloudWatch::start_checked(None, Box::new(check)).await?;
+    let agent = start(programs, image, 0, service.url())?;
     let took = time.wait_for(Option::is_some).await?.unwrap_or_default();
     service.counts()?;
     show("one line under no load", format!("{took} ms"));
@@ -147,7 +147,8 @@ async fn fill(agent: &mut Agent, lines: u64) -> anyhow::Result<(u64, Duration, D
     ))
 }
 
-/// CloudWatch Logs that takes everything, once it is up.
+/// CloudWatch Logs that takes everything, once it is up. It reads nothing of what it
+/// takes: it shares its processors with what is measured.
 async fn serve(listener: TcpListener, is_up: watch::Receiver<bool>) {
     while let Ok((stream, _)) = listener.accept().await {
         let is_up = is_up.clone();
