@@ -80,6 +80,9 @@ def up(arguments, folder, screen):
         screen.fact("in another shell", "export " + " ".join(
             f"{name}={value}" for name, value in local.cloud.environment().items()))
         screen.fact("then", "enclavectl --project enclaves --environment dev list")
+        screen.fact("folder", folder)
+        screen.fact("enclaves' root", folder / "cloud" / "nsm" / "root.pem")
+        screen.fact("agents", folder / "cloud" / "instances")
         shown = 0
         while local.cloud.is_running():
             time.sleep(0.5)
