@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 /// tools.
 ///
 /// Exit codes: 0 done, 1 an error, 2 the command line or the request is wrong, 3 the
-/// enclave failed or a check did, 4 the time is up and the enclave still in motion.
+/// enclave or a check failed, 4 the time is up and the enclave is still in motion.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -46,9 +46,9 @@ pub(crate) struct Installation {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Ask for an enclave, and follow it until it is attested.
+    /// Request an enclave, and follow it until it is attested.
     Deploy(Box<Deploy>),
-    /// Remove an enclave and everything that was made for it.
+    /// Remove an enclave and everything that was created for it.
     Destroy(Move),
     /// Stop an enclave's instance, and keep it.
     Pause(Move),
@@ -56,9 +56,9 @@ pub(crate) enum Command {
     Resume(Move),
     /// Show an enclave.
     Status(Status),
-    /// Show all enclaves, one a line.
+    /// Show all enclaves, one per line.
     List {
-        /// Only those of this status, such as DEPLOYED.
+        /// Only those with this status, such as DEPLOYED.
         #[arg(long)]
         status: Option<String>,
     },
@@ -68,14 +68,14 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Show an enclave's attestation, and verify its signed result.
     Attest(Attest),
-    /// Tell in words what happened to an enclave's last request.
+    /// Tell what happened to an enclave's last request.
     Events {
         /// The enclave's id.
         id: String,
     },
-    /// Upload an image and make it known, with its measurements.
+    /// Upload an image, and record its name and its measurements.
     Publish(Publish),
-    /// Check that the control plane is whole and reachable.
+    /// Check that the control plane is complete and reachable.
     Doctor,
 }
 
@@ -126,10 +126,10 @@ pub(crate) struct Move {
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Wait {
-    /// Return at once, and leave the rest to `status --watch`.
+    /// Return at once; `status --watch` follows the enclave later.
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// Give up following after so many seconds.
+    /// Stop following after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) timeout: u64,
 }
@@ -141,7 +141,7 @@ pub(crate) struct Status {
     /// Follow it until it is at rest.
     #[arg(long, short)]
     pub(crate) watch: bool,
-    /// Give up following after so many seconds.
+    /// Stop following after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) timeout: u64,
 }
@@ -150,13 +150,13 @@ pub(crate) struct Status {
 pub(crate) struct Logs {
     /// The enclave's id.
     pub(crate) id: String,
-    /// Go on with what comes.
+    /// Keep printing new lines.
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Only this stream: application, system, health or errors.
     #[arg(long)]
     pub(crate) stream: Option<String>,
-    /// From so many minutes ago.
+    /// Start this many minutes ago.
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     pub(crate) since: u64,
 }
@@ -165,21 +165,21 @@ pub(crate) struct Logs {
 pub(crate) struct Attest {
     /// The enclave's id.
     pub(crate) id: String,
-    /// Have it attest again now.
+    /// Request a new attestation first.
     #[arg(long)]
     pub(crate) again: bool,
-    /// Give up waiting after so many seconds.
+    /// Stop waiting after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
-    /// The name that requests will call it by.
+    /// The name that requests will use.
     pub(crate) reference: String,
     /// The image.
     pub(crate) eif: PathBuf,
-    /// Let the name mean this image from now on, though it means another.
+    /// Let the name stand for this image from now on, even if it stands for another.
     #[arg(long)]
     pub(crate) replace: bool,
 }

@@ -87,7 +87,7 @@ impl Cloud {
     /// The enclave of this id.
     pub(crate) async fn enclave(&self, id: &str) -> anyhow::Result<Enclave> {
         self.store.get(id).await?.with_context(|| {
-            format!("there is no enclave {id}: `enclavectl list` shows those there are")
+            format!("there is no enclave {id}: `enclavectl list` shows all enclaves")
         })
     }
 }

@@ -25,7 +25,7 @@ struct Told {
 pub(crate) async fn run(cloud: &Cloud, id: &str, json: bool) -> anyhow::Result<End> {
     let item = cloud.enclave(id).await?;
     let arn = item.execution_arn.with_context(|| {
-        format!("{id} was not worked on yet, or only by an older system: there is nothing to tell")
+        format!("nothing has worked on {id} yet, except perhaps an older system: there are no events")
     })?;
     let mut events = Vec::new();
     let mut next = None;

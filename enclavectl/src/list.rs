@@ -22,7 +22,7 @@ pub(crate) async fn list(cloud: &Cloud, status: Option<&str>, json: bool) -> any
             let upper = name.to_ascii_uppercase();
             let names: Vec<_> = Status::ALL.iter().map(|status| status.name()).collect();
             vec![Status::parse(&upper).with_context(|| {
-                format!("there is no status {name}: there are {}", names.join(", "))
+                format!("{name} is not a status: use one of {}", names.join(", "))
             })?]
         }
     };

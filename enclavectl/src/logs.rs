@@ -26,7 +26,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
         && !STREAMS.contains(&stream.as_str())
     {
         eprintln!(
-            "enclavectl: there is no stream {stream}: there are {}",
+            "enclavectl: {stream} is not a stream: use one of {}",
             STREAMS.join(", ")
         );
         return Ok(End::Refused);
@@ -52,7 +52,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
                 Ok(page) => page,
                 Err(error) if error.is_not_found() => {
                     eprintln!(
-                        "enclavectl: {} has no log yet: it is made when the enclave is deployed",
+                        "enclavectl: {} has no log yet: it is created when the enclave is deployed",
                         arguments.id
                     );
                     return Ok(End::Failed);

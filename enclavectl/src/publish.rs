@@ -79,7 +79,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Publish, json: bool) -> anyho
 fn read(cloud: &Cloud, arguments: &Publish) -> anyhow::Result<(PublishedImage, [u8; 32])> {
     let path = arguments.eif.display().to_string();
     let open = || File::open(&arguments.eif).with_context(|| format!("{path} cannot be opened"));
-    let eif = Eif::open(open()?).with_context(|| format!("{path} is no enclave image"))?;
+    let eif = Eif::open(open()?).with_context(|| format!("{path} is not an enclave image"))?;
     let architecture = match eif.header().architecture {
         Architecture::X86_64 => "x86_64",
         Architecture::Aarch64 => "aarch64",

@@ -70,7 +70,7 @@ pub(crate) async fn follow(
         }
         if start.elapsed() >= Duration::from_secs(timeout) {
             eprintln!(
-                "enclavectl: {id} is still in motion after {timeout} s; it goes on by itself"
+                "enclavectl: {id} is still in motion after {timeout} s; it continues by itself"
             );
             return Ok(End::InMotion);
         }
