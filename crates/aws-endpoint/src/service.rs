@@ -60,9 +60,9 @@ pub enum Service {
     Xray,
 }
 
-/// A name that is no known service's.
+/// A name that is not a known service's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{name}` is no known service: use {}, or name its hosts one by one", Service::ALL.map(Service::name).join(", "))]
+#[error("`{name}` is not a known service: use {}, or name its hosts one by one", Service::ALL.map(Service::name).join(", "))]
 pub struct UnknownService {
     /// The name.
     pub name: String,

@@ -46,7 +46,7 @@ pub enum AttestationError {
     #[error("{0} peers are more than the {MAX_PEERS} that are allowed")]
     PeerCount(usize),
     /// Two peers have one name.
-    #[error("the peer `{name}` is named twice: give each a name of its own")]
+    #[error("the peer `{name}` is named twice: give each its own name")]
     PeerTwice {
         /// The second one's place in the list.
         index: usize,

@@ -13,9 +13,9 @@ type Rule = Result<(), &'static str>;
 
 const MAY: Rule = Ok(());
 const TAKES_LIMITS_AWAY: Rule =
-    Err("it lifts the limits that keep memory and processor time for the init");
-const REACHES_KERNEL: Rule = Err("whoever has it is the kernel's equal, and so the init's");
-const SEES_KERNEL: Rule = Err("it shows what the kernel keeps from programs");
+    Err("it removes the limits that reserve memory and processor time for the init");
+const REACHES_KERNEL: Rule = Err("it gives control over the kernel, and so over the init");
+const SEES_KERNEL: Rule = Err("it reveals what the kernel hides from programs");
 const CHANGES_POLICY: Rule = Err("it changes the rules that confine the workload");
 
 /// The capabilities in the order of their numbers (`linux/capability.h`).
@@ -34,7 +34,7 @@ const CAPABILITIES: [(&str, Rule); 41] = [
     ("NET_BROADCAST", MAY),
     (
         "NET_ADMIN",
-        Err("it opens vsock, and changes the network that the egress list is enforced in"),
+        Err("it opens vsock, and changes the network in which the egress list is enforced"),
     ),
     ("NET_RAW", MAY),
     ("IPC_LOCK", MAY),
@@ -56,12 +56,12 @@ const CAPABILITIES: [(&str, Rule); 41] = [
     ("SYS_RESOURCE", TAKES_LIMITS_AWAY),
     (
         "SYS_TIME",
-        Err("the clock is the init's, which checks documents by it"),
+        Err("only the init may set the clock, by which it checks documents"),
     ),
     ("SYS_TTY_CONFIG", MAY),
     (
         "MKNOD",
-        Err("it makes devices, the security module's among them"),
+        Err("it makes device nodes, including the security module's"),
     ),
     ("LEASE", MAY),
     ("AUDIT_WRITE", MAY),
@@ -85,10 +85,10 @@ const CAPABILITIES: [(&str, Rule); 41] = [
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CapabilityError {
     /// Linux has no such capability.
-    #[error("`{0}` is no known capability: use one of {names}", names = names())]
+    #[error("`{0}` is not a known capability: use one of {names}", names = names())]
     Unknown(String),
     /// The workload would not be confined any more.
-    #[error("no workload can have the capability {name}: {reason}; remove it")]
+    #[error("no workload may have the capability {name}: {reason}; remove it")]
     Refused {
         /// Its name.
         name: &'static str,
@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(CAPABILITIES[number].0, name);
             let error = name.parse::<Capability>().unwrap_err().to_string();
             assert!(
-                error.starts_with(&format!("no workload can have the capability {name}: ")),
+                error.starts_with(&format!("no workload may have the capability {name}: ")),
                 "{error}"
             );
             let prefixed = format!("CAP_{name}").parse::<Capability>();
@@ -242,7 +242,7 @@ mod tests {
             "CAP_",
         ] {
             let error = text.parse::<Capability>().unwrap_err().to_string();
-            assert!(error.contains("is no known capability"), "{error}");
+            assert!(error.contains("is not a known capability"), "{error}");
             assert!(error.contains("NET_BIND_SERVICE, "), "{error}");
             assert!(!error.contains("SYS_ADMIN"), "{error}");
         }

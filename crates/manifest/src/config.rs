@@ -348,16 +348,16 @@ mod tests {
                 json!([{"name": "a", "policy": ""}, {"name": "a", "policy": ""}]),
                 "the peer `a` is named twice",
             ),
-            ("/confinement/profile", json!("none"), "no known profile"),
+            ("/confinement/profile", json!("none"), "not a known profile"),
             (
                 "/confinement/capabilities/0",
                 json!("SYS_ADMIN"),
-                "no workload can have",
+                "no workload may have",
             ),
             (
                 "/confinement/allow",
                 json!(["ptrace", "ptrace"]),
-                "confinement.allow: `ptrace` is there twice",
+                "confinement.allow: `ptrace` is listed twice",
             ),
             ("/confinement/pids", json!(0), "not a number of processes"),
         ] {

@@ -26,7 +26,7 @@ const NOT_IN_KERNEL: [&str; 2] = ["bpf", "keyring"];
 pub enum ConfinementError {
     /// There is no such profile.
     #[error(
-        "`{0}` is no known profile: use `default`, which keeps no capability, or `container`, which leaves root those that Docker leaves it"
+        "`{0}` is not a known profile: use `default`, which keeps no capability, or `container`, which leaves root those that Docker leaves it"
     )]
     Profile(String),
     /// There is no such exception to the filter of system calls.
@@ -38,7 +38,7 @@ pub enum ConfinementError {
     )]
     NotInKernel(String),
     /// A list names something twice.
-    #[error("`{0}` is there twice: remove one")]
+    #[error("`{0}` is listed twice: remove one")]
     Twice(String),
     /// Not a size in MiB.
     #[error("{0} is not a size: write a whole number of MiB from 1 to {MAX_MEBIBYTES}")]

@@ -61,7 +61,7 @@ fn health(workload: &WorkloadSource) -> Option<Contradiction> {
 /// There is no room to bound where nothing can be written.
 fn read_only_root(confinement: &Confinement) -> Option<Contradiction> {
     (confinement.read_only_root && confinement.root_mib.is_some()).then(|| {
-        let message = "root_mib is room for files in `/`, which read_only_root keeps from being written: remove one of the two";
+        let message = "root_mib is space for files in `/`, and read_only_root makes `/` read-only: remove one of the two";
         (["confinement", "root_mib"].as_slice(), message.to_owned())
     })
 }
@@ -113,7 +113,7 @@ mod tests {
             ),
             (
                 "[confinement]\nread_only_root = true\nroot_mib = 1",
-                "6: root_mib is room for files in `/`",
+                "6: root_mib is space for files in `/`",
             ),
             (
                 "[confinement]\nmemory_mib = 10\n\nshm_mib = 11",

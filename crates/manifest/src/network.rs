@@ -56,7 +56,7 @@ pub enum NetworkError {
     #[error("ingress has {0} ports, at most {MAX_INGRESS_RULES} are allowed")]
     IngressCount(usize),
     /// A rule is there twice.
-    #[error("the egress rule `{rule}` is there twice: remove one")]
+    #[error("the egress rule `{rule}` is listed twice: remove one")]
     EgressTwice {
         /// The rule.
         rule: EgressRule,
@@ -64,7 +64,7 @@ pub enum NetworkError {
         index: usize,
     },
     /// A service is there twice.
-    #[error("the AWS service `{service}` is there twice: remove one")]
+    #[error("the AWS service `{service}` is listed twice: remove one")]
     ServiceTwice {
         /// The service.
         service: Service,
@@ -73,11 +73,11 @@ pub enum NetworkError {
     },
     /// FIPS's hosts of no service.
     #[error(
-        "aws_fips is about the hosts of aws_services, and there are none: name them, or leave it out"
+        "aws_fips applies to the hosts of aws_services, of which there are none: add services, or remove aws_fips"
     )]
     FipsAlone,
     /// A port of the parent instance is there twice.
-    #[error("the ingress port {port} is there twice: remove one, or give it another `port`")]
+    #[error("the ingress port {port} is listed twice: remove one, or give it another `port`")]
     IngressTwice {
         /// The port.
         port: Port,
@@ -86,7 +86,7 @@ pub enum NetworkError {
     },
     /// A port inside the enclave is one of its own services'.
     #[error(
-        "ingress must not lead to port {to}, where {service} listens for the workload alone: have the workload listen on another port"
+        "ingress must not lead to port {to}, where {service} listens for the workload only: have the workload listen on another port"
     )]
     IngressReserved {
         /// The port inside.

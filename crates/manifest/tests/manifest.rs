@@ -143,19 +143,19 @@ fn confinement_that_is_wrong_is_named_with_its_line() {
     for (table, message) in [
         (
             "profile = \"none\"",
-            "6: `none` is no known profile: use `default`, ",
+            "6: `none` is not a known profile: use `default`, ",
         ),
         (
             "capabilities = [\"CHOWN\",\n\"SYS_ADMIN\"]",
-            "7: no workload can have the capability SYS_ADMIN: it mounts",
+            "7: no workload may have the capability SYS_ADMIN: it mounts",
         ),
         (
             "capabilities = [\"CHOWN\",\n\"NET\"]",
-            "7: `NET` is no known capability: use one of CHOWN, ",
+            "7: `NET` is not a known capability: use one of CHOWN, ",
         ),
         (
             "capabilities = [\"CHOWN\",\n\"CAP_CHOWN\"]",
-            "7: `CHOWN` is there twice: remove one",
+            "7: `CHOWN` is listed twice: remove one",
         ),
         (
             "allow = [\"vsock\"]",
@@ -212,11 +212,11 @@ fn services_of_aws_are_named() {
     for (services, message) in [
         (
             "aws_services = [\"kms\",\n\"KMS\"]",
-            "6: `KMS` is no known service: use acm-pca, ",
+            "6: `KMS` is not a known service: use acm-pca, ",
         ),
         (
             "aws_services = [\"kms\",\n\"kms\"]",
-            "6: the AWS service `kms` is there twice: remove one",
+            "6: the AWS service `kms` is listed twice: remove one",
         ),
         (
             "aws_services = \"kms\"",
@@ -224,7 +224,7 @@ fn services_of_aws_are_named() {
         ),
         (
             "\naws_fips = true",
-            "6: aws_fips is about the hosts of aws_services",
+            "6: aws_fips applies to the hosts of aws_services",
         ),
     ] {
         let error = parse(&format!("{network}{services}\n"))
@@ -407,27 +407,27 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "\"*.example.com:443\"]",
         "\n  \"a.com:1\",\n  \"A.com:1\"]",
-        "21: the egress rule `a.com:1` is there twice: remove one",
+        "21: the egress rule `a.com:1` is listed twice: remove one",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 80 },\n  { port = 8080, to = 81 }]",
-        "21: the ingress port 8080 is there twice: remove one, or give it another `port`",
+        "21: the ingress port 8080 is listed twice: remove one, or give it another `port`",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 80 },\n  { port = 81, to = 7070 }]",
-        "21: ingress must not lead to port 7070, where the enclave's local API listens for the workload alone: have the workload listen on another port",
+        "21: ingress must not lead to port 7070, where the enclave's local API listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 3128 }]",
-        "20: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload alone: have the workload listen on another port",
+        "20: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 53, to = 53 }]",
-        "20: ingress must not lead to port 53, where the enclave's name server listens for the workload alone: have the workload listen on another port",
+        "20: ingress must not lead to port 53, where the enclave's name server listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
@@ -507,7 +507,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "policy = \"oracle.toml\"",
         "policy = \"oracle.toml\"\n[[attestation.peers]]\nname = \"oracle\"\npolicy = \"x\"",
-        "42: the peer `oracle` is named twice: give each a name of its own",
+        "42: the peer `oracle` is named twice: give each its own name",
     ),
 ];
 

@@ -106,7 +106,7 @@ impl FromStr for Pattern {
             syntax::parse_with(text, &syntax).map_err(|cause| error(reason(&cause.to_string())))?;
         if parsed.properties().minimum_len() == Some(0) {
             return Err(error(
-                "it can match nothing at all, so it is found everywhere; ask for at least one character".to_owned(),
+                "it can match the empty text, so it is found everywhere; require at least one character".to_owned(),
             ));
         }
         let prefilter = Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &parsed);
