@@ -35,7 +35,7 @@ pub(crate) enum ArchiveError {
     Header(u64),
     #[error("the archive's extended header at byte {0} cannot be read: it is damaged")]
     Extended(u64),
-    #[error("an extended header or long name has {0} bytes, more than can be allowed")]
+    #[error("an extended header or long name has {0} bytes, more than is allowed")]
     TooLong(u64),
     #[error("entry {name}: {reason}")]
     Entry { name: String, reason: &'static str },

@@ -56,10 +56,10 @@ struct BuildArgs {
     /// The kernel (`cargo xtask kernel` builds one).
     #[arg(long, env = "ENCLAVE_KERNEL")]
     kernel: PathBuf,
-    /// The enclave-init binary; the one beside this program unless given.
+    /// The enclave-init program [default: the one beside this program].
     #[arg(long)]
     init: Option<PathBuf>,
-    /// Where the image goes.
+    /// Where to write the image.
     #[arg(long, short)]
     output: PathBuf,
     /// Also write the measurements to this file, as JSON.

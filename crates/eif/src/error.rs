@@ -227,6 +227,6 @@ pub enum SigningError {
     #[error("the signature section cannot be read: {0}; do not use this image")]
     Malformed(String),
     /// The signature does not fit the certificate, or the image.
-    #[error("the signature does not hold: {0}; do not use this image")]
+    #[error("the signature is not valid: {0}; do not use this image")]
     Invalid(&'static str),
 }
