@@ -26,7 +26,7 @@ pub enum FrameError {
     #[error("the connection failed: {0}")]
     Io(io::Error),
     /// The peer closed the connection inside a frame, or where one was due.
-    #[error("the peer closed the connection before its message was whole")]
+    #[error("the peer closed the connection before its message was complete")]
     Ended,
     /// The frame is larger than the channel allows.
     #[error("a frame of {length} bytes exceeds the channel's limit of {limit}")]

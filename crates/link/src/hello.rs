@@ -130,7 +130,7 @@ pub enum HelloError {
     #[error("the peer has too many connections open")]
     Busy,
     /// The answer's status is not known, or contradicts its version.
-    #[error("the peer answered the hello with status {0}, which makes no sense")]
+    #[error("the peer answered the hello with the invalid status {0}")]
     Status(u8),
 }
 

@@ -147,7 +147,7 @@ async fn the_end_between_frames_is_none_and_inside_one_an_error() {
         let read = frame::read::<_, Message>(&mut &bytes[..length], 64).await;
         assert_eq!(
             read.unwrap_err().to_string(),
-            "the peer closed the connection before its message was whole"
+            "the peer closed the connection before its message was complete"
         );
     }
     let mut reader = Reader::new(&bytes[..], 64);

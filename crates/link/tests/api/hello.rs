@@ -146,7 +146,7 @@ async fn a_status_without_sense_is_not_taken_for_consent() {
     for status in 4..=255 {
         assert_eq!(
             text(open(&[b'E', b'N', b'C', b'L', 0, 2, status, 0]).await),
-            format!("the peer answered the hello with status {status}, which makes no sense")
+            format!("the peer answered the hello with the invalid status {status}")
         );
     }
     // "I do not know your version", of the very version.
