@@ -30,7 +30,7 @@ pub(super) fn check<B>(transport: Transport, request: &Request<B>) -> Result<(),
     let headers = request.headers();
     if let Some(name) = forwarded(headers) {
         return Err(forbidden(format!(
-            "a request with the header `{name}` was made for somebody else: call this API directly, without Forwarded, X-Forwarded-*, X-Real-IP, Via, Origin, Referer and Sec-Fetch-*"
+            "a request with the header `{name}` was made on behalf of another party: call this API directly, without Forwarded, X-Forwarded-*, X-Real-IP, Via, Origin, Referer and Sec-Fetch-*"
         )));
     }
     if only(headers, MARK.0) != Some(MARK.1) {

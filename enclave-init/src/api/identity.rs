@@ -42,7 +42,7 @@ pub(super) fn read(api: &Api) -> Result<Answer, Failure> {
         )),
         None => Err(Failure::new(
             StatusCode::NOT_FOUND,
-            "no identity key has been named: PUT {\"public_key\": BASE64} names one",
+            "no identity key has been registered: PUT {\"public_key\": BASE64} names one",
         )),
     }
 }

@@ -57,7 +57,7 @@ impl Verifications {
 fn failed() -> Failure {
     Failure::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "the document could not be verified: ask again",
+        "the document could not be verified: try again",
     )
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!(
-                "{why}, so that no document can be held against the time: GET /v1/time says more"
+                "{why}, so no document can be checked against the time: GET /v1/time says more"
             ),
         ));
     }
@@ -99,8 +99,8 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
 fn no_time(state: ClockState) -> Option<&'static str> {
     match state {
         ClockState::Synchronised | ClockState::Holdover => None,
-        ClockState::Disagreement => Some("what the enclave knows of the time contradicts itself"),
-        ClockState::NoSource => Some("nothing has told the enclave the time"),
+        ClockState::Disagreement => Some("the enclave's sources of time contradict each other"),
+        ClockState::NoSource => Some("the enclave has no source of time"),
     }
 }
 
