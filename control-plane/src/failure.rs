@@ -50,7 +50,7 @@ impl Report {
         if let Some(rollback) = &self.rollback {
             let why = rollback.explain().message;
             explanation.message = format!(
-                "{}; what was created could not be removed: {}; ask for PENDING_DESTROY to try again",
+                "{}; what was created could not be removed: {}; request PENDING_DESTROY to try again",
                 explanation.message.trim_end_matches('.'),
                 why.trim_end_matches('.')
             );
@@ -298,7 +298,7 @@ mod tests {
         report.rollback = Some(caught("TerraformFailed", "locked"));
         assert_eq!(
             report.explain().message,
-            "no capacity; what was created could not be removed: locked; ask for PENDING_DESTROY to try again"
+            "no capacity; what was created could not be removed: locked; request PENDING_DESTROY to try again"
         );
     }
 

@@ -57,9 +57,7 @@ pub fn check_current(input: &Input, item: Option<&Enclave>) -> Result<(), Failur
     };
     if item.status() != Some(expected) {
         let status = item.status_text.as_deref().unwrap_or("absent");
-        return superseded(format!(
-            "its status is {status}, and not {expected} any more"
-        ));
+        return superseded(format!("its status is {status}, no longer {expected}"));
     }
     match &item.request {
         Some(request) if *request != input.sequence_number => {

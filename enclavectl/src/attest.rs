@@ -146,7 +146,7 @@ fn verify(token: &str, keys: &KeySet) -> anyhow::Result<Value> {
     UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)
         .verify(signed.as_bytes(), &signature)
         .ok()
-        .context("the result's signature does not hold: it was not made by this control plane")?;
+        .context("the result's signature is not valid: it was not made by this control plane")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
 }
 

@@ -230,7 +230,7 @@ impl Gate {
         if self.store.apply(&update).await? == Outcome::Lost {
             return Err(Failure::new(
                 SUPERSEDED,
-                format!("{} is not this execution's any more", issue.enclave_id),
+                format!("{} is no longer this execution's", issue.enclave_id),
             ));
         }
         info!(
@@ -342,7 +342,7 @@ impl Gate {
         if self.workflows.succeed(token, output).await? == Sent::TooLate {
             info!(
                 enclave_id = item.id,
-                "the execution was told before, or has ended"
+                "the execution was notified before, or has ended"
             );
         }
         self.store.apply(&forget_token(item, token, now)).await?;
@@ -383,7 +383,7 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
     }
     STANDARD
         .decode(text)
-        .map_err(|error| format!("the document is no base64: {error}"))
+        .map_err(|error| format!("the document is not base64: {error}"))
 }
 
 fn closed(item: &Enclave, now: OffsetDateTime) -> String {

@@ -144,7 +144,7 @@ fn pending(item: &Enclave, now: OffsetDateTime) -> Step {
     };
     match (&item.request, &item.noticed_at) {
         (Some(request), _) => write(
-            abandon(item, status, ABANDONED, "no workflow took the request: ask again", now)
+            abandon(item, status, ABANDONED, "no workflow claimed the request: repeat it", now)
                 .when(Condition::Equal(name::REQUEST, text(request.as_str()))),
         ),
         // Its time may be an older write's: it counts from the first look.
@@ -159,7 +159,7 @@ fn pending(item: &Enclave, now: OffsetDateTime) -> Step {
                 item,
                 status,
                 ABANDONED,
-                "the request never reached a workflow: look at the trigger function's log, then ask again",
+                "the request never reached a workflow: look at the trigger function's log, then repeat it",
                 now,
             )
             .when(Condition::Absent(name::REQUEST)),
@@ -181,7 +181,7 @@ fn in_motion(item: &Enclave, execution: Option<Progress>, now: OffsetDateTime) -
             item,
             status,
             ABANDONED,
-            "the execution that worked on it ended without a word, as when somebody stops it; ask for PENDING_DESTROY to remove what it left",
+            "the execution that worked on it ended without a result, as when somebody stops it; request PENDING_DESTROY to remove what it left",
             now,
         )
         .when(owner(item)),
@@ -217,7 +217,7 @@ fn resuming(
                 item,
                 Status::Resuming,
                 ABANDONED,
-                "the attestation after the pause ended without a word; ask for PENDING_DESTROY, then deploy again",
+                "the attestation after the pause ended without a result; request PENDING_DESTROY, then deploy again",
                 now,
             )
             .when(owner(item)),
@@ -234,7 +234,7 @@ fn gone(item: &Enclave, status: Status, now: OffsetDateTime) -> Step {
             item,
             status,
             INSTANCE_GONE,
-            "its instance is gone; ask for PENDING_DESTROY to remove what is left, then deploy again",
+            "its instance is gone; request PENDING_DESTROY to remove what is left, then deploy again",
             now,
         )
         .when(owner(item)),

@@ -100,7 +100,7 @@ impl Change {
             .get("SequenceNumber")
             .and_then(Value::as_str)
             .filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-            .ok_or_else(|| poison("SequenceNumber: it is no number".to_owned()))?;
+            .ok_or_else(|| poison("SequenceNumber: it is not a number".to_owned()))?;
         let change = Self {
             sequence: sequence(sequence_number),
             old: image("OldImage")?,
@@ -162,7 +162,7 @@ impl Change {
                     .zip(action.map(|action| self.input(&new, action))),
             },
             (_, _, Some(action)) => Decision::Start(self.input(&new, action)),
-            _ => Decision::Ignore("nothing is asked of the workflows"),
+            _ => Decision::Ignore("nothing to do for the workflows"),
         }
     }
 

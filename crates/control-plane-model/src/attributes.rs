@@ -50,7 +50,7 @@ fn value_from_stream(value: &Value, depth: usize) -> Result<AttributeValue, Stri
     let (Some((kind, value)), 1) = (map.iter().next(), map.len()) else {
         return Err("it has not exactly one type".to_owned());
     };
-    let wrong = || format!("it is no value of the type {kind}");
+    let wrong = || format!("it is not a value of the type {kind}");
     let string = || value.as_str().map(str::to_owned).ok_or_else(wrong);
     let strings = || {
         let list = value.as_array().ok_or_else(wrong)?;
@@ -146,7 +146,10 @@ mod tests {
         for (value, part) in [
             (json!([]), "no map"),
             (json!({"id": "a"}), "id: it has no type"),
-            (json!({"id": {"S": 1}}), "id: it is no value of the type S"),
+            (
+                json!({"id": {"S": 1}}),
+                "id: it is not a value of the type S",
+            ),
             (json!({"id": {"X": "a"}}), "\"X\" is no type"),
             (json!({"id": {"S": "a", "N": "1"}}), "exactly one"),
         ] {

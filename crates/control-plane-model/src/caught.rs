@@ -52,7 +52,7 @@ impl Caught {
             ),
             "States.HeartbeatTimeout" if text.is_empty() => explanation(
                 "RunnerLost",
-                "nothing was heard from the Terraform task: it never started, or it was killed",
+                "the Terraform task sent no heartbeat: it never started, or it was killed",
             ),
             "" => explanation("Unknown", "the workflow failed and gave no reason"),
             kind if text.is_empty() => explanation(

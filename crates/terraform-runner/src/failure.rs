@@ -75,10 +75,10 @@ pub enum Failure {
         command: &'static str,
     },
     /// The workflow no longer waits.
-    #[error("the workflow does not wait for this task any more ({0}); Terraform was stopped")]
+    #[error("the workflow no longer waits for this task ({0}); Terraform was stopped")]
     Abandoned(String),
     /// The workflow could not be told.
-    #[error("Terraform is done, but the workflow could not be told: {0}")]
+    #[error("Terraform is done, but the workflow could not be notified: {0}")]
     Unreported(String),
 }
 
