@@ -53,7 +53,7 @@ pub enum ConfigError {
     )]
     NoCredentials,
     /// An endpoint from the environment or a profile is no address.
-    #[error("the endpoint `{url}` of {service} is no http:// or https:// URL without a path")]
+    #[error("the endpoint `{url}` of {service} is not an http:// or https:// URL without a path")]
     Endpoint {
         /// What was given.
         url: String,
