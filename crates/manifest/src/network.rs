@@ -188,7 +188,9 @@ pub enum EgressError {
     #[error("`{0}` has no port: write `host:port`, as in `kms.us-west-2.amazonaws.com:443`")]
     NoPort(String),
     /// What follows the last colon is not a port.
-    #[error("`{0}` does not end in a port from 1 to 65535")]
+    #[error(
+        "`{0}` does not end in a port from 1 to 65535: write `host:port` without a scheme or a path, as in `example.com:443`"
+    )]
     Port(String),
     /// The host is not a DNS name, a `*.` pattern or an IPv4 address.
     #[error(
