@@ -60,14 +60,14 @@ pub(crate) fn description(path: &Path, image: &Description) -> String {
     );
     sheet.line(
         "boots with",
-        image.command_line.as_deref().unwrap_or("what is not text"),
+        image.command_line.as_deref().unwrap_or("(not text)"),
     );
     let signer = image
         .signature
         .as_ref()
         .map(|signature| signature.certificate().subject());
     let unsigned = if image.is_signed() {
-        "a signature that does not hold"
+        "an invalid signature"
     } else {
         "nobody"
     };
