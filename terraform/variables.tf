@@ -1,7 +1,7 @@
 # What the environments set. docs/terraform.md has them in a table.
 
 variable "aws_region" {
-  description = "The region that everything is in."
+  description = "The region of all resources."
   type        = string
   nullable    = false
 
@@ -23,7 +23,7 @@ variable "environment" {
 }
 
 variable "project_name" {
-  description = "The project's name; with the environment, what all names begin with."
+  description = "The project's name. All names begin with PROJECT-ENVIRONMENT."
   type        = string
   nullable    = false
   default     = "enclaves"
@@ -35,13 +35,13 @@ variable "project_name" {
 }
 
 variable "existing_dynamodb_table_name" {
-  description = "The table of enclaves, if another application owns it; null makes one."
+  description = "The table of enclaves, if another application owns it; null creates one."
   type        = string
   default     = null
 }
 
 variable "existing_dynamodb_kms_key_arn" {
-  description = "The key that the existing table is encrypted with, if it has one of its own."
+  description = "The key that encrypts the existing table, if it has a customer-managed one."
   type        = string
   default     = null
 
@@ -59,7 +59,7 @@ variable "status_index_name" {
 }
 
 variable "vpc_cidr" {
-  description = "The network that is made for runners and enclaves."
+  description = "The network to create for runners and enclaves."
   type        = string
   nullable    = false
   default     = "10.0.0.0/16"
@@ -71,7 +71,7 @@ variable "vpc_cidr" {
 }
 
 variable "availability_zones" {
-  description = "The zones to have subnets in. The first is where enclaves are launched."
+  description = "The zones of the subnets. Enclaves are launched in the first one."
   type        = list(string)
   nullable    = false
 
@@ -87,14 +87,14 @@ variable "availability_zones" {
 }
 
 variable "enable_nat_gateways" {
-  description = "Whether private subnets reach the internet, through a NAT gateway in each zone. AWS itself is reached without."
+  description = "Whether private subnets reach the internet, through a NAT gateway in each zone. AWS's services do not need it."
   type        = bool
   nullable    = false
   default     = false
 }
 
 variable "enclave_egress" {
-  description = "Where enclaves' instances connect to, apart from AWS's endpoints, by TCP."
+  description = "TCP destinations of enclaves' instances, apart from AWS's endpoints."
   type = list(object({
     description = string
     cidr        = string
@@ -121,7 +121,7 @@ variable "enclave_egress" {
 }
 
 variable "enclave_ingress" {
-  description = "Who connects to enclaves' instances, by TCP: the ports that enclaves publish."
+  description = "Who may connect to enclaves' instances by TCP: the ports that enclaves publish."
   type = list(object({
     description = string
     cidr        = string
@@ -143,7 +143,7 @@ variable "enclave_ingress" {
 }
 
 variable "endpoint_extra_actions" {
-  description = "Calls of workloads that an endpoint lets through as well, by endpoint, as in { secretsmanager = [\"secretsmanager:PutSecretValue\"] }."
+  description = "Further calls of workloads that an endpoint permits, by endpoint, as in { secretsmanager = [\"secretsmanager:PutSecretValue\"] }."
   type        = map(list(string))
   nullable    = false
   default     = {}
@@ -155,7 +155,7 @@ variable "endpoint_extra_actions" {
 }
 
 variable "workload_bucket_arns" {
-  description = "Buckets that workloads use, which the S3 endpoint lets through."
+  description = "Buckets of workloads that the S3 endpoint permits."
   type        = list(string)
   nullable    = false
   default     = []
@@ -222,7 +222,7 @@ variable "terraform_runner_memory" {
 }
 
 variable "agent_sha256" {
-  description = "The digest of parent-agent, which lies at agents/DIGEST in the artifacts bucket."
+  description = "The digest of parent-agent, which is stored as agents/DIGEST in the artifacts bucket."
   type        = string
   nullable    = false
 
@@ -233,7 +233,7 @@ variable "agent_sha256" {
 }
 
 variable "machine_image_owners" {
-  description = "Who may own the machine images that instances are launched from: `amazon`, or account ids."
+  description = "Permitted owners of the machine images of instances: `amazon`, or account ids."
   type        = list(string)
   nullable    = false
   default     = ["amazon"]
@@ -245,7 +245,7 @@ variable "machine_image_owners" {
 }
 
 variable "functions_directory" {
-  description = "Where the functions' archives are: trigger.zip and the others of a release."
+  description = "The folder of the functions' archives: trigger.zip and the others of a release."
   type        = string
   nullable    = false
   default     = "../target/functions"
@@ -257,7 +257,7 @@ variable "functions_directory" {
 }
 
 variable "functions_architecture" {
-  description = "What the functions are compiled for."
+  description = "The architecture that the functions are compiled for."
   type        = string
   nullable    = false
   default     = "x86_64"
@@ -269,7 +269,7 @@ variable "functions_architecture" {
 }
 
 variable "reserved_concurrency" {
-  description = "How many of each function run at once, at most, set aside from the account's limit; -1 sets nothing aside."
+  description = "Reserved concurrency of each function, taken from the account's limit; -1 reserves nothing."
   type = object({
     trigger          = optional(number, 20)
     validation       = optional(number, 50)
@@ -322,7 +322,7 @@ variable "attestation_timeout_seconds" {
 }
 
 variable "reattestation_schedule" {
-  description = "When deployed enclaves attest again: a schedule expression of EventBridge."
+  description = "When deployed enclaves attest again: an EventBridge schedule expression."
   type        = string
   nullable    = false
   default     = "rate(1 hour)"
@@ -334,7 +334,7 @@ variable "reattestation_schedule" {
 }
 
 variable "alarm_emails" {
-  description = "Who gets notifications by mail. Each address has to confirm."
+  description = "Recipients of notifications by mail. Each address has to confirm."
   type        = list(string)
   nullable    = false
   default     = []
@@ -346,7 +346,7 @@ variable "alarm_emails" {
 }
 
 variable "spool_alarm_bytes" {
-  description = "Bytes of log lines that wait on an instance, from which on there is an alarm."
+  description = "Bytes of log lines waiting on an instance that raise an alarm."
   type        = number
   nullable    = false
   default     = 268435456
@@ -358,7 +358,7 @@ variable "spool_alarm_bytes" {
 }
 
 variable "log_retention_days" {
-  description = "Days that logs are kept, the control plane's and the enclaves'."
+  description = "Retention of logs in days, the control plane's and the enclaves'."
   type        = number
   nullable    = false
   default     = 30
@@ -370,7 +370,7 @@ variable "log_retention_days" {
 }
 
 variable "log_level" {
-  description = "What the functions log: error, warn, info, debug or trace."
+  description = "The functions' log level: error, warn, info, debug or trace."
   type        = string
   nullable    = false
   default     = "info"
@@ -382,19 +382,19 @@ variable "log_level" {
 }
 
 variable "state_bucket_name" {
-  description = "The bucket of Terraform's state, if it is not the one that `bootstrap` names by itself."
+  description = "The bucket of Terraform's state, if its name is not the default of `bootstrap`."
   type        = string
   default     = null
 }
 
 variable "state_lock_table_name" {
-  description = "The DynamoDB table of locks, for those who do not lock in S3."
+  description = "The DynamoDB table of locks, if states are not locked in S3."
   type        = string
   default     = null
 }
 
 variable "additional_tags" {
-  description = "Tags for everything, besides Project, Environment and ManagedBy."
+  description = "Tags of all resources, in addition to Project, Environment and ManagedBy."
   type        = map(string)
   nullable    = false
   default     = {}

@@ -14,7 +14,7 @@ variable "enclave_id" {
 }
 
 variable "wallet_address" {
-  description = "Who asked for the enclave; only for the runner's log."
+  description = "The wallet that requested the enclave; only for the runner's log."
   type        = string
   default     = ""
 }
@@ -38,7 +38,7 @@ variable "aws_region" {
 }
 
 variable "vpc_id" {
-  description = "The network; the subnet says which."
+  description = "The network; the subnet determines it."
   type        = string
   nullable    = false
 }
@@ -87,25 +87,25 @@ variable "enable_debug" {
 }
 
 variable "workload_type" {
-  description = "batch, service or daemon; what the image says counts."
+  description = "batch, service or daemon, as requested; the image's manifest takes precedence."
   type        = string
   default     = null
 }
 
 variable "health_check_path" {
-  description = "As requested; what the image says counts."
+  description = "As requested; the image's manifest takes precedence."
   type        = string
   default     = null
 }
 
 variable "health_check_interval" {
-  description = "As requested; what the image says counts."
+  description = "As requested; the image's manifest takes precedence."
   type        = string
   default     = null
 }
 
 variable "aws_services" {
-  description = "Of the AWS services in the image's manifest those that are open; all of them if the list is empty."
+  description = "Which AWS services of the image's manifest are open; all of them if the list is empty."
   type        = list(string)
   nullable    = false
   default     = []
@@ -119,7 +119,7 @@ variable "expose_ports" {
 }
 
 variable "image" {
-  description = "The enclave's image: the reference that was asked for, and what it stood for when it was."
+  description = "The enclave's image: the requested reference, and the image that it stood for at that time."
   type = object({
     reference = string
     bucket    = string
@@ -147,19 +147,19 @@ variable "gate_function_name" {
 }
 
 variable "runtime_configuration" {
-  description = "What the enclave is told at its start, and PCR16 proves."
+  description = "The runtime configuration, which PCR16 proves."
   type        = string
   nullable    = false
 }
 
 variable "log_retention_days" {
-  description = "Days that the enclave's logs are kept."
+  description = "Retention of the enclave's logs in days."
   type        = number
   nullable    = false
 }
 
 variable "root_volume_gib" {
-  description = "The root volume, in GiB: the image, and log lines that wait."
+  description = "The root volume in GiB, for the image and waiting log lines."
   type        = number
   nullable    = false
   default     = 20
