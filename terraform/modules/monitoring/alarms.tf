@@ -19,7 +19,7 @@ locals {
     },
     {
       for name, arn in var.state_machine_arns : "${name}-throttled" => {
-        description = "Step Functions holds executions of ${name} back."
+        description = "Step Functions throttles executions of ${name}."
         namespace   = "AWS/States"
         metric      = "ExecutionThrottled"
         dimensions  = { StateMachineArn = arn }
@@ -61,13 +61,13 @@ locals {
     },
     {
       enclaves-unlike = {
-        description = "An enclave proved to be another than was asked for."
+        description = "An enclave attested with other measurements than those of the requested image."
         namespace   = local.log_namespace
         metric      = "${var.name_prefix}-enclaves-unlike"
         dimensions  = {}
       }
       documents-refused = {
-        description = "Attestation documents were refused again and again."
+        description = "Attestation documents were refused repeatedly."
         namespace   = local.log_namespace
         metric      = "${var.name_prefix}-documents-refused"
         dimensions  = {}
@@ -75,13 +75,13 @@ locals {
         threshold = 5
       }
       records-dropped = {
-        description = "Items that clients wrote cannot be read."
+        description = "Items that clients wrote are unreadable."
         namespace   = local.log_namespace
         metric      = "${var.name_prefix}-records-dropped"
         dimensions  = {}
       }
       monitor-trouble = {
-        description = "The status monitor could not move some enclaves on."
+        description = "The status monitor could not advance some enclaves."
         namespace   = local.function_namespace
         metric      = "MonitorErrors"
         dimensions  = local.function_dimensions
@@ -97,13 +97,13 @@ locals {
         dimensions  = {}
       }
       out-of-memory = {
-        description = "A workload's processes were killed because its memory had run out."
+        description = "A workload's processes were killed because its memory was used up."
         namespace   = local.log_namespace
         metric      = "${var.name_prefix}-out-of-memory"
         dimensions  = {}
       }
       enclave-crashes = {
-        description = "An enclave ended that nobody had told to."
+        description = "An enclave ended without being told to."
         namespace   = local.log_namespace
         metric      = "${var.name_prefix}-enclave-crashes"
         dimensions  = {}
@@ -111,7 +111,7 @@ locals {
     },
     {
       failed-tasks = {
-        description = "Tasks of Terraform did not start, or ended with an error."
+        description = "Terraform tasks did not start, or ended with an error."
         namespace   = "AWS/Events"
         metric      = "MatchedEvents"
         dimensions  = { RuleName = var.failed_tasks_rule_name }
@@ -122,7 +122,7 @@ locals {
   # The greatest value over five minutes.
   level_alarms = {
     enclaves-stuck = {
-      description = "Enclaves have been in a passing status for too long."
+      description = "Enclaves have been in motion for too long."
       namespace   = local.function_namespace
       metric      = "EnclavesStuck"
       dimensions  = local.function_dimensions
@@ -130,7 +130,7 @@ locals {
       periods     = 1
     }
     enclaves-not-attested = {
-      description = "Deployed enclaves failed to prove themselves again."
+      description = "Deployed enclaves failed their scheduled attestation."
       namespace   = local.function_namespace
       metric      = "EnclavesNotAttested"
       dimensions  = local.function_dimensions
@@ -148,7 +148,7 @@ locals {
       periods     = 1
     }
     stream-lag = {
-      description = "Requests wait in the table's stream for over a minute."
+      description = "Requests have been waiting in the table's stream for more than a minute."
       namespace   = "AWS/Lambda"
       metric      = "IteratorAge"
       dimensions  = { FunctionName = var.function_names["trigger"] }
@@ -156,7 +156,7 @@ locals {
       periods     = 2
     }
     log-lag = {
-      description = "Log lines of an enclave wait on its instance for over five minutes."
+      description = "Log lines of an enclave have been waiting on its instance for more than five minutes."
       namespace   = local.log_namespace
       metric      = "${var.name_prefix}-log-lag-seconds"
       dimensions  = {}
@@ -164,7 +164,7 @@ locals {
       periods     = 2
     }
     spool-growth = {
-      description = "Log lines of an enclave that CloudWatch has not taken fill its instance's spool."
+      description = "Log lines of an enclave that CloudWatch has not accepted fill its instance's spool."
       namespace   = local.log_namespace
       metric      = "${var.name_prefix}-spool-bytes"
       dimensions  = {}

@@ -1,4 +1,4 @@
-"""EC2, played: what Terraform's mock only says it made is made on the emulator, and
+"""EC2, simulated: what Terraform's mock claims to have made is made on the emulator, and
 each running instance is an agent whose enclave `sim` runs."""
 
 import contextlib

@@ -1,6 +1,6 @@
 """Many enclaves at once: deployed and destroyed, each change of a status checked.
 
-The Terraform tasks and the agents are played, since Terraform itself would take the
+The Terraform tasks and the agents are simulated, since Terraform itself would take the
 machine; the functions, the workflows and the stream are the real ones.
 """
 
@@ -20,7 +20,7 @@ def run(world, count, screen):
     names = [f"scale-{number:05}" for number in range(count)]
     for name in names:
         world.play(name, task="done", agent="honest")
-    screen.title(f"{count} enclaves at once", "real functions and workflows on the emulator; tasks and agents are played")
+    screen.title(f"{count} enclaves at once", "real functions and workflows on the emulator; tasks and agents are simulated")
     from_start = {}
     for short, what, status, end in (
         ("deploy", "Deploy them all", "PENDING_DEPLOY", "DEPLOYED"),

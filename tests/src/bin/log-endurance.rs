@@ -1,7 +1,7 @@
 //! Shows that no log line is lost: `cargo xtask endurance`.
 //!
 //! A workload under `sim`, or in QEMU, prints numbered lines as fast as they are taken. They
-//! go to CloudWatch Logs, played by a server that checks every call, while the
+//! go to CloudWatch Logs, simulated by a server that checks every call, while the
 //! agent is killed again and again and the service fails in every way. Then
 //! enclaves are killed, and all that their agents had acknowledged must arrive.
 

@@ -24,10 +24,14 @@ def test_each_alarm_is_in_the_runbook(control_plane):
     runbook = (DOCS / "runbook.md").read_text()
     headings = {re.sub(r"[`,]", "", heading).strip() for heading in re.findall(r"^### (.+)$", runbook, re.MULTILINE)}
     named = {name for heading in headings for name in heading.split()}
+    # A heading of one alarm is its own anchor; one of several has an anchor for each.
+    anchors = headings | set(re.findall(r'<a id="([^"]+)"></a>', runbook))
     prefix = f"enclaves-{control_plane.name}-"
     for _, values in control_plane.resources("aws_cloudwatch_metric_alarm"):
         name = values["alarm_name"].removeprefix(prefix)
         assert name in named, name
+        anchor = values["alarm_description"].partition("docs/runbook.md#")[2]
+        assert anchor in anchors, anchor
 
 
 def test_costs_count_what_is_charged_each_month(control_plane):
