@@ -25,7 +25,9 @@ struct Told {
 pub(crate) async fn run(cloud: &Cloud, id: &str, json: bool) -> anyhow::Result<End> {
     let item = cloud.enclave(id).await?;
     let arn = item.execution_arn.with_context(|| {
-        format!("nothing has worked on {id} yet, except perhaps an older system: there are no events")
+        format!(
+            "nothing has worked on {id} yet, except perhaps an older system: there are no events"
+        )
     })?;
     let mut events = Vec::new();
     let mut next = None;
