@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::{fuzz, programs};
+use crate::{fuzz, target};
 
 /// The package, and its program.
 pub(crate) const PACKAGE: &str = "enclave-init";
@@ -24,7 +24,7 @@ const CRATES: &str = "/crates";
 const SEPARATOR: &str = "\x1f";
 
 /// Where a build happens.
-struct Place {
+pub(crate) struct Place {
     workspace: PathBuf,
     /// Cargo's home, with the sources of dependencies.
     cargo_home: PathBuf,
@@ -38,34 +38,9 @@ pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
     Place::here(workspace)?.build()
 }
 
-/// Builds it twice, the second time in another folder, with other homes of cargo and
-/// of the user, and compares.
-pub(crate) fn reproduce(workspace: &Path) -> anyhow::Result<()> {
-    let here = Place::here(workspace)?;
-    // Beside another package.
-    let first = programs::build(workspace, &["image-builder", PACKAGE])?.join(PACKAGE);
-    let folder = std::env::temp_dir().join(format!("enclave-init-{}", std::process::id()));
-    let second = here.elsewhere(&folder)?.build()?;
-    let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
-    let (one, other) = (read(&first)?, read(&second)?);
-    let differs = one.iter().zip(&other).position(|(one, other)| one != other);
-    ensure!(
-        one == other,
-        "two builds of {PACKAGE} differ from byte {} on: {} ({} bytes) and {} ({} bytes)",
-        differs.unwrap_or(one.len().min(other.len())),
-        first.display(),
-        one.len(),
-        second.display(),
-        other.len()
-    );
-    fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    println!("two builds of {PACKAGE} are the same {} bytes", one.len());
-    Ok(())
-}
-
 impl Place {
     /// The workspace as it is.
-    fn here(workspace: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn here(workspace: &Path) -> anyhow::Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = variable("HOME").map(PathBuf::from);
         let cargo_home = variable("CARGO_HOME").map(PathBuf::from);
@@ -74,14 +49,14 @@ impl Place {
             cargo_home: cargo_home
                 .or_else(|| Some(home.as_ref()?.join(".cargo")))
                 .context("neither CARGO_HOME nor HOME is set")?,
-            target: programs::target()?,
+            target: target::folder()?,
             home: None,
         })
     }
 
     /// A copy in another folder. Of the crates that were downloaded there is only
     /// another name.
-    fn elsewhere(&self, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn elsewhere(&self, folder: &Path) -> anyhow::Result<Self> {
         let place = Self {
             workspace: folder.join("a copy"),
             cargo_home: folder.join("home/another-cargo"),
@@ -123,7 +98,7 @@ impl Place {
         Ok(place)
     }
 
-    fn build(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn build(&self) -> anyhow::Result<PathBuf> {
         let triple = fuzz::host_triple()?;
         // First, so that the folders that are replaced are there.
         self.cargo(&["fetch", "--locked", "--target", &triple], &[])?;

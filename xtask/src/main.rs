@@ -23,7 +23,9 @@ mod programs;
 mod python;
 mod release;
 mod report;
+mod reproducible;
 mod stages;
+mod target;
 mod terraform;
 
 use std::path::{Path, PathBuf};
@@ -108,7 +110,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "functions" => functions::run(&root)?,
         "init" => println!("{}", init::build(&root)?.display()),
         "release" => release::run(&root, arguments)?,
-        "reproducible" => init::reproduce(&root)?,
+        "reproducible" => reproducible::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
         "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,

@@ -7,7 +7,7 @@ use std::{fs, io};
 use anyhow::{Context, bail};
 
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
-use crate::{init, packages, python};
+use crate::{init, packages, python, target};
 
 /// What the demo shows, and what shows it.
 pub(crate) const SHOWN: [&str; 5] = [
@@ -19,7 +19,8 @@ pub(crate) const SHOWN: [&str; 5] = [
 ];
 /// All that tests and figures start: one set, since cargo compiles dependencies
 /// anew for another choice of packages.
-pub(crate) const TESTED: [&str; 9] = [
+pub(crate) const TESTED: [&str; 10] = [
+    "attest",
     "image-builder",
     "enclave-init",
     "parent-agent",
@@ -41,23 +42,14 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    build_with(workspace, packages, &[])
-}
-
-/// The same with features, each behind its package's name.
-pub(crate) fn build_with(
-    workspace: &Path,
-    packages: &[&str],
-    features: &[&str],
-) -> anyhow::Result<PathBuf> {
     let others: Vec<_> = packages
         .iter()
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others, features)?;
+    cargo_build(workspace, &others)?;
     // This program is in the folder of another profile, next to those looked for.
-    let folder = above(2)?.join("release");
+    let folder = target::above(2)?.join("release");
     if packages.contains(&init::PACKAGE) {
         let (built, place) = (init::build(workspace)?, folder.join(init::PACKAGE));
         // Not written over: cargo links what it has built to the same contents.
@@ -72,31 +64,13 @@ pub(crate) fn build_with(
     Ok(folder)
 }
 
-/// Cargo's target folder.
-pub(crate) fn target() -> anyhow::Result<PathBuf> {
-    // This program is `TARGET/TRIPLE/debug/xtask`.
-    above(3)
-}
-
-/// The folder so many steps above this program.
-fn above(steps: usize) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("where this program is")?;
-    let folder = own.ancestors().nth(steps);
-    folder
-        .map(Path::to_owned)
-        .context("this program is in no target folder")
-}
-
-fn cargo_build(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<()> {
+fn cargo_build(workspace: &Path, packages: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
         .args(["build", "--bins", "--release", "--locked"])
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);
-    }
-    for feature in features {
-        command.args(["--features", feature]);
     }
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {

@@ -9,41 +9,15 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use crate::functions::FUNCTIONS;
-use crate::{functions, init, programs};
+use crate::{functions, init, programs, target};
 
-/// A program that is released: its package, and the features that it needs.
-struct Program {
-    name: &'static str,
-    package: &'static str,
-    features: &'static [&'static str],
-}
-
-const PROGRAMS: [Program; 5] = [
-    Program {
-        name: "attest",
-        package: "attest",
-        features: &[],
-    },
-    Program {
-        name: "image-builder",
-        package: "image-builder",
-        features: &[],
-    },
-    Program {
-        name: init::PACKAGE,
-        package: init::PACKAGE,
-        features: &[],
-    },
-    Program {
-        name: "parent-agent",
-        package: "parent-agent",
-        features: &[],
-    },
-    Program {
-        name: "enclavectl",
-        package: "enclavectl",
-        features: &[],
-    },
+/// The programs that are released: each has its package's name.
+const PROGRAMS: [&str; 5] = [
+    "attest",
+    "image-builder",
+    init::PACKAGE,
+    "parent-agent",
+    "enclavectl",
 ];
 
 /// What a release must consist of, whatever was built and copied; users and other
@@ -87,15 +61,11 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
 /// with: what is in them is not what is released, but all of them are there.
 pub(crate) fn rehearse(workspace: &Path) -> anyhow::Result<()> {
     let folder = programs::tested(workspace)?;
-    let missing = |program: &&Program| !programs::TESTED.contains(&program.package);
-    for program in PROGRAMS.iter().filter(missing) {
-        programs::build_with(workspace, &[program.package], program.features)?;
-    }
     let built = Built {
         functions: functions::package(&folder)?,
         programs: folder,
     };
-    let scratch = programs::target()?.join("release-rehearsal");
+    let scratch = target::folder()?.join("release-rehearsal");
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
     }
@@ -110,13 +80,7 @@ struct Built {
 }
 
 fn build(workspace: &Path) -> anyhow::Result<Built> {
-    let packages = PROGRAMS.map(|program| program.package);
-    let features: Vec<_> = PROGRAMS
-        .iter()
-        .flat_map(|program| program.features)
-        .copied()
-        .collect();
-    let folder = programs::build_with(workspace, &packages, &features)?;
+    let folder = programs::build(workspace, &PROGRAMS)?;
     let functions = programs::build(workspace, &["control-plane"])?;
     Ok(Built {
         programs: folder,
@@ -131,7 +95,7 @@ impl Built {
         let copy = |from: &Path, name: &str| {
             fs::copy(from, folder.join(name)).with_context(|| from.display().to_string())
         };
-        for Program { name, .. } in &PROGRAMS {
+        for name in PROGRAMS {
             let program = self.programs.join(name);
             is_static(&program)?;
             copy(&program, &format!("{name}-{version}-{ARCH}-linux"))?;

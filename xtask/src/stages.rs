@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{bindings, cloud, fuzz, packages, programs, release, terraform};
+use crate::{bindings, cloud, fuzz, packages, programs, release, target, terraform};
 
 /// A stage: its name, and what runs its steps.
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
@@ -193,7 +193,7 @@ fn dependencies(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn terraform(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let junit = programs::target()?.join("junit/terraform.xml");
+    let junit = target::folder()?.join("junit/terraform.xml");
     let argument = format!("--junit-xml={}", junit.display());
     report.tests("terraform", "cargo xtask terraform", &junit, || {
         terraform::check(workspace, &[argument])
@@ -239,7 +239,7 @@ fn nextest(
     let program = NEXTEST.get(workspace)?;
     let arguments = ["nextest", "run", "--workspace", "--all-features", "-E"];
     let how = format!("cargo {} '{filter}'", arguments.join(" "));
-    let junit = programs::target()?.join("nextest/default/junit.xml");
+    let junit = target::folder()?.join("nextest/default/junit.xml");
     report.tests(name, &how, &junit, || {
         let status = Command::new(&program)
             .args(arguments)
@@ -254,7 +254,7 @@ fn nextest(
 }
 
 fn cloud(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let junit = programs::target()?.join("junit/control-plane.xml");
+    let junit = target::folder()?.join("junit/control-plane.xml");
     let how = "the scenarios of tests/control-plane";
     report.tests("control plane", how, &junit, || {
         cloud::test(workspace, &junit)
