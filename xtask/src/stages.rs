@@ -33,6 +33,16 @@ struct Step<'a> {
 
 const LINTS: &[Step<'_>] = &[
     Step {
+        name: "links",
+        command: &[".ci/links"],
+        environment: &[],
+    },
+    Step {
+        name: "structure",
+        command: &[".ci/structure"],
+        environment: &[],
+    },
+    Step {
         name: "format",
         command: &["cargo", "fmt", "--all", "--check"],
         environment: &[],
