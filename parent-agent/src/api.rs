@@ -184,14 +184,13 @@ impl Api {
             (&Method::POST, "/v1/attest") => self.attest(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
             (&Method::POST, "/v1/detach") => self.detach().await,
-            (_, "/v1/status" | "/v1/attest" | "/v1/stop" | "/v1/detach") => Err(Refusal(
+            (_, "/v1/status" | "/metrics" | "/v1/attest" | "/v1/stop" | "/v1/detach") => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "use GET for /v1/status, and POST for /v1/attest, /v1/stop and /v1/detach"
-                    .to_owned(),
+                "use GET for /v1/status and /metrics, and POST for /v1/attest, /v1/stop and /v1/detach".to_owned(),
             )),
             (_, path) => Err(Refusal(
                 StatusCode::NOT_FOUND,
-                format!("there is no {path}: use /v1/status, /v1/attest, /v1/stop or /v1/detach"),
+                format!("there is no {path}: use /v1/status, /metrics, /v1/attest, /v1/stop or /v1/detach"),
             )),
         };
         answer.unwrap_or_else(|Refusal(status, error)| json(status, &ErrorResponse { error }))

@@ -142,6 +142,7 @@ async fn api_refuses_what_it_does_not_understand() {
         ("GET", "/", "", 404, "/v1/status"),
         ("POST", "/v1/status", "", 405, "GET for /v1/status"),
         ("GET", "/v1/stop", "", 405, "POST"),
+        ("POST", "/metrics", "", 405, "GET for /v1/status and /metrics"),
         ("POST", "/v1/attest", "not json", 400, "not understood"),
         ("POST", "/v1/attest", "{\"nonse\":\"\"}", 400, "nonse"),
         ("POST", "/v1/attest", "{\"nonce\":\"*\"}", 400, "not base64"),
