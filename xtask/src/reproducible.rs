@@ -6,14 +6,12 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::init::{PACKAGE, Place};
-use crate::programs;
 
 /// Builds PID 1 twice, the second time in another folder, with other homes of cargo and
 /// of the user, and compares.
 pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
     let here = Place::here(workspace)?;
-    // Beside another package.
-    let first = programs::build(workspace, &["image-builder", PACKAGE])?.join(PACKAGE);
+    let first = here.build()?;
     let folder = std::env::temp_dir().join(format!("enclave-init-{}", std::process::id()));
     let second = here.elsewhere(&folder)?.build()?;
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
