@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use log_spool::LastLines;
 use manifest::EnclaveName;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +19,6 @@ use crate::recorder::{EmbeddedMetrics, Ended, Recorder};
 use crate::report::{Report, Reporter};
 use crate::sink::telemetry::Telemetry;
 use crate::sink::{Pipeline, PipelineConfig, PipelineError};
-use crate::spool::LastLines;
 use crate::status::Board;
 
 /// How long the sinks may take for what is in the spool when the enclave goes on: the

@@ -10,7 +10,7 @@
 //! answers the heartbeat and serves the connections that the enclave
 //! opens ([`channels`]), which on Nitro another process may pass on ([`dispatch`]),
 //! carries those from outside to it ([`ingress`]), keeps its log records on disk
-//! ([`spool`]) until they are where they should be ([`sink`]), tells the service
+//! ([`log_spool`]) until they are where they should be ([`sink`]), tells the service
 //! manager how it is ([`notify`]), and answers the other sub-commands ([`client`])
 //! over the local API ([`api`]). `parent-agent logs` reads the spool itself
 //! ([`logs`]).
@@ -75,7 +75,6 @@ pub mod self_check;
 mod session;
 pub mod sink;
 mod socket;
-pub mod spool;
 pub mod state;
 pub mod status;
 mod supervisor;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use link::BootId;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Decompressor, FromAgent, FromInit};
+use log_spool::{Boot, Spool};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::spool::{Boot, Spool};
+use crate::throttle::Line;
 
 /// How long the first message may take after the hello, and an
 /// acknowledgement to be read.
@@ -110,7 +111,10 @@ impl Logs {
             let Some(records) = decompressor.records(message)? else {
                 return Err(LogsError::Protocol("a connection is opened twice"));
             };
-            self.spool.store(boot, &records).await;
+            let missing = self.spool.store(boot, &records).await;
+            if missing > 0 && Line::MissingRecords.may_be_written() {
+                warn!(missing, "log records are missing");
+            }
             drop(records);
             self.acknowledge(boot, &mut writer).await?;
         }
@@ -149,7 +153,7 @@ mod tests {
     use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
     use super::*;
-    use crate::spool::{Batch, Fsync, MIN_BYTES, Reader as SpoolReader, SpoolOptions, WhenFull};
+    use log_spool::{Batch, Fsync, MIN_BYTES, Reader as SpoolReader, SpoolOptions, WhenFull};
 
     struct Init {
         reader: Reader<ReadHalf<DuplexStream>>,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use link::EndCode;
+use log_spool::{location, now_us};
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -21,7 +22,6 @@ use crate::duration::milliseconds;
 use crate::enclave::{Cause, Code, End};
 use crate::kernel_panic;
 use crate::losses::LostRecords;
-use crate::spool::{location, now_us};
 
 pub(crate) use backoff::Backoff;
 

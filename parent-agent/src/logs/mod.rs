@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use log_spool::{Batch, Reader, Stored, location};
 use manifest::EnclaveName;
 use thiserror::Error;
 
 use crate::exit::Exit;
-use crate::spool::{self, Batch, Reader, Stored, location};
 
 pub use args::{LogsArgs, Since};
 
@@ -146,7 +146,7 @@ impl Printer<'_> {
     fn print_batch(&mut self) -> io::Result<()> {
         while let Some((_, record)) = self.batch.peek() {
             if is_wanted(self.args, &record) {
-                spool::log_line(&record, self.args.json, &mut self.lines);
+                log_spool::log_line(&record, self.args.json, &mut self.lines);
             }
             self.batch.advance();
             if self.lines.len() >= MAX_LINES {
@@ -170,7 +170,7 @@ impl Printer<'_> {
                         Vec::new()
                     };
                     line.clear();
-                    spool::log_line(&record, self.args.json, &mut line);
+                    log_spool::log_line(&record, self.args.json, &mut line);
                     kept.push_back(line);
                 }
                 self.batch.advance();

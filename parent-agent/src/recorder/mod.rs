@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use link::logs::LogStream;
+use log_spool::{Spool, now_us};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
@@ -21,7 +22,6 @@ use crate::crash::Crash;
 use crate::enclave::{Cause, Code, End};
 use crate::history::{History, Reported};
 use crate::metrics::MetricsAddress;
-use crate::spool::{Spool, now_us};
 use crate::status::Board;
 
 pub(crate) use embedded_metrics::{EmbeddedMetrics, MetricsNamespace};

@@ -6,10 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use log_spool::{Batch, Stored};
+
 use super::config::FileConfig;
 use super::telemetry::ratio;
 use super::{Delivered, ErrorClass, SendError, Sink};
-use crate::spool::{self, Batch, Stored};
 
 /// Bytes of lines that are written at once.
 const MAX_BATCH: usize = 1024 * 1024;
@@ -41,7 +42,7 @@ impl Sink for Files {
         if self.lines.len() >= MAX_BATCH {
             return false;
         }
-        spool::log_line(record, true, &mut self.lines);
+        log_spool::log_line(record, true, &mut self.lines);
         self.records += 1;
         true
     }

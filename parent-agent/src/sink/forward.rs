@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::logs::LogStream;
+use log_spool::{Batch, Cursor, Progress, Reader, Spool};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::telemetry::SinkMetrics;
 use super::{SendError, Sink};
-use crate::spool::{Batch, Cursor, Progress, Reader, Spool};
 
 /// The least time between two writes of a sink's place. After a kill, what was
 /// sent in that time is sent again.

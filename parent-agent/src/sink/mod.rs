@@ -22,7 +22,7 @@ pub mod telemetry;
 
 use std::time::Duration;
 
-use crate::spool::{Batch, Stored};
+use log_spool::{Batch, Stored};
 
 pub use args::{LogArgs, SpoolSize};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

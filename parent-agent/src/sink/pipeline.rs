@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::logs::LogStream;
+use log_spool::{Boot, LastLines, Recovery, Spool, SpoolError, SpoolOptions};
 use manifest::EnclaveName;
 use thiserror::Error;
 use tokio::runtime;
@@ -23,7 +24,6 @@ use super::stdout::Stdout;
 use super::syslog::Syslog;
 use super::telemetry::{SinkMetrics, Telemetry};
 use crate::output::Output;
-use crate::spool::{self, Boot, LastLines, Recovery, Spool, SpoolError, SpoolOptions};
 
 /// How often the pipeline's own state is recorded in the stream `system`.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -146,7 +146,7 @@ impl Pipeline {
             return LastLines::default();
         };
         let directory = self.spool().directory().to_owned();
-        let reading = move || spool::last_lines(&directory, boot, count);
+        let reading = move || log_spool::last_lines(&directory, boot, count);
         match tokio::task::spawn_blocking(reading).await {
             Ok(Ok(lines)) => lines,
             Ok(Err(error)) => {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use log_spool::{Batch, Stored};
+
 use super::telemetry::ratio;
 use super::{Delivered, SendError, Sink};
 use crate::output::Output;
-use crate::spool::{self, Batch, Stored};
 
 /// Bytes of lines that are written at once.
 const MAX_BATCH: usize = 256 * 1024;
@@ -36,7 +37,7 @@ impl Sink for Stdout {
         if self.lines.len() >= MAX_BATCH {
             return false;
         }
-        spool::log_line(record, self.json, &mut self.lines);
+        log_spool::log_line(record, self.json, &mut self.lines);
         self.records += 1;
         true
     }

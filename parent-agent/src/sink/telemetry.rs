@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use link::control::Losses;
 use link::logs::LogStream;
+use log_spool::{Boot, Cursor, Progress, Spool, SpoolStatus, now_us};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Delivered, SendError};
 use crate::losses::{self, Counts, EnclaveLosses, LostRecords};
-use crate::spool::{Boot, Cursor, Progress, Spool, SpoolStatus, now_us};
 
 /// Everything about an enclave's logs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

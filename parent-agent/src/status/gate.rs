@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use log_spool::{now_us, timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::spool::{now_us, timestamp};
 
 /// What the gate said last of the enclave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{EarlierEnd, EgressStatus, IngressStatus, Status};
 use crate::ingress::OpenPort;
 use crate::sink::telemetry::{LogsStatus, SinkStatus};
-use crate::spool::timestamp;
 use crate::traffic::{Counts, PlaceCounts};
+use log_spool::timestamp;
 use plain_text::plain;
 
 impl Status {
@@ -231,9 +231,9 @@ pub(super) mod tests {
     use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
     use crate::image::Pcrs;
     use crate::self_check::SelfCheck;
-    use crate::spool::SpoolStatus;
     use crate::status::GateStatus;
     use crate::traffic::InitPlaces;
+    use log_spool::SpoolStatus;
 
     /// An enclave of which there is something to say in every line.
     pub(crate) fn eventful() -> Status {

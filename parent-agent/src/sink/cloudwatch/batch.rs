@@ -4,10 +4,10 @@
 //! (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>).
 
 use aws_request::logs::Event;
+use log_spool::Stored;
 
 use super::message;
 use crate::sink::telemetry::ratio;
-use crate::spool::Stored;
 
 /// Most events of one request.
 const MAX_EVENTS: usize = 10_000;
@@ -116,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::Source;
+    use log_spool::Source;
 
     const NOW_MS: u64 = 1_767_225_600_000;
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;

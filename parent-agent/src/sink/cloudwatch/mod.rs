@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::logs::LogStream;
+use log_spool::{Stored, now_us};
 
 use super::{Delivered, ErrorClass, SendError, Sink};
-use crate::spool::{self, Stored, now_us};
 
 use batch::EventBatch;
 pub use config::CloudWatchConfig;
@@ -50,7 +50,7 @@ impl CloudWatch {
 impl Sink for CloudWatch {
     const LINGER: Duration = Duration::from_millis(500);
 
-    fn push(&mut self, batch: &spool::Batch, record: &Stored<'_>) -> bool {
+    fn push(&mut self, batch: &log_spool::Batch, record: &Stored<'_>) -> bool {
         self.batch.push(record, batch.stored_us, now_us())
     }
 

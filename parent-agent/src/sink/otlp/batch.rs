@@ -5,10 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use link::logs::LogStream;
+use log_spool::{Source, Stored};
 use manifest::EnclaveName;
 use serde_json::json;
-
-use crate::spool::{Source, Stored};
 
 /// Bytes after which a request takes no further record. Receivers take some MiB.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;

@@ -6,12 +6,12 @@ mod service;
 use std::time::Duration;
 
 use bytes::Bytes;
+use log_spool::Stored;
 use manifest::EnclaveName;
 
 use super::config::OtlpUrl;
 use super::telemetry::ratio;
 use super::{Delivered, ErrorClass, SendError, Sink};
-use crate::spool::{self, Stored};
 
 use batch::{LogBatch, MAX_BYTES};
 use service::Service;
@@ -37,7 +37,7 @@ impl Otlp {
 impl Sink for Otlp {
     const LINGER: Duration = Duration::from_millis(500);
 
-    fn push(&mut self, batch: &spool::Batch, record: &Stored<'_>) -> bool {
+    fn push(&mut self, batch: &log_spool::Batch, record: &Stored<'_>) -> bool {
         self.batch.push(record, batch.stored_us)
     }
 

@@ -5,8 +5,7 @@
 //! record's bytes as they are (the RFC's MSG-ANY).
 
 use link::logs::LogStream;
-
-use crate::spool::{Stored, timestamp};
+use log_spool::{Stored, timestamp};
 
 /// Bytes of a datagram: receivers should take 2048 (RFC 5424, section 6.1).
 pub(super) const MAX_DATAGRAM: usize = 2048;
@@ -52,7 +51,7 @@ fn time(microseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::Source;
+    use log_spool::Source;
 
     fn record(data: &[u8]) -> Stored<'_> {
         Stored {

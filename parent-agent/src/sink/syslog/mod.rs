@@ -8,12 +8,12 @@ mod service;
 
 use std::time::Duration;
 
+use log_spool::{Batch, Stored};
 use manifest::EnclaveName;
 
 use super::config::SyslogAddress;
 use super::telemetry::ratio;
 use super::{Delivered, SendError, Sink};
-use crate::spool::{Batch, Stored};
 
 use service::Receiver;
 

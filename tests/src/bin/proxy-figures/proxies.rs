@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use enclave_tests::process;
 use link::{Endpoint, Listener};
+use log_spool::{Fsync, MIN_BYTES, Spool, SpoolOptions, WhenFull};
 use parent_agent::channels::egress::Egress;
 use parent_agent::channels::logs::Logs;
 use parent_agent::channels::{Channels, Incoming};
 use parent_agent::resolve::{ConnectTo, Resolver};
-use parent_agent::spool::{Fsync, MIN_BYTES, Spool, SpoolOptions, WhenFull};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 

@@ -50,7 +50,7 @@ struct LogLine<'a> {
 }
 
 /// RFC 3339 with microseconds, in UTC; a time beyond the year 9999 stays a number.
-pub(crate) fn timestamp(microseconds: u64) -> String {
+pub fn timestamp(microseconds: u64) -> String {
     let nanoseconds = i128::from(microseconds) * 1000;
     match OffsetDateTime::from_unix_timestamp_nanos(nanoseconds) {
         Ok(time) => format!(
@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::Source;
+    use crate::Source;
 
     fn record(data: &[u8]) -> Stored<'_> {
         Stored {

@@ -5,6 +5,11 @@
 //! files that are only appended to, a cursor file for each sink, and a lock. A
 //! record is in it exactly once: how far each stream of each boot has come is
 //! part of what is stored.
+//!
+//! [`Spool`] is the writer's side, one in a folder at a time; [`Reader`] reads the
+//! same files, in any process.
+
+#![forbid(unsafe_code)]
 
 mod chunk;
 mod cursor;
@@ -38,13 +43,11 @@ use tracing::{error, info, warn};
 
 pub use format::{Source, Stored};
 pub use last_lines::{LastLines, last_lines};
-pub use line::log_line;
-pub(crate) use line::timestamp;
+pub use line::{log_line, timestamp};
 pub use positions::Boot;
 pub use reader::{Batch, Cursor, Losses, Reader};
 pub use recovery::Recovery;
 
-use crate::throttle::Line;
 use chunk::Chunk;
 use positions::Positions;
 use writer::{AppendError, Appended, Unappended, Writer};
@@ -272,16 +275,19 @@ impl Spool {
         }
     }
 
-    /// Stores the records that are not held yet. Returns when they are held, be
-    /// it that the disk was full for hours; a caller that gives up loses nothing.
-    pub async fn store(self: &Arc<Self>, boot: Boot, records: &[Record<'_>]) {
+    /// Stores the records that are not held yet, and says how many numbers the
+    /// enclave has left out before them. Returns when they are held, be it that the
+    /// disk was full for hours; a caller that gives up loses nothing.
+    pub async fn store(self: &Arc<Self>, boot: Boot, records: &[Record<'_>]) -> u64 {
         let held = lock(&self.held).get(boot);
+        let mut missing = 0_u64;
         for chunk in chunk::encode(boot, held, records) {
-            self.store_chunk(chunk).await;
+            missing = missing.saturating_add(self.store_chunk(chunk).await);
         }
+        missing
     }
 
-    async fn store_chunk(self: &Arc<Self>, mut chunk: Chunk) {
+    async fn store_chunk(self: &Arc<Self>, mut chunk: Chunk) -> u64 {
         let mut refused = false;
         loop {
             let mut room = std::pin::pin!(self.room.notified());
@@ -289,18 +295,18 @@ impl Spool {
             let spool = Arc::clone(self);
             let appended = tokio::task::spawn_blocking(move || spool.append(chunk)).await;
             let error = match appended {
-                Ok(Ok(())) => {
+                Ok(Ok(missing)) => {
                     if refused {
                         info!("the log spool takes records again");
                     }
-                    return;
+                    return missing;
                 }
                 Ok(Err(refused)) => {
                     chunk = refused.chunk;
                     refused.error
                 }
                 // The runtime ends.
-                Err(_) => return,
+                Err(_) => return 0,
             };
             match error {
                 AppendError::Full if !refused => warn!(
@@ -312,7 +318,7 @@ impl Spool {
                     "the log spool {} cannot be written: the enclave keeps its records",
                     self.directory.display()
                 ),
-                AppendError::Closed => return,
+                AppendError::Closed => return 0,
                 AppendError::Full | AppendError::Io(_) => {}
             }
             refused = true;
@@ -320,7 +326,7 @@ impl Spool {
         }
     }
 
-    fn append(&self, chunk: Chunk) -> Result<(), Box<Unappended>> {
+    fn append(&self, chunk: Chunk) -> Result<u64, Box<Unappended>> {
         let boot = chunk.boot;
         let mut writer = self.writer();
         if self.closed.load(Ordering::Relaxed) {
@@ -330,7 +336,7 @@ impl Spool {
         let result = match writer.append(chunk, self.floor()) {
             Ok(appended) => {
                 self.publish(&writer, boot, &appended);
-                Ok(())
+                Ok(appended.missing)
             }
             Err(refused) => {
                 self.refuse(&refused.error);
@@ -374,9 +380,6 @@ impl Spool {
             self.counts
                 .missing
                 .store(missing.saturating_add(appended.missing), Ordering::Relaxed);
-            if appended.missing > 0 && Line::MissingRecords.may_be_written() {
-                warn!(missing = appended.missing, "log records are missing");
-            }
         }
         self.progress.send_replace(Progress {
             offset: writer.end(),
@@ -511,8 +514,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Microseconds since 1970, by the agent's clock.
-pub(crate) fn now_us() -> u64 {
+/// Microseconds since 1970, by this machine's clock.
+pub fn now_us() -> u64 {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
