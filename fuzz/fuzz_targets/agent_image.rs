@@ -12,8 +12,8 @@ use std::sync::atomic::AtomicBool;
 use eif::HEADER_BYTES;
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
-use parent_agent::image::Image;
-use parent_agent::ramdisk::Unpacker;
+use enclave_host::image::Image;
+use enclave_host::ramdisk::Unpacker;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 512;

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
-use parent_agent::ramdisk::Unpacker;
+use enclave_host::ramdisk::Unpacker;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;

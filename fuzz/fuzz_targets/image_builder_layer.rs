@@ -15,8 +15,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use fuzz::within;
 use image_builder::{BuildTime, Inputs, build, describe_image};
 use libfuzzer_sys::fuzz_target;
-use parent_agent::image::Image;
-use parent_agent::ramdisk::Unpacker;
+use enclave_host::image::Image;
+use enclave_host::ramdisk::Unpacker;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 4096;

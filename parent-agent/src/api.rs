@@ -19,6 +19,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use enclave_host::state::CONTROL_SOCKET;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -39,7 +40,6 @@ use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::losses::LostRecords;
 use crate::metrics;
 use crate::socket::{SocketError, remove_stale};
-use crate::state::CONTROL_SOCKET;
 use crate::status::Board;
 use crate::supervisor::Outcome;
 

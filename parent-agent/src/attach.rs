@@ -11,6 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enclave_host::console::Console;
+use enclave_host::guard::{self, Guard, GuardError, Unattached};
+use enclave_host::image::Pcrs;
+use enclave_host::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError, Target};
 use manifest::{EnclaveName, HostConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -20,11 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
-use crate::console::Console;
-use crate::guard::{self, Guard, GuardError, Unattached};
 use crate::history::History;
-use crate::image::Pcrs;
-use crate::state::{CLAIM_RETRY, CLAIM_TIMEOUT, StateDir, StateError, Target};
 
 /// The version of [`Facts`]. Fields may be added without a new one, if a reader
 /// can do without them.

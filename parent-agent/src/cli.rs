@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use enclave_host::guard::TetherArgs;
+use enclave_host::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
 
 use crate::bootstrap::{BootstrapArgs, DoctorArgs};
 use crate::client::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::EXIT_CODES;
-use crate::guard::TetherArgs;
-use crate::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
 use crate::logs::LogsArgs;
 use crate::run_config::RunArgs;
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use enclave_host::image::{ImageError, RuntimeConfigError};
+use enclave_host::state::StateError;
 use thiserror::Error;
 
 use crate::bootstrap::BootstrapError;
@@ -11,13 +13,11 @@ use crate::config::SourceError;
 use crate::dispatch::DispatchError;
 use crate::exit::Exit;
 use crate::fetch::FetchError;
-use crate::image::{ImageError, RuntimeConfigError};
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::machine::MachineError;
 use crate::sink::PipelineError;
 use crate::socket::SocketError;
-use crate::state::StateError;
 
 /// Why a command failed.
 #[derive(Debug, Error)]

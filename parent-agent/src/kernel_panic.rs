@@ -1,9 +1,8 @@
 //! A kernel's panic, as its console shows it. A kernel that has panicked says nothing
 //! more, and some machines do not even end with it.
 
+use enclave_host::console::Console;
 use tokio::sync::watch;
-
-use crate::console::Console;
 
 /// What a panic's line has in front of its reason (`kernel/panic.c`).
 const PANIC: &str = "Kernel panic - not syncing: ";

@@ -1,19 +1,23 @@
 //! The agent on the EC2 instance: starts an enclave, carries its traffic and
 //! logs, and relays attestation.
 //!
-//! `parent-agent run IMAGE.eif` is one process per enclave. It reads the image,
-//! whose metadata say what it asks of the host ([`image`]), claims a folder for
-//! the enclave's sockets ([`state`]), starts it under a hypervisor
-//! ([`hypervisor`]) through a guard process that cleans up if the agent is
-//! killed ([`guard`]) or takes over one that a guard kept ([`attach`]), and
-//! supervises it to its end ([`run`], with the rules in [`enclave`]). Meanwhile it
-//! answers the heartbeat and serves the connections that the enclave
-//! opens ([`channels`]), which on Nitro another process may pass on ([`dispatch`]),
-//! carries those from outside to it ([`ingress`]), keeps its log records on disk
-//! ([`log_spool`]) until they are where they should be ([`sink`]), tells the service
-//! manager how it is ([`notify`]), and answers the other sub-commands ([`client`])
-//! over the local API ([`api`]). `parent-agent logs` reads the spool itself
-//! ([`logs`]).
+//! `parent-agent run IMAGE.eif` is one process per enclave ([`run`]). Its command
+//! line, the configuration document ([`config`]) and the image
+//! ([`enclave_host::image`]), which may have to be fetched ([`fetch`], [`registry`]),
+//! make one configuration that does not change ([`run_config`]). It claims a folder
+//! for the enclave's sockets ([`enclave_host::state`]) and starts the enclave under a
+//! hypervisor ([`enclave_host::hypervisor`]), through a guard process that cleans up
+//! if the agent is killed ([`enclave_host::guard`]), or takes over one that a guard
+//! kept ([`attach`]).
+//!
+//! A session then serves the enclave to its end, whose rules are in [`enclave`]. It
+//! answers the heartbeat and serves the connections that the enclave opens
+//! ([`channels`]), which on Nitro another process may pass on ([`dispatch`]), carries
+//! those from outside to it ([`ingress`]), keeps its log records on disk
+//! ([`log_spool`]) until they are where they should be ([`sink`]), shows its documents
+//! to a control plane ([`gate`]), tells the service manager how it is ([`notify`]), and
+//! answers the other sub-commands ([`client`]) over the local API ([`api`]).
+//! `parent-agent logs` reads the spool itself ([`logs`]).
 //!
 //! # Exit codes
 //!
@@ -21,8 +25,7 @@
 //! ended. Standard output carries log records (or, with `--json`, every event),
 //! standard error what is meant for people.
 
-// Allowed for the device of the hypervisor `nitro` alone.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod api;
 pub mod attach;
@@ -33,13 +36,11 @@ pub mod cli;
 pub mod client;
 mod clock;
 pub mod config;
-pub mod console;
 mod copy;
 pub mod crash;
 pub mod diagnostics;
 pub mod digest;
 pub mod dispatch;
-mod duration;
 pub mod enclave;
 mod enclave_log;
 mod error;
@@ -47,10 +48,7 @@ pub mod event;
 mod exit;
 pub mod fetch;
 pub mod gate;
-pub mod guard;
 mod history;
-pub mod hypervisor;
-pub mod image;
 pub mod ingress;
 pub mod kernel_panic;
 pub mod limit;
@@ -63,8 +61,6 @@ pub mod notify;
 pub mod output;
 mod proxy;
 mod proxy_protocol;
-mod pulse;
-pub mod ramdisk;
 mod recorder;
 pub mod registry;
 pub mod report;
@@ -75,7 +71,6 @@ pub mod self_check;
 mod session;
 pub mod sink;
 mod socket;
-pub mod state;
 pub mod status;
 mod supervisor;
 mod throttle;

@@ -33,6 +33,7 @@ pub struct Limit {
 
 impl Limit {
     /// These limits, and the others' where there is none.
+    #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
             connections: self.connections.or(other.connections),

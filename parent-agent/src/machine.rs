@@ -5,20 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA384, digest};
+use enclave_host::console::Console;
+use enclave_host::duration::milliseconds;
+use enclave_host::guard::{Attached, Guard, GuardError};
+use enclave_host::hypervisor::{Hypervisor, HypervisorError};
+use enclave_host::image::{LowMemory, Pcrs, check_memory};
+use enclave_host::state::{StateDir, Target};
 use link::control::MAX_RUNTIME_CONFIG;
 use manifest::{EnclaveName, HostConfig, MemoryMib};
 use thiserror::Error;
 
 use crate::attach::{self, AttachError, Facts};
-use crate::console::Console;
-use crate::duration::milliseconds;
 use crate::exit::Exit;
-use crate::guard::{Attached, Guard, GuardError};
-use crate::hypervisor::{Hypervisor, HypervisorError};
-use crate::image::{LowMemory, Pcrs, check_memory};
 use crate::ingress::OpenPort;
 use crate::report::{Opening, Report, Reporter};
-use crate::state::{StateDir, Target};
 
 /// Console lines shown after an unexpected end.
 const CONSOLE_TAIL: usize = 40;

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use enclave_host::{guard, hypervisor};
 use parent_agent::cli::{Cli, Command};
 use parent_agent::output::Output;
-use parent_agent::{
-    Error, Exit, bootstrap, client, diagnostics, dispatch, guard, hypervisor, logs, run,
-};
+use parent_agent::{Error, Exit, bootstrap, client, diagnostics, dispatch, logs, run};
 use tokio::runtime;
 
 /// How long a thread that is stuck in a write may hold up the exit.

@@ -14,12 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use enclave_host::guard::SERVICE_VARIABLES;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::debug;
 
-/// The variables that the service manager sets. Nothing that the agent starts
-/// gets them.
-pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /// How often the agent says that it lives where nobody watches.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// How much longer its start or its end may take each time; more than two
@@ -53,7 +51,7 @@ struct Told {
 impl Notifier {
     /// The service manager that the environment names.
     pub fn from_environment() -> Self {
-        let [socket, watchdog, pid] = VARIABLES.map(env::var_os);
+        let [socket, watchdog, pid] = SERVICE_VARIABLES.map(env::var_os);
         Self::new(socket.as_deref(), watchdog.as_deref(), pid.as_deref())
     }
 

@@ -6,16 +6,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use enclave_host::console::Viewer;
+use enclave_host::duration::milliseconds;
+use enclave_host::image::Pcrs;
 use link::EndCode;
 use serde::Serialize;
 
 use crate::clock::ClockStatus;
-use crate::console::Viewer;
 use crate::crash::Crash;
-use crate::duration::milliseconds;
 use crate::enclave::{Cause, Code, Health};
 use crate::exit::Exit;
-use crate::image::Pcrs;
 use crate::ingress::OpenPort;
 use crate::losses::LostRecords;
 use crate::output::Output;
@@ -437,6 +437,9 @@ fn seconds(microseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use enclave_host::console::Console;
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
@@ -459,5 +462,17 @@ mod tests {
             text,
             "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic (boot.root)\nended       boot failed: no heartbeat (exit code 11)\nlost        13 log records in the enclave\n"
         );
+    }
+
+    #[tokio::test]
+    async fn terminal_control_is_made_visible() {
+        let (mut printed, writer) = tokio::io::duplex(256);
+        let (stderr, _task) = Output::new(writer);
+        let console = Console::new(Some(Reporter::new(&stderr, &stderr, false).viewer()));
+        drop(stderr);
+        console.read(&b"\x1b[2Jgone\xff\n"[..]).await;
+        let mut text = String::new();
+        printed.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "console | \\u{1b}[2Jgone\u{fffd}\n");
     }
 }

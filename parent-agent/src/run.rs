@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use enclave_host::hypervisor::{HypervisorConfig, Nitro, Qemu, Sim};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
+use crate::crash::Backoff;
 use crate::diagnostics;
 use crate::error::Error;
 use crate::event::{Event, MAX_EVENTS};
 use crate::exit::Exit;
 use crate::gate::GateClient;
-use crate::hypervisor::{HypervisorConfig, Nitro, Qemu, Sim};
 use crate::machine::Machine;
 use crate::notify::Notifier;
 use crate::output::Output;
@@ -52,7 +53,7 @@ async fn run_after_pause(
     receiver: &mut mpsc::Receiver<Event>,
 ) -> Result<Exit, Error> {
     let backoff = args.backoff()?;
-    if let Some(pause) = backoff.as_ref().and_then(|backoff| backoff.pause()) {
+    if let Some(pause) = backoff.as_ref().and_then(Backoff::pause) {
         info!(
             seconds = pause.as_secs(),
             "the enclave has crashed, and is started again later"
@@ -70,8 +71,10 @@ async fn run_after_pause(
         diagnostics::name_enclave(name.as_str());
     }
     let result = Box::pin(serve(args, stderr, notifier, events, receiver)).await;
-    if let (Err(error), Some(backoff)) = (&result, backoff) {
-        backoff.failed(error.to_string()).await;
+    match (&result, backoff) {
+        // Arguments that do not go together are no crash.
+        (Ok(_) | Err(Error::Usage(_)), _) | (_, None) => {}
+        (Err(error), Some(backoff)) => backoff.failed(error.to_string()).await,
     }
     result
 }
@@ -119,7 +122,7 @@ async fn serve(
     let directory = guard.directory();
     let result = match hypervisor {
         HypervisorConfig::Sim(image, options) => {
-            let sim = Sim::new(image, options, directory);
+            let sim = Sim::new(*image, options, directory);
             session
                 .serve(Machine::new(machine, sim, guard), receiver)
                 .await

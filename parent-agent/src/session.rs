@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use enclave_host::hypervisor::Hypervisor;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,6 @@ use crate::enclave_log::EnclaveLog;
 use crate::error::Error;
 use crate::event::Event;
 use crate::gate::{Gate, GateClient};
-use crate::hypervisor::Hypervisor;
 use crate::machine::{Machine, MachineError};
 use crate::metrics;
 use crate::notify::Notifier;
@@ -161,7 +161,7 @@ impl Session {
         }
         if let (Some(client), Some(outcome)) = (self.gate.clone(), outcome) {
             let gate = Gate {
-                gate: client,
+                client,
                 board: Arc::clone(board),
                 outcome,
                 events: self.events.clone(),

@@ -17,6 +17,7 @@ mod format;
 mod last_lines;
 mod line;
 pub mod location;
+mod options;
 mod positions;
 mod reader;
 mod recovery;
@@ -44,6 +45,7 @@ use tracing::{error, info, warn};
 pub use format::{Source, Stored};
 pub use last_lines::{LastLines, last_lines};
 pub use line::{log_line, timestamp};
+pub use options::{Fsync, MIN_BYTES, SpoolOptions, WhenFull};
 pub use positions::Boot;
 pub use reader::{Batch, Cursor, Losses, Reader};
 pub use recovery::Recovery;
@@ -56,41 +58,6 @@ use writer::{AppendError, Appended, Unappended, Writer};
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before an append is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// The least cap: eight segments that each hold a batch of any size.
-pub const MIN_BYTES: u64 = 16 * 1024 * 1024;
-
-/// When appended records are brought to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fsync {
-    /// Before they are acknowledged: they survive a power loss.
-    Always,
-    /// Every second: a power loss may take the last second's.
-    Interval,
-    /// When the kernel does it.
-    Never,
-}
-
-/// What to do when the cap is reached and a sink has not passed the oldest on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum WhenFull {
-    /// Take nothing more: the enclave holds its records, as its manifest says.
-    Block,
-    /// Remove the oldest, counted.
-    DropOldest,
-}
-
-/// How a spool is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpoolOptions {
-    /// Most bytes on disk; at least [`MIN_BYTES`].
-    pub max_bytes: u64,
-    /// How long records stay that every sink has passed on.
-    pub max_age: Duration,
-    /// What happens at the cap.
-    pub when_full: WhenFull,
-    /// When records are brought to the disk.
-    pub fsync: Fsync,
-}
 
 /// Why a spool cannot be opened.
 #[derive(Debug, Error)]

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use enclave_host::hypervisor::HypervisorKind;
+use enclave_host::state::StateArgs;
 
 use super::Step;
 use crate::config::Source;
 use crate::fetch::IMAGE_DIR_HELP;
-use crate::hypervisor::HypervisorKind;
-use crate::state::StateArgs;
 
 /// What an instance is, and what it is to be.
 #[derive(Debug, Args)]

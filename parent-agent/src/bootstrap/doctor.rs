@@ -1,6 +1,7 @@
 //! `preflight` and `doctor`: what would hinder a bootstrap, and what is wrong
 //! with an instance that should be running.
 
+use enclave_host::state::StateDir;
 use tokio::runtime::Runtime;
 
 use super::finding::{Finding, Findings, State};
@@ -10,7 +11,6 @@ use crate::client;
 use crate::crash::LastEnd;
 use crate::enclave::Phase;
 use crate::exit::Exit;
-use crate::state::StateDir;
 
 /// Looks at everything; a problem of one thing hides no other.
 pub(super) fn examine(

@@ -21,13 +21,13 @@ mod unit;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use enclave_host::hypervisor::HypervisorKind;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::config::{Config, ConfigError, SourceError};
 use crate::exit::Exit;
 use crate::fetch::Cache;
-use crate::hypervisor::HypervisorKind;
 
 pub use args::{BootstrapArgs, DoctorArgs, HostArgs};
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use enclave_host::hypervisor::HypervisorKind;
+use enclave_host::state::StateDir;
+
 use super::{Check, Outcome, Setup, program, unit};
-use crate::hypervisor::HypervisorKind;
-use crate::state::StateDir;
 
 /// What the enclaves were started with last, to know when they must start anew.
 const STARTED: &str = "/var/lib/enclaves/started";

@@ -1,7 +1,8 @@
 //! Step `unit`: how systemd runs an enclave, and with which configuration.
 
+use enclave_host::hypervisor::HypervisorKind;
+
 use super::{Check, Outcome, Setup};
-use crate::hypervisor::HypervisorKind;
 
 /// The unit, an instance of which is an enclave.
 const UNIT: &str = "/etc/systemd/system/enclave@.service";

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use enclave_host::state::StateArgs;
 use manifest::{EnclaveName, Interval};
-
-use crate::state::StateArgs;
 
 /// Which enclave a command is for.
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use enclave_host::state::{CONTROL_SOCKET, StateArgs, StateDir, StateError, Target};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
@@ -25,7 +26,6 @@ use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
 use crate::attach;
 use crate::enclave::Cause;
 use crate::exit::Exit;
-use crate::state::{CONTROL_SOCKET, StateArgs, StateDir, StateError, Target};
 use crate::status::Status;
 
 pub use args::{AttestArgs, HexBytes, StatusArgs, StopArgs, TargetArgs};
@@ -135,7 +135,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     let request = StopRequest {
         grace_ms: args
             .grace
-            .map(|grace| crate::duration::milliseconds(grace.as_duration())),
+            .map(|grace| enclave_host::duration::milliseconds(grace.as_duration())),
     };
     // The agent bounds how long a stop takes.
     let answer = match client.send(Method::POST, "/v1/stop", &request).await {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use enclave_host::state::StateDir;
 use manifest::EnclaveName;
 
 use super::{Crash, LastEnd, keep_end};
 use crate::enclave::{Cause, End};
 use crate::losses::LostRecords;
-use crate::state::StateDir;
 
 /// An enclave that is started again the later the more often it has crashed.
 #[derive(Debug)]

@@ -12,13 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enclave_host::duration::milliseconds;
 use link::EndCode;
 use log_spool::{location, now_us};
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::duration::milliseconds;
 use crate::enclave::{Cause, Code, End};
 use crate::kernel_panic;
 use crate::losses::LostRecords;

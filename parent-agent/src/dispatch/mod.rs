@@ -18,15 +18,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use enclave_host::hypervisor::CID_ANY;
+use enclave_host::state::{StateError, check_private};
 use link::{Endpoint, Listener, port};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
-use crate::hypervisor::CID_ANY;
 use crate::notify::Notifier;
 use crate::socket::SocketError;
-use crate::state::{StateError, check_private};
 
 pub use registration::{Registration, RegistrationError};
 pub use server::{Accept, Dispatcher};

@@ -51,8 +51,8 @@ pub(super) mod tests {
     use super::super::tests::{BOOT, booted, end, ending, health};
     use super::super::{Action, Input, MAX_SILENCE};
     use super::*;
-    use crate::console::Console;
     use crate::kernel_panic::Watch;
+    use enclave_host::console::Console;
 
     /// A panic for want of memory, as read from a console.
     pub(in super::super) fn panicked() -> Input<'static> {

@@ -184,7 +184,7 @@ impl GateClient {
 /// Asks the gate on behalf of one enclave.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    pub(crate) gate: GateClient,
+    pub(crate) client: GateClient,
     pub(crate) board: Arc<Board>,
     pub(crate) outcome: Arc<GateBoard>,
     pub(crate) events: mpsc::Sender<Event>,
@@ -197,7 +197,7 @@ impl Gate {
         while self.board.phase() != Phase::Ready {
             sleep(READY_POLL).await;
         }
-        let mut pace = Pace::new(self.gate.config.interval, Instant::now());
+        let mut pace = Pace::new(self.client.config.interval, Instant::now());
         let mut last = Submitted::default();
         loop {
             let pause = if self.board.phase() == Phase::Ready {
@@ -214,7 +214,7 @@ impl Gate {
         match self.round(last).await {
             Ok(round) => {
                 if self.outcome.update(GateStatus::reached) {
-                    info!(function = %self.gate.config.function, enclave = %self.gate.config.enclave_id, "the attestation gate answers again");
+                    info!(function = %self.client.config.function, enclave = %self.client.config.enclave_id, "the attestation gate answers again");
                 }
                 match round {
                     Round::Idle => pace.idle(Instant::now()),
@@ -225,7 +225,7 @@ impl Gate {
             Err(error) => {
                 let text = format!("{error}{}", error.advice());
                 if self.outcome.update(|status| status.failed(&text)) {
-                    warn!(function = %self.gate.config.function, enclave = %self.gate.config.enclave_id, "the attestation gate could not be served: {text}");
+                    warn!(function = %self.client.config.function, enclave = %self.client.config.enclave_id, "the attestation gate could not be served: {text}");
                 }
                 pace.failed()
             }
@@ -233,7 +233,7 @@ impl Gate {
     }
 
     async fn round(&self, last: &mut Submitted) -> Result<Round, GateError> {
-        let enclave_id = &self.gate.config.enclave_id;
+        let enclave_id = &self.client.config.enclave_id;
         let answer: ChallengeAnswer = self.ask(&Question::Challenge { enclave_id }).await?;
         let Some(challenge) = answer.challenge else {
             return Ok(Round::Idle);
@@ -262,10 +262,10 @@ impl Gate {
 
     fn note(&self, answer: &DocumentAnswer) {
         let message = plain_text::plain(&answer.message);
-        let (accepted, function) = (answer.accepted, &self.gate.config.function);
+        let (accepted, function) = (answer.accepted, &self.client.config.function);
         self.outcome
             .update(|status| status.answered(accepted, &message));
-        let enclave = &self.gate.config.enclave_id;
+        let enclave = &self.client.config.enclave_id;
         if accepted {
             info!(%function, %enclave, "the attestation gate has accepted the enclave's document");
         } else {
@@ -299,11 +299,11 @@ impl Gate {
         let payload =
             serde_json::to_vec(question).map_err(|error| GateError::Answer(error.to_string()))?;
         let answer = self
-            .gate
+            .client
             .lambda
             .lambda()
             .invoke(
-                self.gate.config.function.as_str(),
+                self.client.config.function.as_str(),
                 Bytes::from(payload),
                 true,
                 INVOKE_TIMEOUT,

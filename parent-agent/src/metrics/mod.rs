@@ -1,9 +1,9 @@
 //! What is known of an enclave, for Prometheus: text exposition format 0.0.4.
 
+mod page;
 mod server;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -21,6 +21,8 @@ use crate::traffic::Counts;
 
 pub use server::MetricsAddress;
 pub(crate) use server::listen;
+
+use page::Page;
 
 /// What the text is.
 pub(crate) const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -422,45 +424,6 @@ fn counts(page: &mut Page, sink: &SinkStatus, label: &str, counts: &BTreeMap<Str
     let [name, stream] = labels(sink);
     for (key, &count) in counts {
         page.count(&[name, stream, (label, key)], count);
-    }
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-    name: &'static str,
-}
-
-impl Page {
-    // Writing to a string cannot fail.
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.name = name;
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
-        self.name(labels);
-        let _ = writeln!(self.text, " {value}");
-    }
-
-    fn count(&mut self, labels: &[(&str, &str)], value: u64) {
-        self.name(labels);
-        let _ = writeln!(self.text, " {value}");
-    }
-
-    fn name(&mut self, labels: &[(&str, &str)]) {
-        self.text += self.name;
-        for (index, (name, value)) in labels.iter().enumerate() {
-            let opening = if index == 0 { '{' } else { ',' };
-            let value = value
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            let _ = write!(self.text, "{opening}{name}=\"{value}\"");
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
     }
 }
 

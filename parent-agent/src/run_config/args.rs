@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use enclave_host::hypervisor::{Accelerator, HypervisorKind};
+use enclave_host::state::{StateArgs, StateDir, StateError};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 
 use crate::config::Source;
 use crate::crash::Backoff;
 use crate::fetch::IMAGE_DIR_HELP;
 use crate::gate::GateArgs;
-use crate::hypervisor::{Accelerator, HypervisorKind};
 use crate::proxy::ProxyArgs;
 use crate::recorder::MetricsArgs;
 use crate::sink::LogArgs;
-use crate::state::{StateArgs, StateDir, StateError};
 
 /// Where Debian and its descendants put QEMU's firmware.
 const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use enclave_host::duration::milliseconds;
+use enclave_host::image::Image;
 use tokio::time::Instant;
 
 use crate::config::EnclaveConfig;
-use crate::duration::milliseconds;
 use crate::error::Error;
 use crate::fetch::{Cache, fetch as fetch_to};
-use crate::image::Image;
 use crate::report::{Report, Reporter};
 
 /// Progress is reported no more often than this.

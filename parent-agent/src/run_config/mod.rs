@@ -6,22 +6,24 @@ mod image;
 
 use std::path::Path;
 
+use enclave_host::hypervisor::{
+    HypervisorConfig, HypervisorKind, NitroOptions, QemuOptions, SimOptions,
+};
+use enclave_host::image::{Image, RuntimeConfigError, read_runtime_config};
+use enclave_host::state::StateDir;
 use link::control::MAX_RUNTIME_CONFIG;
 use link::target::{MAX_CONNECTIONS, connections};
-use manifest::{EnclaveName, Interval};
+use manifest::{Cpus, EnclaveName, Interval};
 
 use crate::config::{EnclaveConfig, Source};
 use crate::error::Error;
 use crate::gate::GateConfig;
-use crate::hypervisor::{HypervisorConfig, HypervisorKind, NitroOptions, QemuOptions, SimOptions};
-use crate::image::{RuntimeConfigError, read_runtime_config};
 use crate::machine::MachineConfig;
-use crate::proxy::ProxyConfig;
-use crate::recorder::{EmbeddedMetrics, MetricsConfig};
+use crate::proxy::{ProxyArgs, ProxyConfig};
+use crate::recorder::{EmbeddedMetrics, MetricsArgs, MetricsConfig};
 use crate::report::Reporter;
 use crate::sink::PipelineConfig;
 use crate::sink::config::SinkSpec;
-use crate::state::StateDir;
 use crate::supervisor::SupervisorConfig;
 
 pub use args::RunArgs;
@@ -90,56 +92,19 @@ impl RunConfig {
             (None, None) => host.name.clone(),
         };
         let id = given.map_or_else(|| name.to_string(), |given| given.id.clone());
-        let cpus = args.cpus.or(given.and_then(|given| given.cpus));
-        let memory = args.memory_mib.or(given.and_then(|given| given.memory_mib));
-        let (cpus, memory) = (cpus.unwrap_or(host.cpus), memory.unwrap_or(host.memory_mib));
         let configured = given.and_then(|given| given.runtime_configuration.as_deref());
         let runtime_config = runtime_config(args.runtime_config.as_deref(), configured)?;
-        let metrics_id = args.gate.enclave_id.clone().unwrap_or_else(|| id.clone());
-        let gate = args
-            .gate
-            .config(&id, given.and_then(|given| given.gate.clone()));
-        let logs = args.logs.pipeline(
-            &name,
-            region.clone(),
-            given.and_then(|given| given.log_group.clone()),
-            given.and_then(|given| given.log_retention),
-        );
-        let namespace = args
-            .metrics
-            .namespace
-            .or(given.and_then(|given| given.metrics_namespace.clone()));
-        let embedded = namespace.map(|namespace| EmbeddedMetrics {
-            namespace,
-            enclave_id: metrics_id,
-        });
-        if embedded.is_some() && !logs.sinks.contains(&SinkSpec::CloudWatch) {
-            return Err(Error::Usage(
-                "CloudWatch makes metrics of log records: a namespace of metrics needs a log group, or --sink cloudwatch",
-            ));
-        }
-        let (egress, ingress) =
-            given.map_or_else(Default::default, |given| (given.egress, given.ingress));
-        let publish = match given {
-            Some(given) if args.proxy.publish.is_empty() => given.publish.clone(),
-            _ => args.proxy.publish,
-        };
-        let proxy = ProxyConfig {
-            publish,
-            connect_to: args.proxy.connect_to,
-            egress: args.proxy.limits.egress().or(egress),
-            ingress: args.proxy.limits.ingress().or(ingress),
-            carried: match args.hypervisor {
-                // A simulated enclave has its host's memory.
-                HypervisorKind::Sim => MAX_CONNECTIONS,
-                HypervisorKind::Qemu | HypervisorKind::Nitro => connections(memory.bytes()),
-            },
-            aws_services: given.and_then(|given| given.aws_services.clone()),
-            region,
-        };
+        let memory = args
+            .memory_mib
+            .or(given.and_then(|given| given.memory_mib))
+            .unwrap_or(host.memory_mib);
+        let cpus = args
+            .cpus
+            .or(given.and_then(|given| given.cpus))
+            .unwrap_or(host.cpus);
         let machine = MachineConfig {
             name: name.clone(),
-            state: StateDir::new(args.state.state_dir)?,
+            state: StateDir::new(args.state.state_dir.clone())?,
             image: path,
             image_bytes: image.size(),
             pcrs: image.measurements().into(),
@@ -149,45 +114,31 @@ impl RunConfig {
             runtime_config: runtime_config.clone(),
             console: args.console,
         };
-        let hypervisor = match args.hypervisor {
-            HypervisorKind::Sim => HypervisorConfig::Sim(
-                image,
-                SimOptions {
-                    name,
-                    memory,
-                    debug,
-                    nsm_root: args.software_nsm_root,
-                },
-            ),
-            HypervisorKind::Nitro => HypervisorConfig::Nitro(NitroOptions {
-                name,
-                image: image.path().to_owned(),
-                cpus,
-                memory,
-                debug,
-            }),
-            HypervisorKind::Qemu => HypervisorConfig::Qemu(QemuOptions {
-                name,
-                image: image.path().to_owned(),
-                cpus,
-                memory,
-                binary: args.qemu_binary,
-                firmware: args.qemu_firmware,
-                accelerator: args.qemu_accel,
-                vhost_device_vsock: args.vhost_device_vsock,
-            }),
+        let hypervisor = hypervisor(&args, image, &machine, cpus);
+        let logs = args.logs.pipeline(
+            &name,
+            region.clone(),
+            given.and_then(|given| given.log_group.clone()),
+            given.and_then(|given| given.log_retention),
+        );
+        let metrics_id = args.gate.enclave_id.clone().unwrap_or_else(|| id.clone());
+        let metrics = metrics(args.metrics, given, metrics_id, &logs)?;
+        let carried = match args.hypervisor {
+            // A simulated enclave has its host's memory.
+            HypervisorKind::Sim => MAX_CONNECTIONS,
+            HypervisorKind::Qemu | HypervisorKind::Nitro => connections(memory.bytes()),
         };
+        let proxy = proxy(args.proxy, given, region, carried);
         Ok(Self {
+            gate: args
+                .gate
+                .config(&id, given.and_then(|given| given.gate.clone())),
             machine,
             hypervisor,
-            gate,
             session: SessionConfig {
                 proxy,
                 logs,
-                metrics: MetricsConfig {
-                    address: args.metrics.address,
-                    embedded,
-                },
+                metrics,
                 supervisor: SupervisorConfig {
                     boot_timeout: args.boot_timeout.as_duration(),
                     runtime_config,
@@ -218,6 +169,98 @@ fn check(hypervisor: HypervisorKind, debug: bool, has_nsm_root: bool) -> Result<
         ));
     }
     Ok(())
+}
+
+/// What runs the machine.
+fn hypervisor(
+    args: &RunArgs,
+    image: Image,
+    machine: &MachineConfig,
+    cpus: Cpus,
+) -> HypervisorConfig {
+    let MachineConfig {
+        name,
+        memory,
+        debug,
+        ..
+    } = machine;
+    let (name, memory, debug) = (name.clone(), *memory, *debug);
+    let path = image.path().to_owned();
+    match args.hypervisor {
+        HypervisorKind::Sim => HypervisorConfig::Sim(
+            Box::new(image),
+            SimOptions {
+                name,
+                memory,
+                debug,
+                nsm_root: args.software_nsm_root.clone(),
+            },
+        ),
+        HypervisorKind::Nitro => HypervisorConfig::Nitro(NitroOptions {
+            name,
+            image: path,
+            cpus,
+            memory,
+            debug,
+        }),
+        HypervisorKind::Qemu => HypervisorConfig::Qemu(QemuOptions {
+            name,
+            image: path,
+            cpus,
+            memory,
+            binary: args.qemu_binary.clone(),
+            firmware: args.qemu_firmware.clone(),
+            accelerator: args.qemu_accel,
+            vhost_device_vsock: args.vhost_device_vsock.clone(),
+        }),
+    }
+}
+
+/// Which connections are carried.
+fn proxy(
+    args: ProxyArgs,
+    given: Option<&EnclaveConfig>,
+    region: Option<String>,
+    carried: usize,
+) -> ProxyConfig {
+    let (egress, ingress) =
+        given.map_or_else(Default::default, |given| (given.egress, given.ingress));
+    let publish = match given {
+        Some(given) if args.publish.is_empty() => given.publish.clone(),
+        _ => args.publish,
+    };
+    ProxyConfig {
+        publish,
+        connect_to: args.connect_to,
+        egress: args.limits.egress().or(egress),
+        ingress: args.limits.ingress().or(ingress),
+        carried,
+        aws_services: given.and_then(|given| given.aws_services.clone()),
+        region,
+    }
+}
+
+/// Who gets metrics; CloudWatch makes them of log records.
+fn metrics(
+    args: MetricsArgs,
+    given: Option<&EnclaveConfig>,
+    enclave_id: String,
+    logs: &PipelineConfig,
+) -> Result<MetricsConfig, Error> {
+    let configured = given.and_then(|given| given.metrics_namespace.clone());
+    let namespace = args.namespace.or(configured);
+    if namespace.is_some() && !logs.sinks.contains(&SinkSpec::CloudWatch) {
+        return Err(Error::Usage(
+            "CloudWatch makes metrics of log records: a namespace of metrics needs a log group, or --sink cloudwatch",
+        ));
+    }
+    Ok(MetricsConfig {
+        address: args.address,
+        embedded: namespace.map(|namespace| EmbeddedMetrics {
+            namespace,
+            enclave_id,
+        }),
+    })
 }
 
 /// The enclave that `--name` means, or the only one.

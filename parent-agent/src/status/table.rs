@@ -229,10 +229,10 @@ pub(super) mod tests {
     use crate::clock::ClockStatus;
     use crate::crash::Crash;
     use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
-    use crate::image::Pcrs;
     use crate::self_check::SelfCheck;
     use crate::status::GateStatus;
     use crate::traffic::InitPlaces;
+    use enclave_host::image::Pcrs;
     use log_spool::SpoolStatus;
 
     /// An enclave of which there is something to say in every line.

@@ -1,11 +1,11 @@
 //! What the init says, noted, remembered and reported.
 
+use enclave_host::duration::milliseconds;
 use link::EndCode;
 use link::control::{ExitStatus, FromInit, HealthState};
 
 use super::Supervisor;
 use crate::clock::ClockStatus;
-use crate::duration::milliseconds;
 use crate::enclave::{Action, BootStep, Code, Health, Input, LimitsStatus};
 use crate::event::ChallengeError;
 use crate::report::Report;

@@ -7,21 +7,21 @@ mod message;
 use std::sync::Arc;
 use std::time::Duration;
 
+use enclave_host::duration::milliseconds;
+use enclave_host::guard::Guard;
+use enclave_host::hypervisor::{Hypervisor, HypervisorError, Started};
+use enclave_host::pulse::Pulse;
 use link::BootId;
 use link::control::{FromAgent, MAX_RUNTIME_CONFIG};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use crate::duration::milliseconds;
 use crate::enclave::{Action, Cause, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
-use crate::guard::Guard;
 use crate::history::History;
-use crate::hypervisor::{Hypervisor, HypervisorError, Started};
 use crate::kernel_panic;
 use crate::notify::Notifier;
-use crate::pulse::Pulse;
 use crate::report::{Report, Reporter};
 use crate::status::Board;
 use crate::throttle::Line;
@@ -143,7 +143,7 @@ impl Supervisor {
         // This very loop shows that the agent lives.
         let _supervised = self.notifier.supervise();
         let mut beats = self.notifier.beats();
-        let mut pulse = Pulse::new();
+        let mut pulse = Pulse::start();
         let mut console = kernel_panic::Watch::new(guard.console().clone());
         loop {
             let deadline = self.enclave.deadline();

@@ -231,7 +231,8 @@ fn create_private(path: &Path, recursive: bool) -> Result<(), StateError> {
     }
 }
 
-pub(crate) fn check_private(path: &Path) -> Result<(), StateError> {
+/// Refuses a folder that another user owns, or can enter.
+pub fn check_private(path: &Path) -> Result<(), StateError> {
     let metadata = fs::symlink_metadata(path).map_err(StateError::io(path))?;
     let private =
         metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & OTHERS == 0;

@@ -145,8 +145,6 @@ fn text(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Output;
-    use crate::report::Reporter;
 
     #[tokio::test]
     async fn the_last_lines_are_kept_and_cut() {
@@ -179,17 +177,5 @@ mod tests {
         console.push(vec!["more".to_owned(); MAX_LINES], true);
         let (lines, end) = console.since(1);
         assert_eq!((lines.len(), end), (MAX_LINES, 2 + MAX_LINES as u64));
-    }
-
-    #[tokio::test]
-    async fn terminal_control_is_made_visible() {
-        let (mut printed, writer) = tokio::io::duplex(256);
-        let (stderr, _task) = Output::new(writer);
-        let console = Console::new(Some(Reporter::new(&stderr, &stderr, false).viewer()));
-        drop(stderr);
-        console.read(&b"\x1b[2Jgone\xff\n"[..]).await;
-        let mut text = String::new();
-        printed.read_to_string(&mut text).await.unwrap();
-        assert_eq!(text, "console | \\u{1b}[2Jgone\u{fffd}\n");
     }
 }

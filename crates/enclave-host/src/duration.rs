@@ -3,6 +3,6 @@
 use std::time::Duration;
 
 /// A length of time in milliseconds.
-pub(crate) fn milliseconds(duration: Duration) -> u64 {
+pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -37,7 +37,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::console::Console;
 use crate::duration::milliseconds;
-use crate::notify;
 use crate::state::{Claim, GUARD_SOCKET};
 use protocol::{Answer, Event, MAX_OPENING, Opening, Request, VERSION};
 
@@ -47,6 +46,9 @@ pub use tether::{TetherArgs, tether};
 
 /// This very program, even after its file was replaced.
 pub const SELF: &str = "/proc/self/exe";
+/// The variables by which a service manager addresses the agent. Nothing that the
+/// agent starts gets them.
+pub const SERVICE_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /// How long the guard may take to start a process.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the guard may take to answer an opening.
@@ -136,7 +138,7 @@ impl Guard {
         let (socket, guard_socket) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut command = StdCommand::new(SELF);
-        for variable in notify::VARIABLES {
+        for variable in SERVICE_VARIABLES {
             command.env_remove(variable);
         }
         command

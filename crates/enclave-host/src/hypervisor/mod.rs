@@ -22,8 +22,7 @@ use crate::image::Image;
 use crate::ramdisk::UnpackError;
 use crate::state::TREE_LINK;
 
-pub(crate) use nitro::CID_ANY;
-pub use nitro::{Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
+pub use nitro::{CID_ANY, Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
 pub use qemu::{Accelerator, Qemu, QemuOptions};
 pub use sim::{Sim, SimOptions};
 pub use software_nsm::{SoftwareNsmArgs, serve as serve_software_nsm};
@@ -51,7 +50,7 @@ pub enum HypervisorKind {
 #[derive(Debug)]
 pub enum HypervisorConfig {
     /// A simulation of the image.
-    Sim(Image, SimOptions),
+    Sim(Box<Image>, SimOptions),
     /// A virtual machine.
     Qemu(QemuOptions),
     /// Nitro hardware.

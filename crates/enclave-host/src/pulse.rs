@@ -12,14 +12,14 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The pulse of a loop: it ticks once a second, and tells when it did not.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub struct Pulse {
     ticks: Interval,
     last: Instant,
 }
 
 impl Pulse {
     /// A pulse that begins now.
-    pub(crate) fn new() -> Self {
+    pub fn start() -> Self {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -29,13 +29,13 @@ impl Pulse {
     }
 
     /// Waits for the next tick. Cancellation safe.
-    pub(crate) async fn tick(&mut self) {
+    pub async fn tick(&mut self) {
         self.ticks.tick().await;
     }
 
     /// The time that was lost since the last call, if any. To be asked at `now`
     /// after every tick, and before a deadline is believed.
-    pub(crate) fn lost(&mut self, now: Instant) -> Option<Duration> {
+    pub fn lost(&mut self, now: Instant) -> Option<Duration> {
         let since = now.saturating_duration_since(self.last);
         self.last = now;
         (since > TICK + TOLERANCE).then(|| since.saturating_sub(TICK))
@@ -48,7 +48,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_runs_loses_nothing() {
-        let mut pulse = Pulse::new();
+        let mut pulse = Pulse::start();
         for _ in 0..100 {
             pulse.tick().await;
             assert_eq!(pulse.lost(Instant::now()), None);
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_is_stopped_loses_that_time_once() {
-        let mut pulse = Pulse::new();
+        let mut pulse = Pulse::start();
         pulse.tick().await;
         assert_eq!(pulse.lost(Instant::now()), None);
         let stop = Duration::from_secs(75);

@@ -155,11 +155,7 @@ impl Image {
 }
 
 /// Whether an image of this size, which says so of itself, starts with this memory.
-pub(crate) fn check_memory(
-    size: u64,
-    host: &HostConfig,
-    memory: MemoryMib,
-) -> Result<(), LowMemory> {
+pub fn check_memory(size: u64, host: &HostConfig, memory: MemoryMib) -> Result<(), LowMemory> {
     let needed = needed_mib(size, host.unpacked_bytes);
     if needed <= u64::from(memory.get()) {
         return Ok(());

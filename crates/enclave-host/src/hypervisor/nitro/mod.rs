@@ -41,7 +41,7 @@ const FIRST_CID: u32 = 16;
 /// Identifiers are chosen from so many.
 const CIDS: u32 = 1 << 30;
 /// Every identifier of this machine, to listen on.
-pub(crate) const CID_ANY: u32 = u32::MAX;
+pub const CID_ANY: u32 = u32::MAX;
 /// The hypervisor, and what is added to an enclave's identifier for the port of
 /// its console, which only debug mode has.
 const CID_HYPERVISOR: u32 = 0;

@@ -246,7 +246,7 @@ impl Owner {
     /// moves by the time in which this process was not run: an agent's machine
     /// that was stopped could not take the enclave over.
     async fn wait(&mut self, listener: &UnixListener) -> Option<Next> {
-        let mut pulse = Pulse::new();
+        let mut pulse = Pulse::start();
         loop {
             let now = Instant::now();
             if let (Some(lost), Some(deadline)) = (pulse.lost(now), &mut self.deadline) {
