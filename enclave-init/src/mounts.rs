@@ -90,7 +90,7 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
 }
 
 /// Makes the init's root and enters it.
-pub(crate) fn enter(tree: &Path, simulated: bool, room: Room) -> Result<(), InitError> {
+pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), InitError> {
     if simulated {
         // Nothing that is mounted here may be seen outside.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -127,12 +127,12 @@ pub(crate) fn enter(tree: &Path, simulated: bool, room: Room) -> Result<(), Init
     if simulated {
         borrow_kernel_views(root)?;
     } else {
-        limit_root(room)?;
+        limit_root(space)?;
         move_kernel_views(root)?;
     }
-    mount_files("run", &root.join("scratch/run"), "0755", room.run)?;
-    mount_files("shm", &root.join("scratch/shm"), "1777", room.shm)?;
-    mount_files("tmp", &root.join("scratch/tmp"), "1777", room.tmp)?;
+    mount_files("run", &root.join("scratch/run"), "0755", space.run)?;
+    mount_files("shm", &root.join("scratch/shm"), "1777", space.shm)?;
+    mount_files("tmp", &root.join("scratch/tmp"), "1777", space.tmp)?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
@@ -223,14 +223,14 @@ fn mount_files(source: &str, target: &Path, mode: &str, size: u64) -> Result<(),
 
 /// Bounds the machine's own file system, which holds the image's files: the kernel
 /// has unpacked them into one that may take nearly all of the memory.
-fn limit_root(room: Room) -> Result<(), InitError> {
+fn limit_root(space: Room) -> Result<(), InitError> {
     let found = statfs("/").doing(|| "looking at /".to_owned())?;
     if found.filesystem_type() != TMPFS_MAGIC {
         return Err(InitError::Root);
     }
     let block = u64::try_from(found.block_size()).unwrap_or_default();
     let used = found.blocks().saturating_sub(found.blocks_free());
-    let size = used.saturating_mul(block).saturating_add(room.root);
+    let size = used.saturating_mul(block).saturating_add(space.root);
     let options = format!("size={}", at_least_a_page(size));
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REMOUNT, Some(&*options))

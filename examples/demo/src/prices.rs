@@ -135,7 +135,7 @@ fn price(path: &str) -> Response<Full<Bytes>> {
 
 /// What the deployment decides, and the image does not.
 pub(crate) fn runtime_config(authority: &str) -> Vec<u8> {
-    let upstream = format!("https://{}:443{}", HOST, PATH);
+    let upstream = format!("https://{HOST}:443{PATH}");
     let config = serde_json::json!({ "upstream": upstream, "ca": authority });
     config.to_string().into_bytes()
 }
