@@ -71,7 +71,7 @@ pub enum PolicyError {
     #[error("a policy for the profile nitro-tpm cannot demand a purpose: only enclaves say one")]
     PurposeOfTpm,
     /// A purpose that no document is known to have.
-    #[error("the purpose unknown cannot be demanded: it says nothing of a document")]
+    #[error("the purpose `unknown` cannot be demanded: it says nothing about a document")]
     UnknownPurpose,
     /// User data, where the init writes it.
     #[error(
@@ -92,7 +92,7 @@ pub enum PolicyError {
     )]
     FixedNonce,
     /// A key of no bytes.
-    #[error("the public_key is empty, and no document has one of no bytes: remove it")]
+    #[error("the public_key is empty, and no document has an empty one: remove it")]
     EmptyKey,
     /// A key in a document that holds none.
     #[error("a document of the purpose {0} holds no public_key: remove it from the policy")]

@@ -121,7 +121,7 @@ impl<'a> Document<'a> {
             ));
         }
         if cursor.skip_null() {
-            return Err(Rejection::new(Rule::CosePayload, "it is detached"));
+            return Err(Rejection::new(Rule::CosePayload, "the payload is detached"));
         }
         let payload = bounded(cursor.bytes()?, 1..=MAX_PAYLOAD, Rule::CosePayload)?;
         let signature = bounded(

@@ -22,7 +22,7 @@ fn signature(document: &[u8]) -> Result<&[u8], Rejection> {
     if (parts, entries, cursor.left()) != (4, 0, 0) {
         return Err(Rejection::new(
             Rule::CoseStructure,
-            "it is not a COSE_Sign1 as the module makes them",
+            "it is not a COSE_Sign1 of the form that the module produces",
         ));
     }
     Ok(signature)

@@ -27,7 +27,7 @@ pub enum Command {
     /// Start an enclave from an image and serve it until it ends.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
-    /// Show how a running enclave is.
+    /// Show the state of a running enclave.
     Status(StatusArgs),
     /// Show an enclave's log records, also of one that has ended.
     Logs(LogsArgs),
@@ -41,7 +41,7 @@ pub enum Command {
     /// Make this instance ready for its enclaves, and start them.
     #[command(after_help = EXIT_CODES)]
     Bootstrap(Box<BootstrapArgs>),
-    /// Say what would hinder a bootstrap.
+    /// Say what would prevent a bootstrap.
     #[command(after_help = EXIT_CODES)]
     Preflight(Box<DoctorArgs>),
     /// Say what is wrong with an instance whose enclaves should be running.

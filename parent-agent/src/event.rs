@@ -60,7 +60,7 @@ pub enum Event {
 pub enum DetachError {
     /// The enclave would end with it.
     #[error(
-        "the enclave would end with its agent: it goes on without one only if `run` was given --keep-for"
+        "the enclave would end with its agent: it continues without one only if `run` was given --keep-for"
     )]
     NotKept,
     /// The enclave does not run.

@@ -18,7 +18,7 @@ pub enum Exit {
     /// The host lacks something: a free port, a program, memory, a permission, a
     /// service that answers.
     Host = 4,
-    /// The workload ended with an error, and its restart policy had no more to offer.
+    /// The workload ended with an error, and its restart policy allowed no further restart.
     WorkloadFailed = 10,
     /// The enclave ended, or fell silent, before it was ready.
     BootFailed = 11,
@@ -52,16 +52,16 @@ Exit codes:
    3  the image, or the configuration in it, cannot be used
    4  the host lacks something: a free port, a program, memory, a permission, a
       service that answers
-  10  the workload failed, and its restart policy had no more to offer
+  10  the workload failed, and its restart policy allowed no further restart
   11  the enclave ended or fell silent before it was ready
   12  the enclave ended or fell silent after it was ready
   13  the enclave was killed: it did not stop in time, or had no agent that could
       ask it to
-  14  the agent was told to leave the enclave, which goes on
+  14  the agent was told to leave the enclave, which continues
   20  bootstrap: the kernel has no device for enclaves
   21  bootstrap: there are not enough huge pages
   22  bootstrap: there are not enough CPUs
-  23  bootstrap: an image is not here
+  23  bootstrap: an image is missing
   24  bootstrap: the unit cannot be written
   25  bootstrap: the enclaves cannot be started, or are not ready after it";
 

@@ -313,7 +313,7 @@ fn describe(report: &Report<'_>) -> String {
         } => describe_fetching(source, *bytes, *total),
         Report::Console { text } => format!("console | {text}\n"),
         Report::Detached { keep_ms, exit_code } => format!(
-            "detached    the enclave goes on for {} without an agent (exit code {exit_code})\n",
+            "detached    the enclave continues for {} without an agent (exit code {exit_code})\n",
             seconds(keep_ms.saturating_mul(1000))
         ),
         Report::Ended {

@@ -65,7 +65,7 @@ pub enum EndpointError {
     )]
     Unknown(String),
     /// No TLS server.
-    #[error("{text:?} is no TLS server ({reason}): give HOST:PORT")]
+    #[error("{text:?} is not a TLS server ({reason}): give HOST:PORT")]
     TlsServer {
         /// What was given.
         text: String,

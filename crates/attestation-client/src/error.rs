@@ -44,7 +44,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The answer is not HTTP, or it breaks off.
-    #[error("{endpoint} gave no proper answer: {reason}")]
+    #[error("{endpoint} gave an invalid answer: {reason}")]
     Exchange {
         /// Who was asked.
         endpoint: String,
@@ -52,7 +52,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The server sends elsewhere.
-    #[error("{endpoint} redirects to {location}; if you mean that, ask there")]
+    #[error("{endpoint} redirects to {location}; if that is intended, ask there")]
     Redirected {
         /// Who was asked.
         endpoint: String,

@@ -34,7 +34,7 @@ impl ExternalKey {
             .map_err(|error| KeyError::Rejected(error.to_string()))?;
         let point = info.subject_public_key.data.as_ref();
         if !rest.is_empty() || point.len() != POINT || point.first() != Some(&4) {
-            return Err(KeyError::Rejected("it is no point on P-384".to_owned()));
+            return Err(KeyError::Rejected("it is not a point on P-384".to_owned()));
         }
         Ok(Self {
             jwk: Jwk::of_point(point)?,

@@ -37,7 +37,9 @@ pub enum KeyRingError {
         error: io::Error,
     },
     /// Others can read a key.
-    #[error("{path} can be read by others: run chmod 600 on it, or remove it if it may be known")]
+    #[error(
+        "{path} can be read by others: run chmod 600 on it, or remove it if it may be compromised"
+    )]
     Readable {
         /// Which.
         path: String,

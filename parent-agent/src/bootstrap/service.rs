@@ -54,7 +54,7 @@ pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
     // At once: one that fails leaves the others alone.
     let arguments = with(if is_changed { "restart" } else { "start" });
     program::run(setup.runtime, "systemctl", &arguments, START_TIMEOUT).map_err(|error| {
-        format!("{error}; systemd goes on trying, and `parent-agent doctor` says what hinders it")
+        format!("{error}; systemd keeps trying, and `parent-agent doctor` says what prevents it")
     })?;
     // Last: one that was killed before this restarts them again.
     setup.host.put(STARTED, &setup.text, true)

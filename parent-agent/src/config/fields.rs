@@ -69,7 +69,7 @@ impl<'v, 'p> Fields<'v, 'p> {
     /// A list that must be there.
     pub(super) fn required_list(&mut self, key: &'static str) -> Option<&'v [Value]> {
         self.required(key, |value| {
-            let list = value.as_array().ok_or("it is no list")?;
+            let list = value.as_array().ok_or("it is not a list")?;
             Ok(list.as_slice())
         })
     }

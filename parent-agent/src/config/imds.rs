@@ -36,7 +36,7 @@ pub enum ImdsError {
     )]
     NoTag,
     /// There is no user data that is a configuration.
-    #[error("the instance has no user data, or it is a script and no configuration")]
+    #[error("the instance has no user data, or it is a script and not a configuration")]
     NoUserData,
 }
 

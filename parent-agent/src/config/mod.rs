@@ -225,7 +225,7 @@ fn read_limit(value: &Value, place: &str, problems: &mut Vec<String>) -> Limit {
     };
     let limit = Limit {
         connections: fields.parsed("connections", |value| {
-            let number = value.as_u64().ok_or("it is no number")?;
+            let number = value.as_u64().ok_or("it is not a number")?;
             number.to_string().parse::<Connections>()
         }),
         rate: fields.parsed("rate", text_parsed::<Rate>),
@@ -252,7 +252,7 @@ fn read_gate(
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| "it is no text".to_owned())
+    value.as_str().ok_or_else(|| "it is not text".to_owned())
 }
 
 fn text_parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
@@ -294,7 +294,7 @@ fn runtime_configuration(value: &Value) -> Result<String, String> {
 }
 
 fn publish(value: &Value) -> Result<Vec<Publish>, String> {
-    let entries = value.as_array().ok_or("it is no list")?;
+    let entries = value.as_array().ok_or("it is not a list")?;
     entries.iter().map(text_parsed::<Publish>).collect()
 }
 
@@ -310,7 +310,7 @@ fn aws_services(value: &Value) -> Result<Vec<String>, String> {
             "a service's name has 1 to {MAX_SERVICE} lower-case letters, digits and hyphens"
         ))
     };
-    let names = value.as_array().ok_or("it is no list")?;
+    let names = value.as_array().ok_or("it is not a list")?;
     if names.len() > MAX_SERVICES {
         return Err(format!("it has more than {MAX_SERVICES} names"));
     }
@@ -318,7 +318,7 @@ fn aws_services(value: &Value) -> Result<Vec<String>, String> {
 }
 
 fn retention(value: &Value) -> Result<RetentionDays, String> {
-    let days = value.as_u64().ok_or("it is no number of days")?;
+    let days = value.as_u64().ok_or("it is not a number of days")?;
     days.to_string().parse()
 }
 

@@ -57,7 +57,7 @@ pub enum FetchError {
     },
     /// It could not be read to its end.
     #[error(
-        "the image {location} could not be read: {reason}; the {bytes} bytes that are here are kept, and the next attempt goes on from there"
+        "the image {location} could not be read: {reason}; the {bytes} bytes that are here are kept, and the next attempt continues there"
     )]
     Interrupted {
         /// Where it is.
@@ -113,7 +113,7 @@ pub enum FetchError {
     },
     /// What the registry has there is no enclave image.
     #[error(
-        "{location} is no enclave image: {source}; push it with `oras push REGISTRY/REPOSITORY:TAG FILE.eif:{MEDIA_TYPE}`"
+        "{location} is not an enclave image: {source}; push it with `oras push REGISTRY/REPOSITORY:TAG FILE.eif:{MEDIA_TYPE}`"
     )]
     Manifest {
         /// Where it is.
@@ -122,7 +122,7 @@ pub enum FetchError {
         source: ManifestError,
     },
     /// It is larger than any image.
-    #[error("the image {location} has more than {MAX_BYTES} bytes, and is none")]
+    #[error("the image {location} has more than {MAX_BYTES} bytes, so it is not an image")]
     TooLarge {
         /// Where it is.
         location: String,

@@ -68,7 +68,7 @@ impl Partial {
             info!(
                 image = %partial.location,
                 bytes = partial.length,
-                "goes on with an image that was fetched in part"
+                "continues with a partly fetched image"
             );
         }
         Ok(partial)

@@ -127,7 +127,7 @@ enum GateError {
     #[error("{0}")]
     Invoke(#[from] InvokeError),
     /// Its answer is of another kind.
-    #[error("the answer of the gate is not understood: {0}")]
+    #[error("the gate's answer cannot be parsed: {0}")]
     Answer(String),
     /// The enclave made no document.
     #[error("the enclave made no document: {0}")]

@@ -23,17 +23,17 @@ pub struct LogsArgs {
     #[arg(long, value_name = "DIR", help = LOG_DIR_HELP, conflicts_with = "name")]
     #[expect(missing_docs, reason = "the help is the documentation")]
     pub log_dir: Option<PathBuf>,
-    /// Go on with what comes, until interrupted.
+    /// Keep printing new records, until interrupted.
     #[arg(short, long)]
     pub follow: bool,
     /// Only this stream: application, system, health or errors.
     #[arg(long, value_name = "STREAM", value_parser = stream)]
     pub stream: Option<LogStream>,
-    /// Only records from this time on: 10m ago (s, m, h, d), or as in
+    /// Only records since this time: 10m for ten minutes ago (s, m, h, d), or as in
     /// 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME")]
     pub since: Option<Since>,
-    /// Only the last so many records.
+    /// Only this many of the last records.
     #[arg(long, value_name = "COUNT")]
     pub lines: Option<u64>,
     /// Print JSON, one object a line.

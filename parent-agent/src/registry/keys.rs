@@ -107,7 +107,7 @@ struct DockerKey {
 /// passwords in it: programs that keep passwords (`credsStore`) are not run.
 pub fn docker_key(configuration: &str, registry: &str) -> Result<Option<Key>, String> {
     let config: DockerConfig = serde_json::from_str(configuration)
-        .map_err(|error| format!("it is no configuration of Docker: {error}"))?;
+        .map_err(|error| format!("it is not a Docker configuration: {error}"))?;
     let mut found = config
         .auths
         .into_iter()

@@ -25,7 +25,7 @@ pub enum ManifestError {
     #[error("its manifest cannot be read: {0}")]
     Malformed(String),
     /// It lists other manifests.
-    #[error("it is a list of images for several platforms, and no enclave image")]
+    #[error("it is a list of images for several platforms, and not an enclave image")]
     Index,
     /// It has not one layer.
     #[error(

@@ -560,7 +560,7 @@ async fn bootstrap_leaves_an_enclave_that_is_not_ready_to_systemd() {
     let failed = instance.bootstrap(&[]).await;
     assert_eq!(failed.status.code(), Some(25));
     let error = error_line(&failed);
-    assert!(error.contains("systemd goes on trying"), "{error}");
+    assert!(error.contains("systemd keeps trying"), "{error}");
     instance.program("systemctl", SYSTEMCTL);
     assert!(instance.bootstrap(&[]).await.status.success());
     assert_eq!(instance.state(), ready().await);

@@ -64,7 +64,7 @@ async fn config_fetch_happens_once() {
     let (code, error, left) = fails(folder.path(), &aws.environment(), &document).await;
     assert_eq!(code, 4);
     assert!(
-        error.contains("400 Odd") && error.contains("goes on from there"),
+        error.contains("400 Odd") && error.contains("continues there"),
         "{error}"
     );
     let kept = left[0].1;

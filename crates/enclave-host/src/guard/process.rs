@@ -161,7 +161,7 @@ impl Owner {
             let deadline = self.deadline?;
             let left = deadline.duration_since(Instant::now());
             info!(
-                "the agent is gone; the enclave goes on for {:.0} s without one",
+                "the agent is gone; the enclave continues for {:.0} s without one",
                 left.as_secs_f64()
             );
             match self.wait(listener).await {
