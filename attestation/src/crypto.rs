@@ -34,12 +34,15 @@ pub enum SignatureEncoding {
     Fixed,
 }
 
-/// Whether the key that it stands for made a signature.
+/// Says of a message and a signature whether a key made it.
+type Verify = dyn Fn(&[u8], &[u8]) -> bool + Send + Sync;
+
+/// A key that signatures are verified with.
 #[derive(Clone)]
-pub struct Es384Key(Arc<dyn Fn(&[u8], &[u8]) -> bool + Send + Sync>);
+pub struct Es384Key(Arc<Verify>);
 
 impl Es384Key {
-    /// The key for which `verify` is asked with a message and a signature.
+    /// The key for which `verify` says of a message and a signature whether it made it.
     pub fn new(verify: impl Fn(&[u8], &[u8]) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(verify))
     }

@@ -1,4 +1,4 @@
-//! The signature of a document: ES384 over its COSE Sig_structure.
+//! The signature of a document: ES384 over its COSE `Sig_structure`.
 
 use crate::document::{Document, PROTECTED_HEADER};
 use crate::rule::{Rejection, Rule};

@@ -14,7 +14,9 @@ pub(crate) struct OpenSsl;
 impl Crypto for OpenSsl {
     fn sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut digest = Sha256::new();
-        parts.iter().for_each(|part| digest.update(part));
+        for part in parts {
+            digest.update(part);
+        }
         digest.finish()
     }
 

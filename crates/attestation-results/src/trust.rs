@@ -91,7 +91,7 @@ impl TrustVector {
 
     /// The tier of the whole. A rejection is contraindicated whatever the claims:
     /// some rules have none.
-    pub(crate) fn status(&self, report: &Report) -> Status {
+    pub(crate) fn status(self, report: &Report) -> Status {
         let claims = [self.configuration, self.executables, self.hardware];
         let warned = claims
             .iter()
