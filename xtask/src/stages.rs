@@ -249,7 +249,8 @@ fn nextest(
     let program = NEXTEST.get(workspace)?;
     let arguments = ["nextest", "run", "--workspace", "--all-features", "-E"];
     let how = format!("cargo {} '{filter}'", arguments.join(" "));
-    let junit = target::folder()?.join("nextest/default/junit.xml");
+    // nextest's own folder is in the workspace, wherever cargo's is.
+    let junit = workspace.join("target/nextest/default/junit.xml");
     report.tests(name, &how, &junit, || {
         let status = Command::new(&program)
             .args(arguments)
