@@ -163,7 +163,7 @@ fn confinement_that_is_wrong_is_named_with_its_line() {
         ),
         (
             "allow = [\"io-uring\",\n\"ptrace\",\n\"io-uring\"]",
-            "8: `io-uring` is there twice",
+            "8: `io-uring` is listed twice",
         ),
         (
             "allow = [\"io-uring\",\n\"bpf\"]",

@@ -134,7 +134,7 @@ async fn local_api_takes_an_identity_key_once() {
     ];
     let (_enclave, answers) = answers(&requests).await;
     let expected = [
-        (404, "no identity key has been named"),
+        (404, "no identity key has been registered"),
         (400, "public_key is empty"),
         (400, "public_key has more than 1024 bytes"),
         (400, "missing field `public_key`"),
