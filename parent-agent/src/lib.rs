@@ -48,7 +48,7 @@ pub mod event;
 mod exit;
 pub mod fetch;
 pub mod gate;
-mod history;
+pub mod history;
 pub mod ingress;
 pub mod kernel_panic;
 pub mod limit;
