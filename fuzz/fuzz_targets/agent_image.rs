@@ -10,10 +10,10 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use eif::HEADER_BYTES;
-use fuzz::{assert_readable, within};
-use libfuzzer_sys::fuzz_target;
 use enclave_host::image::Image;
 use enclave_host::ramdisk::Unpacker;
+use fuzz::{assert_readable, within};
+use libfuzzer_sys::fuzz_target;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 512;

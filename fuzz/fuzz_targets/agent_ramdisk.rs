@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use enclave_host::ramdisk::Unpacker;
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
-use enclave_host::ramdisk::Unpacker;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;

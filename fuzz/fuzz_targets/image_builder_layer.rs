@@ -12,11 +12,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use enclave_host::image::Image;
+use enclave_host::ramdisk::Unpacker;
 use fuzz::within;
 use image_builder::{BuildTime, Inputs, build, describe_image};
 use libfuzzer_sys::fuzz_target;
-use enclave_host::image::Image;
-use enclave_host::ramdisk::Unpacker;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 4096;
