@@ -11,6 +11,7 @@ use crate::workload::RUNTIME_CONFIG_PATH;
 
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
+
 /// Has every document show which configuration the agent gave. The register is
 /// locked, so that nothing that runs later can pretend another.
 pub(crate) async fn measure(nsm: &SecurityModule, config: &[u8]) -> Result<(), InitError> {

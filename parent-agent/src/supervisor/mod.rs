@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use enclave_host::duration::milliseconds;
 use enclave_host::guard::Guard;
-use enclave_host::hypervisor::{Hypervisor, HypervisorError, Started};
+use enclave_host::hypervisor::{Hypervisor, HypervisorError, Started, ended};
 use enclave_host::pulse::Pulse;
 use link::BootId;
 use link::control::{FromAgent, MAX_RUNTIME_CONFIG};
@@ -148,7 +148,7 @@ impl Supervisor {
         loop {
             let deadline = self.enclave.deadline();
             let action = tokio::select! {
-                how = hypervisor.ended(guard) => {
+                how = ended(guard) => {
                     // What the enclave said last is on its way through the channels.
                     self.last_words(events).await;
                     self.look(&mut console);

@@ -104,9 +104,6 @@ pub trait Hypervisor {
     /// Where an enclave that runs is found.
     fn started(&self) -> Started;
 
-    /// Waits until the enclave has ended, and says how. Cancellation safe.
-    fn ended(&mut self, guard: &mut Guard) -> impl Future<Output = String>;
-
     /// Ends what this process itself does for the enclave. The guard does the rest.
     fn finish(self) -> impl Future<Output = ()>;
 }
@@ -209,8 +206,9 @@ fn make_scratch_folder(directory: &Path, name: &EnclaveName) -> Result<PathBuf, 
     Ok(folder)
 }
 
-/// A process's way of ending in words, or the guard's.
-async fn next_exit(guard: &mut Guard) -> String {
+/// Waits until an enclave has ended, with the first of its processes: none is of use
+/// without the others. Says how that one ended, or the guard. Cancellation safe.
+pub async fn ended(guard: &mut Guard) -> String {
     match guard.exited().await {
         Ok(exit) => exit.to_string(),
         Err(error) => error.to_string(),
@@ -231,7 +229,7 @@ async fn wait_until_listening(
             return Err(failed(format!("it did not listen within {seconds} s")));
         }
         tokio::select! {
-            exit = next_exit(guard) => return Err(failed(exit)),
+            exit = ended(guard) => return Err(failed(exit)),
             () = sleep(LISTEN_POLL) => {}
         }
     }

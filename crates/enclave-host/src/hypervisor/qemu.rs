@@ -12,7 +12,7 @@ use manifest::{Cpus, EnclaveName, MemoryMib};
 
 use super::{
     Hypervisor, HypervisorError, Listen, Started, VSOCK_FOLDER, make_scratch_folder,
-    make_vsock_folder, next_exit, wait_until_listening,
+    make_vsock_folder, wait_until_listening,
 };
 use crate::guard::{Guard, Process};
 
@@ -210,11 +210,6 @@ impl Hypervisor for Qemu {
                 port: port::INIT,
             },
         }
-    }
-
-    async fn ended(&mut self, guard: &mut Guard) -> String {
-        // Neither is of use without the other.
-        next_exit(guard).await
     }
 
     async fn finish(self) {}

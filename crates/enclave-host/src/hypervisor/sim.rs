@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Hypervisor, HypervisorError, Listen, SoftwareNsmArgs, Started, VSOCK_FOLDER,
-    make_scratch_folder, make_vsock_folder, next_exit, software_nsm, wait_until_listening,
+    make_scratch_folder, make_vsock_folder, software_nsm, wait_until_listening,
 };
 use crate::guard::{Guard, Process, SELF};
 use crate::image::Image;
@@ -167,10 +167,6 @@ impl Hypervisor for Sim {
                 path: self.sockets.join(format!("enclave_{}", port::INIT)),
             },
         }
-    }
-
-    async fn ended(&mut self, guard: &mut Guard) -> String {
-        next_exit(guard).await
     }
 
     async fn finish(self) {

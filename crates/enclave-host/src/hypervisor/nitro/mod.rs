@@ -26,7 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncWriteExt;
 use tracing::warn;
 
-use super::{Hypervisor, HypervisorError, Listen, Started, next_exit};
+use super::{Hypervisor, HypervisorError, Listen, Started};
 use crate::guard::{Guard, Process, SELF};
 
 use device::Device;
@@ -146,10 +146,6 @@ impl Hypervisor for Nitro {
                 port: port::INIT,
             },
         }
-    }
-
-    async fn ended(&mut self, guard: &mut Guard) -> String {
-        next_exit(guard).await
     }
 
     async fn finish(self) {}
