@@ -1,7 +1,7 @@
 //! The definitions of the state machines write only what the table of statuses
 //! permits.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::path::Path;
 

@@ -62,7 +62,7 @@ pub(crate) fn credit(seed: &[u8]) -> Result<(), InitError> {
         .write(true)
         .open("/dev/random")
         .doing(|| "opening /dev/random".to_owned())?;
-    let bytes = i32::try_from(seed.len()).unwrap_or_default();
+    let bytes = i32::try_from(seed.len()).expect("a seed of the security module has at most 4 KiB");
     let mut request = Vec::with_capacity(seed.len() + 8);
     request.extend((bytes * 8).to_ne_bytes());
     request.extend(bytes.to_ne_bytes());

@@ -228,7 +228,7 @@ fn limit_root(space: Room) -> Result<(), InitError> {
     if found.filesystem_type() != TMPFS_MAGIC {
         return Err(InitError::Root);
     }
-    let block = u64::try_from(found.block_size()).unwrap_or_default();
+    let block = u64::try_from(found.block_size()).expect("the kernel gives a tmpfs its page size");
     let used = found.blocks().saturating_sub(found.blocks_free());
     let size = used.saturating_mul(block).saturating_add(space.root);
     let options = format!("size={}", at_least_a_page(size));

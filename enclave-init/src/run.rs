@@ -117,7 +117,10 @@ async fn live(start: Instant, simulation: Option<&Simulation>) -> bool {
 
 /// Tells the console and the parent why the boot failed.
 async fn report(failed: Failed) {
-    let step = failed.code.boot_step().unwrap_or_default();
+    let step = failed
+        .code
+        .boot_step()
+        .expect("steps of the boot have its codes");
     let detail = format!("boot step {step} failed: {}", failed.error);
     say(&detail);
     let message = FromInit::Ending {

@@ -36,7 +36,7 @@ impl Steps {
         let begun = self.elapsed_us();
         let result = step.await?;
         let ended = self.elapsed_us();
-        let name = code.boot_step().unwrap_or_default();
+        let name = code.boot_step().expect("steps of the boot have its codes");
         self.done.push((name, ended, ended.saturating_sub(begun)));
         Ok(result)
     }

@@ -95,7 +95,7 @@ fn read(cloud: &Cloud, arguments: &Publish) -> anyhow::Result<(PublishedImage, [
         if count == 0 {
             break;
         }
-        digest.update(buffer.get(..count).unwrap_or_default());
+        digest.update(buffer.get(..count).expect("it was read into the buffer"));
         size += count as u64;
     }
     let sha256: [u8; 32] = digest.finish().as_ref().try_into()?;

@@ -169,7 +169,7 @@ impl<'a> Entries<'a> {
         let gid = number(&old.gid, header.gid(), at)?;
         let permissions = number(&old.mode, header.mode().map(u64::from), at)?;
         let metadata = Metadata {
-            permissions: u32::try_from(permissions & 0o7777).unwrap_or_default(),
+            permissions: u32::try_from(permissions & 0o7777).expect("twelve bits"),
             uid: id(extended.uid.unwrap_or(uid))?,
             gid: id(extended.gid.unwrap_or(gid))?,
         };
@@ -236,7 +236,7 @@ impl<'a> Entries<'a> {
             return Err(ArchiveError::TooLong(size));
         }
         let Content { offset, .. } = self.take(size)?;
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+        let mut bytes = vec![0; usize::try_from(size).expect("usize has 64 bits")];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }

@@ -244,8 +244,7 @@ fn metadata(
         image_name: manifest.enclave.name.to_string(),
         image_version: "1".to_owned(),
         build_metadata: BuildMetadata {
-            // Every time that can be parsed can be written.
-            build_time: build_time.0.format(&Rfc3339).unwrap_or_default(),
+            build_time: build_time.0.format(&Rfc3339).expect("it was parsed as one"),
             build_tool: env!("CARGO_PKG_NAME").to_owned(),
             build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             operating_system: "Linux".to_owned(),

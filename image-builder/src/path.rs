@@ -31,7 +31,7 @@ pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> 
 /// A path of nothing but names, without its last name.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
     match path.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => path.get(..slash).unwrap_or_default(),
+        Some(slash) => path.get(..slash).expect("the slash is in the path"),
         None => &[],
     }
 }

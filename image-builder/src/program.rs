@@ -96,7 +96,10 @@ impl Surroundings<'_> {
     }
 
     fn check_script(&self, path: &str, rest: &[u8], scripts_left: usize) -> Result<(), String> {
-        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line = rest
+            .split(|&byte| byte == b'\n')
+            .next()
+            .expect("a split has at least one part");
         let line = String::from_utf8_lossy(line);
         // As Linux does, only spaces and tabs separate.
         let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());

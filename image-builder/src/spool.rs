@@ -56,7 +56,7 @@ impl Spool {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(SpoolError::Source(error)),
             };
-            let bytes = buffer.get(..count).unwrap_or_default();
+            let bytes = buffer.get(..count).expect("it was read into the buffer");
             let end = self.end.saturating_add(count as u64);
             if end > self.limit {
                 return Err(SpoolError::Full);
@@ -107,7 +107,7 @@ impl<'a> Range<'a> {
 impl Read for Range<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let buffer = buffer.get_mut(..most).unwrap_or_default();
+        let buffer = buffer.get_mut(..most).expect("at most the buffer");
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
         self.left -= count as u64;

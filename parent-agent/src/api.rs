@@ -355,8 +355,7 @@ fn bad(error: String) -> Refusal {
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
-    // The bodies have nothing that JSON cannot express.
-    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    let bytes = serde_json::to_vec(body).expect("nothing that JSON cannot express");
     let mut response = Response::new(Full::from(bytes));
     *response.status_mut() = status;
     let content_type = HeaderValue::from_static("application/json");

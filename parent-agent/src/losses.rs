@@ -76,7 +76,9 @@ impl EnclaveLosses {
         for (stream, reasons) in LogStream::ALL.into_iter().zip(&mut self.records) {
             let of_stream = held.iter().find(|(other, _)| *other == stream);
             let held = of_stream.map_or(0, |(_, last)| *last);
-            let numbered = numbered.get(stream as usize).copied().unwrap_or(0);
+            let numbered = *numbered
+                .get(stream as usize)
+                .expect("a number for each stream");
             if let Some(ended) = reasons.get_mut(LossReason::Ended as usize) {
                 *ended = numbered.saturating_sub(held).min(*ended);
             }

@@ -105,7 +105,10 @@ pub(crate) fn is_this_host(authority: &str) -> bool {
     let host = match authority.strip_prefix("[::1]") {
         Some("") => return true,
         Some(rest) => return rest.starts_with(':'),
-        None => authority.split(':').next().unwrap_or_default(),
+        None => authority
+            .split(':')
+            .next()
+            .expect("a split has at least one part"),
     };
     matches!(host, "127.0.0.1" | "localhost")
 }

@@ -7,7 +7,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it has seen"

@@ -85,7 +85,10 @@ pub fn execution_name(kind: &str, enclave_id: &str, distinction: &str) -> String
         &SHA256,
         format!("{kind}\0{enclave_id}\0{distinction}").as_bytes(),
     );
-    let hash = hash.as_ref().get(..DIGEST_BYTES).unwrap_or_default();
+    let hash = hash
+        .as_ref()
+        .get(..DIGEST_BYTES)
+        .expect("a SHA-256 digest is longer");
     let safe: String = enclave_id
         .chars()
         .take(ID_CHARACTERS)

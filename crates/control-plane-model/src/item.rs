@@ -42,9 +42,9 @@ pub const PROVIDER: &str = "aws-nitro";
 pub fn timestamp(instant: OffsetDateTime) -> String {
     instant
         .replace_nanosecond(0)
-        .unwrap_or(instant)
+        .expect("zero is a nanosecond")
         .format(&Rfc3339)
-        .unwrap_or_default()
+        .expect("a year of four digits")
 }
 
 /// The instant of a [`timestamp`].
@@ -187,7 +187,9 @@ pub enum AttestationState {
 impl Attestation {
     /// As an attribute.
     pub fn to_attribute(&self) -> AttributeValue {
-        crate::attributes::from_json(&serde_json::to_value(self).unwrap_or_default())
+        crate::attributes::from_json(
+            &serde_json::to_value(self).expect("nothing that JSON cannot express"),
+        )
     }
 }
 

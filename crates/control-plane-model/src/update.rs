@@ -147,7 +147,7 @@ const MAX_ERROR_TYPE: usize = 64;
 /// The first characters of a text.
 pub fn cut(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        Some((end, _)) => format!("{}…", text.get(..end).expect("the end of a character")),
         None => text.to_owned(),
     }
 }

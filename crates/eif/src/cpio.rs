@@ -189,7 +189,8 @@ impl<W: Write> Writer<W> {
             TRAILER => 0,
             _ => entry.kind.bits() | (entry.permissions & !TYPE_MASK),
         };
-        let name_size = u32::try_from(entry.name.len() + 1).unwrap_or(u32::MAX);
+        let name_size =
+            u32::try_from(entry.name.len() + 1).expect("names have at most MAX_NAME bytes");
         let mut header = String::with_capacity(HEADER_BYTES);
         header.push_str("070701");
         for field in [
@@ -221,7 +222,7 @@ impl<W: Write> Writer<W> {
     fn pad(&mut self) -> io::Result<()> {
         let count = padding(self.position);
         self.output
-            .write_all([0; 3].get(..count).unwrap_or_default())?;
+            .write_all([0; 3].get(..count).expect("at most three bytes of padding"))?;
         self.position += count as u64;
         Ok(())
     }
@@ -309,7 +310,7 @@ impl<R: Read> Reader<R> {
     }
 
     fn read_name(&mut self, size: u32) -> Result<Vec<u8>, CpioError> {
-        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        let length = usize::try_from(size).expect("usize has 64 bits");
         if !(2..=MAX_NAME + 1).contains(&length) {
             return Err(CpioError::Name(size));
         }
@@ -330,7 +331,11 @@ impl<R: Read> Reader<R> {
     fn align(&mut self) -> io::Result<()> {
         let mut zeros = [0; 3];
         let count = padding(self.position);
-        self.read_exact(zeros.get_mut(..count).unwrap_or_default())
+        self.read_exact(
+            zeros
+                .get_mut(..count)
+                .expect("at most three bytes of padding"),
+        )
     }
 
     fn skip_contents(&mut self) -> io::Result<()> {

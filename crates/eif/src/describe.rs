@@ -88,7 +88,7 @@ fn scan<R: Read + Seek>(reader: &mut R, layout: &Layout) -> Result<(Measurements
     let mut crc = Hasher::new();
     // Headers are canonical: written anew, they are the bytes of the file.
     let header = layout.header_bytes();
-    crc.update(header.get(..CRC_OFFSET).unwrap_or_default());
+    crc.update(header.get(..CRC_OFFSET).expect("a header is longer"));
     let mut buffer = vec![0; COPY_BYTES];
     for section in &layout.sections {
         let Section { kind, size, .. } = *section;
@@ -99,7 +99,9 @@ fn scan<R: Read + Seek>(reader: &mut R, layout: &Layout) -> Result<(Measurements
         let mut left = size;
         while left > 0 {
             let step = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-            let bytes = buffer.get_mut(..step).unwrap_or_default();
+            let bytes = buffer
+                .get_mut(..step)
+                .expect("a step is at most the buffer");
             contents.read_exact(bytes).map_err(unreadable)?;
             crc.update(bytes);
             measurer.update(bytes);

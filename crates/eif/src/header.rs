@@ -142,7 +142,7 @@ impl Header {
             Architecture::X86_64 => 0,
             Architecture::Aarch64 => FLAG_ARM64,
         };
-        let count = u16::try_from(extents.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(extents.len()).expect("at most MAX_SECTIONS");
         let column = |pick: fn(&Extent) -> u64| {
             (0..MAX_SECTIONS)
                 .flat_map(move |index| extents.get(index).map_or(0, pick).to_be_bytes())

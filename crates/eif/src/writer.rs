@@ -122,7 +122,7 @@ impl<W: Write + Seek> Writer<'_, W> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(source) => return Err(Error::Input { kind, source }),
             };
-            let bytes = buffer.get(..count).unwrap_or_default();
+            let bytes = buffer.get(..count).expect("it was read into the buffer");
             self.write(bytes)?;
             self.measurer.update(bytes);
             crc.update(bytes);
@@ -146,7 +146,7 @@ impl<W: Write + Seek> Writer<'_, W> {
     fn finish(mut self) -> Result<(), Error> {
         let mut crc = Hasher::new();
         let bytes = self.header.encode(&self.extents);
-        crc.update(bytes.get(..CRC_OFFSET).unwrap_or_default());
+        crc.update(bytes.get(..CRC_OFFSET).expect("a header is longer"));
         crc.combine(&self.crc);
         self.header.crc32 = crc.finalize();
         self.seek(0)?;

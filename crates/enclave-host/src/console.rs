@@ -72,7 +72,7 @@ impl Console {
     pub async fn read(self, mut stream: impl AsyncRead + Unpin) {
         let mut buffer = [0; READ_BYTES];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            self.feed(buffer.get(..count).unwrap_or_default());
+            self.feed(buffer.get(..count).expect("it was read into the buffer"));
             // Whoever passes lines on gets its turn before they are too many.
             yield_now().await;
         }

@@ -124,14 +124,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let body = self.start + LENGTH_BYTES;
         let end = body + length;
         self.start = end;
-        let bytes = self.buffer.get(body..end).unwrap_or_default();
+        let bytes = self.buffer.get(body..end).expect("`fill` has read it");
         decode(bytes).map(Some)
     }
 
     /// Reads until a whole frame is at `start`, and gives its body's length.
     async fn fill(&mut self) -> Result<Option<usize>, FrameError> {
         loop {
-            let unread = self.buffer.get(self.start..).unwrap_or_default();
+            let unread = self
+                .buffer
+                .get(self.start..)
+                .expect("no more is taken than was read");
             if let Some((prefix, body)) = unread.split_first_chunk() {
                 let length = body_length(*prefix, self.limit)?;
                 if body.len() >= length {
@@ -190,7 +193,7 @@ pub fn decode<'b, M: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<M, FrameError> {
 }
 
 fn body_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, FrameError> {
-    let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
+    let length = usize::try_from(u32::from_be_bytes(prefix)).expect("usize has 64 bits");
     if length > limit {
         return Err(FrameError::TooLarge { length, limit });
     }

@@ -175,7 +175,7 @@ impl Decompressor {
             FromInit::Compressed { length, bytes } => (length, bytes),
             FromInit::Open { .. } => return Ok(None),
         };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let length = usize::try_from(length).expect("usize has 64 bits");
         if length > MAX_LOGS {
             return Err(FrameError::TooLarge {
                 length,

@@ -111,10 +111,15 @@ impl Chunk {
         if !overlaps {
             return self;
         }
-        let mut rest = self.bytes.get(BATCH_HEADER..).unwrap_or_default();
+        let mut rest = self
+            .bytes
+            .get(BATCH_HEADER..)
+            .expect("a chunk begins with room for its header");
         let mut chunk = Self::new(self.boot, rest.len());
         while let Some(record) = take_record(&mut rest) {
-            let held = held.get(record.stream as usize).copied().unwrap_or(0);
+            let held = *held
+                .get(record.stream as usize)
+                .expect("a number for each stream");
             if record.sequence > held {
                 chunk.push(&record);
             }
@@ -139,8 +144,7 @@ impl Chunk {
     pub(super) fn finish(&mut self, salt: u32, offset: u64, first: u64, stored_us: u64) -> &[u8] {
         if let Some((room, payload)) = self.bytes.split_first_chunk_mut::<BATCH_HEADER>() {
             let header = BatchHeader {
-                // Chunks are full long before.
-                length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                length: u32::try_from(payload.len()).expect("chunks are full long before"),
                 offset,
                 first,
                 count: self.count,

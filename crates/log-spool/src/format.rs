@@ -112,8 +112,7 @@ pub(super) fn put_record(record: &Stored<'_>, bytes: &mut Vec<u8>) {
     bytes.put_u8(record.stream as u8 | source << 2 | u8::from(record.continues) << 4);
     bytes.put_u64(record.sequence);
     bytes.put_u64(record.time_us);
-    // Records have at most MAX_RECORD bytes.
-    bytes.put_u32(u32::try_from(record.data.len()).unwrap_or(u32::MAX));
+    bytes.put_u32(u32::try_from(record.data.len()).expect("at most MAX_RECORD bytes"));
     bytes.put_slice(record.data);
 }
 
@@ -237,7 +236,7 @@ impl SegmentHeader {
         bytes.put_slice(&SEGMENT_MAGIC);
         bytes.put_u64(self.first);
         let boots = self.positions.boots();
-        bytes.put_u32(u32::try_from(boots.len()).unwrap_or(0));
+        bytes.put_u32(u32::try_from(boots.len()).expect("at most MAX_BOOTS"));
         for (boot, last) in boots {
             bytes.put_slice(&boot.0);
             for &sequence in last {

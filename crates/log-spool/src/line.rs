@@ -25,8 +25,7 @@ pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
             text,
             base64: text.is_none().then(|| STANDARD.encode(record.data)),
         };
-        // It has nothing that JSON cannot express.
-        lines.extend(serde_json::to_vec(&line).unwrap_or_default());
+        lines.extend(serde_json::to_vec(&line).expect("nothing that JSON cannot express"));
         lines.push(b'\n');
     } else {
         let text = plain(&String::from_utf8_lossy(record.data));

@@ -60,7 +60,10 @@ impl Batch {
     /// Takes the next record.
     pub fn advance(&mut self) {
         let length = self.payload.len();
-        let mut rest = self.payload.get(self.taken..).unwrap_or_default();
+        let mut rest = self
+            .payload
+            .get(self.taken..)
+            .expect("no more is taken than there is");
         if take_record(&mut rest).is_some() {
             self.taken = length - rest.len();
             self.next += 1;

@@ -56,7 +56,10 @@ impl Found {
                 break;
             }
         }
-        for &name in names.get(start..).unwrap_or_default() {
+        for &name in names
+            .get(start..)
+            .expect("the start is one of the names, or their end")
+        {
             self.records = 0;
             self.damaged_bytes = 0;
             self.damaged_records = 0;

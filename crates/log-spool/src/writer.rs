@@ -239,7 +239,7 @@ impl Writer {
         floor: u64,
     ) -> Result<Appended, AppendError> {
         let held = self.positions.get(Boot::AGENT);
-        let last = held.get(stream as usize).copied().unwrap_or(0);
+        let last = *held.get(stream as usize).expect("a number for each stream");
         let chunk = Chunk::own(stream, last + 1, now_us(), text);
         self.append(chunk, floor).map_err(|refused| refused.error)
     }

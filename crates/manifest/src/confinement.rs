@@ -150,14 +150,12 @@ impl Confinement {
         &self,
         memory: Option<MemoryMib>,
     ) -> Result<(), (&'static str, Option<usize>, ConfinementError)> {
-        if let Some(index) = repeated(&self.capabilities) {
-            let name = self.capabilities.get(index).map(ToString::to_string);
-            let error = ConfinementError::Twice(name.unwrap_or_default());
+        if let Some((index, name)) = repeated(&self.capabilities) {
+            let error = ConfinementError::Twice(name.to_string());
             return Err(("capabilities", Some(index), error));
         }
-        if let Some(index) = repeated(&self.allow) {
-            let name = self.allow.get(index).map(ToString::to_string);
-            let error = ConfinementError::Twice(name.unwrap_or_default());
+        if let Some((index, name)) = repeated(&self.allow) {
+            let error = ConfinementError::Twice(name.to_string());
             return Err(("allow", Some(index), error));
         }
         let Some(memory) = memory else { return Ok(()) };
@@ -178,10 +176,10 @@ impl Confinement {
 }
 
 /// The place of the first element that is there already.
-fn repeated<T: PartialEq>(list: &[T]) -> Option<usize> {
-    (0..list.len()).find(|&index| {
-        let (before, rest) = list.split_at(index);
-        rest.first().is_some_and(|element| before.contains(element))
+fn repeated<T: PartialEq>(list: &[T]) -> Option<(usize, &T)> {
+    list.iter().enumerate().find(|&(index, element)| {
+        let (before, _) = list.split_at(index);
+        before.contains(element)
     })
 }
 

@@ -79,7 +79,7 @@ fn sizes(confinement: &Confinement) -> Option<Contradiction> {
     let (path, size) = sizes
         .into_iter()
         .find_map(|(path, size)| Some((path, larger(size)?)))?;
-    let key = path.last().copied().unwrap_or_default();
+    let key = path.last().copied().expect("a path of two names");
     let message = format!(
         "{key} of {size} MiB is more than confinement.memory_mib of {memory} MiB, against which files count: lower it, or raise memory_mib"
     );

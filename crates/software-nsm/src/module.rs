@@ -172,7 +172,7 @@ impl SoftwareNsm {
             version_minor: 0,
             version_patch: 0,
             module_id: self.identity.module_id(),
-            max_pcrs: u16::try_from(PCR_COUNT).unwrap_or(u16::MAX),
+            max_pcrs: u16::try_from(PCR_COUNT).expect("thirty-two"),
             locked_pcrs: (0..)
                 .zip(&self.pcrs)
                 .filter_map(|(index, register)| register.locked.then_some(index))

@@ -45,7 +45,7 @@ async fn serve_connection(mut stream: UnixStream, module: &Mutex<SoftwareNsm>) -
         let Ok(length) = stream.read_u32().await else {
             return Ok(());
         };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let length = usize::try_from(length).expect("usize has 64 bits");
         if length > MAX_REQUEST {
             return write(&mut stream, &Response::Error(ErrorCode::InputTooLarge)).await;
         }
@@ -64,7 +64,7 @@ async fn write(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
     if ciborium::into_writer(response, &mut bytes).is_err() || bytes.len() - 4 > MAX_RESPONSE {
         return Err(io::Error::other("a response cannot be encoded"));
     }
-    let length = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
+    let length = u32::try_from(bytes.len() - 4).expect("at most MAX_RESPONSE");
     if let Some(start) = bytes.first_chunk_mut() {
         *start = length.to_be_bytes();
     }

@@ -39,7 +39,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             self.started = true;
             let (part, used, whole) = match chunk.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (chunk.get(..end).unwrap_or_default(), end + 1, true),
+                Some(end) => (
+                    chunk.get(..end).expect("the end is in the chunk"),
+                    end + 1,
+                    true,
+                ),
                 None => (chunk, chunk.len(), false),
             };
             let room = self.limit.saturating_sub(self.line.len());

@@ -60,7 +60,11 @@ impl fmt::Display for Held {
         }
         if let Some(created) = self.created {
             let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-            write!(f, " since {}", created.format(format).unwrap_or_default())?;
+            write!(
+                f,
+                " since {}",
+                created.format(format).map_err(|_| fmt::Error)?
+            )?;
         }
         Ok(())
     }

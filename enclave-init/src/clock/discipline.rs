@@ -412,7 +412,7 @@ impl Discipline {
         let passed = sample.middle().saturating_sub(anchor.middle());
         let gained = passed.saturating_sub(span).saturating_mul(BILLION) / span;
         let limit = Nanos::from(self.limits.drift);
-        let measured = i64::try_from(gained.clamp(-limit, limit)).unwrap_or_default();
+        let measured = i64::try_from(gained.clamp(-limit, limit)).expect("the limit is an i64");
         let is_first = self.frequency == 0;
         if is_first || span >= WINDOW {
             self.frequency = measured;
@@ -450,7 +450,7 @@ impl Discipline {
         let limit = Nanos::from(self.limits.rate);
         let make_up = self.offset(now).saturating_mul(BILLION) / CATCH_UP;
         let wanted = make_up.saturating_add(self.frequency.into());
-        self.rate = i64::try_from(wanted.clamp(-limit, limit)).unwrap_or_default();
+        self.rate = i64::try_from(wanted.clamp(-limit, limit)).expect("the limit is an i64");
     }
 }
 

@@ -62,8 +62,7 @@ impl Set {
     /// user, the program that is executed has these and no others.
     pub(crate) fn keep(self) -> io::Result<()> {
         let word = |bits: u64| {
-            // The low half always fits.
-            let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+            let bits = u32::try_from(bits & u64::from(u32::MAX)).expect("the low half fits");
             Word {
                 effective: bits,
                 permitted: bits,

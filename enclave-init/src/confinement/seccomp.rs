@@ -213,14 +213,14 @@ impl Filter {
 
 /// A part of the program that looks at one call and always ends in an answer.
 fn only_for(call: c_long, part: &[sock_filter]) -> Vec<sock_filter> {
-    let length = u8::try_from(part.len()).unwrap_or(u8::MAX);
+    let length = u8::try_from(part.len()).expect("a part has a few instructions");
     let mut program = vec![jump(BPF_JEQ, number(call), 0, length)];
     program.extend_from_slice(part);
     program
 }
 
 fn number(call: c_long) -> u32 {
-    u32::try_from(call).unwrap_or(u32::MAX)
+    u32::try_from(call).expect("numbers of system calls are small")
 }
 
 fn load(offset: u32) -> sock_filter {
@@ -242,8 +242,7 @@ fn refuse(errno: c_int) -> sock_filter {
 
 fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter {
-        // Every code is below 2^8.
-        code: c_ushort::try_from(code).unwrap_or_default(),
+        code: c_ushort::try_from(code).expect("every code is below 2^8"),
         jt,
         jf,
         k,

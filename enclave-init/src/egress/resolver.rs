@@ -32,7 +32,10 @@ pub(super) async fn serve(socket: UdpSocket, egress: Arc<Egress>) {
             sleep(RECEIVE_PAUSE).await;
             continue;
         };
-        if let Some(answer) = answer(buffer.get(..length).unwrap_or_default(), &egress) {
+        if let Some(answer) = answer(
+            buffer.get(..length).expect("it was read into the buffer"),
+            &egress,
+        ) {
             // A program that is gone needs no answer.
             let _ = socket.send_to(&answer, client).await;
         }

@@ -42,7 +42,9 @@ impl Fields {
         if scanner.copied == 0 {
             return None;
         }
-        let rest = text.get(scanner.copied..).unwrap_or_default();
+        let rest = text
+            .get(scanner.copied..)
+            .expect("the scanner stays in its text");
         scanner.replaced.extend_from_slice(rest);
         Some(scanner.replaced)
     }
@@ -74,7 +76,10 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
                 // Where it stopped, a line of its own may have begun.
-                let passed = self.text.get(begun..self.position).unwrap_or_default();
+                let passed = self
+                    .text
+                    .get(begun..self.position)
+                    .expect("the scanner stays in its text");
                 if let Some(last) = passed.iter().rposition(|&byte| byte == b'\n') {
                     self.position = begun + last + 1;
                     continue;
@@ -90,7 +95,9 @@ impl<'a> Scanner<'a> {
     }
 
     fn rest(&self) -> &'a [u8] {
-        self.text.get(self.position..).unwrap_or_default()
+        self.text
+            .get(self.position..)
+            .expect("the scanner stays in its text")
     }
 
     fn skip(&mut self, passes: impl Fn(u8) -> bool) {
@@ -192,7 +199,7 @@ impl<'a> Scanner<'a> {
                 b'\\' => is_escaped = true,
                 b'"' => {
                     self.position += length + 1;
-                    return Ok(rest.get(..length).unwrap_or_default());
+                    return Ok(rest.get(..length).expect("the scanner stays in its text"));
                 }
                 _ => {}
             }
@@ -214,7 +221,10 @@ impl<'a> Scanner<'a> {
         };
         // A line that is looked at again may have been replaced in part.
         if begun >= self.copied {
-            let before = self.text.get(self.copied..begun).unwrap_or_default();
+            let before = self
+                .text
+                .get(self.copied..begun)
+                .expect("the scanner stays in its text");
             self.replaced.extend_from_slice(before);
             self.replaced.extend_from_slice(REPLACEMENT);
         }

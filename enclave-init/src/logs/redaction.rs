@@ -73,7 +73,10 @@ fn replace(pattern: &Pattern, with: &[u8], text: &[u8]) -> Option<Option<Vec<u8>
     let mut replaced = Vec::new();
     let mut copied = 0;
     while let Some(found) = pattern.find_at(text, copied) {
-        replaced.extend_from_slice(text.get(copied..found.start).unwrap_or_default());
+        replaced.extend_from_slice(
+            text.get(copied..found.start)
+                .expect("a match lies behind the last one"),
+        );
         replaced.extend_from_slice(with);
         copied = found.end;
         if replaced.len() > MAX_SEARCHED {
@@ -83,7 +86,7 @@ fn replace(pattern: &Pattern, with: &[u8], text: &[u8]) -> Option<Option<Vec<u8>
     if copied == 0 {
         return Some(None);
     }
-    replaced.extend_from_slice(text.get(copied..).unwrap_or_default());
+    replaced.extend_from_slice(text.get(copied..).expect("a match ends within the text"));
     Some(Some(replaced))
 }
 

@@ -158,7 +158,7 @@ impl Printer<'_> {
 
     /// Prints the last records of what is there, and leaves the reader behind them.
     fn print_last(&mut self, count: u64) -> io::Result<()> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = usize::try_from(count).expect("usize has 64 bits");
         let mut kept: VecDeque<Vec<u8>> = VecDeque::new();
         while self.reader.read(None, &mut self.batch)? {
             while let Some((_, record)) = self.batch.peek() {

@@ -143,7 +143,11 @@ fn host(name: &str) -> &str {
         .strip_prefix("https://")
         .or_else(|| name.strip_prefix("http://"))
         .unwrap_or(name);
-    match name.split('/').next().unwrap_or_default() {
+    match name
+        .split('/')
+        .next()
+        .expect("a split has at least one part")
+    {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         host => host,
     }

@@ -290,8 +290,8 @@ fn runtime_config(
     match (file, configured) {
         (Some(path), _) => Ok(link::Bytes::new(read_runtime_config(path)?)
             .ok_or_else(|| RuntimeConfigError::TooLarge(path.to_owned()))?),
-        // Its length was checked where it was parsed.
-        (None, Some(text)) => Ok(link::Bytes::new(text.as_bytes().to_vec()).unwrap_or_default()),
+        (None, Some(text)) => Ok(link::Bytes::new(text.as_bytes().to_vec())
+            .expect("its length was checked where it was parsed")),
         (None, None) => Ok(link::Bytes::default()),
     }
 }

@@ -325,7 +325,8 @@ impl Owner {
     fn drain_console(&mut self) {
         let mut buffer = [0; READ_BYTES];
         while let Ok(count @ 1..) = self.printed.read(&mut buffer) {
-            self.console.feed(buffer.get(..count).unwrap_or_default());
+            self.console
+                .feed(buffer.get(..count).expect("it was read into the buffer"));
         }
         self.console.end_line();
     }

@@ -129,8 +129,7 @@ impl fmt::Display for ProcessExit {
 
 /// A message as its line.
 pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
-    // The messages have nothing that JSON cannot express.
-    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    let mut line = serde_json::to_vec(message).expect("nothing that JSON cannot express");
     line.push(b'\n');
     line
 }

@@ -140,7 +140,7 @@ async fn pump(
     let mut small = [0; SMALL];
     loop {
         let count = read(from, &mut small).await?;
-        let bytes = small.get(..count).unwrap_or_default();
+        let bytes = small.get(..count).expect("it was read into the buffer");
         write_all(to, bytes).await?;
         let then = match count {
             0 => Then::End,
@@ -167,7 +167,7 @@ pub async fn copy(
     note: &(impl Fn(usize) + Sync),
 ) -> io::Result<Then> {
     while let Ok(count) = timeout(LINGER, read(from, buffer)).await {
-        let bytes = buffer.get(..count?).unwrap_or_default();
+        let bytes = buffer.get(..count?).expect("it was read into the buffer");
         if bytes.is_empty() {
             return Ok(Then::End);
         }

@@ -90,7 +90,9 @@ pub async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Result<()>
             let more = count == part.len();
             Ok(Done { count, more })
         });
-        bytes = bytes.get(count.await?..).unwrap_or_default();
+        bytes = bytes
+            .get(count.await?..)
+            .expect("no more is sent than was given");
     }
     Ok(())
 }
