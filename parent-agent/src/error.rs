@@ -16,6 +16,7 @@ use crate::fetch::FetchError;
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::machine::MachineError;
+use crate::resolve::ConnectToError;
 use crate::sink::PipelineError;
 use crate::socket::SocketError;
 
@@ -64,6 +65,9 @@ pub enum Error {
     /// A port cannot be opened.
     #[error(transparent)]
     Ingress(#[from] IngressError),
+    /// A destination is moved that there is not.
+    #[error(transparent)]
+    ConnectTo(#[from] ConnectToError),
     /// A socket of the enclave cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -106,6 +110,7 @@ impl Error {
             Self::Usage(_)
             | Self::Selection(_)
             | Self::Source(SourceError::Config(_) | SourceError::Tag { .. })
+            | Self::ConnectTo(_)
             | Self::Ingress(IngressError::Unknown { .. }) => Exit::Usage,
             Self::Fetch(error) if error.is_about_the_image() => Exit::Image,
             Self::Image(_) | Self::Signer { .. } | Self::RuntimeConfig(_) => Exit::Image,

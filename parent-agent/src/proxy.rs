@@ -12,9 +12,10 @@ use tracing::warn;
 use crate::aws;
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
-use crate::ingress::{self, IngressError, IngressPort, Limits, OpenPort, Publish};
+use crate::error::Error;
+use crate::ingress::{self, IngressPort, Limits, OpenPort, Publish};
 use crate::limit::{self, Limit, LimitArgs};
-use crate::resolve::{ConnectTo, Resolver};
+use crate::resolve::{ConnectTo, ConnectToError, Resolver};
 
 /// The arguments about connections.
 #[derive(Debug, Args)]
@@ -61,10 +62,8 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Opens the ports of the image's manifest, and gets ready to dial.
-    pub(crate) async fn open(
-        config: &ProxyConfig,
-        host: &HostConfig,
-    ) -> Result<Self, IngressError> {
+    pub(crate) async fn open(config: &ProxyConfig, host: &HostConfig) -> Result<Self, Error> {
+        check_moved(&config.connect_to, host)?;
         let ports = ingress::open(&host.ingress, &config.publish)?;
         let (out, into) = (config.egress, config.ingress);
         let (egress, ingress) = limit::connections(out, into);
@@ -88,6 +87,23 @@ impl Proxy {
             let (port, limits) = (Arc::clone(port), Arc::clone(&self.limits));
             tasks.spawn(port.serve(init.clone(), limits));
         }
+    }
+}
+
+/// Checks that the image has the destinations that are moved.
+fn check_moved(connect_to: &[ConnectTo], host: &HostConfig) -> Result<(), ConnectToError> {
+    // The configuration may have closed one of them, and the region is no matter: the
+    // same arguments serve many instances.
+    let allowed = Allowlist::new(host, None, None);
+    match connect_to
+        .iter()
+        .find(|moved| !allowed.allows(&moved.host, moved.port))
+    {
+        None => Ok(()),
+        Some(moved) => Err(ConnectToError {
+            host: moved.host.clone(),
+            port: moved.port,
+        }),
     }
 }
 

@@ -54,6 +54,19 @@ impl FromStr for ConnectTo {
     }
 }
 
+/// A destination of `--connect-to` that the image does not connect to: the option moves
+/// connections and allows none.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "--connect-to names {host}:{port}, to which the image's manifest allows no connection: add it to [network] egress in enclave.toml, or name a destination that is there"
+)]
+pub struct ConnectToError {
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
 /// Why a name leads nowhere.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum ResolveError {

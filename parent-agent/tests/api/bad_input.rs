@@ -159,6 +159,18 @@ async fn host_that_lacks_something() {
     assert!(error_line(&ended).contains("choose a shorter --state-dir"));
 }
 
+/// The option moves connections that the manifest allows, and allows none.
+#[tokio::test]
+async fn connect_to_moves_no_destination_that_the_image_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let image = Builder::new(&["api.example.com:443".to_owned()], &[]).write(folder);
+    for moved in ["absent.example:443", "api.example.com:444"] {
+        let arguments = ["--connect-to", &format!("{moved}=127.0.0.1:8443")];
+        refused(folder, &image, &arguments, 2, &[moved, "[network] egress"]).await;
+    }
+}
+
 #[tokio::test]
 async fn arguments_that_do_not_fit() {
     let folder = tempfile::tempdir().unwrap();
