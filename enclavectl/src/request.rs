@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use control_plane_model::Failure;
 use control_plane_model::attributes::{from_json, text};
 use control_plane_model::item::{PROVIDER, name, timestamp};
-use control_plane_model::request::{Request, check_id};
+use control_plane_model::request::{Problem, Request, check_id};
 use control_plane_model::status::{Event, Status, refusal};
 use control_plane_model::store::{Outcome, published_image};
 use control_plane_model::update::Update;
@@ -17,6 +17,18 @@ use crate::End;
 use crate::cli::{Deploy, Move, Wait};
 use crate::cloud::Cloud;
 use crate::watch;
+
+/// The fields of a request, and the options of `deploy` that set them.
+const OPTIONS: [(&str, &str); 8] = [
+    ("dockerImage", "--image"),
+    ("instanceType", "--instance-type"),
+    ("cpuCount", "--cpus"),
+    ("memoryMiB", "--memory"),
+    ("enableDebug", "--debug"),
+    ("workloadType", "--workload"),
+    ("exposePorts", "--port"),
+    ("awsServices", "--service"),
+];
 
 pub(crate) async fn deploy(cloud: &Cloud, deploy: &Deploy, json: bool) -> anyhow::Result<End> {
     let config = provider_config(deploy);
@@ -33,7 +45,7 @@ pub(crate) async fn deploy(cloud: &Cloud, deploy: &Deploy, json: bool) -> anyhow
     problems.extend(request.check_image(&image));
     if !problems.is_empty() {
         for problem in problems {
-            eprintln!("enclavectl: {problem}");
+            eprintln!("enclavectl: {}", in_options(problem));
         }
         return Ok(End::Refused);
     }
@@ -41,6 +53,21 @@ pub(crate) async fn deploy(cloud: &Cloud, deploy: &Deploy, json: bool) -> anyhow
         return refused(cloud, &deploy.id, Status::PendingDeploy).await;
     }
     follow(cloud, &deploy.id, Status::PendingDeploy, deploy.wait, json).await
+}
+
+/// A problem of a field, by the name of the option that set it.
+fn in_options(problem: Problem) -> Problem {
+    let option = |field: &str| {
+        let found = OPTIONS.iter().find(|(known, _)| *known == field);
+        found.map(|(_, option)| *option)
+    };
+    Problem {
+        field: option(problem.field).unwrap_or(problem.field),
+        rule: OPTIONS.iter().fold(problem.rule, |rule, (field, option)| {
+            rule.replace(field, option)
+        }),
+        value: problem.value,
+    }
 }
 
 fn provider_config(deploy: &Deploy) -> Value {
@@ -171,4 +198,25 @@ async fn follow(
         return Ok(End::Done);
     }
     watch::follow(cloud, id, wait.timeout, json).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deploy_calls_a_problem_by_its_option() {
+        let config = json!({"dockerImage": "a", "cpuCount": 4, "memoryMiB": 16000});
+        let (_, problems) = Request::read(&config);
+        let said: Vec<_> = problems
+            .into_iter()
+            .map(|problem| in_options(problem).to_string())
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "--memory is 16000: m6i.xlarge has 16384 MiB and keeps 1024 of them: at most 15360, or a larger --instance-type"
+            ]
+        );
+    }
 }
