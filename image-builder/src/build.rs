@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::digest::Hashing;
 use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
 use crate::image::{self, Image};
@@ -74,6 +75,9 @@ pub struct Built {
     pub name: String,
     /// Size in bytes.
     pub size: u64,
+    /// The SHA-256 digest of the init, in hexadecimal: with another one PCR0 and PCR1
+    /// are others.
+    pub init: String,
     /// What an enclave started from it reports.
     pub measurements: Measurements,
     /// What is allowed and should be known, a line each.
@@ -127,6 +131,9 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .to_json()
         .map_err(|error| config::too_large(&manifest, &measured, &error))?;
 
+    let init_digest = Hashing::new(&init)
+        .finish()
+        .map_err(BuildError::read(inputs.init, "try again"))?;
     let mut boot = ramdisk::boot(&mut init).map_err(BuildError::temporary)?;
     progress(Step::Compress {
         bytes: files.contents,
@@ -178,22 +185,9 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     Ok(Built {
         name: manifest.enclave.name.to_string(),
         size,
+        init: init_digest.hex().to_owned(),
         measurements,
         notes,
-    })
-}
-
-/// Describes an image, whole or damaged.
-pub fn describe_image(path: &Path) -> Result<eif::Description, BuildError> {
-    let file = open_regular(path).map_err(BuildError::read(path, "name an image that is there"))?;
-    eif::describe(BufReader::new(file)).map_err(|error| match error {
-        eif::Error::Read { source, .. } if source.raw_os_error().is_some() => {
-            BuildError::read(path, "try again, or copy it to another disk")(source)
-        }
-        error => BuildError::Input {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
     })
 }
 

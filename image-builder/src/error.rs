@@ -66,6 +66,20 @@ impl BuildError {
         }
     }
 
+    /// Why an enclave image cannot be read.
+    pub(crate) fn enclave_image(path: &Path) -> impl FnOnce(eif::Error) -> Self {
+        let path = path.to_owned();
+        move |error| match error {
+            eif::Error::Read { source, .. } if source.raw_os_error().is_some() => {
+                Self::read(&path, "try again, or copy it to another disk")(source)
+            }
+            error => Self::Input {
+                path,
+                reason: error.to_string(),
+            },
+        }
+    }
+
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Write {

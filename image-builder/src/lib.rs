@@ -23,6 +23,9 @@ mod attestation;
 mod build;
 mod config;
 mod container;
+mod contents;
+mod description;
+mod difference;
 mod digest;
 mod docker;
 mod elf;
@@ -41,6 +44,10 @@ mod stored;
 mod tree;
 mod user;
 
-pub use build::{BuildTime, Built, Inputs, SigningFiles, build, describe_image};
+pub use build::{BuildTime, Built, Inputs, SigningFiles, build};
+pub use description::{Description, Init, describe_image};
+pub use difference::{
+    Change, Difference, FileDifference, RegisterDifference, SectionDifference, compare_images,
+};
 pub use error::BuildError;
 pub use step::Step;

@@ -10,16 +10,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use image_builder::{BuildError, BuildTime, Inputs, SigningFiles, Step, build, describe_image};
+use image_builder::{
+    BuildError, BuildTime, Inputs, SigningFiles, Step, build, compare_images, describe_image,
+};
 use serde_json::json;
 
+/// The exit code of `diff` for images that are not the same.
+const DIFFERENT: u8 = 4;
 /// Steps with fewer bytes than this are over before anybody wonders.
 const SLOW_STEP: u64 = 32 * 1024 * 1024;
 
 /// Build enclave images (EIF) from OCI images, without Docker.
 ///
 /// Exit codes: 0 done, 1 a file could not be read or written, 2 the manifest or
-/// the command line is wrong, 3 an input (kernel, init, image, key) cannot be used.
+/// the command line is wrong, 3 an input (kernel, init, image, key) cannot be used,
+/// 4 the images that `diff` compares are not the same.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -42,6 +47,20 @@ enum Command {
     Describe {
         /// The image.
         image: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what distinguishes two images: sections, files, measurements.
+    ///
+    /// A line of a file begins with `+` where only the second image has it, `-` where
+    /// only the first has it, and `~` where it is not the same in both. The container's
+    /// files are below `rootfs/`.
+    Diff {
+        /// The first image.
+        first: PathBuf,
+        /// The second image.
+        second: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -78,11 +97,16 @@ struct BuildArgs {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Build(args) => build_image(&args),
-        Command::Describe { image, json } => describe(&image, json),
+        Command::Build(args) => build_image(&args).map(|()| ExitCode::SUCCESS),
+        Command::Describe { image, json } => describe(&image, json).map(|()| ExitCode::SUCCESS),
+        Command::Diff {
+            first,
+            second,
+            json,
+        } => diff(&first, &second, json),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("image-builder: {}", plain_text::plain(&error.to_string()));
             ExitCode::from(error.exit_code())
@@ -148,13 +172,13 @@ fn show(step: Step) {
 }
 
 fn describe(path: &Path, json: bool) -> Result<(), BuildError> {
-    let image = describe_image(path)?;
+    let described = describe_image(path)?;
     if json {
-        print(&format!("{:#}\n", json!(image)))?;
+        print(&format!("{:#}\n", json!(described)))?;
     } else {
-        print(&text::description(path, &image))?;
+        print(&text::description(path, &described))?;
     }
-    let reason = match image.problems.as_slice() {
+    let reason = match described.image.problems.as_slice() {
         [] => return Ok(()),
         [problem] => problem.to_string(),
         [first, others @ ..] => format!("{first} (and {} more)", others.len()),
@@ -162,6 +186,20 @@ fn describe(path: &Path, json: bool) -> Result<(), BuildError> {
     Err(BuildError::Input {
         path: path.to_owned(),
         reason,
+    })
+}
+
+fn diff(first: &Path, second: &Path, json: bool) -> Result<ExitCode, BuildError> {
+    let difference = compare_images(first, second)?;
+    if json {
+        print(&format!("{:#}\n", json!(difference)))?;
+    } else {
+        print(&text::difference(&difference))?;
+    }
+    Ok(if difference.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DIFFERENT)
     })
 }
 

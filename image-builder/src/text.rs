@@ -3,9 +3,8 @@
 use std::fmt::{Display, Write};
 use std::path::Path;
 
-use eif::Description;
-use image_builder::Built;
-use measurements::Measurements;
+use image_builder::{Built, Change, Description, Difference};
+use measurements::{Measurements, Pcr};
 use plain_text::plain;
 
 const KIB: u64 = 1024;
@@ -19,12 +18,14 @@ pub(crate) fn built(path: &Path, built: &Built) -> String {
         "file",
         format_args!("{}, {}", path.display(), size(built.size)),
     );
+    sheet.line("init", format_args!("sha256:{}", built.init));
     sheet.measurements(&built.measurements);
     sheet.0
 }
 
 /// What an image is, with everything that is wrong with it.
-pub(crate) fn description(path: &Path, image: &Description) -> String {
+pub(crate) fn description(path: &Path, described: &Description) -> String {
+    let image = &described.image;
     let mut sheet = Sheet::default();
     let header = &image.header;
     sheet.line("file", path.display());
@@ -78,10 +79,62 @@ pub(crate) fn description(path: &Path, image: &Description) -> String {
             format_args!("{} bytes", section.size),
         );
     }
+    if let Some(init) = &described.init {
+        sheet.line("init", format_args!("sha256:{}", init.sha256));
+    }
     sheet.line("checksum", format_args!("{:08x}", image.crc32));
     sheet.measurements(&image.measurements);
     for problem in &image.problems {
         sheet.line("problem", problem);
+    }
+    sheet.0
+}
+
+/// What distinguishes two images, or that nothing does.
+pub(crate) fn difference(difference: &Difference) -> String {
+    let mut sheet = Sheet::default();
+    if difference.is_empty() {
+        sheet.line("images", "the same");
+    }
+    for section in &difference.sections {
+        let label = match section.ramdisk {
+            Some(0) => "boot".to_owned(),
+            Some(1) => "application".to_owned(),
+            Some(number) => format!("ramdisk {number}"),
+            None => section.kind.to_string(),
+        };
+        let what = match (&section.sha256, &section.unread) {
+            ((None, _), _) => "only in the second image".to_owned(),
+            ((_, None), _) => "only in the first image".to_owned(),
+            (_, Some(reason)) => format!("not the same; its files are unknown: {reason}"),
+            _ if section.ramdisk.is_some() && section.files.is_empty() => {
+                "the same files, stored in another way".to_owned()
+            }
+            _ if section.ramdisk.is_some() => format!("changed files: {}", section.files.len()),
+            _ => "not the same".to_owned(),
+        };
+        sheet.line(&label, what);
+        for file in &section.files {
+            let sign = match file.change {
+                Change::Added => '+',
+                Change::Removed => '-',
+                Change::Changed => '~',
+            };
+            let details = file.details.join(", ");
+            let colon = if details.is_empty() { "" } else { ": " };
+            sheet.line("", format_args!("{sign} {}{colon}{details}", file.path));
+        }
+    }
+    let value = |value: Option<Pcr>| value.map_or_else(|| "unsigned".to_owned(), |v| v.to_string());
+    for register in &difference.registers {
+        sheet.line(
+            &format!("PCR{}", register.register),
+            value(register.values.0),
+        );
+        sheet.line("", value(register.values.1));
+    }
+    if difference.same_measurements && !difference.is_empty() {
+        sheet.line("measurements", "the same");
     }
     sheet.0
 }

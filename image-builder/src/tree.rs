@@ -12,7 +12,7 @@ use crate::path::{
 /// Most links followed to resolve one path (as Linux, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 /// Most entries of all layers together; an agent unpacks no more than a million.
-const MAX_ENTRIES: usize = 999_000;
+pub(crate) const MAX_ENTRIES: usize = 999_000;
 /// Most bytes of all their paths and link targets together: they are in memory.
 const MAX_NAMES: usize = 256 * 1024 * 1024;
 

@@ -29,11 +29,8 @@ pub struct Contents<'a, R> {
 }
 
 impl Section {
-    /// The section's contents in `reader`.
-    pub(crate) fn contents<'a, R: Read + Seek>(
-        &self,
-        reader: &'a mut R,
-    ) -> io::Result<Contents<'a, R>> {
+    /// The section's contents in `reader`, the image that it was found in.
+    pub fn contents<'a, R: Read + Seek>(&self, reader: &'a mut R) -> io::Result<Contents<'a, R>> {
         reader.seek(SeekFrom::Start(self.offset))?;
         Ok(Contents {
             reader,

@@ -13,6 +13,7 @@ mod bad_input;
 mod bad_program;
 mod contents;
 mod describe;
+mod diff;
 mod image;
 mod layer;
 mod limits;
