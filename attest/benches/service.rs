@@ -35,7 +35,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attestation::{Policy, Profile, Roots, Time, Verifier};
+use attestation::{Nonce, Policy, Profile, Roots, Verifier};
 use attestation_results::{Appraisal, Issuer, SigningKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -397,10 +397,7 @@ impl World {
             folder,
             module: SoftwareNsm::new(identity, root).unwrap().into(),
             verifier: Verifier::new(Roots::from_pem(pem.as_bytes()).unwrap()),
-            policy: Policy::from_toml(&text)
-                .unwrap()
-                .with_nonce(NONCE.to_vec())
-                .unwrap(),
+            policy: Policy::from_toml(&text).unwrap(),
         }
     }
 
@@ -429,7 +426,8 @@ impl World {
                 pin(core);
                 let (start, cpu, mut runs) = (Instant::now(), thread_cpu_time(), 0);
                 while start.elapsed() < PERIOD {
-                    let verification = self.verifier.verify(document, &self.policy, Time::Now);
+                    let nonce = Nonce::Fresh(&NONCE);
+                    let verification = self.verifier.verify(document, &self.policy, nonce);
                     assert!(verification.outcome.is_ok());
                     if ear {
                         let appraisal = Appraisal {

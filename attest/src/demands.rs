@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use attestation::{
-    Addition, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
+    Addition, Mode, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
 };
 use clap::Args;
 use measurements::Pcr;
@@ -116,7 +116,11 @@ fn print_end(report: &Report) {
         if let Some(purpose) = claims.purpose {
             println!("purpose     {purpose}");
         }
-        println!("accepted    {}", claims.module_id);
+        let accepted = match report.mode {
+            Mode::Live => "accepted",
+            Mode::Audit => "was good",
+        };
+        println!("{accepted}    {}", claims.module_id);
     }
 }
 

@@ -57,14 +57,16 @@ pub(crate) fn table(report: &Report, colour: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use attestation::{Policy, PolicyError, Roots, Time, verify};
+    use attestation::{Nonce, Policy, PolicyError, Roots, Verifier};
 
     use super::*;
 
     #[test]
     fn only_a_table_in_colour_has_escapes() -> Result<(), PolicyError> {
         let policy = Policy::builder().allow_any_image().build()?;
-        let report = verify(b"no document", &Roots::aws(), &policy, Time::Now).report;
+        let verifier = Verifier::new(Roots::aws());
+        let verification = verifier.verify(b"no document", &policy, Nonce::Unchallenged);
+        let report = verification.report;
         assert!(table(&report, true).contains("\x1b[1;31mFAIL   \x1b[0m  cbor.encoding"));
         assert!(!table(&report, false).contains('\x1b'));
         Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use attestation::{Policy, Time, verify};
+use attestation::{AuditTime, Nonce, Policy, Verifier};
 use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -22,9 +22,16 @@ pub(crate) struct Arguments {
     /// The nonce that the document must carry.
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     nonce: Option<Hex>,
-    /// Check at this time: `now`, `document` or an RFC 3339 instant.
+    /// Check at this time: `now`, or, as an audit, `document` or an RFC 3339 instant.
     #[arg(long, default_value = "now", value_parser = parse_time)]
     time: Time,
+}
+
+/// When the document is to be good.
+#[derive(Debug, Clone, Copy)]
+enum Time {
+    Now,
+    Past(AuditTime),
 }
 
 /// Bytes given in hex.
@@ -35,8 +42,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let policy = policy(arguments).map_err(usage)?;
     let roots = arguments.demands.roots().map_err(usage)?;
     let bytes = read_document(&arguments.file).map_err(unreadable)?;
-    let verification = verify(&bytes, &roots, &policy, arguments.time);
-    arguments.demands.print(&verification.report)
+    let verifier = Verifier::new(roots);
+    let nonce = arguments
+        .nonce
+        .as_ref()
+        .map_or(Nonce::Unchallenged, |Hex(nonce)| Nonce::Fresh(nonce));
+    let report = match arguments.time {
+        Time::Now => verifier.verify(&bytes, &policy, nonce).report,
+        Time::Past(time) => verifier.audit(&bytes, &policy, time).report,
+    };
+    arguments.demands.print(&report)
 }
 
 fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {
@@ -59,11 +74,11 @@ fn parse_hex(text: &str) -> Result<Hex, String> {
 fn parse_time(text: &str) -> Result<Time, String> {
     match text {
         "now" => Ok(Time::Now),
-        "document" => Ok(Time::OfDocument),
+        "document" => Ok(Time::Past(AuditTime::OfDocument)),
         instant => OffsetDateTime::parse(instant, &Rfc3339)
             .ok()
             .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok())
-            .map(Time::At)
+            .map(|milliseconds| Time::Past(AuditTime::At(milliseconds)))
             .ok_or_else(|| format!("`{instant}` is not `now`, `document` or an instant such as 2026-01-31T12:00:00Z")),
     }
 }

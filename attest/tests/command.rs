@@ -70,7 +70,7 @@ fn a_document_is_accepted_at_its_own_time_in_every_form() {
         let text = stdout(&output);
         assert!(text.contains("\nok       chain.root "), "{text}");
         assert!(text.contains("\n-        policy.nonce "), "{text}");
-        assert!(text.ends_with("accepted    i-0df237f0418feb41e-enc018d1c7ef94eb110\n"));
+        assert!(text.ends_with("was good    i-0df237f0418feb41e-enc018d1c7ef94eb110\n"));
         // Not a terminal, so no colour.
         assert!(!text.contains('\x1b'));
     }
@@ -162,11 +162,13 @@ fn the_json_report_keeps_its_schema() {
             "checked_at_ms",
             "checks",
             "document",
+            "mode",
             "rejection",
             "schema"
         ]
     );
     assert_eq!(report["schema"], 1);
+    assert_eq!(report["mode"], "audit");
     assert_eq!(report["accepted"], true);
     assert_eq!(report["rejection"], Value::Null);
     assert_eq!(report["checked_at_ms"], 1_708_930_921_439_u64);
@@ -192,6 +194,7 @@ fn the_json_report_keeps_its_schema() {
     );
 
     let report = run(&["verify", file, "--allow-any-image", "--json"]);
+    assert_eq!(report["mode"], "live");
     assert_eq!(report["accepted"], false);
     assert_eq!(keys(&report["rejection"]), ["reason", "rule"]);
     assert_eq!(report["rejection"]["rule"], "certificate.validity");

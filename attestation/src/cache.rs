@@ -37,20 +37,20 @@ impl Cache {
     }
 
     /// The leaf, if its whole chain is known and valid at this time.
-    pub(crate) fn leaf(&self, chain: &Digest, time_ms: u64) -> Option<Leaf> {
+    pub(crate) fn leaf(&self, chain: &Digest, now_ms: i128) -> Option<Leaf> {
         let leaves = lock(&self.leaves);
         let leaf = leaves.entries.get(chain)?;
-        leaf.serves(time_ms).then(|| leaf.clone())
+        leaf.serves(now_ms).then(|| leaf.clone())
     }
 
     /// The lowest authority that is known and serves this chain at this time,
     /// and its index in the chain, whose parts down to each authority are given.
-    pub(crate) fn authority(&self, parts: &[Digest], time_ms: u64) -> Option<(usize, Authority)> {
+    pub(crate) fn authority(&self, parts: &[Digest], now_ms: i128) -> Option<(usize, Authority)> {
         let authorities = lock(&self.authorities);
         parts.iter().enumerate().rev().find_map(|(index, digest)| {
             let authority = authorities.entries.get(digest)?;
             authority
-                .serves(time_ms, parts.len() - index - 1)
+                .serves(now_ms, parts.len() - index - 1)
                 .then(|| (index, authority.clone()))
         })
     }

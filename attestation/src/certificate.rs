@@ -106,12 +106,12 @@ impl<'a> Certificate<'a> {
     }
 
     /// Checks one of [`RULES`].
-    pub(crate) fn check(&mut self, rule: Rule, time_ms: u64) -> Result<(), Rejection> {
+    pub(crate) fn check(&mut self, rule: Rule, now_ms: i128) -> Result<(), Rejection> {
         match rule {
             Rule::CertificateAlgorithm => self.check_algorithm(),
             Rule::CertificatePublicKey => self.check_public_key(),
             Rule::CertificateExtensions => self.check_extensions(),
-            Rule::CertificateValidity => self.check_validity(time_ms),
+            Rule::CertificateValidity => self.check_validity(now_ms),
             Rule::CertificateAuthority => self.check_authority(),
             Rule::CertificatePathLength => self.check_path_length(),
             _ => self.check_key_usage(),
@@ -221,13 +221,13 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    fn check_validity(&self, time_ms: u64) -> Result<(), String> {
+    fn check_validity(&self, now_ms: i128) -> Result<(), String> {
         let (first, last) = self.valid_ms();
         let validity = self.x509.validity();
-        if i128::from(time_ms) < first {
+        if now_ms < first {
             return Err(format!("it is not valid before {}", validity.not_before));
         }
-        if i128::from(time_ms) > last {
+        if now_ms > last {
             return Err(format!("it expired on {}", validity.not_after));
         }
         Ok(())

@@ -22,9 +22,9 @@ fn rules() -> impl Iterator<Item = Rule> {
 pub(crate) fn verify(
     document: &Document<'_>,
     roots: &Roots,
-    cache: Option<&Cache>,
+    cache: &Cache,
     crypto: &dyn Crypto,
-    time_ms: u64,
+    now_ms: i128,
     passed: &mut dyn FnMut(Rule),
 ) -> Result<Leaf, Rejection> {
     let ders: Vec<&[u8]> = document.unverified_certificates().collect();
@@ -34,19 +34,16 @@ pub(crate) fn verify(
             "the first certificate of the document's bundle is not a pinned root",
         ));
     }
-    let known = cache.map(|cache| (cache, digests(&ders, crypto)));
-    let known = known
-        .as_ref()
-        .and_then(|(cache, digests)| Some((cache, digests.split_last()?)));
-    if let Some((cache, (digest, _))) = known
-        && let Some(leaf) = cache.leaf(digest, time_ms)
-    {
+    let digests = digests(&ders, crypto);
+    let Some((whole, parts)) = digests.split_last() else {
+        return Err(no_leaf());
+    };
+    if let Some(leaf) = cache.leaf(whole, now_ms) {
         rules().for_each(passed);
         return Ok(leaf);
     }
     passed(Rule::ChainRoot);
-    let known_authority = known.and_then(|(cache, (_, parts))| cache.authority(parts, time_ms));
-    let (first, mut above) = match known_authority {
+    let (first, mut above) = match cache.authority(parts, now_ms) {
         Some((index, authority)) => (index + 1, Some(authority)),
         None => (0, None),
     };
@@ -54,7 +51,7 @@ pub(crate) fn verify(
     passed(Rule::CertificateEncoding);
     for rule in RULES {
         for certificate in &mut certificates {
-            certificate.check(rule, time_ms)?;
+            certificate.check(rule, now_ms)?;
         }
         passed(rule);
     }
@@ -87,9 +84,7 @@ pub(crate) fn verify(
         if index + 1 == ders.len() {
             passed(Rule::ChainSignature);
             let leaf = Leaf { key, valid };
-            if let Some((cache, (digest, _))) = known {
-                cache.keep_leaf(*digest, &leaf);
-            }
+            cache.keep_leaf(*whole, &leaf);
             return Ok(leaf);
         }
         let authority = Authority {
@@ -98,14 +93,16 @@ pub(crate) fn verify(
             valid,
             below,
         };
-        if let Some((cache, (_, parts))) = known
-            && let Some(part) = parts.get(index)
-        {
+        if let Some(part) = parts.get(index) {
             cache.keep_authority(*part, &authority);
         }
         above = Some(authority);
     }
-    Err(Rejection::new(Rule::ChainSignature, "there is no leaf"))
+    Err(no_leaf())
+}
+
+fn no_leaf() -> Rejection {
+    Rejection::new(Rule::ChainSignature, "there is no leaf")
 }
 
 fn read<'a>(

@@ -1,17 +1,18 @@
-//! What an accepted document says, without the document.
+//! What a verified document says, without the document.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
-use measurements::{PCR_COUNT, Pcr};
+use measurements::Pcr;
 
 use crate::document::Profile;
+use crate::evidence::{Accepted, Evidence};
 use crate::purpose::Purpose;
-use crate::verify::Accepted;
 
-/// What an [`Accepted`] document says, apart from the document's bytes: it can
-/// be kept, sent to another task, and passed on. Only [`Accepted`] becomes one.
+/// [`Evidence`] apart from the document's bytes: it can be kept, sent to another task,
+/// and passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedClaims {
+pub struct OwnedEvidence {
     profile: Profile,
     module_id: String,
     timestamp_ms: u64,
@@ -22,23 +23,41 @@ pub struct VerifiedClaims {
     public_key: Option<Vec<u8>>,
 }
 
-impl From<Accepted<'_>> for VerifiedClaims {
-    fn from(accepted: Accepted<'_>) -> Self {
-        let pcrs = (0..PCR_COUNT).filter_map(|index| Some((index, accepted.pcr(index)?)));
+/// What an [`Accepted`] document says; only such a document becomes one. Read it as
+/// [`OwnedEvidence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedClaims(OwnedEvidence);
+
+impl From<&Evidence<'_>> for OwnedEvidence {
+    fn from(evidence: &Evidence<'_>) -> Self {
         Self {
-            profile: accepted.profile(),
-            module_id: accepted.module_id().to_owned(),
-            timestamp_ms: accepted.timestamp_ms(),
-            pcrs: pcrs.collect(),
-            nonce: accepted.nonce().map(<[u8]>::to_vec),
-            purpose: accepted.purpose(),
-            user_data: accepted.user_data().map(<[u8]>::to_vec),
-            public_key: accepted.public_key().map(<[u8]>::to_vec),
+            profile: evidence.profile(),
+            module_id: evidence.module_id().to_owned(),
+            timestamp_ms: evidence.timestamp_ms(),
+            pcrs: evidence.pcrs().collect(),
+            nonce: evidence.nonce().map(<[u8]>::to_vec),
+            purpose: evidence.purpose(),
+            user_data: evidence.user_data().map(<[u8]>::to_vec),
+            public_key: evidence.public_key().map(<[u8]>::to_vec),
         }
     }
 }
 
-impl VerifiedClaims {
+impl From<Accepted<'_>> for VerifiedClaims {
+    fn from(accepted: Accepted<'_>) -> Self {
+        Self(OwnedEvidence::from(&*accepted))
+    }
+}
+
+impl Deref for VerifiedClaims {
+    type Target = OwnedEvidence;
+
+    fn deref(&self) -> &OwnedEvidence {
+        &self.0
+    }
+}
+
+impl OwnedEvidence {
     /// What made the document.
     pub fn profile(&self) -> Profile {
         self.profile

@@ -8,17 +8,17 @@
 //! # A verification
 //!
 //! ```
-//! use attestation::{Policy, Pcr, Roots, Time, Verifier};
+//! use attestation::{Nonce, Pcr, Policy, Roots, Verifier};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
-//! # let (pcr0, nonce) = (Pcr::new([1; 48]), vec![7; 32]);
-//! // Once: AWS's root is in the crate.
+//! # let (pcr0, nonce) = (Pcr::new([1; 48]), [7; 32]);
+//! // Once: AWS's root is in the crate, and which software is wanted is known.
 //! let verifier = Verifier::new(Roots::aws());
+//! let policy = Policy::builder().pcr(0, pcr0).build()?;
 //!
-//! // For each challenge: which software, and the nonce that the enclave was given.
-//! let policy = Policy::builder().pcr(0, pcr0).nonce(nonce).build()?;
-//! let verification = verifier.verify(document, &policy, Time::Now);
+//! // For each challenge: the nonce that the enclave was given.
+//! let verification = verifier.verify(document, &policy, Nonce::Fresh(&nonce));
 //! match verification.outcome {
 //!     Ok(accepted) => println!("enclave {}", accepted.module_id()),
 //!     Err(rejection) => println!("{}: {}", rejection.rule, rejection.reason),
@@ -32,21 +32,23 @@
 //! [`Policy::builder`] says what can be demanded. A policy has to name software, by
 //! [`Measurements`] that `image-builder` or `nitro-cli` wrote or by registers, or to say
 //! that it accepts any; a nonce that is new for each challenge is what shows that a
-//! document is.
+//! document is. That there is none has to be said: [`Nonce::Unchallenged`].
 //!
-//! # Three steps
+//! # What a result stands for
 //!
-//! A document passes through three types, and cannot skip one:
+//! A document passes through types, and cannot skip one:
 //!
 //! 1. [`Document`]: the bytes are a document by AWS's rules and nothing else. Nothing in
 //!    it is to be believed yet, as the names of its methods say.
-//! 2. [`Authentic`]: its signature holds, and its certificates lead to a pinned root, all
-//!    valid at a stated time. AWS's hypervisor made it, for *some* enclave, at *some* time.
-//! 3. [`Accepted`]: a [`Policy`] is satisfied: these measurements, this nonce, this fresh.
+//! 2. [`Accepted`]: its signature holds, its certificates lead to a pinned root and are
+//!    valid now, and a [`Policy`] is satisfied: these measurements, this nonce, this fresh.
 //!    Only now can a register be read as trusted. [`VerifiedClaims`] keeps what it says.
 //!
-//! [`verify`] and [`Verifier::verify`] go all the way, and report each check by the
-//! identifier of its [`Rule`].
+//! A document that was kept is good or bad at another time than now. [`Verifier::audit`]
+//! looks at one, and what it finds good is [`Audited`], which nothing takes for
+//! [`Accepted`].
+//!
+//! Both report each check by the identifier of its [`Rule`].
 //!
 //! # Time and memory
 //!
@@ -82,6 +84,7 @@
 #![forbid(unsafe_code)]
 
 mod addition;
+mod appraisal;
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc;
 mod cache;
@@ -93,6 +96,8 @@ mod crypto;
 mod demand;
 mod der;
 mod document;
+mod evidence;
+mod nonce;
 mod policy;
 #[cfg(all(feature = "aws-lc-rs", feature = "policy-files"))]
 mod policy_digest;
@@ -112,21 +117,21 @@ mod verify;
 pub use addition::Addition;
 #[cfg(feature = "aws-lc-rs")]
 pub use aws_lc::AwsLcRs;
-pub use claims::VerifiedClaims;
+pub use claims::{OwnedEvidence, VerifiedClaims};
 pub use crypto::{Crypto, Es384Key, POINT_BYTES, SignatureEncoding};
 pub use demand::PolicyError;
 pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
+pub use evidence::{Accepted, Audited, Evidence};
 pub use measurements::{Measurements, PCR_COUNT, Pcr};
+pub use nonce::Nonce;
 pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, read_measurements};
 #[cfg(feature = "policy-files")]
 pub use policy_text::parse_duration;
 pub use purpose::Purpose;
-pub use report::{Check, Claims, Outcome, Report};
+pub use report::{Check, Claims, Mode, Outcome, Report};
 pub use roots::{Roots, RootsError};
 pub use rule::{Rejection, Rule};
 pub use unsigned::is_unsigned;
-#[cfg(feature = "aws-lc-rs")]
-pub use verify::verify;
-pub use verify::{Accepted, Authentic, Time, Verification, Verifier};
+pub use verify::{Audit, AuditTime, Verification, Verifier};

@@ -18,6 +18,16 @@ pub enum Outcome {
     NotChecked,
 }
 
+/// Which question a report answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Whether the document is good now.
+    Live,
+    /// Whether it was good at another time, which says nothing about now.
+    Audit,
+}
+
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -43,12 +53,14 @@ pub struct Check {
 pub struct Report {
     /// The schema's version; it changes when a reader of this one would be misled.
     pub schema: u32,
+    /// Whether it is a live verification's or an audit's.
+    pub mode: Mode,
     /// Whether every rule was kept.
     pub accepted: bool,
     /// The first rule that was broken.
     pub rejection: Option<Rejection>,
     /// The time of checking, in milliseconds since 1970; none where the bytes
-    /// were no document.
+    /// were no document, or where the clock shows an earlier year.
     pub checked_at_ms: Option<u64>,
     /// What the document says of itself. It is worth nothing unless accepted.
     pub document: Option<Claims>,
@@ -74,9 +86,10 @@ impl Report {
     /// The schema that this version writes.
     pub const SCHEMA: u32 = 1;
 
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         Self {
             schema: Self::SCHEMA,
+            mode,
             accepted: false,
             rejection: None,
             checked_at_ms: None,
@@ -86,8 +99,8 @@ impl Report {
     }
 
     /// The bytes are a document: every rule of form was kept.
-    pub(crate) fn parsed(&mut self, document: &Document<'_>, checked_at_ms: u64) {
-        self.checked_at_ms = Some(checked_at_ms);
+    pub(crate) fn parsed(&mut self, document: &Document<'_>, now_ms: i128) {
+        self.checked_at_ms = u64::try_from(now_ms).ok();
         self.document = Some(Claims {
             profile: document.profile,
             purpose: document.unverified_purpose(),

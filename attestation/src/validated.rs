@@ -43,20 +43,20 @@ impl Validity {
         }
     }
 
-    fn contains(self, time_ms: u64) -> bool {
-        (self.first_ms..=self.last_ms).contains(&i128::from(time_ms))
+    fn contains(self, now_ms: i128) -> bool {
+        (self.first_ms..=self.last_ms).contains(&now_ms)
     }
 }
 
 impl Authority {
     /// Whether all above still holds at this time with this many authorities below.
-    pub(crate) fn serves(&self, time_ms: u64, below: usize) -> bool {
-        self.valid.contains(time_ms) && below <= self.below
+    pub(crate) fn serves(&self, now_ms: i128, below: usize) -> bool {
+        self.valid.contains(now_ms) && below <= self.below
     }
 }
 
 impl Leaf {
-    pub(crate) fn serves(&self, time_ms: u64) -> bool {
-        self.valid.contains(time_ms)
+    pub(crate) fn serves(&self, now_ms: i128) -> bool {
+        self.valid.contains(now_ms)
     }
 }

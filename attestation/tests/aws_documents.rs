@@ -9,9 +9,7 @@
 
 use std::path::PathBuf;
 
-use attestation::{
-    Document, Policy, PolicyError, Roots, Rule, Time, Verification, Verifier, verify,
-};
+use attestation::{Audit, AuditTime, Document, Nonce, Policy, PolicyError, Roots, Rule, Verifier};
 use measurements::Pcr;
 use serde_json::Value;
 
@@ -42,13 +40,15 @@ impl Vector {
         }
     }
 
-    fn rule(&self, policy: attestation::PolicyBuilder, time: Time) -> Option<Rule> {
-        let policy = policy.build().unwrap();
-        verify(&self.bytes, &Roots::aws(), &policy, time)
-            .outcome
-            .err()
-            .map(|rejection| rejection.rule)
+    fn rule(&self, policy: attestation::PolicyBuilder, time: AuditTime) -> Option<Rule> {
+        let audit = audit(&self.bytes, &policy.build().unwrap(), time);
+        audit.outcome.err().map(|rejection| rejection.rule)
     }
+}
+
+/// By a verifier that knows no chain.
+fn audit<'a>(bytes: &'a [u8], policy: &Policy, time: AuditTime) -> Audit<'a> {
+    Verifier::new(Roots::aws()).audit(bytes, policy, time)
 }
 
 fn vectors() -> Vec<Vector> {
@@ -70,8 +70,8 @@ fn vectors() -> Vec<Vector> {
 fn accepted_at_their_own_time() {
     for vector in vectors() {
         let policy = vector.policy().build().unwrap();
-        let verification = verify(&vector.bytes, &Roots::aws(), &policy, Time::OfDocument);
-        let accepted = verification.outcome.unwrap();
+        let accepted = audit(&vector.bytes, &policy, AuditTime::OfDocument);
+        let accepted = accepted.outcome.unwrap();
         assert_eq!(accepted.module_id(), vector.facts["module_id"]);
         assert_eq!(accepted.timestamp_ms(), vector.facts["timestamp"]);
         let length = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
@@ -92,14 +92,14 @@ fn accepted_at_their_own_time() {
 #[test]
 fn refused_now_and_before_they_were_made() {
     for vector in vectors() {
-        assert_eq!(
-            vector.rule(vector.policy(), Time::Now),
-            Some(Rule::CertificateValidity)
-        );
+        let policy = vector.policy().build().unwrap();
+        let verifier = Verifier::new(Roots::aws());
+        let now = verifier.verify(&vector.bytes, &policy, Nonce::Unchallenged);
+        assert_eq!(now.outcome.unwrap_err().rule, Rule::CertificateValidity);
         let made = vector.facts["timestamp"].as_u64().unwrap();
         let a_day = 24 * 60 * 60 * 1000;
         assert_eq!(
-            vector.rule(vector.policy(), Time::At(made - a_day)),
+            vector.rule(vector.policy(), AuditTime::At(made - a_day)),
             Some(Rule::CertificateValidity)
         );
     }
@@ -109,16 +109,19 @@ fn refused_now_and_before_they_were_made() {
 fn freshness_is_judged_at_the_stated_time() {
     for vector in vectors() {
         let made = vector.facts["timestamp"].as_u64().unwrap();
-        assert_eq!(vector.rule(vector.policy(), Time::At(made + 300_000)), None);
         assert_eq!(
-            vector.rule(vector.policy(), Time::At(made + 300_001)),
+            vector.rule(vector.policy(), AuditTime::At(made + 300_000)),
+            None
+        );
+        assert_eq!(
+            vector.rule(vector.policy(), AuditTime::At(made + 300_001)),
             Some(Rule::FreshnessAge)
         );
         let soon_after_the_leaf = 2_000;
         assert_eq!(
             vector.rule(
                 vector.policy().clock_skew(std::time::Duration::ZERO),
-                Time::At(made - soon_after_the_leaf)
+                AuditTime::At(made - soon_after_the_leaf)
             ),
             Some(Rule::FreshnessFuture)
         );
@@ -131,17 +134,17 @@ fn refused_with_a_wrong_register_or_nonce() {
         let wrong = Pcr::new([7; 48]);
         let policy = Policy::builder().pcr(0, wrong).allow_debug();
         assert_eq!(
-            vector.rule(policy, Time::OfDocument),
+            vector.rule(policy, AuditTime::OfDocument),
             Some(Rule::PolicyPcr(0))
         );
         let absent = vector.policy().pcr(31, Pcr::ZERO);
         assert_eq!(
-            vector.rule(absent, Time::OfDocument),
+            vector.rule(absent, AuditTime::OfDocument),
             Some(Rule::PolicyPcr(31))
         );
         let nonce = vector.policy().nonce(b"another".to_vec());
         assert_eq!(
-            vector.rule(nonce, Time::OfDocument),
+            vector.rule(nonce, AuditTime::OfDocument),
             Some(Rule::PolicyNonce)
         );
     }
@@ -154,10 +157,13 @@ fn a_debug_enclave_is_refused_unless_allowed_by_name() {
     assert_eq!(debug.len(), 1);
     let policy = Policy::builder().allow_any_image().pcr(0, Pcr::ZERO);
     assert_eq!(
-        debug[0].rule(policy.clone(), Time::OfDocument),
+        debug[0].rule(policy.clone(), AuditTime::OfDocument),
         Some(Rule::PolicyDebug)
     );
-    assert_eq!(debug[0].rule(policy.allow_debug(), Time::OfDocument), None);
+    assert_eq!(
+        debug[0].rule(policy.allow_debug(), AuditTime::OfDocument),
+        None
+    );
 }
 
 #[test]
@@ -165,8 +171,9 @@ fn refused_under_another_root() {
     let other = attestation_test_root();
     for vector in vectors() {
         let policy = vector.policy().build().unwrap();
-        let verification = verify(&vector.bytes, &other, &policy, Time::OfDocument);
-        assert_eq!(verification.outcome.unwrap_err().rule, Rule::ChainRoot);
+        let verifier = Verifier::new(other.clone());
+        let audit = verifier.audit(&vector.bytes, &policy, AuditTime::OfDocument);
+        assert_eq!(audit.outcome.unwrap_err().rule, Rule::ChainRoot);
     }
 }
 
@@ -196,16 +203,15 @@ fn every_flipped_bit_is_refused() {
         .unwrap();
     let policy = vector.policy().build().unwrap();
     let made = vector.facts["timestamp"].as_u64().unwrap();
-    let roots = Roots::aws();
     let threads = std::thread::available_parallelism().unwrap().get();
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            let (roots, policy) = (&roots, &policy);
+            let policy = &policy;
             scope.spawn(move || {
                 let mut bytes = vector.bytes.clone();
                 for bit in (thread..8 * bytes.len()).step_by(threads) {
                     bytes[bit / 8] ^= 1 << (bit % 8);
-                    let outcome = verify(&bytes, roots, policy, Time::At(made)).outcome;
+                    let outcome = audit(&bytes, policy, AuditTime::At(made)).outcome;
                     assert!(outcome.is_err(), "bit {} of byte {}", bit % 8, bit / 8);
                     bytes[bit / 8] ^= 1 << (bit % 8);
                 }
@@ -221,18 +227,19 @@ fn every_flipped_byte_is_refused_by_a_verifier_that_knows_the_chain() {
         let policy = vector.policy().build().unwrap();
         let made = vector.facts["timestamp"].as_u64().unwrap();
         let verifier = Verifier::new(Roots::aws());
-        let accepted = |bytes: &[u8], time| verifier.verify(bytes, &policy, time).outcome.is_ok();
+        let accepted = |bytes: &[u8], time| verifier.audit(bytes, &policy, time).outcome.is_ok();
         let mut bytes = vector.bytes.clone();
         for index in (0..bytes.len()).step_by(7) {
             bytes[index] ^= 0x10;
-            assert!(!accepted(&bytes, Time::At(made)), "byte {index}");
+            assert!(!accepted(&bytes, AuditTime::At(made)), "byte {index}");
             bytes[index] ^= 0x10;
             if index % 70 == 0 {
-                assert!(accepted(&bytes, Time::At(made)));
+                assert!(accepted(&bytes, AuditTime::At(made)));
             }
         }
         // Its memory does not outlive a certificate.
-        assert!(!accepted(&bytes, Time::Now));
+        let a_day_later = AuditTime::At(made + 24 * 60 * 60 * 1000);
+        assert!(!accepted(&bytes, a_day_later));
     }
 }
 
@@ -241,11 +248,11 @@ fn a_verifier_reports_the_same_whether_it_knows_the_chain_or_not() {
     for vector in vectors() {
         let policy = vector.policy().build().unwrap();
         let verifier = Verifier::new(Roots::aws());
-        let stateless = verify(&vector.bytes, &Roots::aws(), &policy, Time::OfDocument);
         for _ in 0..2 {
-            let verification = verifier.verify(&vector.bytes, &policy, Time::OfDocument);
-            assert_eq!(verification.report, stateless.report);
-            assert!(verification.outcome.is_ok());
+            let unknown = audit(&vector.bytes, &policy, AuditTime::OfDocument);
+            let known = verifier.audit(&vector.bytes, &policy, AuditTime::OfDocument);
+            assert_eq!(known.report, unknown.report);
+            assert!(known.outcome.is_ok());
         }
         // A leaf that is not known, below authorities that are.
         let leaf = Document::parse(&vector.bytes)
@@ -261,10 +268,10 @@ fn a_verifier_reports_the_same_whether_it_knows_the_chain_or_not() {
             .unwrap();
         let mut forged = vector.bytes.clone();
         forged[at + leaf.len() - 1] ^= 1;
-        let rule = |verification: Verification<'_>| verification.outcome.unwrap_err().rule;
+        let rule = |audit: Audit<'_>| audit.outcome.unwrap_err().rule;
         assert_eq!(
-            rule(verifier.verify(&forged, &policy, Time::OfDocument)),
-            rule(verify(&forged, &Roots::aws(), &policy, Time::OfDocument)),
+            rule(verifier.audit(&forged, &policy, AuditTime::OfDocument)),
+            rule(audit(&forged, &policy, AuditTime::OfDocument)),
         );
     }
 }
@@ -291,7 +298,7 @@ fn a_leaf_is_valid_to_the_millisecond() {
         (u64::MAX, Some(Rule::CertificateValidity)),
         (0, Some(Rule::CertificateValidity)),
     ] {
-        assert_eq!(vector.rule(skewed(), Time::At(time)), rule, "{time}");
+        assert_eq!(vector.rule(skewed(), AuditTime::At(time)), rule, "{time}");
     }
 }
 

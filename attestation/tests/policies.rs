@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use attestation::{
-    Binding, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Time, verify,
+    Binding, Nonce, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Verifier,
 };
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
@@ -30,7 +30,7 @@ const fn image(byte: u8) -> Measurements {
 /// An enclave that runs this image.
 struct Enclave {
     document: Vec<u8>,
-    roots: Roots,
+    verifier: Verifier,
 }
 
 impl Enclave {
@@ -39,6 +39,14 @@ impl Enclave {
     }
 
     fn with_user_data(measurements: Option<Measurements>, user_data: &[u8]) -> Self {
+        Self::asked(measurements, user_data, b"nonce")
+    }
+
+    fn with_nonce(nonce: &[u8]) -> Self {
+        Self::asked(Some(ONE), b"user data", nonce)
+    }
+
+    fn asked(measurements: Option<Measurements>, user_data: &[u8], nonce: &[u8]) -> Self {
         let root = TestRoot::generate().unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
         let identity = Identity {
@@ -50,13 +58,16 @@ impl Enclave {
             .unwrap()
             .answer(Request::Attestation {
                 user_data: Some(user_data.to_vec().into()),
-                nonce: Some(b"nonce".to_vec().into()),
+                nonce: Some(nonce.to_vec().into()),
                 public_key: Some(b"public key".to_vec().into()),
             });
         let Response::Attestation { document } = answer else {
             panic!("{answer:?}");
         };
-        Self { document, roots }
+        Self {
+            document,
+            verifier: Verifier::new(roots),
+        }
     }
 
     fn refused_by(&self, policy: PolicyBuilder) -> Option<Rule> {
@@ -64,10 +75,13 @@ impl Enclave {
     }
 
     fn refused(&self, policy: &Policy) -> Option<Rule> {
-        verify(&self.document, &self.roots, policy, Time::Now)
-            .outcome
-            .err()
-            .map(|rejection| rejection.rule)
+        self.refused_with(policy, Nonce::Unchallenged)
+    }
+
+    fn refused_with(&self, policy: &Policy, nonce: Nonce<'_>) -> Option<Rule> {
+        let verification = self.verifier.verify(&self.document, policy, nonce);
+        let rejection = verification.outcome.err();
+        rejection.map(|rejection| rejection.rule)
     }
 }
 
@@ -135,7 +149,8 @@ fn a_purpose_is_met_by_documents_of_that_purpose_only() {
         }
         // Not asked for, it is in the report all the same, and in the claims.
         let policy = Policy::builder().measurements(ONE).build().unwrap();
-        let verification = verify(&enclave.document, &enclave.roots, &policy, Time::Now);
+        let verifier = &enclave.verifier;
+        let verification = verifier.verify(&enclave.document, &policy, Nonce::Unchallenged);
         let mut checks = verification.report.checks.iter();
         let check = checks.find(|check| check.rule == Rule::PolicyPurpose);
         let check = check.unwrap();
@@ -154,7 +169,9 @@ fn a_report_names_the_image_or_the_registers_that_differ() {
             .image("1.1", TWO)
             .build()
             .unwrap();
-        let report = verify(&enclave.document, &enclave.roots, &policy, Time::Now).report;
+        let verifier = &enclave.verifier;
+        let verification = verifier.verify(&enclave.document, &policy, Nonce::Unchallenged);
+        let report = verification.report;
         let mut checks = report.checks.into_iter();
         checks
             .find(|check| check.rule == Rule::PolicyImage)
@@ -242,9 +259,11 @@ fn each_demand_is_met_or_refuses_by_its_name() {
     let Response::Attestation { document } = answer else {
         panic!("{answer:?}");
     };
+    let verifier = Verifier::new(roots);
     let refused = |binding| {
         let policy = any().bind_user_data(binding).build().unwrap();
-        let rejection = verify(&document, &roots, &policy, Time::Now).outcome.err();
+        let verification = verifier.verify(&document, &policy, Nonce::Unchallenged);
+        let rejection = verification.outcome.err();
         rejection.map(|rejection| rejection.rule)
     };
     let certificate = b"certificate".to_vec();
@@ -269,6 +288,42 @@ fn a_required_nonce_is_the_callers() {
     assert!(!given.needs_nonce());
     assert_eq!(enclave.refused(&given), None);
     assert_eq!(policy.with_nonce(Vec::new()), Err(PolicyError::EmptyNonce));
+}
+
+#[test]
+fn a_nonce_is_what_the_challenge_and_what_the_policy_demands() {
+    let enclave = Enclave::running(Some(ONE));
+    let policy = || Policy::builder().measurements(ONE);
+    let (right, wrong) = (b"nonce".as_slice(), b"another".as_slice());
+    let refused = Some(Rule::PolicyNonce);
+    for (policy, nonce, expected) in [
+        (policy(), Nonce::Unchallenged, None),
+        (policy(), Nonce::Fresh(right), None),
+        (policy(), Nonce::Fresh(wrong), refused),
+        (policy(), Nonce::Fresh(b""), refused),
+        (policy(), Nonce::Fresh(b"nonces"), refused),
+        (policy().require_nonce(), Nonce::Unchallenged, refused),
+        (policy().require_nonce(), Nonce::Fresh(right), None),
+        (policy().require_nonce(), Nonce::Fresh(wrong), refused),
+        (policy().nonce(right.to_vec()), Nonce::Unchallenged, None),
+        (policy().nonce(right.to_vec()), Nonce::Fresh(right), None),
+        (policy().nonce(right.to_vec()), Nonce::Fresh(wrong), refused),
+        (policy().nonce(wrong.to_vec()), Nonce::Fresh(right), refused),
+        (policy().nonce(wrong.to_vec()), Nonce::Unchallenged, refused),
+    ] {
+        let shown = format!("{policy:?} {nonce:?}");
+        let found = enclave.refused_with(&policy.build().unwrap(), nonce);
+        assert_eq!(found, expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_nonce_of_no_bytes_is_refused_in_a_document_that_has_one() {
+    let enclave = Enclave::with_nonce(b"");
+    let policy = Policy::builder().measurements(ONE).build().unwrap();
+    let refused = enclave.refused_with(&policy, Nonce::Fresh(b""));
+    assert_eq!(refused, Some(Rule::PolicyNonce));
+    assert_eq!(enclave.refused_with(&policy, Nonce::Unchallenged), None);
 }
 
 #[test]

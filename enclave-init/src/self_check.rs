@@ -7,7 +7,7 @@
 //! new. Its certificates are held against the document's own time, and where the
 //! clock follows the hypervisor against the clock's.
 
-use attestation::{Accepted, Policy, Purpose, Rule, Time, is_unsigned, verify};
+use attestation::{AuditTime, Nonce, Policy, Purpose, Rejection, Rule, is_unsigned};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, EndCode, Text};
 use manifest::{Attestation, SelfCheck};
@@ -90,6 +90,15 @@ struct Refusal {
     detail: String,
 }
 
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rule: rejection.rule.to_string(),
+            detail: rejection.reason,
+        }
+    }
+}
+
 impl Refusal {
     fn register(index: usize, detail: String) -> Self {
         Self {
@@ -129,14 +138,14 @@ impl Evidence {
                 return Ok(CheckOutcome::Unsigned);
             }
             let policy = self.policy(demands.allow_debug)?;
-            for time in std::iter::once(Time::OfDocument).chain(now.map(Time::At)) {
-                let accepted = verify(&self.document, trust.roots(), &policy, time)
-                    .outcome
-                    .map_err(|rejection| Refusal {
-                        rule: rejection.rule.to_string(),
-                        detail: rejection.reason,
-                    })?;
-                self.check_absent(&accepted)?;
+            let verifier = trust.verifier();
+            // Without a clock there is only the document's own time.
+            let audit = verifier.audit(&self.document, &policy, AuditTime::OfDocument);
+            self.check_absent(&*audit.outcome?)?;
+            if let Some(now_ms) = now {
+                let nonce = Nonce::Fresh(&self.nonce);
+                let verification = verifier.verify_at(&self.document, &policy, nonce, now_ms);
+                verification.outcome?;
             }
             Ok(CheckOutcome::Passed)
         });
@@ -196,14 +205,14 @@ impl Evidence {
     }
 
     /// A document holds the registers that are locked and no other, and no key.
-    fn check_absent(&self, accepted: &Accepted<'_>) -> Result<(), Refusal> {
+    fn check_absent(&self, said: &attestation::Evidence<'_>) -> Result<(), Refusal> {
         for (index, (_, is_locked)) in self.registers.iter().enumerate() {
-            if !is_locked && accepted.pcr(index).is_some() {
+            if !is_locked && said.pcr(index).is_some() {
                 let detail = "the document holds the register, which is not locked";
                 return Err(Refusal::register(index, detail.to_owned()));
             }
         }
-        if accepted.public_key().is_some() {
+        if said.public_key().is_some() {
             return Err(Refusal {
                 rule: Rule::PolicyPublicKey.to_string(),
                 detail: "the document holds a key that nobody gave".to_owned(),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use attestation::{Policy, Roots};
+use attestation::{Policy, Roots, Verifier};
 use manifest::{Attestation, EnclaveName, MAX_ROOT_BYTES, Root};
 
 use crate::error::{Doing, InitError};
@@ -14,7 +14,7 @@ use crate::error::{Doing, InitError};
 /// The root and the policies, parsed.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    roots: Roots,
+    verifier: Verifier,
     peers: BTreeMap<EnclaveName, Policy>,
 }
 
@@ -36,11 +36,14 @@ impl Trust {
                 .map_err(|error| InitError::Trust(format!("peer {}: {error}", &*peer.name)))?;
             peers.insert(peer.name.clone(), policy);
         }
-        Ok(Self { roots, peers })
+        Ok(Self {
+            verifier: Verifier::new(roots),
+            peers,
+        })
     }
 
-    pub(crate) fn roots(&self) -> &Roots {
-        &self.roots
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// The policy for documents of this peer.

@@ -5,17 +5,30 @@
 #![no_main]
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use attestation::{Document, MAX_DOCUMENT, PCR_COUNT, Roots, Time};
+use attestation::{
+    AuditTime, Document, Evidence, MAX_DOCUMENT, PCR_COUNT, Policy, Profile, Roots, Verifier,
+};
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 128;
 
-static ROOTS: LazyLock<[Roots; 2]> = LazyLock::new(|| {
+static VERIFIERS: LazyLock<[Verifier; 2]> = LazyLock::new(|| {
     let test = include_bytes!("../test-root.pem");
-    [Roots::aws(), Roots::from_pem(test).expect("the test root")]
+    let test = Roots::from_pem(test).expect("the test root");
+    [Roots::aws(), test].map(Verifier::new)
+});
+
+/// For enclaves and for a NitroTPM: what is authentic is accepted.
+static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
+    let any = Policy::builder()
+        .allow_any_image()
+        .clock_skew(Duration::ZERO);
+    let tpm = any.clone().profile(Profile::NitroTpm);
+    [any.allow_debug(), tpm].map(|policy| policy.build().expect("a policy"))
 });
 
 /// What a document claims: comparable, and everything is read once.
@@ -25,7 +38,6 @@ struct Claims {
     timestamp_ms: u64,
     pcrs: Vec<Option<[u8; 48]>>,
     bindings: [Option<Vec<u8>>; 3],
-    certificates: Vec<Vec<u8>>,
 }
 
 fn claims(document: &Document<'_>) -> Claims {
@@ -41,10 +53,22 @@ fn claims(document: &Document<'_>) -> Claims {
             .map(|index| document.unverified_pcr(index).copied())
             .collect(),
         bindings: bindings.map(|binding| binding.map(<[u8]>::to_vec)),
-        certificates: document
-            .unverified_certificates()
-            .map(<[u8]>::to_vec)
+    }
+}
+
+fn evidence(evidence: &Evidence<'_>) -> Claims {
+    let bindings = [
+        evidence.nonce(),
+        evidence.user_data(),
+        evidence.public_key(),
+    ];
+    Claims {
+        module_id: evidence.module_id().to_owned(),
+        timestamp_ms: evidence.timestamp_ms(),
+        pcrs: (0..PCR_COUNT)
+            .map(|index| evidence.pcr(index).map(|pcr| *pcr.as_bytes()))
             .collect(),
+        bindings: bindings.map(|binding| binding.map(<[u8]>::to_vec)),
     }
 }
 
@@ -62,18 +86,22 @@ fn check(bytes: &[u8]) {
         assert!(binding.as_ref().is_none_or(|bytes| bytes.len() <= limit));
     }
     assert!(
-        parsed
-            .certificates
-            .iter()
+        document
+            .unverified_certificates()
             .all(|der| (1..=1024).contains(&der.len()))
     );
     // Each root: whoever is authentic under it is so again, at the same instant
     // said in another way, and under no other root.
-    let authentic = ROOTS.each_ref().map(|roots| {
-        let document = Document::parse(bytes).expect("parsed before");
-        match document.authenticate(roots, Time::OfDocument) {
-            Ok(authentic) => {
-                assert_eq!(claims(authentic.document()), parsed);
+    let [enclave, tpm] = &*POLICIES;
+    let policy = match document.unverified_profile() {
+        Profile::Enclave => enclave,
+        Profile::NitroTpm => tpm,
+    };
+    let authentic = VERIFIERS.each_ref().map(|verifier| {
+        let audit = verifier.audit(bytes, policy, AuditTime::OfDocument);
+        match audit.outcome {
+            Ok(audited) => {
+                assert_eq!(evidence(&audited), parsed);
                 true
             }
             Err(rejection) => {
@@ -83,14 +111,14 @@ fn check(bytes: &[u8]) {
         }
     });
     assert_ne!(authentic, [true, true]);
-    for (roots, was) in ROOTS.iter().zip(authentic) {
-        let at = Time::At(parsed.timestamp_ms);
-        let document = Document::parse(bytes).expect("parsed before");
-        assert_eq!(document.authenticate(roots, at).is_ok(), was);
+    for (verifier, was) in VERIFIERS.iter().zip(authentic) {
+        let audit = verifier.audit(bytes, policy, AuditTime::At(parsed.timestamp_ms));
+        assert_eq!(audit.outcome.is_ok(), was);
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    LazyLock::force(&ROOTS);
+    LazyLock::force(&VERIFIERS);
+    LazyLock::force(&POLICIES);
     within(MEMORY_KIB, || check(bytes));
 });

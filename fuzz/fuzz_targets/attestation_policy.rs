@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use attestation::{Policy, PolicyError, Roots, Time, Verifier};
+use attestation::{AuditTime, Policy, PolicyError, Roots, Verifier};
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
 
@@ -38,10 +38,10 @@ fn check(bytes: &[u8]) {
             let with_nonce = policy.with_nonce(vec![1]).expect("a nonce");
             assert!(!with_nonce.needs_nonce());
         }
-        let verification = VERIFIER.verify(DOCUMENT, &policy, Time::OfDocument);
-        assert_eq!(verification.report.accepted, verification.outcome.is_ok());
+        let audit = VERIFIER.audit(DOCUMENT, &policy, AuditTime::OfDocument);
+        assert_eq!(audit.report.accepted, audit.outcome.is_ok());
         if policy.needs_nonce() {
-            assert!(!verification.report.accepted);
+            assert!(!audit.report.accepted);
         }
     }
 }

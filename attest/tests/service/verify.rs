@@ -1,6 +1,6 @@
 //! `POST /v1/verify`: what is accepted, what is rejected, and what is said of it.
 
-use attestation::{Policy, Roots, Time, verify};
+use attestation::{Nonce, Policy, Roots, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -73,10 +73,11 @@ fn the_report_is_the_librarys() {
     assert_eq!(reply.as_object().unwrap().len(), 1, "{reply}");
 
     let policy = Policy::read(&world.policies().join("payments.toml")).unwrap();
-    let policy = policy.with_nonce(b"own nonce".to_vec()).unwrap();
     let roots = Roots::from_pem(world.enclave.root_pem.as_bytes()).unwrap();
-    let time = Time::At(reply["report"]["checked_at_ms"].as_u64().unwrap());
-    let report = verify(&document, &roots, &policy, time).report;
+    let now_ms = reply["report"]["checked_at_ms"].as_u64().unwrap();
+    let nonce = Nonce::Fresh(b"own nonce");
+    let verification = Verifier::new(roots).verify_at(&document, &policy, nonce, now_ms);
+    let report = verification.report;
     assert_eq!(reply["report"], serde_json::to_value(report).unwrap());
 }
 

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use another::OpenSsl;
 use attestation::{
-    Document, Policy, Profile, Report, Roots, RootsError, Rule, Time, Verifier, verify,
+    AuditTime, Document, Policy, Profile, Report, Roots, RootsError, Rule, Verifier,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -36,6 +36,8 @@ fn roots(der: &[u8]) -> Result<Roots, RootsError> {
     let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
     Roots::from_pem(pem.as_bytes())
 }
+
+const TIME: AuditTime = AuditTime::At(TIME_MS);
 
 fn rule(report: &Report) -> String {
     match &report.rejection {
@@ -53,7 +55,9 @@ fn check_all(corpus: &Corpus) {
             assert_eq!(case.rule, "certificate.encoding", "{}", case.name);
             continue;
         };
-        let report = verify(&case.document, &roots, &policy, Time::At(TIME_MS)).report;
+        let report = Verifier::new(roots)
+            .audit(&case.document, &policy, TIME)
+            .report;
         if rule(&report) != case.rule {
             let found = report.rejection.map(|rejection| rejection.to_string());
             wrong.push(format!(
@@ -101,11 +105,9 @@ fn a_verifier_that_knows_the_chain_refuses_the_same() {
     let verifier = Verifier::new(roots(&corpus.root).unwrap());
     for _ in 0..2 {
         for case in corpus.cases.iter().filter(|case| case.root.is_none()) {
-            let report = verifier
-                .verify(&case.document, &policy, Time::At(TIME_MS))
-                .report;
+            let report = verifier.audit(&case.document, &policy, TIME).report;
             assert_eq!(rule(&report), case.rule, "{}", case.name);
-            let good = verifier.verify(&corpus.base, &policy, Time::At(TIME_MS));
+            let good = verifier.audit(&corpus.base, &policy, TIME);
             assert!(good.outcome.is_ok());
         }
     }
@@ -119,10 +121,11 @@ fn another_cryptography_refuses_the_same() {
         let Ok(roots) = roots(case.root.as_ref().unwrap_or(&corpus.root)) else {
             continue;
         };
-        let verifier = Verifier::with_crypto(roots.clone(), &OpenSsl);
+        let ours = Verifier::new(roots.clone());
+        let theirs = Verifier::with_crypto(roots, &OpenSsl);
         for _ in 0..2 {
-            let ours = verify(&case.document, &roots, &policy, Time::At(TIME_MS));
-            let theirs = verifier.verify(&case.document, &policy, Time::At(TIME_MS));
+            let ours = ours.audit(&case.document, &policy, TIME);
+            let theirs = theirs.audit(&case.document, &policy, TIME);
             assert_eq!(theirs.report, ours.report, "{}", case.name);
         }
     }
@@ -166,13 +169,8 @@ fn every_rule_and_every_name_is_there_once() {
         assert!(names.insert(&case.name), "{} twice", case.name);
         *rules.entry(case.rule.as_str()).or_insert(0) += 1;
     }
-    let report = verify(
-        &corpus.base,
-        &roots(&corpus.root).unwrap(),
-        &world::policy(),
-        Time::At(TIME_MS),
-    )
-    .report;
+    let verifier = Verifier::new(roots(&corpus.root).unwrap());
+    let report = verifier.audit(&corpus.base, &world::policy(), TIME).report;
     assert!(report.accepted, "{:?}", report.rejection);
     // What a good document is held against is all there is.
     for check in &report.checks {
@@ -189,9 +187,9 @@ fn a_nitro_tpm_is_accepted_by_a_policy_for_one_only() {
     payload.0[position] = (text("nitrotpm_pcrs"), map(&entries(&pcrs())));
     payload.set("module_id", text("i-0123456789abcdef0-tpm0123456789abcdef"));
     let document = world.document(&payload);
-    let roots = roots(&world.certificates[0]).unwrap();
+    let verifier = Verifier::new(roots(&world.certificates[0]).unwrap());
     let any = Policy::builder().allow_any_image();
-    let verified = |policy: &Policy| verify(&document, &roots, policy, Time::At(TIME_MS)).outcome;
+    let verified = |policy: &Policy| verifier.audit(&document, policy, TIME).outcome;
     let of_tpm = any.clone().profile(Profile::NitroTpm).build().unwrap();
     let accepted = verified(&of_tpm).expect("the policy is for it");
     assert_eq!(accepted.profile(), Profile::NitroTpm);

@@ -9,7 +9,7 @@ use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{ptr, slice};
 
-use attestation::{Roots, Time, VerifiedClaims};
+use attestation::{AuditTime, Nonce, OwnedEvidence, Rejection, Report, Roots};
 
 /// Check at the system's time: for documents that claim to be live.
 pub const ATTESTATION_TIME_NOW: u64 = 0;
@@ -37,7 +37,7 @@ pub struct Verification {
 }
 
 struct Accepted {
-    claims: VerifiedClaims,
+    claims: OwnedEvidence,
     module_id: CString,
     pcrs: Vec<(usize, [u8; ATTESTATION_PCR_BYTES])>,
 }
@@ -167,24 +167,36 @@ pub unsafe extern "C" fn attestation_verify(
             let policy = policy.with_nonce(nonce.to_vec());
             Some(policy.map_err(|error| error.to_string())?)
         };
-        let time = match time_ms {
-            ATTESTATION_TIME_NOW => Time::Now,
-            ATTESTATION_TIME_OF_DOCUMENT => Time::OfDocument,
-            milliseconds => Time::At(milliseconds),
-        };
         let policy = with_nonce.as_ref().unwrap_or(policy);
-        Verification::of(verifier.verify(document, policy, time))
+        let time = match time_ms {
+            ATTESTATION_TIME_NOW => {
+                let verification = verifier.verify(document, policy, Nonce::Unchallenged);
+                let outcome = verification.outcome;
+                return Verification::of(
+                    &verification.report,
+                    outcome.map(|accepted| OwnedEvidence::from(&*accepted)),
+                );
+            }
+            ATTESTATION_TIME_OF_DOCUMENT => AuditTime::OfDocument,
+            milliseconds => AuditTime::At(milliseconds),
+        };
+        let audit = verifier.audit(document, policy, time);
+        let outcome = audit.outcome;
+        Verification::of(
+            &audit.report,
+            outcome.map(|audited| OwnedEvidence::from(&*audited)),
+        )
     };
     // SAFETY: the caller vouches for `error`.
     unsafe { give(error, verify) }
 }
 
 impl Verification {
-    fn of(verification: attestation::Verification<'_>) -> Result<Self, String> {
-        let report = serde_json::to_string(&verification.report);
+    fn of(report: &Report, outcome: Result<OwnedEvidence, Rejection>) -> Result<Self, String> {
+        let report = serde_json::to_string(report);
         let report = text(report.map_err(|error| error.to_string())?)?;
-        let (claims, rule) = match verification.outcome {
-            Ok(accepted) => (Some(Accepted::of(accepted.into())?), None),
+        let (claims, rule) = match outcome {
+            Ok(claims) => (Some(Accepted::of(claims)?), None),
             Err(rejection) => (None, Some(text(rejection.rule.to_string())?)),
         };
         Ok(Self {
@@ -196,7 +208,7 @@ impl Verification {
 }
 
 impl Accepted {
-    fn of(claims: VerifiedClaims) -> Result<Self, String> {
+    fn of(claims: OwnedEvidence) -> Result<Self, String> {
         Ok(Self {
             module_id: text(claims.module_id())?,
             pcrs: claims
@@ -312,7 +324,7 @@ pub unsafe extern "C" fn attestation_result_nonce(
     length: *mut usize,
 ) -> *const u8 {
     // SAFETY: the caller vouches for both.
-    unsafe { field(result, length, VerifiedClaims::nonce) }
+    unsafe { field(result, length, OwnedEvidence::nonce) }
 }
 
 /// What the enclave's software put into the document, and its `length`; null
@@ -328,7 +340,7 @@ pub unsafe extern "C" fn attestation_result_user_data(
     length: *mut usize,
 ) -> *const u8 {
     // SAFETY: the caller vouches for both.
-    unsafe { field(result, length, VerifiedClaims::user_data) }
+    unsafe { field(result, length, OwnedEvidence::user_data) }
 }
 
 /// The key that the enclave's software bound to the document, and its `length`;
@@ -344,7 +356,7 @@ pub unsafe extern "C" fn attestation_result_public_key(
     length: *mut usize,
 ) -> *const u8 {
     // SAFETY: the caller vouches for both.
-    unsafe { field(result, length, VerifiedClaims::public_key) }
+    unsafe { field(result, length, OwnedEvidence::public_key) }
 }
 
 /// Frees the text of an error; null is left alone.
@@ -422,7 +434,7 @@ unsafe fn accepted<'a>(result: *const Verification) -> Option<&'a Accepted> {
 unsafe fn field(
     result: *const Verification,
     length: *mut usize,
-    of: fn(&VerifiedClaims) -> Option<&[u8]>,
+    of: fn(&OwnedEvidence) -> Option<&[u8]>,
 ) -> *const u8 {
     // SAFETY: the caller vouches for it.
     let accepted = unsafe { accepted(result) };

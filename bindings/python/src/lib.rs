@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use attestation::{Roots, Time, VerifiedClaims};
+use attestation::{AuditTime, Evidence, Nonce, Roots};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -65,8 +65,8 @@ struct Claims {
     public_key: Option<Vec<u8>>,
 }
 
-impl From<VerifiedClaims> for Claims {
-    fn from(claims: VerifiedClaims) -> Self {
+impl From<&Evidence<'_>> for Claims {
+    fn from(claims: &Evidence<'_>) -> Self {
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
         Self {
             profile: claims.profile().to_string(),
@@ -128,12 +128,23 @@ impl Verifier {
             .map_err(value_error)?;
         let policy = with_nonce.as_ref().unwrap_or(&policy.0);
         let (report, outcome) = py.detach(|| {
-            let verification = self.0.verify(document, policy, time.0);
-            let outcome = verification.outcome.map(VerifiedClaims::from);
-            (serde_json::to_string(&verification.report), outcome)
+            let (report, outcome) = match time.0 {
+                None => {
+                    let verification = self.0.verify(document, policy, Nonce::Unchallenged);
+                    let outcome = verification.outcome;
+                    let claims = outcome.map(|accepted| Claims::from(&*accepted));
+                    (verification.report, claims)
+                }
+                Some(time) => {
+                    let audit = self.0.audit(document, policy, time);
+                    let outcome = audit.outcome;
+                    (audit.report, outcome.map(|audited| Claims::from(&*audited)))
+                }
+            };
+            (serde_json::to_string(&report), outcome)
         });
         let (claims, rejection) = match outcome {
-            Ok(claims) => (Some(Py::new(py, Claims::from(claims))?), None),
+            Ok(claims) => (Some(Py::new(py, claims)?), None),
             Err(rejection) => (None, Some((rejection.rule.to_string(), rejection.reason))),
         };
         Ok(Verification {
@@ -144,19 +155,20 @@ impl Verifier {
     }
 }
 
-/// The time of checking: `"now"`, `"document"` or milliseconds since 1970.
-struct When(Time);
+/// The time of checking: `"now"`, which is none of an audit's, `"document"` or
+/// milliseconds since 1970.
+struct When(Option<AuditTime>);
 
 impl<'py> FromPyObject<'_, 'py> for When {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if let Ok(milliseconds) = object.extract::<u64>() {
-            return Ok(Self(Time::At(milliseconds)));
+            return Ok(Self(Some(AuditTime::At(milliseconds))));
         }
         match object.extract::<String>().as_deref() {
-            Ok("now") => Ok(Self(Time::Now)),
-            Ok("document") => Ok(Self(Time::OfDocument)),
+            Ok("now") => Ok(Self(None)),
+            Ok("document") => Ok(Self(Some(AuditTime::OfDocument))),
             _ => Err(value_error(
                 "time is \"now\", \"document\" or milliseconds since 1970",
             )),

@@ -11,7 +11,7 @@ mod verdict;
 
 use std::time::Duration;
 
-use attestation::{MAX_DOCUMENT, Roots};
+use attestation::{MAX_DOCUMENT, Roots, Verifier};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
@@ -152,14 +152,14 @@ fn forget_token(item: &Enclave, token: &str, now: OffsetDateTime) -> Update {
 pub struct Gate {
     store: Store,
     workflows: Workflows,
-    roots: Trust,
+    trust: Trust,
     ear: Option<EarSigner>,
 }
 
 /// The root that documents must lead to, and whether it is AWS's own.
 #[derive(Debug)]
 pub struct Trust {
-    roots: Roots,
+    verifier: Verifier,
     of_aws: bool,
 }
 
@@ -168,7 +168,7 @@ pub struct Trust {
 pub fn trust() -> Result<Trust, Failure> {
     let Some(pem) = optional("ATTESTATION_ROOT_PEM") else {
         return Ok(Trust {
-            roots: Roots::aws(),
+            verifier: Verifier::new(Roots::aws()),
             of_aws: true,
         });
     };
@@ -183,7 +183,7 @@ impl Trust {
             Failure::new("NotConfigured", format!("ATTESTATION_ROOT_PEM: {error}"))
         })?;
         Ok(Self {
-            roots,
+            verifier: Verifier::new(roots),
             of_aws: false,
         })
     }
@@ -191,11 +191,11 @@ impl Trust {
 
 impl Gate {
     /// A gate before these workflows. Without a signer, results are not signed.
-    pub fn new(store: Store, workflows: Workflows, roots: Trust, ear: Option<EarSigner>) -> Self {
+    pub fn new(store: Store, workflows: Workflows, trust: Trust, ear: Option<EarSigner>) -> Self {
         Self {
             store,
             workflows,
-            roots,
+            trust,
             ear,
         }
     }
@@ -276,8 +276,9 @@ impl Gate {
         let image: Image = serde_json::from_str(item.image.as_deref().unwrap_or("null"))
             .map_err(|error| unusable(&error.into()))?;
         let nonce = hex::decode(&attestation.nonce).map_err(Failure::internal)?;
-        let policy = policy(&image, &nonce).map_err(|error| unusable(&error))?;
-        let (verdict, report) = judge(&document, &self.roots.roots, &policy);
+        let policy = policy(&image).map_err(|error| unusable(&error))?;
+        let verifier = &self.trust.verifier;
+        let (verdict, report) = judge(&document, verifier, &policy, &nonce);
         let answer = serde_json::to_value(&report).map_err(Failure::internal)?;
         match verdict {
             Verdict::Accepted => {
@@ -286,14 +287,14 @@ impl Gate {
                 passed.verified_at = Some(timestamp(now));
                 passed.document_sha256 = Some(hash);
                 passed.self_check = self_check
-                    .map(|found| found.judge(&image, &self.roots.roots))
+                    .map(|found| found.judge(&image, verifier))
                     .transpose()
                     .map_err(|error| unusable(&error))?;
                 if let Some(ear) = &self.ear {
                     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
                     let name = &image.published.reference;
                     passed.ear = Some(
-                        ear.sign(&report, &document, name, &nonce, self.roots.of_aws, seconds)
+                        ear.sign(&report, &document, name, &nonce, self.trust.of_aws, seconds)
                             .await?,
                     );
                 }

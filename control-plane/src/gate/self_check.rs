@@ -4,7 +4,7 @@
 //! The agent says what the outcome was, and anybody may say so. But the document is
 //! signed: that the check passed is written only if the document shows it.
 
-use attestation::{Roots, Time, verify};
+use attestation::{AuditTime, Verifier};
 use control_plane_model::item::Image;
 use serde::Deserialize;
 use tracing::warn;
@@ -38,13 +38,18 @@ enum Outcome {
 impl SelfCheck {
     /// The outcome for the item: `passed` if the document shows it for this image,
     /// `not shown: RULE` if it does not, otherwise what the agent says.
-    pub(super) fn judge(&self, image: &Image, roots: &Roots) -> Result<String, UnusableImage> {
+    pub(super) fn judge(
+        &self,
+        image: &Image,
+        verifier: &Verifier,
+    ) -> Result<String, UnusableImage> {
         Ok(match self.outcome {
             Outcome::Passed => {
                 let policy = self_check_policy(image)?;
                 let document = super::decode(&self.document).unwrap_or_default();
                 // It says what was found when the enclave booted, whenever that was.
-                match verify(&document, roots, &policy, Time::OfDocument).outcome {
+                let audit = verifier.audit(&document, &policy, AuditTime::OfDocument);
+                match audit.outcome {
                     Ok(_) => "passed".to_owned(),
                     Err(rejection) => {
                         warn!(%rejection, "the document does not show what the agent says of the self-check");
@@ -69,6 +74,7 @@ impl SelfCheck {
 
 #[cfg(test)]
 mod tests {
+    use attestation::Roots;
     use aws_lc_rs::digest::{SHA384, digest};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -131,7 +137,7 @@ mod tests {
     fn judged(told: serde_json::Value, root: &TestRoot) -> String {
         let told: SelfCheck = serde_json::from_value(told).unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
-        told.judge(&image(), &roots).unwrap()
+        told.judge(&image(), &Verifier::new(roots)).unwrap()
     }
 
     #[test]

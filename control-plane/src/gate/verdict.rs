@@ -1,7 +1,8 @@
 //! Whether a document is that of the enclave that was asked for.
 
 use attestation::{
-    Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Roots, Rule, Time, verify,
+    Nonce, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Rule, Verification,
+    Verifier,
 };
 use aws_lc_rs::digest::{SHA384, digest};
 use control_plane_model::item::Image;
@@ -22,17 +23,15 @@ pub enum UnusableImage {
     Policy(#[from] PolicyError),
 }
 
-/// What the document of an enclave must say: the published image, exactly the
-/// runtime configuration that names the enclave, and the nonce of the challenge. It must
+/// What the document of an enclave must say besides the nonce of the challenge: the
+/// published image, and exactly the runtime configuration that names the enclave. It must
 /// have been made for a relayed challenge, so that nothing in it is the agent's choice but
 /// the nonce, and nothing the workload's but its identity key.
 /// Debug mode, in which all of the image's registers are zero, only if the request
 /// allowed it.
-pub fn policy(image: &Image, nonce: &[u8]) -> Result<Policy, UnusableImage> {
-    Ok(demands(image)?
-        .purpose(Purpose::RelayedChallenge)
-        .nonce(nonce.to_vec())
-        .build()?)
+pub fn policy(image: &Image) -> Result<Policy, UnusableImage> {
+    let demands = demands(image)?.purpose(Purpose::RelayedChallenge);
+    Ok(demands.build()?)
 }
 
 /// What the document must say that the enclave has verified itself: the same, but that
@@ -77,9 +76,17 @@ pub enum Verdict {
     Wrong(String),
 }
 
-/// Verifies a document now.
-pub fn judge(document: &[u8], roots: &Roots, policy: &Policy) -> (Verdict, Report) {
-    let verification = verify(document, roots, policy, Time::Now);
+/// Verifies the document that answers the challenge of this nonce, now.
+pub fn judge(
+    document: &[u8],
+    verifier: &Verifier,
+    policy: &Policy,
+    nonce: &[u8],
+) -> (Verdict, Report) {
+    verdict(verifier.verify(document, policy, Nonce::Fresh(nonce)))
+}
+
+fn verdict(verification: Verification<'_>) -> (Verdict, Report) {
     let report = verification.report;
     let verdict = match &report.rejection {
         None if report.accepted => Verdict::Accepted,
@@ -108,6 +115,7 @@ pub fn judge(document: &[u8], roots: &Roots, policy: &Policy) -> (Verdict, Repor
 
 #[cfg(test)]
 mod tests {
+    use attestation::Roots;
     use nsm::{Request, Response};
     use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
@@ -180,21 +188,25 @@ mod tests {
         }
     }
 
-    fn verdict(
+    fn judged(document: &[u8], roots: Roots, policy: &Policy) -> (Verdict, Report) {
+        judge(document, &Verifier::new(roots), policy, &NONCE)
+    }
+
+    fn found(
         measured: Option<Measurements>,
         configuration: &str,
         nonce: &[u8],
         debug: bool,
     ) -> Verdict {
         let (document, roots) = document(measured, configuration, nonce);
-        judge(&document, &roots, &policy(&image(debug), &NONCE).unwrap()).0
+        judged(&document, roots, &policy(&image(debug)).unwrap()).0
     }
 
     #[test]
     fn the_enclave_that_was_asked_for_is_accepted() {
         let own = runtime_configuration("e-1");
         assert!(matches!(
-            verdict(Some(measurements(1)), &own, &NONCE, false),
+            found(Some(measurements(1)), &own, &NONCE, false),
             Verdict::Accepted
         ));
     }
@@ -207,7 +219,7 @@ mod tests {
             (Some(measurements(1)), runtime_configuration("e-2")),
             (None, own),
         ] {
-            let verdict = verdict(measured, &configuration, &NONCE, false);
+            let verdict = found(measured, &configuration, &NONCE, false);
             assert!(matches!(verdict, Verdict::Wrong(_)), "{verdict:?}");
         }
     }
@@ -215,20 +227,20 @@ mod tests {
     #[test]
     fn a_document_for_another_nonce_or_of_another_root_changes_nothing() {
         let own = runtime_configuration("e-1");
-        let stale = verdict(Some(measurements(9)), &own, &[8; 32], false);
+        let stale = found(Some(measurements(9)), &own, &[8; 32], false);
         assert!(matches!(stale, Verdict::Refused(_)), "{stale:?}");
         let (document, _) = document(Some(measurements(9)), &own, &NONCE);
-        let policy = policy(&image(false), &NONCE).unwrap();
-        let (foreign, _) = judge(&document, &Roots::aws(), &policy);
+        let policy = policy(&image(false)).unwrap();
+        let (foreign, _) = judged(&document, Roots::aws(), &policy);
         assert!(matches!(foreign, Verdict::Refused(_)), "{foreign:?}");
-        let (noise, _) = judge(b"noise", &Roots::aws(), &policy);
+        let (noise, _) = judged(b"noise", Roots::aws(), &policy);
         assert!(matches!(noise, Verdict::Refused(_)), "{noise:?}");
     }
 
     #[test]
     fn a_document_that_was_made_for_something_else_changes_nothing() {
         let own = runtime_configuration("e-1");
-        let policy = policy(&image(false), &NONCE).unwrap();
+        let policy = policy(&image(false)).unwrap();
         for user_data in [
             None,
             Purpose::SelfCheck.user_data(),
@@ -236,7 +248,7 @@ mod tests {
             Some(b"the workload's".to_vec()),
         ] {
             let (document, roots) = document_with(Some(measurements(1)), &own, &NONCE, user_data);
-            let (verdict, report) = judge(&document, &roots, &policy);
+            let (verdict, report) = judged(&document, roots, &policy);
             assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
             let rule = report.rejection.map(|rejection| rejection.rule);
             assert_eq!(rule, Some(Rule::PolicyPurpose));
@@ -246,20 +258,17 @@ mod tests {
     #[test]
     fn debug_mode_passes_only_where_the_request_allowed_it() {
         let own = runtime_configuration("e-1");
+        assert!(matches!(found(None, &own, &NONCE, true), Verdict::Accepted));
         assert!(matches!(
-            verdict(None, &own, &NONCE, true),
+            found(Some(measurements(1)), &own, &NONCE, true),
             Verdict::Accepted
         ));
         assert!(matches!(
-            verdict(Some(measurements(1)), &own, &NONCE, true),
-            Verdict::Accepted
-        ));
-        assert!(matches!(
-            verdict(Some(measurements(9)), &own, &NONCE, true),
+            found(Some(measurements(9)), &own, &NONCE, true),
             Verdict::Wrong(_)
         ));
         assert!(matches!(
-            verdict(None, &runtime_configuration("e-2"), &NONCE, true),
+            found(None, &runtime_configuration("e-2"), &NONCE, true),
             Verdict::Wrong(_)
         ));
     }
@@ -268,6 +277,6 @@ mod tests {
     fn an_image_without_measurements_makes_no_policy() {
         let mut image = image(false);
         image.published.measurements = "{}".to_owned();
-        assert!(policy(&image, &NONCE).is_err());
+        assert!(policy(&image).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::{
-    Binding, Policy, PolicyError, Rejection, Report, Time, VerifiedClaims, Verifier,
+    Binding, Nonce, Policy, PolicyError, Rejection, Report, VerifiedClaims, Verifier,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::time::timeout;
@@ -114,7 +114,7 @@ impl Client {
                 })
             })?;
         let demanded = policy;
-        let mut policy = demanded.to_builder().nonce(nonce.clone());
+        let mut policy = demanded.to_builder();
         if self.tls.is_attested() {
             let key = answer
                 .server_key
@@ -130,11 +130,11 @@ impl Client {
         let document = answer.document;
         let verifier = Arc::clone(&self.verifier);
         let verify = move || {
-            let verification = verifier.verify(&document, &policy, Time::Now);
+            let verification = verifier.verify(&document, &policy, Nonce::Fresh(&nonce));
             let outcome = verification.outcome.map(VerifiedClaims::from);
-            (verification.report, outcome, document)
+            (verification.report, outcome, document, nonce)
         };
-        let (report, outcome, document) = tokio::task::spawn_blocking(verify)
+        let (report, outcome, document, nonce) = tokio::task::spawn_blocking(verify)
             .await
             .map_err(|error| FetchError::Local(error.to_string()))?;
         Ok(Attestation {

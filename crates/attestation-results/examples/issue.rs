@@ -7,15 +7,19 @@
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use attestation::{Policy, Profile, Roots, Time, verify};
+use attestation::{Nonce, Policy, Profile, Roots, Verifier};
 use attestation_results::{Appraisal, Issuer, SigningKey};
 
 /// Signed by AWS.
 const DOCUMENT: &[u8] = include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
+/// When, in milliseconds since 1970.
+const MADE_MS: u64 = 1_708_930_921_439;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let policy = Policy::builder().allow_any_image().build()?;
-    let verification = verify(DOCUMENT, &Roots::aws(), &policy, Time::OfDocument);
+    let verifier = Verifier::new(Roots::aws());
+    // A clock that stands where it stood when the document was made.
+    let verification = verifier.verify_at(DOCUMENT, &policy, Nonce::Unchallenged, MADE_MS);
 
     let (key, _pem) = SigningKey::generate()?;
     let issuer = Issuer {

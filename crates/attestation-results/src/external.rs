@@ -120,7 +120,7 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use std::time::Duration;
 
-    use attestation::{Policy, Profile, Roots, Time, verify};
+    use attestation::{Nonce, Policy, Profile, Roots, Verifier};
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
@@ -129,6 +129,8 @@ mod tests {
 
     const DOCUMENT: &[u8] =
         include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
+    /// When, in milliseconds since 1970.
+    const MADE_MS: u64 = 1_708_930_921_439;
 
     fn key() -> (EcdsaKeyPair, ExternalKey) {
         let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
@@ -144,7 +146,8 @@ mod tests {
             lifetime: Duration::from_secs(60),
         };
         let policy = Policy::builder().allow_any_image().build().unwrap();
-        let verification = verify(DOCUMENT, &Roots::aws(), &policy, Time::OfDocument);
+        let verifier = Verifier::new(Roots::aws());
+        let verification = verifier.verify_at(DOCUMENT, &policy, Nonce::Unchallenged, MADE_MS);
         let appraisal = Appraisal {
             report: &verification.report,
             document: DOCUMENT,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use attestation::{Document, Outcome, PCR_COUNT, Profile, Purpose, Rejection, Report, Rule};
+use attestation::{Document, Mode, Outcome, PCR_COUNT, Profile, Purpose, Rejection, Report, Rule};
 use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,6 +33,11 @@ pub enum EarError {
     /// A signature that was made elsewhere is not the key's.
     #[error("the attestation result was signed by another key than the one it names")]
     ForeignSignature,
+    /// What was found in an audit.
+    #[error(
+        "an audit looks at another time than now, and an attestation result speaks of now: verify a live document"
+    )]
+    Audit,
 }
 
 /// What every result says of who issued it.
@@ -150,6 +155,9 @@ impl Issuer {
         now: u64,
     ) -> Result<String, EarError> {
         let report = appraisal.report;
+        if report.mode == Mode::Audit {
+            return Err(EarError::Audit);
+        }
         let document = authentic(report, appraisal.document);
         let vector = TrustVector::of(
             report,
@@ -233,7 +241,7 @@ fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
 
 #[cfg(test)]
 mod tests {
-    use attestation::{Policy, Roots, Time, verify};
+    use attestation::{AuditTime, Nonce, Policy, Roots, Verifier};
     use serde_json::{Value, json};
 
     use super::*;
@@ -241,15 +249,22 @@ mod tests {
     /// Signed by AWS.
     const DOCUMENT: &[u8] =
         include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
+    /// When, in milliseconds since 1970.
+    const MADE_MS: u64 = 1_708_930_921_439;
 
-    fn claims(policy: &Policy, time: Time, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
-        let (key, _) = SigningKey::generate().unwrap();
-        let issuer = Issuer {
+    fn issuer() -> Issuer {
+        Issuer {
             developer: "tests".to_owned(),
             url: None,
             lifetime: Duration::from_secs(60),
-        };
-        let verification = verify(DOCUMENT, &Roots::aws(), policy, time);
+        }
+    }
+
+    fn claims(policy: &Policy, now_ms: u64, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
+        let (key, _) = SigningKey::generate().unwrap();
+        let issuer = issuer();
+        let verifier = Verifier::new(Roots::aws());
+        let verification = verifier.verify_at(DOCUMENT, policy, Nonce::Unchallenged, now_ms);
         let appraisal = Appraisal {
             report: &verification.report,
             document: DOCUMENT,
@@ -272,7 +287,7 @@ mod tests {
     fn awss_root_speaks_for_hardware_and_a_register_for_code() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
         let vector = |roots_of_aws| {
-            let claims = claims(&policy, Time::OfDocument, roots_of_aws, None);
+            let claims = claims(&policy, MADE_MS, roots_of_aws, None);
             assert_eq!(claims["ear_status"], "affirming");
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"].clone()
         };
@@ -290,7 +305,7 @@ mod tests {
     #[test]
     fn one_part_of_an_image_is_not_the_image() {
         let policy = Policy::builder().pcr(2, pcr(2)).build().unwrap();
-        let claims = claims(&policy, Time::OfDocument, true, None);
+        let claims = claims(&policy, MADE_MS, true, None);
         assert_eq!(claims["ear_status"], "warning");
         assert_eq!(
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"],
@@ -301,7 +316,7 @@ mod tests {
     #[test]
     fn an_expired_document_says_nothing_and_is_not_repeated() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
-        let claims = claims(&policy, Time::Now, true, None);
+        let claims = claims(&policy, MADE_MS + 86_400_000, true, None);
         let appraisal = &claims["submods"]["nitro-enclave"];
         assert_eq!(claims["ear_status"], "contraindicated");
         assert_eq!(
@@ -316,11 +331,30 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_makes_no_result() {
+        let policy = Policy::builder().allow_any_image().build().unwrap();
+        let verifier = Verifier::new(Roots::aws());
+        let audit = verifier.audit(DOCUMENT, &policy, AuditTime::OfDocument);
+        assert!(audit.report.accepted);
+        let appraisal = Appraisal {
+            report: &audit.report,
+            document: DOCUMENT,
+            profile: Profile::Enclave,
+            policy_ids: &["tests"],
+            nonce: None,
+            roots_of_aws: true,
+        };
+        let (key, _) = SigningKey::generate().unwrap();
+        let result = issuer().token(&key, &appraisal, 1000);
+        assert!(matches!(result, Err(EarError::Audit)), "{result:?}");
+    }
+
+    #[test]
     fn a_nonce_is_repeated_if_eat_allows_its_size() {
         let policy = Policy::builder().allow_any_image().build().unwrap();
         for (size, repeated) in [(7, false), (8, true), (64, true), (65, false)] {
             let nonce = vec![7; size];
-            let claims = claims(&policy, Time::OfDocument, true, Some(&nonce));
+            let claims = claims(&policy, MADE_MS, true, Some(&nonce));
             let expected = repeated.then(|| URL_SAFE_NO_PAD.encode(&nonce));
             assert_eq!(claims.get("eat_nonce"), expected.map(Value::from).as_ref());
             assert_eq!(claims["exp"], 1060);

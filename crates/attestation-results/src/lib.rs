@@ -9,7 +9,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use attestation::{Policy, Profile, Roots, Time, verify};
+//! use attestation::{Nonce, Policy, Profile, Roots, Verifier};
 //! use attestation_results::{Appraisal, Issuer, SigningKey};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,7 +23,8 @@
 //! let (key, _pem) = SigningKey::generate()?;
 //!
 //! let policy = Policy::builder().allow_any_image().build()?;
-//! let verification = verify(document, &Roots::aws(), &policy, Time::OfDocument);
+//! let verifier = Verifier::new(Roots::aws());
+//! let verification = verifier.verify(document, &policy, Nonce::Unchallenged);
 //! let appraisal = Appraisal {
 //!     report: &verification.report,
 //!     document,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use attestation::{Policy, Report, Time, Verifier};
+use attestation::{Nonce, Policy, PolicyError, Report, Verifier};
 use attestation_results::{Appraisal, Issuer, KeySet};
 use serde::Serialize;
 use tracing::error;
@@ -91,16 +91,16 @@ impl Appraiser {
                 (Some(nonce), Some(id))
             }
         };
-        let with_nonce = match nonce {
-            None if named.policy.needs_nonce() => return Err(Problem::NonceRequired),
-            None => None,
-            Some(nonce) => {
-                let policy = named.policy.with_nonce(nonce.clone());
-                Some(policy.map_err(|error| Problem::InvalidPolicy(error.to_string()))?)
+        let policy = &named.policy;
+        let demanded = match nonce {
+            None if policy.needs_nonce() => return Err(Problem::NonceRequired),
+            None => Nonce::Unchallenged,
+            Some(_) if policy.fixes_nonce() => {
+                return Err(Problem::InvalidPolicy(PolicyError::FixedNonce.to_string()));
             }
+            Some(nonce) => Nonce::Fresh(nonce),
         };
-        let policy = with_nonce.as_ref().unwrap_or(&named.policy);
-        let verification = self.verifier.verify(&request.document, policy, Time::Now);
+        let verification = self.verifier.verify(&request.document, policy, demanded);
         let report = &verification.report;
         let ear = if request.ear {
             Some(self.sign(request, report, name, named, nonce)?)

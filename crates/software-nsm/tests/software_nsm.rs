@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use attestation::{Document, Policy, Roots, Rule, Time, verify};
+use attestation::{Document, Nonce, Policy, Roots, Rule, Verifier};
 use measurements::{Measurements, Pcr};
 use nsm::{Nsm, NsmError, Refusal, Request, Response, unverified_timestamp_ms};
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
@@ -81,19 +81,20 @@ fn documents_verify_against_the_test_root_only() {
         .unwrap();
     let policy = Policy::builder()
         .measurements(MEASUREMENTS)
-        .nonce(b"nonce".to_vec())
         .user_data(b"data".to_vec())
         .public_key(b"key".to_vec())
         .build()
         .unwrap();
-    let accepted = verify(&document, &server.roots, &policy, Time::Now)
+    let accepted = Verifier::new(server.roots.clone())
+        .verify(&document, &policy, Nonce::Fresh(b"nonce"))
         .outcome
         .unwrap();
     assert_eq!(
         accepted.module_id(),
         "i-0123456789abcdef0-enc0123456789abcdef"
     );
-    let refused = verify(&document, &Roots::aws(), &policy, Time::Now)
+    let refused = Verifier::new(Roots::aws())
+        .verify(&document, &policy, Nonce::Fresh(b"nonce"))
         .outcome
         .unwrap_err();
     assert_eq!(refused.rule, Rule::ChainRoot);

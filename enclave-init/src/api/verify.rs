@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::attestation::{Accepted, MAX_DOCUMENT, PCR_COUNT, Policy, Rejection, Time, verify};
+use ::attestation::{Accepted, MAX_DOCUMENT, Nonce, Policy, Rejection};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
@@ -37,14 +37,20 @@ impl Verifications {
     }
 
     /// Verifies on a thread of its own: now, and under the measured root.
-    async fn run(&self, document: Vec<u8>, policy: Policy) -> Result<Value, Failure> {
+    async fn run(
+        &self,
+        document: Vec<u8>,
+        policy: Policy,
+        nonce: Vec<u8>,
+    ) -> Result<Value, Failure> {
         let trust = Arc::clone(&self.trust);
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| failed())?;
         let verification = tokio::task::spawn_blocking(move || {
             // Until the work is done, even if nobody waits for it any more.
             let _place = place;
-            let verification = verify(&document, trust.roots(), &policy, Time::Now);
+            let verifier = trust.verifier();
+            let verification = verifier.verify(&document, &policy, Nonce::Fresh(&nonce));
             match verification.outcome {
                 Ok(accepted) => accept(&accepted),
                 Err(rejection) => refuse(&rejection),
@@ -87,11 +93,12 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     }
     let document = decode("document", request.document, MAX_DOCUMENT)?;
     let nonce = decode("nonce", request.nonce, MAX_NONCE)?;
-    // An empty one is refused here, and too long ones above.
-    let policy = policy
-        .with_nonce(nonce)
-        .map_err(|error| Failure::bad(error.to_string()))?;
-    let verdict = verifications.run(document, policy).await?;
+    if nonce.is_empty() {
+        return Err(Failure::bad(
+            "the nonce is empty: it must be new for each document, so give at least 16 random bytes",
+        ));
+    }
+    let verdict = verifications.run(document, policy.clone(), nonce).await?;
     Ok(Answer::json(StatusCode::OK, &verdict))
 }
 
@@ -130,8 +137,9 @@ fn decode(name: &str, text: String, limit: usize) -> Result<Vec<u8>, Failure> {
 
 fn accept(accepted: &Accepted<'_>) -> Value {
     let base64 = |bytes: Option<&[u8]>| bytes.map(|bytes| STANDARD.encode(bytes));
-    let pcrs: Map<String, Value> = (0..PCR_COUNT)
-        .filter_map(|index| Some((index.to_string(), accepted.pcr(index)?.to_string().into())))
+    let pcrs: Map<String, Value> = accepted
+        .pcrs()
+        .map(|(index, pcr)| (index.to_string(), pcr.to_string().into()))
         .collect();
     json!({
         "accepted": true,

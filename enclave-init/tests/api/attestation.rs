@@ -1,6 +1,6 @@
 //! Challenges, and what is measured at run time.
 
-use attestation::{Document, Policy, Purpose, Roots, Time, verify};
+use attestation::{Document, Nonce, Policy, Purpose, Roots, Verifier};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,9 +34,10 @@ async fn challenge(control: &mut Control, id: u64, nonce: &[u8]) -> Result<Vec<u
     .await
 }
 
-fn accept(prepared: &Prepared, document: &[u8], policy: &Policy) {
+fn accept(prepared: &Prepared, document: &[u8], policy: &Policy, nonce: &[u8]) {
     let roots = Roots::from_pem(prepared.root_pem.as_bytes()).unwrap();
-    let verification = verify(document, &roots, policy, Time::Now);
+    let verifier = Verifier::new(roots);
+    let verification = verifier.verify(document, policy, Nonce::Fresh(nonce));
     verification.outcome.unwrap();
 }
 
@@ -56,10 +57,9 @@ async fn challenge_is_answered_with_a_document_that_verifies() {
             .measurements(MEASUREMENTS)
             .pcr(16, measured(config))
             .purpose(Purpose::RelayedChallenge)
-            .nonce(nonce.to_vec())
             .build()
             .unwrap();
-        accept(&enclave.prepared, &document, &policy);
+        accept(&enclave.prepared, &document, &policy, nonce);
     }
 }
 
@@ -101,10 +101,9 @@ fn assert_the_agents_is_the_nonce(
         .measurements(MEASUREMENTS)
         .pcr(16, measured(b""))
         .purpose(Purpose::RelayedChallenge)
-        .nonce(nonce.to_vec())
         .build()
         .unwrap();
-    accept(prepared, document, &policy);
+    accept(prepared, document, &policy, nonce);
     let document = Document::parse(document).unwrap();
     assert_eq!(
         document.unverified_user_data(),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use attestation::{Document, Policy, Roots, Time, verify};
+use attestation::{Document, Nonce, Policy, Roots, Verifier};
 use aws_lc_rs::digest::{SHA384, digest};
 use link::control::{FromAgent, FromInit};
 use link::{Bytes, Endpoint, Listener};
@@ -116,10 +116,10 @@ fn holds_nothing_foreign(enclave: &Enclave, document: &[u8], nonce: &[u8], confi
     let policy = Policy::builder()
         .measurements(MEASUREMENTS)
         .pcr(16, Pcr::ZERO.extend(digest(&SHA384, config).as_ref()))
-        .nonce(nonce.to_vec())
         .build()
         .unwrap();
-    verify(document, &roots, &policy, Time::Now)
+    Verifier::new(roots)
+        .verify(document, &policy, Nonce::Fresh(nonce))
         .outcome
         .unwrap();
     let holds = |part: &[u8]| document.windows(part.len()).any(|window| window == part);

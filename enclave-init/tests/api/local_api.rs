@@ -1,6 +1,6 @@
 //! The HTTP API for the workload.
 
-use attestation::{Policy, Purpose, Roots, Time, verify};
+use attestation::{Nonce, Policy, Purpose, Roots, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::logs::LogStream;
@@ -47,17 +47,18 @@ async fn local_api_gives_documents_over_both_transports() {
         ["tcp", "unix"].map(|transport| format!("request {transport} POST /v1/attestation {body}"));
     let (enclave, answers) = answers(&requests).await;
     let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
+    let verifier = Verifier::new(roots);
     assert_eq!(answers.len(), 2);
     for (status, document) in answers {
         assert_eq!(status, 200);
         let policy = Policy::builder()
             .measurements(MEASUREMENTS)
-            .nonce(vec![9; 32])
             .user_data(vec![8; 512])
             .public_key(vec![7; 1024])
             .build()
             .unwrap();
-        verify(&document, &roots, &policy, Time::Now)
+        verifier
+            .verify(&document, &policy, Nonce::Fresh(&[9; 32]))
             .outcome
             .unwrap();
     }
@@ -92,6 +93,7 @@ async fn local_api_documents_cannot_look_like_the_inits() {
         .collect();
     let (enclave, answers) = answers(&requests).await;
     let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
+    let verifier = Verifier::new(roots);
     let (refused, given) = answers.split_at(reserved.len());
     for (status, body) in refused {
         let body: Value = serde_json::from_slice(body).unwrap();
@@ -108,7 +110,8 @@ async fn local_api_documents_cannot_look_like_the_inits() {
                 .purpose(purpose)
                 .build()
                 .unwrap();
-            let outcome = verify(document, &roots, &policy, Time::Now).outcome;
+            let verification = verifier.verify(document, &policy, Nonce::Unchallenged);
+            let outcome = verification.outcome;
             assert_eq!(outcome.is_ok(), purpose == Purpose::Workload, "{data:?}");
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use attestation::{Outcome, Policy, Purpose, Roots, Time, verify};
+use attestation::{Nonce, Outcome, Policy, Purpose, Roots, Verifier};
 use aws_lc_rs::digest::{SHA384, digest};
 use aws_lc_rs::rand::fill;
 use aws_nitro_enclaves_cose::CoseSign1;
@@ -22,7 +22,7 @@ use crate::screen::{Screen, seconds};
 const RUNTIME_CONFIG_PCR: u8 = 16;
 const NONCE_BYTES: usize = 32;
 
-type Nonce = [u8; NONCE_BYTES];
+type NonceBytes = [u8; NONCE_BYTES];
 
 /// What a verifier knows of the enclave before it has spoken.
 pub(crate) struct Expected {
@@ -33,9 +33,9 @@ pub(crate) struct Expected {
 /// Two documents of the enclave, each with the nonce that was asked for.
 pub(crate) struct Documents {
     /// Relayed by the agent, which chose the nonce and nothing else.
-    pub(crate) of_agent: (Vec<u8>, Nonce),
+    pub(crate) of_agent: (Vec<u8>, NonceBytes),
     /// From the service itself.
-    pub(crate) of_service: (Vec<u8>, Nonce),
+    pub(crate) of_service: (Vec<u8>, NonceBytes),
 }
 
 impl Expected {
@@ -46,17 +46,16 @@ impl Expected {
         }
     }
 
-    fn policy(&self, purpose: Purpose, nonce: &Nonce) -> anyhow::Result<Policy> {
+    fn policy(&self, purpose: Purpose) -> anyhow::Result<Policy> {
         Ok(Policy::builder()
             .measurements(self.measurements)
             .pcr(RUNTIME_CONFIG_PCR, self.runtime_config)
             .purpose(purpose)
-            .nonce(nonce.to_vec())
             .build()?)
     }
 }
 
-pub(crate) fn fresh_nonce() -> anyhow::Result<Nonce> {
+pub(crate) fn fresh_nonce() -> anyhow::Result<NonceBytes> {
     let mut nonce = [0; NONCE_BYTES];
     fill(&mut nonce).ok().context("no random bytes")?;
     Ok(nonce)
@@ -79,9 +78,10 @@ pub(crate) fn signed(
     let root = fs::read(root).with_context(|| format!("cannot read {}", root.display()))?;
     let roots = Roots::from_pem(&root)?;
     let (document, nonce) = &documents.of_agent;
-    let policy = expected.policy(Purpose::RelayedChallenge, nonce)?;
+    let policy = expected.policy(Purpose::RelayedChallenge)?;
+    let verifier = Verifier::new(roots);
     let start = Instant::now();
-    let verification = verify(document, &roots, &policy, Time::Now);
+    let verification = verifier.verify(document, &policy, Nonce::Fresh(nonce));
     let took = seconds(start.elapsed());
     let checks = verification.report.checks.iter();
     let passed = checks
@@ -101,8 +101,9 @@ pub(crate) fn signed(
     screen.fact("the quote's signature", "made by the attested key");
 
     let (own, own_nonce) = &documents.of_service;
-    let policy = expected.policy(Purpose::Workload, own_nonce)?;
-    let accepted = verify(own, &roots, &policy, Time::Now)
+    let policy = expected.policy(Purpose::Workload)?;
+    let accepted = verifier
+        .verify(own, &policy, Nonce::Fresh(own_nonce))
         .outcome
         .context("the service's document")?;
     ensure!(
@@ -122,7 +123,7 @@ pub(crate) fn signed(
     );
     screen.proven("the documents are fresh: each carries the nonce of its challenge");
     screen.proven("the quote was signed in it: the document names the key as its identity");
-    refusals(document, nonce, &roots, expected, screen)
+    refusals(document, nonce, &verifier, expected, screen)
 }
 
 /// Compares documents that nobody has signed: QEMU's NSM measures, but leaves
@@ -159,12 +160,13 @@ pub(crate) fn unsigned(
 fn compare(
     label: &str,
     bytes: &[u8],
-    nonce: &Nonce,
+    nonce: &NonceBytes,
     expected: &Expected,
     screen: &Screen,
 ) -> anyhow::Result<AttestationDoc> {
-    let policy = expected.policy(Purpose::RelayedChallenge, nonce)?;
-    let refused = verify(bytes, &Roots::aws(), &policy, Time::Now);
+    let policy = expected.policy(Purpose::RelayedChallenge)?;
+    let verifier = Verifier::new(Roots::aws());
+    let refused = verifier.verify(bytes, &policy, Nonce::Fresh(nonce));
     let Err(rejection) = refused.outcome else {
         bail!("a document without a signature was accepted {label}");
     };
@@ -212,8 +214,8 @@ impl Hash for NoHash {
 /// The same document, held against what it must not pass for.
 fn refusals(
     document: &[u8],
-    nonce: &Nonce,
-    roots: &Roots,
+    nonce: &NonceBytes,
+    verifier: &Verifier,
     expected: &Expected,
     screen: &Screen,
 ) -> anyhow::Result<()> {
@@ -229,39 +231,46 @@ fn refusals(
         ..*expected
     };
     let relayed = Purpose::RelayedChallenge;
-    for (label, roots, policy, rule) in [
+    let of_aws = Verifier::new(Roots::aws());
+    for (label, verifier, policy, nonce, rule) in [
         (
             "as another image",
-            roots,
-            other_image.policy(relayed, nonce)?,
+            verifier,
+            other_image.policy(relayed)?,
+            nonce,
             "policy.image",
         ),
         (
             "with another source",
-            roots,
-            other_config.policy(relayed, nonce)?,
+            verifier,
+            other_config.policy(relayed)?,
+            nonce,
             "policy.pcr.16",
         ),
         (
             "replayed",
-            roots,
-            expected.policy(relayed, &fresh_nonce()?)?,
+            verifier,
+            expected.policy(relayed)?,
+            &fresh_nonce()?,
             "policy.nonce",
         ),
         (
             "as the service's own",
-            roots,
-            expected.policy(Purpose::Workload, nonce)?,
+            verifier,
+            expected.policy(Purpose::Workload)?,
+            nonce,
             "policy.purpose",
         ),
         (
             "as AWS's",
-            &Roots::aws(),
-            expected.policy(relayed, nonce)?,
+            &of_aws,
+            expected.policy(relayed)?,
+            nonce,
             "chain.root",
         ),
     ] {
-        match verify(document, roots, &policy, Time::Now).outcome {
+        let verification = verifier.verify(document, &policy, Nonce::Fresh(nonce));
+        match verification.outcome {
             Ok(_) => bail!("the document was accepted {label}"),
             Err(rejection) if rejection.rule.to_string() == rule => {
                 screen.fact(label, &format!("refused: {rule}"));

@@ -1,6 +1,6 @@
 //! The relay of challenges, the local API, and the software NSM behind `sim`.
 
-use attestation::{Policy, Roots, Time, verify};
+use attestation::{Nonce, Policy, Roots, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::control::{FromAgent, FromInit};
@@ -190,10 +190,10 @@ async fn software_nsm_reports_what_the_image_measures_to() {
     let measurements = eif::Eif::open(image).unwrap().measurements();
     let policy = Policy::builder()
         .measurements(measurements)
-        .nonce(b"nonce".to_vec())
         .build()
         .unwrap();
-    let verification = verify(&document, &roots, &policy, Time::Now);
+    let verifier = Verifier::new(roots);
+    let verification = verifier.verify(&document, &policy, Nonce::Fresh(b"nonce"));
     assert!(
         verification.outcome.is_ok(),
         "{:?}",

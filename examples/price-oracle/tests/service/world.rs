@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use attestation::{Policy, Roots, Time, verify};
+use attestation::{Nonce, Policy, Roots, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -147,10 +147,10 @@ impl World {
     pub(crate) fn verify(&self, document: &[u8], nonce: &[u8]) -> Vec<u8> {
         let policy = Policy::builder()
             .measurements(MEASUREMENTS)
-            .nonce(nonce.to_vec())
             .build()
             .unwrap();
-        let accepted = verify(document, &self.roots, &policy, Time::Now)
+        let accepted = Verifier::new(self.roots.clone())
+            .verify(document, &policy, Nonce::Fresh(nonce))
             .outcome
             .unwrap();
         accepted.public_key().unwrap().to_vec()

@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use attestation::{Document, Policy, Roots, Time, Verifier, verify as verify_once};
+use attestation::{AuditTime, Document, Policy, Roots, Verifier};
 
 const DOCUMENT: &[u8] = include_bytes!("../../../../tests/vectors/3a4a0301e6aa2839.cbor");
 
@@ -15,15 +15,14 @@ fn main() {
         .allow_any_image()
         .build()
         .expect("a policy");
-    let roots = Roots::aws();
-    let verifier = Verifier::new(Roots::aws());
+    let (verifier, stranger) = (Verifier::new(Roots::aws()), Verifier::new(Roots::aws()));
     // What happens once in a process: aws-lc looks at the processor, and so on.
-    let known = verifier.verify(DOCUMENT, &policy, Time::OfDocument);
+    let known = verifier.audit(DOCUMENT, &policy, AuditTime::OfDocument);
     assert!(known.outcome.is_ok());
     match call.as_str() {
         "parse" => parse(DOCUMENT),
         "leaf_known" => leaf_known(DOCUMENT, &verifier, &policy),
-        "cold" => cold(DOCUMENT, &roots, &policy),
+        "cold" => cold(DOCUMENT, &stranger, &policy),
         other => panic!("there is no call {other:?}"),
     }
 }
@@ -35,12 +34,12 @@ fn parse(document: &[u8]) {
 
 #[inline(never)]
 fn leaf_known(document: &[u8], verifier: &Verifier, policy: &Policy) {
-    let verification = verifier.verify(black_box(document), policy, Time::OfDocument);
-    assert!(verification.outcome.is_ok());
+    let audit = verifier.audit(black_box(document), policy, AuditTime::OfDocument);
+    assert!(audit.outcome.is_ok());
 }
 
 #[inline(never)]
-fn cold(document: &[u8], roots: &Roots, policy: &Policy) {
-    let verification = verify_once(black_box(document), roots, policy, Time::OfDocument);
-    assert!(verification.outcome.is_ok());
+fn cold(document: &[u8], stranger: &Verifier, policy: &Policy) {
+    let audit = stranger.audit(black_box(document), policy, AuditTime::OfDocument);
+    assert!(audit.outcome.is_ok());
 }

@@ -1,0 +1,243 @@
+//! An authentic document against a policy.
+
+use std::time::Duration;
+
+use measurements::Pcr;
+
+use crate::crypto::Crypto;
+use crate::document::{Document, Profile};
+use crate::nonce::Nonce;
+use crate::policy::{self, Binding, Image, Policy};
+use crate::report::{Check, Outcome, Report};
+use crate::rule::{Rejection, Rule};
+
+/// A document whose signature and certificates hold, and what it is held against.
+pub(crate) struct Appraisal<'a, 'p> {
+    pub(crate) document: &'p Document<'a>,
+    pub(crate) policy: &'p Policy,
+    pub(crate) nonce: Nonce<'p>,
+    /// The time of checking, in milliseconds since 1970.
+    pub(crate) now_ms: i128,
+    pub(crate) crypto: &'static dyn Crypto,
+}
+
+impl Appraisal<'_, '_> {
+    /// Checks freshness, nonce, mode, registers and bindings: all of them, and fails with
+    /// the first that does not hold.
+    pub(crate) fn run(&self, report: &mut Report) -> Result<(), Rejection> {
+        let first = report.checks.len();
+        self.check_freshness(report);
+        self.nonce
+            .check(&self.policy.nonce, self.document.nonce, report);
+        report.compare(
+            Rule::PolicyProfile,
+            self.document.profile == self.policy.profile,
+            self.policy.profile.to_string(),
+            self.document.profile.to_string(),
+        );
+        let id = self.document.module_id.to_owned();
+        match &self.policy.module_id {
+            Some(pattern) => {
+                let held = policy::matches(pattern, &id);
+                report.compare(Rule::PolicyModuleId, held, pattern.clone(), id);
+            }
+            None => report.not_checked(Rule::PolicyModuleId, id),
+        }
+        self.check_debug(report);
+        self.check_image(report);
+        for (&index, allowed) in &self.policy.pcrs {
+            let actual = self.pcr(index);
+            let expected: Vec<_> = allowed.iter().map(Pcr::to_string).collect();
+            report.compare(
+                Rule::PolicyPcr(index),
+                actual.is_some_and(|actual| allowed.contains(&actual)),
+                expected.join(" or "),
+                or_absent(actual),
+            );
+        }
+        self.check_purpose(report);
+        let (user_data, public_key) = (self.document.user_data, self.document.public_key);
+        check_binding(
+            report,
+            Rule::PolicyUserData,
+            self.policy.user_data.as_ref(),
+            user_data,
+            self.crypto,
+        );
+        check_binding(
+            report,
+            Rule::PolicyPublicKey,
+            self.policy.public_key.as_ref(),
+            public_key,
+            self.crypto,
+        );
+        let failed = report
+            .checks
+            .iter()
+            .skip(first)
+            .find(|check| check.outcome == Outcome::Failed);
+        match failed {
+            None => Ok(()),
+            Some(check) => Err(Rejection::new(check.rule, reason(check))),
+        }
+    }
+
+    fn check_freshness(&self, report: &mut Report) {
+        let made = i128::from(self.document.timestamp_ms);
+        let ahead = milliseconds(made.saturating_sub(self.now_ms));
+        report.compare(
+            Rule::FreshnessFuture,
+            ahead <= self.policy.clock_skew,
+            format!("at most {} ahead", seconds(self.policy.clock_skew)),
+            format!("{} ahead", seconds(ahead)),
+        );
+        let age = milliseconds(self.now_ms.saturating_sub(made));
+        report.compare(
+            Rule::FreshnessAge,
+            age <= self.policy.max_age,
+            format!("at most {} old", seconds(self.policy.max_age)),
+            format!("{} old", seconds(age)),
+        );
+    }
+
+    /// An enclave in debug mode reports zeros for what was measured at its start.
+    fn check_debug(&self, report: &mut Report) {
+        if self.document.profile == Profile::NitroTpm {
+            return;
+        }
+        let debug = self.pcr(0).is_none_or(|pcr0| pcr0 == Pcr::ZERO);
+        let expected = if self.policy.debug_allowed {
+            "any mode"
+        } else {
+            "not in debug mode"
+        };
+        let actual = if debug {
+            "in debug mode: PCR0 is zero"
+        } else {
+            "not in debug mode"
+        };
+        report.compare(
+            Rule::PolicyDebug,
+            !debug || self.policy.debug_allowed,
+            expected.to_owned(),
+            actual.to_owned(),
+        );
+    }
+
+    /// A NitroTPM's documents say nothing of a purpose.
+    fn check_purpose(&self, report: &mut Report) {
+        let Some(purpose) = self.document.unverified_purpose() else {
+            return;
+        };
+        let actual = purpose.to_string();
+        match self.policy.purpose {
+            Some(demanded) => report.compare(
+                Rule::PolicyPurpose,
+                demanded == purpose,
+                demanded.to_string(),
+                actual,
+            ),
+            None => report.not_checked(Rule::PolicyPurpose, actual),
+        }
+    }
+
+    fn check_image(&self, report: &mut Report) {
+        if self.policy.images.is_empty() {
+            let actual = match self.document.profile {
+                Profile::Enclave => format!("PCR0 is {}", or_absent(self.pcr(0))),
+                Profile::NitroTpm => return,
+            };
+            report.not_checked(Rule::PolicyImage, actual);
+            return;
+        }
+        let names: Vec<_> = self
+            .policy
+            .images
+            .iter()
+            .map(|image| &*image.name)
+            .collect();
+        let closest = self
+            .policy
+            .images
+            .iter()
+            .map(|image| (image, self.differences(image)))
+            .min_by_key(|(_, differences)| differences.len());
+        let (held, actual) = match closest {
+            Some((image, differences)) if differences.is_empty() => (true, image.name.clone()),
+            Some((image, differences)) => (
+                false,
+                format!("closest is {}: {}", image.name, differences.join(", ")),
+            ),
+            None => (false, String::new()),
+        };
+        report.compare(Rule::PolicyImage, held, names.join(" or "), actual);
+    }
+
+    /// The registers that are not the image's.
+    fn differences(&self, image: &Image) -> Vec<String> {
+        image
+            .pcrs()
+            .into_iter()
+            .filter(|&(index, expected)| self.pcr(index) != Some(expected))
+            .map(|(index, expected)| {
+                format!(
+                    "PCR{index} is {}, not {expected}",
+                    or_absent(self.pcr(index))
+                )
+            })
+            .collect()
+    }
+
+    fn pcr(&self, index: u8) -> Option<Pcr> {
+        self.document
+            .unverified_pcr(index.into())
+            .copied()
+            .map(Pcr::new)
+    }
+}
+
+fn check_binding(
+    report: &mut Report,
+    rule: Rule,
+    binding: Option<&Binding>,
+    actual: Option<&[u8]>,
+    crypto: &dyn Crypto,
+) {
+    let shown = or_absent(actual.map(hex::encode));
+    let Some(binding) = binding else {
+        report.not_checked(rule, shown);
+        return;
+    };
+    let held = actual.is_some_and(|actual| binding.is_met_by(actual, crypto));
+    let (expected, more) = binding.resolve(crypto);
+    let mut expected = hex::encode(expected);
+    if more {
+        expected.push('*');
+    }
+    report.compare(rule, held, expected, shown);
+}
+
+/// Why a check failed.
+fn reason(check: &Check) -> String {
+    format!(
+        "expected {}, found {}",
+        check.expected.as_deref().unwrap_or_default(),
+        check.actual.as_deref().unwrap_or_default()
+    )
+}
+
+/// A number of milliseconds; none if it is negative.
+fn milliseconds(number: i128) -> Duration {
+    Duration::from_millis(u64::try_from(number.max(0)).unwrap_or(u64::MAX))
+}
+
+fn seconds(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        milliseconds => format!("{}.{milliseconds:03} s", duration.as_secs()),
+    }
+}
+
+fn or_absent(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| value.to_string())
+}
