@@ -436,7 +436,6 @@ impl World {
                             profile: Profile::Enclave,
                             policy_ids: &["payments"],
                             nonce: Some(NONCE),
-                            roots_of_aws: false,
                         };
                         issuer.token(&key, &appraisal, 1).unwrap();
                     }

@@ -2,7 +2,7 @@
 //! of it.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use clap::Args;
 use measurements::Pcr;
 
 use crate::failure::{Failure, REJECTED, usage};
+use crate::roots::Trust;
 use crate::table::table;
 use crate::text::{distance_from_now, instant};
 
@@ -37,15 +38,17 @@ pub(crate) struct Demands {
     /// Accept any image: to know only that AWS signed the document.
     #[arg(long)]
     allow_any_image: bool,
-    /// Trust the certificates in this PEM file instead of AWS's root.
-    #[arg(long, value_name = "PEM")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
     /// How old the document may be, such as 90s, 5m or 1h; 5m unless said.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_age: Option<Duration>,
     /// Accept an enclave in debug mode, whose memory its parent can read.
     #[arg(long)]
     allow_debug: bool,
+    /// Refuse a document with keys whose meaning is not known.
+    #[arg(long)]
+    strict_keys: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -68,6 +71,7 @@ impl Demands {
             nonce,
             purpose: self.purpose,
             max_age: self.max_age,
+            strict_keys: self.strict_keys,
             allow_any_image: self.allow_any_image,
             allow_debug: self.allow_debug,
         };
@@ -80,9 +84,7 @@ impl Demands {
     }
 
     pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
-        self.root
-            .as_deref()
-            .map_or_else(|| Ok(Roots::aws()), read_roots)
+        self.trust.roots()
     }
 
     /// Prints the report, and gives the exit code that belongs to it.
@@ -122,13 +124,6 @@ fn print_end(report: &Report) {
         };
         println!("{accepted}    {}", claims.module_id);
     }
-}
-
-pub(crate) fn read_roots(file: &Path) -> anyhow::Result<Roots> {
-    std::fs::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|pem| Ok(Roots::usable_from_pem(&pem)?))
-        .with_context(|| file.display().to_string())
 }
 
 /// Colour is for terminals, and for people who have not said otherwise

@@ -40,6 +40,8 @@ struct Contents {
     nonce: Option<String>,
     user_data: Option<String>,
     public_key: Option<String>,
+    /// Keys whose meaning is not known.
+    unknown_keys: Vec<String>,
     /// Root first, leaf last.
     certificates: Vec<Certificate>,
 }
@@ -107,6 +109,7 @@ fn contents(bytes: &[u8], document: &Document<'_>) -> Contents {
         nonce: document.unverified_nonce().map(hex::encode),
         user_data: document.unverified_user_data().map(hex::encode),
         public_key: document.unverified_public_key().map(hex::encode),
+        unknown_keys: document.unverified_unknown_keys().collect(),
         certificates: document
             .unverified_certificates()
             .map(|der| Certificate {
@@ -212,6 +215,9 @@ fn print(contents: &Contents, document: &Document<'_>) {
         if let Some(text) = value.and_then(readable) {
             println!("{:<12} \"{text}\"", "");
         }
+    }
+    if !contents.unknown_keys.is_empty() {
+        println!("unknown keys {}", contents.unknown_keys.join(", "));
     }
     for (index, certificate) in contents.certificates.iter().enumerate() {
         let role = match index {

@@ -15,6 +15,7 @@ mod failure;
 mod fetch;
 mod input;
 mod inspect;
+mod roots;
 mod serve;
 mod simulate;
 mod table;
@@ -48,6 +49,8 @@ enum Command {
     Fetch(fetch::Arguments),
     /// Serve challenges, verification and signed results over HTTP.
     Serve(Box<serve::Arguments>),
+    /// Show the roots of AWS that are known.
+    Roots(roots::Arguments),
     /// Serve the software NSM on a Unix socket, for tests.
     Simulate(simulate::Arguments),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
+        Command::Roots(arguments) => roots::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {

@@ -17,8 +17,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::demands::read_roots;
 use crate::failure::{Failure, failed, usage};
+use crate::roots::Trust;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -34,9 +34,8 @@ pub(crate) struct Arguments {
     /// The folder of signing keys and used challenges; made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Trust the certificates in this PEM file instead of AWS's root.
-    #[arg(long, value_name = "PEM")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
     /// Take policies in requests too; results name them by their digest only.
     #[arg(long)]
     allow_inline_policies: bool,
@@ -116,12 +115,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn config(arguments: Arguments, threads: usize) -> anyhow::Result<Config> {
-    let roots = arguments.root.as_deref().map(read_roots).transpose()?;
     Ok(Config {
         policies: arguments.policies,
         inline_policies: arguments.allow_inline_policies,
         data: arguments.data,
-        roots,
+        roots: arguments.trust.roots()?,
         issuer: Issuer {
             developer: arguments.developer,
             url: arguments.issuer,

@@ -12,6 +12,8 @@ use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const PCR2: &str = "249037310daa90f4eb0703e7b105a241fdb09f12d3c40b7aea2f39e57b07b887e6ff4e4f9757943e127e391626b5e4d5";
 
@@ -74,6 +76,78 @@ fn a_document_is_accepted_at_its_own_time_in_every_form() {
         // Not a terminal, so no colour.
         assert!(!text.contains('\x1b'));
     }
+}
+
+#[test]
+fn clock_skew_is_kept_for_every_document_of_aws() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/tests/vectors");
+    let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
+    let index: Vec<Value> = serde_json::from_str(&index).unwrap();
+    for facts in index {
+        let file = folder.join(facts["file"].as_str().unwrap());
+        let made = i128::from(facts["timestamp"].as_u64().unwrap());
+        let verify = |behind_ms: i128| {
+            let nanoseconds = (made - behind_ms) * 1_000_000;
+            let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap();
+            let time = time.format(&Rfc3339).unwrap();
+            let file = file.to_str().unwrap();
+            attest(&[
+                "verify",
+                file,
+                "--allow-any-image",
+                "--allow-debug",
+                "--time",
+                &time,
+            ])
+        };
+        let good = verify(59_000);
+        assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
+        let early = verify(61_000);
+        assert_eq!(early.status.code(), Some(1));
+        let text = stdout(&early);
+        let rejected = text.lines().last().unwrap();
+        assert!(rejected.contains("the clock is "), "{rejected}");
+        assert!(rejected.contains(" s behind"), "{rejected}");
+    }
+}
+
+#[test]
+fn roots_are_printed_and_chosen_by_partition() {
+    let output = attest(&["roots"]);
+    assert_eq!(output.status.code(), Some(0));
+    let output_json = attest(&["roots", "--json"]);
+    let roots: Value = serde_json::from_slice(&output_json.stdout).unwrap();
+    let text = stdout(&output);
+    for root in roots["roots"].as_array().unwrap() {
+        for key in ["partition", "sha256", "source"] {
+            assert!(text.contains(root[key].as_str().unwrap()), "{text}");
+        }
+    }
+    for partition in roots["unpublished"].as_array().unwrap() {
+        assert!(text.contains(partition.as_str().unwrap()), "{text}");
+    }
+    let file = vector();
+    let verify = |more: &[&str]| {
+        let file = file.to_str().unwrap();
+        let mut arguments = vec!["verify", file, "--time", "document", "--allow-any-image"];
+        arguments.extend(more);
+        attest(&arguments)
+    };
+    for (more, code) in [
+        (["--partition", "aws"].as_slice(), 0),
+        (&["--partition", "aws-us-gov", "--partition", "aws"], 0),
+        (&["--partition", "aws-us-gov"], 1),
+        (&["--partition", "aws-cn"], 2),
+    ] {
+        let output = verify(more);
+        assert_eq!(output.status.code(), Some(code), "{more:?}");
+    }
+    let other = verify(&["--partition", "aws-us-gov"]);
+    assert!(
+        stdout(&other).contains("AWS's partition aws, "),
+        "{}",
+        stdout(&other)
+    );
 }
 
 #[test]
@@ -164,11 +238,14 @@ fn the_json_report_keeps_its_schema() {
             "document",
             "mode",
             "rejection",
+            "root",
             "schema"
         ]
     );
     assert_eq!(report["schema"], 1);
     assert_eq!(report["mode"], "audit");
+    assert_eq!(keys(&report["root"]), ["partition", "sha256"]);
+    assert_eq!(report["root"]["partition"], "aws");
     assert_eq!(report["accepted"], true);
     assert_eq!(report["rejection"], Value::Null);
     assert_eq!(report["checked_at_ms"], 1_708_930_921_439_u64);
@@ -179,6 +256,7 @@ fn the_json_report_keeps_its_schema() {
             "purpose": "workload",
             "module_id": "i-0df237f0418feb41e-enc018d1c7ef94eb110",
             "timestamp_ms": 1_708_930_921_439_u64,
+            "unknown_keys": [],
         })
     );
     let checks = report["checks"].as_array().unwrap();

@@ -24,6 +24,8 @@ pub struct Addition {
     pub purpose: Option<Purpose>,
     /// How old the document may be.
     pub max_age: Option<Duration>,
+    /// Refuse documents with keys that are not known.
+    pub strict_keys: bool,
     /// Accept whatever runs: only where there is no policy that refuses it.
     pub allow_any_image: bool,
     /// Accept debug mode: likewise.
@@ -48,6 +50,9 @@ impl Addition {
         }
         if let Some(max_age) = self.max_age {
             builder = builder.max_age(max_age);
+        }
+        if self.strict_keys {
+            builder = builder.strict_keys();
         }
         if self.allow_any_image {
             builder = builder.allow_any_image();
@@ -94,6 +99,7 @@ impl Policy {
             }
             policy.max_age = max_age;
         }
+        policy.strict_keys |= addition.strict_keys;
         for (name, added, allowed) in [
             (
                 "allow_any_image",
@@ -218,6 +224,7 @@ mod tests {
             nonce: Some(vec![1]),
             purpose: Some(Purpose::Workload),
             max_age: Some(Duration::from_secs(60)),
+            strict_keys: true,
             ..images(&[("2", TWO), ("3", image(3))])
         };
         let expected = Policy::builder()
@@ -226,7 +233,8 @@ mod tests {
             .pcr(17, ONE.pcr0)
             .nonce(vec![1])
             .purpose(Purpose::Workload)
-            .max_age(Duration::from_secs(60));
+            .max_age(Duration::from_secs(60))
+            .strict_keys();
         let narrow = policy.build().unwrap().with(&addition);
         assert_eq!(narrow, expected.build());
         // Once more, it changes nothing.

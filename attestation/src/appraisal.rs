@@ -1,9 +1,8 @@
 //! An authentic document against a policy.
 
-use std::time::Duration;
-
 use measurements::Pcr;
 
+use crate::clock::{Clock, seconds};
 use crate::crypto::Crypto;
 use crate::document::{Document, Profile};
 use crate::nonce::Nonce;
@@ -16,8 +15,7 @@ pub(crate) struct Appraisal<'a, 'p> {
     pub(crate) document: &'p Document<'a>,
     pub(crate) policy: &'p Policy,
     pub(crate) nonce: Nonce<'p>,
-    /// The time of checking, in milliseconds since 1970.
-    pub(crate) now_ms: i128,
+    pub(crate) clock: Clock,
     pub(crate) crypto: &'static dyn Crypto,
 }
 
@@ -35,6 +33,7 @@ impl Appraisal<'_, '_> {
             self.policy.profile.to_string(),
             self.document.profile.to_string(),
         );
+        self.check_keys(report);
         let id = self.document.module_id.to_owned();
         match &self.policy.module_id {
             Some(pattern) => {
@@ -84,20 +83,33 @@ impl Appraisal<'_, '_> {
 
     fn check_freshness(&self, report: &mut Report) {
         let made = i128::from(self.document.timestamp_ms);
-        let ahead = milliseconds(made.saturating_sub(self.now_ms));
         report.compare(
             Rule::FreshnessFuture,
-            ahead <= self.policy.clock_skew,
-            format!("at most {} ahead", seconds(self.policy.clock_skew)),
-            format!("{} ahead", seconds(ahead)),
+            self.clock.behind(made).is_none(),
+            format!("at most {} behind", seconds(self.clock.skew())),
+            format!("the clock is {} behind", seconds(self.clock.until(made))),
         );
-        let age = milliseconds(self.now_ms.saturating_sub(made));
+        let age = self.clock.since(made);
         report.compare(
             Rule::FreshnessAge,
             age <= self.policy.max_age,
             format!("at most {} old", seconds(self.policy.max_age)),
             format!("{} old", seconds(age)),
         );
+    }
+
+    fn check_keys(&self, report: &mut Report) {
+        let unknown: Vec<_> = self.document.unverified_unknown_keys().collect();
+        let actual = match unknown.as_slice() {
+            [] => "none".to_owned(),
+            unknown => unknown.join(", "),
+        };
+        if self.policy.strict_keys {
+            let held = unknown.is_empty();
+            report.compare(Rule::PolicyStrictKeys, held, "none".to_owned(), actual);
+        } else {
+            report.not_checked(Rule::PolicyStrictKeys, actual);
+        }
     }
 
     /// An enclave in debug mode reports zeros for what was measured at its start.
@@ -219,22 +231,11 @@ fn check_binding(
 
 /// Why a check failed.
 fn reason(check: &Check) -> String {
-    format!(
-        "expected {}, found {}",
-        check.expected.as_deref().unwrap_or_default(),
-        check.actual.as_deref().unwrap_or_default()
-    )
-}
-
-/// A number of milliseconds; none if it is negative.
-fn milliseconds(number: i128) -> Duration {
-    Duration::from_millis(u64::try_from(number.max(0)).unwrap_or(u64::MAX))
-}
-
-fn seconds(duration: Duration) -> String {
-    match duration.subsec_millis() {
-        0 => format!("{} s", duration.as_secs()),
-        milliseconds => format!("{}.{milliseconds:03} s", duration.as_secs()),
+    let expected = check.expected.as_deref().unwrap_or_default();
+    let actual = check.actual.as_deref().unwrap_or_default();
+    match check.rule {
+        Rule::FreshnessFuture => format!("{actual}, and may be {expected}: set the clock"),
+        _ => format!("expected {expected}, found {actual}"),
     }
 }
 

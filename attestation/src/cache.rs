@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::clock::Clock;
 use crate::crypto::Crypto;
 use crate::validated::{Authority, Leaf};
 
@@ -36,21 +37,21 @@ impl Cache {
         }
     }
 
-    /// The leaf, if its whole chain is known and valid at this time.
-    pub(crate) fn leaf(&self, chain: &Digest, now_ms: i128) -> Option<Leaf> {
+    /// The leaf, if its whole chain is known and valid by this clock.
+    pub(crate) fn leaf(&self, chain: &Digest, clock: Clock) -> Option<Leaf> {
         let leaves = lock(&self.leaves);
         let leaf = leaves.entries.get(chain)?;
-        leaf.serves(now_ms).then(|| leaf.clone())
+        leaf.serves(clock).then(|| leaf.clone())
     }
 
-    /// The lowest authority that is known and serves this chain at this time,
+    /// The lowest authority that is known and serves this chain by this clock,
     /// and its index in the chain, whose parts down to each authority are given.
-    pub(crate) fn authority(&self, parts: &[Digest], now_ms: i128) -> Option<(usize, Authority)> {
+    pub(crate) fn authority(&self, parts: &[Digest], clock: Clock) -> Option<(usize, Authority)> {
         let authorities = lock(&self.authorities);
         parts.iter().enumerate().rev().find_map(|(index, digest)| {
             let authority = authorities.entries.get(digest)?;
             authority
-                .serves(now_ms, parts.len() - index - 1)
+                .serves(clock, parts.len() - index - 1)
                 .then(|| (index, authority.clone()))
         })
     }

@@ -3,6 +3,7 @@
 use x509_parser::oid_registry::{OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Version};
 
+use crate::clock::{Clock, seconds};
 use crate::crypto::{Crypto, Es384Key, POINT_BYTES, SignatureEncoding};
 use crate::der::Element;
 use crate::rule::{Rejection, Rule};
@@ -106,12 +107,12 @@ impl<'a> Certificate<'a> {
     }
 
     /// Checks one of [`RULES`].
-    pub(crate) fn check(&mut self, rule: Rule, now_ms: i128) -> Result<(), Rejection> {
+    pub(crate) fn check(&mut self, rule: Rule, clock: Clock) -> Result<(), Rejection> {
         match rule {
             Rule::CertificateAlgorithm => self.check_algorithm(),
             Rule::CertificatePublicKey => self.check_public_key(),
             Rule::CertificateExtensions => self.check_extensions(),
-            Rule::CertificateValidity => self.check_validity(now_ms),
+            Rule::CertificateValidity => self.check_validity(clock),
             Rule::CertificateAuthority => self.check_authority(),
             Rule::CertificatePathLength => self.check_path_length(),
             _ => self.check_key_usage(),
@@ -221,14 +222,21 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    fn check_validity(&self, now_ms: i128) -> Result<(), String> {
+    /// AWS makes leaves on demand: one begins when its document is made, and a clock that
+    /// is a second behind sees it before it begins.
+    fn check_validity(&self, clock: Clock) -> Result<(), String> {
         let (first, last) = self.valid_ms();
         let validity = self.x509.validity();
-        if now_ms < first {
-            return Err(format!("it is not valid before {}", validity.not_before));
+        if let Some(behind) = clock.behind(first) {
+            return Err(format!(
+                "the clock is {} behind its beginning, {}: set the clock",
+                seconds(behind),
+                validity.not_before
+            ));
         }
-        if now_ms > last {
-            return Err(format!("it expired on {}", validity.not_after));
+        if let Some(over) = clock.over(last) {
+            let (over, end) = (seconds(over), validity.not_after);
+            return Err(format!("it expired on {end}, {over} ago"));
         }
         Ok(())
     }

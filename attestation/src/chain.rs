@@ -3,9 +3,11 @@
 
 use crate::cache::{Cache, digests};
 use crate::certificate::{Certificate, Position, RULES};
+use crate::clock::Clock;
 use crate::crypto::Crypto;
 use crate::document::Document;
-use crate::roots::Roots;
+use crate::report::Report;
+use crate::roots::{PinnedRoot, Roots};
 use crate::rule::{Rejection, Rule};
 use crate::validated::{Authority, Leaf, Validity};
 
@@ -18,45 +20,44 @@ fn rules() -> impl Iterator<Item = Rule> {
 }
 
 /// Checks every certificate and every link, root first, but for what the cache
-/// knows. `passed` is told each rule once it holds for the whole chain.
+/// knows, and reports the root, and each rule once it holds for the whole chain.
 pub(crate) fn verify(
     document: &Document<'_>,
     roots: &Roots,
     cache: &Cache,
     crypto: &dyn Crypto,
-    now_ms: i128,
-    passed: &mut dyn FnMut(Rule),
-) -> Result<Leaf, Rejection> {
+    clock: Clock,
+    report: &mut Report,
+) -> Result<(PinnedRoot, Leaf), Rejection> {
     let ders: Vec<&[u8]> = document.unverified_certificates().collect();
-    if !ders.first().is_some_and(|root| roots.contains(root)) {
-        return Err(Rejection::new(
-            Rule::ChainRoot,
-            "the first certificate of the document's bundle is not a pinned root",
-        ));
-    }
+    let root = roots.find(ders.first().copied().unwrap_or_default(), crypto)?;
+    report.root = Some(root.clone());
     let digests = digests(&ders, crypto);
     let Some((whole, parts)) = digests.split_last() else {
         return Err(no_leaf());
     };
-    if let Some(leaf) = cache.leaf(whole, now_ms) {
-        rules().for_each(passed);
-        return Ok(leaf);
+    if let Some(leaf) = cache.leaf(whole, clock) {
+        rules().for_each(|rule| report.passed(rule));
+        return Ok((root, leaf));
     }
-    passed(Rule::ChainRoot);
-    let (first, mut above) = match cache.authority(parts, now_ms) {
+    report.passed(Rule::ChainRoot);
+    let (first, mut above) = match cache.authority(parts, clock) {
         Some((index, authority)) => (index + 1, Some(authority)),
         None => (0, None),
     };
     let mut certificates = read(&ders, first, crypto)?;
-    passed(Rule::CertificateEncoding);
+    report.passed(Rule::CertificateEncoding);
     for rule in RULES {
         for certificate in &mut certificates {
-            certificate.check(rule, now_ms)?;
+            certificate.check(rule, clock)?;
         }
-        passed(rule);
+        if rule == Rule::CertificateValidity {
+            check_together(&certificates, above.as_ref())?;
+        }
+        report.passed(rule);
     }
     check_names(&certificates, first, above.as_ref())?;
-    passed(Rule::ChainNames);
+    report.passed(Rule::ChainNames);
 
     for (index, certificate) in (first..).zip(certificates) {
         // The pinned root is its own issuer: its bytes are what is trusted.
@@ -82,10 +83,10 @@ pub(crate) fn verify(
             break;
         };
         if index + 1 == ders.len() {
-            passed(Rule::ChainSignature);
+            report.passed(Rule::ChainSignature);
             let leaf = Leaf { key, valid };
             cache.keep_leaf(*whole, &leaf);
-            return Ok(leaf);
+            return Ok((root, leaf));
         }
         let authority = Authority {
             key,
@@ -120,6 +121,23 @@ fn read<'a>(
         certificates.push(Certificate::parse(der, index, position, crypto)?);
     }
     Ok(certificates)
+}
+
+/// Checks that there is an instant at which all of them are valid: what each is spared for
+/// a clock that may be wrong would add up otherwise.
+fn check_together(
+    certificates: &[Certificate<'_>],
+    above: Option<&Authority>,
+) -> Result<(), Rejection> {
+    let mut valid = above.map_or(Validity::ALWAYS, |above| above.valid);
+    for certificate in certificates {
+        valid = valid.and(certificate.valid_ms());
+        if valid.is_empty() {
+            let reason = format!("{certificate}: it is never valid together with those above it");
+            return Err(Rejection::new(Rule::CertificateValidity, reason));
+        }
+    }
+    Ok(())
 }
 
 fn check_names(

@@ -8,11 +8,13 @@ use measurements::Pcr;
 use crate::document::Profile;
 use crate::evidence::{Accepted, Evidence};
 use crate::purpose::Purpose;
+use crate::roots::PinnedRoot;
 
 /// [`Evidence`] apart from the document's bytes: it can be kept, sent to another task,
 /// and passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedEvidence {
+    root: PinnedRoot,
     profile: Profile,
     module_id: String,
     timestamp_ms: u64,
@@ -31,6 +33,7 @@ pub struct VerifiedClaims(OwnedEvidence);
 impl From<&Evidence<'_>> for OwnedEvidence {
     fn from(evidence: &Evidence<'_>) -> Self {
         Self {
+            root: evidence.root().clone(),
             profile: evidence.profile(),
             module_id: evidence.module_id().to_owned(),
             timestamp_ms: evidence.timestamp_ms(),
@@ -58,6 +61,11 @@ impl Deref for VerifiedClaims {
 }
 
 impl OwnedEvidence {
+    /// The pinned root that its certificates lead to.
+    pub fn root(&self) -> &PinnedRoot {
+        &self.root
+    }
+
     /// What made the document.
     pub fn profile(&self) -> Profile {
         self.profile

@@ -19,6 +19,9 @@ const ZERO_IN_DEBUG_MODE: [u8; 3] = [0, 1, 2];
 /// The registers of a TPM that software cannot set back (TCG, "PC Client Platform TPM
 /// Profile", section 4.6).
 const OF_A_TPM: std::ops::RangeInclusive<u8> = 0..=15;
+/// Most that a clock may be wrong by: leaves are valid for three hours, and one that is
+/// long over is not to count.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 /// The shortest `max_age`: with less, a document is too old when it arrives.
 const MIN_MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -108,6 +111,12 @@ pub enum PolicyError {
         .0.as_millis()
     )]
     MaxAge(Duration),
+    /// A clock that shows hardly anything.
+    #[error(
+        "clock_skew is {} s, and certificates are valid for hours: give at most 1h, and set the clock",
+        .0.as_secs()
+    )]
+    ClockSkew(Duration),
     /// Something is added to the policy that it contradicts.
     #[error("{name}: the policy says {policy}, and {added} would replace it: {advice}")]
     Contradiction {
@@ -215,6 +224,9 @@ fn check(policy: &Policy) -> Result<(), PolicyError> {
     }
     if policy.max_age < MIN_MAX_AGE {
         return Err(PolicyError::MaxAge(policy.max_age));
+    }
+    if policy.clock_skew > MAX_CLOCK_SKEW {
+        return Err(PolicyError::ClockSkew(policy.clock_skew));
     }
     Ok(())
 }
@@ -353,10 +365,10 @@ mod tests {
             ),
             (any.clone().nonce(Vec::new()), PolicyError::EmptyNonce),
             (
-                any.clone().nonce(vec![0; 513]),
+                any.clone().nonce(vec![0; 1025]),
                 PolicyError::NeverMet {
                     name: "nonce",
-                    limit: 512,
+                    limit: 1024,
                 },
             ),
             (
@@ -408,6 +420,11 @@ mod tests {
             let policy = any.clone().max_age(max_age).build();
             assert_eq!(policy, Err(PolicyError::MaxAge(max_age)));
         }
+        let hour = Duration::from_secs(3600);
+        assert!(any.clone().clock_skew(hour).build().is_ok());
+        let skew = hour + Duration::from_millis(1);
+        let policy = any.clone().clock_skew(skew).build();
+        assert_eq!(policy, Err(PolicyError::ClockSkew(skew)));
         for (builder, error) in [
             (any.clone().public_key(Vec::new()), PolicyError::EmptyKey),
             (

@@ -26,12 +26,16 @@ pub(crate) const MAX_MODULE_ID: usize = 255;
 const MAX_CERTIFICATE: usize = 1024;
 /// Most certificates in a document's `cabundle`; AWS's have four.
 const MAX_CABUNDLE: usize = 8;
-/// Largest public key in a document, in bytes.
+/// Largest public key, user data and nonce in a document, in bytes: what AWS's CDDL has the
+/// hypervisor sign ("Verifying the root of trust"). The module of an enclave takes user
+/// data and nonces of 512 bytes at most.
 pub const MAX_PUBLIC_KEY: usize = 1024;
-/// Largest user data in a document, in bytes.
-pub const MAX_USER_DATA: usize = 512;
-/// Largest nonce in a document, in bytes.
-pub const MAX_NONCE: usize = 512;
+/// As [`MAX_PUBLIC_KEY`].
+pub const MAX_USER_DATA: usize = 1024;
+/// As [`MAX_PUBLIC_KEY`].
+pub const MAX_NONCE: usize = 1024;
+/// Most keys in a document that are not known; AWS's have none.
+const MAX_UNKNOWN_KEYS: usize = 16;
 
 /// What made a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,8 @@ pub struct Document<'a> {
     pub(crate) public_key: Option<&'a [u8]>,
     pub(crate) user_data: Option<&'a [u8]>,
     pub(crate) nonce: Option<&'a [u8]>,
+    /// Keys whose meaning this verifier does not know, in order.
+    unknown_keys: Vec<&'a str>,
 }
 
 /// The certificates between leaf and root, root first, without an allocation.
@@ -178,6 +184,14 @@ impl<'a> Document<'a> {
         self.public_key
     }
 
+    /// Keys of the document whose meaning is not known here, printable and at most 64
+    /// characters of each.
+    pub fn unverified_unknown_keys(&self) -> impl Iterator<Item = String> {
+        self.unknown_keys
+            .iter()
+            .map(|key| plain_text::plain(short(key)))
+    }
+
     /// The certificates as the document claims them, DER, root first, leaf last.
     pub fn unverified_certificates(&self) -> impl Iterator<Item = &'a [u8]> {
         let cabundle = self.cabundle.clone();
@@ -218,18 +232,18 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
         public_key: None,
         user_data: None,
         nonce: None,
+        unknown_keys: Vec::new(),
     };
     let mut seen = [false; KEYS.len()];
     let mut cursor = Cursor::new(payload);
     let mut entries = cursor.map()?;
     while cursor.next_entry(&mut entries) {
         let key = cursor.text()?;
-        let index = KEYS.iter().position(|known| *known == key).ok_or_else(|| {
-            Rejection::new(
-                Rule::PayloadKeys,
-                format!("key {:?} is not known", short(key)),
-            )
-        })?;
+        let Some(index) = KEYS.iter().position(|known| *known == key) else {
+            keep_unknown(&mut document.unknown_keys, key)?;
+            cursor.skip_item()?;
+            continue;
+        };
         if let Some(seen) = seen.get_mut(index)
             && std::mem::replace(seen, true)
         {
@@ -253,13 +267,12 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
             "cabundle" => document.cabundle = parse_cabundle(&mut cursor)?,
             "public_key" => {
                 document.public_key =
-                    optional(&mut cursor, 1..=MAX_PUBLIC_KEY, Rule::PayloadPublicKey)?;
+                    optional(&mut cursor, MAX_PUBLIC_KEY, Rule::PayloadPublicKey)?;
             }
             "user_data" => {
-                document.user_data =
-                    optional(&mut cursor, 0..=MAX_USER_DATA, Rule::PayloadUserData)?;
+                document.user_data = optional(&mut cursor, MAX_USER_DATA, Rule::PayloadUserData)?;
             }
-            _ => document.nonce = optional(&mut cursor, 0..=MAX_NONCE, Rule::PayloadNonce)?,
+            _ => document.nonce = optional(&mut cursor, MAX_NONCE, Rule::PayloadNonce)?,
         }
     }
     if cursor.left() != 0 {
@@ -289,6 +302,24 @@ fn parse_payload<'a>(payload: &'a [u8], signature: &'a [u8]) -> Result<Document<
     };
     check_module_id(document.module_id, document.profile)?;
     Ok(document)
+}
+
+/// AWS adds keys to documents: one that is not known makes none a worse document.
+fn keep_unknown<'a>(unknown: &mut Vec<&'a str>, key: &'a str) -> Result<(), Rejection> {
+    if unknown.contains(&key) {
+        return Err(Rejection::new(
+            Rule::PayloadKeys,
+            format!("key {:?} is there twice", short(key)),
+        ));
+    }
+    if unknown.len() == MAX_UNKNOWN_KEYS {
+        return Err(Rejection::new(
+            Rule::PayloadKeys,
+            format!("more than {MAX_UNKNOWN_KEYS} keys are not known"),
+        ));
+    }
+    unknown.push(key);
+    Ok(())
 }
 
 /// An id is shown to people, so it holds nothing that a terminal obeys.
@@ -397,13 +428,13 @@ fn parse_cabundle<'a>(cursor: &mut Cursor<'a>) -> Result<Cabundle<'a>, Rejection
 /// A byte string that may be `null`, as real documents write an absent one.
 fn optional<'a>(
     cursor: &mut Cursor<'a>,
-    range: std::ops::RangeInclusive<usize>,
+    limit: usize,
     rule: Rule,
 ) -> Result<Option<&'a [u8]>, Rejection> {
     if cursor.skip_null() {
         return Ok(None);
     }
-    bounded(cursor.bytes()?, range, rule).map(Some)
+    bounded(cursor.bytes()?, 0..=limit, rule).map(Some)
 }
 
 fn bounded(

@@ -6,6 +6,7 @@ use measurements::{PCR_COUNT, Pcr};
 
 use crate::document::{Document, Profile};
 use crate::purpose::Purpose;
+use crate::roots::PinnedRoot;
 
 /// What a document says whose signature and certificates hold and that satisfies a
 /// policy. Whether it did so live is said by what it is taken from: an [`Accepted`]
@@ -13,6 +14,7 @@ use crate::purpose::Purpose;
 #[derive(Debug)]
 pub struct Evidence<'a> {
     document: Document<'a>,
+    root: PinnedRoot,
 }
 
 /// A document that satisfied a policy when the verifier was given it: what it says holds
@@ -27,8 +29,13 @@ pub struct Accepted<'a>(Evidence<'a>);
 pub struct Audited<'a>(Evidence<'a>);
 
 impl<'a> Evidence<'a> {
-    pub(crate) fn new(document: Document<'a>) -> Self {
-        Self { document }
+    pub(crate) fn new(document: Document<'a>, root: PinnedRoot) -> Self {
+        Self { document, root }
+    }
+
+    /// The pinned root that its certificates lead to.
+    pub fn root(&self) -> &PinnedRoot {
+        &self.root
     }
 
     /// What made the document.

@@ -92,12 +92,14 @@ mod cbor;
 mod certificate;
 mod chain;
 mod claims;
+mod clock;
 mod crypto;
 mod demand;
 mod der;
 mod document;
 mod evidence;
 mod nonce;
+mod partition;
 mod policy;
 #[cfg(all(feature = "aws-lc-rs", feature = "policy-files"))]
 mod policy_digest;
@@ -124,6 +126,7 @@ pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_D
 pub use evidence::{Accepted, Audited, Evidence};
 pub use measurements::{Measurements, PCR_COUNT, Pcr};
 pub use nonce::Nonce;
+pub use partition::Partition;
 pub use policy::{Binding, Policy, PolicyBuilder};
 #[cfg(feature = "policy-files")]
 pub use policy_file::{MAX_POLICY_FILE, read_measurements};
@@ -131,7 +134,7 @@ pub use policy_file::{MAX_POLICY_FILE, read_measurements};
 pub use policy_text::parse_duration;
 pub use purpose::Purpose;
 pub use report::{Check, Claims, Mode, Outcome, Report};
-pub use roots::{Roots, RootsError};
+pub use roots::{PinnedRoot, Roots, RootsError};
 pub use rule::{Rejection, Rule};
 pub use unsigned::is_unsigned;
 pub use verify::{Audit, AuditTime, Verification, Verifier};

@@ -11,7 +11,7 @@ use crate::crypto::Crypto;
 use crate::document::Profile;
 use crate::purpose::Purpose;
 
-/// How far a document's time may be ahead of the verifier's clock, unless told otherwise.
+/// By how much the verifier's clock may be wrong, unless told otherwise.
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// How old a document may be, unless told otherwise.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(5 * 60);
@@ -31,6 +31,7 @@ pub struct Policy {
     pub(crate) max_age: Duration,
     pub(crate) clock_skew: Duration,
     pub(crate) debug_allowed: bool,
+    pub(crate) strict_keys: bool,
 }
 
 /// An image that is allowed: its registers 0, 1, 2 and 8 must be met together.
@@ -121,6 +122,7 @@ impl Policy {
                 max_age: DEFAULT_MAX_AGE,
                 clock_skew: DEFAULT_CLOCK_SKEW,
                 debug_allowed: false,
+                strict_keys: false,
             },
         }
     }
@@ -259,10 +261,19 @@ impl PolicyBuilder {
         self
     }
 
-    /// How far the document's time may be ahead of the time of checking; one
-    /// minute unless said.
+    /// By how much the verifier's clock may be wrong, behind or ahead, when it is compared
+    /// with the document's time and with the beginning and the end of certificates; one
+    /// minute unless said, at most an hour. How old a document may be is what `max_age`
+    /// says, whatever this is.
     pub fn clock_skew(mut self, clock_skew: Duration) -> Self {
         self.policy.clock_skew = clock_skew;
+        self
+    }
+
+    /// Refuses documents with keys whose meaning this verifier does not know. AWS adds
+    /// keys, so that a strict policy refuses good documents until the verifier is updated.
+    pub fn strict_keys(mut self) -> Self {
+        self.policy.strict_keys = true;
         self
     }
 

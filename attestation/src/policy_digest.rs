@@ -25,6 +25,9 @@ struct Demands<'a> {
     max_age_ms: u128,
     clock_skew_ms: u128,
     debug_allowed: bool,
+    /// Left out if it is not demanded, as `purpose` is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    strict_keys: bool,
 }
 
 impl Policy {
@@ -46,6 +49,7 @@ impl Policy {
             max_age,
             clock_skew,
             debug_allowed,
+            strict_keys,
         } = self;
         let binding = |binding: &Option<Binding>| {
             binding.as_ref().map(|binding| match binding {
@@ -78,6 +82,7 @@ impl Policy {
             max_age_ms: max_age.as_millis(),
             clock_skew_ms: clock_skew.as_millis(),
             debug_allowed: *debug_allowed,
+            strict_keys: *strict_keys,
         };
         // Plain data: there is nothing in it that JSON cannot say.
         let text = serde_json::to_vec(&demands).unwrap_or_default();
@@ -105,6 +110,7 @@ mod tests {
             "allow_any_image = true\nuser_data = { equal = \"00\" }",
             "allow_any_image = true\npublic_key = { equal = \"00\" }",
             "allow_any_image = true\npurpose = \"workload\"",
+            "allow_any_image = true\nstrict_keys = true",
         ] {
             assert_ne!(one, digest(other), "{other}");
         }

@@ -40,6 +40,8 @@ pub(crate) struct PolicyFile {
     module_id: Option<String>,
     max_age: Option<DurationText>,
     clock_skew: Option<DurationText>,
+    #[serde(default)]
+    strict_keys: bool,
 }
 
 /// An image: a file of measurements, or what is in one.
@@ -273,6 +275,7 @@ struct PolicyText<'p> {
     module_id: Option<&'p str>,
     max_age: String,
     clock_skew: String,
+    strict_keys: bool,
 }
 
 #[derive(Serialize)]
@@ -319,6 +322,7 @@ impl<'p> PolicyText<'p> {
             max_age,
             clock_skew,
             debug_allowed,
+            strict_keys,
         } = policy;
         let milliseconds = |duration: &Duration| format!("{}ms", duration.as_millis());
         Self {
@@ -347,6 +351,7 @@ impl<'p> PolicyText<'p> {
             module_id: module_id.as_deref(),
             max_age: milliseconds(max_age),
             clock_skew: milliseconds(clock_skew),
+            strict_keys: *strict_keys,
         }
     }
 }
@@ -419,6 +424,9 @@ impl PolicyFile {
         if let Some(DurationText(clock_skew)) = self.clock_skew {
             policy = policy.clock_skew(clock_skew);
         }
+        if self.strict_keys {
+            policy = policy.strict_keys();
+        }
         policy.build()
     }
 }
@@ -479,6 +487,7 @@ mod tests {
             .module_id("i-*-enc*")
             .max_age(Duration::from_millis(90_001))
             .clock_skew(Duration::ZERO)
+            .strict_keys()
             .allow_debug();
         let any = Policy::builder().allow_any_image();
         for builder in [

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::document::{Document, Profile};
 use crate::purpose::Purpose;
+use crate::roots::PinnedRoot;
 use crate::rule::{Rejection, Rule};
 
 /// How a check went.
@@ -62,6 +64,9 @@ pub struct Report {
     /// The time of checking, in milliseconds since 1970; none where the bytes
     /// were no document, or where the clock shows an earlier year.
     pub checked_at_ms: Option<u64>,
+    /// The pinned root that the document's certificates begin with; none if they begin
+    /// with another.
+    pub root: Option<PinnedRoot>,
     /// What the document says of itself. It is worth nothing unless accepted.
     pub document: Option<Claims>,
     /// The checks.
@@ -80,6 +85,8 @@ pub struct Claims {
     pub module_id: String,
     /// When, in milliseconds since 1970.
     pub timestamp_ms: u64,
+    /// Keys that it has and whose meaning this verifier does not know.
+    pub unknown_keys: Vec<String>,
 }
 
 impl Report {
@@ -93,19 +100,21 @@ impl Report {
             accepted: false,
             rejection: None,
             checked_at_ms: None,
+            root: None,
             document: None,
             checks: Vec::with_capacity(48),
         }
     }
 
     /// The bytes are a document: every rule of form was kept.
-    pub(crate) fn parsed(&mut self, document: &Document<'_>, now_ms: i128) {
-        self.checked_at_ms = u64::try_from(now_ms).ok();
+    pub(crate) fn parsed(&mut self, document: &Document<'_>, clock: Clock) {
+        self.checked_at_ms = u64::try_from(clock.now_ms()).ok();
         self.document = Some(Claims {
             profile: document.profile,
             purpose: document.unverified_purpose(),
             module_id: document.module_id.to_owned(),
             timestamp_ms: document.timestamp_ms,
+            unknown_keys: document.unverified_unknown_keys().collect(),
         });
         for rule in Rule::FORM {
             self.passed(rule);

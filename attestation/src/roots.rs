@@ -1,17 +1,18 @@
 //! The root certificates that a verifier pins.
 
+use std::time::Duration;
+
+use serde::Serialize;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 #[cfg(feature = "aws-lc-rs")]
 use crate::aws_lc::AwsLcRs;
 use crate::certificate::{Certificate, Position, RULES};
+use crate::clock::Clock;
 use crate::crypto::Crypto;
+use crate::partition::Partition;
 use crate::rule::{Rejection, Rule};
-
-/// AWS's root for the commercial regions. SHA-256 of its DER:
-/// `641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b`.
-const AWS_ROOT: &[u8] = include_bytes!("aws-nitro-root.der");
 
 /// How a certificate is called in PEM (RFC 7468, section 5).
 const CERTIFICATE: &str = "CERTIFICATE";
@@ -22,6 +23,17 @@ const MAX_LABEL: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Roots {
     der: Vec<Vec<u8>>,
+}
+
+/// The pinned root that a document's certificates lead to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PinnedRoot {
+    /// The partition of AWS whose root it is; none if it is not known as AWS's. Only
+    /// AWS's roots speak for AWS's hardware.
+    pub partition: Option<Partition>,
+    /// SHA-256 of its DER, in hexadecimal.
+    pub sha256: String,
 }
 
 /// Why a root cannot be trusted.
@@ -49,11 +61,30 @@ pub enum RootsError {
 }
 
 impl Roots {
-    /// AWS's root for the commercial regions.
+    /// AWS's root for the commercial regions, those of the partition `aws`. Others are
+    /// trusted only where they are named: [`partition`](Self::partition).
+    #[must_use]
     pub fn aws() -> Self {
+        Self::partition(Partition::Aws)
+    }
+
+    /// AWS's root for the regions of a partition.
+    #[must_use]
+    pub fn partition(partition: Partition) -> Self {
         Self {
-            der: vec![AWS_ROOT.to_vec()],
+            der: vec![partition.certificate().to_vec()],
         }
+    }
+
+    /// These roots and the others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        for der in others.der {
+            if !self.contains(&der) {
+                self.der.push(der);
+            }
+        }
+        self
     }
 
     /// The certificates of a PEM file, and no other root. A chain that begins with one that
@@ -111,6 +142,27 @@ impl Roots {
         self.der.iter().try_for_each(|der| check_root(der, crypto))
     }
 
+    /// Checks that a chain begins with one of them.
+    pub(crate) fn find(&self, der: &[u8], crypto: &dyn Crypto) -> Result<PinnedRoot, Rejection> {
+        let partition = Partition::of(der);
+        if self.contains(der) {
+            let sha256 = partition.map_or_else(
+                || hex::encode(crypto.sha256(&[der])),
+                |partition| partition.fingerprint().to_owned(),
+            );
+            return Ok(PinnedRoot { partition, sha256 });
+        }
+        let reason = partition.map_or_else(
+            || "the first certificate of the document's bundle is not a pinned root".to_owned(),
+            |partition| {
+                format!(
+                    "the document's root is that of AWS's partition {partition}, which is not pinned: trust it if enclaves there are to be accepted"
+                )
+            },
+        );
+        Err(Rejection::new(Rule::ChainRoot, reason))
+    }
+
     pub(crate) fn contains(&self, der: &[u8]) -> bool {
         self.der.iter().any(|root| root == der)
     }
@@ -121,9 +173,10 @@ fn check_root(der: &[u8], crypto: &dyn Crypto) -> Result<(), RootsError> {
     let unusable = |rejection: Rejection| RootsError::NoRoot(rejection.to_string());
     let position = Position::Authority { below: 0 };
     let mut certificate = Certificate::parse(der, 0, position, crypto).map_err(unusable)?;
+    let no_time = Clock::new(0, Duration::ZERO);
     for rule in RULES {
         if rule != Rule::CertificateValidity {
-            certificate.check(rule, 0).map_err(unusable)?;
+            certificate.check(rule, no_time).map_err(unusable)?;
         }
     }
     if certificate.issuer() != certificate.subject() {
@@ -158,10 +211,24 @@ mod tests {
 
     #[test]
     fn a_root_that_chains_can_begin_with_is_usable() {
-        let aws = Roots::only_root_from_pem(AWS_ROOT_PEM).unwrap();
-        assert_eq!(aws.der, Roots::aws().der);
         let root = TestRoot::generate().unwrap();
-        Roots::only_root_from_pem(root.certificate_pem().as_bytes()).unwrap();
+        let own = Roots::only_root_from_pem(root.certificate_pem().as_bytes()).unwrap();
+        let all = Roots::aws()
+            .and(Roots::partition(Partition::AwsUsGov))
+            .and(own.clone())
+            .and(Roots::aws());
+        assert_eq!(all.der.len(), 3);
+        all.check(&AwsLcRs).unwrap();
+        for partition in Partition::ALL {
+            let found = all.find(partition.certificate(), &AwsLcRs).unwrap();
+            assert_eq!(found.partition, Some(partition));
+            let refused = own.find(partition.certificate(), &AwsLcRs).unwrap_err();
+            assert_eq!(refused.rule, Rule::ChainRoot);
+            assert!(refused.reason.contains(partition.name()), "{refused}");
+        }
+        let found = all.find(&own.der[0], &AwsLcRs).unwrap();
+        assert_eq!(found.partition, None);
+        assert_eq!(found.sha256, hex::encode(AwsLcRs.sha256(&[&own.der[0]])));
     }
 
     #[test]

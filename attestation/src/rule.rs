@@ -25,7 +25,8 @@ pub enum Rule {
     CosePayload,
     /// The signature has 96 bytes.
     CoseSignatureSize,
-    /// The payload is a map with the known keys, each at most once.
+    /// The payload is a map of texts, with every key that all documents have, none of them
+    /// twice, and at most 16 that are not known.
     PayloadKeys,
     /// `module_id` is 1 to 255 printable ASCII characters, and of a NitroTPM if
     /// and only if the registers are.
@@ -40,11 +41,11 @@ pub enum Rule {
     PayloadCertificate,
     /// `cabundle` has 1 to 8 certificates of 1 to 1024 bytes.
     PayloadCabundle,
-    /// `public_key` is null or has 1 to 1024 bytes.
+    /// `public_key` is null or has at most 1024 bytes.
     PayloadPublicKey,
-    /// `user_data` is null or has at most 512 bytes.
+    /// `user_data` is null or has at most 1024 bytes.
     PayloadUserData,
-    /// `nonce` is null or has at most 512 bytes.
+    /// `nonce` is null or has at most 1024 bytes.
     PayloadNonce,
     /// Each certificate is an X.509 v3 certificate in strict DER, with the
     /// fields that AWS's have.
@@ -55,7 +56,7 @@ pub enum Rule {
     CertificatePublicKey,
     /// No critical extension is unknown, and none is there twice.
     CertificateExtensions,
-    /// Each certificate is valid at the time of checking.
+    /// Each certificate is valid at the time of checking, as far as the clock may be wrong.
     CertificateValidity,
     /// Issuers are certificate authorities, the leaf is not.
     CertificateAuthority,
@@ -72,7 +73,7 @@ pub enum Rule {
     ChainSignature,
     /// The document is signed by the leaf's key.
     DocumentSignature,
-    /// The document's time is not ahead of the time of checking.
+    /// The clock is not behind the document's time by more than it may be wrong.
     FreshnessFuture,
     /// The document is not older than the policy allows.
     FreshnessAge,
@@ -82,6 +83,8 @@ pub enum Rule {
     PolicyDebug,
     /// The document is of the kind that the policy is for.
     PolicyProfile,
+    /// The document has no key whose meaning is not known, if the policy is strict.
+    PolicyStrictKeys,
     /// `module_id` has the policy's form.
     PolicyModuleId,
     /// PCR0, PCR1, PCR2 and PCR8 are those of one of the allowed images.
@@ -163,6 +166,7 @@ impl Rule {
             Self::PolicyNonce => "policy.nonce",
             Self::PolicyDebug => "policy.debug",
             Self::PolicyProfile => "policy.profile",
+            Self::PolicyStrictKeys => "policy.strict-keys",
             Self::PolicyModuleId => "policy.module-id",
             Self::PolicyImage => "policy.image",
             Self::PolicyPcr(_) => "policy.pcr",
@@ -183,15 +187,16 @@ impl Rule {
             Self::CoseUnprotectedHeader => "empty",
             Self::CosePayload => "1 to 16384 bytes, attached",
             Self::CoseSignatureSize => "96 bytes",
-            Self::PayloadKeys => "the known keys, each once",
+            Self::PayloadKeys => "every key once",
             Self::PayloadModuleId => "1 to 255 printable ASCII characters",
             Self::PayloadDigest => "SHA384",
             Self::PayloadTimestamp => "a positive number of milliseconds",
             Self::PayloadPcrs => "1 to 32 registers of 48 bytes",
             Self::PayloadCertificate => "1 to 1024 bytes",
             Self::PayloadCabundle => "1 to 8 certificates of 1 to 1024 bytes",
-            Self::PayloadPublicKey => "none, or 1 to 1024 bytes",
-            Self::PayloadUserData | Self::PayloadNonce => "none, or at most 512 bytes",
+            Self::PayloadPublicKey | Self::PayloadUserData | Self::PayloadNonce => {
+                "none, or at most 1024 bytes"
+            }
             Self::CertificateEncoding => "X.509 v3 in strict DER",
             Self::CertificateAlgorithm => "ECDSA on P-384 with SHA-384",
             Self::CertificatePublicKey => "points on the curve",
@@ -204,11 +209,12 @@ impl Rule {
             Self::ChainNames => "each is issued by the one above it",
             Self::ChainSignature => "each is signed by the one above it",
             Self::DocumentSignature => "signed by the leaf's key",
-            Self::FreshnessFuture => "not ahead of the time of checking",
+            Self::FreshnessFuture => "the clock is not behind",
             Self::FreshnessAge => "not too old",
             Self::PolicyNonce => "the nonce that was asked for",
             Self::PolicyDebug => "not in debug mode",
             Self::PolicyProfile => "the kind of document",
+            Self::PolicyStrictKeys => "no unknown key",
             Self::PolicyModuleId => "the form of the id",
             Self::PolicyImage => "an allowed image",
             Self::PolicyPcr(_) => "an allowed value",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::crypto::Es384Key;
 
 /// A chain that has been checked down to this authority: what the certificate
@@ -43,20 +44,27 @@ impl Validity {
         }
     }
 
-    fn contains(self, now_ms: i128) -> bool {
-        (self.first_ms..=self.last_ms).contains(&now_ms)
+    /// Whether there is no instant at which all of them are valid, whatever the clock.
+    pub(crate) fn is_empty(self) -> bool {
+        self.first_ms > self.last_ms
+    }
+
+    /// The bounds are the certificates' own: what one policy has a clock be wrong by says
+    /// nothing to the next.
+    fn contains(self, clock: Clock) -> bool {
+        clock.behind(self.first_ms).is_none() && clock.over(self.last_ms).is_none()
     }
 }
 
 impl Authority {
-    /// Whether all above still holds at this time with this many authorities below.
-    pub(crate) fn serves(&self, now_ms: i128, below: usize) -> bool {
-        self.valid.contains(now_ms) && below <= self.below
+    /// Whether all above still holds by this clock with this many authorities below.
+    pub(crate) fn serves(&self, clock: Clock, below: usize) -> bool {
+        self.valid.contains(clock) && below <= self.below
     }
 }
 
 impl Leaf {
-    pub(crate) fn serves(&self, now_ms: i128) -> bool {
-        self.valid.contains(now_ms)
+    pub(crate) fn serves(&self, clock: Clock) -> bool {
+        self.valid.contains(clock)
     }
 }

@@ -7,13 +7,14 @@ use crate::appraisal::Appraisal;
 use crate::aws_lc::AwsLcRs;
 use crate::cache::Cache;
 use crate::chain;
+use crate::clock::Clock;
 use crate::crypto::Crypto;
 use crate::document::Document;
 use crate::evidence::{Accepted, Audited, Evidence};
 use crate::nonce::Nonce;
 use crate::policy::Policy;
 use crate::report::{Mode, Report};
-use crate::roots::Roots;
+use crate::roots::{PinnedRoot, Roots};
 use crate::rule::{Rejection, Rule};
 use crate::signature;
 
@@ -211,22 +212,23 @@ impl Verifier {
                 Time::At(milliseconds) => milliseconds,
                 Time::OfDocument => document.timestamp_ms.into(),
             };
-            report.parsed(&document, now_ms);
-            self.authenticate(&document, now_ms, &mut report)?;
-            Ok((document, now_ms))
+            let clock = Clock::new(now_ms, policy.clock_skew);
+            report.parsed(&document, clock);
+            let root = self.authenticate(&document, clock, &mut report)?;
+            Ok((document, root, clock))
         });
         let outcome = authentic
             .inspect_err(|rejection| report.refused(rejection))
-            .and_then(|(document, now_ms)| {
+            .and_then(|(document, root, clock)| {
                 let appraisal = Appraisal {
                     document: &document,
                     policy,
                     nonce,
-                    now_ms,
+                    clock,
                     crypto: self.crypto,
                 };
                 appraisal.run(&mut report)?;
-                Ok(Evidence::new(document))
+                Ok(Evidence::new(document, root))
             });
         report.accepted = outcome.is_ok();
         report.rejection = outcome.as_ref().err().cloned();
@@ -237,20 +239,14 @@ impl Verifier {
     fn authenticate(
         &self,
         document: &Document<'_>,
-        now_ms: i128,
+        clock: Clock,
         report: &mut Report,
-    ) -> Result<(), Rejection> {
-        let leaf = chain::verify(
-            document,
-            &self.roots,
-            &self.cache,
-            self.crypto,
-            now_ms,
-            &mut |rule| report.passed(rule),
-        )?;
+    ) -> Result<PinnedRoot, Rejection> {
+        let (roots, cache) = (&self.roots, &self.cache);
+        let (root, leaf) = chain::verify(document, roots, cache, self.crypto, clock, report)?;
         signature::check(document, &leaf)?;
         report.passed(Rule::DocumentSignature);
-        Ok(())
+        Ok(root)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The nine documents that AWS signed: accepted at their own time with the
+//! The twelve documents that AWS signed: accepted at their own time with the
 //! right policy, refused otherwise.
 
 #![allow(
@@ -9,7 +9,9 @@
 
 use std::path::PathBuf;
 
-use attestation::{Audit, AuditTime, Document, Nonce, Policy, PolicyError, Roots, Rule, Verifier};
+use attestation::{
+    Audit, AuditTime, Document, Nonce, Partition, Policy, PolicyError, Roots, Rule, Verifier,
+};
 use measurements::Pcr;
 use serde_json::Value;
 
@@ -62,7 +64,7 @@ fn vectors() -> Vec<Vector> {
             facts,
         })
         .collect();
-    assert_eq!(vectors.len(), 9);
+    assert_eq!(vectors.len(), 12);
     vectors
 }
 
@@ -154,16 +156,14 @@ fn refused_with_a_wrong_register_or_nonce() {
 fn a_debug_enclave_is_refused_unless_allowed_by_name() {
     let vectors = vectors();
     let debug: Vec<_> = vectors.iter().filter(|vector| vector.debug()).collect();
-    assert_eq!(debug.len(), 1);
+    assert_eq!(debug.len(), 2);
     let policy = Policy::builder().allow_any_image().pcr(0, Pcr::ZERO);
-    assert_eq!(
-        debug[0].rule(policy.clone(), AuditTime::OfDocument),
-        Some(Rule::PolicyDebug)
-    );
-    assert_eq!(
-        debug[0].rule(policy.allow_debug(), AuditTime::OfDocument),
-        None
-    );
+    for vector in debug {
+        let refused = vector.rule(policy.clone(), AuditTime::OfDocument);
+        assert_eq!(refused, Some(Rule::PolicyDebug));
+        let allowed = policy.clone().allow_debug();
+        assert_eq!(vector.rule(allowed, AuditTime::OfDocument), None);
+    }
 }
 
 #[test]
@@ -276,29 +276,109 @@ fn a_verifier_reports_the_same_whether_it_knows_the_chain_or_not() {
     }
 }
 
+/// AWS makes leaves on demand: most begin a few seconds before their document.
+#[test]
+fn clock_skew_is_kept_for_every_document_and_its_certificates() {
+    for vector in vectors() {
+        let made = vector.facts["timestamp"].as_u64().unwrap();
+        let policy = vector.policy().build().unwrap();
+        let verifier = Verifier::new(Roots::aws());
+        let behind = |milliseconds| {
+            let now_ms = made - milliseconds;
+            let bytes = &vector.bytes;
+            let verification = verifier.verify_at(bytes, &policy, Nonce::Unchallenged, now_ms);
+            verification.outcome.err()
+        };
+        // Whether the verifier knows the chain or not.
+        for _ in 0..2 {
+            let rejection = behind(61_000).unwrap();
+            let reason = &rejection.reason;
+            assert!(reason.contains("the clock is "), "{reason}");
+            assert!(reason.contains(" s behind"), "{reason}");
+            assert_eq!(behind(59_000), None);
+            assert_eq!(behind(60_000), None);
+        }
+        assert!(behind(60_001).is_some());
+    }
+}
+
+/// What one policy has a clock be wrong by is not remembered for the next.
+#[test]
+fn clock_skew_of_one_policy_is_not_that_of_another() {
+    let vectors = vectors();
+    let vector = &vectors[0];
+    let verifier = Verifier::new(Roots::aws());
+    // A minute before the leaf begins.
+    let time = AuditTime::At(LEAF_BEGINS - 60_000);
+    let policy = |skew| {
+        let skew = std::time::Duration::from_secs(skew);
+        vector.policy().clock_skew(skew).build().unwrap()
+    };
+    for _ in 0..2 {
+        for (skew, refused) in [(600, None), (59, Some(Rule::CertificateValidity))] {
+            let policy = policy(skew);
+            let audit = verifier.audit(&vector.bytes, &policy, time);
+            let rule = audit.outcome.err().map(|rejection| rejection.rule);
+            assert_eq!(rule, refused, "{skew}");
+        }
+    }
+}
+
+/// From 2024-02-26T06:59:33Z to 09:59:36Z.
+const LEAF_BEGINS: u64 = 1_708_930_773_000;
+const LEAF_ENDS: u64 = 1_708_941_576_000;
+
 /// The bounds themselves are within the time of validity (RFC 5280, section
-/// 4.1.2.5), and nothing beyond them, to the millisecond.
+/// 4.1.2.5), and nothing beyond them and what the clock may be wrong by, to the
+/// millisecond.
 #[test]
 fn a_leaf_is_valid_to_the_millisecond() {
     let vectors = vectors();
     let vector = &vectors[0];
-    // From 2024-02-26T06:59:33Z to 09:59:36Z.
-    let (first, last) = (1_708_930_773_000, 1_708_941_576_000);
-    let policy = || {
-        vector
-            .policy()
-            .max_age(std::time::Duration::from_secs(86_400))
-    };
-    let skewed = || policy().clock_skew(std::time::Duration::from_secs(86_400));
-    for (time, rule) in [
-        (first - 1, Some(Rule::CertificateValidity)),
-        (first, None),
-        (last, None),
-        (last + 1, Some(Rule::CertificateValidity)),
-        (u64::MAX, Some(Rule::CertificateValidity)),
-        (0, Some(Rule::CertificateValidity)),
-    ] {
-        assert_eq!(vector.rule(skewed(), AuditTime::At(time)), rule, "{time}");
+    for skew_ms in [0, 600_000] {
+        let policy = || {
+            vector
+                .policy()
+                .max_age(std::time::Duration::from_secs(86_400))
+                .clock_skew(std::time::Duration::from_millis(skew_ms))
+        };
+        let (first, last) = (LEAF_BEGINS - skew_ms, LEAF_ENDS + skew_ms);
+        for (time, rule) in [
+            (first - 1, Some(Rule::CertificateValidity)),
+            // The document was made two minutes after the leaf begins.
+            (first, Some(Rule::FreshnessFuture)),
+            (last, None),
+            (last + 1, Some(Rule::CertificateValidity)),
+            (u64::MAX, Some(Rule::CertificateValidity)),
+            (0, Some(Rule::CertificateValidity)),
+        ] {
+            assert_eq!(vector.rule(policy(), AuditTime::At(time)), rule, "{time}");
+        }
+    }
+}
+
+#[test]
+fn the_root_that_matched_is_reported_and_one_of_another_partition_is_named() {
+    let all = Roots::partition(Partition::AwsUsGov).and(Roots::aws());
+    for vector in vectors() {
+        let policy = vector.policy().build().unwrap();
+        let verifier = Verifier::new(all.clone());
+        for _ in 0..2 {
+            let audit = verifier.audit(&vector.bytes, &policy, AuditTime::OfDocument);
+            let root = audit.report.root.unwrap();
+            assert_eq!(root.partition, Some(Partition::Aws));
+            assert_eq!(root.sha256, vector.facts["root_sha256"]);
+            assert_eq!(*audit.outcome.unwrap().root(), root);
+        }
+        let of_gov = Verifier::new(Roots::partition(Partition::AwsUsGov));
+        let audit = of_gov.audit(&vector.bytes, &policy, AuditTime::OfDocument);
+        assert_eq!(audit.report.root, None);
+        let rejection = audit.outcome.unwrap_err();
+        assert_eq!(rejection.rule, Rule::ChainRoot);
+        assert!(
+            rejection.reason.contains("AWS's partition aws, "),
+            "{rejection}"
+        );
     }
 }
 

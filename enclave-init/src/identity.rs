@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use attestation::MAX_PUBLIC_KEY;
 use link::Bytes;
+use nsm::MAX_PUBLIC_KEY;
 use thiserror::Error;
 
 /// The key, if the workload has named one: once, so that nothing that later makes

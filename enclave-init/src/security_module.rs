@@ -10,10 +10,10 @@
 //! | self-check, clock | the module's | the purpose | none |
 //! | workload | the workload's | the workload's, unless it begins as a purpose | the workload's |
 
-use attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Purpose};
+use attestation::Purpose;
 use link::Bytes;
 use measurements::Pcr;
-use nsm::{Description, Nsm, NsmError};
+use nsm::{Description, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Nsm, NsmError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 

@@ -25,7 +25,7 @@ fn check(body: &[u8]) {
     match request.nonce {
         NonceChoice::NotGiven => {}
         NonceChoice::Challenge(nonce) | NonceChoice::Own(nonce) => {
-            assert!((1..=512).contains(&nonce.len()));
+            assert!((1..=1024).contains(&nonce.len()));
         }
     }
     match request.policy {

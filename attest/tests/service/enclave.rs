@@ -1,6 +1,7 @@
 //! Enclaves in software, under one root.
 
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
@@ -22,11 +23,15 @@ pub(crate) struct Enclave {
 
 impl Enclave {
     pub(crate) fn new(measurements: Option<Measurements>) -> Self {
-        Self::under(TestRoot::generate().unwrap(), measurements)
+        Self::with_clock(measurements, SystemTime::now)
     }
 
-    /// Another enclave under the same root.
-    pub(crate) fn under(root: TestRoot, measurements: Option<Measurements>) -> Self {
+    /// An enclave whose hypervisor has this clock.
+    pub(crate) fn with_clock(
+        measurements: Option<Measurements>,
+        clock: fn() -> SystemTime,
+    ) -> Self {
+        let root = TestRoot::generate().unwrap();
         let root_pem = root.certificate_pem().to_owned();
         let identity = Identity {
             instance_id: "i-0123456789abcdef0".into(),
@@ -34,7 +39,7 @@ impl Enclave {
             measurements,
         };
         Self {
-            module: Mutex::new(SoftwareNsm::new(identity, root).unwrap()),
+            module: Mutex::new(SoftwareNsm::with_clock(identity, root, clock).unwrap()),
             root_pem,
         }
     }

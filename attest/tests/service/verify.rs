@@ -1,5 +1,7 @@
 //! `POST /v1/verify`: what is accepted, what is rejected, and what is said of it.
 
+use std::time::{Duration, SystemTime};
+
 use attestation::{Nonce, Policy, Roots, Verifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -79,6 +81,32 @@ fn the_report_is_the_librarys() {
     let verification = Verifier::new(roots).verify_at(&document, &policy, nonce, now_ms);
     let report = verification.report;
     assert_eq!(reply["report"], serde_json::to_value(report).unwrap());
+}
+
+#[test]
+fn clock_skew_is_kept_where_the_service_is_behind_the_hypervisor() {
+    let report = |clock: fn() -> SystemTime| {
+        let world = World::with(Enclave::with_clock(Some(MEASUREMENTS), clock));
+        let server = world.start(&[]);
+        let challenge = server.challenge(&json!({}));
+        let document = world.enclave.attest(&challenge);
+        let reply = server.verify(&document, &challenge).json();
+        reply["report"].clone()
+    };
+    let good = report(|| SystemTime::now() + Duration::from_secs(59));
+    assert_eq!(good["accepted"], true, "{good}");
+    // The time that a request takes is not to bring it below a minute.
+    let early = loop {
+        let report = report(|| SystemTime::now() + Duration::from_secs(61));
+        let made = report["document"]["timestamp_ms"].as_u64().unwrap();
+        if made > report["checked_at_ms"].as_u64().unwrap() + 60_000 {
+            break report;
+        }
+    };
+    assert_eq!(early["rejection"]["rule"], "freshness.future", "{early}");
+    let reason = early["rejection"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the clock is 60."), "{reason}");
+    assert!(reason.contains(" s behind"), "{reason}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use another::OpenSsl;
 use attestation::{
-    AuditTime, Document, Policy, Profile, Report, Roots, RootsError, Rule, Verifier,
+    AuditTime, Check, Document, Outcome, Policy, Profile, Report, Roots, RootsError, Rule, Verifier,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -173,9 +173,42 @@ fn every_rule_and_every_name_is_there_once() {
     let report = verifier.audit(&corpus.base, &world::policy(), TIME).report;
     assert!(report.accepted, "{:?}", report.rejection);
     // What a good document is held against is all there is.
-    for check in &report.checks {
+    let demanded = |check: &&Check| check.outcome != Outcome::NotChecked;
+    for check in report.checks.iter().filter(demanded) {
         let rule = check.rule.to_string();
         assert!(rules.contains_key(rule.as_str()), "no case for {rule}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_reported_and_refused_by_a_strict_policy() {
+    let world = World::new();
+    let verifier = Verifier::new(roots(&world.certificates[0]).unwrap());
+    let strict = world::policy().to_builder().strict_keys().build().unwrap();
+    for (keys, shown) in [
+        (vec![], "none"),
+        (vec!["region"], "region"),
+        (vec!["region", "\u{1b}[2J"], "region, \\u{1b}[2J"),
+    ] {
+        let mut payload = world.payload();
+        let entries = keys.iter().map(|key| (text(key), text("value")));
+        payload.0.extend(entries);
+        let document = world.document(&payload);
+        let lenient = verifier.audit(&document, &world::policy(), TIME).report;
+        assert!(lenient.accepted, "{:?}", lenient.rejection);
+        let found = lenient.document.unwrap().unknown_keys;
+        assert_eq!(found.len(), keys.len());
+        let checks = lenient.checks.iter();
+        let check = checks
+            .filter(|check| check.rule == Rule::PolicyStrictKeys)
+            .collect::<Vec<_>>();
+        assert_eq!(check.len(), 1);
+        assert_eq!(check[0].outcome, Outcome::NotChecked);
+        assert_eq!(check[0].actual.as_deref(), Some(shown));
+        let outcome = verifier.audit(&document, &strict, TIME).outcome;
+        let refused = outcome.err().map(|rejection| rejection.rule);
+        let expected = (!keys.is_empty()).then_some(Rule::PolicyStrictKeys);
+        assert_eq!(refused, expected, "{keys:?}");
     }
 }
 

@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     CHECK(attestation_verify(verifier, policy, document, document_length, document, 0, 0, &error) ==
           NULL);
     check_error(&error, "nonce is empty");
-    CHECK(attestation_verify(verifier, policy, document, document_length, document, 513, 0,
+    CHECK(attestation_verify(verifier, policy, document, document_length, document, 1025, 0,
                              &error) == NULL);
     check_error(&error, "nonce");
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use control_plane::function;
-use control_plane::gate::{EarSigner, Gate, trust};
+use control_plane::gate::{EarSigner, Gate, verifier};
 use control_plane::workflows::{Arns, Workflows};
 use control_plane_model::clients::sdk_config;
 use control_plane_model::environment::optional;
@@ -20,6 +20,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         Some(key) => Some(EarSigner::new(aws_request::Client::new(&config)?, key)),
         None => None,
     };
-    let gate = Gate::new(store, workflows, trust()?, ear);
+    let gate = Gate::new(store, workflows, verifier()?, ear);
     function::serve(|event| gate.handle(event)).await
 }

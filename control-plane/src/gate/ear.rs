@@ -46,7 +46,6 @@ impl EarSigner {
         document: &[u8],
         image: &str,
         nonce: &[u8],
-        roots_of_aws: bool,
         now: u64,
     ) -> Result<String, Failure> {
         let appraisal = Appraisal {
@@ -55,7 +54,6 @@ impl EarSigner {
             profile: Profile::Enclave,
             policy_ids: &[image],
             nonce: Some(nonce),
-            roots_of_aws,
         };
         let token = self
             .issuer

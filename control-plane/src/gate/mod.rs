@@ -7,18 +7,18 @@
 
 mod ear;
 mod self_check;
+mod trust;
 mod verdict;
 
 use std::time::Duration;
 
-use attestation::{MAX_DOCUMENT, Roots, Verifier};
+use attestation::{MAX_DOCUMENT, Verifier};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use control_plane_model::Failure;
 use control_plane_model::attributes::text;
-use control_plane_model::environment::optional;
 use control_plane_model::execution::Reason;
 use control_plane_model::item::{
     Attestation, AttestationState, Enclave, Image, name, parse_timestamp, timestamp,
@@ -37,6 +37,7 @@ use crate::workflows::{Sent, Workflows};
 use self_check::SelfCheck;
 
 pub use ear::EarSigner;
+pub use trust::verifier;
 pub use verdict::{UnusableImage, Verdict, judge, policy};
 
 /// The error that ends an execution whose enclave is another one.
@@ -152,50 +153,22 @@ fn forget_token(item: &Enclave, token: &str, now: OffsetDateTime) -> Update {
 pub struct Gate {
     store: Store,
     workflows: Workflows,
-    trust: Trust,
-    ear: Option<EarSigner>,
-}
-
-/// The root that documents must lead to, and whether it is AWS's own.
-#[derive(Debug)]
-pub struct Trust {
     verifier: Verifier,
-    of_aws: bool,
-}
-
-/// The root that documents must lead to: AWS's, unless `ATTESTATION_ROOT_PEM` holds
-/// another, as only a local cloud does.
-pub fn trust() -> Result<Trust, Failure> {
-    let Some(pem) = optional("ATTESTATION_ROOT_PEM") else {
-        return Ok(Trust {
-            verifier: Verifier::new(Roots::aws()),
-            of_aws: true,
-        });
-    };
-    warn!("documents are verified against a root that is not AWS's");
-    Trust::of_pem(&pem)
-}
-
-impl Trust {
-    /// In the root of a PEM text, which is not AWS's.
-    pub fn of_pem(pem: &str) -> Result<Self, Failure> {
-        let roots = Roots::from_pem(pem.as_bytes()).map_err(|error| {
-            Failure::new("NotConfigured", format!("ATTESTATION_ROOT_PEM: {error}"))
-        })?;
-        Ok(Self {
-            verifier: Verifier::new(roots),
-            of_aws: false,
-        })
-    }
+    ear: Option<EarSigner>,
 }
 
 impl Gate {
     /// A gate before these workflows. Without a signer, results are not signed.
-    pub fn new(store: Store, workflows: Workflows, trust: Trust, ear: Option<EarSigner>) -> Self {
+    pub fn new(
+        store: Store,
+        workflows: Workflows,
+        verifier: Verifier,
+        ear: Option<EarSigner>,
+    ) -> Self {
         Self {
             store,
             workflows,
-            trust,
+            verifier,
             ear,
         }
     }
@@ -277,7 +250,7 @@ impl Gate {
             .map_err(|error| unusable(&error.into()))?;
         let nonce = hex::decode(&attestation.nonce).map_err(Failure::internal)?;
         let policy = policy(&image).map_err(|error| unusable(&error))?;
-        let verifier = &self.trust.verifier;
+        let verifier = &self.verifier;
         let (verdict, report) = judge(&document, verifier, &policy, &nonce);
         let answer = serde_json::to_value(&report).map_err(Failure::internal)?;
         match verdict {
@@ -293,10 +266,7 @@ impl Gate {
                 if let Some(ear) = &self.ear {
                     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
                     let name = &image.published.reference;
-                    passed.ear = Some(
-                        ear.sign(&report, &document, name, &nonce, self.trust.of_aws, seconds)
-                            .await?,
-                    );
+                    passed.ear = Some(ear.sign(&report, &document, name, &nonce, seconds).await?);
                 }
                 self.accept(&item, &passed, now).await?;
                 info!(

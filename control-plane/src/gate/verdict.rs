@@ -212,6 +212,26 @@ mod tests {
     }
 
     #[test]
+    fn clock_skew_is_kept_where_the_gate_is_behind_the_hypervisor() {
+        let (document, roots) =
+            document(Some(measurements(1)), &runtime_configuration("e-1"), &NONCE);
+        let made = attestation::Document::parse(&document)
+            .unwrap()
+            .unverified_timestamp_ms();
+        let policy = policy(&image(false)).unwrap();
+        let verifier = Verifier::new(roots);
+        let behind = |milliseconds| {
+            let now_ms = made - milliseconds;
+            verdict(verifier.verify_at(&document, &policy, Nonce::Fresh(&NONCE), now_ms)).0
+        };
+        assert!(matches!(behind(59_000), Verdict::Accepted));
+        match behind(61_000) {
+            Verdict::Refused(why) => assert!(why.contains("the clock is 61 s behind"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn another_image_or_another_configuration_is_wrong_for_good() {
         let own = runtime_configuration("e-1");
         for (measured, configuration) in [

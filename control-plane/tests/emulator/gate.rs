@@ -1,10 +1,10 @@
 //! The gate, with documents of a software NSM.
 
-use attestation::Purpose;
+use attestation::{Purpose, Roots, Verifier};
 use aws_lc_rs::digest::{SHA384, digest};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use control_plane::gate::{EarSigner, Gate, Trust};
+use control_plane::gate::{EarSigner, Gate};
 use control_plane_model::item::{
     AttestationState, Enclave, Image, PublishedImage, name, runtime_configuration,
 };
@@ -65,8 +65,9 @@ impl World {
     }
 
     fn gate(cloud: &Cloud, root: &str, ear: Option<EarSigner>) -> Gate {
-        let trust = Trust::of_pem(root).unwrap();
-        Gate::new(cloud.store.clone(), cloud.workflows.clone(), trust, ear)
+        let roots = Roots::from_pem(root.as_bytes()).unwrap();
+        let verifier = Verifier::new(roots);
+        Gate::new(cloud.store.clone(), cloud.workflows.clone(), verifier, ear)
     }
 
     async fn issue(&self, execution: &str, lifetime: u64) -> Result<Value, String> {

@@ -33,7 +33,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         profile: Profile::Enclave,
         policy_ids: &["any image"],
         nonce: None,
-        roots_of_aws: true,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     println!("{}", issuer.token(&key, &appraisal, now)?);

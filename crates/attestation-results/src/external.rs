@@ -154,7 +154,6 @@ mod tests {
             profile: Profile::Enclave,
             policy_ids: &["tests"],
             nonce: None,
-            roots_of_aws: true,
         };
         issuer.unsigned(key, &appraisal, 1000).unwrap()
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use attestation::{Document, Mode, Outcome, PCR_COUNT, Profile, Purpose, Rejection, Report, Rule};
+use attestation::{
+    Document, Mode, Outcome, PCR_COUNT, PinnedRoot, Profile, Purpose, Rejection, Report, Rule,
+};
 use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -65,8 +67,6 @@ pub struct Appraisal<'a> {
     pub policy_ids: &'a [&'a str],
     /// The nonce that the document had to carry.
     pub nonce: Option<&'a [u8]>,
-    /// Whether the pinned roots are AWS's own: only they speak for hardware.
-    pub roots_of_aws: bool,
 }
 
 #[derive(Serialize)]
@@ -128,6 +128,9 @@ struct VerifierClaims<'a> {
     accepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     checked_at_ms: Option<u64>,
+    /// The pinned root, where the document's certificates begin with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<&'a PinnedRoot>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<&'a Rejection>,
 }
@@ -159,12 +162,7 @@ impl Issuer {
             return Err(EarError::Audit);
         }
         let document = authentic(report, appraisal.document);
-        let vector = TrustVector::of(
-            report,
-            document.as_ref(),
-            appraisal.profile,
-            appraisal.roots_of_aws,
-        );
+        let vector = TrustVector::of(report, document.as_ref(), appraisal.profile);
         let status = vector.status(report);
         let submod = Submod {
             status,
@@ -174,6 +172,7 @@ impl Issuer {
             verifier_claims: VerifierClaims {
                 accepted: report.accepted,
                 checked_at_ms: report.checked_at_ms,
+                root: report.root.as_ref(),
                 rejection: report.rejection.as_ref(),
             },
         };
@@ -241,7 +240,7 @@ fn attester_claims<'a>(document: &Document<'a>) -> AttesterClaims<'a> {
 
 #[cfg(test)]
 mod tests {
-    use attestation::{AuditTime, Nonce, Policy, Roots, Verifier};
+    use attestation::{AuditTime, Nonce, Partition, Policy, Roots, Verifier};
     use serde_json::{Value, json};
 
     use super::*;
@@ -260,10 +259,14 @@ mod tests {
         }
     }
 
-    fn claims(policy: &Policy, now_ms: u64, roots_of_aws: bool, nonce: Option<&[u8]>) -> Value {
+    fn claims(policy: &Policy, now_ms: u64, nonce: Option<&[u8]>) -> Value {
+        claims_under(Roots::aws(), policy, now_ms, nonce)
+    }
+
+    fn claims_under(roots: Roots, policy: &Policy, now_ms: u64, nonce: Option<&[u8]>) -> Value {
         let (key, _) = SigningKey::generate().unwrap();
         let issuer = issuer();
-        let verifier = Verifier::new(Roots::aws());
+        let verifier = Verifier::new(roots);
         let verification = verifier.verify_at(DOCUMENT, policy, Nonce::Unchallenged, now_ms);
         let appraisal = Appraisal {
             report: &verification.report,
@@ -271,7 +274,6 @@ mod tests {
             profile: Profile::Enclave,
             policy_ids: &["tests"],
             nonce,
-            roots_of_aws,
         };
         let token = issuer.token(&key, &appraisal, 1000).unwrap();
         let claims = token.split('.').nth(1).unwrap();
@@ -286,26 +288,54 @@ mod tests {
     #[test]
     fn awss_root_speaks_for_hardware_and_a_register_for_code() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
-        let vector = |roots_of_aws| {
-            let claims = claims(&policy, MADE_MS, roots_of_aws, None);
+        let vector = |roots: Roots| {
+            let claims = claims_under(roots, &policy, MADE_MS, None);
             assert_eq!(claims["ear_status"], "affirming");
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"].clone()
         };
-        let mut expected = json!({
+        let expected = json!({
             "instance-identity": 2,
             "configuration": 2,
             "executables": 3,
             "hardware": 2,
         });
-        assert_eq!(vector(true), expected);
-        expected.as_object_mut().unwrap().remove("hardware");
-        assert_eq!(vector(false), expected);
+        // It speaks for hardware as what it is, however it came to be trusted.
+        let pem = include_bytes!("../../../attestation/src/aws-nitro-root.pem");
+        let from_a_file = Roots::from_pem(pem).unwrap();
+        for roots in [
+            Roots::aws(),
+            from_a_file,
+            Roots::partition(Partition::AwsUsGov).and(Roots::aws()),
+        ] {
+            assert_eq!(vector(roots), expected);
+        }
+    }
+
+    #[test]
+    fn the_root_that_matched_is_in_the_result() {
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        let claims = |roots| {
+            let claims = claims_under(roots, &policy, MADE_MS, None);
+            claims["submods"]["nitro-enclave"].clone()
+        };
+        let accepted = claims(Roots::aws());
+        assert_eq!(
+            accepted["ear_verifier_claims"]["root"],
+            json!({ "partition": "aws", "sha256": Partition::Aws.fingerprint() })
+        );
+        let refused = claims(Roots::partition(Partition::AwsUsGov));
+        assert_eq!(refused["ear_status"], "contraindicated");
+        assert!(refused["ear_verifier_claims"].get("root").is_none());
+        assert_eq!(
+            refused["ear_trustworthiness_vector"],
+            json!({ "instance-identity": 97 })
+        );
     }
 
     #[test]
     fn one_part_of_an_image_is_not_the_image() {
         let policy = Policy::builder().pcr(2, pcr(2)).build().unwrap();
-        let claims = claims(&policy, MADE_MS, true, None);
+        let claims = claims(&policy, MADE_MS, None);
         assert_eq!(claims["ear_status"], "warning");
         assert_eq!(
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"],
@@ -316,7 +346,7 @@ mod tests {
     #[test]
     fn an_expired_document_says_nothing_and_is_not_repeated() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
-        let claims = claims(&policy, MADE_MS + 86_400_000, true, None);
+        let claims = claims(&policy, MADE_MS + 86_400_000, None);
         let appraisal = &claims["submods"]["nitro-enclave"];
         assert_eq!(claims["ear_status"], "contraindicated");
         assert_eq!(
@@ -342,7 +372,6 @@ mod tests {
             profile: Profile::Enclave,
             policy_ids: &["tests"],
             nonce: None,
-            roots_of_aws: true,
         };
         let (key, _) = SigningKey::generate().unwrap();
         let result = issuer().token(&key, &appraisal, 1000);
@@ -354,7 +383,7 @@ mod tests {
         let policy = Policy::builder().allow_any_image().build().unwrap();
         for (size, repeated) in [(7, false), (8, true), (64, true), (65, false)] {
             let nonce = vec![7; size];
-            let claims = claims(&policy, MADE_MS, true, Some(&nonce));
+            let claims = claims(&policy, MADE_MS, Some(&nonce));
             let expected = repeated.then(|| URL_SAFE_NO_PAD.encode(&nonce));
             assert_eq!(claims.get("eat_nonce"), expected.map(Value::from).as_ref());
             assert_eq!(claims["exp"], 1060);

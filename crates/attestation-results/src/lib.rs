@@ -31,7 +31,6 @@
 //!     profile: Profile::Enclave,
 //!     policy_ids: &["any image"],
 //!     nonce: None,
-//!     roots_of_aws: true,
 //! };
 //! let token = issuer.token(&key, &appraisal, now)?;
 //! assert_eq!(token.split('.').count(), 3);

@@ -52,12 +52,7 @@ pub(crate) struct TrustVector {
 impl TrustVector {
     /// What a report shows under a policy for documents of this kind; the
     /// document is given where its signature was found good.
-    pub(crate) fn of(
-        report: &Report,
-        document: Option<&Document<'_>>,
-        profile: Profile,
-        roots_of_aws: bool,
-    ) -> Self {
+    pub(crate) fn of(report: &Report, document: Option<&Document<'_>>, profile: Profile) -> Self {
         let Some(document) = document else {
             return Self {
                 instance_identity: unauthentic(report),
@@ -85,7 +80,7 @@ impl TrustVector {
             instance_identity: value::RECOGNIZED_INSTANCE,
             configuration: configuration(report, profile, debug, executables),
             executables,
-            hardware: roots_of_aws.then_some(value::GENUINE_HARDWARE),
+            hardware: of_aws(report).then_some(value::GENUINE_HARDWARE),
         }
     }
 
@@ -105,6 +100,13 @@ impl TrustVector {
             Status::Affirming
         }
     }
+}
+
+/// Whether the root that the document's certificates lead to is AWS's: only then AWS's
+/// hardware made it, whatever else the verifier trusts.
+fn of_aws(report: &Report) -> bool {
+    let root = report.root.as_ref();
+    root.is_some_and(|root| root.partition.is_some())
 }
 
 /// Why a document is not authentic.

@@ -21,7 +21,6 @@ const USUAL_ANSWER: usize = 12 * 1024;
 /// What verifications need.
 pub(crate) struct Appraiser {
     pub(crate) verifier: Verifier,
-    pub(crate) roots_of_aws: bool,
     pub(crate) policies: Swap<PolicySet>,
     pub(crate) inline_policies: bool,
     pub(crate) challenges: Challenges,
@@ -141,7 +140,6 @@ impl Appraiser {
             profile: named.policy.profile(),
             policy_ids,
             nonce: nonce.map(Vec::as_slice),
-            roots_of_aws: self.roots_of_aws,
         };
         let now = clock::now_s();
         let keys = self.keys.get();

@@ -7,6 +7,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
+//! use attestation::Roots;
 //! use attestation_results::Issuer;
 //! use attestation_service::{Config, Service};
 //! use tokio::net::TcpListener;
@@ -17,7 +18,7 @@
 //!     policies: "/etc/attest/policies".into(),
 //!     inline_policies: false,
 //!     data: "/var/lib/attest".into(),
-//!     roots: None, // AWS's
+//!     roots: Roots::aws(),
 //!     issuer: Issuer {
 //!         developer: "Example Ltd".to_owned(),
 //!         url: None,

@@ -189,7 +189,10 @@ mod tests {
                 r#"{"document":"","policy":"a","nonce":"0"}"#,
                 "`nonce` is not hex",
             ),
-            (r#"{"document":"","policy":"a","nonce":""}"#, "not 1 to 512"),
+            (
+                r#"{"document":"","policy":"a","nonce":""}"#,
+                "not 1 to 1024",
+            ),
             (
                 r#"{"document":"","policy":"a","nonce":"00","challenge":"00"}"#,
                 "either",

@@ -33,8 +33,8 @@ pub struct Config {
     pub inline_policies: bool,
     /// The folder of keys and used challenges.
     pub data: PathBuf,
-    /// What to trust instead of AWS's root for the commercial regions.
-    pub roots: Option<Roots>,
+    /// What is trusted.
+    pub roots: Roots,
     /// What results say of who issued them.
     pub issuer: Issuer,
     /// The age at which the signing key gets a successor.
@@ -112,8 +112,7 @@ impl Service {
         )?;
         let store = Store::open(&config.data.join("challenges.redb"))?;
         let appraiser = Arc::new(Appraiser {
-            roots_of_aws: config.roots.is_none(),
-            verifier: Verifier::new(config.roots.unwrap_or_else(Roots::aws)),
+            verifier: Verifier::new(config.roots),
             policies: Swap::new(policies),
             inline_policies: config.inline_policies,
             challenges,

@@ -9,6 +9,12 @@ use crate::error::{NsmError, Refusal, accepted};
 pub const MAX_REQUEST: usize = 0x1000;
 /// Largest response in bytes, as the device has it.
 pub const MAX_RESPONSE: usize = 0x3000;
+/// Largest user data that the module takes into a document, in bytes.
+pub const MAX_USER_DATA: usize = 512;
+/// Largest nonce, likewise.
+pub const MAX_NONCE: usize = 512;
+/// Largest public key, likewise.
+pub const MAX_PUBLIC_KEY: usize = 1024;
 
 /// The request with its length before it.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, NsmError> {

@@ -29,5 +29,5 @@ pub use aws_nitro_enclaves_nsm_api::api::{AttestationDoc, Digest, ErrorCode, Req
 
 pub use client::{Description, Nsm};
 pub use error::{NsmError, Refusal};
-pub use framing::{MAX_REQUEST, MAX_RESPONSE};
+pub use framing::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_REQUEST, MAX_RESPONSE, MAX_USER_DATA};
 pub use timestamp::unverified_timestamp_ms;

@@ -30,6 +30,11 @@ const REGIONAL_LIFE: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 const ZONAL_LIFE: Duration = Duration::from_secs(6 * 24 * 60 * 60);
 const INSTANCE_LIFE: Duration = DAY;
 const LEAF_LIFE: Duration = Duration::from_secs(3 * 60 * 60);
+/// How long before it is issued an authority is valid.
+const AUTHORITY_BEFORE: Duration = MINUTE;
+/// The same of a leaf: AWS makes it on demand, and it begins seconds before its first
+/// document.
+const LEAF_BEFORE: Duration = Duration::from_secs(3);
 /// A leaf is renewed when this much of its life is left.
 const RENEW_BEFORE: Duration = HOUR;
 
@@ -56,7 +61,8 @@ impl TestRoot {
     /// A new root, valid for thirty years.
     pub fn generate() -> Result<Self, RootError> {
         let key = new_key()?;
-        let mut params = authority(name(&format!("root.{DOMAIN}")), None, ROOT_LIFE)?;
+        let now = SystemTime::now();
+        let mut params = authority(name(&format!("root.{DOMAIN}")), None, now, ROOT_LIFE)?;
         params.use_authority_key_identifier_extension = false;
         let certificate = params.self_signed(&key)?;
         Ok(Self {
@@ -100,16 +106,18 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Issues four certificates below `root` for the module of this identity.
+    /// Issues four certificates below `root` for the module of this identity, now.
     pub(crate) fn issue(
         root: &TestRoot,
         instance: &str,
         module_id: &str,
+        now: SystemTime,
     ) -> Result<Self, RootError> {
         let regional_key = new_key()?;
         let regional = with_crl(authority(
             name(&format!("regional.{REGION}.{DOMAIN}")),
             Some(2),
+            now,
             REGIONAL_LIFE,
         )?);
         let regional_certificate = regional.signed_by(&regional_key, &root.issuer)?;
@@ -119,6 +127,7 @@ impl Chain {
         let zonal = with_crl(authority(
             name(&format!("zonal.{REGION}.{DOMAIN}")),
             Some(1),
+            now,
             ZONAL_LIFE,
         )?);
         let zonal_certificate = zonal.signed_by(&zonal_key, &regional)?;
@@ -128,6 +137,7 @@ impl Chain {
         let mut instance = authority(
             name(&format!("{instance}.{REGION}.{DOMAIN}")),
             Some(0),
+            now,
             INSTANCE_LIFE,
         )?;
         instance.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -135,7 +145,11 @@ impl Chain {
         let instance = Issuer::new(instance, instance_key);
 
         let leaf_key = new_key()?;
-        let mut leaf = params(name(&format!("{module_id}.{REGION}.{DOMAIN}")), LEAF_LIFE)?;
+        let mut leaf = params(
+            name(&format!("{module_id}.{REGION}.{DOMAIN}")),
+            now - LEAF_BEFORE,
+            now + LEAF_LIFE,
+        )?;
         // As AWS's leaf: basic constraints without an authority, no key identifiers.
         let mut constraints =
             CustomExtension::from_oid_content(BASIC_CONSTRAINTS, EMPTY_SEQUENCE.to_vec());
@@ -158,13 +172,13 @@ impl Chain {
                 instance_certificate.der().to_vec(),
             ],
             key,
-            expires: SystemTime::now() + LEAF_LIFE,
+            expires: now + LEAF_LIFE,
         })
     }
 
     /// Whether the leaf should be replaced.
-    pub(crate) fn is_due(&self) -> bool {
-        SystemTime::now() + RENEW_BEFORE > self.expires
+    pub(crate) fn is_due(&self, now: SystemTime) -> bool {
+        now + RENEW_BEFORE > self.expires
     }
 
     /// An ES384 signature: two numbers of 48 bytes.
@@ -189,23 +203,26 @@ fn name(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn params(name: DistinguishedName, life: Duration) -> Result<CertificateParams, rcgen::Error> {
+fn params(
+    name: DistinguishedName,
+    from: SystemTime,
+    to: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = name;
     params.key_identifier_method = KeyIdMethod::Sha256;
-    let now = SystemTime::now();
-    // As AWS's: a certificate is valid a little before it is issued.
-    params.not_before = (now - MINUTE).into();
-    params.not_after = (now + life).into();
+    params.not_before = from.into();
+    params.not_after = to.into();
     Ok(params)
 }
 
 fn authority(
     name: DistinguishedName,
     path_length: Option<u8>,
+    now: SystemTime,
     life: Duration,
 ) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = params(name, life)?;
+    let mut params = params(name, now - AUTHORITY_BEFORE, now + life)?;
     params.is_ca = IsCa::Ca(match path_length {
         Some(length) => BasicConstraints::Constrained(length),
         None => BasicConstraints::Unconstrained,

@@ -10,7 +10,9 @@ use aws_nitro_enclaves_cose::crypto::{
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
 use measurements::{Measurements, PCR_COUNT, Pcr};
-use nsm::{AttestationDoc, Digest, ErrorCode, Request, Response};
+use nsm::{
+    AttestationDoc, Digest, ErrorCode, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Request, Response,
+};
 
 use crate::authority::{Chain, RootError, TestRoot};
 
@@ -18,10 +20,6 @@ use crate::authority::{Chain, RootError, TestRoot};
 const PLATFORM_PCRS: usize = 16;
 /// Bytes of one answer to `GetRandom`.
 const RANDOM_BYTES: usize = 256;
-/// Limits of an attestation request, in bytes, as the device has them.
-const MAX_USER_DATA: usize = 512;
-const MAX_NONCE: usize = 512;
-const MAX_PUBLIC_KEY: usize = 1024;
 
 /// What a module is told about the enclave that it stands in.
 #[derive(Debug, Clone)]
@@ -46,6 +44,7 @@ pub struct SoftwareNsm {
     root: TestRoot,
     chain: Chain,
     pcrs: [Register; PCR_COUNT],
+    clock: fn() -> SystemTime,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +56,15 @@ struct Register {
 impl SoftwareNsm {
     /// The module as the hypervisor leaves it: registers 0 to 15 set and locked.
     pub fn new(identity: Identity, root: TestRoot) -> Result<Self, RootError> {
+        Self::with_clock(identity, root, SystemTime::now)
+    }
+
+    /// The same where the hypervisor has this clock, which need not be a verifier's.
+    pub fn with_clock(
+        identity: Identity,
+        root: TestRoot,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, RootError> {
         let mut pcrs = [Register {
             value: Pcr::ZERO,
             locked: false,
@@ -74,12 +82,14 @@ impl SoftwareNsm {
                 };
             }
         }
-        let chain = Chain::issue(&root, &identity.instance_id, &identity.module_id())?;
+        let module_id = identity.module_id();
+        let chain = Chain::issue(&root, &identity.instance_id, &module_id, clock())?;
         Ok(Self {
             identity,
             root,
             chain,
             pcrs,
+            clock,
         })
     }
 
@@ -187,20 +197,20 @@ impl SoftwareNsm {
         nonce: Option<serde_bytes::ByteBuf>,
         public_key: Option<serde_bytes::ByteBuf>,
     ) -> Result<Vec<u8>, DocumentError> {
-        if self.chain.is_due() {
+        let now = (self.clock)();
+        if self.chain.is_due(now) {
             self.chain = Chain::issue(
                 &self.root,
                 &self.identity.instance_id,
                 &self.identity.module_id(),
+                now,
             )?;
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let document = AttestationDoc {
             module_id: self.identity.module_id(),
             digest: Digest::SHA384,
-            timestamp: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            timestamp: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             // As real documents do: the platform's registers, and further locked ones.
             pcrs: self
                 .pcrs

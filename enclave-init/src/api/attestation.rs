@@ -1,11 +1,11 @@
 //! `POST /v1/attestation`: a document of the workload's own. It chooses nonce, user data
 //! and public key, but no user data by which documents of the init are known.
 
-use attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Request;
 use hyper::body::Incoming;
+use nsm::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA};
 use serde::Deserialize;
 
 use super::{Answer, Api, Failure};

@@ -1,11 +1,11 @@
 //! `PUT /v1/identity` and `GET /v1/identity`: the public key that documents for relayed
 //! challenges carry.
 
-use attestation::MAX_PUBLIC_KEY;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
+use nsm::MAX_PUBLIC_KEY;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ::attestation::{Accepted, MAX_DOCUMENT, Nonce, Policy, Rejection};
+use ::attestation::{Accepted, MAX_DOCUMENT, MAX_NONCE, Nonce, Policy, Rejection};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use link::control::{ClockState, MAX_NONCE};
+use link::control::ClockState;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;

@@ -133,9 +133,9 @@ async fn verify_answers_requests_that_make_no_sense_with_the_reason() {
         ),
         (verify(&document, "oracle", &[]), 400, "the nonce is empty"),
         (
-            verify(&document, "oracle", &[0; 513]),
+            verify(&document, "oracle", &[0; 1025]),
             400,
-            "nonce has more than 512",
+            "nonce has more than 1024",
         ),
         (
             verify(&vec![0; 16_641], "oracle", &NONCE),

@@ -7,7 +7,7 @@ use crate::der::{
     KEY_CERT_SIGN, KEY_USAGE, NAME_CONSTRAINTS, UNKNOWN, algorithm, basic_constraints, extension,
     key_usage, name, name_of_type, public_key, sequence, tlv,
 };
-use crate::world::{LEAF, validity};
+use crate::world::{CLOCK_SKEW_MS, LEAF, validity};
 
 const PLACES: [&str; LEAF + 1] = ["root", "regional", "zonal", "instance", "leaf"];
 
@@ -295,12 +295,21 @@ fn extensions() -> Vec<Mistake> {
 fn periods() -> Vec<Mistake> {
     const RULE: &str = "certificate.validity";
     let hour = 3_600_000;
+    let skew = i64::try_from(CLOCK_SKEW_MS).unwrap();
     [
-        ("expired a second ago", RULE, -hour, -1000),
+        (
+            "expired while the clock may be ahead",
+            ACCEPTED,
+            -hour,
+            -skew,
+        ),
+        ("expired a second before that", RULE, -hour, -skew - 1000),
         ("expired an hour ago", RULE, -2 * hour, -hour),
-        ("valid in a second", RULE, 1000, hour),
+        ("valid once the clock may be behind", ACCEPTED, skew, hour),
+        ("valid a second after that", RULE, skew + 1000, hour),
         ("valid in an hour", RULE, hour, 2 * hour),
         ("an end before the beginning", RULE, hour, -hour),
+        ("an end a second before the beginning", RULE, 0, -1000),
         ("valid to this second", ACCEPTED, -hour, 0),
         ("valid from this second", ACCEPTED, 0, hour),
     ]
@@ -442,7 +451,7 @@ fn names(cases: &mut Cases<'_>, index: usize, place: &str) {
     let subject = name("\u{1b}[2J\r\nroot");
     let certificate = cases.world.reissue(index, |fields| {
         fields.subject = subject;
-        fields.validity = validity(-2000, -1000);
+        fields.validity = validity(-7_200_000, -3_600_000);
     });
     let chain = cases.world.replaced(index, certificate);
     cases.chain(

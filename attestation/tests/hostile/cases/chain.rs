@@ -6,7 +6,7 @@ use crate::cose::{Cose, map};
 use crate::der::{
     DIGITAL_SIGNATURE, KEY_CERT_SIGN, Key, basic_constraints, key_usage, name, public_key,
 };
-use crate::world::{LEAF, Payload, World};
+use crate::world::{LEAF, Payload, World, validity};
 
 pub(super) fn add(cases: &mut Cases<'_>) {
     orders(cases, "limited", &cases.world.certificates.clone());
@@ -14,6 +14,27 @@ pub(super) fn add(cases: &mut Cases<'_>) {
     roots(cases);
     lengths(cases);
     leaves(cases);
+    periods(cases);
+}
+
+/// Each is valid as far as the clock may be wrong, and never at one time.
+fn periods(cases: &mut Cases<'_>) {
+    let world = cases.world;
+    for (name, rule, from) in [
+        ("a leaf that begins as its issuer ends", ACCEPTED, -30_000),
+        (
+            "a leaf that begins after its issuer",
+            "certificate.validity",
+            30_000,
+        ),
+    ] {
+        let issuer = world.reissue(LEAF - 1, |fields| {
+            fields.validity = validity(-3_600_000, -30_000);
+        });
+        let mut chain = world.replaced(LEAF - 1, issuer);
+        chain[LEAF] = world.reissue(LEAF, |fields| fields.validity = validity(from, 3_600_000));
+        cases.chain(name, rule, &chain);
+    }
 }
 
 /// Certificates missing, repeated and in another order.

@@ -123,13 +123,10 @@ fn keys(cases: &mut Cases<'_>) {
         twice.0.push(good.0[position].clone());
         cases.payload(format!("{field} twice"), "payload.keys", &twice);
         for (name, rule, key) in [
-            ("in capitals", "payload.keys", text(&field.to_uppercase())),
-            ("with a space", "payload.keys", text(&format!("{field} "))),
-            (
-                "with a zero byte",
-                "payload.keys",
-                text(&format!("{field}\0")),
-            ),
+            // Another key, so that the field is absent.
+            ("in capitals", rule, text(&field.to_uppercase())),
+            ("with a space", rule, text(&format!("{field} "))),
+            ("with a zero byte", rule, text(&format!("{field}\0"))),
             ("as a byte string", "cbor.encoding", bytes(field.as_bytes())),
             (
                 "of a length in nine bytes",
@@ -153,18 +150,10 @@ fn keys(cases: &mut Cases<'_>) {
         }
     }
     for (name, rule, key) in [
-        ("empty", "payload.keys", text("")),
-        ("unknown", "payload.keys", text("debug")),
-        (
-            "of 10000 characters",
-            "payload.keys",
-            text(&"x".repeat(10_000)),
-        ),
-        (
-            "of control characters",
-            "payload.keys",
-            text("\u{1b}[2J\r\n"),
-        ),
+        ("empty", ACCEPTED, text("")),
+        ("unknown", ACCEPTED, text("debug")),
+        ("of 10000 characters", ACCEPTED, text(&"x".repeat(10_000))),
+        ("of control characters", ACCEPTED, text("\u{1b}[2J\r\n")),
         ("not UTF-8", "cbor.encoding", vec![0x62, 0xc3, 0x28]),
         ("an overlong zero", "cbor.encoding", vec![0x62, 0xc0, 0x80]),
         ("a surrogate", "cbor.encoding", vec![0x63, 0xed, 0xa0, 0x80]),
@@ -175,6 +164,73 @@ fn keys(cases: &mut Cases<'_>) {
         let mut payload = good.clone();
         payload.0.push((key, vec![NULL]));
         cases.payload(format!("another key, {name}"), rule, &payload);
+    }
+    unknown_values(cases);
+    for (name, rule, keys) in [
+        ("unknown, twice", "payload.keys", vec!["debug"; 2]),
+        ("unknown, 16 of them", ACCEPTED, SEVENTEEN[..16].to_vec()),
+        ("unknown, 17 of them", "payload.keys", SEVENTEEN.to_vec()),
+    ] {
+        let mut payload = good.clone();
+        let entries = keys.into_iter().map(|key| (text(key), vec![NULL]));
+        payload.0.extend(entries);
+        cases.payload(format!("another key, {name}"), rule, &payload);
+    }
+}
+
+const SEVENTEEN: [&str; 17] = [
+    "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
+];
+
+/// What an unknown key may have: any item in one form only, and not too deep.
+fn unknown_values(cases: &mut Cases<'_>) {
+    for (name, rule, value) in [
+        ("a negative integer", ACCEPTED, vec![0x38, 0x22]),
+        ("a float", ACCEPTED, vec![0xf9, 0x3c, 0x00]),
+        ("a simple value", ACCEPTED, vec![0xf8, 0x20]),
+        ("true", ACCEPTED, vec![0xf5]),
+        (
+            "a tagged text",
+            ACCEPTED,
+            [vec![0xc0], text("2025")].concat(),
+        ),
+        ("a map", ACCEPTED, map(&[(text("a"), vec![0x81, 0x01])])),
+        ("an indefinite map", ACCEPTED, vec![0xbf, 0x01, 0x02, 0xff]),
+        (
+            "9 nested arrays",
+            ACCEPTED,
+            [vec![0x81; 8], vec![0x80]].concat(),
+        ),
+        (
+            "10 nested arrays",
+            "cbor.encoding",
+            [vec![0x81; 9], vec![0x80]].concat(),
+        ),
+        ("10000 nested tags", "cbor.encoding", vec![0xc1; 10_000]),
+        ("an indefinite array", "cbor.encoding", vec![0x9f, 0xff]),
+        ("an indefinite text", "cbor.encoding", vec![0x7f, 0xff]),
+        ("an integer in two bytes", "cbor.encoding", vec![0x18, 0x01]),
+        (
+            "a simple value in two bytes",
+            "cbor.encoding",
+            vec![0xf8, 0x16],
+        ),
+        (
+            "a text that is not UTF-8",
+            "cbor.encoding",
+            vec![0x61, 0xff],
+        ),
+        ("an array of 2^64-1", "cbor.encoding", head(4, u64::MAX)),
+        (
+            "a map without a value",
+            "cbor.encoding",
+            vec![0xbf, 0x01, 0xff],
+        ),
+        ("a break", "cbor.encoding", vec![0xff]),
+    ] {
+        let mut payload = cases.world.payload();
+        payload.0.push((text("debug"), value));
+        cases.payload(format!("another key with {name}"), rule, &payload);
     }
 }
 
@@ -382,12 +438,11 @@ fn bindings(cases: &mut Cases<'_>) {
             "payload.public-key",
             "policy.public-key",
         ),
-        ("user_data", 512, "payload.user-data", "policy.user-data"),
-        ("nonce", 512, "payload.nonce", "policy.nonce"),
+        ("user_data", 1024, "payload.user-data", "policy.user-data"),
+        ("nonce", 1024, "payload.nonce", "policy.nonce"),
     ] {
-        let empty = if field == "public_key" { rule } else { policy };
         for (name, rule, value) in [
-            ("empty", empty, bytes(&[])),
+            ("empty", policy, bytes(&[])),
             ("of the most bytes", policy, bytes(&vec![7; limit])),
             ("of one byte too many", rule, bytes(&vec![7; limit + 1])),
             ("of a length of 2^32", "cbor.encoding", head(2, 1 << 32)),

@@ -1,0 +1,75 @@
+//! The roots that are trusted, and `attest roots`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use attestation::{Partition, Roots};
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::{Failure, usage};
+
+/// The roots that documents must lead to.
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// Trust AWS's root for this partition, `aws` or `aws-us-gov`; `aws` unless said. May
+    /// be repeated.
+    #[arg(long, value_name = "PARTITION")]
+    partition: Vec<Partition>,
+    /// Trust the certificates in this PEM file, and AWS's root only if --partition names
+    /// it.
+    #[arg(long, value_name = "PEM")]
+    root: Option<PathBuf>,
+}
+
+impl Trust {
+    pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
+        let of_partitions = self.partition.iter().copied().map(Roots::partition);
+        let of_file = self.root.as_deref().map(read_roots).transpose()?;
+        let roots = of_partitions.chain(of_file).reduce(Roots::and);
+        Ok(roots.unwrap_or_else(Roots::aws))
+    }
+}
+
+fn read_roots(file: &Path) -> anyhow::Result<Roots> {
+    std::fs::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|pem| Ok(Roots::usable_from_pem(&pem)?))
+        .with_context(|| file.display().to_string())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print them as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.json {
+        let roots = Partition::ALL.map(|partition| {
+            json!({
+                "partition": partition,
+                "sha256": partition.fingerprint(),
+                "source": partition.source(),
+            })
+        });
+        let all = json!({ "roots": roots, "unpublished": Partition::UNPUBLISHED });
+        let text = serde_json::to_string_pretty(&all)
+            .context("cannot write the roots")
+            .map_err(usage)?;
+        println!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for partition in Partition::ALL {
+        println!("{partition}");
+        println!("  SHA-256       {}", partition.fingerprint());
+        println!("  published at  {}", partition.source());
+    }
+    println!(
+        "\nThe roots of {} could not be found in AWS's public documentation: give one of them with --root.",
+        Partition::UNPUBLISHED.join(", ")
+    );
+    Ok(ExitCode::SUCCESS)
+}
