@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use attestation::{Policy, Roots, Verifier};
+use attestation::{Partition, Policy, Roots, Verifier};
 use manifest::{Attestation, EnclaveName, MAX_ROOT_BYTES, Root};
 
 use crate::error::{Doing, InitError};
@@ -28,6 +28,7 @@ impl Trust {
         let roots = match (simulated_root, &attestation.root) {
             (Some(path), _) => only_root(&read_root(path)?)?,
             (None, Root::Aws) => Roots::aws(),
+            (None, Root::AwsUsGov) => Roots::partition(Partition::AwsUsGov),
             (None, Root::Pem(text)) => only_root(text.as_bytes())?,
         };
         let mut peers = BTreeMap::new();

@@ -22,6 +22,7 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Attestation, ManifestError
     let source = &manifest.attestation;
     let root = match &source.root {
         RootSource::Aws => Root::Aws,
+        RootSource::AwsUsGov => Root::AwsUsGov,
         RootSource::File(path) => root(path).map_err(|reason| {
             manifest.invalid(
                 &["attestation", "root"],

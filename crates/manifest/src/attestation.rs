@@ -16,8 +16,9 @@ pub const MAX_ROOT_BYTES: usize = 8 * 1024;
 /// Registers that are neither the platform's nor the runtime configuration's.
 pub const FREE_REGISTERS: std::ops::RangeInclusive<u8> = 17..=31;
 
-/// The value of `root` that stands for AWS's own certificate.
+/// The values of `root` that stand for certificates of AWS: its partitions' names.
 const AWS: &str = "aws";
+const AWS_US_GOV: &str = "aws-us-gov";
 /// How a certificate in PEM begins.
 const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
 
@@ -35,11 +36,13 @@ pub enum AttestationError {
     #[error("register {0} is named twice: name it once")]
     RegisterTwice(u8),
     /// No file is named.
-    #[error("a file's name is empty: write `aws`, or the name of a PEM file beside the manifest")]
+    #[error(
+        "a file's name is empty: write `aws`, `aws-us-gov`, or the name of a PEM file beside the manifest"
+    )]
     NoFile,
     /// The measured root is neither AWS's nor a certificate.
     #[error(
-        "the root is neither `{AWS}` nor a certificate in PEM of at most {MAX_ROOT_BYTES} bytes"
+        "the root is neither `{AWS}`, `{AWS_US_GOV}` nor a certificate in PEM of at most {MAX_ROOT_BYTES} bytes"
     )]
     Root,
     /// More peers than are allowed.
@@ -77,9 +80,11 @@ pub struct AttestationSource {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RootSource {
-    /// AWS's, which every program here has.
+    /// AWS's for the commercial regions, which every program here has.
     #[default]
     Aws,
+    /// AWS's for GovCloud (US), likewise.
+    AwsUsGov,
     /// In a PEM file.
     File(PathBuf),
 }
@@ -90,6 +95,7 @@ impl TryFrom<String> for RootSource {
     fn try_from(text: String) -> Result<Self, AttestationError> {
         match text.as_str() {
             AWS => Ok(Self::Aws),
+            AWS_US_GOV => Ok(Self::AwsUsGov),
             "" => Err(AttestationError::NoFile),
             _ => Ok(Self::File(text.into())),
         }
@@ -156,13 +162,15 @@ pub enum SelfCheck {
     Report,
 }
 
-/// The root that documents must lead to: `aws`, or a certificate in PEM.
+/// The root that documents must lead to: `aws`, `aws-us-gov`, or a certificate in PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Root {
-    /// AWS's.
+    /// AWS's for the commercial regions.
     #[default]
     Aws,
+    /// AWS's for GovCloud (US).
+    AwsUsGov,
     /// This certificate. It has the marks of PEM; whether it is a certificate is
     /// for whoever verifies with it to find out.
     Pem(String),
@@ -172,13 +180,12 @@ impl TryFrom<String> for Root {
     type Error = AttestationError;
 
     fn try_from(text: String) -> Result<Self, AttestationError> {
-        if text == AWS {
-            return Ok(Self::Aws);
+        match text.as_str() {
+            AWS => Ok(Self::Aws),
+            AWS_US_GOV => Ok(Self::AwsUsGov),
+            _ if text.starts_with(PEM_START) && text.len() <= MAX_ROOT_BYTES => Ok(Self::Pem(text)),
+            _ => Err(AttestationError::Root),
         }
-        if text.starts_with(PEM_START) && text.len() <= MAX_ROOT_BYTES {
-            return Ok(Self::Pem(text));
-        }
-        Err(AttestationError::Root)
     }
 }
 
@@ -186,6 +193,7 @@ impl From<Root> for String {
     fn from(root: Root) -> Self {
         match root {
             Root::Aws => AWS.to_owned(),
+            Root::AwsUsGov => AWS_US_GOV.to_owned(),
             Root::Pem(text) => text,
         }
     }
@@ -290,6 +298,20 @@ mod tests {
         let measured: Attestation = read(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(&measured).unwrap(), value);
         assert_eq!(*measured.open_registers, [17, 31]);
+    }
+
+    #[test]
+    fn a_partition_of_aws_stands_for_its_root() {
+        for (name, from, to) in [
+            ("aws", RootSource::Aws, Root::Aws),
+            ("aws-us-gov", RootSource::AwsUsGov, Root::AwsUsGov),
+        ] {
+            let source: AttestationSource = read(json!({ "root": name })).unwrap();
+            assert_eq!(source.root, from);
+            let measured: Attestation = read(json!({ "root": name })).unwrap();
+            assert_eq!(measured.root, to);
+            assert_eq!(serde_json::to_value(&measured).unwrap()["root"], name);
+        }
     }
 
     #[test]
