@@ -117,8 +117,8 @@ pub struct Enclave {
     /// The last thing that was heard, for people.
     progress: String,
     deadline: Option<Instant>,
-    /// The end at the latest, once a stop was asked for.
-    stop_by: Option<Instant>,
+    /// The end at the latest, once a stop was asked for or the init has announced one.
+    end_by: Option<Instant>,
     stop: Option<Stop>,
     /// What the init gave as the reason of its end.
     announced: Option<Announced>,
@@ -141,7 +141,7 @@ impl Enclave {
             was_ready: false,
             progress: "it gave no heartbeat".to_owned(),
             deadline: None,
-            stop_by: None,
+            end_by: None,
             stop: None,
             announced: None,
             killed: None,
@@ -277,13 +277,18 @@ impl Enclave {
                 code,
                 ..
             } => {
+                let is_first = self.announced.is_none();
                 self.announced = Some(Announced {
                     cause: *cause,
                     words: detail.to_string(),
                     code: Code::clean(code),
                 });
                 self.phase = Phase::Ending;
-                self.deadline = Some(now + MAX_POWER_OFF);
+                // Whatever it says from now on gives it no more time.
+                if is_first {
+                    self.end_by = Some(now + MAX_POWER_OFF);
+                }
+                self.deadline = self.end_by;
                 return;
             }
             _ => {}
@@ -306,7 +311,7 @@ impl Enclave {
         self.stop = Some(Stop { grace });
         if self.connection > Connection::Never {
             self.phase = Phase::Ending;
-            self.stop_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
+            self.end_by = Some(now + grace.map_or(MAX_STOP, |grace| grace + STOP_MARGIN));
             if !self.is_connected() {
                 // It is told when it is back.
                 self.deadline = Some(self.capped(now + MAX_DISCONNECTED));
@@ -323,7 +328,7 @@ impl Enclave {
 
     /// Moves the deadlines: the enclave was not silent, this agent was deaf.
     fn lost(&mut self, time: Duration) {
-        for deadline in [&mut self.deadline, &mut self.stop_by] {
+        for deadline in [&mut self.deadline, &mut self.end_by] {
             *deadline = deadline.and_then(|deadline| deadline.checked_add(time));
         }
         if let Some((_, by)) = &mut self.panic {
@@ -363,7 +368,7 @@ impl Enclave {
         if self.beat_again && !self.is_connected() {
             return Some(self.booted_again(now));
         }
-        if self.stop_by.is_some_and(|by| now >= by) {
+        if self.end_by.is_some_and(|by| now >= by) {
             let detail = match self.stop {
                 Some(Stop { grace: Some(grace) }) => {
                     format!("it did not stop within {} s", grace.as_secs())
@@ -484,7 +489,7 @@ impl Enclave {
 
     fn capped(&self, deadline: Instant) -> Instant {
         let panic_by = self.panic.as_ref().map(|(_, by)| *by);
-        [self.stop_by, panic_by]
+        [self.end_by, panic_by]
             .into_iter()
             .flatten()
             .fold(deadline, Instant::min)

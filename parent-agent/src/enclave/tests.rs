@@ -453,6 +453,54 @@ proptest! {
     }
 }
 
+/// The longest that an end takes which was asked for, with a grace of no time, or
+/// announced: its last words may come at the last moment of the one before.
+const LONGEST_END: Duration =
+    Duration::from_secs(STOP_MARGIN.as_secs() + MAX_POWER_OFF.as_secs() + MAX_KILL.as_secs() + 1);
+
+proptest! {
+    /// Once an end was asked for or announced, nothing that an enclave says puts it off.
+    #[test]
+    fn every_end_comes_in_time_whatever_the_enclave_says(
+        was_asked: bool,
+        choices in proptest::collection::vec((0..10u8, 0..10u64), 1..20),
+    ) {
+        let begun = Instant::now();
+        let mut now = begun;
+        let mut enclave = booted(now);
+        let messages = [ready(), ending(EndCause::Shutdown), health()];
+        let first = if was_asked {
+            Input::Stop { grace: Some(Duration::ZERO), insists: false }
+        } else {
+            Input::Message(&messages[1])
+        };
+        enclave.on(first, now);
+        for (choice, seconds) in choices.into_iter().cycle() {
+            let next = now + Duration::from_secs(seconds).max(Duration::from_millis(100));
+            while let Some(deadline) = enclave.deadline().filter(|deadline| *deadline <= next) {
+                enclave.on(Input::Deadline, deadline);
+            }
+            now = next;
+            if enclave.end().is_some() {
+                break;
+            }
+            prop_assert!(now <= begun + LONGEST_END, "{:?}", enclave);
+            let input = match choice {
+                0 => Input::Heartbeat,
+                1 => Input::Connected,
+                2 => Input::ConnectedAgain,
+                3 => Input::Disconnected,
+                4 => Input::Incompatible("x".to_owned()),
+                5 => panic::tests::panicked(),
+                6 => Input::Message(&messages[0]),
+                7 => Input::Message(&messages[2]),
+                _ => Input::Message(&messages[1]),
+            };
+            enclave.on(input, now);
+        }
+    }
+}
+
 #[test]
 fn codes_of_the_enclave_are_kept_with_its_end() {
     let now = Instant::now();
