@@ -46,6 +46,7 @@ pub(crate) struct Buckets {
 pub(crate) struct Cloud {
     pub(crate) parts: Parts,
     pub(crate) aws: aws_request::Client,
+    pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) states: aws_sdk_sfn::Client,
     pub(crate) store: Store,
@@ -78,6 +79,7 @@ impl Cloud {
         Ok(Self {
             store: Store::new(dynamodb.clone(), parts.tables.enclaves.as_str()),
             states: aws_sdk_sfn::Client::new(&config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
             dynamodb,
             aws,
             parts,

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context;
-use aws_request::logs::{FoundEvent, Search};
+use aws_request::{Error, Service};
+use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -17,7 +18,7 @@ use plain_text::plain;
 /// How often the service is asked for what came.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Events may come late; the service is asked again for so much of the past.
-const OVERLAP_MS: u64 = 60_000;
+const OVERLAP_MS: i64 = 60_000;
 /// Streams that an enclave's group has.
 const STREAMS: [&str; 4] = ["application", "system", "health", "errors"];
 
@@ -32,23 +33,25 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
         return Ok(End::Refused);
     }
     let group = format!("{}{}", cloud.parts.log_group_prefix, arguments.id);
-    let streams: Vec<&str> = arguments.stream.iter().map(String::as_str).collect();
-    let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default() * 1000;
-    let mut from = now.saturating_sub(arguments.since.saturating_mul(60_000));
+    let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
+    let since = i64::try_from(arguments.since.saturating_mul(60_000)).unwrap_or(i64::MAX);
+    let mut from = now.saturating_sub(since).max(0);
     let mut shown = HashSet::new();
     loop {
         let mut latest = from;
-        let mut next: Option<String> = None;
         let mut seen = HashSet::new();
-        loop {
-            let search = Search {
-                log_group_name: &group,
-                log_stream_names: &streams,
-                start_time: Some(from),
-                filter_pattern: None,
-                next_token: next.as_deref(),
-            };
-            let page = match cloud.aws.logs().filter_events(&search).await {
+        let mut pages = cloud
+            .logs
+            .filter_log_events()
+            .log_group_name(&group)
+            .set_log_stream_names(arguments.stream.clone().map(|stream| vec![stream]))
+            .start_time(from)
+            .into_paginator()
+            .send();
+        while let Some(page) = pages.next().await {
+            let page =
+                page.map_err(|error| Error::of_call(Service::Logs, "FilterLogEvents", &error));
+            let page = match page {
                 Ok(page) => page,
                 Err(error) if error.is_not_found() => {
                     eprintln!(
@@ -59,16 +62,13 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
                 }
                 Err(error) => return Err(error).context("the log cannot be read"),
             };
-            for event in page.events {
-                latest = latest.max(event.timestamp);
-                if !shown.contains(&event.event_id) {
-                    print(&event, json);
+            for event in page.events() {
+                latest = latest.max(event.timestamp().unwrap_or_default());
+                let id = event.event_id().unwrap_or_default();
+                if !shown.contains(id) {
+                    print(event, json);
                 }
-                seen.insert(event.event_id);
-            }
-            next = page.next_token;
-            if next.is_none() {
-                break;
+                seen.insert(id.to_owned());
             }
         }
         if !arguments.follow {
@@ -83,23 +83,17 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
     }
 }
 
-fn print(event: &FoundEvent, json: bool) {
+fn print(event: &FilteredLogEvent, json: bool) {
+    let timestamp = event.timestamp().unwrap_or_default();
+    let stream = event.log_stream_name().unwrap_or_default();
+    let message = event.message().unwrap_or_default();
     if json {
-        let line = json!({
-            "timestamp": event.timestamp,
-            "stream": event.log_stream_name,
-            "message": event.message,
-        });
+        let line = json!({ "timestamp": timestamp, "stream": stream, "message": message });
         println!("{line}");
         return;
     }
-    let seconds = i64::try_from(event.timestamp / 1000).unwrap_or_default();
-    let time = OffsetDateTime::from_unix_timestamp(seconds)
+    let time = OffsetDateTime::from_unix_timestamp(timestamp / 1000)
         .map(control_plane_model::item::timestamp)
         .unwrap_or_default();
-    println!(
-        "{time}  {:<11}  {}",
-        event.log_stream_name,
-        plain(event.message.trim_end())
-    );
+    println!("{time}  {stream:<11}  {}", plain(message.trim_end()));
 }

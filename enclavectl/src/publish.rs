@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, bail};
+use aws_endpoint::Object;
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use aws_request::Body;
-use aws_request::s3::Object;
 use aws_sdk_dynamodb::types::AttributeValue;
 use control_plane_model::Failure;
 use control_plane_model::attributes::{number, text};

@@ -6,6 +6,7 @@ use enclave_host::image::{ImageError, RuntimeConfigError};
 use enclave_host::state::StateError;
 use thiserror::Error;
 
+use crate::aws::ConfigError;
 use crate::bootstrap::BootstrapError;
 use crate::channels::IncomingError;
 use crate::client::ClientError;
@@ -49,7 +50,7 @@ pub enum Error {
     },
     /// The gate cannot be asked at all.
     #[error("the attestation gate cannot be asked: {0}")]
-    Gate(#[source] aws_request::ConfigError),
+    Gate(#[source] ConfigError),
     /// The image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -29,7 +29,7 @@
 
 pub mod api;
 pub mod attach;
-mod aws;
+pub mod aws;
 pub mod bootstrap;
 pub mod channels;
 pub mod cli;

@@ -16,10 +16,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = sdk_config().await;
     let store = Store::from_environment(aws_sdk_dynamodb::Client::new(&config))?;
     let workflows = Workflows::new(aws_sdk_sfn::Client::new(&config), Arns::default());
-    let ear = match optional("EAR_KEY_ID") {
-        Some(key) => Some(EarSigner::new(aws_request::Client::new(&config)?, key)),
-        None => None,
-    };
+    let kms = aws_sdk_kms::Client::new(&config);
+    let ear = optional("EAR_KEY_ID").map(|key| EarSigner::new(kms, key));
     let gate = Gate::new(store, workflows, verifier()?, ear);
     function::serve(|event| gate.handle(event)).await
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use attestation::{Profile, Report};
 use attestation_results::{Appraisal, ExternalKey, Issuer};
+use aws_sdk_kms::Client;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use control_plane_model::Failure;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -12,13 +15,11 @@ use tokio::sync::OnceCell;
 const DEVELOPER: &str = "enclave control plane";
 /// How long a result is good for.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// KMS's name for what the key does.
-const ALGORITHM: &str = "ECDSA_SHA_384";
 
 /// A KMS key of the type `ECC_NIST_P384`.
 #[derive(Debug)]
 pub struct EarSigner {
-    aws: aws_request::Client,
+    kms: Client,
     key_id: String,
     issuer: Issuer,
     public: OnceCell<ExternalKey>,
@@ -26,9 +27,9 @@ pub struct EarSigner {
 
 impl EarSigner {
     /// The signer with a key's id or ARN.
-    pub fn new(aws: aws_request::Client, key_id: impl Into<String>) -> Self {
+    pub fn new(kms: Client, key_id: impl Into<String>) -> Self {
         Self {
-            aws,
+            kms,
             key_id: key_id.into(),
             issuer: Issuer {
                 developer: DEVELOPER.to_owned(),
@@ -59,13 +60,17 @@ impl EarSigner {
             .issuer
             .unsigned(self.public().await?, &appraisal, now)
             .map_err(Failure::internal)?;
-        let signature = self
-            .aws
-            .kms()
-            .sign_digest(&self.key_id, &token.digest(), ALGORITHM)
+        let call = self.kms.sign().key_id(&self.key_id);
+        let call = call
+            .message(Blob::new(token.digest()))
+            .message_type(MessageType::Digest)
+            .signing_algorithm(SigningAlgorithmSpec::EcdsaSha384);
+        let answer = call
+            .send()
             .await
-            .map_err(|error| Failure::new("ServiceUnavailable", error.to_string()))?;
-        token.signed(&signature).map_err(Failure::internal)
+            .map_err(|error| Failure::of_call("Sign", &self.key_id, &error))?;
+        let signature = answer.signature().map_or(&[][..], Blob::as_ref);
+        token.signed(signature).map_err(Failure::internal)
     }
 
     /// The keys that relying parties verify with (RFC 7517, section 5).
@@ -76,13 +81,13 @@ impl EarSigner {
     async fn public(&self) -> Result<&ExternalKey, Failure> {
         self.public
             .get_or_try_init(|| async {
-                let spki = self
-                    .aws
-                    .kms()
-                    .public_key(&self.key_id)
+                let call = self.kms.get_public_key().key_id(&self.key_id);
+                let answer = call
+                    .send()
                     .await
-                    .map_err(|error| Failure::new("ServiceUnavailable", error.to_string()))?;
-                ExternalKey::from_spki(&spki)
+                    .map_err(|error| Failure::of_call("GetPublicKey", &self.key_id, &error))?;
+                let spki = answer.public_key().map_or(&[][..], Blob::as_ref);
+                ExternalKey::from_spki(spki)
                     .map_err(|error| Failure::new("NotConfigured", format!("EAR_KEY_ID: {error}")))
             })
             .await

@@ -2,6 +2,7 @@
 
 use attestation::{Purpose, Roots, Verifier};
 use aws_lc_rs::digest::{SHA384, digest};
+use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use control_plane::gate::{EarSigner, Gate};
@@ -219,21 +220,11 @@ async fn only_the_owner_is_given_a_challenge() {
 #[tokio::test]
 async fn a_result_is_signed_by_the_key_in_kms() {
     let mut world = World::start().await;
-    let aws = aws_request::Client::new(&world.cloud.config).unwrap();
-    let body = r#"{"KeySpec":"ECC_NIST_P384","KeyUsage":"SIGN_VERIFY"}"#;
-    let request = aws_request::Request::new(
-        aws_request::Service::Kms,
-        "CreateKey",
-        http::Method::POST,
-        "/",
-    )
-    .header("content-type", "application/x-amz-json-1.1")
-    .header("x-amz-target", "TrentService.CreateKey")
-    .body(aws_request::Body::Bytes(body.into()));
-    let answer = aws.send(request).await.unwrap();
-    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-    let key = answer["KeyMetadata"]["KeyId"].as_str().unwrap();
-    let signer = EarSigner::new(aws.clone(), key);
+    let kms = aws_sdk_kms::Client::new(&world.cloud.config);
+    let call = kms.create_key().key_spec(KeySpec::EccNistP384);
+    let made = call.key_usage(KeyUsageType::SignVerify).send().await;
+    let key = made.unwrap().key_metadata.unwrap().key_id;
+    let signer = EarSigner::new(kms, key);
     world.gate = World::gate(&world.cloud, &world.root_key.0, Some(signer));
 
     world.issue(OWNER, 600).await.unwrap();

@@ -1,5 +1,5 @@
-//! The host names of AWS's services: which one a service has in a region, and
-//! whether a host is one of a service's.
+//! Names of AWS: which host name a service has in a region, whether a host is one of
+//! a service's, and where an object in S3 is.
 //!
 //! ```
 //! use aws_endpoint::{Service, Variant};
@@ -15,9 +15,11 @@
 
 #![forbid(unsafe_code)]
 
+mod object;
 mod partition;
 mod service;
 
+pub use object::Object;
 pub use service::{Service, UnknownService};
 
 use partition::Partition;

@@ -7,8 +7,6 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
 use aws_endpoint::Variant;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Connector, ConnectorBuilder};
 use aws_smithy_runtime_api::client::dns::ResolveDns;
 use aws_smithy_runtime_api::client::http::{
@@ -24,18 +22,19 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use crate::clock::Clock;
 use crate::credentials::Cache;
 use crate::endpoint::Service;
 use crate::error::Error;
+use crate::http_client::{TLS, Unreachable, connector};
 use crate::request::{Body, Request};
-use crate::response::{Download, Response, chain};
+use crate::response::{Download, Response, chain, find};
 use crate::retry::Policy;
 use crate::sign::sign_request;
 
 /// How long a connection may take to be made, unless the configuration says
 /// otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TLS: Provider = Provider::Rustls(CryptoMode::AwsLc);
 /// Bytes of a refusal that are read.
 const MAX_REFUSAL: usize = 64 * 1024;
 
@@ -74,6 +73,7 @@ struct Inner {
     endpoints: Vec<(Service, String)>,
     variant: Variant,
     retries: Policy,
+    clock: Clock,
 }
 
 /// Where a request goes.
@@ -88,8 +88,7 @@ impl Client {
     /// A client with the region, credentials, endpoints, retries and time limits
     /// of `config`. Nothing is sent.
     pub fn new(config: &SdkConfig) -> Result<Self, ConfigError> {
-        let builder = connector(config).tls_provider(TLS);
-        Self::with(config, builder.build())
+        Self::with(config, |builder| builder.tls_provider(TLS).build())
     }
 
     /// The same, but host names are looked up by `resolver`.
@@ -97,11 +96,17 @@ impl Client {
         config: &SdkConfig,
         resolver: impl ResolveDns + Clone + 'static,
     ) -> Result<Self, ConfigError> {
-        let builder = connector(config).tls_provider(TLS);
-        Self::with(config, builder.build_with_resolver(resolver))
+        Self::with(config, |builder| {
+            builder
+                .tls_provider(TLS)
+                .build_with_resolver(resolver.clone())
+        })
     }
 
-    fn with(config: &SdkConfig, connector: Connector) -> Result<Self, ConfigError> {
+    fn with(
+        config: &SdkConfig,
+        build: impl Fn(ConnectorBuilder) -> Connector,
+    ) -> Result<Self, ConfigError> {
         let region = config.region().cloned().ok_or(ConfigError::NoRegion)?;
         let provider = config
             .credentials_provider()
@@ -109,13 +114,14 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             region,
             credentials: Cache::new(provider),
-            connector: SharedHttpConnector::new(connector),
+            connector: connector(&settings(config), config.sleep_impl().as_ref(), build),
             endpoints: endpoints(config)?,
             variant: Variant {
                 fips: config.use_fips().unwrap_or(false),
                 dual_stack: config.use_dual_stack().unwrap_or(false),
             },
             retries: Policy::new(config.retry_config().map(RetryConfig::max_attempts)),
+            clock: Clock::default(),
         })))
     }
 
@@ -178,7 +184,16 @@ impl Client {
 
     /// Waits and returns the next attempt's number, or the error if there is none.
     async fn pause(&self, request: &Request, attempt: u32, error: Error) -> Result<u32, Error> {
-        // Other credentials may do: once, and without waiting.
+        // The service's time, which its answer has told, may do: once, and without
+        // waiting.
+        if attempt == 1
+            && self.0.retries.repeats()
+            && error.blames_signature()
+            && self.0.clock.is_corrected()
+        {
+            return Ok(2);
+        }
+        // So may other credentials.
         if error.wants_new_credentials() {
             self.0.credentials.forget();
             if attempt == 1 && self.0.retries.repeats() {
@@ -202,14 +217,17 @@ impl Client {
         let unreachable = |timed_out, reason| Error::Unreachable {
             service,
             operation,
-            host: target.base.clone(),
+            host: Some(target.base.clone()),
             attempts: attempt,
             timed_out,
             reason,
         };
         let answer = match timeout(request.timeout, self.0.connector.call(signed)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(unreachable(error.is_timeout(), chain(&error))),
+            Ok(Err(error)) => {
+                let cause = find::<Unreachable>(&error).map_or(&error, |place| &place.cause);
+                return Err(unreachable(error.is_timeout(), chain(cause)));
+            }
             Err(_) => {
                 let seconds = request.timeout.as_secs();
                 let reason = format!("no answer came within {seconds} s");
@@ -235,13 +253,11 @@ impl Client {
             Err(_) => bytes::Bytes::new(),
         };
         let status = parts.status.as_u16();
-        Err(Error::refused(
-            service,
-            operation,
-            status,
-            &parts.headers,
-            &body,
-        ))
+        let error = Error::refused(service, operation, status, &parts.headers, &body);
+        if error.blames_signature() {
+            self.0.clock.correct(&parts.headers, SystemTime::now());
+        }
+        Err(error)
     }
 
     async fn signed(&self, request: &Request, target: &Target) -> Result<HttpRequest, Error> {
@@ -281,55 +297,67 @@ impl Client {
             service,
             self.region(),
             credentials,
-            SystemTime::now(),
+            self.0.clock.now(SystemTime::now()),
         )
         .map_err(malformed)?;
         HttpRequest::try_from(http).map_err(|error| malformed(chain(&error)))
     }
 }
 
-fn connector(config: &SdkConfig) -> ConnectorBuilder {
+fn settings(config: &SdkConfig) -> HttpConnectorSettings {
     let timeouts = config.timeout_config();
     let connect = timeouts
         .and_then(TimeoutConfig::connect_timeout)
         .unwrap_or(CONNECT_TIMEOUT);
-    let settings = HttpConnectorSettings::builder()
+    HttpConnectorSettings::builder()
         .connect_timeout(connect)
-        .build();
-    let mut builder = Connector::builder().connector_settings(settings);
-    builder.set_sleep_impl(config.sleep_impl());
-    builder
+        .build()
 }
 
-/// The endpoints that environment and profile name: one service's own
-/// (`AWS_ENDPOINT_URL_S3`) comes before everybody's (`AWS_ENDPOINT_URL`).
+/// Whether a client of an SDK crate can ask the service: a region is known, and the
+/// endpoint, if one is named, is an address. Such clients find out with their first
+/// call only.
+pub fn check(config: &SdkConfig, service: Service) -> Result<(), ConfigError> {
+    config.region().ok_or(ConfigError::NoRegion)?;
+    endpoint(config, service).map(drop)
+}
+
+/// The endpoints that environment and profile name.
 fn endpoints(config: &SdkConfig) -> Result<Vec<(Service, String)>, ConfigError> {
     let mut endpoints = Vec::new();
     for service in Service::ALL {
-        let own = config.service_config().and_then(|services| {
-            let key = ServiceConfigKey::builder()
-                .service_id(service.id())
-                .env("AWS_ENDPOINT_URL")
-                .profile("endpoint_url")
-                .build()
-                .ok()?;
-            services.load_config(key)
-        });
-        let Some(url) = own.or_else(|| config.endpoint_url().map(str::to_owned)) else {
-            continue;
-        };
-        let base = url.trim_end_matches('/');
-        let is_base = base.parse::<http::Uri>().is_ok_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.path().trim_matches('/').is_empty()
-                && uri.query().is_none()
-        });
-        if !is_base {
-            return Err(ConfigError::Endpoint { url, service });
+        if let Some(base) = endpoint(config, service)? {
+            endpoints.push((service, base));
         }
-        endpoints.push((service, base.to_owned()));
     }
     Ok(endpoints)
+}
+
+/// The endpoint that environment or profile names: one service's own
+/// (`AWS_ENDPOINT_URL_S3`) comes before everybody's (`AWS_ENDPOINT_URL`).
+fn endpoint(config: &SdkConfig, service: Service) -> Result<Option<String>, ConfigError> {
+    let own = config.service_config().and_then(|services| {
+        let key = ServiceConfigKey::builder()
+            .service_id(service.id())
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build()
+            .ok()?;
+        services.load_config(key)
+    });
+    let Some(url) = own.or_else(|| config.endpoint_url().map(str::to_owned)) else {
+        return Ok(None);
+    };
+    let base = url.trim_end_matches('/');
+    let is_base = base.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.path().trim_matches('/').is_empty()
+            && uri.query().is_none()
+    });
+    if !is_base {
+        return Err(ConfigError::Endpoint { url, service });
+    }
+    Ok(Some(base.to_owned()))
 }
 
 async fn body(body: &Body) -> Result<SdkBody, String> {

@@ -9,30 +9,24 @@ pub enum Service {
     Ec2,
     /// Elastic Container Registry.
     Ecr,
-    /// Key Management Service.
-    Kms,
     /// Lambda.
     Lambda,
     /// CloudWatch Logs.
     Logs,
     /// S3.
     S3,
-    /// Secrets Manager.
-    SecretsManager,
     /// Systems Manager.
     Ssm,
 }
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 6] = [
         Self::Ec2,
         Self::Ecr,
-        Self::Kms,
         Self::Lambda,
         Self::Logs,
         Self::S3,
-        Self::SecretsManager,
         Self::Ssm,
     ];
 
@@ -47,11 +41,9 @@ impl Service {
         match self {
             Self::Ec2 => Endpoint::Ec2,
             Self::Ecr => Endpoint::Ecr,
-            Self::Kms => Endpoint::Kms,
             Self::Lambda => Endpoint::Lambda,
             Self::Logs => Endpoint::Logs,
             Self::S3 => Endpoint::S3,
-            Self::SecretsManager => Endpoint::SecretsManager,
             Self::Ssm => Endpoint::Ssm,
         }
     }
@@ -61,11 +53,9 @@ impl Service {
         match self {
             Self::Ec2 => "EC2",
             Self::Ecr => "ECR",
-            Self::Kms => "KMS",
             Self::Lambda => "Lambda",
             Self::Logs => "CloudWatch Logs",
             Self::S3 => "S3",
-            Self::SecretsManager => "Secrets Manager",
             Self::Ssm => "SSM",
         }
     }
@@ -76,11 +66,9 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Self::Ec2 => "EC2",
             Self::Ecr => "ECR",
-            Self::Kms => "KMS",
             Self::Lambda => "Lambda",
             Self::Logs => "CloudWatch Logs",
             Self::S3 => "S3",
-            Self::SecretsManager => "Secrets Manager",
             Self::Ssm => "Systems Manager",
         })
     }

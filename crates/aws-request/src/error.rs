@@ -33,14 +33,14 @@ pub enum Error {
         reason: String,
     },
     /// The service was not reached, or its answer was not.
-    #[error("{service} {operation} at {host}{}: {reason}", after(*attempts))]
+    #[error("{service} {operation}{}{}: {reason}", at(host.as_deref()), after(*attempts))]
     Unreachable {
         /// The service.
         service: Service,
         /// The operation.
         operation: &'static str,
-        /// The host that was asked.
-        host: String,
+        /// The host that was asked, if it is known.
+        host: Option<String>,
         /// How often it was tried.
         attempts: u32,
         /// Whether it took too long, the last time.
@@ -161,6 +161,22 @@ impl Error {
         )
     }
 
+    /// Whether the signature is at fault, or, where the answer has no words as that
+    /// to HEAD, may be: another time may help.
+    pub fn blames_signature(&self) -> bool {
+        match self.code() {
+            Some(code) => matches!(
+                code,
+                "AuthFailure"
+                    | "InvalidSignatureException"
+                    | "RequestExpired"
+                    | "RequestTimeTooSkewed"
+                    | "SignatureDoesNotMatch"
+            ),
+            None => self.status() == Some(403),
+        }
+    }
+
     /// Whether the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -197,6 +213,10 @@ const MAX_WORDS: usize = 1000;
 /// A service's words, for a line of a log.
 pub(crate) fn one_line(words: &str) -> String {
     plain_start(&plain_words(words), MAX_WORDS)
+}
+
+fn at(host: Option<&str>) -> String {
+    host.map_or_else(String::new, |host| format!(" at {host}"))
 }
 
 fn after(attempts: u32) -> String {

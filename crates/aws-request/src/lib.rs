@@ -1,6 +1,18 @@
-//! Signed HTTP requests to AWS services, for the few calls that do not need an SDK
-//! crate: objects in S3, Lambda functions, log events, parameters, secrets,
-//! instances, KMS signatures and tokens for registries.
+//! Calls to AWS's services: what those with an SDK crate of AWS's have in common, and
+//! signed HTTP requests for those whose SDK crate costs more than the one or two calls
+//! that are made.
+//!
+//! CloudWatch Logs, DynamoDB, KMS, SNS and Step Functions are asked with AWS's crates.
+//! They get their connections from [`http_client`], and [`Error::of_call`] gives their
+//! errors the words of all others. The rest are here:
+//!
+//! | service | operations | source of its SDK crate |
+//! |---|---|---|
+//! | EC2 | `DescribeInstances`, `StartInstances`, `StopInstances` | ten minutes of compilation |
+//! | ECR | `GetAuthorizationToken` | 5.4 MB |
+//! | Lambda | `Invoke` | 9.8 MB |
+//! | S3 | `GetObject`, `HeadObject`, `PutObject` | 15.1 MB |
+//! | Systems Manager | `GetParameter` | 18.8 MB |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,9 +25,10 @@
 //!
 //! A [`Client`] has the region, credentials, endpoint and time limits of an
 //! [`SdkConfig`](aws_config::SdkConfig), and sends over the HTTP stack that the
-//! SDK crates use. It signs with Signature Version 4, and tries again what may be
-//! tried again: what a service has throttled, and, for requests that may arrive
-//! twice without harm, also what failed on the way.
+//! SDK crates use, through the same proxies. It signs with Signature Version 4, by the
+//! service's time where that is minutes from this host's, and tries again what may be
+//! tried again: what a service has throttled, and, for requests that may arrive twice
+//! without harm, also what failed on the way.
 //!
 //! | limit | value |
 //! |---|---|
@@ -29,27 +42,28 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod clock;
 mod credentials;
 pub mod ec2;
 pub mod ecr;
 mod endpoint;
 mod error;
+mod http_client;
 mod json;
-pub mod kms;
 pub mod lambda;
-pub mod logs;
 mod refusal;
 mod request;
 mod response;
 mod retry;
 pub mod s3;
-pub mod secrets;
+mod sdk;
 mod sign;
 pub mod ssm;
 mod xml;
 
-pub use client::{Client, ConfigError};
+pub use client::{Client, ConfigError, check};
 pub use endpoint::Service;
 pub use error::Error;
-pub use request::{Body, Request, percent_encode};
+pub use http_client::{http_client, http_client_with};
+pub use request::{Body, Request};
 pub use response::{Download, Response};

@@ -119,11 +119,6 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Percent-encodes everything but RFC 3986's unreserved characters.
-pub fn percent_encode(text: &str) -> String {
-    encode(text, false)
-}
-
 /// Percent-encodes everything but RFC 3986's unreserved characters, and slashes
 /// if they are kept.
 pub(crate) fn encode(text: &str, keeps_slashes: bool) -> String {

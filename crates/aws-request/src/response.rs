@@ -1,5 +1,6 @@
 //! What comes back.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_smithy_types::byte_stream::ByteStream;
@@ -95,7 +96,7 @@ impl Download {
 }
 
 /// An error and its causes in one line, each said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -107,4 +108,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The first cause of this type.
+pub(crate) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
+    let mut causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.find_map(|cause| cause.downcast_ref())
 }

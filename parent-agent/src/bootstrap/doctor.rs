@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 
 use super::finding::{Finding, Findings, State};
 use super::{BootstrapError, Check, HostArgs, STEPS, Setup, service};
-use crate::aws;
+use crate::aws::Client;
 use crate::client;
 use crate::crash::LastEnd;
 use crate::enclave::Phase;
@@ -76,7 +76,7 @@ fn aws(setup: &Setup<'_>) -> Finding {
     }
     let region = setup.config.region.as_deref();
     let checked = setup.runtime.block_on(async {
-        let client = aws::client(region)
+        let client = Client::new(region)
             .await
             .map_err(|error| error.to_string())?;
         client.check_credentials().await?;

@@ -1,18 +1,8 @@
 //! The instance metadata service, version 2 only.
 
-use std::time::Duration;
-
-use aws_config::imds;
-use aws_config::imds::client::error::ImdsError as ClientError;
-use aws_config::provider_config::ProviderConfig;
 use thiserror::Error;
 
-use crate::aws;
-
-/// How long the service may take to be reached: it is on this very host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPTS: u32 = 3;
+use crate::aws::{ConfigError, Metadata, MetadataError};
 
 /// Why the instance's metadata cannot be read.
 #[derive(Debug, Error)]
@@ -30,6 +20,9 @@ pub enum ImdsError {
         /// The HTTP status.
         status: u16,
     },
+    /// It cannot be asked.
+    #[error("the instance's metadata cannot be read: {0}; name a file with --config")]
+    NoClient(#[from] ConfigError),
     /// There is no such tag.
     #[error(
         "the instance has no tag {tag}, or its tags are not in its metadata: set it, and InstanceMetadataTags=enabled", tag = super::source::TAG
@@ -40,11 +33,9 @@ pub enum ImdsError {
     NoUserData,
 }
 
-/// The service of the instance that this process runs on. Its tokens last for
-/// six hours and are renewed as they expire. `AWS_EC2_METADATA_SERVICE_ENDPOINT`
-/// names another address.
+/// The service of the instance that this process runs on.
 #[derive(Debug)]
-pub struct Imds(imds::Client);
+pub struct Imds(Metadata);
 
 impl Imds {
     /// The service; it is not asked yet.
@@ -53,15 +44,7 @@ impl Imds {
         reason = "it stands for a service, not for nothing"
     )]
     pub fn new() -> Self {
-        let config = ProviderConfig::default().with_http_client(aws::http());
-        Self(
-            imds::Client::builder()
-                .configure(&config)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(READ_TIMEOUT)
-                .max_attempts(ATTEMPTS)
-                .build(),
-        )
+        Self(Metadata::new())
     }
 
     /// The value of an instance tag.
@@ -84,27 +67,13 @@ impl Imds {
 
     /// What is at `path`, if it is there.
     pub async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        match self.0.get(path).await {
-            Ok(value) => Ok(Some(value.as_ref().to_owned())),
-            Err(ClientError::ErrorResponse(response)) => {
-                match response.response().status().as_u16() {
-                    404 => Ok(None),
-                    status => Err(ImdsError::Refused {
-                        path: path.to_owned(),
-                        status,
-                    }),
-                }
-            }
-            Err(error) => Err(ImdsError::Unreachable(words(&error))),
-        }
+        self.0.get(path).await.map_err(|error| match error {
+            MetadataError::Unreachable(reason) => ImdsError::Unreachable(reason),
+            MetadataError::Refused(status) => ImdsError::Refused {
+                path: path.to_owned(),
+                status,
+            },
+            MetadataError::NoClient(error) => error.into(),
+        })
     }
-}
-
-/// The innermost cause says what happened, in the fewest words.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

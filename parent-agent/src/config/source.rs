@@ -6,12 +6,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use aws_request::Error as AwsError;
 use thiserror::Error;
 
 use super::imds::{Imds, ImdsError};
 use super::{Config, ConfigError, MAX_BYTES};
-use crate::aws;
+use crate::aws::{Client, ConfigError as NoClient, Error as AwsError};
 
 /// The files that are looked for when no source is named.
 pub const FILES: [&str; 2] = ["/etc/enclaves/config.json", "/etc/enclaves/config.toml"];
@@ -99,7 +98,7 @@ pub enum SourceError {
         /// The parameter.
         name: String,
         /// Why.
-        source: aws_request::ConfigError,
+        source: NoClient,
     },
     /// The parameter cannot be read.
     #[error(
@@ -135,7 +134,7 @@ pub enum SourceError {
 fn advice(error: &AwsError) -> &'static str {
     if error.is_denied() {
         "; allow ssm:GetParameter on it (and kms:Decrypt on its key) to the instance's role"
-    } else if error.is_not_found() || error.code() == Some("ParameterNotFound") {
+    } else if error.is_not_found() {
         "; create it, or name another with --config"
     } else {
         ""
@@ -203,13 +202,13 @@ impl Source {
 }
 
 async fn read_parameter(name: &str) -> Result<String, SourceError> {
-    let client = aws::client(None)
+    let client = Client::new(None)
         .await
         .map_err(|source| SourceError::NoClient {
             name: name.to_owned(),
             source,
         })?;
-    let parameter = client.ssm().parameter(name).await;
+    let parameter = client.parameter(name).await;
     parameter.map_err(|source| SourceError::Ssm {
         name: name.to_owned(),
         source: Box::new(source),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use aws_request::s3::Object;
+use aws_endpoint::Object;
 use measurements::Pcr;
 
 use crate::digest::Sha256;

@@ -17,9 +17,9 @@ mod s3;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aws_request::Error as AwsError;
 use thiserror::Error;
 
+use crate::aws::{ConfigError, Error as AwsError};
 use crate::digest::Sha256;
 use crate::registry::client::Registry;
 use crate::registry::{MEDIA_TYPE, ManifestError};
@@ -73,7 +73,7 @@ pub enum FetchError {
         /// Where it is.
         location: String,
         /// Why.
-        source: aws_request::ConfigError,
+        source: ConfigError,
     },
     /// It has another size.
     #[error(

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use aws_request::Client;
-use aws_request::s3::Object;
+use aws_endpoint::Object;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::partial::Partial;
 use super::{FetchError, Progress};
-use crate::aws;
+use crate::aws::{Client, Error};
 
 /// Bytes of a part.
 const PART: u64 = 4 << 20;
@@ -23,7 +22,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A part that is on its way; dropping it gives it up.
-struct Part(JoinHandle<Result<Vec<u8>, aws_request::Error>>);
+struct Part(JoinHandle<Result<Vec<u8>, Error>>);
 
 impl Drop for Part {
     fn drop(&mut self) {
@@ -39,15 +38,14 @@ pub(super) async fn read(
     progress: Progress<'_>,
 ) -> Result<(), FetchError> {
     let location = partial.location.clone();
-    let client = aws::client(region)
+    let client = Client::new(region)
         .await
         .map_err(|source| FetchError::NoClient {
             location: location.to_string(),
             source,
         })?;
-    let failed = |error: aws_request::Error, bytes| FetchError::from_aws(&location, &error, bytes);
+    let failed = |error: Error, bytes| FetchError::from_aws(&location, &error, bytes);
     let head = client
-        .s3()
         .head(object)
         .await
         .map_err(|error| failed(error, partial.length()))?;
@@ -89,10 +87,10 @@ async fn part(
     start: u64,
     end: u64,
     etag: Option<&str>,
-) -> Result<Vec<u8>, aws_request::Error> {
+) -> Result<Vec<u8>, Error> {
     let mut attempt = 1;
     loop {
-        match try_part(client, object, start, end, etag).await {
+        match client.part(object, start, end, etag).await {
             Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                 tracing::debug!(%error, start, "a part of an image has broken off");
             }
@@ -106,30 +104,4 @@ async fn part(
         .await;
         attempt += 1;
     }
-}
-
-async fn try_part(
-    client: &Client,
-    object: &Object,
-    start: u64,
-    end: u64,
-    etag: Option<&str>,
-) -> Result<Vec<u8>, aws_request::Error> {
-    let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-    let mut download = client.s3().get_range(object, start, end, etag).await?;
-    let mut part = Vec::with_capacity(length);
-    while let Some(bytes) = download.next().await? {
-        part.extend_from_slice(&bytes);
-        if part.len() > length {
-            break;
-        }
-    }
-    if part.len() == length {
-        return Ok(part);
-    }
-    Err(aws_request::Error::Broken {
-        service: aws_request::Service::S3,
-        operation: "GetObject",
-        reason: format!("{} bytes came instead of {length}", part.len()),
-    })
 }

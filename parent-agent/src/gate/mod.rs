@@ -13,8 +13,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_request::lambda::InvokeError;
-use aws_request::{Client, ConfigError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -28,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::aws;
+use crate::aws::{Client, ConfigError, InvokeError};
 use crate::enclave::Phase;
 use crate::event::{Challenge, ChallengeError, Event};
 use crate::report::{Report, Reporter};
@@ -39,8 +37,6 @@ use protocol::{ChallengeAnswer, DocumentAnswer, Question};
 
 /// How often the gate is asked, unless it is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
-/// How long one invocation may take.
-const INVOKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the enclave may take for a document.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether the enclave is ready.
@@ -171,7 +167,7 @@ pub(crate) struct GateClient {
 impl GateClient {
     /// A client of the gate, which is not asked yet.
     pub(crate) async fn new(config: GateConfig, region: Option<&str>) -> Result<Self, ConfigError> {
-        let lambda = aws::client(region).await?;
+        let lambda = Client::new(region).await?;
         Ok(Self { config, lambda })
     }
 
@@ -301,13 +297,7 @@ impl Gate {
         let answer = self
             .client
             .lambda
-            .lambda()
-            .invoke(
-                self.client.config.function.as_str(),
-                Bytes::from(payload),
-                true,
-                INVOKE_TIMEOUT,
-            )
+            .invoke(self.client.config.function.as_str(), Bytes::from(payload))
             .await?;
         serde_json::from_slice(&answer).map_err(|error| GateError::Answer(error.to_string()))
     }

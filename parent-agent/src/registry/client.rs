@@ -1,8 +1,8 @@
 //! Asks a registry for manifests and blobs.
 
-use aws_request::percent_encode;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use hyper::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::keys::{Key, Keys};
@@ -17,6 +17,14 @@ const MANIFESTS: &str =
 const MAX_REDIRECTS: usize = 5;
 /// Most bytes of an answer with a token.
 const MAX_TOKEN: usize = 64 * 1024;
+
+/// What does not stand for itself in a query: everything but RFC 3986's unreserved
+/// characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A registry, asked for one image.
 #[derive(Debug)]
@@ -223,12 +231,12 @@ impl Registry {
             ));
         }
         let pull = format!("repository:{}:pull", self.reference.repository());
-        let scope = percent_encode(scope.unwrap_or(&pull));
+        let scope = utf8_percent_encode(scope.unwrap_or(&pull), RESERVED);
         let separator = if realm.contains('?') { '&' } else { '?' };
         let mut url = format!("{realm}{separator}scope={scope}");
         if let Some(service) = service {
             url += "&service=";
-            url += &percent_encode(service);
+            url.extend(utf8_percent_encode(service, RESERVED));
         }
         let headers: Vec<_> = key
             .map(|key| ("authorization", format!("Basic {}", key.as_base64())))

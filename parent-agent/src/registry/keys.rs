@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::Reference;
-use crate::aws;
+use crate::aws::Client;
 
 /// Most bytes of Docker's configuration.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -154,10 +154,10 @@ fn host(name: &str) -> &str {
 }
 
 async fn ecr_key(region: &str) -> Result<Key, String> {
-    let client = aws::client(Some(region))
+    let client = Client::new(Some(region))
         .await
         .map_err(|error| error.to_string())?;
-    match client.ecr().authorization_token().await {
+    match client.registry_token().await {
         Ok(token) => Ok(Key(token)),
         Err(error) => Err(error.to_string()),
     }

@@ -130,6 +130,44 @@ async fn cloudwatch_with_another_certificate_gets_nothing() {
 }
 
 #[tokio::test]
+async fn cloudwatch_is_signed_by_the_services_time_where_the_clock_is_wrong() {
+    let service = CloudWatch::start().await.unwrap();
+    service.set_clock_ahead(-3600);
+    let agent = run(&service, &[]).await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    // It is corrected within a call, so that nobody has to look at the credentials.
+    let status = agent.status().await;
+    assert_eq!(status["logs"]["sinks"][0]["errors"], json!({}), "{status}");
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.counts().unwrap();
+}
+
+#[tokio::test]
+async fn cloudwatch_is_asked_through_the_proxy_of_the_environment() {
+    let service = CloudWatch::start().await.unwrap();
+    let mut environment = service.environment();
+    environment.retain(|(name, _)| *name != "AWS_ENDPOINT_URL");
+    environment.push(("AWS_ENDPOINT_URL", "http://logs.example.invalid".to_owned()));
+    environment.push(("HTTP_PROXY", service.url().to_owned()));
+    let agent = Agent::spawn_with(
+        tempfile::tempdir().unwrap(),
+        Builder::new(&[], &[]),
+        &["--sink", "cloudwatch"],
+        &environment,
+    );
+    agent.until_init_waits().await;
+    let mut connection = Connection::open(&agent).await;
+    send(&mut connection, 1..=1).await;
+    until_arrived(&service, 1).await;
+    agent.end_init(0).await;
+    agent.ended().await;
+    service.counts().unwrap();
+}
+
+#[tokio::test]
 async fn cloudwatch_group_that_exists_is_used_as_it_is() {
     let service = CloudWatch::start().await.unwrap();
     service.create("/my/group", None);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_request::s3::Object;
+use aws_endpoint::Object;
 use aws_request::{Client, ConfigError, Error};
 use bytes::Bytes;
 
@@ -176,6 +176,33 @@ async fn expired_credentials_are_asked_for_again_once() {
     assert_eq!(error.code(), Some("ExpiredTokenException"));
     assert_eq!(server.asked().len(), 4);
     assert_eq!(provider.0.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn clock_of_the_service_signs_where_this_hosts_is_wrong() {
+    let body = r#"{"__type":"InvalidSignatureException","message":"Signature expired"}"#;
+    let date = "date: Thu, 01 Jan 2015 00:00:00 GMT\r\n";
+    let parameter = answer(200, "", r#"{"Parameter":{"Value":"v"}}"#);
+    let server = Server::start(vec![answer(400, date, body), parameter]).await;
+    let client = server.client();
+    for _ in 0..2 {
+        assert_eq!(client.ssm().parameter("p").await.unwrap(), "v");
+    }
+    let asked = server.asked();
+    let times: Vec<_> = asked
+        .iter()
+        .map(|asked| asked.header("x-amz-date").unwrap())
+        .collect();
+    assert_eq!(times.len(), 3);
+    assert!(!times[0].starts_with("2015"), "{times:?}");
+    assert!(times[1].starts_with("20150101T0000"), "{times:?}");
+    assert!(times[2].starts_with("20150101T0000"), "{times:?}");
+
+    // An answer to HEAD has no words.
+    let head = format!("HTTP/1.1 403 X\r\nconnection: close\r\n{date}\r\n").into_bytes();
+    let found = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\n".to_vec();
+    let server = Server::start(vec![head, found]).await;
+    assert_eq!(server.client().s3().head(&object()).await.unwrap().size, 3);
 }
 
 #[tokio::test]

@@ -8,5 +8,6 @@
 )]
 
 mod faults;
+mod sdk;
 mod server;
 mod services;

@@ -71,6 +71,10 @@ impl Server {
         Self { url, asked }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn config(&self) -> SdkConfig {
         config(&self.url)
     }

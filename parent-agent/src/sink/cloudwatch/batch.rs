@@ -3,7 +3,6 @@
 //! The limits are those of the API reference
 //! (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>).
 
-use aws_request::logs::Event;
 use log_spool::Stored;
 
 use super::message;
@@ -26,6 +25,14 @@ const MAX_AHEAD_MS: u64 = 110 * 60 * 1000;
 /// A clock that goes back so little is not worth a new request: the event gets
 /// the time of the one before it.
 const MAX_STEP_BACK_MS: u64 = 1000;
+
+/// An event that is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Milliseconds since 1970, UTC.
+    pub(super) timestamp: u64,
+    pub(super) message: String,
+}
 
 /// Events in the order of their records, their times never decreasing.
 #[derive(Debug, Default)]

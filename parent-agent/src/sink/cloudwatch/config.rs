@@ -5,7 +5,7 @@ use std::str::FromStr;
 use manifest::EnclaveName;
 
 /// The days that `PutRetentionPolicy` takes, from its API reference.
-const RETENTION_DAYS: [u32; 22] = [
+const RETENTION_DAYS: [i32; 22] = [
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
     3288, 3653,
 ];
@@ -51,7 +51,7 @@ impl FromStr for LogGroup {
 
 /// Days that a group keeps its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetentionDays(u32);
+pub struct RetentionDays(i32);
 
 /// A month.
 impl Default for RetentionDays {
@@ -62,7 +62,7 @@ impl Default for RetentionDays {
 
 impl RetentionDays {
     /// The number of days.
-    pub fn get(self) -> u32 {
+    pub fn get(self) -> i32 {
         self.0
     }
 }
@@ -74,7 +74,7 @@ impl FromStr for RetentionDays {
         match text.parse() {
             Ok(days) if RETENTION_DAYS.contains(&days) => Ok(Self(days)),
             _ => {
-                let days: Vec<_> = RETENTION_DAYS.iter().map(u32::to_string).collect();
+                let days: Vec<_> = RETENTION_DAYS.iter().map(i32::to_string).collect();
                 Err(format!("the service takes only these: {}", days.join(", ")))
             }
         }

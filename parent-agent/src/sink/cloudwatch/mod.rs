@@ -7,7 +7,9 @@
 mod batch;
 pub mod config;
 mod message;
+#[cfg(feature = "aws")]
 mod retry;
+#[cfg_attr(not(feature = "aws"), path = "absent.rs")]
 mod service;
 
 use std::ops::Range;

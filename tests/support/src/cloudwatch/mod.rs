@@ -14,10 +14,12 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -212,6 +214,12 @@ impl CloudWatch {
         self.shared.state().next.is_empty()
     }
 
+    /// Its clock is ahead of everybody's by so many seconds. It does not take calls that
+    /// were signed more than five minutes from its time, and says what that is.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.state().ahead = seconds;
+    }
+
     /// A batch with this message is not taken.
     pub fn refuse(&self, message: &str) {
         self.shared.state().poison = Some(message.to_owned());
@@ -271,6 +279,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The service's time, as an answer has it.
+    fn date(&self) -> HeaderValue {
+        let since = u64::try_from(self.state().now()).unwrap_or_default();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(since);
+        HeaderValue::try_from(httpdate::fmt_http_date(time))
+            .unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+
     async fn answer(&self, head: Parts, body: Bytes) -> Answer {
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let action = header("x-amz-target").and_then(|name| name.strip_prefix("Logs_20140328."));
@@ -288,6 +304,10 @@ impl Shared {
             fault
         };
         if let Some(refusal) = fault.refusal() {
+            return refusal;
+        }
+        let signed = header("x-amz-date").unwrap_or_default();
+        if let Some(refusal) = self.state().refusal(signed) {
             return refusal;
         }
         if fault == Fault::Hang {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::DATE;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -32,7 +33,11 @@ pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite, shared: Arc<
         let (shared, broken) = (Arc::clone(&shared), Arc::clone(&told));
         async move {
             let response = match whole(&shared, request).await {
-                Answer::Response(response) => response,
+                Answer::Response(mut response) => {
+                    let date = shared.date();
+                    response.headers_mut().insert(DATE, date);
+                    response
+                }
                 Answer::Break(bytes) => {
                     *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
                     // Nobody sees it: the connection ends before.

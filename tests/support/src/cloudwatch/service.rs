@@ -8,12 +8,21 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::server::Answer;
 use super::{Batch, Check, Counts, Fault, limits};
 
 /// The stream whose calls fail one by one: that of the workload.
 const FAILING: &str = "application";
+
+/// How a call says when it was signed.
+const SIGNED_AT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
+/// How far that may be from the service's time, in seconds.
+const MAX_SIGNATURE_AGE: i64 = 5 * 60;
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Event {
@@ -42,6 +51,8 @@ pub(super) struct State {
     /// How the next calls fail.
     pub(super) next: VecDeque<Fault>,
     pub(super) poison: Option<String>,
+    /// How far its clock is ahead of everybody's, in seconds.
+    pub(super) ahead: i64,
     pub(super) counts: Counts,
     pub(super) check: Option<Check>,
     /// The first breach of a limit or of the check.
@@ -75,6 +86,19 @@ impl Fault {
 }
 
 impl State {
+    /// The service's time, in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        OffsetDateTime::now_utc().unix_timestamp() + self.ahead
+    }
+
+    /// Why a call that was signed at this time is not taken, if it is not.
+    pub(super) fn refusal(&self, signed: &str) -> Option<Answer> {
+        let signed = PrimitiveDateTime::parse(signed, SIGNED_AT).ok()?;
+        let age = self.now() - signed.assume_utc().unix_timestamp();
+        (age.abs() > MAX_SIGNATURE_AGE)
+            .then(|| error(StatusCode::BAD_REQUEST, "InvalidSignatureException"))
+    }
+
     /// The first breach is the one that is told.
     pub(super) fn broken(&mut self, error: &anyhow::Error) {
         self.breach.get_or_insert_with(|| format!("{error:#}"));
