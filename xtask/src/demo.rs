@@ -18,7 +18,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
     if qemu {
         packages::install_needed()?;
     }
-    let folder = programs::build(workspace, &programs::SHOWN)?;
+    let folder = programs::shown(workspace)?;
     let kernel = kernel(workspace, qemu)?;
     let mut command = Command::new(folder.join("demo"));
     for name in ["image-builder", "parent-agent", "enclave-init"] {

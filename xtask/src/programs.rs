@@ -10,7 +10,7 @@ use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 use crate::{init, packages, python, target};
 
 /// What the demo shows, and what shows it.
-pub(crate) const SHOWN: [&str; 5] = [
+const SHOWN: [&str; 5] = [
     "image-builder",
     "enclave-init",
     "parent-agent",
@@ -32,6 +32,12 @@ pub(crate) const TESTED: [&str; 10] = [
     "enclave-tests",
 ];
 
+/// Builds what the demo shows, and gives its folder: without clients of AWS, which it
+/// does not ask.
+pub(crate) fn shown(workspace: &Path) -> anyhow::Result<PathBuf> {
+    build_with(workspace, &SHOWN, &["--no-default-features"])
+}
+
 /// Builds everything that tests and figures start, and gives its folder.
 pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
     build(workspace, &TESTED)
@@ -42,12 +48,16 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    build_with(workspace, packages, &[])
+}
+
+fn build_with(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<PathBuf> {
     let others: Vec<_> = packages
         .iter()
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others)?;
+    cargo_build(workspace, &others, features)?;
     // This program is in the folder of another profile, next to those looked for.
     let folder = target::above(2)?.join("release");
     if packages.contains(&init::PACKAGE) {
@@ -64,10 +74,11 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
     Ok(folder)
 }
 
-fn cargo_build(workspace: &Path, packages: &[&str]) -> anyhow::Result<()> {
+fn cargo_build(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
         .args(["build", "--bins", "--release", "--locked"])
+        .args(features)
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);
