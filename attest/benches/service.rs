@@ -36,7 +36,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attestation::{Nonce, Policy, Profile, Roots, Verifier};
-use attestation_results::{Appraisal, Issuer, SigningKey};
+use attestation_results::{Appraisal, Issuer, NonceSource, SigningKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use measurements::{Measurements, Pcr};
@@ -435,7 +435,7 @@ impl World {
                             document,
                             profile: Profile::Enclave,
                             policy_ids: &["payments"],
-                            nonce: Some(NONCE),
+                            nonce: NonceSource::Caller(NONCE),
                         };
                         issuer.token(&key, &appraisal, 1).unwrap();
                     }

@@ -33,6 +33,11 @@ fn of_64_replays_at_once_exactly_one_wins() {
     assert!(lost.iter().all(|reply| !reply.body.contains("eyJ")));
     let used = |label| server.metric(&format!("attest_challenges_used_total{{use=\"{label}\"}}"));
     assert_eq!((used("first"), used("again")), (1, 63));
+    // What was accepted is what was answered.
+    assert_eq!(server.metric("attest_accepted_total"), 1);
+    assert_eq!(server.metric("attest_signed_total"), 1);
+    let replays = server.metric("attest_rejected_total{rule=\"challenge.used\"}");
+    assert_eq!(replays, 63);
 }
 
 #[test]
@@ -69,6 +74,8 @@ fn a_challenge_expires() {
     });
     assert_eq!(reply.status, 410);
     assert_eq!(reply.problem(), "challenge-expired");
+    let replays = server.metric("attest_rejected_total{rule=\"challenge.expired\"}");
+    assert_eq!(replays, 1);
 }
 
 #[test]
@@ -104,5 +111,33 @@ fn a_nonce_of_the_callers_own_is_no_challenge() {
     for _ in 0..2 {
         let reply = server.post("/v1/verify", &body).json();
         assert_eq!(reply["report"]["accepted"], true);
+    }
+}
+
+#[test]
+fn a_challenge_is_never_taken_for_a_nonce_of_the_callers_own() {
+    let world = World::new();
+    let server = world.start(&[]);
+    for request in [
+        json!({}),
+        json!({ "policy": "payments" }),
+        json!({ "policy": "any" }),
+    ] {
+        let challenge = server.challenge(&request);
+        let document = world.enclave.attest(&challenge);
+        let mut body = verify_body(&document, &challenge);
+        let body = body.as_object_mut().unwrap();
+        body.remove("challenge");
+        body.insert("nonce".to_owned(), json!(hex::encode(&challenge)));
+        for ear in [true, false] {
+            body.insert("ear".to_owned(), json!(ear));
+            let reply = server.post("/v1/verify", &json!(body));
+            assert_eq!(reply.problem(), "challenge-as-nonce", "{request}");
+        }
+        // It has not been used up by that.
+        if request["policy"] != "any" {
+            let reply = server.verify(&document, &challenge).json();
+            assert_eq!(reply["report"]["accepted"], true);
+        }
     }
 }

@@ -186,11 +186,11 @@ fn more_work_than_may_wait_is_refused_at_once() {
     const CLIENTS: usize = 32;
     let world = World::new();
     let server = world.start(&["--threads", "1", "--queue", "1"]);
-    let document = world.enclave.attest(b"nonce");
+    let document = world.enclave.attest(b"own nonce");
     let body = json!({
         "document": STANDARD.encode(&document),
         "policy": "any",
-        "nonce": hex::encode("nonce"),
+        "nonce": hex::encode("own nonce"),
     });
     let reply = eventually("nothing is refused", || {
         let start = Barrier::new(CLIENTS);

@@ -148,6 +148,8 @@ fn refused(world: &World, server: &Server) -> Vec<(&'static str, String, bool, &
     };
     let mut without_nonce = verify_body(b"", b"");
     without_nonce.as_object_mut().unwrap().remove("challenge");
+    let mut as_nonce = without_nonce.clone();
+    as_nonce["nonce"] = json!(hex::encode(server.challenge(&json!({}))));
     let used = server.challenge(&json!({}));
     let used = verify_body(&world.enclave.attest(&used), &used).to_string();
     assert_eq!(
@@ -213,6 +215,12 @@ fn refused(world: &World, server: &Server) -> Vec<(&'static str, String, bool, &
             without_nonce.to_string(),
             true,
             "nonce-required",
+        ),
+        (
+            "/v1/verify",
+            as_nonce.to_string(),
+            true,
+            "challenge-as-nonce",
         ),
         ("/v1/verify", used, true, "challenge-used"),
         (
@@ -324,6 +332,8 @@ fn what_the_document_refuses_is_refused() {
         ("challenge", json!("0")),
         ("nonce", json!("xx")),
         ("nonce", json!("00".repeat(513))),
+        ("nonce", json!("00".repeat(7))),
+        ("nonce", json!("00".repeat(65))),
         ("ear", json!("yes")),
         ("more", json!(1)),
     ] {

@@ -48,6 +48,8 @@ fn a_document_for_a_challenge_is_accepted_and_the_result_says_so() {
         json!({ "instance-identity": 2, "configuration": 2, "executables": 3 })
     );
     assert_eq!(submod["ear_appraisal_policy_ids"][0], "payments");
+    assert_eq!(submod["ear_verifier_claims"]["freshness"], "challenge");
+    assert_eq!(submod["ear_verifier_claims"]["image"], "payments 1.4");
     let attester = &submod["ear_attester_claims"];
     assert_eq!(
         attester["module_id"],

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use attestation::{Profile, Report};
-use attestation_results::{Appraisal, ExternalKey, Issuer};
+use attestation_results::{Appraisal, ExternalKey, Issuer, NonceSource};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
@@ -54,7 +54,7 @@ impl EarSigner {
             document,
             profile: Profile::Enclave,
             policy_ids: &[image],
-            nonce: Some(nonce),
+            nonce: NonceSource::Challenge(nonce),
         };
         let token = self
             .issuer

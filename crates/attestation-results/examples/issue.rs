@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::{Nonce, Policy, Profile, Roots, Verifier};
-use attestation_results::{Appraisal, Issuer, SigningKey};
+use attestation_results::{Appraisal, Issuer, NonceSource, SigningKey};
 
 /// Signed by AWS.
 const DOCUMENT: &[u8] = include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         document: DOCUMENT,
         profile: Profile::Enclave,
         policy_ids: &["any image"],
-        nonce: None,
+        nonce: NonceSource::None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     println!("{}", issuer.token(&key, &appraisal, now)?);

@@ -126,6 +126,7 @@ mod tests {
     use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
     use super::*;
+    use crate::freshness::NonceSource;
 
     const DOCUMENT: &[u8] =
         include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
@@ -153,7 +154,7 @@ mod tests {
             document: DOCUMENT,
             profile: Profile::Enclave,
             policy_ids: &["tests"],
-            nonce: None,
+            nonce: NonceSource::None,
         };
         issuer.unsigned(key, &appraisal, 1000).unwrap()
     }

@@ -12,14 +12,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::freshness::{Freshness, NONCE_BYTES, NonceSource};
 use crate::signing_key::SigningKey;
 use crate::trust::{Status, TrustVector};
 
 /// The profile of draft 04, which fixes the claims' names.
-const PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
+pub(crate) const PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
 
-/// Bytes that a nonce may have as `eat_nonce` (RFC 9711, section 4.1).
-const EAT_NONCE_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 /// Larger than the usual result, in bytes of JSON.
 const USUAL_CLAIMS: usize = 4096;
 
@@ -32,6 +31,13 @@ pub enum EarError {
     /// The key failed.
     #[error("the attestation result cannot be signed")]
     Signature(#[from] Unspecified),
+    /// The nonce cannot be repeated in the result.
+    #[error(
+        "a result repeats its nonce, which has {0} bytes: EAT allows {start} to {end} (RFC 9711, section 4.1)",
+        start = NONCE_BYTES.start(),
+        end = NONCE_BYTES.end()
+    )]
+    Nonce(usize),
     /// A signature that was made elsewhere is not the key's.
     #[error("the attestation result was signed by another key than the one it names")]
     ForeignSignature,
@@ -66,7 +72,7 @@ pub struct Appraisal<'a> {
     /// What the policy is known by, the most telling name first.
     pub policy_ids: &'a [&'a str],
     /// The nonce that the document had to carry.
-    pub nonce: Option<&'a [u8]>,
+    pub nonce: NonceSource<'a>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +137,11 @@ struct VerifierClaims<'a> {
     /// The pinned root, where the document's certificates begin with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<&'a PinnedRoot>,
+    /// What shows that the document is new; nothing of one that was rejected.
+    freshness: Freshness,
+    /// The image of the policy that the document is of, by its name there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<&'a Rejection>,
 }
@@ -157,6 +168,12 @@ impl Issuer {
         appraisal: &Appraisal<'_>,
         now: u64,
     ) -> Result<String, EarError> {
+        let nonce = appraisal.nonce.bytes();
+        if let Some(nonce) = nonce
+            && !NONCE_BYTES.contains(&nonce.len())
+        {
+            return Err(EarError::Nonce(nonce.len()));
+        }
         let report = appraisal.report;
         if report.mode == Mode::Audit {
             return Err(EarError::Audit);
@@ -173,13 +190,16 @@ impl Issuer {
                 accepted: report.accepted,
                 checked_at_ms: report.checked_at_ms,
                 root: report.root.as_ref(),
+                freshness: if report.accepted {
+                    appraisal.nonce.freshness()
+                } else {
+                    Freshness::None
+                },
+                image: image(report),
                 rejection: report.rejection.as_ref(),
             },
         };
-        let name = match appraisal.profile {
-            Profile::Enclave => "nitro-enclave",
-            Profile::NitroTpm => "nitro-tpm",
-        };
+        let name = submod_name(appraisal.profile);
         let claims = Claims {
             eat_profile: PROFILE,
             iss: self.url.as_deref(),
@@ -190,10 +210,7 @@ impl Issuer {
                 build: concat!("attest ", env!("CARGO_PKG_VERSION")),
             },
             ear_status: status,
-            eat_nonce: appraisal
-                .nonce
-                .filter(|nonce| EAT_NONCE_BYTES.contains(&nonce.len()))
-                .map(|nonce| URL_SAFE_NO_PAD.encode(nonce)),
+            eat_nonce: nonce.map(|nonce| URL_SAFE_NO_PAD.encode(nonce)),
             submods: BTreeMap::from([(name, submod)]),
         };
         let mut json = Vec::with_capacity(USUAL_CLAIMS);
@@ -204,6 +221,24 @@ impl Issuer {
         URL_SAFE_NO_PAD.encode_string(&json, &mut token);
         Ok(token)
     }
+}
+
+/// The name of the appraisal of such documents.
+pub(crate) const fn submod_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Enclave => "nitro-enclave",
+        Profile::NitroTpm => "nitro-tpm",
+    }
+}
+
+/// The image that an accepted document is of, if the policy lists images.
+fn image(report: &Report) -> Option<&str> {
+    let check = report
+        .checks
+        .iter()
+        .find(|check| check.rule == Rule::PolicyImage)?;
+    let matches = report.accepted && check.outcome == Outcome::Passed;
+    check.actual.as_deref().filter(|_| matches)
 }
 
 /// The document, if its signature was found good: a signed result must not lend
@@ -259,11 +294,20 @@ mod tests {
         }
     }
 
-    fn claims(policy: &Policy, now_ms: u64, nonce: Option<&[u8]>) -> Value {
-        claims_under(Roots::aws(), policy, now_ms, nonce)
+    fn claims(policy: &Policy, now_ms: u64) -> Value {
+        issue(policy, now_ms, NonceSource::None).unwrap()
     }
 
-    fn claims_under(roots: Roots, policy: &Policy, now_ms: u64, nonce: Option<&[u8]>) -> Value {
+    fn issue(policy: &Policy, now_ms: u64, nonce: NonceSource<'_>) -> Result<Value, EarError> {
+        issue_under(Roots::aws(), policy, now_ms, nonce)
+    }
+
+    fn issue_under(
+        roots: Roots,
+        policy: &Policy,
+        now_ms: u64,
+        nonce: NonceSource<'_>,
+    ) -> Result<Value, EarError> {
         let (key, _) = SigningKey::generate().unwrap();
         let issuer = issuer();
         let verifier = Verifier::new(roots);
@@ -275,9 +319,9 @@ mod tests {
             policy_ids: &["tests"],
             nonce,
         };
-        let token = issuer.token(&key, &appraisal, 1000).unwrap();
+        let token = issuer.token(&key, &appraisal, 1000)?;
         let claims = token.split('.').nth(1).unwrap();
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+        Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap())
     }
 
     fn pcr(index: usize) -> measurements::Pcr {
@@ -289,7 +333,7 @@ mod tests {
     fn awss_root_speaks_for_hardware_and_a_register_for_code() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
         let vector = |roots: Roots| {
-            let claims = claims_under(roots, &policy, MADE_MS, None);
+            let claims = issue_under(roots, &policy, MADE_MS, NonceSource::None).unwrap();
             assert_eq!(claims["ear_status"], "affirming");
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"].clone()
         };
@@ -335,7 +379,7 @@ mod tests {
     #[test]
     fn one_part_of_an_image_is_not_the_image() {
         let policy = Policy::builder().pcr(2, pcr(2)).build().unwrap();
-        let claims = claims(&policy, MADE_MS, None);
+        let claims = claims(&policy, MADE_MS);
         assert_eq!(claims["ear_status"], "warning");
         assert_eq!(
             claims["submods"]["nitro-enclave"]["ear_trustworthiness_vector"],
@@ -346,7 +390,7 @@ mod tests {
     #[test]
     fn an_expired_document_says_nothing_and_is_not_repeated() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
-        let claims = claims(&policy, MADE_MS + 86_400_000, None);
+        let claims = claims(&policy, MADE_MS + 86_400_000);
         let appraisal = &claims["submods"]["nitro-enclave"];
         assert_eq!(claims["ear_status"], "contraindicated");
         assert_eq!(
@@ -371,7 +415,7 @@ mod tests {
             document: DOCUMENT,
             profile: Profile::Enclave,
             policy_ids: &["tests"],
-            nonce: None,
+            nonce: NonceSource::None,
         };
         let (key, _) = SigningKey::generate().unwrap();
         let result = issuer().token(&key, &appraisal, 1000);
@@ -379,14 +423,38 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_repeated_if_eat_allows_its_size() {
+    fn freshness_is_who_chose_the_nonce_of_an_accepted_document() {
+        let freshness = |policy: &Policy, nonce| {
+            let claims = issue(policy, MADE_MS, nonce).unwrap();
+            claims["submods"]["nitro-enclave"]["ear_verifier_claims"]["freshness"].clone()
+        };
+        let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
+        for (nonce, expected) in [
+            (NonceSource::None, "none"),
+            (NonceSource::Caller(&[7; 8]), "caller"),
+            (NonceSource::Challenge(&[7; 8]), "challenge"),
+        ] {
+            assert_eq!(freshness(&policy, nonce), expected);
+        }
+        // Nothing was used up, and nothing shown, where the document was rejected.
+        let another = Policy::builder().pcr(0, pcr(1)).build().unwrap();
+        assert_eq!(freshness(&another, NonceSource::Challenge(&[7; 8])), "none");
+    }
+
+    #[test]
+    fn a_nonce_is_repeated_or_refused_as_eat_allows_its_size() {
         let policy = Policy::builder().allow_any_image().build().unwrap();
-        for (size, repeated) in [(7, false), (8, true), (64, true), (65, false)] {
+        for (size, allowed) in [(0, false), (7, false), (8, true), (64, true), (65, false)] {
             let nonce = vec![7; size];
-            let claims = claims(&policy, MADE_MS, Some(&nonce));
-            let expected = repeated.then(|| URL_SAFE_NO_PAD.encode(&nonce));
-            assert_eq!(claims.get("eat_nonce"), expected.map(Value::from).as_ref());
-            assert_eq!(claims["exp"], 1060);
+            let claims = issue(&policy, MADE_MS, NonceSource::Caller(&nonce));
+            match claims {
+                Ok(claims) => {
+                    assert!(allowed, "{size}");
+                    assert_eq!(claims["eat_nonce"], URL_SAFE_NO_PAD.encode(&nonce));
+                    assert_eq!(claims["exp"], 1060);
+                }
+                Err(error) => assert!(!allowed && matches!(error, EarError::Nonce(_)), "{error}"),
+            }
         }
     }
 }

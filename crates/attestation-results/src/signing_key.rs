@@ -12,6 +12,10 @@ use thiserror::Error;
 
 /// Bytes of a coordinate on P-384.
 pub(crate) const COORDINATE: usize = 48;
+/// Names of the curve, of the algorithm and of what is signed with it.
+pub(crate) const CURVE: &str = "P-384";
+pub(crate) const ALGORITHM: &str = "ES384";
+pub(crate) const TYPE: &str = "eat+jwt";
 const PEM_LABEL: &str = "PRIVATE KEY";
 const PEM_LINE: usize = 64;
 
@@ -55,18 +59,18 @@ impl Jwk {
         Ok(Self {
             kid: thumbprint(&x, &y),
             kty: "EC",
-            crv: "P-384",
+            crv: CURVE,
             x,
             y,
             usage: "sig",
-            alg: "ES384",
+            alg: ALGORITHM,
         })
     }
 }
 
 /// The header of every token of a key, encoded.
 pub(crate) fn jwt_header(key: &Jwk) -> String {
-    let header = json!({ "alg": "ES384", "kid": key.kid, "typ": "eat+jwt" });
+    let header = json!({ "alg": ALGORITHM, "kid": key.kid, "typ": TYPE });
     URL_SAFE_NO_PAD.encode(header.to_string())
 }
 

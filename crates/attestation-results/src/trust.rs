@@ -2,7 +2,7 @@
 //! ([draft-ietf-rats-ar4si](https://datatracker.ietf.org/doc/draft-ietf-rats-ar4si/)).
 
 use attestation::{Document, Outcome, Profile, Report, Rule};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Values of AR4SI's claims, as its section 2.3 defines them.
 mod value {
@@ -21,15 +21,38 @@ mod value {
 }
 
 /// The trustworthiness tier of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+#[non_exhaustive]
+pub enum Status {
     /// Accepted: the code is known, and nothing weakens it.
     Affirming,
     /// Accepted by a policy that names no code, or that allows debug mode.
     Warning,
     /// Rejected.
     Contraindicated,
+}
+
+impl Status {
+    /// Its name in results.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Affirming => "affirming",
+            Self::Warning => "warning",
+            Self::Contraindicated => "contraindicated",
+        }
+    }
+
+    /// The tier that a claim's value is of, if it says anything (AR4SI, section
+    /// 2.3.1: from 2, 32 and 96 on, and below the same numbers negated).
+    pub(crate) const fn of_claim(value: i8) -> Option<Self> {
+        match value {
+            -1..=1 => None,
+            2..=31 | -32..=-2 => Some(Self::Affirming),
+            32..=95 | -96..=-33 => Some(Self::Warning),
+            _ => Some(Self::Contraindicated),
+        }
+    }
 }
 
 /// The claims that a document of AWS's can speak for; `None` is no claim.

@@ -91,6 +91,21 @@ async fn issue_challenge(
 }
 
 async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let answer = answer(&shared, request).await;
+    // A replay is refused as a document that broke a rule is, whatever the status.
+    let replay = match &answer {
+        Err(Problem::ChallengeUsed) => Some("challenge.used"),
+        Err(Problem::ChallengeExpired) => Some("challenge.expired"),
+        _ => None,
+    };
+    if replay.is_some() {
+        shared.appraiser.metrics.verified(replay);
+    }
+    answer
+}
+
+/// The answer to a request for verification.
+async fn answer(shared: &Shared, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
     let body = collect(body).await?;
@@ -104,6 +119,7 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
         yield_now().await;
         shared.appraiser.appraise(&body)?
     };
+    let metrics = &shared.appraiser.metrics;
     if let Some(challenge) = answer.challenge {
         let used = shared
             .store
@@ -113,12 +129,17 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
                 UseError::Full => Problem::Overloaded,
                 UseError::Failed => Problem::Internal,
             })?;
-        shared.appraiser.metrics.challenge_used(used);
+        metrics.challenge_used(used);
         match used {
             Use::First => {}
             Use::Again => return Err(Problem::ChallengeUsed),
             Use::Forgotten => return Err(Problem::ChallengeExpired),
         }
+    }
+    // Not before: of replays all but one are accepted by the verifier, and refused.
+    metrics.verified(answer.rejected_by.as_deref());
+    if answer.signed {
+        metrics.signed();
     }
     let mut response = json_response(StatusCode::OK, answer.body, NO_STORE);
     response.extensions_mut().insert(Note::Verified {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use attestation::{Nonce, Policy, PolicyError, Report, Verifier};
-use attestation_results::{Appraisal, Issuer, KeySet};
+use attestation_results::{Appraisal, Issuer, KeySet, NonceSource};
 use serde::Serialize;
 use tracing::error;
 
@@ -34,6 +34,8 @@ pub(crate) struct Appraiser {
 pub(crate) struct Answer {
     /// JSON.
     pub(crate) body: Vec<u8>,
+    /// Whether it holds a signed result.
+    pub(crate) signed: bool,
     /// The challenge that the document was accepted for.
     pub(crate) challenge: Option<ChallengeId>,
     /// The first rule that was broken.
@@ -46,7 +48,7 @@ pub(crate) struct Answer {
 struct AnswerBody<'a> {
     report: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ear: Option<String>,
+    ear: Option<&'a str>,
 }
 
 impl Appraiser {
@@ -78,6 +80,10 @@ impl Appraiser {
     ) -> Result<Answer, Problem> {
         let (nonce, challenge) = match &request.nonce {
             NonceChoice::NotGiven => (None, None),
+            // It would be good for one accepted document after the other.
+            NonceChoice::Own(nonce) if self.challenges.issued_this(nonce) => {
+                return Err(Problem::ChallengeAsNonce);
+            }
             NonceChoice::Own(nonce) => (Some(nonce), None),
             NonceChoice::Challenge(nonce) => {
                 let id = self
@@ -102,19 +108,20 @@ impl Appraiser {
         let verification = self.verifier.verify(&request.document, policy, demanded);
         let report = &verification.report;
         let ear = if request.ear {
-            Some(self.sign(request, report, name, named, nonce)?)
+            Some(self.sign(request, report, name, named)?)
         } else {
             None
         };
         let mut body = Vec::with_capacity(USUAL_ANSWER);
+        let ear = ear.as_deref();
         serde_json::to_writer(&mut body, &AnswerBody { report, ear }).map_err(internal)?;
         let rejected_by = report
             .rejection
             .as_ref()
             .map(|rejection| rejection.rule.to_string());
-        self.metrics
-            .verification(rejected_by.as_deref(), start.elapsed());
+        self.metrics.verification(start.elapsed());
         Ok(Answer {
+            signed: ear.is_some(),
             body,
             challenge: challenge.filter(|_| report.accepted),
             rejected_by,
@@ -128,7 +135,6 @@ impl Appraiser {
         report: &Report,
         name: Option<&str>,
         named: &NamedPolicy,
-        nonce: Option<&Vec<u8>>,
     ) -> Result<String, Problem> {
         let policy_ids: &[&str] = match name {
             Some(name) => &[name, &named.digest],
@@ -139,16 +145,18 @@ impl Appraiser {
             document: &request.document,
             profile: named.policy.profile(),
             policy_ids,
-            nonce: nonce.map(Vec::as_slice),
+            nonce: match &request.nonce {
+                NonceChoice::NotGiven => NonceSource::None,
+                NonceChoice::Own(nonce) => NonceSource::Caller(nonce),
+                NonceChoice::Challenge(nonce) => NonceSource::Challenge(nonce),
+            },
         };
         let now = clock::now_s();
         let keys = self.keys.get();
         let key = keys
             .signing(now)
             .ok_or_else(|| internal("no signing key"))?;
-        let token = self.issuer.token(key, &appraisal, now).map_err(internal)?;
-        self.metrics.signed();
-        Ok(token)
+        self.issuer.token(key, &appraisal, now).map_err(internal)
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attestation_results::write_secret;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
 use thiserror::Error;
@@ -20,10 +21,14 @@ pub(crate) const NONCE_BYTES: usize = RANDOM_BYTES + EXPIRY_BYTES + MAC_BYTES;
 const RANDOM_BYTES: usize = 16;
 /// Milliseconds since 1970, big-endian.
 const EXPIRY_BYTES: usize = 8;
-const MAC_BYTES: usize = 32;
+/// Of two MACs, each cut to half its size, which 128 bits are enough for: the first
+/// says that the service issued the challenge, the second for which policy.
+const MAC_BYTES: usize = 2 * HALF_MAC;
+const HALF_MAC: usize = 16;
 const KEY_BYTES: usize = 32;
-/// What the MAC is for; it ends where the nonce begins.
-const CONTEXT: &[u8] = b"attest serve: challenge 1\0";
+/// What the MACs are for; it ends where the nonce begins.
+const ISSUED: &[u8] = b"attest serve: challenge 2, issued\0";
+const BOUND: &[u8] = b"attest serve: challenge 2, bound\0";
 
 /// Why the key of challenges cannot be used.
 #[derive(Debug, Error)]
@@ -130,8 +135,9 @@ impl Challenges {
         let (expiry, mac) = rest.split_at_mut(EXPIRY_BYTES);
         rand::fill(random).map_err(|_| ChallengeKeyError::Random)?;
         expiry.copy_from_slice(&expires_ms.to_be_bytes());
-        let tag = hmac::sign(&self.key, &message(random, expiry, policy));
-        mac.copy_from_slice(tag.as_ref());
+        let (issued, bound) = mac.split_at_mut(HALF_MAC);
+        issued.copy_from_slice(&self.issued(random, expiry));
+        bound.copy_from_slice(&self.bound(random, expiry, policy));
         Ok(Challenge { nonce, expires_ms })
     }
 
@@ -142,13 +148,10 @@ impl Challenges {
         policy: Option<&str>,
         now_ms: u64,
     ) -> Result<ChallengeId, ChallengeError> {
-        if nonce.len() != NONCE_BYTES {
+        let Some((random, expiry, bound)) = self.parts(nonce) else {
             return Err(ChallengeError::Unknown);
-        }
-        let (random, rest) = nonce.split_at(RANDOM_BYTES);
-        let (expiry, mac) = rest.split_at(EXPIRY_BYTES);
-        let is_for =
-            |policy| hmac::verify(&self.key, &message(random, expiry, policy), mac).is_ok();
+        };
+        let is_for = |policy| equal(&self.bound(random, expiry, policy), bound);
         if !(is_for(None) || policy.is_some() && is_for(policy)) {
             return Err(ChallengeError::Unknown);
         }
@@ -162,13 +165,51 @@ impl Challenges {
         }
         Ok(id)
     }
+
+    /// Whether this service issued this nonce, for whatever policy and however long
+    /// ago.
+    pub(crate) fn issued_this(&self, nonce: &[u8]) -> bool {
+        self.parts(nonce).is_some()
+    }
+
+    /// Random bytes, expiry and the policy's MAC of a nonce that this service issued.
+    fn parts<'a>(&self, nonce: &'a [u8]) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
+        if nonce.len() != NONCE_BYTES {
+            return None;
+        }
+        let (random, rest) = nonce.split_at_checked(RANDOM_BYTES)?;
+        let (expiry, macs) = rest.split_at_checked(EXPIRY_BYTES)?;
+        let (issued, bound) = macs.split_at_checked(HALF_MAC)?;
+        equal(&self.issued(random, expiry), issued).then_some((random, expiry, bound))
+    }
+
+    fn issued(&self, random: &[u8], expiry: &[u8]) -> [u8; HALF_MAC] {
+        self.mac(&[ISSUED, random, expiry])
+    }
+
+    /// The policy comes last: all before it is of fixed size.
+    fn bound(&self, random: &[u8], expiry: &[u8], policy: Option<&str>) -> [u8; HALF_MAC] {
+        let bound: &[u8] = if policy.is_some() { b"\x01" } else { b"\x00" };
+        let policy = policy.unwrap_or_default().as_bytes();
+        self.mac(&[BOUND, random, expiry, bound, policy])
+    }
+
+    fn mac(&self, message: &[&[u8]]) -> [u8; HALF_MAC] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in message {
+            context.update(part);
+        }
+        let mut half = [0; HALF_MAC];
+        for (to, from) in half.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        half
+    }
 }
 
-/// The policy comes last: all before it is of fixed size.
-fn message(random: &[u8], expiry: &[u8], policy: Option<&str>) -> Vec<u8> {
-    let bound: &[u8] = if policy.is_some() { b"\x01" } else { b"\x00" };
-    let policy = policy.unwrap_or_default().as_bytes();
-    [CONTEXT, random, expiry, bound, policy].concat()
+/// In a time that does not depend on where they differ.
+fn equal(mac: &[u8], other: &[u8]) -> bool {
+    verify_slices_are_equal(mac, other).is_ok()
 }
 
 /// Where the key is within the service's folder.
@@ -229,6 +270,19 @@ mod tests {
         let free = challenges.issue(None, NOW).unwrap().nonce;
         assert!(challenges.check(&free, Some("payments"), NOW).is_ok());
         assert!(challenges.check(&free, None, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_challenge_is_recognised_whatever_it_is_for_and_however_old_it_is() {
+        let (_folder, challenges) = challenges();
+        for policy in [None, Some("payments")] {
+            let mut nonce = challenges.issue(policy, 0).unwrap().nonce;
+            assert!(challenges.issued_this(&nonce));
+            assert!(!challenges.issued_this(&nonce[1..]));
+            nonce[0] ^= 1;
+            assert!(!challenges.issued_this(&nonce));
+        }
+        assert!(!challenges.issued_this(&[0; NONCE_BYTES]));
     }
 
     #[test]

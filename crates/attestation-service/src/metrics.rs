@@ -138,9 +138,13 @@ impl Metrics {
         *problems.entry(name).or_default() += 1;
     }
 
-    /// A verification, the rule that it ended with, and how long it took.
-    pub(crate) fn verification(&self, rejected_by: Option<&str>, taken: Duration) {
+    /// How long a verification took.
+    pub(crate) fn verification(&self, taken: Duration) {
         self.verification_seconds.observe(taken);
+    }
+
+    /// What came of a document: it is accepted, or broke a rule.
+    pub(crate) fn verified(&self, rejected_by: Option<&str>) {
         match rejected_by {
             None => self.accepted.add(),
             Some(rule) => {
@@ -236,7 +240,7 @@ impl Metrics {
         text.family(
             "attest_rejected_total",
             "counter",
-            "Documents that were rejected, by the first rule that they broke.",
+            "Documents that were refused, by the first rule that they broke; challenge.used and challenge.expired are replays.",
         );
         let rejected = self
             .rejected

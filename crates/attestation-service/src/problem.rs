@@ -58,6 +58,11 @@ pub enum Problem {
         "this service did not issue this challenge, or for another policy: a challenge has {NONCE_BYTES} bytes and is bound to the policy that it was asked for; your own nonce goes into `nonce`"
     )]
     UnknownChallenge,
+    /// The caller's own nonce is a challenge.
+    #[error(
+        "this nonce is a challenge of this service: give it as `challenge`, so that it is used up; your own nonce is one that you made"
+    )]
+    ChallengeAsNonce,
     /// The challenge is too old.
     #[error("the challenge has expired: ask for a new one with POST /v1/challenges")]
     ChallengeExpired,
@@ -92,6 +97,7 @@ impl Problem {
             Self::InlinePoliciesOff,
             Self::NonceRequired,
             Self::UnknownChallenge,
+            Self::ChallengeAsNonce,
             Self::ChallengeExpired,
             Self::ChallengeUsed,
             Self::RateLimited(Duration::ZERO),
@@ -114,6 +120,7 @@ impl Problem {
             Self::InlinePoliciesOff => "inline-policies-off",
             Self::NonceRequired => "nonce-required",
             Self::UnknownChallenge => "unknown-challenge",
+            Self::ChallengeAsNonce => "challenge-as-nonce",
             Self::ChallengeExpired => "challenge-expired",
             Self::ChallengeUsed => "challenge-used",
             Self::RateLimited(_) => "rate-limited",
@@ -137,7 +144,8 @@ impl Problem {
             Self::UnknownPolicy
             | Self::InvalidPolicy(_)
             | Self::NonceRequired
-            | Self::UnknownChallenge => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::UnknownChallenge
+            | Self::ChallengeAsNonce => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,

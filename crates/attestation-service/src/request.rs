@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use attestation::{MAX_NONCE, Policy};
+use attestation_results::NONCE_BYTES;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -97,11 +98,23 @@ impl VerifyRequest {
                 ));
             }
         };
+        let ear = body.ear.unwrap_or(true);
+        if let NonceChoice::Own(nonce) = &nonce
+            && ear
+            && !NONCE_BYTES.contains(&nonce.len())
+        {
+            return Err(malformed(&format_args!(
+                "`nonce` has {} bytes, and a signed result repeats {} to {} (RFC 9711): use another, or ask for the report alone with `\"ear\": false`",
+                nonce.len(),
+                NONCE_BYTES.start(),
+                NONCE_BYTES.end()
+            )));
+        }
         Ok(Self {
             document,
             policy: policy(body.policy.get())?,
             nonce,
-            ear: body.ear.unwrap_or(true),
+            ear,
         })
     }
 }
@@ -167,11 +180,31 @@ mod tests {
                 ear: false,
             }
         );
-        let body = r#"{"document":"","policy":{"allow_any_image":true},"nonce":"00"}"#;
+        let body =
+            r#"{"document":"","policy":{"allow_any_image":true},"nonce":"0001020304050607"}"#;
         let request = VerifyRequest::parse(body.as_bytes()).unwrap();
         assert!(matches!(request.policy, PolicyChoice::Inline(_)));
-        assert_eq!(request.nonce, NonceChoice::Own(vec![0]));
+        assert_eq!(request.nonce, NonceChoice::Own((0..8).collect()));
         assert!(request.ear);
+    }
+
+    #[test]
+    fn a_nonce_is_of_a_size_that_a_result_can_repeat_where_one_is_asked_for() {
+        let parse = |size: usize, ear: &str| {
+            let nonce = "00".repeat(size);
+            let body = format!(r#"{{"document":"","policy":"a","nonce":"{nonce}"{ear}}}"#);
+            VerifyRequest::parse(body.as_bytes())
+        };
+        for size in [8, 64] {
+            assert!(parse(size, "").is_ok(), "{size}");
+        }
+        for size in [1, 7, 65, MAX_NONCE] {
+            for ear in ["", r#","ear":true"#, r#","ear":null"#] {
+                let problem = parse(size, ear).unwrap_err().to_string();
+                assert!(problem.contains("8 to 64"), "{problem}");
+            }
+            assert!(parse(size, r#","ear":false"#).is_ok(), "{size}");
+        }
     }
 
     #[test]
