@@ -1,6 +1,7 @@
 //! Where a live enclave is asked for its document.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -45,6 +46,21 @@ pub(crate) struct Url {
 }
 
 impl Url {
+    /// Path and query as they are.
+    pub(crate) fn resource(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    /// Whether what comes from there cannot be changed on the way: over TLS, or from
+    /// this machine.
+    pub(crate) fn is_authentic(&self) -> bool {
+        let address: Option<IpAddr> = self.host.parse().ok();
+        self.tls || address.is_some_and(|address| address.is_loopback())
+    }
+
     /// Path and query with a nonce.
     pub(crate) fn target(&self, nonce: &[u8]) -> String {
         let nonce = hex::encode(nonce);

@@ -1,4 +1,4 @@
-//! Why there is no document to verify.
+//! Why there is no document to verify, or no key set to verify with.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use attestation::PolicyError;
 use thiserror::Error;
 
 use crate::encoding::DecodeError;
+use crate::endpoint::EndpointError;
 
-/// Why there is no document to verify.
+/// Why there is no document to verify, or no key set to verify with.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// Nobody answered in time.
-    #[error("{endpoint} gave no document within {} s", timeout.as_secs_f32())]
+    #[error("{endpoint} gave no whole answer within {} s", timeout.as_secs_f32())]
     TimedOut {
         /// Who was asked.
         endpoint: String,
@@ -51,6 +52,14 @@ pub enum FetchError {
         /// Why.
         reason: String,
     },
+    /// The answer is too large.
+    #[error("{endpoint} answered with more than {limit} bytes: is this the right URL?")]
+    TooLarge {
+        /// Who was asked.
+        endpoint: String,
+        /// How large it may be.
+        limit: usize,
+    },
     /// The server sends elsewhere.
     #[error("{endpoint} redirects to {location}; if that is intended, ask there")]
     Redirected {
@@ -86,6 +95,14 @@ pub enum FetchError {
         "{0} is not https, so there is no TLS key that the document could bind: name the enclave's TLS server"
     )]
     NoTls(String),
+    /// What is asked for names no endpoint.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Keys are to come over a connection that anybody on the way can change.
+    #[error(
+        "{0} is not https: whoever is on the way could answer with keys of their own; ask over https, or give a file"
+    )]
+    NotAuthentic(String),
     /// A TLS server is named, where the endpoint is one itself.
     #[error("{0} is asked over its own connection, whose key is bound: name no other TLS server")]
     TwoServers(String),

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request for a document, with a bounded answer.
+//! One HTTP/1.1 request, with a bounded answer.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::dial::dial;
-use crate::encoding::{DecodeError, MAX_ENCODED, decode_document};
+use crate::encoding::{MAX_ENCODED, decode_document};
 use crate::endpoint::{Endpoint, Url};
 use crate::error::FetchError;
 use crate::tls::Tls;
@@ -55,17 +55,43 @@ pub(crate) async fn get(
         .header(HOST, &url.authority)
         .header(ACCEPT, "application/cbor, application/json, text/plain")
         .body(Full::default());
-    let stream = dial(endpoint, &url.host, url.port).await?;
-    let (response, server_key) = if url.tls {
-        let (stream, key) = tls.connect(&url.host, stream).await?;
-        (exchange(endpoint, stream, request).await?, Some(key))
-    } else {
-        (exchange(endpoint, stream, request).await?, None)
-    };
+    let (response, server_key) = ask(endpoint, url, tls, request, MAX_ENCODED).await?;
     Ok(Answer {
         document: document(endpoint, response)?,
         server_key,
     })
+}
+
+/// Asks for what is at a URL: `GET URL`.
+pub(crate) async fn resource(
+    endpoint: &Endpoint,
+    url: &Url,
+    tls: &Tls,
+    limit: usize,
+) -> Result<Bytes, FetchError> {
+    let request = Request::get(url.resource())
+        .header(HOST, &url.authority)
+        .header(ACCEPT, "application/jwk-set+json, application/json")
+        .body(Full::default());
+    let (response, _) = ask(endpoint, url, tls, request, limit).await?;
+    body(endpoint, response)
+}
+
+/// Sends the request over a connection of its own; gives the key of a TLS server too.
+async fn ask(
+    endpoint: &Endpoint,
+    url: &Url,
+    tls: &Tls,
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+    limit: usize,
+) -> Result<(Response<Bytes>, Option<Vec<u8>>), FetchError> {
+    let stream = dial(endpoint, &url.host, url.port).await?;
+    if url.tls {
+        let (stream, key) = tls.connect(&url.host, stream).await?;
+        let response = exchange(endpoint, stream, request, limit).await?;
+        return Ok((response, Some(key)));
+    }
+    Ok((exchange(endpoint, stream, request, limit).await?, None))
 }
 
 /// Asks a `parent-agent` on its control socket: `POST /v1/attest`.
@@ -85,7 +111,7 @@ pub(crate) async fn post(
             endpoint: endpoint.to_string(),
             reason: error.to_string(),
         })?;
-    let response = exchange(endpoint, stream, request).await?;
+    let response = exchange(endpoint, stream, request, MAX_ENCODED).await?;
     Ok(Answer {
         document: document(endpoint, response)?,
         server_key: None,
@@ -97,6 +123,7 @@ async fn exchange<S>(
     endpoint: &Endpoint,
     stream: S,
     request: hyper::http::Result<Request<Full<Bytes>>>,
+    limit: usize,
 ) -> Result<Response<Bytes>, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -116,18 +143,15 @@ where
         let (head, body) = answer
             .map_err(|error| failed(error.to_string()))?
             .into_parts();
-        let body = Limited::new(body, MAX_ENCODED)
-            .collect()
-            .await
-            .map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    return FetchError::NoDocument {
-                        endpoint: endpoint.to_string(),
-                        source: DecodeError::TooLarge,
-                    };
-                }
-                failed(error.to_string())
-            })?;
+        let body = Limited::new(body, limit).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return FetchError::TooLarge {
+                    endpoint: endpoint.to_string(),
+                    limit,
+                };
+            }
+            failed(error.to_string())
+        })?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     // The connection only drives the exchange, which learns of its failures.
@@ -144,12 +168,17 @@ where
 
 /// The document in an answer.
 fn document(endpoint: &Endpoint, response: Response<Bytes>) -> Result<Vec<u8>, FetchError> {
+    decode_document(&body(endpoint, response)?).map_err(|source| FetchError::NoDocument {
+        endpoint: endpoint.to_string(),
+        source,
+    })
+}
+
+/// What is answered, if it is no refusal.
+fn body(endpoint: &Endpoint, response: Response<Bytes>) -> Result<Bytes, FetchError> {
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK {
-        return decode_document(&body).map_err(|source| FetchError::NoDocument {
-            endpoint: endpoint.to_string(),
-            source,
-        });
+        return Ok(body);
     }
     let endpoint = endpoint.to_string();
     if head.status.is_redirection()

@@ -44,6 +44,7 @@ mod encoding;
 mod endpoint;
 mod error;
 mod http;
+mod key_set;
 #[cfg(feature = "nsm")]
 mod module;
 mod tls;
@@ -53,5 +54,6 @@ pub use client::{Attestation, Client, DEFAULT_TIMEOUT, NONCE_BYTES};
 pub use encoding::{DecodeError, MAX_ENCODED, decode_document};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::FetchError;
+pub use key_set::fetch_key_set;
 pub use tls::{Trust, TrustError};
 pub use tls_server::TlsServer;
