@@ -426,7 +426,7 @@ impl World {
                 pin(core);
                 let (start, cpu, mut runs) = (Instant::now(), thread_cpu_time(), 0);
                 while start.elapsed() < PERIOD {
-                    let nonce = Nonce::Fresh(&NONCE);
+                    let nonce = Nonce::Fresh(NONCE);
                     let verification = self.verifier.verify(document, &self.policy, nonce);
                     assert!(verification.outcome.is_ok());
                     if ear {

@@ -222,11 +222,11 @@ fn a_nitro_tpm_is_accepted_by_a_policy_for_one_only() {
     let document = world.document(&payload);
     let verifier = Verifier::new(roots(&world.certificates[0]).unwrap());
     let any = Policy::builder().allow_any_image();
-    let verified = |policy: &Policy| verifier.audit(&document, policy, TIME).outcome;
+    let audit = |policy: &Policy| verifier.audit(&document, policy, TIME).outcome;
     let of_tpm = any.clone().profile(Profile::NitroTpm).build().unwrap();
-    let accepted = verified(&of_tpm).expect("the policy is for it");
+    let accepted = audit(&of_tpm).expect("the policy is for it");
     assert_eq!(accepted.profile(), Profile::NitroTpm);
-    let refused = verified(&any.build().unwrap()).unwrap_err();
+    let refused = audit(&any.build().unwrap()).unwrap_err();
     assert_eq!(refused.rule, Rule::PolicyProfile);
     assert_eq!(
         Document::parse(&document).unwrap().unverified_profile(),

@@ -359,7 +359,7 @@ mod tests {
     fn the_root_that_matched_is_in_the_result() {
         let policy = Policy::builder().pcr(0, pcr(0)).build().unwrap();
         let claims = |roots| {
-            let claims = claims_under(roots, &policy, MADE_MS, None);
+            let claims = issue_under(roots, &policy, MADE_MS, NonceSource::None).unwrap();
             claims["submods"]["nitro-enclave"].clone()
         };
         let accepted = claims(Roots::aws());

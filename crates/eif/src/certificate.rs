@@ -17,7 +17,6 @@ use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
 use crate::Pcr;
 use crate::error::SigningError;
-use crate::measure::pcr_of;
 
 const LABEL: &str = "CERTIFICATE";
 
@@ -80,7 +79,7 @@ impl Certificate {
 
     /// The measurement of the certificate.
     pub fn pcr8(&self) -> Pcr {
-        pcr_of(&self.der)
+        Pcr::of_signer(&self.der)
     }
 
     pub(crate) fn public_key(&self) -> &PublicKey {

@@ -71,13 +71,6 @@ impl Measurer {
     }
 }
 
-/// The register that `contents` alone were measured into.
-pub(crate) fn pcr_of(contents: &[u8]) -> Pcr {
-    let mut context = Context::new(&SHA384);
-    context.update(contents);
-    extend_zero(context)
-}
-
 /// The register that what `context` has seen was measured into.
 fn extend_zero(context: Context) -> Pcr {
     Pcr::ZERO.extend(context.finish().as_ref())
@@ -86,6 +79,13 @@ fn extend_zero(context: Context) -> Pcr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The register that `contents` alone were measured into.
+    fn pcr_of(contents: &[u8]) -> Pcr {
+        let mut context = Context::new(&SHA384);
+        context.update(contents);
+        extend_zero(context)
+    }
 
     fn measure(sections: &[(SectionKind, &str)]) -> Measurements {
         let mut measurer = Measurer::new();

@@ -12,6 +12,8 @@
 //!
 //! PCR16 to PCR31 are extended inside the enclave.
 //!
+//! The registers of a NitroTPM have other meanings: [`TpmMeasurements`].
+//!
 //! ```
 //! use measurements::Pcr;
 //!
@@ -26,7 +28,11 @@
 #![forbid(unsafe_code)]
 
 mod image;
+mod parent;
 mod pcr;
+mod tpm;
 
 pub use image::Measurements;
+pub use parent::{InstanceId, ParentError, RoleArn};
 pub use pcr::{PCR_COUNT, Pcr, PcrError};
+pub use tpm::{TPM_PCR_COUNT, TpmMeasurements};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 #[cfg(feature = "extend")]
-use aws_lc_rs::digest::{Context, SHA384};
+use aws_lc_rs::digest::{Context, SHA384, digest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -14,6 +14,8 @@ pub const PCR_COUNT: usize = 32;
 const PCR_BYTES: usize = 48;
 /// Length of its text form.
 const DIGITS: usize = 2 * PCR_BYTES;
+/// Bytes of a certificate's fingerprint: SHA-1 and SHA-256, and SHA-384.
+const FINGERPRINTS: [usize; 3] = [20, 32, PCR_BYTES];
 
 /// The value of a platform configuration register: 48 bytes, written in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +28,11 @@ pub enum PcrError {
     /// Too long or too short.
     #[error("a PCR value has {DIGITS} hexadecimal digits, this text has {0} bytes")]
     Length(usize),
+    /// What `openssl x509 -fingerprint` prints of a certificate.
+    #[error(
+        "a PCR value has {DIGITS} hexadecimal digits, and this is as long as a certificate's fingerprint: of a signer's certificate, `attest pcr --certificate FILE` computes PCR8"
+    )]
+    Fingerprint,
     /// A character that is not a hexadecimal digit.
     #[error("a PCR value has {DIGITS} hexadecimal digits, this text has the character {0:?}")]
     Digit(char),
@@ -43,6 +50,13 @@ impl Pcr {
     /// The register's bytes.
     pub const fn as_bytes(&self) -> &[u8; PCR_BYTES] {
         &self.0
+    }
+
+    /// The register (PCR8) of an enclave whose image was signed under this certificate,
+    /// DER: its SHA-384 fingerprint is measured.
+    #[cfg(feature = "extend")]
+    pub fn of_signer(certificate: &[u8]) -> Self {
+        Self::ZERO.extend(digest(&SHA384, certificate).as_ref())
     }
 
     /// The register after `data` has been measured into it.
@@ -78,12 +92,29 @@ impl FromStr for Pcr {
 
     fn from_str(text: &str) -> Result<Self, PcrError> {
         let mut bytes = [0; PCR_BYTES];
+        if is_fingerprint(text) {
+            return Err(PcrError::Fingerprint);
+        }
         if let Some(digit) = text.chars().find(|digit| !digit.is_ascii_hexdigit()) {
             return Err(PcrError::Digit(digit));
         }
         hex::decode_to_slice(text, &mut bytes).map_err(|_| PcrError::Length(text.len()))?;
         Ok(Self(bytes))
     }
+}
+
+/// Whether the text is a certificate's fingerprint, with colons between its bytes or without.
+fn is_fingerprint(text: &str) -> bool {
+    let is_byte = |text: &str| text.len() == 2 && is_hex(text);
+    if text.contains(':') {
+        text.split(':').all(is_byte) && FINGERPRINTS.contains(&text.split(':').count())
+    } else {
+        text.len() < DIGITS && FINGERPRINTS.contains(&(text.len() / 2)) && is_hex(text)
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl TryFrom<String> for Pcr {
@@ -120,6 +151,24 @@ mod tests {
         assert_eq!(parse(&"0".repeat(98)), PcrError::Length(98));
         assert_eq!(parse(&"é".repeat(48)), PcrError::Digit('é'));
         assert_eq!(parse(&format!("{}g", "0".repeat(95))), PcrError::Digit('g'));
+    }
+
+    #[test]
+    fn a_fingerprint_is_no_pcr_and_gets_advice() {
+        for text in [
+            "0a".repeat(20),
+            "0A".repeat(32),
+            vec!["0A"; 20].join(":"),
+            vec!["0a"; 32].join(":"),
+            vec!["0A"; 48].join(":"),
+        ] {
+            let error = text.parse::<Pcr>().unwrap_err();
+            assert_eq!(error, PcrError::Fingerprint, "{text}");
+            assert!(error.to_string().contains("attest pcr --certificate"));
+        }
+        let almost = vec!["0a"; 31].join(":");
+        assert_eq!(almost.parse::<Pcr>(), Err(PcrError::Digit(':')));
+        assert!("0a".repeat(48).parse::<Pcr>().is_ok());
     }
 
     #[cfg(feature = "extend")]

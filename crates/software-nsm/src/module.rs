@@ -28,7 +28,8 @@ pub struct Identity {
     pub instance_id: String,
     /// The enclave's number on it, as in `enc0123456789abcdef`.
     pub enclave_id: String,
-    /// What was measured at the start; `None` in debug mode, where the registers are zero.
+    /// What was measured at the start; `None` in debug mode, where the image's registers
+    /// are zero.
     pub measurements: Option<Measurements>,
 }
 
@@ -71,16 +72,15 @@ impl SoftwareNsm {
         }; PCR_COUNT];
         for (index, register) in pcrs.iter_mut().enumerate().take(PLATFORM_PCRS) {
             register.locked = true;
-            if let Some(measured) = identity.measurements {
-                register.value = match index {
-                    0 => measured.pcr0,
-                    1 => measured.pcr1,
-                    2 => measured.pcr2,
-                    4 => Pcr::ZERO.extend(sha384(identity.instance_id.as_bytes()).as_ref()),
-                    8 => measured.pcr8.unwrap_or(Pcr::ZERO),
-                    _ => Pcr::ZERO,
-                };
-            }
+            register.value = match (index, identity.measurements) {
+                (0, Some(measured)) => measured.pcr0,
+                (1, Some(measured)) => measured.pcr1,
+                (2, Some(measured)) => measured.pcr2,
+                (8, Some(measured)) => measured.pcr8.unwrap_or(Pcr::ZERO),
+                // What the parent is measured as, debug mode or not.
+                (4, _) => Pcr::ZERO.extend(identity.instance_id.as_bytes()),
+                _ => Pcr::ZERO,
+            };
         }
         let module_id = identity.module_id();
         let chain = Chain::issue(&root, &identity.instance_id, &module_id, clock())?;
@@ -280,8 +280,4 @@ impl SigningPrivateKey for Chain {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CoseError> {
         Self::sign(self, message).map_err(|error| CoseError::SignatureError(Box::new(error)))
     }
-}
-
-fn sha384(data: &[u8]) -> aws_lc_rs::digest::Digest {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA384, data)
 }

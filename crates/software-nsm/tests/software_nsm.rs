@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use attestation::{Document, Nonce, Policy, Roots, Rule, Verifier};
-use measurements::{Measurements, Pcr};
+use measurements::{InstanceId, Measurements, Pcr};
 use nsm::{Nsm, NsmError, Refusal, Request, Response, unverified_timestamp_ms};
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use tempfile::TempDir;
@@ -340,11 +340,17 @@ fn a_module_id_cannot_tamper_with_a_terminal() {
 }
 
 #[test]
-fn a_debug_enclave_has_zero_registers() {
+fn a_debug_enclave_has_zero_registers_but_that_of_its_instance() {
     let server = Server::start(None);
     let mut nsm = server.client();
+    let instance: InstanceId = "i-0123456789abcdef0".parse().unwrap();
     for index in 0..16 {
-        assert_eq!(nsm.describe_pcr(index).unwrap(), (Pcr::ZERO, true));
+        let value = if index == 4 {
+            instance.pcr4()
+        } else {
+            Pcr::ZERO
+        };
+        assert_eq!(nsm.describe_pcr(index).unwrap(), (value, true));
     }
 }
 
