@@ -19,9 +19,10 @@ const DESCRIPTORS: u64 = 65_536;
 /// runs as root would take it from the init. All of it takes memory, which the
 /// workload's control group counts. Others that the init needs (pipes, descriptors in
 /// flight, open files) do not bind a process with the init's capabilities.
-const SHARED_COUNTERS: [&str; 4] = [
+const SHARED_COUNTERS: [&str; 5] = [
     "fs/epoll/max_user_watches",
     "user/max_cgroup_namespaces",
+    "user/max_ipc_namespaces",
     "user/max_mnt_namespaces",
     "user/max_pid_namespaces",
 ];

@@ -112,7 +112,8 @@ pub(crate) struct View {
 impl View {
     /// Prepares it, once the init's root has been entered.
     pub(crate) fn new(confinement: &Confinement, simulated: bool) -> Result<Self, InitError> {
-        let mut namespaces = CloneFlags::CLONE_NEWNS;
+        // Shared memory and message queues would outlive the run, with their memory.
+        let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         let mut changes = vec![change(None, c"/", None, private)];
         make_devices(&mut changes, simulated)?;

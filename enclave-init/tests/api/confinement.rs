@@ -290,6 +290,26 @@ async fn confinement_view_is_made_anew_when_the_workload_has_removed_it() {
 }
 
 #[tokio::test]
+async fn confinement_keeps_shared_memory_and_queues_from_the_next_run() {
+    let instructions = [
+        "try shared_memory message_queue semaphores",
+        "first exit 0",
+        "say end",
+        "wait",
+    ];
+    let (enclave, control) = Image::new(&instructions).restarted(1).boot().await;
+    enclave.said("end").await;
+    std::mem::forget(control);
+    let lines = enclave.lines(LogStream::Application);
+    // Another of the same name is made by each of the two runs.
+    for kind in ["shared_memory", "message_queue", "semaphores"] {
+        let made = format!("try {kind}: done");
+        let count = lines.iter().filter(|line| **line == made).count();
+        assert_eq!(count, 2, "{kind}: {lines:#?}");
+    }
+}
+
+#[tokio::test]
 async fn confinement_follows_no_link_that_the_workload_has_planted() {
     let (enclave, mut control) = usurping("links").boot().await;
     let (_, detail, code) = ending_with_code(&mut control).await;
