@@ -15,6 +15,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use manifest::{Port, host_spelling};
+use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -145,10 +146,14 @@ impl Resolver {
             }
             Err(_) => return Err(ResolveError::TimedOut(host)),
         };
+        let own = own_addresses().map_err(|error| ResolveError::Failed {
+            host: host.clone(),
+            reason: format!("this instance's own addresses cannot be read: {error}"),
+        })?;
         let mut addresses = Vec::new();
         let mut forbidden = None;
         for address in found.iter() {
-            if is_forbidden(address) {
+            if is_forbidden(address, &own) {
                 forbidden = Some(address);
             } else if addresses.len() < MAX_ADDRESSES {
                 addresses.push(SocketAddr::new(address, port));
@@ -176,13 +181,26 @@ fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver,
     builder.build().map_err(|error| error.to_string())
 }
 
-/// Whether an address reaches this instance itself, its metadata service, or
-/// nobody in particular.
-fn is_forbidden(address: IpAddr) -> bool {
+/// The addresses of this instance's interfaces at this moment.
+fn own_addresses() -> nix::Result<Vec<IpAddr>> {
+    let addresses = getifaddrs()?.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    Ok(addresses.collect())
+}
+
+/// Whether an address reaches this instance itself, of which these are its `own`, its
+/// metadata service, or nobody in particular.
+fn is_forbidden(address: IpAddr, own: &[IpAddr]) -> bool {
+    if own.contains(&address) {
+        return true;
+    }
     match address {
         IpAddr::V4(address) => is_forbidden_v4(address),
         IpAddr::V6(address) => {
-            embedded_v4(address).is_some_and(is_forbidden_v4)
+            embedded_v4(address).is_some_and(|v4| is_forbidden(v4.into(), own))
                 || address.is_loopback()
                 || address.is_unspecified()
                 || address.is_multicast()
@@ -326,6 +344,30 @@ mod tests {
         assert!(resolver.addresses("2130706433", 80).await.is_err());
     }
 
+    #[tokio::test]
+    async fn names_do_not_resolve_to_an_interface_of_this_instance() {
+        let own = own_addresses().unwrap();
+        assert!(own.contains(&Ipv4Addr::LOCALHOST.into()));
+        for address in own {
+            let zone = vec![("own.example.", &*address.to_string().leak())];
+            let resolver = name_server(zone.leak()).await;
+            let error = resolver.addresses("own.example", 443).await.unwrap_err();
+            assert!(matches!(error, ResolveError::Forbidden { .. }), "{error}");
+        }
+        let own: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        for (address, expected) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("64:ff9b::a00:1", true),
+            ("fd00::1", true),
+            ("10.0.0.2", false),
+            ("fd00::2", false),
+        ] {
+            let found = is_forbidden(address.parse().unwrap(), &own);
+            assert_eq!(found, expected, "{address}");
+        }
+    }
+
     #[test]
     fn every_disguise_of_a_local_address_is_seen() {
         for address in [
@@ -345,7 +387,7 @@ mod tests {
             "64:ff9b::7f00:1",
             "2002:a9fe:a9fe::1",
         ] {
-            assert!(is_forbidden(address.parse().unwrap()), "{address}");
+            assert!(is_forbidden(address.parse().unwrap(), &[]), "{address}");
         }
         for address in [
             "10.0.0.1",
@@ -355,7 +397,7 @@ mod tests {
             "2600::1",
             "64:ff9b::808:808",
         ] {
-            assert!(!is_forbidden(address.parse().unwrap()), "{address}");
+            assert!(!is_forbidden(address.parse().unwrap(), &[]), "{address}");
         }
     }
 
