@@ -141,7 +141,7 @@ fn made_at(milliseconds: u64) -> String {
     )
 }
 
-fn parse_pcr(text: &str) -> Result<(u8, Pcr), String> {
+pub(crate) fn parse_pcr(text: &str) -> Result<(u8, Pcr), String> {
     let (index, value) = text.split_once('=').ok_or("write N=HEX, as in 0=1a2b…")?;
     let index = index
         .parse()

@@ -1,10 +1,30 @@
-//! Documents as files: binary, hexadecimal, base64, PEM or JSON.
+//! What commands are given: documents as files, bytes in hexadecimal, instants.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use attestation_client::{DecodeError, MAX_ENCODED, decode_document};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Bytes given in hex.
+#[derive(Debug, Clone)]
+pub(crate) struct Hex(pub(crate) Vec<u8>);
+
+pub(crate) fn parse_hex(text: &str) -> Result<Hex, String> {
+    hex::decode(text)
+        .map(Hex)
+        .map_err(|error| error.to_string())
+}
+
+/// Milliseconds since 1970 of an RFC 3339 instant.
+pub(crate) fn parse_instant(text: &str) -> Result<u64, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok())
+        .ok_or_else(|| format!("`{text}` is not an instant such as 2026-01-31T12:00:00Z"))
+}
 
 /// The bytes of the document in a file; `-` is standard input.
 pub(crate) fn read_document(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -15,6 +15,7 @@ mod failure;
 mod fetch;
 mod input;
 mod inspect;
+mod result;
 mod roots;
 mod serve;
 mod simulate;
@@ -47,6 +48,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Challenge a live enclave with a new nonce, and verify its document.
     Fetch(fetch::Arguments),
+    /// Verify a signed result (EAR) of a verifier that you trust.
+    Result(result::Arguments),
     /// Serve challenges, verification and signed results over HTTP.
     Serve(Box<serve::Arguments>),
     /// Show the roots of AWS that are known.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Result(arguments) => result::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Roots(arguments) => roots::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

@@ -6,12 +6,10 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use attestation::{AuditTime, Nonce, Policy, Verifier};
 use clap::Args;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::demands::Demands;
 use crate::failure::{Failure, unreadable, usage};
-use crate::input::read_document;
+use crate::input::{Hex, parse_hex, parse_instant, read_document};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -33,10 +31,6 @@ enum Time {
     Now,
     Past(AuditTime),
 }
-
-/// Bytes given in hex.
-#[derive(Debug, Clone)]
-struct Hex(Vec<u8>);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let policy = policy(arguments).map_err(usage)?;
@@ -65,20 +59,12 @@ fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {
     Ok(policy)
 }
 
-fn parse_hex(text: &str) -> Result<Hex, String> {
-    hex::decode(text)
-        .map(Hex)
-        .map_err(|error| error.to_string())
-}
-
 fn parse_time(text: &str) -> Result<Time, String> {
     match text {
         "now" => Ok(Time::Now),
         "document" => Ok(Time::Past(AuditTime::OfDocument)),
-        instant => OffsetDateTime::parse(instant, &Rfc3339)
-            .ok()
-            .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok())
+        instant => parse_instant(instant)
             .map(|milliseconds| Time::Past(AuditTime::At(milliseconds)))
-            .ok_or_else(|| format!("`{instant}` is not `now`, `document` or an instant such as 2026-01-31T12:00:00Z")),
+            .map_err(|error| format!("{error}; or write `now` or `document`")),
     }
 }

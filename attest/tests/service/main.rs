@@ -14,6 +14,7 @@ mod http;
 mod limits;
 mod openapi;
 mod policies;
+mod relying_party;
 mod results;
 mod server;
 mod verify;

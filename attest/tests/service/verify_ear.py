@@ -16,6 +16,7 @@ claims = jwt.decode(
     key,
     algorithms=["ES384"],
     issuer=issuer,
+    leeway=60,
     options={"require": ["exp", "iat", "iss"]},
 )
 assert claims["eat_profile"] == "tag:ietf.org,2026:rats/ear#04", claims
