@@ -160,7 +160,7 @@ fn bodies(document: &[u8]) {
         ),
         (
             "inline",
-            json!({ "document": "", "policy": inline, "nonce": "00" }),
+            json!({ "document": "", "policy": inline, "nonce": "00", "ear": false }),
         ),
     ] {
         write(
