@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::secret_file::write_secret;
+use crate::secret_file::{SecretFileError, read_secret, write_secret};
 use crate::signing_key::{KeyError, SigningKey};
 
 /// Most keys that a folder may hold: more means that something is wrong.
@@ -36,14 +35,9 @@ pub enum KeyRingError {
         /// Why.
         error: io::Error,
     },
-    /// Others can read a key.
-    #[error(
-        "{path} can be read by others: run chmod 600 on it, or remove it if it may be compromised"
-    )]
-    Readable {
-        /// Which.
-        path: String,
-    },
+    /// A key's file cannot be read, or others can read it.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// A file's name is not a key's.
     #[error("{path} is not named as a key: <seconds since 1970>-<thumbprint>.pem")]
     Name {
@@ -218,10 +212,6 @@ impl KeySet {
 
 fn read(path: PathBuf) -> Result<Entry, KeyRingError> {
     let shown = || path.display().to_string();
-    let metadata = fs::metadata(&path).map_err(|error| failed(&path, error))?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(KeyRingError::Readable { path: shown() });
-    }
     let name = path.file_stem().and_then(|stem| stem.to_str());
     let Some((created, id)) = name.and_then(|name| name.split_once('-')) else {
         return Err(KeyRingError::Name { path: shown() });
@@ -229,17 +219,14 @@ fn read(path: PathBuf) -> Result<Entry, KeyRingError> {
     let created = created
         .parse()
         .map_err(|_| KeyRingError::Name { path: shown() })?;
-    if metadata.len() > MAX_KEY_FILE {
-        return Err(KeyRingError::Key {
+    let pem = read_secret(&path, MAX_KEY_FILE)?;
+    let key = std::str::from_utf8(&pem)
+        .map_err(|_| KeyError::Pem)
+        .and_then(SigningKey::from_pem)
+        .map_err(|error| KeyRingError::Key {
             path: shown(),
-            error: KeyError::Pem,
-        });
-    }
-    let pem = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-    let key = SigningKey::from_pem(&pem).map_err(|error| KeyRingError::Key {
-        path: shown(),
-        error,
-    })?;
+            error,
+        })?;
     if key.id() != id {
         return Err(KeyRingError::Name { path: shown() });
     }
@@ -259,6 +246,8 @@ fn failed(path: &Path, error: io::Error) -> KeyRingError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const START: u64 = 1_000_000;
@@ -337,7 +326,7 @@ mod tests {
         let open = || KeyRing::open(folder.path(), ROTATION, START).map(|_| ());
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(open(), Err(KeyRingError::Readable { .. })));
+        assert!(matches!(open(), Err(KeyRingError::Secret(_))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(open().is_ok());
 

@@ -84,7 +84,7 @@ pub use issuer::{Appraisal, EarError, Issuer};
 pub use jwks::{Jwks, JwksError, MAX_JWKS};
 pub use keys::{KeyRing, KeyRingError, KeySet, Rotation};
 pub use rule::{ResultError, ResultRule};
-pub use secret_file::write_secret;
+pub use secret_file::{SecretFileError, read_secret, write_secret};
 pub use signing_key::{Jwk, KeyError, SigningKey};
 pub use token::MAX_TOKEN;
 pub use trust::Status;

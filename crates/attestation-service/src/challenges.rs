@@ -4,12 +4,11 @@
 //! nothing, and nobody can fill the disk by asking for many. What is stored is
 //! that one has been used: see the module `store`.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use attestation_results::write_secret;
+use attestation_results::{SecretFileError, read_secret, write_secret};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
@@ -26,6 +25,8 @@ const EXPIRY_BYTES: usize = 8;
 const MAC_BYTES: usize = 2 * HALF_MAC;
 const HALF_MAC: usize = 16;
 const KEY_BYTES: usize = 32;
+/// Largest file that is read to see that it is no key, in bytes.
+const MAX_KEY_FILE: u64 = 4096;
 /// What the MACs are for; it ends where the nonce begins.
 const ISSUED: &[u8] = b"attest serve: challenge 2, issued\0";
 const BOUND: &[u8] = b"attest serve: challenge 2, bound\0";
@@ -33,7 +34,7 @@ const BOUND: &[u8] = b"attest serve: challenge 2, bound\0";
 /// Why the key of challenges cannot be used.
 #[derive(Debug, Error)]
 pub enum ChallengeKeyError {
-    /// The file cannot be read or written.
+    /// The file cannot be written.
     #[error("{path}: {error}")]
     Io {
         /// The file.
@@ -41,6 +42,9 @@ pub enum ChallengeKeyError {
         /// Why.
         error: io::Error,
     },
+    /// The file cannot be read, or others can read it.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// The file is something else.
     #[error(
         "{path} does not have {KEY_BYTES} bytes: remove it, and challenges that are open become void"
@@ -101,15 +105,15 @@ impl Challenges {
             path: file.display().to_string(),
             error,
         };
-        let key = match fs::read(file) {
+        let key = match read_secret(file, MAX_KEY_FILE) {
             Ok(key) => key,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(SecretFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 let mut key = [0; KEY_BYTES];
                 rand::fill(&mut key).map_err(|_| ChallengeKeyError::Random)?;
                 write_secret(file, &key).map_err(failed)?;
                 key.to_vec()
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         };
         if key.len() != KEY_BYTES {
             return Err(ChallengeKeyError::Size {
@@ -219,6 +223,9 @@ pub(crate) fn key_file(data: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const NOW: u64 = 1_700_000_000_000;
@@ -294,11 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_of_another_size_is_refused() {
+    fn a_key_file_of_another_size_or_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = key_file(folder.path());
-        fs::write(&file, [0; 31]).unwrap();
-        let result = Challenges::open(&file, Duration::from_secs(60));
-        assert!(matches!(result, Err(ChallengeKeyError::Size { .. })));
+        let open = || Challenges::open(&file, Duration::from_secs(60)).map(|_| ());
+        write_secret(&file, &[0; 31]).unwrap();
+        assert!(matches!(open(), Err(ChallengeKeyError::Size { .. })));
+        write_secret(&file, &[0; KEY_BYTES]).unwrap();
+        assert!(open().is_ok());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(open(), Err(ChallengeKeyError::Secret(_))));
     }
 }
