@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use attestation::parse_duration;
 use attestation_results::Issuer;
-use attestation_service::{Command, Config, Service};
+use attestation_service::{Command, Config, ForwardedHeader, Service, listen};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -60,21 +60,39 @@ pub(crate) struct Arguments {
     /// Requests that may wait for a thread; further ones are told to come again.
     #[arg(long, value_name = "N", default_value = "256")]
     queue: NonZeroUsize,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once; a further one ends that which waits for its client the
+    /// longest.
     #[arg(long, value_name = "N", default_value = "512")]
     max_connections: NonZeroUsize,
+    /// Connections from one client address at once, and behind a proxy its requests.
+    #[arg(long, value_name = "N", default_value = "128")]
+    max_connections_per_client: NonZeroUsize,
     /// Requests per second from one client address; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "100")]
     rate_limit: u32,
-    /// Take the client's address from the last entry of X-Forwarded-For.
-    #[arg(long)]
-    behind_proxy: bool,
+    /// Take the client's address from the last entry of this header, which the proxy
+    /// in front writes; x-forwarded-for unless said.
+    #[arg(
+        long,
+        value_name = "HEADER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "x-forwarded-for"
+    )]
+    behind_proxy: Option<Forwarded>,
     /// How long open requests may take after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     drain_timeout: Duration,
     /// The form of the log, on standard error.
     #[arg(long, value_name = "FORM", default_value = "text")]
     log: Log,
+}
+
+/// The header by which a proxy says whom it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Forwarded {
+    XForwardedFor,
+    Forwarded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,7 +107,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let (listen, metrics_listen) = (arguments.listen, arguments.metrics_listen);
+    let (address, metrics_address) = (arguments.listen, arguments.metrics_listen);
     let data = arguments.data.display().to_string();
     let config = config(arguments, threads).map_err(usage)?;
     let service = Service::open(config).map_err(|error| usage(error.into()))?;
@@ -100,11 +118,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         .map_err(|error| failed(error.into()))?;
     runtime
         .block_on(async {
-            let listener = bind(listen).await?;
-            let metrics = match metrics_listen {
-                Some(address) => Some(bind(address).await?),
-                None => None,
-            };
+            let listener = bind(address)?;
+            let metrics = metrics_address.map(bind).transpose()?;
             let stop = stop_signal()?;
             let commands = commands()?;
             announce(&service, &listener, metrics.as_ref(), &data)?;
@@ -129,8 +144,12 @@ fn config(arguments: Arguments, threads: usize) -> anyhow::Result<Config> {
         challenge_lifetime: arguments.challenge_lifetime,
         verifications: threads.saturating_add(arguments.queue.get()),
         connections: arguments.max_connections.get(),
+        connections_per_client: arguments.max_connections_per_client.get(),
         rate: arguments.rate_limit,
-        behind_proxy: arguments.behind_proxy,
+        behind_proxy: arguments.behind_proxy.map(|header| match header {
+            Forwarded::XForwardedFor => ForwardedHeader::XForwardedFor,
+            Forwarded::Forwarded => ForwardedHeader::Forwarded,
+        }),
         drain: arguments.drain_timeout,
     })
 }
@@ -158,10 +177,8 @@ fn announce(
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Done at the first SIGTERM or SIGINT.

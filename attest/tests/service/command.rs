@@ -77,10 +77,27 @@ fn a_key_that_others_can_read_is_refused() {
         .unwrap()
         .unwrap()
         .path();
-    set_mode(&key, 0o644);
-    let (code, message) = failure(&world, &[]);
-    assert_eq!(code, 2);
-    assert!(message.contains("chmod 600"), "{message}");
+    for (path, mode, good, remedy) in [
+        (key, 0o644, 0o600, "chmod 600"),
+        (
+            world.data().join("challenge.key"),
+            0o640,
+            0o600,
+            "chmod 600",
+        ),
+        (world.data(), 0o770, 0o700, "chmod 700"),
+    ] {
+        set_mode(&path, mode);
+        let (code, message) = failure(&world, &[]);
+        assert_eq!(code, 2);
+        let shown = path.display().to_string();
+        assert!(
+            message.contains(remedy) && message.contains(&shown),
+            "{message}"
+        );
+        set_mode(&path, good);
+    }
+    drop(world.start(&[]));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod challenges;
 mod command;
+mod crowd;
 mod drain;
 mod enclave;
 mod http;

@@ -13,12 +13,14 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::Body as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use serde_json::json;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::error;
 
 use crate::clock;
+use crate::crowd::Place;
 use crate::limits::{BODY_TIMEOUT, MAX_BODY, MAX_DROPPED};
 use crate::metrics::{Gauges, Route};
 use crate::note::Note;
@@ -63,7 +65,7 @@ async fn issue_challenge(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = collect(body).await?;
+    let body = collect(&head, body).await?;
     if !body.is_empty() {
         require_json(&head.headers)?;
     }
@@ -108,7 +110,7 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
 async fn answer(shared: &Shared, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
-    let body = collect(body).await?;
+    let body = collect(&head, body).await?;
     let answer = {
         let _permit = shared
             .verifications
@@ -221,7 +223,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 ///
 /// Of one that is not, a little is read and dropped: a client that is still
 /// sending when the connection closes may never see the answer.
-async fn collect(mut body: Body) -> Result<Bytes, Problem> {
+async fn collect(head: &Parts, mut body: Body) -> Result<Bytes, Problem> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_DROPPED {
         return Err(Problem::BodyTooLarge);
@@ -248,6 +250,9 @@ async fn collect(mut body: Body) -> Result<Bytes, Problem> {
         .unwrap_or(Err(Problem::RequestTimeout))?;
     if size > MAX_BODY {
         return Err(Problem::BodyTooLarge);
+    }
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        place.works();
     }
     Ok(whole.into())
 }

@@ -2,7 +2,6 @@
 //! every request on them.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -14,22 +13,26 @@ use axum::Router;
 use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, info, warn};
 
 use crate::api;
+use crate::clients::Client;
+use crate::crowd::{Crowd, Held, Place};
 use crate::limits::{CLOSE_TIMEOUT, CONNECTION_AGE, HEAD_TIMEOUT, MAX_HEAD};
 use crate::metrics::Route;
 use crate::note::Note;
 use crate::problem::Problem;
 use crate::shared::Shared;
+use crate::stream::Stream;
 
 /// How long no connection is accepted after the system had no room for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,45 +41,51 @@ const MAX_HEADERS: usize = 64;
 /// Connections to the metrics at once.
 const METRICS_CONNECTIONS: usize = 16;
 
-/// Serves so many connections at once until `stop` is done; then accepts nothing more, lets open requests
-/// end, and cuts what is left after `drain`.
+/// Serves the connections of a crowd until `stop` is done; then accepts nothing more,
+/// lets open requests end, and cuts what is left after `drain`.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     listener: TcpListener,
-    limit: usize,
+    crowd: Arc<Crowd>,
     drain: Duration,
     stop: impl Future<Output = ()>,
 ) {
     let router = api::router(shared.clone());
-    let room = Arc::new(Semaphore::new(limit));
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener) => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        match accepted {
-            Ok((stream, peer, permit)) => {
-                shared.appraiser.metrics.connection_begins();
-                let (shared, router) = (shared.clone(), router.clone());
-                let appraiser = shared.appraiser.clone();
-                let respond =
-                    move |request| respond(shared.clone(), router.clone(), peer.ip(), request);
-                let connection = serve_connection(stream, respond, ending.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    appraiser.metrics.connection_ends();
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        let Some((tcp, peer)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let metrics = &shared.appraiser.metrics;
+        let Some((held, eviction)) = crowd.enter(Client::of(peer.ip())) else {
+            metrics.connection_refused();
+            refuse(&tcp);
+            continue;
+        };
+        metrics.connection_begins();
+        if let Some(eviction) = eviction {
+            metrics.connection_evicted(eviction);
         }
+        let (shared, router) = (shared.clone(), router.clone());
+        let appraiser = shared.appraiser.clone();
+        let place = held.place().clone();
+        let respond = move |request| {
+            let (shared, router, place) = (shared.clone(), router.clone(), place.clone());
+            respond(shared, router, peer.ip(), place, request)
+        };
+        let connection = serve_connection(tcp, held, respond, ending.clone());
+        connections.spawn(async move {
+            connection.await;
+            appraiser.metrics.connection_ends();
+        });
     }
     shared.draining.store(true, Ordering::Relaxed);
     drop(listener);
@@ -91,49 +100,58 @@ pub(crate) async fn serve(
 
 /// Serves metrics until it is dropped.
 pub(crate) async fn serve_metrics(listener: TcpListener, router: Router) {
-    let room = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+    let crowd = Crowd::new(METRICS_CONNECTIONS, None);
     // Held open: these connections end with the service.
     let (_end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener) => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        match accepted {
-            Ok((stream, _, permit)) => {
-                let router = router.clone();
-                let respond = move |request| call(router.clone(), request);
-                let connection = serve_connection(stream, respond, ending.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+        let Some((tcp, peer)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some((held, _)) = crowd.enter(Client::of(peer.ip())) else {
+            refuse(&tcp);
+            continue;
+        };
+        let (router, place) = (router.clone(), held.place().clone());
+        let respond = move |request| {
+            let (router, place) = (router.clone(), place.clone());
+            async move {
+                let response = call(router, request).await;
+                place.waits();
+                response
             }
-            Err(error) => {
-                warn!(%error, "a connection for metrics could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        };
+        connections.spawn(serve_connection(tcp, held, respond, ending.clone()));
     }
 }
 
-/// Waits for room, then for a connection.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let Ok(permit) = room.clone().acquire_owned().await else {
-        // The semaphore is never closed.
-        return pending().await;
-    };
-    let (stream, peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, peer, permit))
+/// The next connection; none after a failure, which is logged.
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    let accepted: io::Result<_> = async {
+        let (tcp, peer) = listener.accept().await?;
+        tcp.set_nodelay(true)?;
+        Ok((tcp, peer))
+    }
+    .await;
+    accepted
+        .inspect_err(|error| warn!(%error, "a connection could not be accepted"))
+        .ok()
+}
+
+/// Ends a connection at once, of which the kernel need keep nothing.
+fn refuse(tcp: &TcpStream) {
+    // It ends either way.
+    let _ = tcp.set_zero_linger();
 }
 
 async fn serve_connection<R>(
-    stream: TcpStream,
+    tcp: TcpStream,
+    held: Held,
     respond: impl Fn(Request<Incoming>) -> R,
     mut ending: watch::Receiver<bool>,
 ) where
@@ -143,6 +161,7 @@ async fn serve_connection<R>(
         let response = respond(request);
         async move { Ok::<_, Infallible>(response.await) }
     });
+    let stream = Stream::new(tcp, held.place().clone());
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -154,17 +173,18 @@ async fn serve_connection<R>(
     );
     let close_timeout = tokio::select! {
         result = connection.as_mut() => return ended(result),
+        () = held.place().eviction() => return,
         // The sender's end, an error, ends the waiting as well.
         _ = ending.wait_for(|end| *end) => None,
         () = sleep(CONNECTION_AGE) => Some(CLOSE_TIMEOUT),
     };
     connection.as_mut().graceful_shutdown();
     match close_timeout {
-        Some(limit) => {
-            if let Ok(result) = timeout(limit, connection).await {
-                ended(result);
-            }
-        }
+        Some(limit) => tokio::select! {
+            result = connection => ended(result),
+            () = held.place().eviction() => {}
+            () = sleep(limit) => {}
+        },
         // Whoever drains sets the limit.
         None => ended(connection.await),
     }
@@ -177,26 +197,26 @@ fn ended(result: Result<(), hyper::Error>) {
     }
 }
 
-/// Answers a request, within its client's rate, and tells the log and the metrics.
+/// Answers a request, within its client's limits, and tells the log and the metrics.
 async fn respond(
     shared: Arc<Shared>,
     router: Router,
     peer: IpAddr,
-    request: Request<Incoming>,
+    place: Arc<Place>,
+    mut request: Request<Incoming>,
 ) -> Response {
+    // The head is there; a body may follow.
+    place.waits();
     let start = Instant::now();
-    let client = if shared.behind_proxy {
-        forwarded_for(&request).unwrap_or(peer)
-    } else {
-        peer
-    };
+    let client = shared
+        .behind_proxy
+        .and_then(|header| header.client(request.headers()))
+        .unwrap_or(peer);
     let method = request.method().clone();
     let route = Route::of(request.uri().path());
-    let limited = !matches!(route, Route::Healthz | Route::Readyz);
-    let response = match limited.then(|| shared.limiter.take(client)) {
-        Some(Err(wait)) => Problem::RateLimited(wait).into_response(),
-        _ => call(router, request).await,
-    };
+    request.extensions_mut().insert(place.clone());
+    let response = answer(&shared, router, client, &place, route, request).await;
+    place.waits();
     let taken = start.elapsed();
     let status = response.status().as_u16();
     let metrics = &shared.appraiser.metrics;
@@ -227,21 +247,42 @@ async fn respond(
     response
 }
 
+/// The answer to a request, if its client may ask.
+async fn answer(
+    shared: &Shared,
+    router: Router,
+    client: IpAddr,
+    place: &Place,
+    route: Route,
+    request: Request<Incoming>,
+) -> Response {
+    if matches!(route, Route::Healthz | Route::Readyz) {
+        return call(router, request).await;
+    }
+    if place.is_reserve() {
+        let mut response = Problem::Overloaded.into_response();
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        return response;
+    }
+    let client = Client::of(client);
+    if let Err(wait) = shared.limiter.take(client) {
+        return Problem::RateLimited(wait).into_response();
+    }
+    // Without a proxy the number of a client's connections is limited, and each has
+    // one request at a time.
+    let open = shared
+        .behind_proxy
+        .map(|_| shared.open_requests.enter(client));
+    if matches!(open, Some(None)) {
+        return Problem::RateLimited(Duration::from_secs(1)).into_response();
+    }
+    call(router, request).await
+}
+
 async fn call(mut router: Router, request: Request<Incoming>) -> Response {
     match router.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
-}
-
-/// The address that the nearest proxy saw: those before it are what the client
-/// says.
-fn forwarded_for(request: &Request<Incoming>) -> Option<IpAddr> {
-    let last = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .iter()
-        .next_back()?;
-    let last = last.to_str().ok()?.rsplit(',').next()?;
-    last.trim().parse().ok()
 }

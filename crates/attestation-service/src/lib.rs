@@ -9,8 +9,7 @@
 //!
 //! use attestation::Roots;
 //! use attestation_results::Issuer;
-//! use attestation_service::{Config, Service};
-//! use tokio::net::TcpListener;
+//! use attestation_service::{Config, Service, listen};
 //! use tokio::sync::mpsc;
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,11 +27,12 @@
 //!     challenge_lifetime: Duration::from_secs(300),
 //!     verifications: 256,
 //!     connections: 512,
+//!     connections_per_client: 128,
 //!     rate: 100,
-//!     behind_proxy: false,
+//!     behind_proxy: None,
 //!     drain: Duration::from_secs(10),
 //! })?;
-//! let listener = TcpListener::bind("127.0.0.1:8080").await?;
+//! let listener = listen("127.0.0.1:8080".parse()?)?;
 //! let (_commands, receiver) = mpsc::channel(1);
 //! service.run(listener, None, receiver, std::future::pending()).await;
 //! # Ok(())
@@ -44,8 +44,10 @@
 mod api;
 mod appraiser;
 mod challenges;
+mod clients;
 mod clock;
 mod connections;
+mod crowd;
 mod limits;
 mod metrics;
 mod note;
@@ -55,12 +57,14 @@ mod request;
 mod service;
 mod shared;
 mod store;
+mod stream;
 mod swap;
 mod upkeep;
 
 pub use challenges::ChallengeKeyError;
+pub use clients::ForwardedHeader;
 pub use policies::PolicySetError;
-pub use service::{Config, Service, ServiceError};
+pub use service::{Config, Service, ServiceError, listen};
 pub use store::StoreError;
 pub use upkeep::Command;
 

@@ -1,9 +1,10 @@
 //! How much a client may ask, and how much is done at once.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::clients::Client;
 
 /// Largest body of a request, in bytes: the largest document in base64 has
 /// 22 KiB, and the rest is for a policy.
@@ -17,8 +18,14 @@ pub(crate) const MAX_HEAD: usize = 16 * 1024;
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to send a request's body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is used: after it, the next answer closes it. It bounds
-/// what a client costs that does not read its answers.
+/// How long a client may take to read an answer that the kernel's buffer cannot hold.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The kernel's buffer for answers of a connection, in bytes: some twenty of the
+/// usual size. It may take twice as much (socket(7), `SO_SNDBUF`).
+pub(crate) const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that wait to be accepted.
+pub(crate) const BACKLOG: u32 = 1024;
+/// How long a connection is used: after it, the next answer closes it.
 pub(crate) const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
 /// How long a connection that is too old may take to end.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,8 +37,6 @@ const BURST_SECONDS: u64 = 2;
 
 /// A rate limit for each client address: a token bucket, kept as the time at
 /// which the bucket will be full again (the generic cell rate algorithm).
-///
-/// IPv6 clients are told apart by their /64, which is what one of them has.
 pub(crate) struct RateLimiter {
     /// Nanoseconds between requests; none without a limit.
     interval: Option<u64>,
@@ -55,15 +60,15 @@ impl RateLimiter {
     }
 
     /// Takes a token, or says how long to wait for one.
-    pub(crate) fn take(&self, client: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn take(&self, client: Client) -> Result<(), Duration> {
         self.take_at(client, self.start.elapsed())
     }
 
-    fn take_at(&self, client: IpAddr, elapsed: Duration) -> Result<(), Duration> {
+    fn take_at(&self, client: Client, elapsed: Duration) -> Result<(), Duration> {
         let Some(interval) = self.interval else {
             return Ok(());
         };
-        let hash = self.hasher.hash_one(bucket_of(client));
+        let hash = self.hasher.hash_one(client);
         // Whatever of the hash is cut off, the index is below the table's size.
         #[expect(clippy::cast_possible_truncation, reason = "an index from a hash")]
         let Some(full_at) = self.full_at.get(hash as usize % SLOTS) else {
@@ -82,13 +87,44 @@ impl RateLimiter {
     }
 }
 
-fn bucket_of(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+/// How many requests of each client are open, behind a proxy that has few connections
+/// for many clients.
+pub(crate) struct OpenRequests {
+    limit: u32,
+    /// Clients that share a place share its limit.
+    open: Vec<AtomicU32>,
+    hasher: RandomState,
+}
+
+/// An open request, until it is dropped.
+pub(crate) struct OpenRequest<'a>(&'a AtomicU32);
+
+impl OpenRequests {
+    /// So many of each client at once.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            open: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            hasher: RandomState::new(),
         }
-        v4 @ IpAddr::V4(_) => v4,
+    }
+
+    /// Opens a request; none if the client has as many as it may.
+    pub(crate) fn enter(&self, client: Client) -> Option<OpenRequest<'_>> {
+        #[expect(clippy::cast_possible_truncation, reason = "an index from a hash")]
+        let index = self.hasher.hash_one(client) as usize % SLOTS;
+        let open = self.open.get(index)?;
+        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| {
+            (number < self.limit).then_some(number.saturating_add(1))
+        })
+        .ok()?;
+        Some(OpenRequest(open))
+    }
+}
+
+impl Drop for OpenRequest<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -98,8 +134,8 @@ mod tests {
 
     const START: Duration = Duration::from_secs(100);
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> Client {
+        Client::of(text.parse().unwrap())
     }
 
     #[test]
@@ -129,6 +165,20 @@ mod tests {
         assert!(others.count() >= 7);
         exhaust("192.0.2.1");
         assert!(limiter.take_at(ip("::ffff:192.0.2.1"), START).is_err());
+    }
+
+    #[test]
+    fn open_requests_are_counted_for_each_client_and_given_back() {
+        let requests = OpenRequests::new(2);
+        let held: Vec<_> = (0..2).map(|_| requests.enter(ip("192.0.2.1"))).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(requests.enter(ip("192.0.2.1")).is_none());
+        // One of many: two may share a place in the table, but not all.
+        let others =
+            (2..10).filter(|other| requests.enter(ip(&format!("192.0.2.{other}"))).is_some());
+        assert!(others.count() >= 7);
+        drop(held);
+        assert!(requests.enter(ip("192.0.2.1")).is_some());
     }
 
     #[test]

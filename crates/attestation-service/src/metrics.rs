@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::crowd::Eviction;
 use crate::problem::Problem;
 use crate::store::Use;
 
@@ -109,6 +110,8 @@ pub(crate) struct Metrics {
     challenges_used: [Counter; 3],
     connections: Counter,
     connections_ended: Counter,
+    connections_refused: Counter,
+    connections_evicted: [Counter; 2],
     reloads: [Counter; 2],
     key_changes: Counter,
 }
@@ -177,6 +180,20 @@ impl Metrics {
 
     pub(crate) fn connection_ends(&self) {
         self.connections_ended.add();
+    }
+
+    /// A connection had no place, not even in the reserve.
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.add();
+    }
+
+    /// A connection had to make room for another.
+    pub(crate) fn connection_evicted(&self, eviction: Eviction) {
+        let [share, limit] = &self.connections_evicted;
+        match eviction {
+            Eviction::Share => share.add(),
+            Eviction::Limit => limit.add(),
+        }
     }
 
     pub(crate) fn reload(&self, succeeded: bool) {
@@ -293,6 +310,12 @@ impl Metrics {
                 },
             ),
             (
+                "attest_connections_refused_total",
+                "counter",
+                "Connections that were closed at once, while the service worked for all others.",
+                self.connections_refused.get(),
+            ),
+            (
                 "attest_policies",
                 "gauge",
                 "Policies in force.",
@@ -319,6 +342,16 @@ impl Metrics {
         ] {
             text.family(name, kind, help);
             text.sample(name, &[], value);
+        }
+        text.family(
+            "attest_connections_evicted_total",
+            "counter",
+            "Connections that made room for another, of a client that had its share or of all.",
+        );
+        let [share, limit] = &self.connections_evicted;
+        for (label, counter) in [("client", share), ("total", limit)] {
+            let labels = [("limit", label)];
+            text.sample("attest_connections_evicted_total", &labels, counter.get());
         }
         text.family(
             "attest_challenges_used_total",

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use attestation::{Policy, PolicyError};
 use serde_json::json;
@@ -16,6 +17,9 @@ const MAX_POLICIES: usize = 1000;
 pub const MAX_NAME: usize = 64;
 /// Most files that are watched, those that policies name among them.
 const MAX_FILES: usize = 4 * MAX_POLICIES;
+/// How often policies are read that change meanwhile, and how long a pause is between.
+const ATTEMPTS: u32 = 10;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 /// Folders below the folder of policies that are watched.
 const MAX_DEPTH: usize = 3;
 
@@ -40,6 +44,14 @@ pub enum PolicySetError {
         path: String,
         /// Why, and what to do.
         reason: String,
+    },
+    /// Files change while they are read.
+    #[error(
+        "{path} is being written to, and what was read may be half of it: write files elsewhere, and rename them into place"
+    )]
+    Changing {
+        /// The folder.
+        path: String,
     },
     /// There are none.
     #[error(
@@ -72,8 +84,26 @@ pub(crate) struct NamedPolicy {
 pub(crate) struct PolicySet(BTreeMap<String, NamedPolicy>);
 
 impl PolicySet {
+    /// Reads all of a folder's policies between two looks that see the same, and gives
+    /// what they see; none if the folder keeps changing.
+    pub(crate) fn read_unchanging(
+        folder: &Path,
+    ) -> Option<(Result<Self, PolicySetError>, Fingerprint)> {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::park_timeout(ATTEMPT_PAUSE);
+            }
+            let before = Fingerprint::of(folder);
+            let read = Self::read(folder);
+            if before == Fingerprint::of(folder) {
+                return Some((read, before));
+            }
+        }
+        None
+    }
+
     /// Reads all of a folder's policies; one that is wrong makes the set wrong.
-    pub(crate) fn read(folder: &Path) -> Result<Self, PolicySetError> {
+    fn read(folder: &Path) -> Result<Self, PolicySetError> {
         let failed = |error| PolicySetError::Io {
             path: folder.display().to_string(),
             error,
@@ -175,8 +205,21 @@ fn policy_name(path: &Path) -> Result<Option<String>, PolicySetError> {
 }
 
 /// What tells that files have changed, without reading them.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint(Vec<FileState>);
+
+/// A file as it is found. A file that was written to has other times, one that was
+/// renamed into its place another number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FileState {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
 
 impl Fingerprint {
     /// Of the files in a folder, and in folders below it. What cannot be read is
@@ -189,7 +232,50 @@ impl Fingerprint {
     }
 }
 
-fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, Option<SystemTime>)>) {
+/// Looks at the folder of policies, and when they are to be read.
+pub(crate) struct Looks {
+    /// When they were last read.
+    taken: Fingerprint,
+    /// At the last look.
+    seen: Fingerprint,
+    /// Whether they are to be read though they have not changed.
+    demanded: bool,
+}
+
+impl Looks {
+    /// Looks at a folder that was read when it was like this.
+    pub(crate) fn new(taken: Fingerprint) -> Self {
+        Self {
+            seen: taken.clone(),
+            taken,
+            demanded: false,
+        }
+    }
+
+    /// Somebody wants them read again.
+    pub(crate) fn demand(&mut self) {
+        self.demanded = true;
+    }
+
+    /// Whether they are to be read, as they are found now: if they have changed, and
+    /// two looks see the same. A file that is being written to may be a policy that
+    /// demands less.
+    pub(crate) fn are_to_be_read(&mut self, found: &Fingerprint) -> bool {
+        let settled = *found == self.seen;
+        if !settled {
+            self.seen = found.clone();
+        }
+        settled && (self.demanded || *found != self.taken)
+    }
+
+    /// They have been read when the folder was like this, and are in force, or wrong.
+    pub(crate) fn read(&mut self, taken: Fingerprint) {
+        self.taken = taken;
+        self.demanded = false;
+    }
+}
+
+fn walk(folder: &Path, depth: usize, files: &mut Vec<FileState>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -207,7 +293,14 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, Option<Syste
                 walk(&path, depth - 1, files);
             }
         } else {
-            files.push((path, metadata.len(), metadata.modified().ok()));
+            files.push(FileState {
+                path,
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                size: metadata.len(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            });
         }
     }
 }
@@ -284,6 +377,57 @@ mod tests {
         let after = Fingerprint::of(folder.path());
         assert_ne!(before, after);
         fs::write(images.join("one.json"), "{ }").unwrap();
-        assert_ne!(after, Fingerprint::of(folder.path()));
+        let larger = Fingerprint::of(folder.path());
+        assert_ne!(after, larger);
+        // Renamed into place, with the size and the time that the old one had.
+        let one = images.join("one.json");
+        let modified = fs::metadata(&one).unwrap().modified().unwrap();
+        let new = folder.path().join("new");
+        fs::write(&new, "{}\n").unwrap();
+        fs::File::open(&new)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        fs::rename(&new, &one).unwrap();
+        assert_ne!(larger, Fingerprint::of(folder.path()));
+    }
+
+    #[test]
+    fn a_file_is_taken_when_two_looks_see_the_same() {
+        let folder = folder(&[("a.toml", ANY)]);
+        let look = || Fingerprint::of(folder.path());
+        let write = |text: &str| fs::write(folder.path().join("a.toml"), text).unwrap();
+        let mut looks = Looks::new(look());
+        assert!(!looks.are_to_be_read(&look()));
+        // Half of it would be a policy too, and one that demands less.
+        write("allow_any_image = true\n");
+        assert!(!looks.are_to_be_read(&look()));
+        write("allow_any_image = true\nnonce = \"required\"\n");
+        assert!(!looks.are_to_be_read(&look()));
+        assert!(looks.are_to_be_read(&look()));
+        // Until it has been read.
+        assert!(looks.are_to_be_read(&look()));
+        looks.read(look());
+        assert!(!looks.are_to_be_read(&look()));
+
+        looks.demand();
+        assert!(looks.are_to_be_read(&look()));
+        looks.read(look());
+        write(ANY);
+        looks.demand();
+        assert!(!looks.are_to_be_read(&look()));
+        assert!(looks.are_to_be_read(&look()));
+    }
+
+    #[test]
+    fn a_folder_is_read_with_what_it_was_then() {
+        let folder = folder(&[("a.toml", ANY)]);
+        let (read, found) = PolicySet::read_unchanging(folder.path()).unwrap();
+        assert_eq!(read.unwrap().len(), 1);
+        assert_eq!(found, Fingerprint::of(folder.path()));
+        fs::write(folder.path().join("a.toml"), "x = 1").unwrap();
+        let (read, other) = PolicySet::read_unchanging(folder.path()).unwrap();
+        assert!(read.is_err());
+        assert_ne!(found, other);
     }
 }

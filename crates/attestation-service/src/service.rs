@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,14 +11,16 @@ use std::time::Duration;
 use attestation::{Roots, Verifier};
 use attestation_results::{Issuer, KeyRing, KeyRingError, Rotation};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::appraiser::Appraiser;
 use crate::challenges::{self, ChallengeKeyError, Challenges};
-use crate::limits::RateLimiter;
+use crate::clients::ForwardedHeader;
+use crate::crowd::Crowd;
+use crate::limits::{BACKLOG, OpenRequests, RateLimiter, SEND_BUFFER};
 use crate::metrics::Metrics;
-use crate::policies::{Fingerprint, PolicySet, PolicySetError};
+use crate::policies::{PolicySet, PolicySetError};
 use crate::shared::Shared;
 use crate::store::{Store, StoreError};
 use crate::swap::Swap;
@@ -43,12 +46,15 @@ pub struct Config {
     pub challenge_lifetime: Duration,
     /// Requests that may be verified, or wait for it, at once.
     pub verifications: usize,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once; a further one ends that which waits for its client the
+    /// longest.
     pub connections: usize,
+    /// Connections of one client address at once, and behind a proxy its requests.
+    pub connections_per_client: usize,
     /// Requests per second and client address; 0 is no limit.
     pub rate: u32,
-    /// Whether the last address of `X-Forwarded-For` is the client's.
-    pub behind_proxy: bool,
+    /// The header whose last address is the client's, if a proxy in front writes it.
+    pub behind_proxy: Option<ForwardedHeader>,
     /// How long open requests may take after the service was told to stop.
     pub drain: Duration,
 }
@@ -86,7 +92,7 @@ pub enum ServiceError {
 pub struct Service {
     shared: Arc<Shared>,
     upkeep: Upkeep,
-    connections: usize,
+    crowd: Arc<Crowd>,
     drain: Duration,
 }
 
@@ -98,8 +104,13 @@ impl Service {
             path: config.data.display().to_string(),
             error,
         })?;
-        let fingerprint = Fingerprint::of(&config.policies);
-        let policies = PolicySet::read(&config.policies)?;
+        let (policies, fingerprint) =
+            PolicySet::read_unchanging(&config.policies).ok_or_else(|| {
+                PolicySetError::Changing {
+                    path: config.policies.display().to_string(),
+                }
+            })?;
+        let policies = policies?;
         let rotation = Rotation {
             period: config.rotation_period,
             publish_ahead: PUBLISH_AHEAD,
@@ -122,7 +133,14 @@ impl Service {
         });
         Ok(Self {
             upkeep: Upkeep::new(appraiser.clone(), config.policies, fingerprint, ring),
-            connections: config.connections,
+            crowd: Crowd::new(
+                config.connections,
+                // The connections of a proxy are of many clients.
+                config
+                    .behind_proxy
+                    .is_none()
+                    .then_some(config.connections_per_client),
+            ),
             drain: config.drain,
             shared: Arc::new(Shared {
                 appraiser,
@@ -130,6 +148,7 @@ impl Service {
                 store,
                 limiter: RateLimiter::new(config.rate),
                 behind_proxy: config.behind_proxy,
+                open_requests: OpenRequests::new(config.connections_per_client),
                 draining: AtomicBool::new(false),
             }),
         })
@@ -154,7 +173,7 @@ impl Service {
             let router = api::metrics_router(self.shared.clone());
             tokio::spawn(connections::serve_metrics(listener, router))
         });
-        connections::serve(self.shared, listener, self.connections, self.drain, stop).await;
+        connections::serve(self.shared, listener, self.crowd, self.drain, stop).await;
         upkeep.abort();
         if let Some(metrics) = metrics {
             metrics.abort();
@@ -162,11 +181,35 @@ impl Service {
     }
 }
 
-/// Makes a folder that only its owner may enter, if it is not there.
+/// Listens where a service shall: what the kernel keeps of answers that nobody reads is
+/// limited.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    // Connections have it from the socket that accepts them.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Makes a folder that only its owner may enter, if it is not there. One in which
+/// others may put keys of their own is refused.
 fn make_private(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(folder)
+        .create(folder)?;
+    let mode = fs::metadata(folder)?.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others can write to this folder, and so replace the keys in it: run chmod 700 on it",
+        ));
+    }
+    Ok(())
 }

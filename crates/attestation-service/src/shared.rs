@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 use crate::appraiser::Appraiser;
-use crate::limits::RateLimiter;
+use crate::clients::ForwardedHeader;
+use crate::limits::{OpenRequests, RateLimiter};
 use crate::store::Store;
 
 /// What all requests share.
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) verifications: Semaphore,
     pub(crate) store: Store,
     pub(crate) limiter: RateLimiter,
-    pub(crate) behind_proxy: bool,
+    /// Where a proxy in front says whom it serves.
+    pub(crate) behind_proxy: Option<ForwardedHeader>,
+    pub(crate) open_requests: OpenRequests,
     pub(crate) draining: AtomicBool,
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::appraiser::Appraiser;
 use crate::clock;
-use crate::policies::{Fingerprint, PolicySet};
+use crate::policies::{Fingerprint, Looks, PolicySet};
 
 /// What a service may be told while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(crate) struct Upkeep {
     appraiser: Arc<Appraiser>,
     folder: PathBuf,
-    /// Of the policies as they were when they were last read.
-    fingerprint: Fingerprint,
+    looks: Looks,
     ring: KeyRing,
 }
 
@@ -43,7 +42,7 @@ impl Upkeep {
         Self {
             appraiser,
             folder,
-            fingerprint,
+            looks: Looks::new(fingerprint),
             ring,
         }
     }
@@ -73,17 +72,21 @@ impl Upkeep {
     }
 
     fn work(&mut self, command: Option<Command>) {
-        let fingerprint = Fingerprint::of(&self.folder);
-        if command == Some(Command::ReloadPolicies) || fingerprint != self.fingerprint {
-            // Taken before the files are read: what changes meanwhile shows later.
-            self.fingerprint = fingerprint;
+        if command == Some(Command::ReloadPolicies) {
+            self.looks.demand();
+        }
+        if self.looks.are_to_be_read(&Fingerprint::of(&self.folder)) {
             self.reload();
         }
         self.keep_keys(command == Some(Command::RotateKey));
     }
 
-    fn reload(&self) {
-        let read = PolicySet::read(&self.folder);
+    fn reload(&mut self) {
+        let Some((read, found)) = PolicySet::read_unchanging(&self.folder) else {
+            // The next look sees it change.
+            return;
+        };
+        self.looks.read(found);
         self.appraiser.metrics.reload(read.is_ok());
         match read {
             Ok(policies) => {
