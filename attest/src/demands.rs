@@ -24,11 +24,11 @@ pub(crate) struct Demands {
     /// The policy, TOML or JSON; further options add to its demands and replace none.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// An image's measurements as image-builder or nitro-cli wrote them; may be
-    /// repeated, and one of the images must match.
+    /// An image's measurements as image-builder, nitro-cli or nitro-tpm-pcr-compute wrote
+    /// them; may be repeated, and one of the images must match.
     #[arg(long, value_name = "FILE")]
     measurements: Vec<PathBuf>,
-    /// A register's value, as in `16=HEX`; may be repeated.
+    /// A register's value, as in `16=HEX` and as `attest pcr` prints; may be repeated.
     #[arg(long, value_name = "N=HEX", value_parser = parse_pcr)]
     pcr: Vec<(u8, Pcr)>,
     /// Demand a document that was made for this: relayed-challenge, self-check, clock
@@ -123,6 +123,9 @@ fn print_end(report: &Report) {
             Mode::Audit => "was good",
         };
         println!("{accepted}    {}", claims.module_id);
+        if !report.names_code {
+            println!("code        any: the policy names none");
+        }
     }
 }
 

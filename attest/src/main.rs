@@ -15,6 +15,7 @@ mod failure;
 mod fetch;
 mod input;
 mod inspect;
+mod pcr;
 mod result;
 mod roots;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     Fetch(fetch::Arguments),
     /// Verify a signed result (EAR) of a verifier that you trust.
     Result(result::Arguments),
+    /// Compute the registers of a parent's role, of its id, and of an image's signer.
+    Pcr(pcr::Arguments),
     /// Serve challenges, verification and signed results over HTTP.
     Serve(Box<serve::Arguments>),
     /// Show the roots of AWS that are known.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Result(arguments) => result::run(&arguments),
+        Command::Pcr(arguments) => pcr::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Roots(arguments) => roots::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

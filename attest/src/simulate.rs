@@ -1,10 +1,10 @@
 //! `attest simulate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use attestation::read_measurements;
+use anyhow::{Context, anyhow};
+use attestation::{ImageMeasurements, read_measurements};
 use clap::Args;
 use measurements::Measurements;
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
@@ -28,12 +28,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let measurements = arguments
         .measurements
         .as_deref()
-        .map(read_measurements)
+        .map(measurements)
         .transpose()
-        .map_err(|error| usage(error.into()))?;
+        .map_err(usage)?;
     simulate(arguments, measurements)
         .map(|()| ExitCode::SUCCESS)
         .map_err(usage)
+}
+
+/// The measurements of an enclave's image.
+fn measurements(file: &Path) -> anyhow::Result<Measurements> {
+    match read_measurements(file)? {
+        ImageMeasurements::Enclave(measurements) => Ok(measurements),
+        ImageMeasurements::NitroTpm(_) => Err(anyhow!(
+            "{} is of an instance with a NitroTPM: give the measurements of an enclave's image",
+            file.display()
+        )),
+    }
 }
 
 fn simulate(arguments: &Arguments, measurements: Option<Measurements>) -> anyhow::Result<()> {

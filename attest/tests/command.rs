@@ -15,6 +15,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+const PCR0: &str = "17bf8f048519797be90497001a7559a3d555395937117d76f8baaedf56ca6d97952de79479bc0c76e5d176d20f663790";
 const PCR2: &str = "249037310daa90f4eb0703e7b105a241fdb09f12d3c40b7aea2f39e57b07b887e6ff4e4f9757943e127e391626b5e4d5";
 
 fn vector() -> PathBuf {
@@ -58,7 +59,7 @@ fn a_document_is_accepted_at_its_own_time_in_every_form() {
         "-----BEGIN ATTESTATION-----\n{}\n-----END ATTESTATION-----\n",
         lines.join("\r\n")
     );
-    let pcr = format!("2={}", PCR2.to_uppercase());
+    let pcr = format!("0={}", PCR0.to_uppercase());
     let arguments = ["verify", "-", "--time", "document", "--pcr", &pcr];
     for input in [
         bytes.clone(),
@@ -153,7 +154,7 @@ fn roots_are_printed_and_chosen_by_partition() {
 #[test]
 fn the_table_is_aligned_and_short() {
     let file = vector();
-    let pcr = format!("2={PCR2}");
+    let pcr = format!("0={PCR0}");
     let output = attest(&[
         "verify",
         file.to_str().unwrap(),
@@ -176,7 +177,7 @@ fn the_table_is_aligned_and_short() {
 fn a_refusal_has_code_1_and_names_its_rule() {
     let file = vector();
     let file = file.to_str().unwrap();
-    let pcr = format!("2={PCR2}");
+    let pcr = format!("0={PCR0}");
     for (arguments, rule) in [
         (vec!["--pcr", &pcr], "certificate.validity"),
         (
@@ -290,11 +291,11 @@ fn a_policy_file_decides_and_options_add_to_it() {
         arguments.extend(more);
         attest(&arguments)
     };
-    let allowed = format!("[pcrs]\n2 = \"{PCR2}\"\n");
+    let allowed = format!("[pcrs]\n0 = \"{PCR0}\"\n");
     assert_eq!(run(&allowed, &[]).status.code(), Some(0));
     // What contradicts the policy, or loosens it, is a mistake and no addition.
     let strict = format!("purpose = \"workload\"\nnonce = \"00\"\nmax_age = \"60s\"\n{allowed}");
-    let other = format!("2={}", "07".repeat(48));
+    let other = format!("0={}", "07".repeat(48));
     for more in [
         ["--purpose", "relayed-challenge"].as_slice(),
         &["--nonce", "01"],
@@ -309,7 +310,7 @@ fn a_policy_file_decides_and_options_add_to_it() {
         assert!(error.contains("policy.toml and the options: "), "{error}");
         assert!(error.contains("the policy says "), "{error}");
     }
-    let same = format!("2={PCR2}");
+    let same = format!("0={PCR0}");
     let added = ["--purpose", "workload", "--pcr", &same, "--max-age", "5s"];
     assert_eq!(run(&allowed, &added).status.code(), Some(0));
     for (purpose, code) in [("workload", 0), ("relayed-challenge", 1), ("self-check", 1)] {
@@ -341,7 +342,7 @@ fn what_cannot_be_used_has_its_exit_code() {
     std::fs::write(&key, root.key_pem()).unwrap();
     let key = key.to_str().unwrap();
     for (arguments, code, part) in [
-        (vec!["verify", file], 2, "names no measurement"),
+        (vec!["verify", file], 2, "names no code"),
         (vec!["verify", file, "--pcr", "0"], 2, "N=HEX"),
         (vec!["verify", file, "--max-age", "5"], 2, "90s"),
         (
@@ -381,6 +382,100 @@ fn what_cannot_be_used_has_its_exit_code() {
         let output = attest(&arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn pcr_prints_the_registers_of_a_role_an_instance_and_a_signer() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = software_nsm::TestRoot::generate().unwrap();
+    let file = folder.path().join("signer.pem");
+    std::fs::write(&file, root.certificate_pem()).unwrap();
+    let file = file.to_str().unwrap();
+    // Each as AWS's manual computes it, with openssl.
+    let script = "(head -c 48 /dev/zero; printf %s \"$1\") | openssl dgst -sha384 -r; \
+        (head -c 48 /dev/zero; printf %s \"$2\") | openssl dgst -sha384 -r; \
+        (head -c 48 /dev/zero; openssl x509 -in \"$3\" -outform DER | openssl dgst -sha384 -binary) \
+        | openssl dgst -sha384 -r";
+    let (role, instance) = (
+        "arn:aws:iam::123456789012:role/team/Webserver",
+        "i-0123456789abcdef0",
+    );
+    let openssl = Command::new("sh")
+        .args(["-c", script, "sh", role, instance, file])
+        .output()
+        .unwrap();
+    let expected: Vec<_> = stdout(&openssl).lines().map(|line| &line[..96]).collect();
+    let [pcr3, pcr4, pcr8] = expected[..] else {
+        panic!("{openssl:?}")
+    };
+    let all = [
+        "--role",
+        role,
+        "--instance",
+        instance,
+        "--certificate",
+        file,
+    ];
+    let run = |more: &[&str]| {
+        let output = attest(&[["pcr"].as_slice(), more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output).to_owned()
+    };
+    assert_eq!(run(&all), format!("3={pcr3}\n4={pcr4}\n8={pcr8}\n"));
+    assert_eq!(run(&all[2..4]), format!("4={pcr4}\n"));
+    let json: Value = serde_json::from_str(&run(&[all.as_slice(), &["--json"]].concat())).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({ "PCR3": pcr3, "PCR4": pcr4, "PCR8": pcr8 })
+    );
+    for (arguments, part) in [
+        (vec!["pcr"], "--role"),
+        (vec!["pcr", "--json"], "--role"),
+        (vec!["pcr", "--role", "Webserver"], "not a role's ARN"),
+        (
+            vec![
+                "pcr",
+                "--role",
+                "arn:aws:sts::123456789012:assumed-role/a/b",
+            ],
+            "session of a role",
+        ),
+        (vec!["pcr", "--instance", "i-1"], "not an instance's id"),
+        (vec!["pcr", "--certificate", "/nonexistent"], "/nonexistent"),
+        (
+            vec!["pcr", "--certificate", "/proc/version"],
+            "no PEM block",
+        ),
+    ] {
+        let output = attest(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_document_under_a_policy_without_code_says_so() {
+    let file = vector();
+    let arguments = ["verify", file.to_str().unwrap(), "--time", "document"];
+    let run = |more: &[&str]| {
+        let output = attest(&[arguments.as_slice(), more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output).to_owned()
+    };
+    let pcr = format!("0={PCR0}");
+    assert!(!run(&["--pcr", &pcr]).contains("\ncode "));
+    let any = run(&["--allow-any-image"]);
+    assert!(
+        any.ends_with("\ncode        any: the policy names none\n"),
+        "{any}"
+    );
+    for (more, names_code) in [
+        (["--pcr", &pcr, "--json"].as_slice(), true),
+        (&["--allow-any-image", "--json"], false),
+    ] {
+        let report: Value = serde_json::from_str(&run(more)).unwrap();
+        assert_eq!(report["names_code"], names_code);
     }
 }
 

@@ -96,7 +96,7 @@ async fn usage_has_code_2_and_nobody_there_has_code_3() {
     let folder = folder();
     std::fs::write(folder.path().join("empty.pem"), "").unwrap();
     for (arguments, code, message) in [
-        (vec!["nsm:nsm"], 2, "names no measurement"),
+        (vec!["nsm:nsm"], 2, "names no code"),
         (vec!["ftp://a.example"], 2, "is no endpoint"),
         (
             vec!["https://a.example", "--ca", "empty.pem", "--pcr", "0=00"],

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use measurements::{Measurements, Pcr};
+use measurements::Pcr;
 
-use crate::demand::PolicyError;
+use crate::image::ImageMeasurements;
 use crate::policy::{Nonce, Policy};
+use crate::policy_error::PolicyError;
 use crate::purpose::Purpose;
 
 /// Further demands, as the options of a command are. What is accepted under a policy
@@ -15,7 +16,7 @@ use crate::purpose::Purpose;
 pub struct Addition {
     /// Images, each with its name, of which one must be there; any that the policy
     /// allows if there are none.
-    pub images: Vec<(String, Measurements)>,
+    pub images: Vec<(String, ImageMeasurements)>,
     /// Values of registers; named twice, a register may have either.
     pub pcrs: Vec<(u8, Pcr)>,
     /// The nonce.
@@ -33,9 +34,12 @@ pub struct Addition {
 }
 
 impl Addition {
-    /// A policy of these demands alone.
+    /// A policy of these demands alone, of the profile that its images have.
     pub fn policy(&self) -> Result<Policy, PolicyError> {
         let mut builder = Policy::builder();
+        if let Some((_, image)) = self.images.first() {
+            builder = builder.profile(image.profile());
+        }
         for (name, measurements) in &self.images {
             builder = builder.image(name, *measurements);
         }
@@ -116,7 +120,7 @@ impl Policy {
     }
 
     /// Of the images that are allowed those that are added, by their measurements.
-    fn add_images(&mut self, added: &[(String, Measurements)]) -> Result<(), PolicyError> {
+    fn add_images(&mut self, added: &[(String, ImageMeasurements)]) -> Result<(), PolicyError> {
         if added.is_empty() {
             return Ok(());
         }
@@ -187,6 +191,8 @@ fn contradiction(
 
 #[cfg(test)]
 mod tests {
+    use measurements::Measurements;
+
     use super::*;
 
     const ONE: Measurements = image(1);
@@ -210,7 +216,7 @@ mod tests {
         Addition {
             images: images
                 .iter()
-                .map(|(name, image)| ((*name).to_owned(), *image))
+                .map(|(name, image)| ((*name).to_owned(), (*image).into()))
                 .collect(),
             ..Addition::default()
         }

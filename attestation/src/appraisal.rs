@@ -5,10 +5,14 @@ use measurements::Pcr;
 use crate::clock::{Clock, seconds};
 use crate::crypto::Crypto;
 use crate::document::{Document, Profile};
+use crate::image::Image;
 use crate::nonce::Nonce;
-use crate::policy::{self, Binding, Image, Policy};
+use crate::policy::{self, Binding, Policy};
 use crate::report::{Check, Outcome, Report};
 use crate::rule::{Rejection, Rule};
+
+/// What a check says of a field or register that is not in the document.
+const ABSENT: &str = "absent";
 
 /// A document whose signature and certificates hold, and what it is held against.
 pub(crate) struct Appraisal<'a, 'p> {
@@ -51,7 +55,7 @@ impl Appraisal<'_, '_> {
                 Rule::PolicyPcr(index),
                 actual.is_some_and(|actual| allowed.contains(&actual)),
                 expected.join(" or "),
-                or_absent(actual),
+                self.found(index, allowed),
             );
         }
         self.check_purpose(report);
@@ -189,15 +193,32 @@ impl Appraisal<'_, '_> {
     fn differences(&self, image: &Image) -> Vec<String> {
         image
             .pcrs()
-            .into_iter()
             .filter(|&(index, expected)| self.pcr(index) != Some(expected))
             .map(|(index, expected)| {
-                format!(
-                    "PCR{index} is {}, not {expected}",
-                    or_absent(self.pcr(index))
-                )
+                let found = self.found(index, &[expected]);
+                format!("PCR{index} is {found}, not {expected}")
             })
             .collect()
+    }
+
+    /// What a register holds, and a hint where what was measured into it was demanded
+    /// instead: a certificate's fingerprint, or the digest of a configuration.
+    fn found(&self, index: u8, demanded: &[Pcr]) -> String {
+        let Some(actual) = self.pcr(index) else {
+            return ABSENT.to_owned();
+        };
+        let measured = |value: &Pcr| {
+            let extended = [Pcr::ZERO.as_bytes().as_slice(), value.as_bytes()].concat();
+            self.crypto.sha384(&extended) == *actual.as_bytes()
+        };
+        if demanded.contains(&actual) || !demanded.iter().any(measured) {
+            return actual.to_string();
+        }
+        let advice = match index {
+            8 => ", the certificate's fingerprint: `attest pcr --certificate FILE` computes PCR8",
+            _ => ": it holds SHA-384 of 48 zero bytes and that value",
+        };
+        format!("{actual} (what was demanded is what was measured into the register{advice})")
     }
 
     fn pcr(&self, index: u8) -> Option<Pcr> {
@@ -240,5 +261,5 @@ fn reason(check: &Check) -> String {
 }
 
 fn or_absent(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "absent".to_owned(), |value| value.to_string())
+    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
 }

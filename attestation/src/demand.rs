@@ -3,157 +3,25 @@
 
 use std::time::Duration;
 
-use measurements::{PCR_COUNT, Pcr};
-use thiserror::Error;
+use measurements::{PCR_COUNT, Pcr, TPM_PCR_COUNT};
 
-use crate::document::{MAX_MODULE_ID, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
-use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder};
+use crate::document::{
+    MAX_MODULE_ID, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile, is_tpm_id,
+};
+use crate::image::Image;
+use crate::policy::{Binding, Nonce, Policy, PolicyBuilder};
+use crate::policy_error::PolicyError;
 use crate::purpose::Purpose;
 
-/// The registers of an enclave that its image determines, and its signature. PCR3 and
-/// PCR4 say whose instance it runs on, and from PCR16 on any software can extend them to
-/// any value that is known.
-const OF_THE_IMAGE: [u8; 4] = [0, 1, 2, 8];
-/// Those of the image that are zeros in debug mode.
+/// Registers of an enclave that are zeros in debug mode, and never else.
 const ZERO_IN_DEBUG_MODE: [u8; 3] = [0, 1, 2];
-/// The registers of a TPM that software cannot set back (TCG, "PC Client Platform TPM
-/// Profile", section 4.6).
-const OF_A_TPM: std::ops::RangeInclusive<u8> = 0..=15;
+/// Registers of a NitroTPM that the firmware always measures into.
+const NEVER_ZERO_IN_A_TPM: [u8; 2] = [4, 7];
 /// Most that a clock may be wrong by: leaves are valid for three hours, and one that is
 /// long over is not to count.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 /// The shortest `max_age`: with less, a document is too old when it arrives.
 const MIN_MAX_AGE: Duration = Duration::from_secs(1);
-
-/// Why a policy cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// No register is compared, and the policy does not say that none shall be.
-    #[error(
-        "the policy names no measurement, so any enclave would pass: give the measurements that image-builder wrote, or values of PCR0, PCR1, PCR2 or PCR8 (of a NitroTPM, of PCR0 to PCR15)"
-    )]
-    NoMeasurement,
-    /// An image that nobody has measured.
-    #[error(
-        "{image}: PCR{index} is zeros, which is no measurement but what an enclave in debug mode says: give the measurements that image-builder wrote"
-    )]
-    ZeroImage {
-        /// The image's name.
-        image: String,
-        /// The register.
-        index: u8,
-    },
-    /// A register of the image that nobody has measured.
-    #[error(
-        "PCR{0} is zeros, which is no measurement but what an enclave in debug mode says: remove the value"
-    )]
-    ZeroRegister(u8),
-    /// A register whose values no image that is allowed has.
-    #[error(
-        "the policy lists values for PCR{0} that none of its images has: nothing would be accepted"
-    )]
-    OtherImages(u8),
-    /// Any image is allowed, and yet some are named.
-    #[error("the policy allows any image and also names images: remove one of the two")]
-    AnyImageAndImages,
-    /// A register that does not exist.
-    #[error("PCR{0} does not exist: registers are 0 to 31")]
-    NoSuchPcr(u8),
-    /// A register with an empty set of values.
-    #[error("the policy lists no value for PCR{0}: nothing would be accepted")]
-    NoValue(u8),
-    /// Images of enclaves, for a NitroTPM whose registers mean something else.
-    #[error("a policy for the profile nitro-tpm cannot name images of enclaves: give registers")]
-    ImagesOfEnclaves,
-    /// A debug enclave has no registers that an image could be known by, and a
-    /// NitroTPM has no such mode.
-    #[error("a NitroTPM has no debug mode: remove it from the policy")]
-    DebugOfTpm,
-    /// What `enclave-init` says of its documents, for a NitroTPM that has none.
-    #[error("a policy for the profile nitro-tpm cannot demand a purpose: only enclaves say one")]
-    PurposeOfTpm,
-    /// A purpose that no document is known to have.
-    #[error("the purpose `unknown` cannot be demanded: it says nothing about a document")]
-    UnknownPurpose,
-    /// User data, where the init writes it.
-    #[error(
-        "a document of the purpose {0} has the user_data that says so: remove user_data from the policy"
-    )]
-    UserDataOfTheInit(Purpose),
-    /// A prefix that every value has.
-    #[error("the prefix for {0} is empty: everything begins with it")]
-    EmptyPrefix(&'static str),
-    /// A nonce of no bytes.
-    #[error(
-        "the nonce is empty: it must be new for each document, so give at least 16 random bytes"
-    )]
-    EmptyNonce,
-    /// A nonce that is known before the challenge.
-    #[error(
-        "the policy fixes a nonce, which must be new for each document: write nonce = \"required\", and give it with each challenge"
-    )]
-    FixedNonce,
-    /// A key of no bytes.
-    #[error("the public_key is empty, and no document has an empty one: remove it")]
-    EmptyKey,
-    /// A key in a document that holds none.
-    #[error("a document of the purpose {0} holds no public_key: remove it from the policy")]
-    KeyOfTheInit(Purpose),
-    /// User data that says another purpose.
-    #[error(
-        "no document of the purpose workload has a user_data that begins with `enclave-purpose:`: remove one of the two"
-    )]
-    ReservedUserData,
-    /// An age that no document has.
-    #[error(
-        "max_age is {} ms, and a document is older when it arrives: give at least 1s",
-        .0.as_millis()
-    )]
-    MaxAge(Duration),
-    /// A clock that shows hardly anything.
-    #[error(
-        "clock_skew is {} s, and certificates are valid for hours: give at most 1h, and set the clock",
-        .0.as_secs()
-    )]
-    ClockSkew(Duration),
-    /// Something is added to the policy that it contradicts.
-    #[error("{name}: the policy says {policy}, and {added} would replace it: {advice}")]
-    Contradiction {
-        /// The demand.
-        name: &'static str,
-        /// What the policy says.
-        policy: String,
-        /// What was to be added.
-        added: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// A pattern that no id, or every id, has.
-    #[error(
-        "the module id's pattern is empty, only `*`, or has what no id has: ids are at most {MAX_MODULE_ID} printable ASCII characters; write it as `i-0123456789abcdef0-enc*`"
-    )]
-    ModuleIdPattern,
-    /// A value longer than documents can carry.
-    #[error("the value for {name} is longer than the {limit} bytes that a document can carry")]
-    NeverMet {
-        /// The document's field.
-        name: &'static str,
-        /// Most bytes that it has.
-        limit: usize,
-    },
-    /// A policy's text that is not a policy.
-    #[error("{0}")]
-    Text(String),
-    /// A file that cannot be read or used.
-    #[error("{file}: {reason}")]
-    File {
-        /// The file.
-        file: String,
-        /// What is wrong, where, and what to do.
-        reason: String,
-    },
-}
 
 impl PolicyBuilder {
     /// The policy, if it demands something that not every enclave satisfies, and
@@ -166,18 +34,6 @@ impl PolicyBuilder {
 }
 
 impl Policy {
-    /// Whether only some software is accepted: images are named, or values of a register
-    /// that says what runs.
-    pub fn names_measurement(&self) -> bool {
-        let says_what_runs = |index: u8| match self.profile {
-            Profile::Enclave => OF_THE_IMAGE.contains(&index),
-            Profile::NitroTpm => OF_A_TPM.contains(&index),
-        };
-        let mut pcrs = self.pcrs.iter();
-        !self.images.is_empty()
-            || pcrs.any(|(&index, values)| says_what_runs(index) && !values.contains(&Pcr::ZERO))
-    }
-
     /// The policy with the nonce of this challenge. One that has a nonce already is
     /// refused: it would not be this challenge's.
     pub fn with_nonce(&self, nonce: Vec<u8>) -> Result<Self, PolicyError> {
@@ -215,63 +71,83 @@ fn check(policy: &Policy) -> Result<(), PolicyError> {
         }
     }
     check_purpose(policy)?;
-    if policy
-        .module_id
-        .as_deref()
-        .is_some_and(|id| !is_pattern(id))
-    {
-        return Err(PolicyError::ModuleIdPattern);
-    }
-    if policy.max_age < MIN_MAX_AGE {
-        return Err(PolicyError::MaxAge(policy.max_age));
+    if let Some(pattern) = &policy.module_id {
+        check_module_id(pattern, policy.profile)?;
     }
     if policy.clock_skew > MAX_CLOCK_SKEW {
         return Err(PolicyError::ClockSkew(policy.clock_skew));
+    }
+    if policy.max_age < MIN_MAX_AGE {
+        return Err(PolicyError::MaxAge(policy.max_age));
     }
     Ok(())
 }
 
 fn check_registers(policy: &Policy) -> Result<(), PolicyError> {
+    let count = match policy.profile {
+        Profile::Enclave => PCR_COUNT,
+        Profile::NitroTpm => TPM_PCR_COUNT,
+    };
     for (&index, values) in &policy.pcrs {
-        if usize::from(index) >= PCR_COUNT {
-            return Err(PolicyError::NoSuchPcr(index));
+        if usize::from(index) >= count {
+            return Err(PolicyError::NoSuchPcr {
+                index,
+                last: count - 1,
+            });
         }
         if values.is_empty() {
             return Err(PolicyError::NoValue(index));
         }
-        // Who accepts any image may well want one in debug mode.
-        if policy.profile == Profile::Enclave
-            && !policy.any_image
-            && ZERO_IN_DEBUG_MODE.contains(&index)
-            && values.contains(&Pcr::ZERO)
-        {
-            return Err(PolicyError::ZeroRegister(index));
+        if !values.contains(&Pcr::ZERO) {
+            continue;
+        }
+        match policy.profile {
+            // Who accepts any image may well want one in debug mode.
+            Profile::Enclave if policy.any_image && policy.debug_allowed => {}
+            Profile::Enclave if ZERO_IN_DEBUG_MODE.contains(&index) => {
+                return Err(PolicyError::ZeroRegister(index));
+            }
+            Profile::NitroTpm if NEVER_ZERO_IN_A_TPM.contains(&index) => {
+                return Err(PolicyError::ZeroTpmRegister(index));
+            }
+            _ => {}
         }
     }
-    Ok(())
+    check_modes(policy)
+}
+
+/// In debug mode all registers of the image are zeros, and otherwise none but PCR8.
+fn check_modes(policy: &Policy) -> Result<(), PolicyError> {
+    let all = |indices: &[u8], some: fn(&Pcr) -> bool| {
+        let mut listed = indices.iter().filter_map(|index| policy.pcrs.get(index));
+        listed.all(|values| values.iter().any(some))
+    };
+    let of_debug_mode = || policy.debug_allowed && all(&[0, 1, 2, 8], |value| *value == Pcr::ZERO);
+    let of_no_debug_mode = all(&ZERO_IN_DEBUG_MODE, |value| *value != Pcr::ZERO);
+    if policy.profile == Profile::NitroTpm || of_no_debug_mode || of_debug_mode() {
+        Ok(())
+    } else {
+        Err(PolicyError::NoMode)
+    }
 }
 
 fn check_images(policy: &Policy) -> Result<(), PolicyError> {
-    if !policy.any_image && !policy.names_measurement() {
-        return Err(PolicyError::NoMeasurement);
-    }
     if policy.any_image && !policy.images.is_empty() {
         return Err(PolicyError::AnyImageAndImages);
     }
     for image in &policy.images {
-        let mut pcrs = image.pcrs().into_iter();
-        let zero =
-            pcrs.find(|(index, value)| ZERO_IN_DEBUG_MODE.contains(index) && *value == Pcr::ZERO);
-        if let Some((index, _)) = zero {
-            return Err(PolicyError::ZeroImage {
-                image: image.name.clone(),
-                index,
-            });
-        }
+        check_image(image, policy.profile)?;
+    }
+    if !policy.any_image && !policy.names_code() {
+        return Err(if policy.leaves_command_line_open() {
+            PolicyError::OpenCommandLine
+        } else {
+            PolicyError::NoCode
+        });
     }
     // An image that is allowed has every register that is named besides.
     let other = |image: &Image| {
-        image.pcrs().into_iter().find_map(|(index, value)| {
+        image.pcrs().find_map(|(index, value)| {
             let values = policy.pcrs.get(&index)?;
             (!values.contains(&value)).then_some(index)
         })
@@ -283,10 +159,28 @@ fn check_images(policy: &Policy) -> Result<(), PolicyError> {
     }
 }
 
-fn check_tpm(policy: &Policy) -> Result<(), PolicyError> {
-    if !policy.images.is_empty() {
-        return Err(PolicyError::ImagesOfEnclaves);
+fn check_image(image: &Image, profile: Profile) -> Result<(), PolicyError> {
+    if image.measurements.profile() != profile {
+        return Err(PolicyError::ImageOfAnotherProfile {
+            image: image.name.clone(),
+            profile: image.measurements.profile(),
+        });
     }
+    let never_zero: &[u8] = match profile {
+        Profile::Enclave => &ZERO_IN_DEBUG_MODE,
+        Profile::NitroTpm => &NEVER_ZERO_IN_A_TPM,
+    };
+    let mut pcrs = image.pcrs();
+    match pcrs.find(|(index, value)| never_zero.contains(index) && *value == Pcr::ZERO) {
+        None => Ok(()),
+        Some((index, _)) => Err(PolicyError::ZeroImage {
+            image: image.name.clone(),
+            index,
+        }),
+    }
+}
+
+fn check_tpm(policy: &Policy) -> Result<(), PolicyError> {
     if policy.debug_allowed {
         return Err(PolicyError::DebugOfTpm);
     }
@@ -327,16 +221,27 @@ fn check_binding(binding: &Binding, name: &'static str, limit: usize) -> Result<
     }
 }
 
-/// Whether some id has the pattern's form, and not every one.
-fn is_pattern(pattern: &str) -> bool {
+/// Some id of the profile has the pattern's form, and not every one.
+fn check_module_id(pattern: &str, profile: Profile) -> Result<(), PolicyError> {
     let fixed = || pattern.bytes().filter(|byte| *byte != b'*');
-    (1..=MAX_MODULE_ID).contains(&fixed().count())
-        && fixed().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+    if !(1..=MAX_MODULE_ID).contains(&fixed().count()) || !fixed().all(|b| b.is_ascii_graphic()) {
+        return Err(PolicyError::ModuleIdPattern);
+    }
+    let of_profile = match (profile, pattern.split_once('*')) {
+        (Profile::Enclave, _) => !is_tpm_id(pattern),
+        (Profile::NitroTpm, None) => is_tpm_id(pattern),
+        (Profile::NitroTpm, Some((start, _))) => start.starts_with("i-") || "i-".starts_with(start),
+    };
+    if of_profile {
+        Ok(())
+    } else {
+        Err(PolicyError::ModuleIdOfAnotherProfile(profile))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use measurements::Measurements;
+    use measurements::{Measurements, TpmMeasurements};
 
     use super::*;
 
@@ -353,15 +258,18 @@ mod tests {
         let any = Policy::builder().allow_any_image();
         let tpm = any.clone().profile(Profile::NitroTpm);
         for (builder, error) in [
-            (Policy::builder(), PolicyError::NoMeasurement),
-            (Policy::builder().nonce(vec![1]), PolicyError::NoMeasurement),
+            (Policy::builder(), PolicyError::NoCode),
+            (Policy::builder().nonce(vec![1]), PolicyError::NoCode),
             (
                 any.clone().measurements(image),
                 PolicyError::AnyImageAndImages,
             ),
             (
                 Policy::builder().pcr(32, Pcr::ZERO),
-                PolicyError::NoSuchPcr(32),
+                PolicyError::NoSuchPcr {
+                    index: 32,
+                    last: 31,
+                },
             ),
             (any.clone().nonce(Vec::new()), PolicyError::EmptyNonce),
             (
@@ -410,21 +318,24 @@ mod tests {
             (
                 Policy::builder()
                     .profile(Profile::NitroTpm)
-                    .measurements(image),
-                PolicyError::ImagesOfEnclaves,
+                    .image("1.0", image),
+                PolicyError::ImageOfAnotherProfile {
+                    image: "1.0".to_owned(),
+                    profile: Profile::Enclave,
+                },
             ),
         ] {
             assert_eq!(builder.build(), Err(error));
-        }
-        for max_age in [Duration::ZERO, Duration::from_millis(999)] {
-            let policy = any.clone().max_age(max_age).build();
-            assert_eq!(policy, Err(PolicyError::MaxAge(max_age)));
         }
         let hour = Duration::from_secs(3600);
         assert!(any.clone().clock_skew(hour).build().is_ok());
         let skew = hour + Duration::from_millis(1);
         let policy = any.clone().clock_skew(skew).build();
         assert_eq!(policy, Err(PolicyError::ClockSkew(skew)));
+        for max_age in [Duration::ZERO, Duration::from_millis(999)] {
+            let policy = any.clone().max_age(max_age).build();
+            assert_eq!(policy, Err(PolicyError::MaxAge(max_age)));
+        }
         for (builder, error) in [
             (any.clone().public_key(Vec::new()), PolicyError::EmptyKey),
             (
@@ -445,22 +356,130 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_registers_that_any_image_can_have_is_refused() {
+    fn a_policy_that_names_no_code_is_refused() {
         let value = Pcr::new([7; 48]);
-        for index in [0, 1, 2, 8] {
-            assert!(Policy::builder().pcr(index, value).build().is_ok());
-        }
-        for index in (3..8).chain(9..32) {
+        for index in 1..32 {
             let policy = || Policy::builder().pcr(index, value);
-            assert_eq!(policy().build(), Err(PolicyError::NoMeasurement));
+            let alone = policy().build();
+            if index == 8 {
+                assert!(alone.is_ok());
+                continue;
+            }
+            assert_eq!(alone, Err(PolicyError::NoCode));
             let any = policy().allow_any_image().build().unwrap();
-            assert!(!any.names_measurement());
-            assert!(policy().measurements(IMAGE).build().is_ok());
-            let tpm = policy().profile(Profile::NitroTpm).build();
-            assert_eq!(tpm.is_ok(), index < 16);
+            assert!(!any.names_code());
+            let image = Measurements {
+                pcr1: value,
+                pcr2: value,
+                ..IMAGE
+            };
+            assert!(policy().measurements(image).build().is_ok());
         }
+        assert!(Policy::builder().pcr(0, value).build().is_ok());
+        let parts = Policy::builder().pcr(1, value).pcr(2, value);
+        assert!(parts.build().is_ok());
         let unsigned = Policy::builder().pcr(8, Pcr::ZERO).build();
-        assert_eq!(unsigned, Err(PolicyError::NoMeasurement));
+        assert_eq!(unsigned, Err(PolicyError::NoCode));
+    }
+
+    #[test]
+    fn a_policy_of_a_nitro_tpm_has_its_registers_and_its_command_line() {
+        let value = Pcr::new([7; 48]);
+        let tpm = || Policy::builder().profile(Profile::NitroTpm);
+        for index in 0..=u8::MAX {
+            let policy = tpm().pcr(index, value);
+            let error = match index {
+                4 => PolicyError::OpenCommandLine,
+                24.. => PolicyError::NoSuchPcr { index, last: 23 },
+                _ => PolicyError::NoCode,
+            };
+            assert_eq!(policy.clone().build(), Err(error));
+            let any = policy.allow_any_image().build();
+            assert_eq!(any.is_ok(), index < 24);
+        }
+        for (index, value) in [(7, value), (12, value), (12, Pcr::ZERO)] {
+            let policy = tpm().pcr(4, Pcr::new([6; 48])).pcr(index, value);
+            assert!(policy.build().is_ok());
+        }
+        for index in [4, 7] {
+            let policy = tpm().pcr(index, Pcr::ZERO).pcr(index, value);
+            let error = policy.allow_any_image().build();
+            assert_eq!(error, Err(PolicyError::ZeroTpmRegister(index)));
+        }
+        let image = TpmMeasurements {
+            pcr4: value,
+            pcr7: None,
+            pcr12: Some(Pcr::ZERO),
+        };
+        assert!(tpm().measurements(image).build().is_ok());
+        let other = tpm().measurements(image).pcr(12, value).build();
+        assert_eq!(other, Err(PolicyError::OtherImages(12)));
+        let enclave = Policy::builder().image("1.0", image).build();
+        let error = PolicyError::ImageOfAnotherProfile {
+            image: "1.0".to_owned(),
+            profile: Profile::NitroTpm,
+        };
+        assert_eq!(enclave, Err(error));
+        let pcr4 = Pcr::ZERO;
+        let zero = tpm().image("1.0", TpmMeasurements { pcr4, ..image });
+        let image = "1.0".to_owned();
+        assert_eq!(
+            zero.build(),
+            Err(PolicyError::ZeroImage { image, index: 4 })
+        );
+    }
+
+    #[test]
+    fn a_policy_whose_zeros_no_enclave_has_is_refused() {
+        let value = Pcr::new([7; 48]);
+        let any = || Policy::builder().allow_any_image();
+        for index in [0, 1, 2] {
+            for policy in [any(), any().pcr(index, value)] {
+                let error = policy.pcr(index, Pcr::ZERO).build();
+                assert_eq!(error, Err(PolicyError::ZeroRegister(index)));
+            }
+            for other in [0, 1, 2, 8] {
+                let policy = any().allow_debug().pcr(index, Pcr::ZERO);
+                assert!(policy.clone().pcr(other, Pcr::ZERO).build().is_ok());
+                if other == index {
+                    continue;
+                }
+                let mixed = policy.clone().pcr(other, value);
+                assert_eq!(mixed.build(), Err(PolicyError::NoMode));
+                let either = policy.pcr(other, value).pcr(other, Pcr::ZERO);
+                assert!(either.build().is_ok());
+            }
+        }
+        let unsigned = any().allow_debug().pcr(0, value).pcr(8, Pcr::ZERO);
+        assert!(unsigned.build().is_ok());
+    }
+
+    #[test]
+    fn a_module_id_is_of_the_policys_profile() {
+        let build = |profile, pattern: &str| {
+            let policy = Policy::builder().profile(profile).module_id(pattern);
+            policy.allow_any_image().build().map(|_| ())
+        };
+        for (pattern, enclave, tpm) in [
+            ("i-1-enc2", true, false),
+            ("i-1-tpm2", false, true),
+            ("i-1-*", true, true),
+            ("*-enc2", true, true),
+            ("i*", true, true),
+            ("i-*-tpm*", false, true),
+            ("x-*-tpm*", true, false),
+            ("enclave", true, false),
+        ] {
+            for (profile, expected) in [(Profile::Enclave, enclave), (Profile::NitroTpm, tpm)] {
+                let error = PolicyError::ModuleIdOfAnotherProfile(profile);
+                let expected = expected.then_some(()).ok_or(error);
+                assert_eq!(build(profile, pattern), expected, "{pattern}");
+            }
+        }
+        assert_eq!(
+            build(Profile::Enclave, "i-1 *"),
+            Err(PolicyError::ModuleIdPattern)
+        );
     }
 
     #[test]
@@ -478,7 +497,7 @@ mod tests {
                 assert_eq!(policy.build(), Err(PolicyError::ZeroRegister(index)));
             }
             let any = policy().allow_any_image().allow_debug().build().unwrap();
-            assert!(!any.names_measurement());
+            assert!(!any.names_code());
             let mut image = IMAGE;
             let register = match index {
                 0 => &mut image.pcr0,

@@ -322,6 +322,11 @@ fn keep_unknown<'a>(unknown: &mut Vec<&'a str>, key: &'a str) -> Result<(), Reje
     Ok(())
 }
 
+/// Whether an id, or the pattern of one, is that of an instance with a NitroTPM.
+pub(crate) fn is_tpm_id(id: &str) -> bool {
+    id.starts_with("i-") && id.contains("-tpm")
+}
+
 /// An id is shown to people, so it holds nothing that a terminal obeys.
 fn check_module_id(id: &str, profile: Profile) -> Result<(), Rejection> {
     bounded(id.as_bytes(), 1..=MAX_MODULE_ID, Rule::PayloadModuleId)?;
@@ -331,8 +336,7 @@ fn check_module_id(id: &str, profile: Profile) -> Result<(), Rejection> {
             "it holds what is not printable ASCII",
         ));
     }
-    let of_tpm = id.starts_with("i-") && id.contains("-tpm");
-    if of_tpm != (profile == Profile::NitroTpm) {
+    if is_tpm_id(id) != (profile == Profile::NitroTpm) {
         return Err(Rejection::new(
             Rule::PayloadModuleId,
             format!("{:?} is not an id of the profile {profile}", short(id)),

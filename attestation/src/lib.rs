@@ -29,10 +29,11 @@
 //! # }
 //! ```
 //!
-//! [`Policy::builder`] says what can be demanded. A policy has to name software, by
-//! [`Measurements`] that `image-builder` or `nitro-cli` wrote or by registers, or to say
-//! that it accepts any; a nonce that is new for each challenge is what shows that a
-//! document is. That there is none has to be said: [`Nonce::Unchallenged`].
+//! [`Policy::builder`] says what can be demanded. A policy has to name code
+//! ([`Policy::names_code`]), by [`Measurements`] that `image-builder` or `nitro-cli` wrote
+//! or by registers, or to say that it accepts any; a nonce that is new for each challenge
+//! is what shows that a document is. That there is none has to be said:
+//! [`Nonce::Unchallenged`].
 //!
 //! # What a result stands for
 //!
@@ -93,25 +94,42 @@ mod certificate;
 mod chain;
 mod claims;
 mod clock;
+mod code;
 mod crypto;
 mod demand;
 mod der;
 mod document;
 mod evidence;
+mod image;
+#[cfg(feature = "policy-files")]
+mod image_text;
 mod nonce;
+#[cfg(feature = "policy-files")]
+mod one_or_many;
 mod partition;
 mod policy;
 #[cfg(all(feature = "aws-lc-rs", feature = "policy-files"))]
 mod policy_digest;
+mod policy_error;
 #[cfg(feature = "policy-files")]
 mod policy_file;
 #[cfg(feature = "policy-files")]
+mod policy_json;
+#[cfg(feature = "policy-files")]
 mod policy_text;
 mod purpose;
+#[cfg(feature = "policy-files")]
+mod register_words;
 mod report;
 mod roots;
 mod rule;
 mod signature;
+#[cfg(feature = "aws-lc-rs")]
+mod signer;
+#[cfg(feature = "policy-files")]
+mod text_file;
+#[cfg(feature = "policy-files")]
+mod unique_keys;
 mod unsigned;
 mod validated;
 mod verify;
@@ -121,20 +139,27 @@ pub use addition::Addition;
 pub use aws_lc::AwsLcRs;
 pub use claims::{OwnedEvidence, VerifiedClaims};
 pub use crypto::{Crypto, Es384Key, POINT_BYTES, SignatureEncoding};
-pub use demand::PolicyError;
 pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Profile};
 pub use evidence::{Accepted, Audited, Evidence};
-pub use measurements::{Measurements, PCR_COUNT, Pcr};
+pub use image::ImageMeasurements;
+pub use measurements::{
+    InstanceId, Measurements, PCR_COUNT, ParentError, Pcr, RoleArn, TPM_PCR_COUNT, TpmMeasurements,
+};
 pub use nonce::Nonce;
 pub use partition::Partition;
 pub use policy::{Binding, Policy, PolicyBuilder};
+pub use policy_error::PolicyError;
 #[cfg(feature = "policy-files")]
-pub use policy_file::{MAX_POLICY_FILE, read_measurements};
+pub use policy_file::read_measurements;
 #[cfg(feature = "policy-files")]
 pub use policy_text::parse_duration;
 pub use purpose::Purpose;
 pub use report::{Check, Claims, Mode, Outcome, Report};
 pub use roots::{PinnedRoot, Roots, RootsError};
 pub use rule::{Rejection, Rule};
+#[cfg(feature = "aws-lc-rs")]
+pub use signer::{SignerError, pcr8_of_signer};
+#[cfg(feature = "policy-files")]
+pub use text_file::MAX_POLICY_FILE;
 pub use unsigned::is_unsigned;
 pub use verify::{Audit, AuditTime, Verification, Verifier};

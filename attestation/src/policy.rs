@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use measurements::{Measurements, Pcr};
+use measurements::Pcr;
 
 #[cfg(feature = "aws-lc-rs")]
 use crate::aws_lc::AwsLcRs;
 use crate::crypto::Crypto;
 use crate::document::Profile;
+use crate::image::{Image, ImageMeasurements};
 use crate::purpose::Purpose;
 
 /// By how much the verifier's clock may be wrong, unless told otherwise.
@@ -32,32 +33,6 @@ pub struct Policy {
     pub(crate) clock_skew: Duration,
     pub(crate) debug_allowed: bool,
     pub(crate) strict_keys: bool,
-}
-
-/// An image that is allowed: its registers 0, 1, 2 and 8 must be met together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Image {
-    /// What people call it.
-    pub(crate) name: String,
-    pub(crate) measurements: Measurements,
-}
-
-impl Image {
-    /// The registers that identify the image. An unsigned image's PCR8 is zero.
-    pub(crate) fn pcrs(&self) -> [(u8, Pcr); 4] {
-        let Measurements {
-            pcr0,
-            pcr1,
-            pcr2,
-            pcr8,
-        } = self.measurements;
-        [
-            (0, pcr0),
-            (1, pcr1),
-            (2, pcr2),
-            (8, pcr8.unwrap_or(Pcr::ZERO)),
-        ]
-    }
 }
 
 /// What a policy wants of the nonce.
@@ -177,19 +152,27 @@ impl PolicyBuilder {
     /// Allows an image. Called more than once, it allows each of them: PCR0,
     /// PCR1, PCR2 and PCR8 must be those of one and the same image, so that
     /// releases overlap and never mix. An image without PCR8 is unsigned, and
-    /// its PCR8 must be zero.
-    pub fn measurements(self, image: Measurements) -> Self {
+    /// its PCR8 must be zero. Of a NitroTPM's image it is PCR4, and PCR7 and
+    /// PCR12 where they are given.
+    pub fn measurements(self, image: impl Into<ImageMeasurements>) -> Self {
         let name = format!("image {}", self.policy.images.len() + 1);
         self.image(name, image)
     }
 
     /// Allows an image, as [`measurements`](Self::measurements) does, under the
     /// name that reports call it by.
-    pub fn image(mut self, name: impl Into<String>, measurements: Measurements) -> Self {
-        self.policy.images.push(Image {
+    pub fn image(
+        mut self,
+        name: impl Into<String>,
+        measurements: impl Into<ImageMeasurements>,
+    ) -> Self {
+        let image = Image {
             name: name.into(),
-            measurements,
-        });
+            measurements: measurements.into(),
+        };
+        if !self.policy.images.contains(&image) {
+            self.policy.images.push(image);
+        }
         self
     }
 
@@ -203,7 +186,10 @@ impl PolicyBuilder {
     /// Allows a value of a register, whatever the image; every register that is
     /// named must have one of its values.
     pub fn pcr(mut self, index: u8, value: Pcr) -> Self {
-        self.policy.pcrs.entry(index).or_default().push(value);
+        let values = self.policy.pcrs.entry(index).or_default();
+        if !values.contains(&value) {
+            values.push(value);
+        }
         self
     }
 

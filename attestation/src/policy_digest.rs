@@ -60,7 +60,7 @@ impl Policy {
             })
         };
         let images = images.iter().map(|image| {
-            let pcrs = image.pcrs().into_iter();
+            let pcrs = image.pcrs();
             (
                 &*image.name,
                 pcrs.map(|(index, pcr)| (index, pcr.to_string())).collect(),

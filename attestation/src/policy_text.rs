@@ -1,24 +1,23 @@
 //! Policies as text: TOML, or JSON with the same keys. `docs/attest.md` describes them.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use measurements::{Measurements, Pcr};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, de::SeqAccess};
+use measurements::{InstanceId, Pcr, RoleArn};
+use serde::Deserialize;
 
-use crate::demand::PolicyError;
 use crate::document::Profile;
-use crate::policy::{Binding, Image, Nonce, Policy, PolicyBuilder};
+use crate::image_text::ImageEntry;
+use crate::one_or_many::OneOrMany;
+use crate::policy::{Binding, Policy};
+use crate::policy_error::PolicyError;
 use crate::purpose::Purpose;
+use crate::register_words::{RegisterWords, Signer};
+use crate::text_file::Folder;
+use crate::unique_keys;
 
 /// Longest duration that a policy may state.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// What reads the measurements in a file that a policy names.
-pub(crate) type ReadMeasurements<'a> = &'a dyn Fn(&Path) -> Result<Measurements, PolicyError>;
 
 /// A policy in its file's terms.
 #[derive(Debug, Deserialize)]
@@ -32,7 +31,10 @@ pub(crate) struct PolicyFile {
     #[serde(default)]
     allow_debug: bool,
     #[serde(default)]
-    pcrs: BTreeMap<Index, Values>,
+    pcrs: BTreeMap<Index, OneOrMany<Pcr>>,
+    role_arn: Option<OneOrMany<RoleArn>>,
+    instance_id: Option<OneOrMany<InstanceId>>,
+    signer: Option<OneOrMany<Signer>>,
     nonce: Option<NonceEntry>,
     purpose: Option<PurposeEntry>,
     user_data: Option<BindingEntry>,
@@ -42,32 +44,6 @@ pub(crate) struct PolicyFile {
     clock_skew: Option<DurationText>,
     #[serde(default)]
     strict_keys: bool,
-}
-
-/// An image: a file of measurements, or what is in one.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImageEntry {
-    name: Option<String>,
-    file: Option<PathBuf>,
-    #[serde(rename = "Measurements")]
-    measurements: Option<InlineMeasurements>,
-}
-
-/// As nitro-cli and image-builder write them.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InlineMeasurements {
-    #[serde(rename = "HashAlgorithm")]
-    _hash_algorithm: Option<String>,
-    #[serde(rename = "PCR0")]
-    pcr0: Pcr,
-    #[serde(rename = "PCR1")]
-    pcr1: Pcr,
-    #[serde(rename = "PCR2")]
-    pcr2: Pcr,
-    #[serde(rename = "PCR8")]
-    pcr8: Option<Pcr>,
 }
 
 /// A binding: one of the keys.
@@ -167,38 +143,6 @@ impl TryFrom<String> for Index {
     }
 }
 
-/// One value of a register, or several.
-#[derive(Debug)]
-struct Values(Vec<Pcr>);
-
-impl<'de> Deserialize<'de> for Values {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Values;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a register's value in hexadecimal, or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Values, E> {
-                text.parse().map(|pcr| Values(vec![pcr])).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Values, A::Error> {
-                let mut pcrs = Vec::new();
-                while let Some(pcr) = values.next_element()? {
-                    pcrs.push(pcr);
-                }
-                Ok(Values(pcrs))
-            }
-        }
-
-        deserializer.deserialize_any(OneOrMany)
-    }
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct DurationText(Duration);
@@ -238,121 +182,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 impl Policy {
     /// The policy in a TOML text, which can name no files.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        from_toml(text)?.build(None)
+        from_toml(text)?.build(Folder(None))
     }
 
     /// The policy in a JSON text, which can name no files.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
-        from_json(text)?.build(None)
-    }
-
-    /// The policy as a JSON text that [`from_json`](Self::from_json) reads back:
-    /// the same for equal policies, with every default and every measurement
-    /// written out.
-    pub fn to_json(&self) -> Result<String, PolicyError> {
-        serde_json::to_string(&PolicyText::of(self))
-            .map_err(|error| PolicyError::Text(error.to_string()))
-    }
-}
-
-/// A policy in its file's terms, to be written.
-#[derive(Serialize)]
-struct PolicyText<'p> {
-    profile: Profile,
-    images: Vec<ImageText<'p>>,
-    allow_any_image: bool,
-    allow_debug: bool,
-    pcrs: BTreeMap<u8, &'p [Pcr]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nonce: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    purpose: Option<Purpose>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_data: Option<BindingText>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    public_key: Option<BindingText>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module_id: Option<&'p str>,
-    max_age: String,
-    clock_skew: String,
-    strict_keys: bool,
-}
-
-#[derive(Serialize)]
-struct ImageText<'p> {
-    name: &'p str,
-    /// Its serialised form brings the key `Measurements` along.
-    #[serde(flatten)]
-    measurements: Measurements,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum BindingText {
-    Equal(String),
-    Sha256Of(String),
-    Sha384Of(String),
-    Prefix(String),
-}
-
-impl From<&Binding> for BindingText {
-    fn from(binding: &Binding) -> Self {
-        match binding {
-            Binding::Equal(bytes) => Self::Equal(hex::encode(bytes)),
-            Binding::Sha256Of(bytes) => Self::Sha256Of(hex::encode(bytes)),
-            Binding::Sha384Of(bytes) => Self::Sha384Of(hex::encode(bytes)),
-            Binding::Prefix(bytes) => Self::Prefix(hex::encode(bytes)),
-        }
-    }
-}
-
-impl<'p> PolicyText<'p> {
-    fn of(policy: &'p Policy) -> Self {
-        // Every field by name: one that were left out would make the policy weaker.
-        let Policy {
-            profile,
-            images,
-            any_image,
-            pcrs,
-            nonce,
-            purpose,
-            user_data,
-            public_key,
-            module_id,
-            max_age,
-            clock_skew,
-            debug_allowed,
-            strict_keys,
-        } = policy;
-        let milliseconds = |duration: &Duration| format!("{}ms", duration.as_millis());
-        Self {
-            profile: *profile,
-            images: images
-                .iter()
-                .map(|Image { name, measurements }| ImageText {
-                    name,
-                    measurements: *measurements,
-                })
-                .collect(),
-            allow_any_image: *any_image,
-            allow_debug: *debug_allowed,
-            pcrs: pcrs
-                .iter()
-                .map(|(&index, values)| (index, values.as_slice()))
-                .collect(),
-            nonce: match nonce {
-                Nonce::NotChecked => None,
-                Nonce::Required => Some("required".to_owned()),
-                Nonce::Equal(nonce) => Some(hex::encode(nonce)),
-            },
-            purpose: *purpose,
-            user_data: user_data.as_ref().map(BindingText::from),
-            public_key: public_key.as_ref().map(BindingText::from),
-            module_id: module_id.as_deref(),
-            max_age: milliseconds(max_age),
-            clock_skew: milliseconds(clock_skew),
-            strict_keys: *strict_keys,
-        }
+        from_json(text)?.build(Folder(None))
     }
 }
 
@@ -368,24 +203,27 @@ pub(crate) fn from_toml(text: &str) -> Result<PolicyFile, PolicyError> {
 }
 
 pub(crate) fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
-    serde_json::from_str(text).map_err(|error| PolicyError::Text(one_line(&error.to_string())))
+    unique_keys::check(text)
+        .and_then(|()| serde_json::from_str(text))
+        .map_err(|error| PolicyError::Text(one_line(&error.to_string())))
 }
 
 /// A reader's message, which quotes the text that it read: in one line, and
 /// without what a terminal obeys.
-pub(crate) fn one_line(message: &str) -> String {
+fn one_line(message: &str) -> String {
     plain_text::plain(&message.replace('\n', "; "))
 }
 
 impl PolicyFile {
-    /// The policy; `read` gives the measurements in a file that it names.
-    pub(crate) fn build(self, read: Option<ReadMeasurements<'_>>) -> Result<Policy, PolicyError> {
+    /// The policy; files that it names are in this folder.
+    pub(crate) fn build(self, folder: Folder<'_>) -> Result<Policy, PolicyError> {
         let mut policy = Policy::builder();
         if let Some(profile) = self.profile {
             policy = policy.profile(profile);
         }
         for (number, image) in (1..).zip(self.images) {
-            policy = image.add(number, read, policy)?;
+            let (name, measurements) = image.resolve(number, folder)?;
+            policy = policy.image(name, measurements);
         }
         if self.allow_any_image {
             policy = policy.allow_any_image();
@@ -393,7 +231,22 @@ impl PolicyFile {
         if self.allow_debug {
             policy = policy.allow_debug();
         }
-        for (Index(index), Values(values)) in self.pcrs {
+        let words = RegisterWords {
+            role_arn: self.role_arn,
+            instance_id: self.instance_id,
+            signer: self.signer,
+        };
+        let words = words.registers(self.profile.unwrap_or(Profile::Enclave), folder)?;
+        let given = |index| self.pcrs.contains_key(&Index(index));
+        if let Some((word, index, _)) = words.iter().find(|(_, index, _)| given(*index)) {
+            return Err(PolicyError::Text(format!(
+                "{word} and pcrs both give values of PCR{index}: remove one of the two"
+            )));
+        }
+        let words = words.into_iter().map(|(_, index, values)| (index, values));
+        let pcrs = self.pcrs.into_iter();
+        let pcrs = pcrs.map(|(Index(index), OneOrMany(values))| (index, values));
+        for (index, values) in pcrs.chain(words) {
             if values.is_empty() {
                 return Err(PolicyError::NoValue(index));
             }
@@ -428,84 +281,5 @@ impl PolicyFile {
             policy = policy.strict_keys();
         }
         policy.build()
-    }
-}
-
-impl ImageEntry {
-    fn add(
-        self,
-        number: usize,
-        read: Option<ReadMeasurements<'_>>,
-        policy: PolicyBuilder,
-    ) -> Result<PolicyBuilder, PolicyError> {
-        let wrong = |reason: &str| PolicyError::Text(format!("image {number}: {reason}"));
-        let (default_name, measurements) = match (self.file, self.measurements) {
-            (Some(file), None) => {
-                let read = read.ok_or_else(|| {
-                    wrong("a policy that is not a file itself cannot name one: write its content, `Measurements`")
-                })?;
-                let measurements = read(&file)?;
-                (file.display().to_string(), measurements)
-            }
-            (None, Some(inline)) => (
-                format!("image {number}"),
-                Measurements {
-                    pcr0: inline.pcr0,
-                    pcr1: inline.pcr1,
-                    pcr2: inline.pcr2,
-                    pcr8: inline.pcr8,
-                },
-            ),
-            _ => return Err(wrong("give either `file` or `Measurements`")),
-        };
-        Ok(policy.image(self.name.unwrap_or(default_name), measurements))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_that_is_written_reads_back() {
-        let image = |fill| Measurements {
-            pcr0: Pcr::new([fill; 48]),
-            pcr1: Pcr::new([2; 48]),
-            pcr2: Pcr::new([3; 48]),
-            pcr8: (fill == 1).then_some(Pcr::new([8; 48])),
-        };
-        let every = Policy::builder()
-            .image("release \"2\"", image(1))
-            .image("release 1", image(4))
-            .pcr(16, Pcr::new([5; 48]))
-            .pcr(16, Pcr::new([6; 48]))
-            .pcr(3, Pcr::ZERO)
-            .require_nonce()
-            .purpose(Purpose::Workload)
-            .bind_user_data(Binding::Prefix(vec![1, 2]))
-            .bind_public_key(Binding::Sha256Of(vec![3]))
-            .module_id("i-*-enc*")
-            .max_age(Duration::from_millis(90_001))
-            .clock_skew(Duration::ZERO)
-            .strict_keys()
-            .allow_debug();
-        let any = Policy::builder().allow_any_image();
-        for builder in [
-            every,
-            any.clone(),
-            any.clone().nonce(vec![0xff; 32]),
-            any.clone().profile(Profile::NitroTpm),
-            any.clone().purpose(Purpose::RelayedChallenge),
-            any.clone().purpose(Purpose::SelfCheck),
-            any.clone()
-                .user_data(vec![])
-                .bind_public_key(Binding::Sha384Of(vec![9])),
-        ] {
-            let policy = builder.build().unwrap();
-            let text = policy.to_json().unwrap();
-            let again = Policy::from_json(&text).unwrap();
-            assert_eq!(again, policy, "{text}");
-            assert_eq!(again.to_json().unwrap(), text);
-        }
     }
 }

@@ -59,6 +59,11 @@ pub struct Report {
     pub mode: Mode,
     /// Whether every rule was kept.
     pub accepted: bool,
+    /// Whether the policy names the code that may run ([`Policy::names_code`]). If not,
+    /// `accepted` says nothing of what runs.
+    ///
+    /// [`Policy::names_code`]: crate::Policy::names_code
+    pub names_code: bool,
     /// The first rule that was broken.
     pub rejection: Option<Rejection>,
     /// The time of checking, in milliseconds since 1970; none where the bytes
@@ -98,6 +103,7 @@ impl Report {
             schema: Self::SCHEMA,
             mode,
             accepted: false,
+            names_code: false,
             rejection: None,
             checked_at_ms: None,
             root: None,

@@ -87,7 +87,8 @@ pub enum Rule {
     PolicyStrictKeys,
     /// `module_id` has the policy's form.
     PolicyModuleId,
-    /// PCR0, PCR1, PCR2 and PCR8 are those of one of the allowed images.
+    /// PCR0, PCR1, PCR2 and PCR8 (of a NitroTPM, PCR4, PCR7 and PCR12) are those of one of the
+    /// allowed images.
     PolicyImage,
     /// A register has one of the allowed values.
     PolicyPcr(u8),

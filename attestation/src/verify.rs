@@ -207,6 +207,7 @@ impl Verifier {
         mode: Mode,
     ) -> (Report, Result<Evidence<'a>, Rejection>) {
         let mut report = Report::new(mode);
+        report.names_code = policy.names_code();
         let authentic = Document::parse(bytes).and_then(|document| {
             let now_ms = match time {
                 Time::At(milliseconds) => milliseconds,

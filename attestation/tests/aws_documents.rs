@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use attestation::{
     Audit, AuditTime, Document, Nonce, Partition, Policy, PolicyError, Roots, Rule, Verifier,
 };
-use measurements::Pcr;
+use measurements::{InstanceId, Pcr};
 use serde_json::Value;
 
 struct Vector {
@@ -92,6 +92,16 @@ fn accepted_at_their_own_time() {
 }
 
 #[test]
+fn pcr4_is_computed_of_the_instances_id() {
+    for vector in vectors() {
+        let module_id = vector.facts["module_id"].as_str().unwrap();
+        let (instance, _) = module_id.rsplit_once("-enc").unwrap();
+        let pcr4 = instance.parse::<InstanceId>().unwrap().pcr4();
+        assert_eq!(vector.facts["pcrs"]["4"], pcr4.to_string());
+    }
+}
+
+#[test]
 fn refused_now_and_before_they_were_made() {
     for vector in vectors() {
         let policy = vector.policy().build().unwrap();
@@ -157,11 +167,13 @@ fn a_debug_enclave_is_refused_unless_allowed_by_name() {
     let vectors = vectors();
     let debug: Vec<_> = vectors.iter().filter(|vector| vector.debug()).collect();
     assert_eq!(debug.len(), 2);
-    let policy = Policy::builder().allow_any_image().pcr(0, Pcr::ZERO);
+    let any = Policy::builder().allow_any_image();
+    let zero = any.clone().pcr(0, Pcr::ZERO);
+    assert_eq!(zero.clone().build(), Err(PolicyError::ZeroRegister(0)));
     for vector in debug {
-        let refused = vector.rule(policy.clone(), AuditTime::OfDocument);
+        let refused = vector.rule(any.clone(), AuditTime::OfDocument);
         assert_eq!(refused, Some(Rule::PolicyDebug));
-        let allowed = policy.clone().allow_debug();
+        let allowed = zero.clone().allow_debug();
         assert_eq!(vector.rule(allowed, AuditTime::OfDocument), None);
     }
 }
@@ -185,9 +197,15 @@ fn attestation_test_root() -> Roots {
 #[test]
 fn a_policy_without_a_measurement_is_refused() {
     let policy = Policy::builder().nonce(vec![1]).build();
-    assert_eq!(policy.unwrap_err(), PolicyError::NoMeasurement);
+    assert_eq!(policy.unwrap_err(), PolicyError::NoCode);
     let policy = Policy::builder().pcr(32, Pcr::ZERO).build();
-    assert_eq!(policy.unwrap_err(), PolicyError::NoSuchPcr(32));
+    assert_eq!(
+        policy.unwrap_err(),
+        PolicyError::NoSuchPcr {
+            index: 32,
+            last: 31
+        }
+    );
 }
 
 /// No bit is free. What the document's signature does not cover has one form

@@ -9,9 +9,10 @@
 use std::path::Path;
 
 use attestation::{
-    Binding, Nonce, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Roots, Rule, Verifier,
+    Binding, Nonce, Outcome, Policy, PolicyBuilder, PolicyError, Profile, Purpose, Roots, Rule,
+    Verifier,
 };
-use measurements::{Measurements, Pcr};
+use measurements::{Measurements, Pcr, TpmMeasurements};
 use nsm::{Request, Response};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
@@ -233,10 +234,7 @@ fn each_demand_is_met_or_refuses_by_its_name() {
             any().bind_public_key(Binding::Sha256Of(b"public key".to_vec())),
             Some(Rule::PolicyPublicKey),
         ),
-        (
-            any().profile(attestation::Profile::NitroTpm),
-            Some(Rule::PolicyProfile),
-        ),
+        (any().profile(Profile::NitroTpm), Some(Rule::PolicyProfile)),
     ] {
         let shown = format!("{policy:?}");
         assert_eq!(enclave.refused_by(policy), refused, "{shown}");
@@ -414,15 +412,160 @@ file = "two.json"
     let text = std::fs::read_to_string(&json).unwrap();
     let error = Policy::from_json(&text).unwrap_err().to_string();
     assert!(
-        error.contains("image 2") && error.contains("Measurements"),
+        error.contains("two.json") && error.contains("content"),
         "{error}"
     );
 }
 
 #[test]
+fn the_images_of_a_nitro_tpm_are_read_as_awss_tool_writes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pcr4, pcr7, zero) = ("04".repeat(48), "07".repeat(48), "00".repeat(48));
+    let file = folder.path().join("tpm.json");
+    let written = format!(
+        r#"{{
+  "Measurements": {{
+    "HashAlgorithm": "SHA384",
+    "PCR4": "{pcr4}",
+    "PCR7": "{pcr7}",
+    "PCR12": "{zero}"
+  }}
+}}"#
+    );
+    std::fs::write(&file, &written).unwrap();
+    let measurements = TpmMeasurements {
+        pcr4: Pcr::new([4; 48]),
+        pcr7: Some(Pcr::new([7; 48])),
+        pcr12: Some(Pcr::ZERO),
+    };
+    let expected = Policy::builder()
+        .profile(Profile::NitroTpm)
+        .image("tpm.json", measurements)
+        .build()
+        .unwrap();
+    let policy = folder.path().join("policy.toml");
+    let read = |text: &str| {
+        std::fs::write(&policy, text).unwrap();
+        Policy::read(&policy)
+    };
+    let images = "[[images]]\nfile = \"tpm.json\"\n";
+    let profile = "profile = \"nitro-tpm\"\n";
+    assert_eq!(read(&format!("{profile}{images}")).unwrap(), expected);
+    // The registers mean something else in an enclave.
+    let error = read(images).unwrap_err().to_string();
+    assert!(error.contains("write profile = \"nitro-tpm\""), "{error}");
+    // As the tool wrote before its release 1.1: the command line is open.
+    let old = format!(r#"{{"Measurements": {{"HashAlgorithm": "SHA384", "PCR4": "{pcr4}"}}}}"#);
+    std::fs::write(&file, old).unwrap();
+    let error = read(&format!("{profile}{images}")).unwrap_err().to_string();
+    assert!(error.contains("GHSA-xrv8-2pf5-f3q7"), "{error}");
+    let with_pcr12 = read(&format!("{profile}{images}[pcrs]\n12 = \"{zero}\""));
+    assert!(with_pcr12.unwrap().names_code());
+    for (text, part) in [
+        (written.replace("PCR7", "PCR4"), "\"PCR4\" is there twice"),
+        (written.replace("PCR7", "PCR0"), "an enclave's image has"),
+        (written.replace("PCR7", "PCR9"), "unknown field `PCR9`"),
+        (written.replace("PCR4", "PCR8"), "an enclave's image has"),
+        (written.replace(&pcr4, "04"), "96 hexadecimal digits"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = read(&format!("{profile}{images}")).unwrap_err().to_string();
+        assert!(
+            error.contains("tpm.json") && error.contains(part),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused() {
+    let (one, two) = (ONE.pcr0.to_string(), TWO.pcr0.to_string());
+    for text in [
+        format!(r#"{{"pcrs": {{"0": "{one}", "0": "{two}"}}}}"#),
+        format!(r#"{{"pcrs": {{"0": "{one}", "\u0030": "{two}"}}}}"#),
+        format!(r#"{{"pcrs": {{"0": "{one}"}}, "pcrs": {{"0": "{two}"}}}}"#),
+        format!(
+            r#"{{"images": [{{"Measurements": {{"PCR0": "{one}", "PCR1": "{one}", "PCR2": "{one}", "PCR0": "{two}"}}}}]}}"#
+        ),
+        format!(r#"{{"pcrs": {{"0": "{one}"}}, "max_age": "1m", "max_age": "1h"}}"#),
+        format!(r#"{{"pcrs": {{"0": "{one}"}}, "user_data": {{"equal": "00", "equal": "01"}}}}"#),
+    ] {
+        let error = Policy::from_json(&text).unwrap_err().to_string();
+        assert!(error.contains("is there twice"), "{text}\n{error}");
+    }
+    for text in [
+        format!("[pcrs]\n0 = \"{one}\"\n\"0\" = \"{two}\""),
+        format!("pcrs.0 = \"{one}\"\nmax_age = \"1m\"\nmax_age = \"1h\""),
+        format!("pcrs.0 = \"{one}\"\nuser_data = {{ equal = \"00\", equal = \"01\" }}"),
+    ] {
+        let error = Policy::from_toml(&text).unwrap_err().to_string();
+        assert!(error.contains("duplicate key"), "{text}\n{error}");
+    }
+    let text = format!("pcrs.0 = [\"{one}\", \"{one}\"]");
+    let error = Policy::from_toml(&text).unwrap_err().to_string();
+    assert!(error.contains("twice"), "{error}");
+}
+
+/// A certificate's SHA-384 fingerprint is measured into PCR8, and is not its value.
+#[test]
+fn a_value_that_was_measured_into_the_register_gets_a_hint() {
+    let fingerprint = Pcr::new([5; 48]);
+    let signed = Measurements {
+        pcr8: Some(Pcr::ZERO.extend(fingerprint.as_bytes())),
+        ..ONE
+    };
+    let enclave = Enclave::running(Some(signed));
+    let reason = |policy: PolicyBuilder| {
+        let policy = policy.build().unwrap();
+        let verifier = &enclave.verifier;
+        let verification = verifier.verify(&enclave.document, &policy, Nonce::Unchallenged);
+        verification.outcome.unwrap_err().reason
+    };
+    let hint = "`attest pcr --certificate FILE` computes PCR8";
+    let other = reason(Policy::builder().pcr(8, Pcr::new([6; 48])));
+    assert!(!other.contains("attest pcr"), "{other}");
+    let given = reason(Policy::builder().pcr(8, fingerprint));
+    assert!(given.contains(hint), "{given}");
+    let image = Measurements {
+        pcr8: Some(fingerprint),
+        ..ONE
+    };
+    let given = reason(Policy::builder().image("1.0", image));
+    assert!(given.contains(hint), "{given}");
+    let instance = Policy::builder().measurements(signed);
+    let instance = reason(instance.pcr(4, Pcr::new([4; 48])));
+    assert!(!instance.contains("measured into"), "{instance}");
+}
+
+#[test]
+fn a_report_says_whether_the_policy_names_code() {
+    let enclave = Enclave::running(Some(ONE));
+    for (policy, names_code) in [
+        (Policy::builder().measurements(ONE), true),
+        (Policy::builder().pcr(0, ONE.pcr0), true),
+        (Policy::builder().allow_any_image(), false),
+        (Policy::builder().allow_any_image().pcr(1, ONE.pcr1), false),
+        (Policy::builder().allow_any_image().pcr(0, ONE.pcr0), true),
+    ] {
+        let policy = policy.build().unwrap();
+        let report = |document| {
+            let verifier = &enclave.verifier;
+            verifier
+                .verify(document, &policy, Nonce::Unchallenged)
+                .report
+        };
+        let accepted = report(&enclave.document);
+        assert!(accepted.accepted);
+        assert_eq!(accepted.names_code, names_code);
+        let report = report(b"");
+        assert_eq!(report.names_code, names_code);
+    }
+}
+
+#[test]
 fn errors_name_the_line_and_the_fix() {
     for (text, parts) in [
-        ("", ["names no measurement", "image-builder"]),
+        ("", ["names no code", "image-builder"]),
         (
             "allow_any_image = true\nmax_agee = \"5m\"",
             ["line 2", "max_agee"],
@@ -486,7 +629,7 @@ fn errors_name_the_line_and_the_fix() {
             ["nitro-tpm", "purpose"],
         ),
         ("[[images]]\nname = \"1\"", ["image 1", "Measurements"]),
-        ("[[images]]\nfile = \"../m.json\"", ["image 1", "content"]),
+        ("[[images]]\nfile = \"../m.json\"", ["../m.json", "content"]),
         ("allow_any_image = tru\u{1b}", ["line 1", ""]),
     ] {
         let error = Policy::from_toml(text).unwrap_err().to_string();

@@ -87,7 +87,7 @@ mod tests {
         };
         let any = r#"{"pcrs": {"0": []}}"#;
         for (attestation, message) in [
-            (peer("{}"), "peer oracle: the policy names no measurement"),
+            (peer("{}"), "peer oracle: the policy names no code"),
             (peer("rubbish"), "peer oracle: expected value"),
             (peer(any), "lists no value for PCR0"),
             (

@@ -85,9 +85,9 @@ fn policy(peer: &PeerSource) -> Result<String, String> {
     let about = |reason: String| format!("the policy of the peer `{}`: {reason}", peer.name);
     let policy = Policy::read(&peer.policy).map_err(|error| about(error.to_string()))?;
     let unusable = |reason: &dyn Display| about(format!("{}: {reason}", peer.policy.display()));
-    if !policy.names_measurement() {
+    if !policy.names_code() {
         return Err(unusable(
-            &"it accepts whatever runs in an enclave: name the peer's images, or values of PCR0, PCR1, PCR2 or PCR8",
+            &"it accepts whatever runs in an enclave: name the peer's images, or values of PCR0, of PCR8, or of PCR1 and PCR2",
         ));
     }
     // The workload gives a nonce with each document.

@@ -55,7 +55,9 @@ impl Issued {
         let mut command = Command::new(env!("CARGO_BIN_EXE_attest"));
         command.args(["result", "verify", token, "--allow-other-roots"]);
         for (name, value) in usual {
-            if !options.contains(&name) && !(name == "--nonce" && options.contains(&"--no-nonce")) {
+            let replaced =
+                options.contains(&name) || name == "--nonce" && options.contains(&"--no-nonce");
+            if !replaced {
                 command.args([name, value]);
             }
         }

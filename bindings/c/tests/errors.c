@@ -80,7 +80,7 @@ int main(int argc, char **argv)
     CHECK(attestation_policy_parse(ATTESTATION_FORMAT_TOML, NULL, 1, &error) == NULL);
     check_error(&error, "text is null");
     CHECK(parse(ATTESTATION_FORMAT_TOML, "", &error) == NULL);
-    check_error(&error, "names no measurement");
+    check_error(&error, "names no code");
     CHECK(parse(ATTESTATION_FORMAT_TOML, "\xff", &error) == NULL);
     check_error(&error, "utf-8");
     CHECK(parse(ATTESTATION_FORMAT_JSON, "{", &error) == NULL);

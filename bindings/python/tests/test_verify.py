@@ -103,7 +103,7 @@ def test_a_good_nonce_is_accepted_and_a_required_one_must_be_given() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no measurement"),
+        ("", "names no code"),
         ("x = 1", "line 1: unknown field `x`"),
         ("[pcrs]\n32 = '" + "00" * 48 + "'", "PCR32 does not exist"),
         ("[", "line 1"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use attestation::{Measurements, PCR_COUNT, Pcr, Profile};
+use attestation::{ImageMeasurements, PCR_COUNT, Pcr, Policy, Profile};
 use thiserror::Error;
 
 use crate::freshness::{Freshness, NONCE_BYTES};
@@ -26,7 +26,7 @@ pub struct Expectations {
     pub(crate) issuer: Option<String>,
     pub(crate) policies: Vec<String>,
     pub(crate) images: Vec<String>,
-    pub(crate) measurements: Vec<Measurements>,
+    pub(crate) measurements: Vec<ImageMeasurements>,
     pub(crate) pcrs: Vec<(u8, Pcr)>,
     pub(crate) module_id: Option<String>,
     pub(crate) profile: Profile,
@@ -137,9 +137,10 @@ impl ExpectationsBuilder {
         self
     }
 
-    /// The document is of an image with these measurements; said again, one of them.
-    pub fn measurements(mut self, measurements: Measurements) -> Self {
-        self.expected.measurements.push(measurements);
+    /// The document is of an image with these measurements, and an unsigned image's PCR8
+    /// is zero; said again, one of them.
+    pub fn measurements(mut self, measurements: impl Into<ImageMeasurements>) -> Self {
+        self.expected.measurements.push(measurements.into());
         self
     }
 
@@ -220,30 +221,26 @@ impl ExpectationsBuilder {
 
 impl Expectations {
     fn names_code(&self) -> bool {
-        let determines = |(index, value): &(u8, Pcr)| matches!(index, 0 | 8) && *value != Pcr::ZERO;
-        !self.policies.is_empty()
-            || !self.images.is_empty()
-            || self.measurements_name_code()
-            || self.profile == Profile::Enclave && self.registers_name_code(determines)
+        !self.policies.is_empty() || !self.images.is_empty() || self.registers_name_code()
     }
 
-    fn measurements_name_code(&self) -> bool {
-        let mut images = self.measurements.iter().peekable();
-        images.peek().is_some() && images.all(|image| image.pcr0 != Pcr::ZERO)
-    }
-
-    /// Whether a register can only have values that determine an image.
-    fn registers_name_code(&self, determines: impl Fn(&(u8, Pcr)) -> bool) -> bool {
-        [0, 8].into_iter().any(|register| {
-            let mut values = self.pcrs.iter().filter(|(index, _)| *index == register);
-            let first = values.next();
-            first.is_some_and(&determines) && values.all(&determines)
-        })
+    /// Whether a policy with these measurements and registers would name code.
+    fn registers_name_code(&self) -> bool {
+        let mut policy = Policy::builder().profile(self.profile);
+        for image in &self.measurements {
+            policy = policy.measurements(*image);
+        }
+        for (index, value) in &self.pcrs {
+            policy = policy.pcr(*index, *value);
+        }
+        policy.build().is_ok_and(|policy| policy.names_code())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use attestation::Measurements;
+
     use super::*;
 
     const PCR: Pcr = Pcr::new([1; 48]);

@@ -98,7 +98,7 @@ impl TrustVector {
             };
         }
         let debug = profile == Profile::Enclave && !holds(document, 0);
-        let executables = executables(report, document, profile, debug);
+        let executables = executables(report, profile, debug);
         Self {
             instance_identity: value::RECOGNIZED_INSTANCE,
             configuration: configuration(report, profile, debug, executables),
@@ -143,29 +143,15 @@ fn unauthentic(report: &Report) -> i8 {
 
 /// Registers are measured when an enclave starts: they speak for what was booted,
 /// and not for what it has loaded since. In debug mode they speak for nothing.
-fn executables(
-    report: &Report,
-    document: &Document<'_>,
-    profile: Profile,
-    debug: bool,
-) -> Option<i8> {
-    let (parts, whole): (&[Rule], &[Rule]) = match profile {
-        // Kernel and ramdisks; all of them by image, by PCR0 or by who signed them.
-        Profile::Enclave => (
-            &[Rule::PolicyPcr(1), Rule::PolicyPcr(2)],
-            &[Rule::PolicyImage, Rule::PolicyPcr(0), Rule::PolicyPcr(8)],
-        ),
-        // The boot manager: the kernel's image, where such an instance is attestable.
-        Profile::NitroTpm => (&[], &[Rule::PolicyPcr(4)]),
-    };
-    if parts.iter().chain(whole).any(|rule| failed(report, *rule)) {
+fn executables(report: &Report, profile: Profile, debug: bool) -> Option<i8> {
+    let refused = report
+        .checks
+        .iter()
+        .any(|check| check.rule.is_of_code(profile) && check.outcome == Outcome::Failed);
+    if refused {
         return Some(value::UNRECOGNIZED_EXECUTABLES);
     }
-    let approved = whole.iter().any(|rule| {
-        let empty = matches!(rule, Rule::PolicyPcr(index) if !holds(document, *index));
-        passed(report, *rule) && !empty
-    });
-    (approved && !debug).then_some(value::APPROVED_BOOT)
+    (report.names_code && !debug).then_some(value::APPROVED_BOOT)
 }
 
 /// An image's configuration is measured with it; what is left is debug mode, and
@@ -200,15 +186,7 @@ fn holds(document: &Document<'_>, index: u8) -> bool {
         .is_some_and(|value| value.iter().any(|byte| *byte != 0))
 }
 
-fn passed(report: &Report, rule: Rule) -> bool {
-    outcome(report, rule) == Some(Outcome::Passed)
-}
-
 fn failed(report: &Report, rule: Rule) -> bool {
-    outcome(report, rule) == Some(Outcome::Failed)
-}
-
-fn outcome(report: &Report, rule: Rule) -> Option<Outcome> {
-    let check = report.checks.iter().find(|check| check.rule == rule)?;
-    Some(check.outcome)
+    let mut checks = report.checks.iter();
+    checks.any(|check| check.rule == rule && check.outcome == Outcome::Failed)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use attestation::{Measurements, Pcr, Profile};
+use attestation::{ImageMeasurements, Pcr, Profile};
 use serde::Serialize;
 
 use crate::claims::{AttesterClaims, Claims, Submod};
@@ -324,9 +324,9 @@ impl Check<'_> {
 
     fn document(&self, document: &AttesterClaims) -> Result<(), ResultError> {
         let register = |index: u8| document.pcrs.get(&index).copied().unwrap_or(Pcr::ZERO);
-        let is_of = |image: &Measurements| {
-            let signer = image.pcr8.is_none_or(|value| register(8) == value);
-            [image.pcr0, image.pcr1, image.pcr2] == [0, 1, 2].map(register) && signer
+        let is_of = |image: &ImageMeasurements| {
+            let mut registers = image.pcrs();
+            registers.all(|(index, value)| register(index) == value)
         };
         let images = &self.0.measurements;
         if !images.is_empty() && !images.iter().any(is_of) {

@@ -347,10 +347,7 @@ mod tests {
         for (files, expected) in [
             (vec![], "holds no policy"),
             (vec![("a.toml", "x = 1")], "a.toml"),
-            (
-                vec![("a.toml", ANY), ("b.toml", "")],
-                "names no measurement",
-            ),
+            (vec![("a.toml", ANY), ("b.toml", "")], "names no code"),
             (vec![("a b.toml", ANY)], "rename the file"),
             (
                 vec![("a.toml", ANY), ("a.json", r#"{"allow_any_image":true}"#)],

@@ -232,7 +232,7 @@ mod tests {
             ),
             (r#"{"document":"","policy":""}"#, "no policy of this name"),
             (r#"{"document":"","policy":3}"#, "cannot be used"),
-            (r#"{"document":"","policy":{}}"#, "names no measurement"),
+            (r#"{"document":"","policy":{}}"#, "names no code"),
             (
                 r#"{"document":"","policy":{"images":[{"file":"/etc/shadow"}]}}"#,
                 "cannot name one",

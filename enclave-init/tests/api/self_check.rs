@@ -407,7 +407,7 @@ async fn self_check_with_a_policy_or_root_that_cannot_be_used_ends_the_boot() {
     for (image, reason) in [
         (
             image().with("/attestation", json!({ "peers": peer })),
-            "peer oracle: the policy names no measurement",
+            "peer oracle: the policy names no code",
         ),
         (image().root("no certificate".to_owned()), "no PEM block"),
     ] {

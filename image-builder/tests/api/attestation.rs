@@ -120,8 +120,8 @@ fn policies_that_demand_nothing_are_refused_with_the_line() {
     let line = "enclave.toml:8: ";
     project.refused(2, &[line, "oracle.toml", "cannot be read"]);
     for (text, words) in [
-        ("", "names no measurement, so any enclave would pass"),
-        ("nonce = \"required\"\n", "names no measurement"),
+        ("", "names no code, so any enclave would pass"),
+        ("nonce = \"required\"\n", "names no code"),
         (
             "allow_any_image = true\n",
             "accepts whatever runs in an enclave",
@@ -130,8 +130,8 @@ fn policies_that_demand_nothing_are_refused_with_the_line() {
             "allow_any_image = true\n[pcrs]\n20 = \"VALUE\"\n",
             "accepts whatever runs in an enclave",
         ),
-        ("[pcrs]\n20 = \"ZERO\"\n", "names no measurement"),
-        ("[pcrs]\n20 = \"VALUE\"\n", "names no measurement"),
+        ("[pcrs]\n20 = \"ZERO\"\n", "names no code"),
+        ("[pcrs]\n20 = \"VALUE\"\n", "names no code"),
         ("[pcrs]\n0 = \"ZERO\"\n", "PCR0 is zeros"),
         (
             "allow_debug = true\n[[images]]\n[images.Measurements]\nPCR0 = \"ZERO\"\nPCR1 = \"ZERO\"\nPCR2 = \"ZERO\"\n",

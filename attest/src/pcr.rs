@@ -1,0 +1,65 @@
+//! `attest pcr`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use attestation::pcr8_of_signer;
+use clap::Args;
+use measurements::{InstanceId, Pcr, RoleArn};
+
+use crate::failure::{Failure, usage};
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, id = "what", args = ["role", "instance", "certificate"])]
+pub(crate) struct Arguments {
+    /// PCR3 of an enclave whose parent instance has this IAM role, with its path.
+    #[arg(long, value_name = "ARN")]
+    role: Option<RoleArn>,
+    /// PCR4 of an enclave on this EC2 instance.
+    #[arg(long, value_name = "ID")]
+    instance: Option<InstanceId>,
+    /// PCR8 of an enclave whose image was signed under the first certificate in this file.
+    #[arg(long, value_name = "PEM")]
+    certificate: Option<PathBuf>,
+    /// Print JSON, as nitro-cli does.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the registers as `--pcr` takes them.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let mut registers: BTreeMap<u8, Pcr> = BTreeMap::new();
+    if let Some(role) = &arguments.role {
+        registers.insert(3, role.pcr3());
+    }
+    if let Some(instance) = &arguments.instance {
+        registers.insert(4, instance.pcr4());
+    }
+    if let Some(file) = &arguments.certificate {
+        registers.insert(8, pcr8(file).map_err(usage)?);
+    }
+    if arguments.json {
+        let named = registers.iter();
+        let named: BTreeMap<_, _> = named
+            .map(|(index, pcr)| (format!("PCR{index}"), pcr))
+            .collect();
+        let json = serde_json::to_string_pretty(&named)
+            .context("cannot write the registers")
+            .map_err(usage)?;
+        println!("{json}");
+    } else {
+        for (index, value) in registers {
+            println!("{index}={value}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pcr8(file: &Path) -> anyhow::Result<Pcr> {
+    std::fs::read(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|pem| Ok(pcr8_of_signer(&pem)?))
+        .with_context(|| file.display().to_string())
+}
