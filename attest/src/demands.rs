@@ -100,6 +100,9 @@ impl Demands {
             if let Some(checked_at_ms) = report.checked_at_ms {
                 println!("checked at  {}", instant(checked_at_ms));
             }
+            if let Some(root) = &report.root {
+                println!("root        {root}");
+            }
             print_end(report);
         }
         Ok(if report.accepted {

@@ -143,7 +143,8 @@ pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_D
 pub use evidence::{Accepted, Audited, Evidence};
 pub use image::ImageMeasurements;
 pub use measurements::{
-    InstanceId, Measurements, PCR_COUNT, ParentError, Pcr, RoleArn, TPM_PCR_COUNT, TpmMeasurements,
+    InstanceId, Measurements, PCR_COUNT, ParentError, Pcr, PcrError, RoleArn, TPM_PCR_COUNT,
+    TpmMeasurements,
 };
 pub use nonce::Nonce;
 pub use partition::Partition;

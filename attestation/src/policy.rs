@@ -193,14 +193,15 @@ impl PolicyBuilder {
         self
     }
 
-    /// Demands exactly this nonce.
+    /// Demands exactly this nonce: of an archived document. That of a challenge is given
+    /// with the challenge, as [`Nonce::Fresh`](crate::Nonce::Fresh).
     pub fn nonce(mut self, nonce: Vec<u8>) -> Self {
         self.policy.nonce = Nonce::Equal(nonce);
         self
     }
 
-    /// Demands a nonce of whoever uses the policy, through
-    /// [`Policy::with_nonce`]. Without it every document is refused.
+    /// Demands a nonce of whoever uses the policy: with the challenge, or of an audit
+    /// through [`Policy::with_nonce`]. Without it every document is refused.
     pub fn require_nonce(mut self) -> Self {
         self.policy.nonce = Nonce::Required;
         self

@@ -1,5 +1,6 @@
 //! The root certificates that a verifier pins.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -58,6 +59,17 @@ pub enum RootsError {
         "the root certificate cannot be used ({0}): give the self-signed certificate of an authority, whose key is on P-384 and whose signature is ECDSA with SHA-384"
     )]
     NoRoot(String),
+}
+
+/// For people.
+impl fmt::Display for PinnedRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.partition {
+            Some(partition) => write!(f, "AWS's of {partition}")?,
+            None => f.write_str("not AWS's")?,
+        }
+        write!(f, ", SHA-256 {}", self.sha256)
+    }
 }
 
 impl Roots {

@@ -331,7 +331,7 @@ fn what_the_document_refuses_is_refused() {
         ("document", json!(1)),
         ("challenge", json!("0")),
         ("nonce", json!("xx")),
-        ("nonce", json!("00".repeat(513))),
+        ("nonce", json!("00".repeat(1025))),
         ("nonce", json!("00".repeat(7))),
         ("nonce", json!("00".repeat(65))),
         ("ear", json!("yes")),

@@ -39,6 +39,7 @@ pub struct Client {
 
 /// A live enclave's answer to a challenge.
 #[derive(Debug)]
+#[must_use = "only `outcome` says whether the document was accepted"]
 #[non_exhaustive]
 pub struct Attestation {
     /// The document, as the enclave gave it.
