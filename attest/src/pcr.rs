@@ -12,10 +12,13 @@ use measurements::{InstanceId, Pcr, RoleArn};
 use crate::failure::{Failure, usage};
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "what", args = ["role", "instance", "certificate"])]
 pub(crate) struct Arguments {
     /// PCR3 of an enclave whose parent instance has this IAM role, with its path.
-    #[arg(long, value_name = "ARN")]
+    #[arg(
+        long,
+        value_name = "ARN",
+        required_unless_present_any = ["instance", "certificate"]
+    )]
     role: Option<RoleArn>,
     /// PCR4 of an enclave on this EC2 instance.
     #[arg(long, value_name = "ID")]

@@ -238,6 +238,7 @@ fn the_json_report_keeps_its_schema() {
             "checks",
             "document",
             "mode",
+            "names_code",
             "rejection",
             "root",
             "schema"

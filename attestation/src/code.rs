@@ -10,7 +10,7 @@ use crate::rule::Rule;
 
 /// The PCR7 of a NitroTPM without keys for Secure Boot, where anything boots:
 /// `nitro-tpm-pcr-compute` writes it unless it is given keys. It is made of the variables
-/// SecureBoot, PK, KEK, db and dbx, and a separator (TCG, "PC Client Platform Firmware
+/// `SecureBoot`, `PK`, `KEK`, `db` and `dbx`, and a separator (TCG, "PC Client Platform Firmware
 /// Profile Specification", section 3.3.4.8).
 const SECURE_BOOT_OFF: Pcr = Pcr::new([
     0x98, 0x44, 0x1c, 0x7f, 0x76, 0x25, 0xd1, 0x00, 0x58, 0xc4, 0x76, 0x83, 0xae, 0xc4, 0x86, 0xce,

@@ -56,7 +56,9 @@ impl<'de, T: Word> Visitor<'de> for Words<T> {
             let word = text.parse().map_err(A::Error::custom)?;
             // Where one is there twice, another may be missing.
             if words.contains(&word) {
-                return Err(A::Error::custom(format!("the list has {text:?} twice")));
+                return Err(A::Error::custom(
+                    "the list has a value twice: remove one of the two",
+                ));
             }
             words.push(word);
         }

@@ -79,11 +79,13 @@ impl RegisterWords {
 }
 
 #[cfg(feature = "aws-lc-rs")]
+#[expect(clippy::unnecessary_wraps, reason = "without a digest there is none")]
 fn pcr3(role: &RoleArn) -> Result<Pcr, PolicyError> {
     Ok(role.pcr3())
 }
 
 #[cfg(feature = "aws-lc-rs")]
+#[expect(clippy::unnecessary_wraps, reason = "without a digest there is none")]
 fn pcr4(instance: &InstanceId) -> Result<Pcr, PolicyError> {
     Ok(instance.pcr4())
 }

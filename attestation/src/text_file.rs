@@ -8,6 +8,9 @@ use crate::policy_error::PolicyError;
 /// Largest policy file, and largest file that a policy names, in bytes.
 pub const MAX_POLICY_FILE: u64 = 256 * 1024;
 
+/// Characters of a path that are shown; no file system has longer ones.
+const MAX_SHOWN: usize = 4096;
+
 /// Where the files are that a policy names: beside it, or nowhere if it is no file itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Folder<'a>(pub(crate) Option<&'a Path>);
@@ -20,22 +23,27 @@ impl Folder<'_> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, PolicyError> {
         let folder = self.0.ok_or_else(|| {
-            let file = file.display();
             PolicyError::Text(format!(
-                "{file}: a policy that is not a file itself cannot name one: write its content"
+                "{}: a policy that is not a file itself cannot name one: write its content",
+                shown(file)
             ))
         })?;
         let file = folder.join(file);
         parse(&read_text(&file)?).map_err(|reason| PolicyError::File {
-            file: file.display().to_string(),
+            file: shown(&file),
             reason,
         })
     }
 }
 
+/// A path for people: the policy that names it may be a stranger's.
+fn shown(path: &Path) -> String {
+    plain_text::plain_start(&path.display().to_string(), MAX_SHOWN)
+}
+
 pub(crate) fn read_text(path: &Path) -> Result<String, PolicyError> {
     let failed = |reason: String| PolicyError::File {
-        file: path.display().to_string(),
+        file: shown(path),
         reason,
     };
     let mut text = String::new();

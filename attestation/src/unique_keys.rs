@@ -6,6 +6,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+/// Characters of a key that are shown.
+const MAX_SHOWN: usize = 64;
+
 /// Checks that the text is JSON and that none of its objects has a key twice.
 pub(crate) fn check(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str(text).map(|Unique| ())
@@ -34,8 +37,9 @@ impl<'de> Visitor<'de> for Keys {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value::<Unique>()?;
             if keys.contains(&key) {
+                let shown: String = key.chars().take(MAX_SHOWN).collect();
                 return Err(A::Error::custom(format!(
-                    "the key {key:?} is there twice: remove one of the two"
+                    "the key {shown:?} is there twice: remove one of the two"
                 )));
             }
             keys.insert(key);

@@ -11,6 +11,8 @@ use crate::Pcr;
 /// Longest path of a role together with its name, in characters (IAM, "IAM and STS
 /// quotas").
 const MAX_ROLE: usize = 512 + 64;
+/// Characters of a text that are shown where it is refused.
+const MAX_SHOWN: usize = 128;
 /// Digits of an AWS account's number.
 const ACCOUNT_DIGITS: usize = 12;
 /// Digits of an instance's id, and of one that was made before 2016.
@@ -88,16 +90,18 @@ impl FromStr for RoleArn {
             && region.is_empty()
             && account.len() == ACCOUNT_DIGITS
             && account.bytes().all(|byte| byte.is_ascii_digit());
-        let text = || text.to_owned();
+        let refused = || shown(text);
         match resource.split_once('/') {
-            Some(("role", role)) if of_aws && service == "iam" && is_role(role) => Ok(Self(text())),
+            Some(("role", role)) if of_aws && service == "iam" && is_role(role) => {
+                Ok(Self(text.to_owned()))
+            }
             Some(("assumed-role", _)) if of_aws && service == "sts" => {
-                Err(ParentError::AssumedRole(text()))
+                Err(ParentError::AssumedRole(refused()))
             }
             Some(("instance-profile", _)) if of_aws && service == "iam" => {
-                Err(ParentError::InstanceProfile(text()))
+                Err(ParentError::InstanceProfile(refused()))
             }
-            _ => Err(ParentError::Role(text())),
+            _ => Err(ParentError::Role(refused())),
         }
     }
 }
@@ -111,7 +115,7 @@ impl FromStr for InstanceId {
         if INSTANCE_DIGITS.contains(&digits.len()) && digits.bytes().all(hexadecimal) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParentError::Instance(text.to_owned()))
+            Err(ParentError::Instance(shown(text)))
         }
     }
 }
@@ -126,6 +130,11 @@ impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
+}
+
+/// What is shown of a text that is not what it should be.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
 }
 
 const fn is_lower(byte: u8) -> bool {

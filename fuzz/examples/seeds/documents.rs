@@ -117,6 +117,14 @@ PCR8 = "{0}"
     );
     let tpm = "profile = \"nitro-tpm\"\nnonce = \"00ff\"\n[pcrs]\n0 = []\n";
     write("attestation_policy", "tpm.toml", tpm.as_bytes());
+    let words = "allow_any_image = true\nrole_arn = \"arn:aws:iam::123456789012:role/a\"\ninstance_id = [\"i-0123456789abcdef0\", \"i-01234567\"]\nsigner = \"-----BEGIN CERTIFICATE-----\"\n";
+    write("attestation_policy", "words.toml", words.as_bytes());
+    let image = format!(
+        r#"{{"profile":"nitro-tpm","images":[{{"Measurements":{{"PCR4":"{}","PCR12":"{}"}}}}]}}"#,
+        pcr(4),
+        pcr(0)
+    );
+    write("attestation_policy", "tpm-image.json", image.as_bytes());
     let any = "allow_any_image = true\nuser_data = { equal = \"\" }\n";
     write("attestation_policy", "any.toml", any.as_bytes());
 }

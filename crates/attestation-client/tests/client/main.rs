@@ -11,7 +11,7 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation::{Policy, PolicyError, Purpose, Rule, Verifier};
+use attestation::{Binding, Policy, PolicyError, Purpose, Rule, Verifier};
 use attestation_client::{Attestation, Client, FetchError, NONCE_BYTES, TlsServer, Trust};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -208,6 +208,34 @@ async fn an_attested_key_vouches_for_a_tls_server_and_for_no_relay() {
     assert_eq!(rule(attest(&client, &url).await), Rule::PolicyPublicKey);
     let error = attest(&client, "http://127.0.0.1:1/").await.unwrap_err();
     assert!(matches!(error, FetchError::NoTls(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_attested_key_is_one_that_the_policy_allows() {
+    let enclave = Enclave::new();
+    let tls = Tls::self_signed();
+    let key = tls.spki();
+    let with_key: Answer = {
+        let (enclave, key) = (enclave.clone(), key.clone());
+        Arc::new(move |nonce| ok(enclave.document(nonce, Some(&key))))
+    };
+    let client = client(&enclave).trust(Trust::attested_key());
+    let port = tls.serve(with_key).await;
+    let endpoint = format!("https://127.0.0.1:{port}/").parse().unwrap();
+    let ask = async |binding| {
+        let policy = policy().to_builder().bind_public_key(binding);
+        client.attest(&endpoint, &policy.build().unwrap()).await
+    };
+    let begins = Binding::Prefix(key[..8].to_vec());
+    assert!(ask(begins).await.unwrap().outcome.is_ok());
+    for other in [
+        Binding::Equal(vec![1]),
+        Binding::Prefix([key.as_slice(), &[0]].concat()),
+        Binding::Sha256Of(key.clone()),
+    ] {
+        let error = ask(other).await.unwrap_err();
+        assert!(matches!(error, FetchError::OtherKey(_)), "{error}");
+    }
 }
 
 #[tokio::test]
