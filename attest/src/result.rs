@@ -38,6 +38,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 #[command(group(ArgGroup::new("nonces").args(["nonce", "no_nonce"]).required(true)))]
 struct Verify {
     /// The signed result: a file, `-` for standard input, or the JWT itself, which

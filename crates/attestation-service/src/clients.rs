@@ -1,6 +1,6 @@
 //! Who a client is: an address, or the IPv6 network that it has.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::HeaderMap;
 
@@ -78,22 +78,18 @@ fn node(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
-    let (address, port) = match text.strip_prefix('[') {
-        Some(text) => {
-            let (address, rest) = text.split_once(']')?;
-            let address: std::net::Ipv6Addr = address.parse().ok()?;
-            let port = match rest.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if rest.is_empty() => None,
-                None => return None,
-            };
-            (IpAddr::V6(address), port)
-        }
-        None => {
-            let (address, port) = text.split_once(':')?;
-            let address: std::net::Ipv4Addr = address.parse().ok()?;
-            (IpAddr::V4(address), Some(port))
-        }
+    let (address, port) = if let Some(text) = text.strip_prefix('[') {
+        let (address, rest) = text.split_once(']')?;
+        let address: Ipv6Addr = address.parse().ok()?;
+        let port = match rest.strip_prefix(':') {
+            None if !rest.is_empty() => return None,
+            port => port,
+        };
+        (IpAddr::V6(address), port)
+    } else {
+        let (address, port) = text.split_once(':')?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        (IpAddr::V4(address), Some(port))
     };
     port.is_none_or(is_port).then_some(address)
 }

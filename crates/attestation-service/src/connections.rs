@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, info, warn};
@@ -86,6 +86,9 @@ pub(crate) async fn serve(
             connection.await;
             appraiser.metrics.connection_ends();
         });
+        // Before the next is taken, this one may say what it wants: with many at once,
+        // it could otherwise have to make room before it was ever asked.
+        yield_now().await;
     }
     shared.draining.store(true, Ordering::Relaxed);
     drop(listener);
