@@ -65,10 +65,11 @@ fn attestation(workspace: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the verification service under load.
+/// Puts the verification service under load, and among hostile clients.
 fn service(workspace: &Path) -> anyhow::Result<()> {
     let status = Command::new("cargo")
-        .args(["bench", "--package", "attest", "--bench", "service"])
+        .args(["bench", "--package", "attest"])
+        .args(["--bench", "service", "--bench", "crowd"])
         .current_dir(workspace)
         .status()
         .context("cannot run cargo")?;
