@@ -27,6 +27,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use link::control::MAX_NONCE;
+use log_sinks::losses::LostRecords;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
@@ -37,7 +38,6 @@ use tracing::{debug, warn};
 
 use crate::enclave::{Cause, Code, End, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
-use crate::losses::LostRecords;
 use crate::metrics;
 use crate::socket::{SocketError, remove_stale};
 use crate::status::Board;

@@ -255,9 +255,9 @@ mod tests {
     use super::*;
     use crate::enclave::{BootStep, LimitsStatus};
     use crate::history::{LifeTotals, Reported};
-    use crate::losses;
     use crate::self_check::SelfCheck;
     use crate::traffic::InitPlaces;
+    use log_sinks::losses;
 
     fn target() -> Target {
         let state = StateDir::new(Some("/state".into())).unwrap();

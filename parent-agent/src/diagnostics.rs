@@ -5,14 +5,13 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
+use log_sinks::Output;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
-
-use crate::output::Output;
 
 /// A process has one enclave.
 static ENCLAVE: OnceLock<String> = OnceLock::new();

@@ -4,6 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
+use log_sinks::losses::LostRecords;
+use log_sinks::telemetry::Telemetry;
+use log_sinks::{Pipeline, PipelineConfig, PipelineError};
 use log_spool::LastLines;
 use manifest::EnclaveName;
 use tokio::sync::{oneshot, watch};
@@ -14,11 +18,9 @@ use crate::channels::logs::Logs;
 use crate::crash::{Crash, keep_end};
 use crate::enclave::End;
 use crate::history::History;
-use crate::losses::LostRecords;
+use crate::names::Names;
 use crate::recorder::{EmbeddedMetrics, Ended, Recorder};
 use crate::report::{Report, Reporter};
-use crate::sink::telemetry::Telemetry;
-use crate::sink::{Pipeline, PipelineConfig, PipelineError};
 use crate::status::Board;
 
 /// How long the sinks may take for what is in the spool when the enclave goes on: the
@@ -63,7 +65,8 @@ impl EnclaveLog {
         reporter: &Reporter,
     ) -> Result<Self, PipelineError> {
         let stdout = reporter.stdout().clone();
-        let pipeline = Pipeline::open(config, name, stdout, reporter.is_json()).await?;
+        let names = SharedDnsResolver::new(Names::from_system());
+        let pipeline = Pipeline::open(config, name, stdout, reporter.is_json(), names).await?;
         Ok(Self {
             name: name.clone(),
             logs: Arc::new(Logs::new(Arc::clone(pipeline.spool()))),

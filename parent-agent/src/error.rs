@@ -4,6 +4,7 @@ use std::io;
 
 use enclave_host::image::{ImageError, RuntimeConfigError};
 use enclave_host::state::StateError;
+use log_sinks::PipelineError;
 use thiserror::Error;
 
 use crate::aws::ConfigError;
@@ -18,7 +19,6 @@ use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::machine::MachineError;
 use crate::resolve::ConnectToError;
-use crate::sink::PipelineError;
 use crate::socket::SocketError;
 
 /// Why a command failed.

@@ -1,9 +1,9 @@
 //! What happened to an enclave, for the agent that takes it over next.
 
+use log_sinks::losses;
 use serde::{Deserialize, Serialize};
 
 use crate::enclave::{BootStep, LimitsStatus};
-use crate::losses;
 use crate::self_check::SelfCheck;
 use crate::traffic::InitPlaces;
 

@@ -14,7 +14,7 @@
 //! answers the heartbeat and serves the connections that the enclave opens
 //! ([`channels`]), which on Nitro another process may pass on ([`dispatch`]), carries
 //! those from outside to it ([`ingress`]), keeps its log records on disk
-//! ([`log_spool`]) until they are where they should be ([`sink`]), shows its documents
+//! ([`log_spool`]) until they are where they should be ([`log_sinks`]), shows its documents
 //! to a control plane ([`gate`]), tells the service manager how it is ([`notify`]), and
 //! answers the other sub-commands ([`client`]) over the local API ([`api`]).
 //! `parent-agent logs` reads the spool itself ([`logs`]).
@@ -53,12 +53,10 @@ pub mod ingress;
 pub mod kernel_panic;
 pub mod limit;
 pub mod logs;
-pub mod losses;
 mod machine;
 pub mod metrics;
 mod names;
 pub mod notify;
-pub mod output;
 mod proxy;
 mod proxy_protocol;
 mod recorder;
@@ -69,7 +67,6 @@ pub mod run;
 pub mod run_config;
 pub mod self_check;
 mod session;
-pub mod sink;
 mod socket;
 pub mod status;
 mod supervisor;

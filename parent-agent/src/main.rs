@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use enclave_host::{guard, hypervisor};
+use log_sinks::Output;
 use parent_agent::cli::{Cli, Command};
-use parent_agent::output::Output;
 use parent_agent::{Error, Exit, bootstrap, client, diagnostics, dispatch, logs, run};
 use tokio::runtime;
 

@@ -10,6 +10,8 @@ use enclave_host::console::Viewer;
 use enclave_host::duration::milliseconds;
 use enclave_host::image::Pcrs;
 use link::EndCode;
+use log_sinks::Output;
+use log_sinks::losses::LostRecords;
 use serde::Serialize;
 
 use crate::clock::ClockStatus;
@@ -17,8 +19,6 @@ use crate::crash::Crash;
 use crate::enclave::{Cause, Code, Health};
 use crate::exit::Exit;
 use crate::ingress::OpenPort;
-use crate::losses::LostRecords;
-use crate::output::Output;
 use crate::self_check::SelfCheck;
 use plain_text::plain;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use enclave_host::hypervisor::{HypervisorConfig, Nitro, Qemu, Sim};
+use log_sinks::Output;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,7 +18,6 @@ use crate::exit::Exit;
 use crate::gate::GateClient;
 use crate::machine::Machine;
 use crate::notify::Notifier;
-use crate::output::Output;
 use crate::report::Reporter;
 use crate::run_config::{RunArgs, RunConfig};
 use crate::session::Session;

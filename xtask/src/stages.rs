@@ -144,6 +144,21 @@ const EXAMPLES: Step<'_> = Step {
     environment: &[],
 };
 
+/// What the agent of the demo refuses: the other tests have all features.
+const WITHOUT_AWS: Step<'_> = Step {
+    name: "tests without clients of AWS",
+    command: &[
+        "cargo",
+        "test",
+        "--quiet",
+        "--package",
+        "log-sinks",
+        "--lib",
+        "refused_by_a_build_without",
+    ],
+    environment: &[],
+};
+
 /// The package of the tests from end to end, which need a kernel and QEMU.
 const E2E: &str = "enclave-tests";
 
@@ -216,7 +231,8 @@ fn unit(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     let readers = report.step("readers", how, || programs::readers(workspace))?;
     let filter = format!("not package({E2E})");
     nextest(workspace, "unit tests", &filter, readers, report)?;
-    EXAMPLES.run(workspace, report)
+    EXAMPLES.run(workspace, report)?;
+    WITHOUT_AWS.run(workspace, report)
 }
 
 /// The tests from end to end: the programs as they are released.

@@ -22,13 +22,13 @@ const REGION_TIMEOUT: Duration = Duration::from_secs(10);
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The HTTP client of everything that asks AWS.
-pub(crate) fn http() -> SharedHttpClient {
+pub(super) fn http() -> SharedHttpClient {
     aws_request::http_client_with(Names::from_system())
 }
 
 /// Reads region, credentials and endpoints from environment, profile or instance;
 /// a region that is given comes first.
-pub(crate) fn loader(http: &SharedHttpClient, region: Option<&str>) -> ConfigLoader {
+fn loader(http: &SharedHttpClient, region: Option<&str>) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
     match region {
         Some(region) => loader.region(Region::new(region.to_owned())),

@@ -16,9 +16,9 @@ pub use absent::{Client, ConfigError, Error, InvokeError};
 #[cfg(not(feature = "aws"))]
 pub(crate) use absent::{Metadata, region};
 #[cfg(feature = "aws")]
-pub use clients::{Client, ConfigError, Error, InvokeError};
+pub(crate) use clients::region;
 #[cfg(feature = "aws")]
-pub(crate) use clients::{http, loader, region};
+pub use clients::{Client, ConfigError, Error, InvokeError};
 #[cfg(feature = "aws")]
 pub(crate) use metadata::Metadata;
 

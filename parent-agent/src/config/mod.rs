@@ -11,6 +11,7 @@ pub mod source;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use log_sinks::cloudwatch::config::{LogGroup, RetentionDays};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 use serde_json::Value;
 use thiserror::Error;
@@ -20,7 +21,6 @@ use crate::gate::GateConfig;
 use crate::ingress::Publish;
 use crate::limit::{Connections, Limit, Rate};
 use crate::recorder::MetricsNamespace;
-use crate::sink::cloudwatch::config::{LogGroup, RetentionDays};
 
 use fields::Fields;
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use enclave_host::state::StateDir;
+use log_sinks::losses::LostRecords;
 use manifest::EnclaveName;
 
 use super::{Crash, LastEnd, keep_end};
 use crate::enclave::{Cause, End};
-use crate::losses::LostRecords;
 
 /// An enclave that is started again the later the more often it has crashed.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use enclave_host::duration::milliseconds;
 use link::EndCode;
+use log_sinks::losses::LostRecords;
 use log_spool::{location, now_us};
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,6 @@ use tracing::warn;
 
 use crate::enclave::{Cause, Code, End};
 use crate::kernel_panic;
-use crate::losses::LostRecords;
 
 pub(crate) use backoff::Backoff;
 

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use link::logs::LogStream;
+use log_sinks::config::Age;
 use log_spool::location::LOG_DIR_HELP;
 use log_spool::now_us;
 use manifest::EnclaveName;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use crate::sink::config::Age;
 
 /// The arguments of `logs`.
 #[derive(Debug, Args)]

@@ -11,11 +11,11 @@ use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use link::control::{ClockState, LossReason};
 use link::logs::LogStream;
+use log_sinks::telemetry::{LogsStatus, SinkStatus, ratio};
 use serde::Serialize;
 
 use crate::enclave::{Code, Phase};
 use crate::self_check::Outcome;
-use crate::sink::telemetry::{LogsStatus, SinkStatus, ratio};
 use crate::status::{EarlierEnd, GateStatus, Status};
 use crate::traffic::Counts;
 

@@ -13,7 +13,8 @@ use crate::fetch::IMAGE_DIR_HELP;
 use crate::gate::GateArgs;
 use crate::proxy::ProxyArgs;
 use crate::recorder::MetricsArgs;
-use crate::sink::LogArgs;
+
+use super::logs::LogArgs;
 
 /// Where Debian and its descendants put QEMU's firmware.
 const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];

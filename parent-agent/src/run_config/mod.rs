@@ -3,6 +3,7 @@
 
 mod args;
 mod image;
+mod logs;
 
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use enclave_host::image::{Image, RuntimeConfigError, read_runtime_config};
 use enclave_host::state::StateDir;
 use link::control::MAX_RUNTIME_CONFIG;
 use link::target::{MAX_CONNECTIONS, connections};
+use log_sinks::PipelineConfig;
+use log_sinks::config::SinkSpec;
 use manifest::{Cpus, EnclaveName, Interval};
 
 use crate::config::{EnclaveConfig, Source};
@@ -22,11 +25,10 @@ use crate::machine::MachineConfig;
 use crate::proxy::{ProxyArgs, ProxyConfig};
 use crate::recorder::{EmbeddedMetrics, MetricsArgs, MetricsConfig};
 use crate::report::Reporter;
-use crate::sink::PipelineConfig;
-use crate::sink::config::SinkSpec;
 use crate::supervisor::SupervisorConfig;
 
 pub use args::RunArgs;
+pub use logs::{LogArgs, SpoolSize};
 
 /// What one enclave is run with. It does not change while it runs.
 #[derive(Debug)]

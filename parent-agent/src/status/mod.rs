@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use enclave_host::duration::milliseconds;
 use enclave_host::image::Pcrs;
+use log_sinks::telemetry::{LogsStatus, Telemetry};
 use manifest::EnclaveName;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -21,7 +22,6 @@ use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
 use crate::history::{History, Reported};
 use crate::ingress::{IngressPort, OpenPort};
 use crate::self_check::SelfCheck;
-use crate::sink::telemetry::{LogsStatus, Telemetry};
 use crate::throttle;
 use crate::traffic::{Counts, InitPlaces};
 

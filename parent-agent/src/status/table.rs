@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use log_sinks::telemetry::{LogsStatus, SinkStatus};
+
 use super::{EarlierEnd, EgressStatus, IngressStatus, Status};
 use crate::ingress::OpenPort;
-use crate::sink::telemetry::{LogsStatus, SinkStatus};
 use crate::traffic::{Counts, PlaceCounts};
 use log_spool::timestamp;
 use plain_text::plain;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use link::logs::LogStream;
 use log_spool::{Boot, LastLines, Recovery, Spool, SpoolError, SpoolOptions};
 use manifest::EnclaveName;
@@ -71,12 +72,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens the spool and starts the sinks.
+    /// Opens the spool and starts the sinks, which look up host names with `resolver`.
     pub async fn open(
         config: PipelineConfig,
         name: &EnclaveName,
         stdout: Output,
         json: bool,
+        resolver: SharedDnsResolver,
     ) -> Result<Self, PipelineError> {
         let (directory, options) = (config.directory.clone(), config.spool);
         let opened = tokio::task::spawn_blocking(move || Spool::open(&directory, options)).await;
@@ -96,6 +98,7 @@ impl Pipeline {
             config,
             stdout,
             json,
+            resolver,
             stop: stopped,
             metrics: Vec::new(),
             forwarders: JoinSet::new(),
@@ -226,6 +229,7 @@ struct Sinks {
     config: PipelineConfig,
     stdout: Output,
     json: bool,
+    resolver: SharedDnsResolver,
     stop: watch::Receiver<bool>,
     metrics: Vec<Arc<SinkMetrics>>,
     forwarders: JoinSet<()>,
@@ -273,15 +277,17 @@ impl Sinks {
                     self.forward(&spec, sink);
                 }
                 SinkSpec::Syslog(address) => {
-                    let sink = Syslog::new(address.clone(), &self.name);
+                    let sink = Syslog::new(address.clone(), &self.name, self.resolver.clone());
                     self.forward(&spec, sink);
                 }
                 SinkSpec::Otlp(url) => {
-                    let sink = Otlp::new(url, &self.name);
+                    let sink = Otlp::new(url, &self.name, self.resolver.clone());
                     self.forward(&spec, sink);
                 }
                 SinkSpec::CloudWatch => {
-                    let service = Service::connect(self.config.cloudwatch.clone()).await?;
+                    let service =
+                        Service::connect(self.config.cloudwatch.clone(), self.resolver.clone())
+                            .await?;
                     let service = Arc::new(service);
                     for stream in LogStream::ALL {
                         let sink = CloudWatch::new(Arc::clone(&service), stream);

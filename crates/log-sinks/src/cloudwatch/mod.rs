@@ -7,9 +7,9 @@
 mod batch;
 pub mod config;
 mod message;
-#[cfg(feature = "aws")]
+#[cfg(feature = "cloudwatch")]
 mod retry;
-#[cfg_attr(not(feature = "aws"), path = "absent.rs")]
+#[cfg_attr(not(feature = "cloudwatch"), path = "absent.rs")]
 mod service;
 
 use std::ops::Range;

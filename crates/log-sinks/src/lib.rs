@@ -1,4 +1,5 @@
-//! Where log records go from the spool.
+//! Where log records go from the spool: standard output, files, syslog, OpenTelemetry
+//! and, with the feature `cloudwatch`, Amazon CloudWatch Logs.
 //!
 //! Every sink is laid out alike: a `config` parses its destination ([`config`]),
 //! `batch` or `message` builds what is sent at once within the destination's
@@ -8,12 +9,15 @@
 //! has answered. So a sink gets every record at least once and in order, and a
 //! slow one delays only itself. [`Pipeline`] is the whole of it.
 
-mod args;
+#![forbid(unsafe_code)]
+
 pub mod cloudwatch;
 pub mod config;
 mod file;
 mod forward;
+pub mod losses;
 mod otlp;
+mod output;
 mod pipeline;
 mod retry;
 mod stdout;
@@ -24,7 +28,7 @@ use std::time::Duration;
 
 use log_spool::{Batch, Stored};
 
-pub use args::{LogArgs, SpoolSize};
+pub use output::Output;
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};
 pub use retry::{ErrorClass, SendError};
 

@@ -5,6 +5,7 @@ mod service;
 
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use bytes::Bytes;
 use log_spool::Stored;
 use manifest::EnclaveName;
@@ -25,9 +26,9 @@ pub(super) struct Otlp {
 }
 
 impl Otlp {
-    pub(super) fn new(url: &OtlpUrl, name: &EnclaveName) -> Self {
+    pub(super) fn new(url: &OtlpUrl, name: &EnclaveName, resolver: SharedDnsResolver) -> Self {
         Self {
-            service: Service::new(url),
+            service: Service::new(url, resolver),
             batch: LogBatch::new(name),
             body: None,
         }

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use log_sinks::PipelineConfig;
+use log_sinks::cloudwatch::CloudWatchConfig;
+use log_sinks::cloudwatch::config::{LogGroup, RetentionDays};
+use log_sinks::config::{Age, ByteSize, SinkSpec};
 use log_spool::location::{self, LOG_DIR_HELP};
 use log_spool::{Fsync, MIN_BYTES, SpoolOptions, WhenFull};
 use manifest::EnclaveName;
-
-use super::PipelineConfig;
-use super::cloudwatch::CloudWatchConfig;
-use super::cloudwatch::config::{LogGroup, RetentionDays};
-use super::config::{Age, ByteSize, SinkSpec};
 
 const SINK_HELP: &str = "Where log records go; may be repeated: stdout, cloudwatch, \
 file:PATH[,size=64MiB][,age=1d][,keep=5], syslog:udp://HOST[:PORT], \

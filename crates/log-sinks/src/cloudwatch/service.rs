@@ -3,14 +3,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
 use aws_request::{ConfigError, Error, Service as AwsService};
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatchlogs::types::{InputLogEvent, RejectedLogEventsInfo};
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use link::logs::LogStream;
 use tracing::{info, warn};
@@ -18,8 +19,7 @@ use tracing::{info, warn};
 use super::batch::Event;
 use super::config::CloudWatchConfig;
 use super::retry::classify;
-use crate::aws;
-use crate::sink::{ErrorClass, SendError};
+use crate::{ErrorClass, SendError};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,18 +34,23 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ConnectError(#[from] ConfigError);
 
 /// The service, for one log group.
-pub(in crate::sink) struct Service {
+pub(crate) struct Service {
     config: CloudWatchConfig,
+    resolver: SharedDnsResolver,
     client: Mutex<Client>,
 }
 
 impl Service {
     /// A client with the environment's region, credentials and endpoint.
     /// Nothing is sent yet, except to ask an instance for its region.
-    pub(in crate::sink) async fn connect(config: CloudWatchConfig) -> Result<Self, ConnectError> {
-        let client = load(&config).await?;
+    pub(crate) async fn connect(
+        config: CloudWatchConfig,
+        resolver: SharedDnsResolver,
+    ) -> Result<Self, ConnectError> {
+        let client = load(&config, &resolver).await?;
         Ok(Self {
             config,
+            resolver,
             client: Mutex::new(client),
         })
     }
@@ -150,7 +155,7 @@ impl Service {
 
     /// Forgets the credentials and reads them again.
     async fn reload(&self) {
-        match load(&self.config).await {
+        match load(&self.config, &self.resolver).await {
             Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
             Err(error) => warn!("the credentials cannot be read again: {error}"),
         }
@@ -164,8 +169,16 @@ impl Service {
     }
 }
 
-async fn load(config: &CloudWatchConfig) -> Result<Client, ConfigError> {
-    let loaded: SdkConfig = aws::loader(&aws::http(), config.region.as_deref())
+async fn load(
+    config: &CloudWatchConfig,
+    resolver: &SharedDnsResolver,
+) -> Result<Client, ConfigError> {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    let loaded = loader
+        .http_client(aws_request::http_client_with(resolver.clone()))
         // The forwarder tries again, and counts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(

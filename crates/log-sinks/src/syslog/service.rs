@@ -1,17 +1,17 @@
 //! The receiver, connected to when there is something to send.
 
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use aws_smithy_runtime_api::client::dns::{ResolveDns, SharedDnsResolver};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram};
 use tokio::time::timeout;
 
-use crate::resolve;
-use crate::sink::config::SyslogAddress;
-use crate::sink::{ErrorClass, SendError};
+use crate::config::SyslogAddress;
+use crate::{ErrorClass, SendError};
 
 /// How long a name, a connection or a write may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A receiver of messages.
 pub(super) struct Receiver {
     address: SyslogAddress,
-    names: Result<TokioResolver, String>,
+    resolver: SharedDnsResolver,
     socket: Option<Socket>,
 }
 
@@ -30,10 +30,10 @@ enum Socket {
 }
 
 impl Receiver {
-    pub(super) fn new(address: SyslogAddress) -> Self {
+    pub(super) fn new(address: SyslogAddress, resolver: SharedDnsResolver) -> Self {
         Self {
             address,
-            names: resolve::system(),
+            resolver,
             socket: None,
         }
     }
@@ -94,13 +94,13 @@ impl Receiver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(address, port));
         }
-        let names = self
-            .names
-            .as_ref()
-            .map_err(|reason| io::Error::other(reason.clone()))?;
-        let found = names.lookup_ip(host).await.map_err(io::Error::other)?;
+        let found = self.resolver.resolve_dns(host).await.map_err(|error| {
+            // Its own words only say that a name was looked up.
+            let reason = error.source().unwrap_or(&error);
+            io::Error::other(reason.to_string())
+        })?;
         let address = found
-            .iter()
+            .into_iter()
             .next()
             .ok_or_else(|| io::Error::other("the name has no address"))?;
         Ok(SocketAddr::new(address, port))

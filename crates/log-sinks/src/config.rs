@@ -130,7 +130,7 @@ fn syslog(text: &str) -> Result<SyslogAddress, String> {
         }
         return Err(format!("a socket's path is absolute: {FORMS}"));
     }
-    let authority: hyper::http::uri::Authority = rest.parse().map_err(|_| FORMS.to_owned())?;
+    let authority: http::uri::Authority = rest.parse().map_err(|_| FORMS.to_owned())?;
     if authority.host().is_empty() || authority.as_str().contains('@') {
         return Err(FORMS.to_owned());
     }
@@ -151,7 +151,7 @@ fn syslog(text: &str) -> Result<SyslogAddress, String> {
 }
 
 fn otlp(text: &str) -> Result<OtlpUrl, String> {
-    let uri: hyper::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
+    let uri: http::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     if !is_http || uri.host().is_none_or(str::is_empty) || text.contains('@') {
         return Err(format!(

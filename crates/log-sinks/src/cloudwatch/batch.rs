@@ -6,7 +6,7 @@
 use log_spool::Stored;
 
 use super::message;
-use crate::sink::telemetry::ratio;
+use crate::telemetry::ratio;
 
 /// Most events of one request.
 const MAX_EVENTS: usize = 10_000;

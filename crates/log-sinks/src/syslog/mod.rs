@@ -8,6 +8,7 @@ mod service;
 
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use log_spool::{Batch, Stored};
 use manifest::EnclaveName;
 
@@ -34,14 +35,18 @@ pub(super) struct Syslog {
 }
 
 impl Syslog {
-    pub(super) fn new(address: SyslogAddress, name: &EnclaveName) -> Self {
+    pub(super) fn new(
+        address: SyslogAddress,
+        name: &EnclaveName,
+        resolver: SharedDnsResolver,
+    ) -> Self {
         let longest = match &address {
             SyslogAddress::Tcp(..) => None,
             SyslogAddress::Udp(..) | SyslogAddress::Unix(_) => Some(message::MAX_DATAGRAM),
         };
         Self {
             host: name.to_string(),
-            receiver: Receiver::new(address),
+            receiver: Receiver::new(address, resolver),
             longest,
             messages: Vec::new(),
             bytes: 0,

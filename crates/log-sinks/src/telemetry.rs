@@ -82,23 +82,23 @@ impl Telemetry {
 
     /// Goes on where the enclave's earlier agent ended: with the records that the
     /// enclave had lost by its own account, and the numbers that it had left out.
-    pub(crate) fn go_on(&self, lost: &Counts, missing: u64) {
+    pub fn go_on(&self, lost: &Counts, missing: u64) {
         self.enclave().go_on(lost);
         self.missing_before.store(missing, Ordering::Relaxed);
     }
 
     /// The enclave tells what it has lost.
-    pub(crate) fn lost(&self, losses: &Losses) {
+    pub fn lost(&self, losses: &Losses) {
         self.enclave().told(losses);
     }
 
     /// The enclave tells so for the last time, in order or as far as it can.
-    pub(crate) fn ended(&self, losses: &Losses, numbered: &[(LogStream, u64)], in_order: bool) {
+    pub fn ended(&self, losses: &Losses, numbered: &[(LogStream, u64)], in_order: bool) {
         self.enclave().ended(losses, numbered, in_order);
     }
 
     /// Corrects the last count by what the spool, which is closed, does hold.
-    pub(crate) fn settle(&self, boot: Option<Boot>) {
+    pub fn settle(&self, boot: Option<Boot>) {
         let held = boot.map_or_else(Vec::new, |boot| self.spool.held(boot));
         self.enclave().settle(&held);
     }
@@ -108,7 +108,7 @@ impl Telemetry {
     }
 
     /// What was lost in the enclave: what it tells, and the numbers that it left out.
-    pub(crate) fn lost_in_enclave(&self) -> (Counts, u64) {
+    pub fn lost_in_enclave(&self) -> (Counts, u64) {
         let before = self.missing_before.load(Ordering::Relaxed);
         let (_, missing) = self.spool.counts();
         (self.enclave().read(), before.saturating_add(missing))
@@ -280,7 +280,7 @@ impl SinkMetrics {
 
 /// A quotient for people and dashboards.
 #[expect(clippy::cast_precision_loss, reason = "three decimals are shown")]
-pub(crate) fn ratio(dividend: u64, divisor: u64) -> f64 {
+pub fn ratio(dividend: u64, divisor: u64) -> f64 {
     dividend as f64 / divisor as f64
 }
 

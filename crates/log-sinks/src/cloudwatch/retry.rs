@@ -2,7 +2,7 @@
 
 use aws_request::Error;
 
-use crate::sink::{ErrorClass, SendError};
+use crate::{ErrorClass, SendError};
 
 /// Sorts an error of a call.
 pub(super) fn classify(error: &Error) -> SendError {

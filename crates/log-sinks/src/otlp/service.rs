@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -14,9 +15,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::names::Names;
-use crate::sink::config::OtlpUrl;
-use crate::sink::{ErrorClass, SendError};
+use crate::config::OtlpUrl;
+use crate::{ErrorClass, SendError};
 
 /// How long a request may take from its start to its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,10 +28,10 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(url: &OtlpUrl) -> Self {
+    pub(super) fn new(url: &OtlpUrl, resolver: SharedDnsResolver) -> Self {
         let connector = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_with_resolver(Names::from_system());
+            .build_with_resolver(resolver);
         Self {
             url: url.as_str().to_owned(),
             connector,
