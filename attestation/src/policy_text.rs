@@ -19,6 +19,9 @@ use crate::unique_keys;
 /// Longest duration that a policy may state.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// What is said of a measurements file that is read as a policy.
+const MEASUREMENTS: &str = "these are the measurements of an image, not a policy: name their file in a policy, as `file` in `[[images]]`, or read them as measurements";
+
 /// A policy in its file's terms.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,7 +208,12 @@ pub(crate) fn from_toml(text: &str) -> Result<PolicyFile, PolicyError> {
 pub(crate) fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
     unique_keys::check(text)
         .and_then(|()| serde_json::from_str(text))
-        .map_err(|error| PolicyError::Text(one_line(&error.to_string())))
+        .map_err(|error| {
+            PolicyError::Text(match serde_json::from_str::<Measurements>(text) {
+                Ok(_) => MEASUREMENTS.to_owned(),
+                Err(_) => one_line(&error.to_string()),
+            })
+        })
 }
 
 /// A reader's message, which quotes the text that it read: in one line, and

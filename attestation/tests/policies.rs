@@ -563,6 +563,25 @@ fn a_report_says_whether_the_policy_names_code() {
 }
 
 #[test]
+fn policy_that_is_a_measurements_file_is_named_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hello.json");
+    let text = serde_json::to_string(&ONE).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    for error in [
+        Policy::from_json(&text).unwrap_err(),
+        Policy::read(&path).unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(
+            error.contains("measurements of an image, not a policy"),
+            "{error}"
+        );
+        assert!(error.contains("`[[images]]`"), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_the_line_and_the_fix() {
     for (text, parts) in [
         ("", ["names no code", "image-builder"]),
