@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use measurements::{InstanceId, Pcr, RoleArn};
+use measurements::{InstanceId, Measurements, Pcr, RoleArn};
 use serde::Deserialize;
 
 use crate::document::Profile;

@@ -97,6 +97,7 @@ const LINTS: &[Step<'_>] = &[
         command: &[
             "shellcheck",
             ".ci/run",
+            "bindings/c/install",
             "crates/terraform-runner/fetch-release",
             "kernel/build",
             "kernel/prebuilt",

@@ -1,11 +1,17 @@
 /*
  * Verifies an attestation document:
  *
- *     verify DOCUMENT POLICY.toml now|document|MILLISECONDS [NONCE]
+ *     verify DOCUMENT POLICY.toml NONCE
+ *     verify DOCUMENT POLICY.toml --unchallenged
+ *     verify DOCUMENT POLICY.toml --audit MILLISECONDS|of-document
  *
- * Prints the report. Ends with 0 if the document is accepted, 1 if it is
- * rejected, 2 if the arguments cannot be used.
+ * The first two are for live documents: NONCE is the one of the challenge, in
+ * hexadecimal. Prints the report. Ends with 0 if the document is accepted, 1 if it is
+ * refused, 2 if the arguments cannot be used.
+ *
+ *     cc verify.c -o verify $(pkg-config --cflags --libs attestation)
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,80 +26,145 @@ static char *read_file(const char *name, size_t *length)
     FILE *file = fopen(name, "rb");
     if (file == NULL) {
         perror(name);
-        exit(2);
+        exit(ATTESTATION_UNUSABLE);
     }
     *length = fread(buffer, 1, sizeof buffer, file);
     fclose(file);
     char *bytes = malloc(*length + 1);
     if (bytes == NULL) {
-        exit(2);
+        exit(ATTESTATION_UNUSABLE);
     }
     memcpy(bytes, buffer, *length);
     return bytes;
 }
 
-static int fail(char *error)
+/* The bytes of hexadecimal digits, and their number; 0 if they are none. */
+static size_t from_hexadecimal(const char *text, uint8_t *bytes, size_t room)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t length = 0;
+    for (; text[0] != '\0' && text[1] != '\0' && length < room; text += 2) {
+        const char *high = strchr(digits, text[0]), *low = strchr(digits, text[1]);
+        if (high == NULL || low == NULL) {
+            return 0;
+        }
+        bytes[length++] = (uint8_t)((high - digits) << 4 | (low - digits));
+    }
+    return text[0] == '\0' ? length : 0;
+}
+
+static int unusable(char *error)
 {
     fprintf(stderr, "verify: %s\n", error);
     attestation_string_free(error);
-    return 2;
+    return ATTESTATION_UNUSABLE;
+}
+
+static void print(const attestation_evidence *evidence)
+{
+    const uint8_t *pcr0 = attestation_evidence_pcr(evidence, 0);
+    size_t length;
+    const uint8_t *user_data = attestation_evidence_user_data(evidence, &length);
+    printf("accepted: %s at %llu", attestation_evidence_module_id(evidence),
+           (unsigned long long)attestation_evidence_timestamp_ms(evidence));
+    if (pcr0 != NULL) {
+        printf(", PCR0 %02x%02x...", pcr0[0], pcr0[1]);
+    }
+    printf(", user data %s of %zu bytes\n", user_data == NULL ? "absent," : "there,", length);
+}
+
+static int verify(const attestation_verifier *verifier, const attestation_policy *policy,
+                  const uint8_t *document, size_t length, const char *hexadecimal)
+{
+    attestation_verification *verification;
+    char *error;
+    int status;
+    if (strcmp(hexadecimal, "--unchallenged") == 0) {
+        status = attestation_verify_unchallenged(verifier, policy, document, length,
+                                                 &verification, &error);
+    } else {
+        uint8_t nonce[1024];
+        size_t nonce_length = from_hexadecimal(hexadecimal, nonce, sizeof nonce);
+        status = attestation_verify(verifier, policy, document, length, nonce, nonce_length,
+                                    &verification, &error);
+    }
+    if (status == ATTESTATION_UNUSABLE) {
+        return unusable(error);
+    }
+    printf("%s\n", attestation_verification_report(verification));
+    if (status == ATTESTATION_ACCEPTED) {
+        print(attestation_verification_evidence(verification));
+    } else {
+        printf("refused: %s: %s\n", attestation_verification_rule(verification),
+               attestation_verification_reason(verification));
+    }
+    attestation_verification_free(verification);
+    return status;
+}
+
+static int audit(const attestation_verifier *verifier, const attestation_policy *policy,
+                 const uint8_t *document, size_t length, const char *time)
+{
+    attestation_audit *audit;
+    char *error;
+    int status;
+    if (strcmp(time, "of-document") == 0) {
+        status =
+            attestation_audit_of_document(verifier, policy, document, length, &audit, &error);
+    } else {
+        char *end;
+        errno = 0;
+        unsigned long long milliseconds = strtoull(time, &end, 10);
+        if (errno != 0 || end == time || *end != '\0') {
+            fprintf(stderr, "verify: %s is no time in milliseconds\n", time);
+            return ATTESTATION_UNUSABLE;
+        }
+        status = attestation_audit_at(verifier, policy, document, length, milliseconds, &audit,
+                                      &error);
+    }
+    if (status == ATTESTATION_UNUSABLE) {
+        return unusable(error);
+    }
+    printf("%s\n", attestation_audit_report(audit));
+    if (status == ATTESTATION_ACCEPTED) {
+        print(attestation_audit_evidence(audit));
+    } else {
+        printf("refused: %s: %s\n", attestation_audit_rule(audit),
+               attestation_audit_reason(audit));
+    }
+    attestation_audit_free(audit);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 4) {
-        fprintf(stderr, "usage: verify DOCUMENT POLICY.toml now|document|MILLISECONDS [NONCE]\n");
-        return 2;
+    int is_audit = argc == 5 && strcmp(argv[3], "--audit") == 0;
+    if (argc != 4 && !is_audit) {
+        fprintf(stderr, "usage: verify DOCUMENT POLICY.toml NONCE|--unchallenged|--audit TIME\n");
+        return ATTESTATION_UNUSABLE;
     }
-    uint64_t time_ms;
-    if (strcmp(argv[3], "now") == 0) {
-        time_ms = ATTESTATION_TIME_NOW;
-    } else if (strcmp(argv[3], "document") == 0) {
-        time_ms = ATTESTATION_TIME_OF_DOCUMENT;
-    } else {
-        time_ms = strtoull(argv[3], NULL, 10);
-    }
-    const char *nonce = argc > 4 ? argv[4] : NULL;
 
-    char *error = NULL;
+    char *error;
     size_t length;
     char *text = read_file(argv[2], &length);
     attestation_policy *policy =
         attestation_policy_parse(ATTESTATION_FORMAT_TOML, text, length, &error);
     free(text);
     if (policy == NULL) {
-        return fail(error);
+        return unusable(error);
     }
-    attestation_verifier *verifier = attestation_verifier_new(NULL, 0, &error);
+    attestation_verifier *verifier = attestation_verifier_new(&error);
     if (verifier == NULL) {
         attestation_policy_free(policy);
-        return fail(error);
+        return unusable(error);
     }
 
     char *document = read_file(argv[1], &length);
-    attestation_result *result = attestation_verify(
-        verifier, policy, (const uint8_t *)document, length, (const uint8_t *)nonce,
-        nonce == NULL ? 0 : strlen(nonce), time_ms, &error);
+    const uint8_t *bytes = (const uint8_t *)document;
+    int status = is_audit ? audit(verifier, policy, bytes, length, argv[4])
+                          : verify(verifier, policy, bytes, length, argv[3]);
     free(document);
     attestation_verifier_free(verifier);
     attestation_policy_free(policy);
-    if (result == NULL) {
-        return fail(error);
-    }
-
-    printf("%s\n", attestation_result_report(result));
-    bool accepted = attestation_result_accepted(result);
-    if (accepted) {
-        const uint8_t *pcr0 = attestation_result_pcr(result, 0);
-        size_t user_data_length;
-        const uint8_t *user_data = attestation_result_user_data(result, &user_data_length);
-        printf("accepted: %s at %llu, PCR0 %02x%02x..., user data %s of %zu bytes\n",
-               attestation_result_module_id(result),
-               (unsigned long long)attestation_result_timestamp_ms(result), pcr0[0], pcr0[1],
-               user_data == NULL ? "absent," : "there,", user_data_length);
-    } else {
-        printf("rejected: %s\n", attestation_result_rule(result));
-    }
-    attestation_result_free(result);
-    return accepted ? 0 : 1;
+    return status;
 }

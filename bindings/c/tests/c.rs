@@ -6,8 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use measurements::{Measurements, Pcr};
+use nsm::{Request, Response};
+use software_nsm::{Identity, SoftwareNsm, TestRoot};
+use tempfile::TempDir;
 
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 const VECTORS: &str = concat!(
@@ -15,13 +21,40 @@ const VECTORS: &str = concat!(
     "/../../attestation/tests/vectors"
 );
 const PCR0: &str = "17bf8f048519797be90497001a7559a3d555395937117d76f8baaedf56ca6d97952de79479bc0c76e5d176d20f663790";
+/// Before 1.0 a minor version may break.
+const SONAME: &str = concat!(
+    "libattestation.so.",
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    ".",
+    env!("CARGO_PKG_VERSION_MINOR")
+);
+/// What a caller may be wrong about, and what is undefined, are errors.
+const WARNINGS: [&str; 6] = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+    "-Wstrict-prototypes",
+];
 
 #[test]
-fn the_header_is_what_the_library_is() {
+fn header_is_what_the_library_is() {
     let config = cbindgen::Config::from_file(Path::new(CRATE).join("cbindgen.toml")).unwrap();
-    let bindings = cbindgen::Builder::new()
-        .with_src(Path::new(CRATE).join("src/lib.rs"))
-        .with_config(config)
+    let sources = [
+        "lib",
+        "verifier",
+        "policy",
+        "verification",
+        "evidence",
+        "border",
+    ];
+    let builder = cbindgen::Builder::new().with_config(config);
+    let bindings = sources
+        .iter()
+        .fold(builder, |builder, module| {
+            builder.with_src(Path::new(CRATE).join(format!("src/{module}.rs")))
+        })
         .generate()
         .unwrap();
     let mut generated = Vec::new();
@@ -29,35 +62,118 @@ fn the_header_is_what_the_library_is() {
     let generated = String::from_utf8(generated).unwrap();
     let path = Path::new(CRATE).join("include/attestation.h");
     if std::env::var_os("ATTESTATION_WRITE_HEADER").is_some() {
-        std::fs::write(&path, &generated).unwrap();
+        fs::write(&path, &generated).unwrap();
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == generated,
         "write it anew: ATTESTATION_WRITE_HEADER=1 cargo xtask bindings"
     );
 }
 
-/// The folder of the libraries: the one that this test is in.
-fn libraries() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.parent().unwrap().to_owned()
+/// The library as `install` puts it somewhere.
+struct Installed {
+    folder: TempDir,
 }
 
-/// Compiles a C program against the header, and links it with `link`.
-fn compile(source: &Path, program: &Path, link: &[&str]) {
-    let output = Command::new("cc")
-        .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic"])
-        .args(["-Werror", "-Wstrict-prototypes", "-I"])
-        .arg(Path::new(CRATE).join("include"))
-        .arg("-o")
-        .arg(program)
-        .arg(source)
-        .args(link)
-        .output()
-        .unwrap();
+impl Installed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let built = folder.path().join("built");
+        fs::create_dir(&built).unwrap();
+        for name in ["libattestation_c.so", "libattestation_c.a"] {
+            fs::copy(newest(name), built.join(name)).unwrap();
+        }
+        let output = Command::new(Path::new(CRATE).join("install"))
+            .arg("--built")
+            .args([&built, &folder.path().join("usr")])
+            .output()
+            .unwrap();
+        assert_succeeded(&output);
+        Self { folder }
+    }
+
+    fn lib(&self) -> PathBuf {
+        self.folder.path().join("usr/lib")
+    }
+
+    /// What pkg-config says.
+    fn flags(&self, arguments: &[&str]) -> Vec<String> {
+        let output = Command::new("pkg-config")
+            .args(arguments)
+            .arg("attestation")
+            .env("PKG_CONFIG_PATH", self.lib().join("pkgconfig"))
+            .output()
+            .unwrap();
+        assert_succeeded(&output);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn compile(&self, source: &Path, program: &Path, more: &[String]) -> Output {
+        Command::new("cc")
+            .args(WARNINGS)
+            .args(["-O1", "-g"])
+            .args(self.flags(&["--cflags"]))
+            .arg("-o")
+            .arg(program)
+            .arg(source)
+            .args(more)
+            .output()
+            .unwrap()
+    }
+
+    /// Compiles a program that loads the shared library.
+    fn program(&self, source: &str) -> PathBuf {
+        let program = self.folder.path().join("program");
+        let mut link = self.flags(&["--libs"]);
+        link.push(format!("-Wl,-rpath,{}", self.lib().display()));
+        assert_succeeded(&self.compile(&Path::new(CRATE).join(source), &program, &link));
+        program
+    }
+
+    /// Compiles a program with the static library in it. The sanitizers look at every
+    /// access of the caller's.
+    fn sanitized(&self, source: &str) -> PathBuf {
+        let program = self.folder.path().join("program");
+        let library = self.lib().join("libattestation.a");
+        let mut link = vec![
+            "-fsanitize=address,undefined".to_owned(),
+            "-fno-sanitize-recover=all".to_owned(),
+            library.display().to_string(),
+        ];
+        // The shared library is not wanted here.
+        let all = self.flags(&["--static", "--libs"]);
+        link.extend(all.into_iter().filter(|flag| flag != "-lattestation"));
+        assert_succeeded(&self.compile(&Path::new(CRATE).join(source), &program, &link));
+        program
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+}
+
+/// The library that stands beside this test; another build may have left others.
+fn newest(name: &str) -> PathBuf {
+    let (stem, extension) = name.split_once('.').unwrap();
+    let own = std::env::current_exe().unwrap();
+    fs::read_dir(own.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with(stem) && path.extension() == Some(extension.as_ref())
+        })
+        .max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap())
+        .unwrap()
+}
+
+fn assert_succeeded(output: &Output) {
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
+    assert!(output.status.success(), "{}: {errors}", output.status);
 }
 
 fn run(program: &Path, arguments: &[&str]) -> Output {
@@ -65,92 +181,230 @@ fn run(program: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_example_accepts_and_rejects_a_document_of_aws() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("verify");
-    let libraries = libraries();
-    let search = format!("-L{}", libraries.display());
-    let at_run_time = format!("-Wl,-rpath,{}", libraries.display());
-    let source = Path::new(CRATE).join("examples/verify.c");
-    compile(
-        &source,
-        &program,
-        &[&search, &at_run_time, "-lattestation_c"],
-    );
-
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
+fn installed_programs_find_the_library_by_its_soname() {
+    let installed = Installed::new();
+    let program = installed.program("examples/verify.c");
+    let needed = |file: &Path, tag: &str| {
+        let output = Command::new("readelf")
+            .arg("-d")
+            .arg(file)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = format!("[{SONAME}]");
+        text.lines()
+            .any(|found| found.contains(tag) && found.ends_with(&line))
     };
-    let good = write("good.toml", &format!("[pcrs]\n0 = \"{PCR0}\"\n"));
-    let wrong = write("wrong.toml", &format!("[pcrs]\n8 = \"{PCR0}\"\n"));
-    let nothing = write("nothing.toml", "max_age = \"1m\"\n");
+    assert!(needed(&program, "(NEEDED)"));
+    assert!(needed(&installed.lib().join(SONAME), "(SONAME)"));
+    assert_eq!(
+        installed.flags(&["--modversion"]),
+        [env!("CARGO_PKG_VERSION")]
+    );
+    let output = run(&program, &[]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn example_accepts_and_refuses_a_document_of_aws() {
+    let installed = Installed::new();
+    let program = installed.program("examples/verify.c");
+    let good = installed.write("good.toml", format!("[pcrs]\n0 = \"{PCR0}\"\n"));
+    let wrong = installed.write("wrong.toml", format!("[pcrs]\n8 = \"{PCR0}\"\n"));
+    let nothing = installed.write("nothing.toml", "max_age = \"1m\"\n");
     let document = format!("{VECTORS}/3a4a0301e6aa2839.cbor");
     for (arguments, code, expected) in [
         (
-            vec![document.as_str(), &good, "document"],
+            vec![&*document, &good, "--audit", "of-document"],
             0,
             "accepted: i-0df237f0418feb41e-enc018d1c7ef94eb110 at 1708930921439, PCR0 ",
         ),
-        (vec![&document, &good, "1708930921439"], 0, "accepted: "),
         (
-            vec![&document, &good, "now"],
-            1,
-            "rejected: certificate.validity",
+            vec![&document, &good, "--audit", "1708930921439"],
+            0,
+            "accepted: ",
         ),
         (
-            vec![&document, &wrong, "document"],
+            vec![&document, &good, "--unchallenged"],
             1,
-            "rejected: policy.pcr.8",
+            "refused: certificate.validity: ",
         ),
         (
-            vec![&document, &good, "document", "nonce"],
+            vec![&document, &good, "00ff"],
             1,
-            "rejected: policy.nonce",
+            "refused: certificate.validity: ",
         ),
-        (vec![&good, &good, "document"], 1, "rejected: cbor.encoding"),
+        (
+            vec![&document, &wrong, "--audit", "of-document"],
+            1,
+            "refused: policy.pcr.8: ",
+        ),
+        (
+            vec![&good, &good, "--audit", "of-document"],
+            1,
+            "refused: cbor.encoding: ",
+        ),
     ] {
-        let output = run(&program, &arguments);
-        let (text, errors) = (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        );
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-        let (report, end) = text.split_once('\n').unwrap();
-        let report: serde_json::Value = serde_json::from_str(report).unwrap();
+        let (code_found, report, end) = judged(&program, &arguments);
+        assert_eq!(code_found, code, "{arguments:?}: {end}");
         assert_eq!(report["accepted"], code == 0);
         assert!(end.starts_with(expected), "{arguments:?}: {end}");
     }
-    let output = run(&program, &[&document, &nothing, "document"]);
-    assert_eq!(output.status.code(), Some(2));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("names no code"), "{error}");
+    for (arguments, expected) in [
+        (vec![&*document, &nothing, "00"], "names no code"),
+        (vec![&document, &good, "no digits"], "nonce is empty"),
+    ] {
+        let output = run(&program, &arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
-/// Null, nonsense and what is freed, in C; linked statically, and shared between
-/// threads.
-#[test]
-fn a_caller_that_errs_gets_an_error_and_threads_share_a_verifier() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("errors");
-    let library = std::fs::read_dir(libraries())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            name.starts_with("libattestation_c") && path.extension() == Some("a".as_ref())
-        })
-        .unwrap();
-    let source = Path::new(CRATE).join("tests/errors.c");
-    let library = library.display().to_string();
-    compile(
-        &source,
-        &program,
-        &[&library, "-lpthread", "-ldl", "-lm", "-lgcc_s"],
-    );
-    let document = format!("{VECTORS}/8ff485d8a838b3ca.cbor");
-    let output = run(&program, &[&document]);
+/// How the example ends, the report and the line after it.
+fn judged(program: &Path, arguments: &[&str]) -> (i32, serde_json::Value, String) {
+    let output = run(program, arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {errors}", output.status);
+    let (report, end) = text.split_once('\n').unwrap_or_else(|| panic!("{errors}"));
+    (
+        output.status.code().unwrap(),
+        serde_json::from_str(report).unwrap(),
+        end.to_owned(),
+    )
+}
+
+#[test]
+fn clock_skew_of_a_minute_refuses_no_good_document() {
+    let installed = Installed::new();
+    let program = installed.program("examples/verify.c");
+    let any = installed.write("any.toml", "allow_any_image = true\nallow_debug = true\n");
+    let index = fs::read_to_string(format!("{VECTORS}/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let vectors = index.as_array().unwrap();
+    assert!(!vectors.is_empty());
+    for vector in vectors {
+        let document = format!("{VECTORS}/{}", vector["file"].as_str().unwrap());
+        let made = vector["timestamp"].as_u64().unwrap();
+        let at = |seconds: u64| {
+            let time = (made - seconds * 1000).to_string();
+            judged(&program, &[&document, &any, "--audit", &time])
+        };
+        let (code, _, end) = at(59);
+        assert_eq!(code, 0, "{document}: {end}");
+        let (code, _, end) = at(61);
+        assert_eq!(code, 1, "{document}: {end}");
+        assert!(
+            end.contains("the clock is") && end.contains("behind"),
+            "{end}"
+        );
+    }
+}
+
+const NONCE: [u8; 32] = [42; 32];
+const PCR: Pcr = Pcr::new([7; 48]);
+
+/// A live document, which answers the challenge [`NONCE`].
+struct Live {
+    root_pem: String,
+    document: Vec<u8>,
+}
+
+impl Live {
+    fn new() -> Self {
+        let root = TestRoot::generate().unwrap();
+        let root_pem = root.certificate_pem().to_owned();
+        let identity = Identity {
+            instance_id: "i-00000000000000000".to_owned(),
+            enclave_id: "enc0000000000000000".to_owned(),
+            measurements: Some(Measurements {
+                pcr0: PCR,
+                pcr1: PCR,
+                pcr2: PCR,
+                pcr8: None,
+            }),
+        };
+        let answer = SoftwareNsm::new(identity, root)
+            .unwrap()
+            .answer(Request::Attestation {
+                user_data: None,
+                nonce: Some(NONCE.to_vec().into()),
+                public_key: None,
+            });
+        let Response::Attestation { document } = answer else {
+            panic!("{answer:?}");
+        };
+        Self { root_pem, document }
+    }
+}
+
+/// Null, nonsense, what is freed and what nobody initialised, in C; linked statically, and
+/// shared between threads.
+#[test]
+fn misuse_is_an_error_and_accepts_nothing() {
+    let installed = Installed::new();
+    let live = Live::new();
+    let arguments = [
+        format!("{VECTORS}/8ff485d8a838b3ca.cbor"),
+        installed.write("root.pem", live.root_pem),
+        installed.write("live.cbor", live.document),
+        installed.write("nonce", NONCE),
+    ];
+    let program = installed.sanitized("tests/misuse.c");
+    assert_succeeded(&run(&program, &arguments.each_ref().map(String::as_str)));
+}
+
+/// What compiles with warnings alone would be accepted where nobody reads them.
+#[test]
+fn misuse_that_the_compiler_sees_does_not_compile() {
+    let installed = Installed::new();
+    let program = installed.folder.path().join("misuse.o");
+    for (body, complaint) in [
+        (
+            "if (attestation_verify(v, p, d, 1, d, 1, 0, 0) == ATTESTATION_ACCEPTED) return 1;",
+            None,
+        ),
+        (
+            "attestation_verify(v, p, d, 1, d, 1, 0, 0);",
+            Some("unused"),
+        ),
+        (
+            "attestation_verify_unchallenged(v, p, d, 1, 0, 0);",
+            Some("unused"),
+        ),
+        ("attestation_audit_at(v, p, d, 1, 0, 0, 0);", Some("unused")),
+        (
+            "attestation_audit_of_document(v, p, d, 1, 0, 0);",
+            Some("unused"),
+        ),
+        (
+            "return attestation_verification_evidence(a) != 0;",
+            Some("incompatible pointer"),
+        ),
+        (
+            "attestation_verification *live; return attestation_audit_at(v, p, d, 1, 0, &live, 0);",
+            Some("incompatible pointer"),
+        ),
+    ] {
+        let source = installed.write(
+            "misuse.c",
+            format!(
+                "#include <attestation.h>\n\
+                 int f(attestation_verifier *v, attestation_policy *p, const uint8_t *d, attestation_audit *a);\n\
+                 int f(attestation_verifier *v, attestation_policy *p, const uint8_t *d, attestation_audit *a)\n\
+                 {{ (void)v; (void)p; (void)d; (void)a; {body} return 0; }}\n"
+            ),
+        );
+        let output = installed.compile(Path::new(&source), &program, &["-c".to_owned()]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.success(),
+            complaint.is_none(),
+            "{body}: {errors}"
+        );
+        assert!(
+            errors.contains(complaint.unwrap_or_default()),
+            "{body}: {errors}"
+        );
+    }
 }

@@ -94,7 +94,7 @@ impl Client {
     /// The same, but host names are looked up by `resolver`.
     pub fn with_resolver(
         config: &SdkConfig,
-        resolver: impl ResolveDns + Clone + 'static,
+        resolver: &(impl ResolveDns + Clone + 'static),
     ) -> Result<Self, ConfigError> {
         Self::with(config, &|builder| {
             builder
