@@ -11,6 +11,7 @@ use attestation::{
     Addition, Mode, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
 };
 use clap::Args;
+use command_output::{out, outln};
 use measurements::Pcr;
 
 use crate::failure::{Failure, REJECTED, usage};
@@ -93,15 +94,15 @@ impl Demands {
             let json = serde_json::to_string_pretty(report)
                 .context("cannot write the report")
                 .map_err(usage)?;
-            println!("{json}");
+            outln!("{json}");
         } else {
-            print!("{}", table(report, colour()));
-            println!();
+            out!("{}", table(report, colour()));
+            outln!();
             if let Some(checked_at_ms) = report.checked_at_ms {
-                println!("checked at  {}", instant(checked_at_ms));
+                outln!("checked at  {}", instant(checked_at_ms));
             }
             if let Some(root) = &report.root {
-                println!("root        {root}");
+                outln!("root        {root}");
             }
             print_end(report);
         }
@@ -115,19 +116,19 @@ impl Demands {
 
 fn print_end(report: &Report) {
     if let Some(rejection) = &report.rejection {
-        println!("rejected    {rejection}");
+        outln!("rejected    {rejection}");
     } else if let Some(claims) = &report.document {
-        println!("made at     {}", made_at(claims.timestamp_ms));
+        outln!("made at     {}", made_at(claims.timestamp_ms));
         if let Some(purpose) = claims.purpose {
-            println!("purpose     {purpose}");
+            outln!("purpose     {purpose}");
         }
         let accepted = match report.mode {
             Mode::Live => "accepted",
             Mode::Audit => "was good",
         };
-        println!("{accepted}    {}", claims.module_id);
+        outln!("{accepted}    {}", claims.module_id);
         if !report.names_code {
-            println!("code        any: the policy names none");
+            outln!("code        any: the policy names none");
         }
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct Failure {
 pub(crate) const REJECTED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREADABLE: u8 = 3;
-const FAILED: u8 = 4;
+pub(crate) const FAILED: u8 = 4;
 
 pub(crate) fn usage(error: anyhow::Error) -> Failure {
     Failure { code: USAGE, error }

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use attestation::{Document, PCR_COUNT, Profile, Purpose};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
+use command_output::outln;
 use measurements::Pcr;
 use serde::Serialize;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -82,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let json = serde_json::to_string_pretty(&contents)
             .context("cannot write the contents")
             .map_err(usage)?;
-        println!("{json}");
+        outln!("{json}");
     } else {
         print(&contents, &document);
     }
@@ -173,51 +174,52 @@ fn algorithm(identifier: String) -> String {
 }
 
 fn print(contents: &Contents, document: &Document<'_>) {
-    println!("Not verified: anybody can make these claims.\n");
-    println!(
+    outln!("Not verified: anybody can make these claims.\n");
+    outln!(
         "document     {} bytes, SHA-256 {}",
-        contents.bytes, contents.sha256
+        contents.bytes,
+        contents.sha256
     );
-    println!("profile      {}", contents.profile);
+    outln!("profile      {}", contents.profile);
     if let Some(purpose) = contents.purpose {
-        println!("purpose      {purpose}");
+        outln!("purpose      {purpose}");
     }
-    println!("module id    {}", contents.module_id);
-    println!(
+    outln!("module id    {}", contents.module_id);
+    outln!(
         "time         {} ({})",
         contents.time,
         distance_from_now(contents.timestamp_ms)
     );
-    println!();
+    outln!();
     let zero = Pcr::ZERO.to_string();
     let mut zeros = Vec::new();
     for (index, value) in &contents.pcrs {
         if *value == zero {
             zeros.push(index.to_string());
         } else {
-            println!("{:<12} {value}", format!("PCR{index}"));
+            outln!("{:<12} {value}", format!("PCR{index}"));
         }
     }
     if !zeros.is_empty() {
-        println!("{:<12} PCR {}", "zero", zeros.join(" "));
+        outln!("{:<12} PCR {}", "zero", zeros.join(" "));
     }
-    println!();
+    outln!();
     for (name, value) in [
         ("nonce", document.unverified_nonce()),
         ("user data", document.unverified_user_data()),
         ("public key", document.unverified_public_key()),
     ] {
         match value {
-            None => println!("{name:<12} none"),
-            Some([]) => println!("{name:<12} empty"),
-            Some(bytes) => println!("{name:<12} {} ({} bytes)", hex::encode(bytes), bytes.len()),
+            None => outln!("{name:<12} none"),
+            Some([]) => outln!("{name:<12} empty"),
+            Some(bytes) => outln!("{name:<12} {} ({} bytes)", hex::encode(bytes), bytes.len()),
         }
         if let Some(text) = value.and_then(readable) {
-            println!("{:<12} \"{text}\"", "");
+            outln!("{:<12} \"{text}\"", "");
         }
     }
     if !contents.unknown_keys.is_empty() {
-        println!("unknown keys {}", contents.unknown_keys.join(", "));
+        outln!("unknown keys {}", contents.unknown_keys.join(", "));
     }
     for (index, certificate) in contents.certificates.iter().enumerate() {
         let role = match index {
@@ -225,20 +227,20 @@ fn print(contents: &Contents, document: &Document<'_>) {
             _ if index + 1 == contents.certificates.len() => "leaf",
             _ => "issuer",
         };
-        println!("\ncertificate {index}, {role}: {} bytes", certificate.bytes);
+        outln!("\ncertificate {index}, {role}: {} bytes", certificate.bytes);
         match &certificate.fields {
             Some(fields) => print_fields(fields),
-            None => println!("  it cannot be read as X.509"),
+            None => outln!("  it cannot be read as X.509"),
         }
-        println!("  SHA-256    {}", certificate.sha256);
+        outln!("  SHA-256    {}", certificate.sha256);
     }
 }
 
 fn print_fields(fields: &Fields) {
-    println!("  subject    {}", fields.subject);
-    println!("  issuer     {}", fields.issuer);
-    println!("  serial     {}", fields.serial);
-    println!(
+    outln!("  subject    {}", fields.subject);
+    outln!("  issuer     {}", fields.issuer);
+    outln!("  serial     {}", fields.serial);
+    outln!(
         "  valid      {} to {} ({}, {} {})",
         fields.not_before,
         fields.not_after,
@@ -255,8 +257,8 @@ fn print_fields(fields: &Fields) {
         (true, None) => "yes, without a limit below it".to_owned(),
         (true, Some(limit)) => format!("yes, {limit} below it at most"),
     };
-    println!("  authority  {authority}");
-    println!(
+    outln!("  authority  {authority}");
+    outln!(
         "  key        {}{}; for {}",
         fields.key_algorithm,
         fields
@@ -268,7 +270,7 @@ fn print_fields(fields: &Fields) {
             .as_deref()
             .unwrap_or("nothing in particular")
     );
-    println!("  signature  {}", fields.signature_algorithm);
+    outln!("  signature  {}", fields.signature_algorithm);
 }
 
 /// Bytes that are a text of printable ASCII.

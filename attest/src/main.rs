@@ -1,14 +1,9 @@
 //! `attest`: look into an attestation document, verify it, or stand in for the NSM.
 //!
 //! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
-//! 4 a service could not listen or failed.
+//! 4 a service could not listen or failed, or standard output could not be written.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command's output"
-)]
 
 mod demands;
 mod failure;
@@ -27,13 +22,14 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command_output::errln;
 
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 
 /// Look into attestation documents of AWS Nitro Enclaves, and verify them.
 ///
 /// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
-/// 4 a service could not listen or failed.
+/// 4 a service could not listen or failed, or standard output could not be written.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -62,7 +58,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli: Cli = match command_output::parse("attest", FAILED) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let result = match cli.command {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
@@ -72,11 +72,9 @@ fn main() -> ExitCode {
         Command::Roots(arguments) => roots::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
-    match result {
-        Ok(code) => code,
-        Err(Failure { code, error }) => {
-            eprintln!("attest: {error:#}");
-            ExitCode::from(code)
-        }
-    }
+    let code = result.unwrap_or_else(|Failure { code, error }| {
+        errln!("attest: {error:#}");
+        ExitCode::from(code)
+    });
+    command_output::end("attest", code, FAILED)
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use attestation::pcr8_of_signer;
 use clap::Args;
+use command_output::outln;
 use measurements::{InstanceId, Pcr, RoleArn};
 
 use crate::failure::{Failure, usage};
@@ -51,10 +52,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let json = serde_json::to_string_pretty(&named)
             .context("cannot write the registers")
             .map_err(usage)?;
-        println!("{json}");
+        outln!("{json}");
     } else {
         for (index, value) in registers {
-            println!("{index}={value}");
+            outln!("{index}={value}");
         }
     }
     Ok(ExitCode::SUCCESS)

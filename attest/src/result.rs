@@ -14,6 +14,7 @@ use attestation_results::{
     verify_at,
 };
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use command_output::outln;
 use measurements::Pcr;
 use serde::Serialize;
 
@@ -272,39 +273,39 @@ fn print(verified: &Result<VerifiedResult, ResultError>, json: bool) -> anyhow::
             result: verified.as_ref().ok(),
         };
         let text = serde_json::to_string_pretty(&outcome).context("cannot write the result")?;
-        println!("{text}");
+        outln!("{text}");
         return Ok(());
     }
     let result = match verified {
         Ok(result) => result,
         Err(error) => {
-            println!("rejected    {error}");
+            outln!("rejected    {error}");
             return Ok(());
         }
     };
     let shown = plain_text::plain;
     if let Some(issuer) = &result.issuer {
-        println!("issuer      {}", shown(issuer));
+        outln!("issuer      {}", shown(issuer));
     }
-    println!(
+    outln!(
         "verifier    {}, {}",
         shown(&result.developer),
         shown(&result.build)
     );
-    println!("policy      {}", shown(&result.policy_ids.join(", ")));
+    outln!("policy      {}", shown(&result.policy_ids.join(", ")));
     if let Some(image) = &result.image {
-        println!("image       {}", shown(image));
+        outln!("image       {}", shown(image));
     }
-    println!("freshness   {}", result.freshness.as_str());
-    println!(
+    outln!("freshness   {}", result.freshness.as_str());
+    outln!(
         "issued at   {}",
         instant(result.issued_at.saturating_mul(1000))
     );
-    println!(
+    outln!(
         "expires at  {}",
         instant(result.expires_at.saturating_mul(1000))
     );
-    println!("status      {}", result.status.as_str());
-    println!("accepted    {}", shown(&result.document.module_id));
+    outln!("status      {}", result.status.as_str());
+    outln!("accepted    {}", shown(&result.document.module_id));
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use attestation::{Partition, Roots};
 use clap::Args;
+use command_output::outln;
 use serde_json::json;
 
 use crate::failure::{Failure, usage};
@@ -59,15 +60,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let text = serde_json::to_string_pretty(&all)
             .context("cannot write the roots")
             .map_err(usage)?;
-        println!("{text}");
+        outln!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
     for partition in Partition::ALL {
-        println!("{partition}");
-        println!("  SHA-256       {}", partition.fingerprint());
-        println!("  published at  {}", partition.source());
+        outln!("{partition}");
+        outln!("  SHA-256       {}", partition.fingerprint());
+        outln!("  published at  {}", partition.source());
     }
-    println!(
+    outln!(
         "\nThe roots of {} could not be found in AWS's public documentation: give one of them with --root.",
         Partition::UNPUBLISHED.join(", ")
     );

@@ -227,7 +227,9 @@ fn start_log(form: Log) -> anyhow::Result<()> {
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would be said on standard error, and panic where nobody reads it.
+        .log_internal_errors(false);
     match form {
         Log::Text => log.with_ansi(false).try_init(),
         Log::Json => log.json().flatten_event(true).try_init(),

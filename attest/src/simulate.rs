@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use attestation::{ImageMeasurements, read_measurements};
 use clap::Args;
+use command_output::errln;
 use measurements::Measurements;
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 
@@ -63,7 +64,7 @@ fn simulate(arguments: &Arguments, measurements: Option<Measurements>) -> anyhow
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::bind(&arguments.socket)
             .with_context(|| format!("cannot listen on {}", arguments.socket.display()))?;
-        eprintln!(
+        errln!(
             "attest: software NSM on {}; Ctrl-C ends it",
             arguments.socket.display()
         );

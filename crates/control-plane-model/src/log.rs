@@ -15,5 +15,7 @@ pub fn start() {
         .with_current_span(false)
         .with_target(false)
         .with_env_filter(filter)
+        // It would be said on standard error, and panic where nobody reads it.
+        .log_internal_errors(false)
         .init();
 }

@@ -31,6 +31,8 @@ async fn main() -> ExitCode {
         .flatten_event(true)
         .without_time()
         .with_target(false)
+        // It would be said on standard error, and panic where nobody reads it.
+        .log_internal_errors(false)
         .init();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
