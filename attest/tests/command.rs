@@ -19,7 +19,7 @@ const PCR0: &str = "17bf8f048519797be90497001a7559a3d555395937117d76f8baaedf56ca
 const PCR2: &str = "249037310daa90f4eb0703e7b105a241fdb09f12d3c40b7aea2f39e57b07b887e6ff4e4f9757943e127e391626b5e4d5";
 
 fn vector() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/tests/vectors/3a4a0301e6aa2839.cbor")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/corpus/aws/3a4a0301e6aa2839.cbor")
 }
 
 fn attest(arguments: &[&str]) -> Output {
@@ -81,12 +81,17 @@ fn a_document_is_accepted_at_its_own_time_in_every_form() {
 
 #[test]
 fn clock_skew_is_kept_for_every_document_of_aws() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/tests/vectors");
-    let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
-    let index: Vec<Value> = serde_json::from_str(&index).unwrap();
-    for facts in index {
-        let file = folder.join(facts["file"].as_str().unwrap());
-        let made = i128::from(facts["timestamp"].as_u64().unwrap());
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/corpus");
+    let cases: Vec<_> = std::fs::read_dir(corpus.join("aws"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with("-at-its-own-time.json"))
+        .collect();
+    assert_eq!(cases.len(), 12);
+    for case in cases {
+        let case: Value = serde_json::from_slice(&std::fs::read(case).unwrap()).unwrap();
+        let file = corpus.join(case["document"].as_str().unwrap());
+        let made = i128::from(case["claims"]["timestamp_ms"].as_u64().unwrap());
         let verify = |behind_ms: i128| {
             let nanoseconds = (made - behind_ms) * 1_000_000;
             let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap();

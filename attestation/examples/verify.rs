@@ -13,7 +13,7 @@ use std::path::Path;
 use attestation::{AuditTime, Nonce, Outcome, Policy, Report, Roots, Verifier, read_measurements};
 
 /// Signed by AWS.
-const DOCUMENT: &[u8] = include_bytes!("../tests/vectors/3a4a0301e6aa2839.cbor");
+const DOCUMENT: &[u8] = include_bytes!("../corpus/aws/3a4a0301e6aa2839.cbor");
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -11,7 +11,7 @@
 //! use attestation::{Nonce, Pcr, Policy, Roots, Verifier};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+//! # let document = include_bytes!("../corpus/aws/8e5652f3b009e620.cbor");
 //! # let (pcr0, nonce) = (Pcr::new([1; 48]), [7; 32]);
 //! // Once: AWS's root is in the crate, and which software is wanted is known.
 //! let verifier = Verifier::new(Roots::aws());

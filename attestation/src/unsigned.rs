@@ -56,7 +56,7 @@ mod tests {
             assert!(!is_unsigned(&document), "{name}");
         }
         assert!(!is_unsigned(include_bytes!(
-            "../tests/vectors/8e5652f3b009e620.cbor"
+            "../corpus/aws/8e5652f3b009e620.cbor"
         )));
     }
 }

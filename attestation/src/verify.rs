@@ -62,7 +62,7 @@ pub struct Audit<'a> {
 /// ```
 /// use attestation::{Nonce, Pcr, Policy, Roots, Verifier};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let document = include_bytes!("../corpus/aws/8e5652f3b009e620.cbor");
 /// # let policy = Policy::builder().pcr(0, Pcr::new([1; 48])).build()?;
 /// let verifier = Verifier::new(Roots::aws());
 /// let verification = verifier.verify(document, &policy, Nonce::Unchallenged);
@@ -76,14 +76,14 @@ pub struct Audit<'a> {
 ///
 /// ```compile_fail
 /// #![deny(unused_must_use)]
-/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let document = include_bytes!("../corpus/aws/8e5652f3b009e620.cbor");
 /// # let policy = attestation::Policy::builder().allow_any_image().build().unwrap();
 /// # use attestation::{Nonce, Roots, Verifier};
 /// Verifier::new(Roots::aws()).verify(document, &policy, Nonce::Unchallenged);
 /// ```
 ///
 /// ```compile_fail,E0308
-/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let document = include_bytes!("../corpus/aws/8e5652f3b009e620.cbor");
 /// # let policy = attestation::Policy::builder().allow_any_image().build().unwrap();
 /// # use attestation::{Accepted, AuditTime, Roots, Verifier};
 /// fn serve(enclave: Accepted<'_>) {}
@@ -92,7 +92,7 @@ pub struct Audit<'a> {
 /// ```
 ///
 /// ```compile_fail,E0061
-/// # let document = include_bytes!("../tests/vectors/8e5652f3b009e620.cbor");
+/// # let document = include_bytes!("../corpus/aws/8e5652f3b009e620.cbor");
 /// # let policy = attestation::Policy::builder().allow_any_image().build().unwrap();
 /// # use attestation::{Roots, Verifier};
 /// let _ = Verifier::new(Roots::aws()).verify(document, &policy);

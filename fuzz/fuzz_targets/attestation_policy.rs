@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 const MEMORY_KIB: usize = 1024;
 const BYTES_PER_BYTE: usize = 512;
 
-const DOCUMENT: &[u8] = include_bytes!("../../attestation/tests/vectors/a72552688ab6de06.cbor");
+const DOCUMENT: &[u8] = include_bytes!("../../attestation/corpus/aws/a72552688ab6de06.cbor");
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(Roots::aws()));
 

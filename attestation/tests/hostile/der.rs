@@ -1,9 +1,8 @@
 //! Certificates, DER by hand: every field can be wrong.
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-};
+use aws_lc_rs::digest::{SHA384, digest};
+use p384::ecdsa::signature::Signer;
+use p384::ecdsa::{Signature, SigningKey};
 use time::OffsetDateTime;
 
 pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
@@ -162,37 +161,44 @@ fn with_zeros(form: u8) -> Vec<u8> {
     [&[form], [0; 96].as_slice()].concat()
 }
 
-/// A P-384 key that signs certificates and documents.
+/// A P-384 key that signs certificates and documents. Signatures are those of RFC 6979,
+/// so that the same corpus is made each time.
 pub(crate) struct Key {
-    asn1: EcdsaKeyPair,
-    fixed: EcdsaKeyPair,
+    key: SigningKey,
+    point: Vec<u8>,
 }
 
 impl Key {
-    pub(crate) fn generate() -> Self {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random).unwrap();
-        let load = |algorithm| EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
-        Self {
-            asn1: load(&ECDSA_P384_SHA384_ASN1_SIGNING),
-            fixed: load(&ECDSA_P384_SHA384_FIXED_SIGNING),
-        }
+    /// The key of this name.
+    pub(crate) fn of(name: &str) -> Self {
+        let seed = digest(&SHA384, format!("attestation corpus: {name}").as_bytes());
+        let key = SigningKey::from_slice(seed.as_ref()).unwrap();
+        let point = key.verifying_key().to_sec1_point(false).as_bytes().to_vec();
+        Self { key, point }
     }
 
     pub(crate) fn point(&self) -> &[u8] {
-        self.asn1.public_key().as_ref()
+        &self.point
     }
 
     /// A signature as certificates have it.
     pub(crate) fn sign_asn1(&self, message: &[u8]) -> Vec<u8> {
-        let signature = self.asn1.sign(&SystemRandom::new(), message).unwrap();
-        signature.as_ref().to_vec()
+        let signature: Signature = self.key.sign(message);
+        signature.to_der().as_bytes().to_vec()
+    }
+
+    /// The other signature of the same nonce, which is as good: `s` is negated.
+    pub(crate) fn sign_asn1_otherwise(&self, message: &[u8]) -> Vec<u8> {
+        let signature: Signature = self.key.sign(message);
+        let (r, s) = signature.split_scalars();
+        let other = Signature::from_scalars(r, -s).unwrap();
+        other.to_der().as_bytes().to_vec()
     }
 
     /// A signature as documents have it.
     pub(crate) fn sign_fixed(&self, message: &[u8]) -> Vec<u8> {
-        let signature = self.fixed.sign(&SystemRandom::new(), message).unwrap();
-        signature.as_ref().to_vec()
+        let signature: Signature = self.key.sign(message);
+        signature.to_bytes().to_vec()
     }
 }
 

@@ -1,8 +1,8 @@
-//! The hostile corpus: documents that each break one rule, signed again where
-//! the mistake is behind the signature, and good ones in every form.
+//! The corpus: documents that each break one rule, signed again where the mistake is
+//! behind the signature, good ones in every form, and those that AWS signed.
 //!
-//! `cargo run -p attestation --example hostile_corpus` writes `cases.json` anew, under
-//! new keys; the names and the rules stay the same, which a test here checks.
+//! `cargo run -p attestation --example corpus` writes the folder `corpus` anew; keys and
+//! signatures stay the same, and a test here compares the files.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,24 +17,51 @@ mod cases;
 mod corpus;
 mod cose;
 mod der;
+mod rules;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use another::OpenSsl;
 use attestation::{
-    AuditTime, Check, Document, Outcome, Policy, Profile, Report, Roots, RootsError, Rule, Verifier,
+    AuditTime, Check, Document, Outcome, Policy, Profile, Report, Roots, Rule, Verifier,
 };
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use corpus::{ACCEPTED, Corpus};
+use corpus::{ACCEPTED, AWS_ROOT, CaseFile, TEST_ROOT, folder};
 use cose::{map, text};
-use world::{TIME_MS, World, entries, pcrs};
+use world::{CLOCK_SKEW_MS, MAX_AGE_MS, TIME_MS, World, entries, pcrs};
 
-fn roots(der: &[u8]) -> Result<Roots, RootsError> {
-    let base64 = STANDARD.encode(der);
-    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
-    Roots::from_pem(pem.as_bytes())
+/// A case with what its file names.
+struct Loaded {
+    case: CaseFile,
+    document: Vec<u8>,
+    /// None if they cannot be read, and so cannot be pinned.
+    roots: Option<Roots>,
+    policy: Policy,
+}
+
+impl Loaded {
+    fn report(&self, verifier: &Verifier) -> Report {
+        let time = AuditTime::At(self.case.time_ms);
+        verifier.audit(&self.document, &self.policy, time).report
+    }
+}
+
+fn load() -> Vec<Loaded> {
+    let read = |path: &str| std::fs::read(folder().join(path)).unwrap();
+    let mut policies = BTreeMap::new();
+    corpus::read()
+        .into_values()
+        .map(|case| Loaded {
+            document: read(&case.document),
+            roots: Roots::from_pem(&read(&case.root)).ok(),
+            policy: policies
+                .entry(case.policy.clone())
+                .or_insert_with(|| Policy::read(&folder().join(&case.policy)).unwrap())
+                .clone(),
+            case,
+        })
+        .collect()
 }
 
 const TIME: AuditTime = AuditTime::At(TIME_MS);
@@ -46,23 +73,26 @@ fn rule(report: &Report) -> String {
     }
 }
 
-fn check_all(corpus: &Corpus) {
-    let policy = world::policy();
+#[test]
+fn every_document_is_refused_by_its_rule() {
     let mut wrong = Vec::new();
-    for case in &corpus.cases {
-        let Ok(roots) = roots(case.root.as_ref().unwrap_or(&corpus.root)) else {
+    let loaded = load();
+    assert!(loaded.len() > 1000, "{}", loaded.len());
+    for loaded in &loaded {
+        let case = &loaded.case;
+        let Some(roots) = &loaded.roots else {
             // A root that cannot be read cannot be pinned in the first place.
-            assert_eq!(case.rule, "certificate.encoding", "{}", case.name);
+            assert_eq!(case.outcome(), "certificate.encoding", "{}", case.name);
+            assert!(case.may_be_declined);
             continue;
         };
-        let report = Verifier::new(roots)
-            .audit(&case.document, &policy, TIME)
-            .report;
-        if rule(&report) != case.rule {
+        let report = loaded.report(&Verifier::new(roots.clone()));
+        if rule(&report) != case.outcome() {
             let found = report.rejection.map(|rejection| rejection.to_string());
             wrong.push(format!(
                 "{}: {} expected, found {found:?}",
-                case.name, case.rule
+                case.name,
+                case.outcome()
             ));
             continue;
         }
@@ -72,13 +102,13 @@ fn check_all(corpus: &Corpus) {
             assert!(line.len() < 2500, "{}: {} bytes", case.name, line.len());
             assert!(!line.contains(char::is_control), "{}: {line:?}", case.name);
         }
-        assert_eq!(report.accepted, case.rule == ACCEPTED);
-        let passed = report
+        assert_eq!(report.accepted, case.rule.is_none());
+        let broken = report
             .checks
             .iter()
-            .filter(|check| check.rule.to_string() == case.rule);
+            .filter(|check| Some(check.rule.to_string()) == case.rule);
         assert!(
-            passed.count() == usize::from(case.rule != ACCEPTED),
+            broken.count() == usize::from(case.rule.is_some()),
             "{}",
             case.name
         );
@@ -92,85 +122,77 @@ fn check_all(corpus: &Corpus) {
 }
 
 #[test]
-fn every_document_is_refused_by_its_rule() {
-    let corpus = Corpus::read();
-    assert!(corpus.cases.len() > 500, "{}", corpus.cases.len());
-    check_all(&corpus);
-}
-
-#[test]
 fn a_verifier_that_knows_the_chain_refuses_the_same() {
-    let corpus = Corpus::read();
-    let policy = world::policy();
-    let verifier = Verifier::new(roots(&corpus.root).unwrap());
-    for _ in 0..2 {
-        for case in corpus.cases.iter().filter(|case| case.root.is_none()) {
-            let report = verifier.audit(&case.document, &policy, TIME).report;
-            assert_eq!(rule(&report), case.rule, "{}", case.name);
-            let good = verifier.audit(&corpus.base, &policy, TIME);
-            assert!(good.outcome.is_ok());
+    let loaded = load();
+    for root in [TEST_ROOT, AWS_ROOT] {
+        let of_root: Vec<_> = loaded
+            .iter()
+            .filter(|loaded| loaded.case.root == root)
+            .collect();
+        let verifier = Verifier::new(of_root[0].roots.clone().unwrap());
+        let good = of_root
+            .iter()
+            .find(|loaded| loaded.case.rule.is_none())
+            .unwrap();
+        for _ in 0..2 {
+            for loaded in &of_root {
+                let report = loaded.report(&verifier);
+                assert_eq!(rule(&report), loaded.case.outcome(), "{}", loaded.case.name);
+                assert!(good.report(&verifier).accepted);
+            }
         }
     }
 }
 
 #[test]
 fn another_cryptography_refuses_the_same() {
-    let corpus = Corpus::read();
-    let policy = world::policy();
-    for case in &corpus.cases {
-        let Ok(roots) = roots(case.root.as_ref().unwrap_or(&corpus.root)) else {
+    for loaded in load() {
+        let Some(roots) = &loaded.roots else {
             continue;
         };
         let ours = Verifier::new(roots.clone());
-        let theirs = Verifier::with_crypto(roots, &OpenSsl);
+        let theirs = Verifier::with_crypto(roots.clone(), &OpenSsl);
         for _ in 0..2 {
-            let ours = ours.audit(&case.document, &policy, TIME);
-            let theirs = theirs.audit(&case.document, &policy, TIME);
-            assert_eq!(theirs.report, ours.report, "{}", case.name);
+            let (ours, theirs) = (loaded.report(&ours), loaded.report(&theirs));
+            assert_eq!(theirs, ours, "{}", loaded.case.name);
         }
     }
 }
 
 #[test]
-fn the_generator_makes_the_same_cases_under_new_keys() {
-    let (stored, made) = (Corpus::read(), cases::generate());
-    let rules = |corpus: &Corpus| -> Vec<(String, String)> {
-        let cases = corpus.cases.iter();
-        cases
-            .map(|case| (case.name.clone(), case.rule.clone()))
-            .collect()
-    };
-    assert_eq!(rules(&stored), rules(&made));
-    assert_ne!(stored.root, made.root);
-    check_all(&made);
-}
-
-#[test]
-fn the_file_holds_what_was_made() {
+fn the_folder_holds_what_is_generated() {
     let made = cases::generate();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cases.json");
-    std::fs::write(&path, made.to_text()).unwrap();
-    let read = Corpus::read_from(&path);
-    assert_eq!(read.root, made.root);
-    assert_eq!(read.base, made.base);
-    for (read, made) in read.cases.iter().zip(&made.cases) {
-        assert_eq!(read.document, made.document, "{}", made.name);
-        assert_eq!(read.root, made.root);
+    let mut different = BTreeSet::new();
+    for path in corpus::paths() {
+        if !made.contains_key(&path) {
+            different.insert(path);
+        }
     }
+    for (path, content) in &made {
+        if std::fs::read(folder().join(path)).ok().as_ref() != Some(content) {
+            different.insert(path.clone());
+        }
+    }
+    assert!(
+        different.is_empty(),
+        "write them anew with `cargo run -p attestation --example corpus`: {different:?}"
+    );
 }
 
 #[test]
 fn every_rule_and_every_name_is_there_once() {
-    let corpus = Corpus::read();
     let mut names = BTreeSet::new();
     let mut rules = BTreeMap::new();
-    for case in &corpus.cases {
+    let loaded = load();
+    for Loaded { case, .. } in &loaded {
         assert!(names.insert(&case.name), "{} twice", case.name);
-        *rules.entry(case.rule.as_str()).or_insert(0) += 1;
+        *rules.entry(case.outcome()).or_insert(0) += 1;
     }
-    let verifier = Verifier::new(roots(&corpus.root).unwrap());
-    let report = verifier.audit(&corpus.base, &world::policy(), TIME).report;
+    let good = loaded
+        .iter()
+        .find(|loaded| loaded.case.name == "the good document")
+        .unwrap();
+    let report = good.report(&Verifier::new(good.roots.clone().unwrap()));
     assert!(report.accepted, "{:?}", report.rejection);
     // What a good document is held against is all there is.
     let demanded = |check: &&Check| check.outcome != Outcome::NotChecked;
@@ -181,10 +203,34 @@ fn every_rule_and_every_name_is_there_once() {
 }
 
 #[test]
+fn the_roots_of_the_corpus_include_aws() {
+    let pem = std::fs::read(folder().join(AWS_ROOT)).unwrap();
+    let verifier = Verifier::new(Roots::from_pem(&pem).unwrap());
+    let aws = Verifier::new(Roots::aws());
+    for loaded in load() {
+        if loaded.case.root == AWS_ROOT {
+            assert_eq!(loaded.report(&verifier), loaded.report(&aws));
+        }
+    }
+}
+
+/// The expectations state the defaults of policies.
+#[test]
+fn the_expectations_are_the_defaults() {
+    let any = || Policy::builder().allow_any_image();
+    let stated = any()
+        .max_age(Duration::from_millis(MAX_AGE_MS))
+        .clock_skew(Duration::from_millis(CLOCK_SKEW_MS));
+    assert_eq!(stated.build().unwrap(), any().build().unwrap());
+}
+
+#[test]
 fn unknown_keys_are_reported_and_refused_by_a_strict_policy() {
     let world = World::new();
-    let verifier = Verifier::new(roots(&world.certificates[0]).unwrap());
-    let strict = world::policy().to_builder().strict_keys().build().unwrap();
+    let pem = std::fs::read(folder().join(TEST_ROOT)).unwrap();
+    let verifier = Verifier::new(Roots::from_pem(&pem).unwrap());
+    let lenient = world::policy();
+    let strict = lenient.to_builder().strict_keys().build().unwrap();
     for (keys, shown) in [
         (vec![], "none"),
         (vec!["region"], "region"),
@@ -194,7 +240,7 @@ fn unknown_keys_are_reported_and_refused_by_a_strict_policy() {
         let entries = keys.iter().map(|key| (text(key), text("value")));
         payload.0.extend(entries);
         let document = world.document(&payload);
-        let lenient = verifier.audit(&document, &world::policy(), TIME).report;
+        let lenient = verifier.audit(&document, &lenient, TIME).report;
         assert!(lenient.accepted, "{:?}", lenient.rejection);
         let found = lenient.document.unwrap().unknown_keys;
         assert_eq!(found.len(), keys.len());
@@ -220,7 +266,8 @@ fn a_nitro_tpm_is_accepted_by_a_policy_for_one_only() {
     payload.0[position] = (text("nitrotpm_pcrs"), map(&entries(&pcrs())));
     payload.set("module_id", text("i-0123456789abcdef0-tpm0123456789abcdef"));
     let document = world.document(&payload);
-    let verifier = Verifier::new(roots(&world.certificates[0]).unwrap());
+    let pem = std::fs::read(folder().join(TEST_ROOT)).unwrap();
+    let verifier = Verifier::new(Roots::from_pem(&pem).unwrap());
     let any = Policy::builder().allow_any_image();
     let audit = |policy: &Policy| verifier.audit(&document, policy, TIME).outcome;
     let of_tpm = any.clone().profile(Profile::NitroTpm).build().unwrap();

@@ -63,8 +63,15 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The world that most cases are of.
     pub(crate) fn new() -> Self {
-        let keys: Vec<_> = (0..=LEAF).map(|_| Key::generate()).collect();
+        Self::of("good")
+    }
+
+    /// The world of this name: the same certificates for other keys.
+    pub(crate) fn of(name_of_world: &str) -> Self {
+        let key = |which: &str| Key::of(&format!("{name_of_world} {which}"));
+        let keys: Vec<_> = (0..=LEAF).map(|index| key(&index.to_string())).collect();
         let names = ["root", "regional", "zonal", MODULE_ID_PARENT, MODULE_ID];
         let path_lengths = [None, Some(2), Some(1), Some(0)];
         let fields: Vec<_> = (0..=LEAF)
@@ -94,7 +101,7 @@ impl World {
             .collect();
         Self {
             keys,
-            stranger: Key::generate(),
+            stranger: key("stranger"),
             fields,
             certificates,
         }
@@ -154,8 +161,13 @@ const MODULE_ID_PARENT: &str = "i-0123456789abcdef0";
 
 /// Validity from and to some milliseconds around the time of checking.
 pub(crate) fn validity(from_ms: i64, to_ms: i64) -> Vec<u8> {
-    let now = i64::try_from(TIME_MS).unwrap();
-    sequence(&[&utc_time(now + from_ms), &utc_time(now + to_ms)])
+    validity_at(TIME_MS, from_ms, to_ms)
+}
+
+/// The same around another time.
+pub(crate) fn validity_at(time_ms: u64, from_ms: i64, to_ms: i64) -> Vec<u8> {
+    let time = i64::try_from(time_ms).unwrap();
+    sequence(&[&utc_time(time + from_ms), &utc_time(time + to_ms)])
 }
 
 /// A payload's entries, keys and values as CBOR.

@@ -16,10 +16,7 @@ use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tempfile::TempDir;
 
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
-const VECTORS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../attestation/tests/vectors"
-);
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../attestation/corpus");
 const PCR0: &str = "17bf8f048519797be90497001a7559a3d555395937117d76f8baaedf56ca6d97952de79479bc0c76e5d176d20f663790";
 /// Before 1.0 a minor version may break.
 const SONAME: &str = concat!(
@@ -212,7 +209,7 @@ fn example_accepts_and_refuses_a_document_of_aws() {
     let good = installed.write("good.toml", format!("[pcrs]\n0 = \"{PCR0}\"\n"));
     let wrong = installed.write("wrong.toml", format!("[pcrs]\n8 = \"{PCR0}\"\n"));
     let nothing = installed.write("nothing.toml", "max_age = \"1m\"\n");
-    let document = format!("{VECTORS}/3a4a0301e6aa2839.cbor");
+    let document = format!("{CORPUS}/aws/3a4a0301e6aa2839.cbor");
     for (arguments, code, expected) in [
         (
             vec![&*document, &good, "--audit", "of-document"],
@@ -279,13 +276,16 @@ fn clock_skew_of_a_minute_refuses_no_good_document() {
     let installed = Installed::new();
     let program = installed.program("examples/verify.c");
     let any = installed.write("any.toml", "allow_any_image = true\nallow_debug = true\n");
-    let index = fs::read_to_string(format!("{VECTORS}/index.json")).unwrap();
-    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
-    let vectors = index.as_array().unwrap();
-    assert!(!vectors.is_empty());
-    for vector in vectors {
-        let document = format!("{VECTORS}/{}", vector["file"].as_str().unwrap());
-        let made = vector["timestamp"].as_u64().unwrap();
+    let cases: Vec<_> = fs::read_dir(format!("{CORPUS}/aws"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with("-at-its-own-time.json"))
+        .collect();
+    assert_eq!(cases.len(), 12);
+    for case in cases {
+        let case: serde_json::Value = serde_json::from_slice(&fs::read(case).unwrap()).unwrap();
+        let document = format!("{CORPUS}/{}", case["document"].as_str().unwrap());
+        let made = case["claims"]["timestamp_ms"].as_u64().unwrap();
         let at = |seconds: u64| {
             let time = (made - seconds * 1000).to_string();
             judged(&program, &[&document, &any, "--audit", &time])
@@ -345,7 +345,7 @@ fn misuse_is_an_error_and_accepts_nothing() {
     let installed = Installed::new();
     let live = Live::new();
     let arguments = [
-        format!("{VECTORS}/8ff485d8a838b3ca.cbor"),
+        format!("{CORPUS}/aws/8ff485d8a838b3ca.cbor"),
         installed.write("root.pem", live.root_pem),
         installed.write("live.cbor", live.document),
         installed.write("nonce", NONCE),

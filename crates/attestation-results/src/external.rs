@@ -128,8 +128,7 @@ mod tests {
     use super::*;
     use crate::freshness::NonceSource;
 
-    const DOCUMENT: &[u8] =
-        include_bytes!("../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
+    const DOCUMENT: &[u8] = include_bytes!("../../../attestation/corpus/aws/3a4a0301e6aa2839.cbor");
     /// When, in milliseconds since 1970.
     const MADE_MS: u64 = 1_708_930_921_439;
 

@@ -13,7 +13,7 @@
 //! use attestation_results::{Appraisal, Issuer, NonceSource, SigningKey};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let document = include_bytes!("../../../attestation/tests/vectors/8e5652f3b009e620.cbor");
+//! # let document = include_bytes!("../../../attestation/corpus/aws/8e5652f3b009e620.cbor");
 //! # let now = 1_700_000_000;
 //! let issuer = Issuer {
 //!     developer: "Example Ltd".to_owned(),

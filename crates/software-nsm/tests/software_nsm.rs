@@ -188,7 +188,7 @@ impl aws_nitro_enclaves_cose::crypto::Hash for Untouched {
 fn certificates_have_the_shape_of_aws() {
     let aws = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../../attestation/tests/vectors/8e5652f3b009e620.cbor"
+        "/../../attestation/corpus/aws/8e5652f3b009e620.cbor"
     ))
     .unwrap();
     let server = Server::start(Some(MEASUREMENTS));

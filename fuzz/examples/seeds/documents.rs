@@ -72,7 +72,7 @@ fn documents() {
     write("attestation_document", "test-root", &document);
     chain("test-root", 0, &document);
     bodies(&document);
-    let vectors = Path::new("../attestation/tests/vectors");
+    let vectors = Path::new("../attestation/corpus/aws");
     for name in ["46591b92f9abefaa.cbor", "a72552688ab6de06.cbor"] {
         let document = fs::read(vectors.join(name)).expect("a vector");
         write("attestation_document", name, &document);

@@ -128,7 +128,7 @@ fn orders(cases: &mut Cases<'_>, kind: &str, good: &[Vec<u8>]) {
 
 fn roots(cases: &mut Cases<'_>) {
     let good = cases.world;
-    let stranger = World::new();
+    let stranger = World::of("strange");
     let document = stranger.document(&stranger.payload());
     cases.document(
         "a chain of its own, with its own root",
@@ -153,7 +153,8 @@ fn roots(cases: &mut Cases<'_>) {
         document,
     );
 
-    let again = good.reissue(0, |_| {});
+    let body = good.fields[0].body();
+    let again = good.fields[0].assemble(&body, &good.keys[0].sign_asn1_otherwise(&body), 0);
     let chain = good.replaced(0, again);
     cases.chain("the root signed again by its key", "chain.root", &chain);
     let renamed = good.reissue(0, |fields| fields.serial = vec![2, 1, 77]);
@@ -176,17 +177,15 @@ fn roots(cases: &mut Cases<'_>) {
     );
     let tail = good.certificates[1..].to_vec();
     cases.chain_of_pinned_root("a regional authority that is pinned", ACCEPTED, &tail);
-    let other = World::new();
+    let other = World::of("other");
     let chain = other.certificates.clone();
     let document = good.document(&Payload::of(&chain));
-    cases.document(
+    let case = cases.document(
         "another chain, pinned, in this leaf's document",
         "document.signature",
         document,
     );
-    if let Some(case) = cases.cases.last_mut() {
-        case.root = chain.first().cloned();
-    }
+    case.root = chain.first().cloned();
 }
 
 /// Chains of up to eight authorities: as many as a document may hold.
@@ -194,7 +193,9 @@ fn lengths(cases: &mut Cases<'_>) {
     let world = cases.world;
     for count in [1, 2, 8] {
         let mut chain = vec![world.certificates[0].clone()];
-        let keys: Vec<Key> = (0..count).map(|_| Key::generate()).collect();
+        let keys: Vec<Key> = (0..count)
+            .map(|index| Key::of(&format!("authority {index} of {count}")))
+            .collect();
         for index in 1..=count {
             let issuer = if index == 1 {
                 &world.keys[0]

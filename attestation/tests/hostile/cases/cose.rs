@@ -62,8 +62,10 @@ fn start(cases: &mut Cases<'_>, good: &Cose) {
             "cbor.encoding",
             document.clone(),
         );
-        let cut = document[..document.len() - 1].to_vec();
-        cases.document(format!("ends within part {count}"), "cbor.encoding", cut);
+        if count > 1 {
+            let cut = document[..document.len() - 1].to_vec();
+            cases.document(format!("ends within part {count}"), "cbor.encoding", cut);
+        }
     }
     for (name, start, rule) in [
         ("tag 18", vec![0xd2, 0x84], ACCEPTED),

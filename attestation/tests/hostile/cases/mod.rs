@@ -1,26 +1,42 @@
 //! Every case, from a fresh chain.
 
+mod aws;
 mod certificate;
 mod chain;
 mod cose;
+mod demands;
+mod nitro_tpm;
+mod partitions;
 mod payload;
 mod policy;
 mod registers;
 
-use crate::corpus::{Case, Corpus};
-use crate::world::{Payload, World};
+use std::collections::BTreeMap;
+
+use crate::corpus::{AWS_ROOT, Case, Demands, Files, TEST_ROOT, files};
+use crate::world::{Payload, TIME_MS, World};
+
+/// The policy that most cases are held against.
+const TWO_IMAGES: &str = "two-images";
 
 /// Collects cases.
 pub(crate) struct Cases<'a> {
     world: &'a World,
+    roots: BTreeMap<&'static str, Vec<Vec<u8>>>,
+    demands: BTreeMap<String, Demands>,
     cases: Vec<Case>,
 }
 
-/// A corpus under new keys.
-pub(crate) fn generate() -> Corpus {
+/// The corpus, the same each time.
+pub(crate) fn generate() -> Files {
     let world = World::new();
     let mut cases = Cases {
         world: &world,
+        roots: BTreeMap::from([
+            (TEST_ROOT, vec![world.certificates[0].clone()]),
+            (AWS_ROOT, vec![aws::ROOT.to_vec()]),
+        ]),
+        demands: demands::of_images(),
         cases: Vec::new(),
     };
     cose::add(&mut cases);
@@ -29,29 +45,34 @@ pub(crate) fn generate() -> Corpus {
     certificate::add(&mut cases);
     chain::add(&mut cases);
     policy::add(&mut cases);
-    let cases = cases.cases;
-    Corpus {
-        root: world.certificates[0].clone(),
-        base: world.document(&world.payload()),
-        cases,
-    }
+    partitions::add(&mut cases);
+    nitro_tpm::add(&mut cases);
+    aws::add(&mut cases);
+    files(&cases.roots, &cases.demands, &cases.cases)
 }
 
 impl Cases<'_> {
-    /// A document that this rule refuses.
-    fn document(&mut self, name: impl Into<String>, rule: &str, document: Vec<u8>) {
+    /// A document that this rule refuses, or that is accepted.
+    fn document(&mut self, name: impl Into<String>, rule: &str, document: Vec<u8>) -> &mut Case {
         self.cases.push(Case {
             name: name.into(),
             rule: rule.to_owned(),
             document,
             root: None,
+            root_file: TEST_ROOT,
+            policy: TWO_IMAGES.to_owned(),
+            expectations: None,
+            time_ms: TIME_MS,
+            aws: None,
         });
+        let last = self.cases.len() - 1;
+        &mut self.cases[last]
     }
 
     /// A payload, signed well.
-    fn payload(&mut self, name: impl Into<String>, rule: &str, payload: &Payload) {
+    fn payload(&mut self, name: impl Into<String>, rule: &str, payload: &Payload) -> &mut Case {
         let document = self.world.document(payload);
-        self.document(name, rule, document);
+        self.document(name, rule, document)
     }
 
     /// A payload of any bytes, signed well.
@@ -61,17 +82,14 @@ impl Cases<'_> {
     }
 
     /// A chain in a document that its leaf signs.
-    fn chain(&mut self, name: impl Into<String>, rule: &str, chain: &[Vec<u8>]) {
+    fn chain(&mut self, name: impl Into<String>, rule: &str, chain: &[Vec<u8>]) -> &mut Case {
         let payload = Payload::of(chain);
-        self.payload(name, rule, &payload);
+        self.payload(name, rule, &payload)
     }
 
     /// The same, with the chain's root pinned.
     fn chain_of_pinned_root(&mut self, name: impl Into<String>, rule: &str, chain: &[Vec<u8>]) {
-        self.chain(name, rule, chain);
-        if let Some(case) = self.cases.last_mut() {
-            case.root = chain.first().cloned();
-        }
+        self.chain(name, rule, chain).root = chain.first().cloned();
     }
 }
 

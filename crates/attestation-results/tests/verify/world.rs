@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// Signed by AWS.
 pub(crate) const DOCUMENT: &[u8] =
-    include_bytes!("../../../../attestation/tests/vectors/3a4a0301e6aa2839.cbor");
+    include_bytes!("../../../../attestation/corpus/aws/3a4a0301e6aa2839.cbor");
 pub(crate) const NOW: u64 = 1_700_000_000;
 pub(crate) const NONCE: [u8; 32] = [7; 32];
 pub(crate) const URL: &str = "https://verifier.example";

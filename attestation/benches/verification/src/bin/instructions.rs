@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use attestation::{AuditTime, Document, Policy, Roots, Verifier};
 
-const DOCUMENT: &[u8] = include_bytes!("../../../../tests/vectors/3a4a0301e6aa2839.cbor");
+const DOCUMENT: &[u8] = include_bytes!("../../../../corpus/aws/3a4a0301e6aa2839.cbor");
 
 fn main() {
     let call = std::env::args().nth(1).unwrap_or_default();

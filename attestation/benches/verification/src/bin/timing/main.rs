@@ -34,7 +34,7 @@ use crate::world::{LEAF, Payload, TIME_MS, World};
 /// A document that AWS signed on 2024-02-26 at 07:02:01 UTC, and that time in
 /// milliseconds since 1970. Ours is told it, so that the false clock, which is
 /// slower than a true one, costs it nothing; the other crate looks once in 4 ms.
-const DOCUMENT: &[u8] = include_bytes!("../../../../../tests/vectors/3a4a0301e6aa2839.cbor");
+const DOCUMENT: &[u8] = include_bytes!("../../../../../corpus/aws/3a4a0301e6aa2839.cbor");
 const DOCUMENT_TIME: AuditTime = AuditTime::At(1_708_930_921_439);
 const ROUNDS: u16 = 61;
 /// Runs of a contestant, one after the other, in a round: those of the other
