@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use command_output::{errln, out, outln};
 use control_plane_model::Failure;
 use control_plane_model::execution::execution_name;
 use control_plane_model::item::{Attestation, AttestationState};
@@ -49,7 +50,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Attest, json: bool) -> anyhow
     }
     let item = cloud.enclave(id).await?;
     let Some(attestation) = item.attestation else {
-        eprintln!("enclavectl: {id} has not been asked to attest yet");
+        errln!("enclavectl: {id} has not been asked to attest yet");
         return Ok(End::Failed);
     };
     let result = match &attestation.ear {
@@ -57,12 +58,12 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Attest, json: bool) -> anyhow
         None => None,
     };
     if json {
-        println!(
+        outln!(
             "{}",
             json!({ "attestation": attestation, "result": result })
         );
     } else {
-        print!("{}", as_text(&attestation, result.as_ref()));
+        out!("{}", as_text(&attestation, result.as_ref()));
     }
     Ok(if attestation.state == AttestationState::Failed {
         End::Failed
@@ -100,7 +101,7 @@ async fn attest_again(cloud: &Cloud, id: &str, timeout: u64) -> anyhow::Result<E
             return Ok(End::Done);
         }
     }
-    eprintln!("enclavectl: {id} has not attested within {timeout} s");
+    errln!("enclavectl: {id} has not attested within {timeout} s");
     Ok(End::InMotion)
 }
 

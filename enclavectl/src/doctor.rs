@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::TableStatus;
 use aws_sdk_sfn::types::StateMachineStatus;
 use bytes::Bytes;
+use command_output::outln;
 use control_plane_model::status::Status;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -61,15 +62,15 @@ pub(crate) async fn run(installation: &Installation, json: bool) -> anyhow::Resu
             .iter()
             .map(|finding| json!({ "check": finding.what, "problem": finding.problem }))
             .collect();
-        println!(
+        outln!(
             "{}",
             json!({ "healthy": healthy, "checks": Value::from(checks) })
         );
     } else {
         for finding in &findings {
             match &finding.problem {
-                None => println!("ok    {}", finding.what),
-                Some(problem) => println!("FAIL  {}: {}", finding.what, plain(problem)),
+                None => outln!("ok    {}", finding.what),
+                Some(problem) => outln!("FAIL  {}: {}", finding.what, plain(problem)),
             }
         }
     }

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use aws_sdk_sfn::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_sfn::types::HistoryEvent;
+use command_output::{out, outln};
 use control_plane_model::Failure;
 use control_plane_model::caught::Caught;
 use serde_json::{Value, json};
@@ -51,18 +52,18 @@ pub(crate) async fn run(cloud: &Cloud, id: &str, json: bool) -> anyhow::Result<E
             .iter()
             .map(|event| json!({ "time": event.time, "event": event.what }))
             .collect();
-        println!(
+        outln!(
             "{}",
             json!({ "execution_arn": arn, "events": Value::from(events) })
         );
         return Ok(End::Done);
     }
-    println!("{arn}\n");
+    outln!("{arn}\n");
     let rows: Vec<_> = events
         .into_iter()
         .map(|event| vec![event.time, plain(&event.what)])
         .collect();
-    print!("{}", columns(&["TIME", "WHAT"], &rows));
+    out!("{}", columns(&["TIME", "WHAT"], &rows));
     Ok(End::Done)
 }
 

@@ -1,6 +1,7 @@
 //! All enclaves.
 
 use anyhow::Context;
+use command_output::{out, outln};
 use control_plane_model::item::Enclave;
 use control_plane_model::status::Status;
 use measurements::Measurements;
@@ -28,15 +29,15 @@ pub(crate) async fn list(cloud: &Cloud, status: Option<&str>, json: bool) -> any
     };
     let items = enclaves(cloud, &statuses).await?;
     if json {
-        println!("{}", items.iter().map(as_json).collect::<Value>());
+        outln!("{}", items.iter().map(as_json).collect::<Value>());
         return Ok(End::Done);
     }
     if items.is_empty() {
-        println!("no enclaves");
+        outln!("no enclaves");
         return Ok(End::Done);
     }
     let rows: Vec<_> = items.iter().map(row).collect();
-    print!(
+    out!(
         "{}",
         columns(
             &["ID", "STATUS", "UPDATED", "INSTANCE", "IMAGE", "NOTE"],
@@ -70,16 +71,16 @@ pub(crate) async fn inventory(cloud: &Cloud, json: bool) -> anyhow::Result<End> 
     let items = enclaves(cloud, &[Status::Deployed, Status::Paused]).await?;
     let rows: Vec<_> = items.iter().map(entry).collect();
     if json {
-        println!("{}", Value::from(rows));
+        outln!("{}", Value::from(rows));
         return Ok(End::Done);
     }
     if rows.is_empty() {
-        println!("nothing is deployed");
+        outln!("nothing is deployed");
         return Ok(End::Done);
     }
     for row in rows {
         let text = |name: &str| row.get(name).and_then(Value::as_str).map(plain);
-        println!(
+        outln!(
             "{}",
             crate::table::pairs(&[
                 ("id", text("id")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aws_request::{Error, Service};
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
+use command_output::{errln, outln};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -26,7 +27,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
     if let Some(stream) = &arguments.stream
         && !STREAMS.contains(&stream.as_str())
     {
-        eprintln!(
+        errln!(
             "enclavectl: {stream} is not a stream: use one of {}",
             STREAMS.join(", ")
         );
@@ -54,7 +55,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
             let page = match page {
                 Ok(page) => page,
                 Err(error) if error.is_not_found() => {
-                    eprintln!(
+                    errln!(
                         "enclavectl: {} has no log yet: it is created when the enclave is deployed",
                         arguments.id
                     );
@@ -71,7 +72,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Logs, json: bool) -> anyhow::
                 seen.insert(id.to_owned());
             }
         }
-        if !arguments.follow {
+        if !arguments.follow || command_output::reader_is_gone() {
             return Ok(End::Done);
         }
         shown = seen;
@@ -89,11 +90,11 @@ fn print(event: &FilteredLogEvent, json: bool) {
     let message = event.message().unwrap_or_default();
     if json {
         let line = json!({ "timestamp": timestamp, "stream": stream, "message": message });
-        println!("{line}");
+        outln!("{line}");
         return;
     }
     let time = OffsetDateTime::from_unix_timestamp(timestamp / 1000)
         .map(control_plane_model::item::timestamp)
         .unwrap_or_default();
-    println!("{time}  {stream:<11}  {}", plain(message.trim_end()));
+    outln!("{time}  {stream:<11}  {}", plain(message.trim_end()));
 }

@@ -4,11 +4,6 @@
 //! enclave failed or a check did, 4 the time is up and the enclave still in motion.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command's output"
-)]
 
 mod attest;
 mod cli;
@@ -24,7 +19,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use command_output::errln;
 
 use crate::cli::{Cli, Command};
 use crate::cloud::Cloud;
@@ -54,7 +49,10 @@ impl End {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match command_output::parse("enclavectl", 1) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -62,13 +60,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => Err(error.into()),
     };
-    match result {
+    let code = match result {
         Ok(end) => ExitCode::from(end.code()),
         Err(error) => {
-            eprintln!("enclavectl: {error:#}");
+            errln!("enclavectl: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    command_output::end("enclavectl", code, 1)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<End> {

@@ -8,6 +8,7 @@ use aws_endpoint::Object;
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use aws_request::Body;
 use aws_sdk_dynamodb::types::AttributeValue;
+use command_output::{errln, out, outln};
 use control_plane_model::Failure;
 use control_plane_model::attributes::{number, text};
 use control_plane_model::item::{PublishedImage, timestamp};
@@ -38,7 +39,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Publish, json: bool) -> anyho
         && known.sha256 != image.sha256
         && !arguments.replace
     {
-        eprintln!(
+        errln!(
             "enclavectl: {reference} is another image (SHA-256 {}): choose another name, or give --replace",
             known.sha256
         );
@@ -59,9 +60,9 @@ pub(crate) async fn run(cloud: &Cloud, arguments: &Publish, json: bool) -> anyho
         if let Some(measurements) = shown.pointer_mut("/image/measurements") {
             *measurements = serde_json::from_str(&image.measurements)?;
         }
-        println!("{shown}");
+        outln!("{shown}");
     } else {
-        print!(
+        out!(
             "{}",
             pairs(&[
                 ("published", Some(image.reference.clone())),
@@ -119,7 +120,7 @@ async fn upload(
     image: &PublishedImage,
     sha256: [u8; 32],
 ) -> anyhow::Result<()> {
-    eprintln!("uploading {} bytes to {object}", image.size);
+    errln!("uploading {} bytes to {object}", image.size);
     let body = Body::File {
         path: arguments.eif.clone(),
         length: image.size,

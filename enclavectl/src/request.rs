@@ -3,6 +3,7 @@
 use anyhow::Context;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use command_output::{errln, outln};
 use control_plane_model::Failure;
 use control_plane_model::attributes::{from_json, text};
 use control_plane_model::item::{PROVIDER, name, timestamp};
@@ -36,16 +37,17 @@ pub(crate) async fn deploy(cloud: &Cloud, deploy: &Deploy, json: bool) -> anyhow
     problems.extend(check_id(&deploy.id));
     let image = published_image(&cloud.dynamodb, &cloud.parts.tables.images, &deploy.image).await?;
     let Some(image) = image else {
-        eprintln!(
+        errln!(
             "enclavectl: {} was never published: `enclavectl publish {} FILE.eif`",
-            deploy.image, deploy.image
+            deploy.image,
+            deploy.image
         );
         return Ok(End::Refused);
     };
     problems.extend(request.check_image(&image));
     if !problems.is_empty() {
         for problem in problems {
-            eprintln!("enclavectl: {}", in_options(problem));
+            errln!("enclavectl: {}", in_options(problem));
         }
         return Ok(End::Refused);
     }
@@ -175,7 +177,7 @@ async fn refused(cloud: &Cloud, id: &str, to: Status) -> anyhow::Result<End> {
         .status()
         .and_then(|from| refusal(from, to))
         .unwrap_or("refused: it asks for this already, or changed just now; try again");
-    eprintln!(
+    errln!(
         "enclavectl: {id} is {status}: {}",
         why.trim_start_matches("refused: ")
     );
@@ -191,9 +193,9 @@ async fn follow(
 ) -> anyhow::Result<End> {
     if wait.no_wait {
         if json {
-            println!("{}", json!({ "id": id, "status": asked.name() }));
+            outln!("{}", json!({ "id": id, "status": asked.name() }));
         } else {
-            println!("{id}: {asked}; follow it with `enclavectl status {id} --watch`");
+            outln!("{id}: {asked}; follow it with `enclavectl status {id} --watch`");
         }
         return Ok(End::Done);
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use command_output::{errln, out, outln};
 use control_plane_model::item::{Attestation, AttestationState, Enclave, Image};
 use control_plane_model::status::Status;
 use serde_json::{Value, json};
@@ -26,9 +27,9 @@ pub(crate) async fn status(
     }
     let item = cloud.enclave(&arguments.id).await?;
     if json {
-        println!("{}", as_json(&item));
+        outln!("{}", as_json(&item));
     } else {
-        print!("{}", as_text(&item));
+        out!("{}", as_text(&item));
     }
     Ok(if item.status() == Some(Status::Failed) {
         End::Failed
@@ -51,9 +52,9 @@ pub(crate) async fn follow(
         let line = line(&item);
         if line != last {
             if json {
-                println!("{}", as_json(&item));
+                outln!("{}", as_json(&item));
             } else {
-                println!("{}  {line}", elapsed(start.elapsed()));
+                outln!("{}  {line}", elapsed(start.elapsed()));
             }
             last = line;
         }
@@ -68,10 +69,11 @@ pub(crate) async fn follow(
             }
             _ => {}
         }
+        if command_output::reader_is_gone() {
+            return Ok(End::InMotion);
+        }
         if start.elapsed() >= Duration::from_secs(timeout) {
-            eprintln!(
-                "enclavectl: {id} is still in motion after {timeout} s; it continues by itself"
-            );
+            errln!("enclavectl: {id} is still in motion after {timeout} s; it continues by itself");
             return Ok(End::InMotion);
         }
         sleep(PAUSE).await;

@@ -1,15 +1,15 @@
 //! `image-builder`: builds enclave images and shows what is in them.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "a command's output")]
 
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use command_output::errln;
 use image_builder::{
     BuildError, BuildTime, Inputs, SigningFiles, Step, build, compare_images, describe_image,
 };
@@ -96,7 +96,11 @@ struct BuildArgs {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli: Cli = match command_output::parse("image-builder", 1) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let result = match cli.command {
         Command::Build(args) => build_image(&args).map(|()| ExitCode::SUCCESS),
         Command::Describe { image, json } => describe(&image, json).map(|()| ExitCode::SUCCESS),
         Command::Diff {
@@ -108,7 +112,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("image-builder: {}", plain_text::plain(&error.to_string()));
+            errln!("image-builder: {}", plain_text::plain(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -145,7 +149,7 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
         &mut progress,
     )?;
     for note in &built.notes {
-        eprintln!("image-builder: note: {note}");
+        errln!("image-builder: note: {note}");
     }
     if args.json {
         print(&format!("{:#}\n", json!(built.measurements)))
@@ -162,10 +166,10 @@ fn show(step: Step) {
             count,
             bytes,
         } if bytes >= SLOW_STEP => {
-            eprintln!("unpacking layer {number} of {count}, {}", text::size(bytes));
+            errln!("unpacking layer {number} of {count}, {}", text::size(bytes));
         }
         Step::Compress { bytes } if bytes >= SLOW_STEP => {
-            eprintln!("compressing {} of files", text::size(bytes));
+            errln!("compressing {} of files", text::size(bytes));
         }
         Step::Layer { .. } | Step::Compress { .. } => {}
     }
@@ -204,13 +208,9 @@ fn diff(first: &Path, second: &Path, json: bool) -> Result<ExitCode, BuildError>
 }
 
 fn print(text: &str) -> Result<(), BuildError> {
-    let mut output = io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|source| BuildError::Write {
-            path: "standard output".into(),
-            source,
-            advice: "read all of it",
-        })
+    command_output::write(text.as_bytes()).map_err(|source| BuildError::Write {
+        path: "standard output".into(),
+        source,
+        advice: "make room for it",
+    })
 }

@@ -2,12 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use command_output::errln;
 use enclave_host::{guard, hypervisor};
 use log_sinks::Output;
 use parent_agent::cli::{Cli, Command};
@@ -20,7 +19,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
 const STDERR_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match command_output::parse("parent-agent", Exit::Failure as u8) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     match execute(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -29,8 +31,7 @@ fn main() -> ExitCode {
                 Some(own) => (own.to_string(), own.exit()),
                 None => (format!("{error:#}"), Exit::Failure),
             };
-            // Nobody is left to be told that standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {text}");
+            errln!("error: {text}");
             exit.into()
         }
     }
@@ -123,6 +124,7 @@ fn version(json: bool) -> anyhow::Result<Exit> {
     } else {
         format!("parent-agent {version}")
     };
-    writeln!(io::stdout(), "{line}")?;
+    command_output::write(format!("{line}\n").as_bytes())
+        .context("standard output cannot be written")?;
     Ok(Exit::Success)
 }

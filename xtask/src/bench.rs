@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
+use command_output::{out, outln};
 
 use crate::cold_start;
 use crate::{outside, packages, programs};
@@ -107,11 +108,11 @@ fn compare(workspace: &Path) -> anyhow::Result<()> {
     let path = workspace.join(COUNTS);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut exceeded = Vec::new();
-    println!("{:<12} {:>12} {:>12}", "call", "instructions", "recorded");
+    outln!("{:<12} {:>12} {:>12}", "call", "instructions", "recorded");
     for (call, count) in count(workspace)? {
         let recorded =
             recorded(&text, call).with_context(|| format!("{COUNTS} has no number for {call}"))?;
-        println!("{call:<12} {count:>12} {recorded:>12}");
+        outln!("{call:<12} {count:>12} {recorded:>12}");
         if count > recorded + recorded * TOLERANCE / 100 {
             exceeded.push(call);
         }
@@ -146,7 +147,7 @@ fn record(workspace: &Path) -> anyhow::Result<()> {
     for (call, count) in count(workspace)? {
         writeln!(text, "{call} = {count}")?;
     }
-    print!("{text}");
+    out!("{text}");
     let path = workspace.join(COUNTS);
     fs::write(&path, text).with_context(|| path.display().to_string())
 }

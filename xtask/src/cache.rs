@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use command_output::errln;
 
 /// Something built once per machine and recipe.
 pub(crate) struct Artefact {
@@ -153,9 +154,10 @@ impl Artefact {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished)?;
         }
-        eprintln!(
+        errln!(
             "building {} (about {}, once per machine)",
-            self.name, self.duration
+            self.name,
+            self.duration
         );
         let start = Instant::now();
         let (program, arguments) = self.recipe.split_first().context("an empty recipe")?;
@@ -169,7 +171,7 @@ impl Artefact {
             bail!("{program} failed ({status}); its messages are above");
         }
         fs::rename(&unfinished, folder)?;
-        eprintln!("built {} in {} s", self.name, start.elapsed().as_secs());
+        errln!("built {} in {} s", self.name, start.elapsed().as_secs());
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use command_output::outln;
 
 use crate::functions::{self, FUNCTIONS};
 use crate::programs;
@@ -24,13 +25,19 @@ const EVENT: &str = r#"{"Records":[]}"#;
 pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
     let programs = programs::build(workspace, &["control-plane"])?;
     let packages = functions::package(&programs)?;
-    println!(
+    outln!(
         "{:<18} {:>8}  {:>26}",
-        "function", "package", "start to first answer, ms"
+        "function",
+        "package",
+        "start to first answer, ms"
     );
-    println!(
+    outln!(
         "{:<18} {:>8}  {:>8} {:>8} {:>8}",
-        "", "KiB", "best", "median", "worst"
+        "",
+        "KiB",
+        "best",
+        "median",
+        "worst"
     );
     for name in FUNCTIONS {
         let size = fs::metadata(packages.join(format!("{name}.zip")))?.len();
@@ -41,7 +48,7 @@ pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
         }
         times.sort_by(f64::total_cmp);
         let at = |index: usize| times.get(index).copied().unwrap_or_default();
-        println!(
+        outln!(
             "{name:<18} {:>8}  {:>8.1} {:>8.1} {:>8.1}",
             kib,
             at(0),

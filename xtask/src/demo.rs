@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use command_output::errln;
 
 use crate::cache::{KERNEL, PREBUILT_KERNEL, QEMU, VSOCK_DEVICE};
 use crate::{packages, programs};
@@ -58,12 +59,12 @@ pub(crate) fn kernel(workspace: &Path, boots: bool) -> anyhow::Result<PathBuf> {
     if !boots {
         match PREBUILT_KERNEL.get(workspace) {
             Ok(kernel) => {
-                eprintln!(
+                errln!(
                     "the image gets a prebuilt kernel, which sim does not start; `cargo xtask kernel` builds the one that QEMU boots"
                 );
                 return Ok(kernel);
             }
-            Err(error) => eprintln!("there is no prebuilt kernel: {error:#}"),
+            Err(error) => errln!("there is no prebuilt kernel: {error:#}"),
         }
     }
     packages::install_needed()?;

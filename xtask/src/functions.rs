@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use command_output::outln;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -59,7 +60,7 @@ pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
     for name in FUNCTIONS {
         let package = folder.join(format!("{name}.zip"));
         let kib = fs::metadata(&package)?.len().div_ceil(1024);
-        println!("{kib:>6} KiB  {}", package.display());
+        outln!("{kib:>6} KiB  {}", package.display());
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
+use command_output::outln;
 
 use crate::cache::CARGO_FUZZ;
 
@@ -55,7 +56,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
             while let Some(target) = next() {
                 let program = programs.join(&target);
                 match fuzz(workspace, &scratch, &target, &program, seconds) {
-                    Ok(line) => println!("{line}"),
+                    Ok(line) => outln!("{line}"),
                     Err(error) => failures.push(format!("{error:#}")),
                 }
             }

@@ -1,11 +1,6 @@
 //! Developer commands: `cargo xtask help` lists them.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command's output"
-)]
 
 mod bench;
 mod bindings;
@@ -32,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use command_output::{errln, out, outln};
 
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 
@@ -86,13 +82,14 @@ fn main() -> ExitCode {
         Some((command, arguments)) => (command.as_str(), arguments),
         None => ("help", arguments.as_slice()),
     };
-    match run(command, arguments) {
+    let code = match run(command, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            errln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    command_output::end("xtask", code, 1)
 }
 
 fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
@@ -108,7 +105,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     match command {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
-        "init" => println!("{}", init::build(&root)?.display()),
+        "init" => outln!("{}", init::build(&root)?.display()),
         "release" => release::run(&root, arguments)?,
         "reproducible" => reproducible::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
@@ -117,19 +114,19 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "setup" => {
             packages::install_needed()?;
             for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
-                println!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
+                outln!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
-            println!("{:<20} {}", "python", python::get(&root)?.display());
+            outln!("{:<20} {}", "python", python::get(&root)?.display());
         }
-        "kernel" => println!("{}", KERNEL.get(&root)?.display()),
-        "qemu" => println!("{}", QEMU.get(&root)?.display()),
+        "kernel" => outln!("{}", KERNEL.get(&root)?.display()),
+        "qemu" => outln!("{}", QEMU.get(&root)?.display()),
         "figures" => programs::run(&root, "figures", &[])?,
         "endurance" => programs::run(&root, "log-endurance", arguments)?,
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "terraform" => terraform::check(&root, arguments)?,
         "test" => stages::test(&root, arguments)?,
-        "help" | "--help" | "-h" => print!("{HELP}"),
+        "help" | "--help" | "-h" => out!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::bail;
+use command_output::errln;
 
 /// What builds and tests need.
 const NEEDED: &[&str] = &[
@@ -46,7 +47,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("installing {}", missing.join(" "));
+    errln!("installing {}", missing.join(" "));
     let root = Command::new("id")
         .arg("-u")
         .output()
@@ -65,7 +66,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .output()?;
         if !output.status.success() {
-            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            errln!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
         Ok(output.status.success())
     };

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use command_output::errln;
 
 use crate::cache::{self, Fnv};
 
@@ -43,7 +44,7 @@ pub(crate) fn get(workspace: &Path) -> anyhow::Result<PathBuf> {
     if whole.exists() {
         return Ok(interpreter);
     }
-    eprintln!("installing the tests' Python packages (about 1 minute, once per machine)");
+    errln!("installing the tests' Python packages (about 1 minute, once per machine)");
     let start = Instant::now();
     run(Command::new("python3")
         .args(["-m", "venv", "--clear"])
@@ -53,7 +54,7 @@ pub(crate) fn get(workspace: &Path) -> anyhow::Result<PathBuf> {
         .args(["--disable-pip-version-check", "--requirement"])
         .arg(&requirements))?;
     File::create(&whole)?;
-    eprintln!("installed them in {} s", start.elapsed().as_secs());
+    errln!("installed them in {} s", start.elapsed().as_secs());
     Ok(interpreter)
 }
 

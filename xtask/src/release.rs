@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use command_output::out;
 
 use crate::functions::FUNCTIONS;
 use crate::{functions, init, programs, target};
@@ -50,7 +51,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         [version] if version.starts_with('v') => {
             let folder = workspace.join(FOLDER);
             build(workspace)?.assemble(workspace, version, &folder)?;
-            print!("{}", fs::read_to_string(folder.join("SHA256SUMS"))?);
+            out!("{}", fs::read_to_string(folder.join("SHA256SUMS"))?);
             Ok(())
         }
         _ => anyhow::bail!("say which version, as in v1.2.3: {USAGE}"),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use command_output::outln;
 
 use crate::junit::{self, Test};
 
@@ -50,15 +51,15 @@ impl Report {
         how: &str,
         run: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        println!("--- {name}: {how}");
+        outln!("--- {name}: {how}");
         let start = Instant::now();
         let result = run();
         let took = start.elapsed();
         let is_ok = result.is_ok();
         if is_ok {
-            println!("ok   {name} in {} s", took.as_secs());
+            outln!("ok   {name} in {} s", took.as_secs());
         } else {
-            println!("FAIL {name} after {} s", took.as_secs());
+            outln!("FAIL {name} after {} s", took.as_secs());
         }
         self.steps.push(Step {
             stage: self.stage,
@@ -97,20 +98,20 @@ impl Report {
 
     /// The tables at the end of a run, of one that failed too.
     pub(crate) fn print(&self) {
-        println!("\n{:<10} {:<32} {:>8}", "stage", "step", "time");
+        outln!("\n{:<10} {:<32} {:>8}", "stage", "step", "time");
         for step in &self.steps {
             let failed = if step.is_ok { "" } else { "  failed" };
             let (stage, name) = (step.stage, step.name);
-            println!("{stage:<10} {name:<32} {}{failed}", seconds(step.took));
+            outln!("{stage:<10} {name:<32} {}{failed}", seconds(step.took));
         }
-        println!("{:<43} {}", "total", seconds(self.start.elapsed()));
+        outln!("{:<43} {}", "total", seconds(self.start.elapsed()));
         let mut slowest: Vec<_> = self.tests.iter().collect();
         slowest.sort_by_key(|test| std::cmp::Reverse(test.took));
         if !slowest.is_empty() {
-            println!("\nthe slowest of {} tests", slowest.len());
+            outln!("\nthe slowest of {} tests", slowest.len());
         }
         for test in slowest.into_iter().take(SLOWEST) {
-            println!("{}  {}", seconds(test.took), test.name);
+            outln!("{}  {}", seconds(test.took), test.name);
         }
     }
 }

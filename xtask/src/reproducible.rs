@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use command_output::outln;
 
 use crate::init::{PACKAGE, Place};
 
@@ -27,6 +28,6 @@ pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
         other.len()
     );
     fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    println!("two builds of {PACKAGE} are the same {} bytes", one.len());
+    outln!("two builds of {PACKAGE} are the same {} bytes", one.len());
     Ok(())
 }

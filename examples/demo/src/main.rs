@@ -71,15 +71,19 @@ enum Hypervisor {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match command_output::parse("demo", 1) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let screen = Arc::new(Screen::new());
-    match run(&cli, &screen).await {
+    let code = match run(&cli, &screen).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             screen::failure(&error);
             ExitCode::FAILURE
         }
-    }
+    };
+    command_output::end("demo", code, 1)
 }
 
 async fn run(cli: &Cli, screen: &Arc<Screen>) -> anyhow::Result<()> {

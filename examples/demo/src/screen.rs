@@ -1,8 +1,10 @@
 //! What a person sees.
 
-use std::io::{IsTerminal, Stdout, Write, stderr, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use command_output::{errln, outln};
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -11,10 +13,9 @@ const GREEN: &str = "32";
 
 /// Standard output, with colours only where it is a terminal.
 ///
-/// A reader that went away (`demo | head`) is not the demo's concern, so
-/// failures to write are ignored.
+/// A reader that went away (`demo | head`) is not the demo's concern; what else cannot be
+/// written is said in the end.
 pub(crate) struct Screen {
-    out: Stdout,
     colours: bool,
     start: Instant,
     phases: Mutex<Vec<Phase>>,
@@ -30,7 +31,6 @@ struct Phase {
 impl Screen {
     pub(crate) fn new() -> Self {
         Self {
-            out: stdout(),
             colours: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             start: Instant::now(),
             phases: Mutex::default(),
@@ -104,7 +104,7 @@ impl Screen {
     }
 
     fn line(&self, text: &str) {
-        let _ = writeln!(&self.out, "{text}");
+        outln!("{text}");
     }
 
     fn end_phase(&self) {
@@ -130,7 +130,7 @@ pub(crate) fn failure(error: &anyhow::Error) {
     } else {
         "demo failed:".to_owned()
     };
-    let _ = writeln!(stderr(), "{label} {error:#}");
+    errln!("{label} {error:#}");
 }
 
 /// The value, also after a panic elsewhere.

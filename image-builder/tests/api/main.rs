@@ -22,5 +22,6 @@ mod notes;
 mod oracle;
 mod project;
 mod ramdisk;
+mod readers;
 mod reproducible;
 mod sources;

@@ -1,6 +1,6 @@
 //! What is said of each step, in words or in JSON.
 
-use std::io::{self, Write};
+use std::io;
 
 use serde::Serialize;
 
@@ -76,11 +76,8 @@ impl Findings {
     pub(super) fn add(&mut self, finding: Finding) -> io::Result<()> {
         if !self.json {
             let (state, detail) = (finding.state.word(), plain(&finding.detail));
-            writeln!(
-                io::stdout().lock(),
-                "{:<10}{state:<8}{detail}",
-                finding.name
-            )?;
+            let line = format!("{:<10}{state:<8}{detail}\n", finding.name);
+            command_output::write(line.as_bytes())?;
         }
         self.all.push(finding);
         Ok(())
@@ -96,7 +93,7 @@ impl Findings {
     pub(super) fn finish(&self) -> io::Result<()> {
         if self.json {
             let text = serde_json::to_string_pretty(&self.all)?;
-            writeln!(io::stdout().lock(), "{text}")?;
+            command_output::write((text + "\n").as_bytes())?;
         }
         Ok(())
     }

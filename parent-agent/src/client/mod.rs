@@ -4,7 +4,7 @@ mod args;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ pub async fn status(args: StatusArgs) -> Result<Exit, ClientError> {
     } else {
         status.table()
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
+    command_output::write(text.as_bytes())?;
     Ok(Exit::Success)
 }
 
@@ -119,12 +119,10 @@ pub async fn attest(args: AttestArgs) -> Result<Exit, ClientError> {
         fs::write(&path, &document).map_err(|source| ClientError::File { path, source })?;
         return Ok(Exit::Success);
     }
-    let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        writeln!(stdout, "{}", STANDARD.encode(&document))?;
+    if io::stdout().is_terminal() {
+        command_output::write((STANDARD.encode(&document) + "\n").as_bytes())?;
     } else {
-        stdout.write_all(&document)?;
-        stdout.flush()?;
+        command_output::write(&document)?;
     }
     Ok(Exit::Success)
 }
@@ -156,7 +154,7 @@ pub async fn stop(args: StopArgs) -> Result<Exit, ClientError> {
     if !end.lost.is_empty() {
         let _ = writeln!(lines, "{name}: lost: {}", end.lost);
     }
-    io::stdout().lock().write_all(lines.as_bytes())?;
+    command_output::write(lines.as_bytes())?;
     Ok(match end.cause {
         Cause::Killed => Exit::Killed,
         // It is gone, and had the time that it was given.
@@ -171,7 +169,7 @@ async fn end_alone(state: &StateDir, name: EnclaveName) -> Result<Exit, ClientEr
         return Err(ClientError::NotEnded { name, reason });
     }
     let line = format!("{name}: killed: it had no agent that could ask it to stop\n");
-    io::stdout().lock().write_all(line.as_bytes())?;
+    command_output::write(line.as_bytes())?;
     Ok(Exit::Killed)
 }
 

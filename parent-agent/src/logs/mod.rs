@@ -3,11 +3,12 @@
 mod args;
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use command_output::errln;
 use log_spool::{Batch, Reader, Stored, location};
 use manifest::EnclaveName;
 use thiserror::Error;
@@ -52,6 +53,9 @@ pub enum LogsError {
         /// Why.
         source: io::Error,
     },
+    /// What was read cannot be printed.
+    #[error("standard output cannot be written: {0}")]
+    Output(io::Error),
     /// `--lines` is out of range.
     #[error("--lines is at most {MAX_TAIL}")]
     TooManyLines,
@@ -63,19 +67,20 @@ pub fn show(args: &LogsArgs) -> Result<Exit, LogsError> {
         return Err(LogsError::TooManyLines);
     }
     let directory = find(args)?;
-    let printed = Printer {
+    let mut printer = Printer {
         args,
         reader: Reader::oldest(&directory, args.stream),
         batch: Batch::default(),
         lines: Vec::new(),
-    }
-    .print();
-    match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(LogsError::Io {
+        output_failed: false,
+    };
+    match printer.print() {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) if printer.output_failed => Err(LogsError::Output(error)),
+        Err(error) => Err(LogsError::Io {
             path: directory,
             source: error,
         }),
-        _ => Ok(Exit::Success),
     }
 }
 
@@ -111,30 +116,31 @@ struct Printer<'a> {
     reader: Reader,
     batch: Batch,
     lines: Vec<u8>,
+    /// Whether what failed was to print, and not to read.
+    output_failed: bool,
 }
 
 impl Printer<'_> {
-    fn print(mut self) -> io::Result<()> {
+    fn print(&mut self) -> io::Result<()> {
         if let Some(count) = self.args.lines {
             self.print_last(count)?;
         }
         // Nothing is ever sent: it wakes at the poll, without a runtime.
         let (_sender, receiver) = channel::<()>();
         loop {
-            while self.reader.read(None, &mut self.batch)? {
+            while !command_output::reader_is_gone() && self.reader.read(None, &mut self.batch)? {
                 self.print_batch()?;
             }
             let losses = self.reader.take_losses();
             if losses.damaged > 0 {
                 // To standard error: the records on standard output are whole.
-                let _ = writeln!(
-                    io::stderr(),
+                errln!(
                     "{} records were damaged on the disk and are left out",
                     losses.damaged
                 );
             }
             self.flush()?;
-            if !self.args.follow {
+            if !self.args.follow || command_output::reader_is_gone() {
                 return Ok(());
             }
             if receiver.recv_timeout(POLL) == Err(RecvTimeoutError::Disconnected) {
@@ -186,10 +192,10 @@ impl Printer<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&self.lines)?;
+        let written = command_output::write(&self.lines);
+        self.output_failed = written.is_err();
         self.lines.clear();
-        stdout.flush()
+        written
     }
 }
 

@@ -33,6 +33,7 @@ mod losses;
 mod metadata;
 mod multi_enclave;
 mod notify;
+mod readers;
 mod registry;
 mod self_check;
 mod spool;
