@@ -21,6 +21,10 @@ use crate::text::{distance_from_now, instant};
 
 /// The policy, and the form of the report.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command"
+)]
 pub(crate) struct Demands {
     /// The policy, TOML or JSON; further options add to its demands and replace none.
     #[arg(long, value_name = "FILE")]

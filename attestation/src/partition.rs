@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 pub enum Partition {
     /// `aws`: the commercial regions.
     Aws,
-    /// `aws-us-gov`: the regions of GovCloud (US).
+    /// `aws-us-gov`: the regions of AWS's cloud for the government of the US.
     AwsUsGov,
 }
 

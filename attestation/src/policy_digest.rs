@@ -30,8 +30,8 @@ struct Demands<'a> {
     clock_skew_ms: u128,
     debug_allowed: bool,
     /// Left out if it is not demanded, as `purpose` is.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    strict_keys: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict_keys: Option<bool>,
 }
 
 impl Policy {
@@ -86,7 +86,7 @@ impl Policy {
             max_age_ms: max_age.as_millis(),
             clock_skew_ms: clock_skew.as_millis(),
             debug_allowed: *debug_allowed,
-            strict_keys: *strict_keys,
+            strict_keys: strict_keys.then_some(true),
         };
         // Plain data: there is nothing in it that JSON cannot say.
         let text = serde_json::to_vec(&demands).unwrap_or_default();

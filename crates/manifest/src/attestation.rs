@@ -83,7 +83,7 @@ pub enum RootSource {
     /// AWS's for the commercial regions, which every program here has.
     #[default]
     Aws,
-    /// AWS's for GovCloud (US), likewise.
+    /// AWS's for its cloud for the government of the US, likewise.
     AwsUsGov,
     /// In a PEM file.
     File(PathBuf),
@@ -169,7 +169,7 @@ pub enum Root {
     /// AWS's for the commercial regions.
     #[default]
     Aws,
-    /// AWS's for GovCloud (US).
+    /// AWS's for its cloud for the government of the US.
     AwsUsGov,
     /// This certificate. It has the marks of PEM; whether it is a certificate is
     /// for whoever verifies with it to find out.
