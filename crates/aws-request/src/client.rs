@@ -88,15 +88,15 @@ impl Client {
     /// A client with the region, credentials, endpoints, retries and time limits
     /// of `config`. Nothing is sent.
     pub fn new(config: &SdkConfig) -> Result<Self, ConfigError> {
-        Self::with(config, &|builder| builder.tls_provider(TLS).build())
+        Self::with(config, |builder| builder.tls_provider(TLS).build())
     }
 
     /// The same, but host names are looked up by `resolver`.
     pub fn with_resolver(
         config: &SdkConfig,
-        resolver: &(impl ResolveDns + Clone + 'static),
+        resolver: impl ResolveDns + Clone + 'static,
     ) -> Result<Self, ConfigError> {
-        Self::with(config, &|builder| {
+        Self::with(config, move |builder| {
             builder
                 .tls_provider(TLS)
                 .build_with_resolver(resolver.clone())
@@ -105,7 +105,7 @@ impl Client {
 
     fn with(
         config: &SdkConfig,
-        build: &impl Fn(ConnectorBuilder) -> Connector,
+        build: impl Fn(ConnectorBuilder) -> Connector,
     ) -> Result<Self, ConfigError> {
         let region = config.region().cloned().ok_or(ConfigError::NoRegion)?;
         let provider = config

@@ -1,5 +1,12 @@
 //! Nothing, in the place of clients: an agent without the feature `aws`.
 
+#![expect(
+    clippy::unused_async,
+    reason = "what stands here otherwise is waited for"
+)]
+
+use std::convert::Infallible;
+
 use aws_endpoint::Object;
 use bytes::Bytes;
 use thiserror::Error;
@@ -41,35 +48,31 @@ impl Error {
 
 /// A client, which there is none of.
 #[derive(Debug, Clone)]
-pub enum Client {}
+pub struct Client(Infallible);
 
 impl Client {
-    #[expect(
-        clippy::unused_async,
-        reason = "a client's configuration is waited for"
-    )]
     pub(crate) async fn new(_: Option<&str>) -> Result<Self, ConfigError> {
         Err(ConfigError)
     }
 
     pub(crate) async fn check_credentials(&self) -> Result<(), String> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) fn region(&self) -> &str {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) async fn parameter(&self, _: &str) -> Result<String, Error> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) async fn registry_token(&self) -> Result<String, Error> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) async fn head(&self, _: &Object) -> Result<Head, Error> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) async fn part(
@@ -79,11 +82,11 @@ impl Client {
         _: u64,
         _: Option<&str>,
     ) -> Result<Vec<u8>, Error> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) async fn invoke(&self, _: &str, _: Bytes) -> Result<Bytes, InvokeError> {
-        match *self {}
+        match self.0 {}
     }
 }
 
@@ -96,13 +99,11 @@ impl Metadata {
         Self
     }
 
-    #[expect(clippy::unused_async, reason = "the service is waited for")]
     pub(crate) async fn get(&self, _: &str) -> Result<Option<String>, MetadataError> {
         Err(ConfigError.into())
     }
 }
 
-#[expect(clippy::unused_async, reason = "a region is waited for")]
 pub(crate) async fn region() -> Option<String> {
     None
 }

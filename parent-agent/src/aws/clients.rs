@@ -54,7 +54,7 @@ impl Client {
     /// instance name. Nothing else is asked yet.
     pub(crate) async fn new(region: Option<&str>) -> Result<Self, ConfigError> {
         let config = loader(&http(), region).load().await;
-        aws_request::Client::with_resolver(&config, &Names::from_system()).map(Self)
+        aws_request::Client::with_resolver(&config, Names::from_system()).map(Self)
     }
 
     /// Whether there are credentials, and if not, why. They are not tried.

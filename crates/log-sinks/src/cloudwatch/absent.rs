@@ -1,5 +1,10 @@
 //! Nothing, in the place of the service: a build without the feature `cloudwatch`.
 
+#![expect(
+    clippy::unused_async,
+    reason = "what stands here otherwise is waited for"
+)]
+
 use aws_smithy_runtime_api::client::dns::SharedDnsResolver;
 use link::logs::LogStream;
 
@@ -18,7 +23,6 @@ pub struct ConnectError;
 pub(crate) enum Service {}
 
 impl Service {
-    #[expect(clippy::unused_async, reason = "a region is waited for")]
     pub(crate) async fn connect(
         _: CloudWatchConfig,
         _: SharedDnsResolver,

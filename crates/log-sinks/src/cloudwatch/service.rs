@@ -177,7 +177,7 @@ async fn load(
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }
-    let loaded = loader
+    let config = loader
         .http_client(aws_request::http_client_with(resolver.clone()))
         // The forwarder tries again, and counts.
         .retry_config(RetryConfig::disabled())
@@ -194,8 +194,8 @@ async fn load(
         )
         .load()
         .await;
-    aws_request::check(&loaded, AwsService::Logs)?;
-    Ok(Client::new(&loaded))
+    aws_request::check(&config, AwsService::Logs)?;
+    Ok(Client::new(&config))
 }
 
 fn input(event: &Event) -> Result<InputLogEvent, BuildError> {
