@@ -43,7 +43,8 @@ pub(crate) fn needs(rule: &str) -> Option<&'static str> {
     }
 }
 
-/// AWS's text is `docs/attestation_process.md` of `aws-nitro-enclaves-nsm-api`.
+/// "AWS" and a number are a section of `attestation_process.md` in
+/// `aws-nitro-enclaves-nsm-api`.
 const RULES: &[(&str, &str, &str, &str)] = &[
     (
         "accepted",
