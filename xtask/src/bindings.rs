@@ -39,13 +39,19 @@ fn wheel(workspace: &Path) -> anyhow::Result<()> {
             fs::remove_dir_all(stale).with_context(|| stale.display().to_string())?;
         }
     }
+    let programs = interpreter.parent().context("Python has no folder")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
+    // As users build it, but with the maturin that is pinned, and without a network.
     run(python()
-        .args(["-m", "maturin", "build", "--release", "--locked", "--quiet"])
-        .arg("--interpreter")
-        .arg(&interpreter)
-        .arg("--out")
+        .args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"])
+        .args(["--no-build-isolation", "--disable-pip-version-check"])
+        .arg("--wheel-dir")
         .arg(&wheels)
-        .envs(outside::environment(workspace)))?;
+        .arg(".")
+        .env("PATH", std::env::join_paths(folders)?)
+        .env("MATURIN_PEP517_ARGS", "--locked")
+        .env("CARGO_TARGET_DIR", outside::target(workspace)))?;
     let wheel = fs::read_dir(&wheels)
         .and_then(|mut entries| entries.next().transpose())
         .with_context(|| wheels.display().to_string())?
@@ -58,6 +64,12 @@ fn wheel(workspace: &Path) -> anyhow::Result<()> {
     let mut types = python();
     types.args(["-m", "mypy", "--cache-dir", "/dev/null", "python", "tests"]);
     run(types.env("MYPYPATH", "python"))?;
+    // The stubs against what they describe.
+    let mut stubs = python();
+    stubs.args(["-m", "mypy.stubtest", "nitro_attestation"]);
+    run(stubs
+        .env("MYPYPATH", &installed)
+        .env("PYTHONPATH", &installed))?;
     let mut tests = python();
     tests.args([
         "-B",
@@ -72,14 +84,17 @@ fn wheel(workspace: &Path) -> anyhow::Result<()> {
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().context("cannot run Python")?;
+    let program = Path::new(command.get_program()).display().to_string();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
     let arguments: Vec<_> = command
         .get_args()
         .map(|word| word.to_string_lossy())
         .collect();
     ensure!(
         status.success(),
-        "python {} failed; its messages are above",
+        "{program} {} failed; its messages are above",
         arguments.join(" ")
     );
     Ok(())

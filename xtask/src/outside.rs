@@ -24,7 +24,7 @@ pub(crate) fn cargo(workspace: &Path, folder: &str, arguments: &[&str]) -> anyho
 
 /// What cargo finds in the environment. An empty `RUSTFLAGS` stands before the
 /// workspace's own, which link statically.
-pub(crate) fn environment(workspace: &Path) -> [(&'static str, PathBuf); 2] {
+fn environment(workspace: &Path) -> [(&'static str, PathBuf); 2] {
     [
         ("RUSTFLAGS", PathBuf::new()),
         ("CARGO_TARGET_DIR", target(workspace)),

@@ -1,79 +1,106 @@
-"""The documents that AWS signed, through Python."""
+"""Verifications of live documents, and audits of those that AWS signed."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from nitro_attestation import Attestation, Policy, PolicyError, Rejected, Verifier
+from nitro_attestation import (
+    Attestation,
+    Audited,
+    Malformed,
+    Policy,
+    Rejected,
+    UnverifiedClaims,
+    Verifier,
+    inspect,
+)
+from security_module import SecurityModule
+from vectors import FACTS, ROOT, document, each_document, policy
 
-ROOT = Path(__file__).resolve().parents[3]
-CORPUS = ROOT / "attestation/corpus"
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """What the corpus says of a document that AWS signed."""
-    case = json.loads(path.read_text())
-    claims: dict[str, Any] = case["claims"]
-    lengths = {
-        f"{field}_len": None if claims[field] is None else len(claims[field]) // 2
-        for field in ("nonce", "user_data", "public_key")
-    }
-    return {
-        "file": case["document"],
-        "module_id": claims["module_id"],
-        "timestamp": claims["timestamp_ms"],
-        "pcrs": {index: value for index, value in claims["pcrs"].items() if int(value, 16)},
-        "pcr_count": len(claims["pcrs"]),
-        "debug": not int(claims["pcrs"]["0"], 16),
-        **lengths,
-    }
+ANY_IMAGE = Policy(allow_any_image=True)
+NONCE = bytes(range(32))
 
 
-FACTS = [describe(path) for path in sorted(CORPUS.glob("aws/*-at-its-own-time.json"))]
-each_document = pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts["file"])
+@pytest.fixture(scope="module")
+def module() -> SecurityModule:
+    return SecurityModule()
 
 
-def document(facts: dict[str, Any]) -> bytes:
-    path: Path = CORPUS / facts["file"]
-    return path.read_bytes()
-
-
-def policy(facts: dict[str, Any], **more: Any) -> Policy:
-    """Demands every register that is not zero."""
-    registers = dict(facts["pcrs"])
-    if facts["debug"]:
-        registers["0"] = "00" * 48
-    debug = {"allow_any_image": facts["debug"], "allow_debug": facts["debug"]}
-    demands = {"pcrs": registers, **debug, **more}
-    return Policy.from_json(json.dumps(demands))
-
-
-def rule(verifier: Verifier, *arguments: Any, **options: Any) -> str:
+def rule(call: Callable[[], object]) -> str:
     with pytest.raises(Rejected) as caught:
-        verifier.verify(*arguments, **options)
+        call()
     assert caught.value.report["rejection"]["rule"] == caught.value.rule
     assert not caught.value.report["accepted"]
     return caught.value.rule
 
 
-def test_there_are_twelve_documents() -> None:
+def test_live_document_is_accepted_with_its_nonce_alone(module: SecurityModule) -> None:
+    verifier, live = Verifier(module.root_pem), module.document(NONCE, b"a key")
+    demands = Policy(pcrs={0: module.pcr, 1: module.pcr.hex(), 2: [bytes([8]) * 48, module.pcr]})
+    found = verifier.verify(live, demands, NONCE)
+    assert type(found) is Attestation
+    assert (found.module_id, found.nonce, found.public_key) == (module.module_id, NONCE, b"a key")
+    assert (found.profile, found.purpose, found.user_data) == ("enclave", "workload", None)
+    assert found.pcrs[2] == module.pcr and found.document == live
+    assert found.partition is None
+    assert found.report["mode"] == "live"
+    assert verifier.verify_unchallenged(live, demands).nonce == NONCE
+    assert rule(lambda: verifier.verify(live, demands, NONCE[:-1])) == "policy.nonce"
+    assert rule(lambda: Verifier().verify(live, demands, NONCE)) == "chain.root"
+    wrong = Policy(pcrs={0: bytes([8]) * 48})
+    assert rule(lambda: verifier.verify(live, wrong, NONCE)) == "policy.pcr.0"
+    old = module.document(NONCE, age=timedelta(minutes=6))
+    assert rule(lambda: verifier.verify(old, demands, NONCE)) == "freshness.age"
+
+
+def test_nonce_that_the_policy_requires_has_to_be_given(module: SecurityModule) -> None:
+    verifier, live = Verifier(module.root_pem), module.document(NONCE)
+    required = Policy(allow_any_image=True, nonce="required")
+    verifier.verify(live, required, NONCE)
+    assert rule(lambda: verifier.verify_unchallenged(live, required)) == "policy.nonce"
+    assert rule(lambda: verifier.audit(live, required, at="document")) == "policy.nonce"
+    stated = Policy(allow_any_image=True, nonce=NONCE)
+    assert verifier.audit(live, stated, at="document").nonce == NONCE
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(8192)], ids=len)
+def test_nonce_that_no_document_can_carry_is_an_error(nonce: bytes) -> None:
+    with pytest.raises(ValueError, match="nonce"):
+        Verifier().verify(b"", ANY_IMAGE, nonce)
+
+
+def test_nonce_is_no_argument_that_can_be_forgotten() -> None:
+    verifier: Any = Verifier()
+    for arguments in (
+        (b"", ANY_IMAGE),
+        (b"", ANY_IMAGE, None),
+        ("text", ANY_IMAGE, NONCE),
+        (bytearray(1), ANY_IMAGE, NONCE),
+    ):
+        with pytest.raises(TypeError):
+            verifier.verify(*arguments)
+
+
+def test_there_are_documents() -> None:
     assert len(FACTS) == 12
 
 
 @each_document
-def test_accepted_at_its_own_time(facts: dict[str, Any]) -> None:
-    verifier = Verifier()
-    for time in ("document", facts["timestamp"]):
-        found = verifier.verify(document(facts), policy(facts), time=time)
+def test_audit_accepts_a_document_of_aws_at_its_own_time(facts: dict[str, Any]) -> None:
+    verifier, made = Verifier(), facts["timestamp"]
+    instant = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=made)
+    for at in ("document", made, instant):
+        found = verifier.audit(document(facts), policy(facts), at=at)
+        assert type(found) is Audited
         assert found.module_id == facts["module_id"]
-        assert found.timestamp_ms == facts["timestamp"]
-        assert found.profile == "enclave"
+        assert found.timestamp_ms == made
+        assert (found.profile, found.partition) == ("enclave", "aws")
         assert len(found.pcrs) == facts["pcr_count"]
         assert all(isinstance(value, bytes) for value in found.pcrs.values())
         for index, value in facts["pcrs"].items():
@@ -82,95 +109,109 @@ def test_accepted_at_its_own_time(facts: dict[str, Any]) -> None:
             value = getattr(found, field)
             assert facts[f"{field}_len"] == (None if value is None else len(value))
             assert value is None or isinstance(value, bytes)
-        assert found.report["accepted"]
+        assert found.report["accepted"] and found.report["mode"] == "audit"
 
 
 @each_document
-def test_refused_otherwise(facts: dict[str, Any]) -> None:
-    verifier, bytes_ = Verifier(), document(facts)
-    own = {"time": "document"}
-    assert rule(verifier, bytes_, policy(facts)) == "certificate.validity"
-    assert rule(verifier, bytes_, policy(facts), nonce=b"another", **own) == "policy.nonce"
-    wrong = policy(facts, pcrs={"0": "07" * 48})
-    assert rule(verifier, bytes_, wrong, **own) == "policy.pcr.0"
-    late = facts["timestamp"] + 300_001
-    assert rule(verifier, bytes_, policy(facts), time=late) == "freshness.age"
-    flipped = bytes_[:-1] + bytes([bytes_[-1] ^ 1])
-    assert rule(verifier, flipped, policy(facts), **own) == "document.signature"
-    assert rule(verifier, bytes_[:-1], policy(facts), **own) == "cbor.encoding"
+def test_audit_refuses_it_otherwise(facts: dict[str, Any]) -> None:
+    verifier, bytes_, demands = Verifier(), document(facts), policy(facts)
+
+    def audit(bytes_: bytes, demands: Policy, at: Any = "document") -> str:
+        return rule(lambda: verifier.audit(bytes_, demands, at=at))
+
+    assert rule(lambda: verifier.verify_unchallenged(bytes_, demands)) == "certificate.validity"
+    assert audit(bytes_, policy(facts, nonce=b"another")) == "policy.nonce"
+    assert audit(bytes_, policy(facts, pcrs={0: bytes([7]) * 48})) == "policy.pcr.0"
+    assert audit(bytes_, demands, facts["timestamp"] + 300_001) == "freshness.age"
+    assert audit(bytes_, demands, 0) == "certificate.validity"
+    assert audit(bytes_[:-1] + bytes([bytes_[-1] ^ 1]), demands) == "document.signature"
+    assert audit(bytes_[:-1], demands) == "cbor.encoding"
     if facts["debug"]:
-        forbidden = policy(facts, allow_debug=False)
-        assert rule(verifier, bytes_, forbidden, **own) == "policy.debug"
+        assert audit(bytes_, policy(facts, allow_debug=False)) == "policy.debug"
 
 
-def test_a_rejection_reads_well_and_survives_pickling() -> None:
+@each_document
+def test_clock_skew_of_a_minute_refuses_no_good_document(facts: dict[str, Any]) -> None:
+    verifier, made = Verifier(), facts["timestamp"]
+    verifier.audit(document(facts), policy(facts), at=made - 59_000)
+    with pytest.raises(Rejected, match="the clock is .* behind"):
+        verifier.audit(document(facts), policy(facts), at=made - 61_000)
+
+
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [
+        ("now", ValueError),
+        (-1, ValueError),
+        (2**64 - 1, ValueError),
+        (datetime(2024, 1, 1), ValueError),
+        (1.5, TypeError),
+        (True, TypeError),
+        (None, TypeError),
+    ],
+)
+def test_audit_needs_a_time(at: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="time"):
+        Verifier().audit(document(FACTS[0]), ANY_IMAGE, at=at)
+
+
+def test_audited_is_no_attestation() -> None:
+    audited = Verifier().audit(document(FACTS[0]), policy(FACTS[0]), at="document")
+    assert not isinstance(audited, Attestation)
+    assert not issubclass(Attestation, Audited)
+
+
+@each_document
+def test_inspect_says_what_is_not_verified(facts: dict[str, Any]) -> None:
+    claims = inspect(document(facts))
+    assert claims.unverified_module_id == facts["module_id"]
+    assert claims.unverified_timestamp_ms == facts["timestamp"]
+    assert claims.unverified_profile == "enclave"
+    assert len(claims.unverified_pcrs) == facts["pcr_count"]
+    for name in vars(claims):
+        assert name.startswith("unverified_")
+        assert not hasattr(claims, name.removeprefix("unverified_"))
+
+
+def test_inspect_gives_what_nobody_takes_for_verified(module: SecurityModule) -> None:
+    claims = inspect(module.document(NONCE, b"a key"))
+    assert isinstance(claims, UnverifiedClaims)
+    assert (claims.unverified_nonce, claims.unverified_public_key) == (NONCE, b"a key")
+    with pytest.raises(TypeError, match="neither true nor false"):
+        bool(claims)
+    with pytest.raises(Malformed) as caught:
+        inspect(b"no document")
+    assert caught.value.rule == "cbor.encoding"
+
+
+def test_rejection_reads_well_and_survives_pickling() -> None:
     with pytest.raises(Rejected) as caught:
-        Verifier().verify(b"\x84", Policy.from_toml("allow_any_image = true"))
+        Verifier().verify_unchallenged(b"\x84", ANY_IMAGE)
     error = caught.value
     assert str(error).startswith("cbor.encoding: ")
     again = pickle.loads(pickle.dumps(error))
     assert (again.rule, again.reason, again.report) == (error.rule, error.reason, error.report)
+    assert again.document == b"\x84"
 
 
-def test_a_good_nonce_is_accepted_and_a_required_one_must_be_given() -> None:
-    facts = next(facts for facts in FACTS if facts["nonce_len"] == 32)
-    verifier, required = Verifier(), policy(facts, nonce="required")
-    found = verifier.verify(document(facts), policy(facts), time="document")
-    assert found.nonce is not None
-    verifier.verify(document(facts), required, nonce=found.nonce, time="document")
-    assert rule(verifier, document(facts), required, time="document") == "policy.nonce"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "names no measurement"),
-        ("x = 1", "line 1: unknown field `x`"),
-        ("[pcrs]\n32 = '" + "00" * 48 + "'", "PCR32 does not exist"),
-        ("[", "line 1"),
-    ],
-)
-def test_a_policy_that_is_none_is_refused(text: str, message: str) -> None:
-    with pytest.raises(PolicyError, match="(?s).*") as caught:
-        Policy.from_toml(text)
-    assert message in str(caught.value)
-
-
-def test_what_cannot_be_used_is_an_error(tmp_path: Path) -> None:
-    for make in (
-        lambda: Policy.from_json("{"),
-        lambda: Policy.read(tmp_path / "nothing.toml"),
-        lambda: Verifier(b"no PEM"),
-        lambda: Verifier().verify(b"", any_image(), nonce=b""),
-        lambda: Verifier().verify(b"", any_image(), nonce=bytes(513)),
-        lambda: Verifier().verify(b"", any_image(), time="then"),  # type: ignore[arg-type]
-        lambda: Verifier().verify(b"", any_image(), time=-1),
-    ):
-        with pytest.raises(PolicyError):
-            make()
-    with pytest.raises(TypeError):
-        Verifier().verify("text", any_image())  # type: ignore[arg-type]
-
-
-def any_image() -> Policy:
-    return Policy.from_toml("allow_any_image = true")
-
-
-def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:
-    for name, text in [("a.toml", "allow_any_image = true"), ("a.json", '{"allow_any_image": true}')]:
-        (tmp_path / name).write_text(text)
-        found = Verifier().verify(
-            document(FACTS[0]), Policy.read(tmp_path / name), time="document"
-        )
-        assert isinstance(found, Attestation)
-
-
-def test_another_root_trusts_other_documents() -> None:
+def test_roots_are_those_that_are_given() -> None:
     root = (ROOT / "fuzz/test-root.pem").read_bytes()
-    verifier = Verifier(root)
-    assert rule(verifier, document(FACTS[0]), any_image(), time="document") == "chain.root"
-    aws = Verifier((ROOT / "attestation/src/aws-nitro-root.pem").read_bytes())
-    aws.verify(document(FACTS[0]), any_image(), time="document")
+
+    def audit(verifier: Verifier) -> Audited:
+        return verifier.audit(document(FACTS[0]), policy(FACTS[0]), at="document")
+
+    assert rule(lambda: audit(Verifier(root))) == "chain.root"
+    audit(Verifier((ROOT / "attestation/src/aws-nitro-root.pem").read_bytes()))
+    with pytest.raises(ValueError, match="root certificate"):
+        Verifier(b"no PEM")
+    assert rule(lambda: audit(Verifier(partitions=["aws-us-gov"]))) == "chain.root"
+    audit(Verifier(partitions=["aws-us-gov", "aws"]))
+    audit(Verifier(root, partitions=["aws"]))
+    unknown: Any = ["aws-cn"]
+    with pytest.raises(ValueError, match="no partition whose root AWS publishes"):
+        Verifier(partitions=unknown)
+    with pytest.raises(ValueError, match="no root is trusted"):
+        Verifier(partitions=[])
 
 
 def test_threads_share_a_verifier_and_the_interpreter_goes_on() -> None:
@@ -182,7 +223,7 @@ def test_threads_share_a_verifier_and_the_interpreter_goes_on() -> None:
         bytes_, demands = document(facts), policy(facts)
         start.wait()
         for _ in range(25):
-            verifier.verify(bytes_, demands, time="document")
+            verifier.audit(bytes_, demands, at="document")
         return number
 
     with ThreadPoolExecutor(8) as pool:

@@ -1,8 +1,24 @@
-"""The verifier in Rust."""
+"""The verifier in Rust. What the package makes of it is its interface; this is not."""
 
 from os import PathLike
-from typing import Literal, Optional, Union
+from typing import Optional, Union, final
 
+__all__ = [
+    "Claims",
+    "Client",
+    "Fetch",
+    "FetchError",
+    "Policy",
+    "Verification",
+    "Verifier",
+    "inspect",
+    "read_measurements",
+]
+
+class FetchError(Exception):
+    """No document was received, so there was nothing to verify."""
+
+@final
 class Policy:
     @staticmethod
     def from_toml(text: str) -> Policy: ...
@@ -10,7 +26,10 @@ class Policy:
     def from_json(text: str) -> Policy: ...
     @staticmethod
     def read(path: Union[str, PathLike[str]]) -> Policy: ...
+    def to_json(self) -> str: ...
 
+def read_measurements(path: Union[str, PathLike[str]]) -> dict[int, bytes]: ...
+@final
 class Claims:
     @property
     def profile(self) -> str: ...
@@ -23,11 +42,19 @@ class Claims:
     @property
     def nonce(self) -> Optional[bytes]: ...
     @property
+    def purpose(self) -> Optional[str]: ...
+    @property
     def user_data(self) -> Optional[bytes]: ...
     @property
     def public_key(self) -> Optional[bytes]: ...
+    @property
+    def partition(self) -> Optional[str]: ...
 
+def inspect(document: bytes) -> tuple[Optional[Claims], Optional[tuple[str, str]]]: ...
+@final
 class Verification:
+    @property
+    def document(self) -> bytes: ...
     @property
     def report(self) -> str: ...
     @property
@@ -35,12 +62,26 @@ class Verification:
     @property
     def claims(self) -> Optional[Claims]: ...
 
+@final
 class Verifier:
-    def __new__(cls, roots: Optional[bytes] = None) -> Verifier: ...
-    def verify(
-        self,
-        document: bytes,
-        policy: Policy,
-        nonce: Optional[bytes],
-        time: Union[int, Literal["now", "document"]],
-    ) -> Verification: ...
+    def __new__(cls, roots: Optional[bytes], partitions: list[str]) -> Verifier: ...
+    def verify(self, document: bytes, policy: Policy, nonce: bytes) -> Verification: ...
+    def verify_unchallenged(self, document: bytes, policy: Policy) -> Verification: ...
+    def audit_at(self, document: bytes, policy: Policy, time_ms: int) -> Verification: ...
+    def audit_of_document(self, document: bytes, policy: Policy) -> Verification: ...
+
+@final
+class Client:
+    def __new__(
+        cls,
+        verifier: Verifier,
+        timeout_ms: int,
+        ca: Optional[bytes],
+        bind_tls: Union[bool, str],
+    ) -> Client: ...
+    def fetch(self, endpoint: str, policy: Policy) -> Fetch: ...
+
+@final
+class Fetch:
+    def run(self) -> Verification: ...
+    def cancel(self) -> None: ...

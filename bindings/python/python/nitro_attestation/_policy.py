@@ -1,0 +1,205 @@
+"""What a verifier demands of an enclave."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Callable, Literal, Optional, Union
+
+from . import _native
+
+#: A register's value: 48 bytes, or 96 hexadecimal digits.
+Register = Union[bytes, str]
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be used, and why."""
+
+
+def _hexadecimal(value: Union[bytes, str], what: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"{what} is {type(value).__name__} and not bytes or hexadecimal digits")
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What is measured of an image: ``image-builder`` and ``nitro-cli`` write it to a file."""
+
+    #: The registers by their numbers: 0, 1 and 2, and 8 if the image is signed.
+    pcrs: Mapping[int, Register]
+    #: What reports call the image.
+    name: Optional[str] = None
+
+    @classmethod
+    def read(cls, path: Union[str, os.PathLike[str]]) -> Measurements:
+        """The measurements in a file, which becomes their name. Raises
+        :class:`PolicyError` if it holds none."""
+        try:
+            return cls(_native.read_measurements(path), os.fspath(path))
+        except ValueError as error:
+            raise PolicyError(str(error)) from None
+
+    def _entry(self) -> dict[str, Any]:
+        registers = {f"PCR{index}": value for index, value in self.pcrs.items()}
+        entry: dict[str, Any] = {
+            "Measurements": {
+                register: _hexadecimal(value, register) for register, value in registers.items()
+            }
+        }
+        if self.name is not None:
+            entry["name"] = self.name
+        return entry
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What ``user_data`` or ``public_key`` has to be, where it is not given as it is."""
+
+    _form: Literal["equal", "sha256_of", "sha384_of", "prefix"]
+    _value: bytes
+
+    @classmethod
+    def sha256_of(cls, value: bytes) -> Binding:
+        """The SHA-256 digest of these bytes."""
+        return cls("sha256_of", value)
+
+    @classmethod
+    def sha384_of(cls, value: bytes) -> Binding:
+        """The SHA-384 digest of these bytes."""
+        return cls("sha384_of", value)
+
+    @classmethod
+    def prefix(cls, value: bytes) -> Binding:
+        """These bytes, and perhaps more behind them."""
+        return cls("prefix", value)
+
+
+def _binding(value: Union[bytes, Binding], what: str) -> dict[str, str]:
+    binding = value if isinstance(value, Binding) else Binding("equal", value)
+    if not isinstance(binding._value, bytes):
+        raise TypeError(f"{what} is {type(binding._value).__name__} and not bytes")
+    return {binding._form: binding._value.hex()}
+
+
+def _duration(value: timedelta, what: str) -> str:
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{what} is {type(value).__name__} and not a timedelta")
+    return f"{value // timedelta(milliseconds=1)}ms"
+
+
+class Policy:
+    """What a verifier demands of an enclave. It has to name software, by measurements or
+    registers, or to say that it accepts any.
+
+    The arguments have the names and the meaning of the keys of a policy file.
+    """
+
+    __slots__ = ("_rust",)
+    _rust: _native.Policy
+
+    def __init__(
+        self,
+        *,
+        measurements: Union[Measurements, Iterable[Measurements]] = (),
+        pcrs: Optional[Mapping[int, Union[Register, Iterable[Register]]]] = None,
+        allow_any_image: bool = False,
+        allow_debug: bool = False,
+        nonce: Union[bytes, Literal["required"], None] = None,
+        purpose: Optional[
+            Literal["relayed-challenge", "self-check", "clock", "workload"]
+        ] = None,
+        user_data: Union[bytes, Binding, None] = None,
+        public_key: Union[bytes, Binding, None] = None,
+        module_id: Optional[str] = None,
+        max_age: timedelta = timedelta(minutes=5),
+        clock_skew: timedelta = timedelta(minutes=1),
+        strict_keys: bool = False,
+        profile: Literal["enclave", "nitro-tpm"] = "enclave",
+    ) -> None:
+        """The policy that these values make; raises :class:`PolicyError` if it would
+        accept anything without saying so, and if nothing could satisfy it.
+
+        ``measurements`` are allowed images, of which one has to match. ``pcrs`` are
+        registers by their numbers, each with a value or several allowed ones.
+        """
+        images = (measurements,) if isinstance(measurements, Measurements) else tuple(measurements)
+        for image in images:
+            if not isinstance(image, Measurements):
+                kind = type(image).__name__
+                raise TypeError(f"measurements hold {kind}: read the file with Measurements.read")
+        keys: dict[str, Any] = {
+            "profile": profile,
+            "images": [image._entry() for image in images],
+            "pcrs": {
+                str(index): (
+                    _hexadecimal(values, f"PCR{index}")
+                    if isinstance(values, (bytes, str))
+                    else [_hexadecimal(value, f"PCR{index}") for value in values]
+                )
+                for index, values in (pcrs or {}).items()
+            },
+            "allow_any_image": allow_any_image,
+            "allow_debug": allow_debug,
+            "max_age": _duration(max_age, "max_age"),
+            "clock_skew": _duration(clock_skew, "clock_skew"),
+            "strict_keys": strict_keys,
+        }
+        if nonce is not None:
+            keys["nonce"] = nonce if nonce == "required" else _hexadecimal(nonce, "nonce")
+        if user_data is not None:
+            keys["user_data"] = _binding(user_data, "user_data")
+        if public_key is not None:
+            keys["public_key"] = _binding(public_key, "public_key")
+        if purpose is not None:
+            keys["purpose"] = purpose
+        if module_id is not None:
+            keys["module_id"] = module_id
+        self._rust = _parsed(_native.Policy.from_json, json.dumps(keys))
+
+    @classmethod
+    def from_toml(cls, text: str) -> Policy:
+        """The policy in a TOML text, which can name no files."""
+        return cls._of(_parsed(_native.Policy.from_toml, text))
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """The policy in a JSON text, which can name no files."""
+        return cls._of(_parsed(_native.Policy.from_json, text))
+
+    @classmethod
+    def read(cls, path: Union[str, os.PathLike[str]]) -> Policy:
+        """The policy in a file: JSON if its name ends in ``.json``, else TOML. Files that
+        it names are looked for beside it."""
+        return cls._of(_parsed(_native.Policy.read, path))
+
+    def to_json(self) -> str:
+        """The policy as a JSON text, with every default written out."""
+        return self._rust.to_json()
+
+    @classmethod
+    def _of(cls, native: _native.Policy) -> Policy:
+        policy = cls.__new__(cls)
+        policy._rust = native
+        return policy
+
+    def __repr__(self) -> str:
+        return f"Policy.from_json({self.to_json()!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+
+def _parsed(parse: Callable[[Any], _native.Policy], argument: object) -> _native.Policy:
+    try:
+        return parse(argument)
+    except ValueError as error:
+        raise PolicyError(str(error)) from None
