@@ -10,10 +10,6 @@ use crate::purpose::Purpose;
 
 /// What a policy demands, in a form that is the same for the same demands.
 #[derive(Serialize)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "a policy has as many yes-or-no demands"
-)]
 struct Demands<'a> {
     profile: Profile,
     images: Vec<(&'a str, Vec<(u8, String)>)>,

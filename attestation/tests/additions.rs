@@ -114,12 +114,12 @@ prop_compose! {
         debug in any::<bool>(),
     ) -> PolicyBuilder {
         let mut policy = Policy::builder();
-        if !any_image {
+        if any_image {
+            policy = policy.allow_any_image();
+        } else {
             for (name, image) in images {
                 policy = policy.image(name, image);
             }
-        } else {
-            policy = policy.allow_any_image();
         }
         for (index, value) in pcrs {
             policy = policy.pcr(index, value);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attestation::{Document, Policy, Roots};
 use base64::Engine;
@@ -18,6 +18,8 @@ pub(crate) const ACCEPTED: &str = "accepted";
 /// The good root, and AWS's, as the corpus names them.
 pub(crate) const TEST_ROOT: &str = "roots/test.pem";
 pub(crate) const AWS_ROOT: &str = "roots/aws.pem";
+/// Cases whose names differ only in what file names leave out.
+const MAX_NAMESAKES: usize = 100;
 
 /// Generated documents that look like real ones.
 const USUAL: [&str; 2] = ["the good document", "two roots are pinned: of the first"];
@@ -80,12 +82,18 @@ pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|own| own == extension)
+}
+
 /// Every case of the committed corpus, by the path of its file.
 pub(crate) fn read() -> BTreeMap<String, CaseFile> {
     let mut cases = BTreeMap::new();
     for path in paths() {
         let is_case = path.starts_with("cases/") || path.starts_with("aws/");
-        if is_case && path.ends_with(".json") {
+        if is_case && has_extension(&path, "json") {
             let text = std::fs::read_to_string(folder().join(&path)).unwrap();
             cases.insert(path, serde_json::from_str(&text).unwrap());
         }
@@ -110,7 +118,7 @@ pub(crate) fn paths() -> Vec<String> {
             } else {
                 let path = path.strip_prefix(folder()).unwrap().to_owned();
                 let path = path.into_os_string().into_string().unwrap();
-                let is_aws_document = path.starts_with("aws/") && path.ends_with(".cbor");
+                let is_aws_document = path.starts_with("aws/") && has_extension(&path, "cbor");
                 if !is_aws_document {
                     paths.push(path);
                 }
@@ -145,7 +153,7 @@ pub(crate) fn files(
             Some(_) => ("aws".to_owned(), None),
             None => (format!("cases/{}", case.rule), Some(&case.document)),
         };
-        let stem = (1..)
+        let stem = (1..=MAX_NAMESAKES)
             .map(|number| format!("{folder}/{}", slug(&case.name, number)))
             .find(|stem| !files.contains_key(&format!("{stem}.json")))
             .unwrap();

@@ -40,8 +40,8 @@ impl Screen {
 
     /// The first line.
     pub(crate) fn title(&self, title: &str, subtitle: &str) {
-        self.line(&self.paint(BOLD, title));
-        self.line(&self.paint(DIM, subtitle));
+        line(&self.paint(BOLD, title));
+        line(&self.paint(DIM, subtitle));
     }
 
     /// Begins a part; `short` names it in the summary of times.
@@ -54,13 +54,14 @@ impl Screen {
             took: Duration::ZERO,
         });
         let number = phases.len();
-        self.line("");
-        self.line(&self.paint(BOLD, &format!("{number}. {title}")));
+        line("");
+        line(&self.paint(BOLD, &format!("{number}. {title}")));
     }
 
     /// One fact of the part.
+    #[expect(clippy::unused_self, reason = "the other lines are the screen's too")]
     pub(crate) fn fact(&self, label: &str, text: &str) {
-        self.line(&format!("   {label:<22} {text}"));
+        line(&format!("   {label:<22} {text}"));
     }
 
     /// One fact that the summary repeats, because it was checked.
@@ -70,41 +71,37 @@ impl Screen {
 
     /// A line that the enclave logged.
     pub(crate) fn log(&self, stream: &str, text: &str) {
-        self.line(&self.paint(DIM, &format!("   │ {stream:<12} {text}")));
+        line(&self.paint(DIM, &format!("   │ {stream:<12} {text}")));
     }
 
     /// A remark.
     pub(crate) fn note(&self, text: &str) {
-        self.line(&self.paint(DIM, text));
+        line(&self.paint(DIM, text));
     }
 
     /// What was proven, what was not, and how long it took.
     pub(crate) fn summary(&self, not_shown: &[&str]) {
         self.end_phase();
-        self.line("");
-        self.line(&self.paint(BOLD, "Proven"));
+        line("");
+        line(&self.paint(BOLD, "Proven"));
         for finding in locked(&self.findings).iter() {
-            self.line(&format!("   {} {finding}", self.paint(GREEN, "✓")));
+            line(&format!("   {} {finding}", self.paint(GREEN, "✓")));
         }
-        self.line(&self.paint(BOLD, "Not shown here"));
+        line(&self.paint(BOLD, "Not shown here"));
         for item in not_shown {
-            self.line(&format!("   - {item}"));
+            line(&format!("   - {item}"));
         }
         let parts: Vec<_> = locked(&self.phases)
             .iter()
             .map(|phase| format!("{} {}", phase.short, seconds(phase.took)))
             .collect();
         let total = seconds(self.start.elapsed());
-        self.line("");
-        self.line(&format!(
+        line("");
+        line(&format!(
             "{} {}",
             self.paint(BOLD, &format!("{total} in total:")),
             parts.join(", ")
         ));
-    }
-
-    fn line(&self, text: &str) {
-        outln!("{text}");
     }
 
     fn end_phase(&self) {
@@ -153,6 +150,10 @@ pub(crate) fn seconds(time: Duration) -> String {
 pub(crate) fn mebibytes(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10) / (1024 * 1024);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn line(text: &str) {
+    outln!("{text}");
 }
 
 #[cfg(test)]

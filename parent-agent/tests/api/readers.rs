@@ -11,7 +11,7 @@ async fn commands_end_quietly_when_their_reader_goes_away() {
     let mut agent = Agent::start(&[]).await;
     let _init = agent.boot().await;
     let folder = agent.folder.path().to_owned();
-    let with = |subcommand: &'static str, arguments: &'static [&'static str]| {
+    let with = move |subcommand: &'static str, arguments: &'static [&'static str]| {
         let folder = folder.clone();
         move || {
             let mut command = command(&folder, subcommand);

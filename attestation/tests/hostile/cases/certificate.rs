@@ -41,7 +41,7 @@ pub(super) fn add(cases: &mut Cases<'_>) {
             let chain = cases.world.replaced(index, certificate);
             cases.chain_of_pinned_root(format!("{place}: {name}"), rule, &chain);
             if index > 0
-                && let Some(case) = cases.cases.last_mut()
+                && let Some(case) = cases.all.last_mut()
             {
                 case.root = None;
             }

@@ -24,7 +24,7 @@ pub(crate) struct Cases<'a> {
     world: &'a World,
     roots: BTreeMap<&'static str, Vec<Vec<u8>>>,
     demands: BTreeMap<String, Demands>,
-    cases: Vec<Case>,
+    all: Vec<Case>,
 }
 
 /// The corpus, the same each time.
@@ -37,7 +37,7 @@ pub(crate) fn generate() -> Files {
             (AWS_ROOT, vec![aws::ROOT.to_vec()]),
         ]),
         demands: demands::of_images(),
-        cases: Vec::new(),
+        all: Vec::new(),
     };
     cose::add(&mut cases);
     payload::add(&mut cases);
@@ -48,13 +48,13 @@ pub(crate) fn generate() -> Files {
     partitions::add(&mut cases);
     nitro_tpm::add(&mut cases);
     aws::add(&mut cases);
-    files(&cases.roots, &cases.demands, &cases.cases)
+    files(&cases.roots, &cases.demands, &cases.all)
 }
 
 impl Cases<'_> {
     /// A document that this rule refuses, or that is accepted.
     fn document(&mut self, name: impl Into<String>, rule: &str, document: Vec<u8>) -> &mut Case {
-        self.cases.push(Case {
+        self.all.push(Case {
             name: name.into(),
             rule: rule.to_owned(),
             document,
@@ -65,8 +65,8 @@ impl Cases<'_> {
             time_ms: TIME_MS,
             aws: None,
         });
-        let last = self.cases.len() - 1;
-        &mut self.cases[last]
+        let last = self.all.len() - 1;
+        &mut self.all[last]
     }
 
     /// A payload, signed well.

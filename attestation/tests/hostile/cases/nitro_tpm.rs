@@ -31,7 +31,8 @@ pub(super) fn add(cases: &mut Cases<'_>) {
         of_tpm(good.clone(), &registers)
     };
     let mut add = |name: String, rule: &str, payload: &Payload| {
-        cases.payload(name, rule, payload).policy = NITRO_TPM.to_owned();
+        let case = cases.payload(name, rule, payload);
+        NITRO_TPM.clone_into(&mut case.policy);
     };
     add("NitroTPM".to_owned(), ACCEPTED, &with(None));
     for (index, _) in TPM_REGISTERS {
