@@ -26,7 +26,7 @@ AWS_ROOT = "roots/aws.pem"
 CATEGORIES = ["must", "should", "policy"]
 EVERYTHING = {
     "root", "time", "nonce", "public_key", "user_data", "module_id", "purpose", "profile",
-    "age", "skew", "debug",
+    "age", "skew", "debug", "roots",
 } | {f"pcr{index}" for index in range(32)}
 # What a verifier is able to judge if its command has the placeholder.
 ABILITIES = {

@@ -20,6 +20,8 @@ pub(crate) const TEST_ROOT: &str = "roots/test.pem";
 pub(crate) const AWS_ROOT: &str = "roots/aws.pem";
 /// Cases whose names differ only in what file names leave out.
 const MAX_NAMESAKES: usize = 100;
+/// The good root and another one.
+pub(crate) const TWO_ROOTS: &str = "roots/two-partitions.pem";
 
 /// Generated documents that look like real ones.
 const USUAL: [&str; 2] = ["the good document", "two roots are pinned: of the first"];
@@ -231,6 +233,9 @@ impl Case {
     fn needs(&self, expectations: &Value) -> Vec<String> {
         if self.needs_skew() {
             return vec!["skew".to_owned()];
+        }
+        if self.root_file == TWO_ROOTS {
+            return vec!["roots".to_owned()];
         }
         let registers = ["policy.image", "policy.debug", "policy.pcr"];
         if !registers.iter().any(|rule| self.rule.starts_with(rule)) {

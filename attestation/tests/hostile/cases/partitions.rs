@@ -1,10 +1,8 @@
 //! Several pinned roots, as of partitions that have one each.
 
 use super::Cases;
-use crate::corpus::ACCEPTED;
+use crate::corpus::{ACCEPTED, TWO_ROOTS};
 use crate::world::{Payload, World};
-
-const TWO_ROOTS: &str = "roots/two-partitions.pem";
 
 pub(super) fn add(cases: &mut Cases<'_>) {
     let (second, third) = (World::of("second partition"), World::of("third partition"));
