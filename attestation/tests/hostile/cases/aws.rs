@@ -9,7 +9,7 @@ use super::demands::{is_debug, of_document, unmet};
 use crate::corpus::{ACCEPTED, AWS_ROOT, TEST_ROOT, folder};
 use crate::cose::{Cose, NULL, bytes, map, text, unsigned};
 use crate::der::{Fields, Key};
-use crate::world::{LEAF, MAX_AGE_MS, Payload, World, entries, validity_at};
+use crate::world::{CLOCK_SKEW_MS, LEAF, MAX_AGE_MS, Payload, World, entries, validity_at};
 
 pub(super) const ROOT: &[u8] = include_bytes!("../../../src/aws-nitro-root.der");
 /// The one that forgeries are of.
@@ -52,7 +52,18 @@ fn genuine(cases: &mut Cases<'_>, id: &str, document: &[u8]) {
     let parsed = Document::parse(document).unwrap();
     let own = format!("aws-{id}");
     let made = parsed.unverified_timestamp_ms();
+    let leaf = parsed.unverified_certificates().last().unwrap();
+    let (_, leaf) = X509Certificate::from_der(leaf).unwrap();
+    let begins = 1000 * u64::try_from(leaf.validity().not_before.timestamp()).unwrap();
     cases.demands.insert(own.clone(), of_document(&parsed));
+    // Where the leaf, too, begins later than the tolerance allows, it is refused first.
+    let ahead = |skew_ms: u64| {
+        if begins > made - skew_ms + CLOCK_SKEW_MS {
+            "certificate.validity"
+        } else {
+            "freshness.future"
+        }
+    };
     let mut add = |name: &str, rule: &str, policy: &str, root: &'static str, time_ms| {
         let case = cases.document(format!("{id} {name}"), rule, document.to_vec());
         policy.clone_into(&mut case.policy);
@@ -62,6 +73,8 @@ fn genuine(cases: &mut Cases<'_>, id: &str, document: &[u8]) {
     };
     add("at its own time", ACCEPTED, &own, AWS_ROOT, made);
     for (name, rule, time_ms) in [
+        ("59 s before its time", ACCEPTED, made - 59_000),
+        ("61 s before its time", ahead(61_000), made - 61_000),
         (
             "a day before its time",
             "certificate.validity",
