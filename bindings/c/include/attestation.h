@@ -65,8 +65,17 @@ typedef struct attestation_audit attestation_audit;
 // time, is said by what it was taken from: a verification or an audit.
 typedef struct attestation_evidence attestation_evidence;
 
+// What is expected of a result.
+typedef struct attestation_expectations attestation_expectations;
+
+// The keys of those whose results are believed.
+typedef struct attestation_key_set attestation_key_set;
+
 // What a verifier demands of an enclave.
 typedef struct attestation_policy attestation_policy;
+
+// What came of the verification of a signed result.
+typedef struct attestation_result attestation_result;
 
 // What came of the verification of a live document.
 typedef struct attestation_verification attestation_verification;
@@ -183,6 +192,115 @@ attestation_policy *attestation_policy_parse(uint32_t format,
 // again.
 void attestation_policy_free(attestation_policy *policy);
 
+// The keys in a JWK set, JSON of `length` bytes.
+//
+// Null if it is none; `error`, unless it is null, then gets a text that
+// `attestation_string_free` frees, and null otherwise.
+//
+// # Safety
+//
+// `json` has `length` bytes. `error` is null or can be written to.
+ATTESTATION_MUST_USE
+attestation_key_set *attestation_key_set_parse(const char *json,
+                                               size_t length,
+                                               char **error);
+
+// Frees a key set; null is left alone.
+//
+// # Safety
+//
+// `keys` is null or comes from `attestation_key_set_parse`, and is not used again.
+void attestation_key_set_free(attestation_key_set *keys);
+
+// The expectations in a JSON text of `length` bytes. `docs/attest.md` lists its keys. They
+// have to say what may run in the enclave, or that any policy of the issuer is good.
+//
+// Null if they cannot be used; `error`, unless it is null, then gets a text that
+// `attestation_string_free` frees, and null otherwise.
+//
+// # Safety
+//
+// `json` has `length` bytes. `error` is null or can be written to.
+ATTESTATION_MUST_USE
+attestation_expectations *attestation_expectations_parse(const char *json,
+                                                         size_t length,
+                                                         char **error);
+
+// Frees expectations; null is left alone.
+//
+// # Safety
+//
+// `expectations` is null or comes from `attestation_expectations_parse`, and is not used
+// again.
+void attestation_expectations_free(attestation_expectations *expectations);
+
+// Verifies a signed result now, by the system's clock. It must be for this nonce, of 8 to
+// 64 bytes, which was drawn for it alone.
+//
+// Returns `ATTESTATION_ACCEPTED`, which is 0, only if a key of the set has signed the
+// result and it is what is expected. Whether it is accepted or refused, `result`, unless
+// it is null, gets what `attestation_result_free` frees. After `ATTESTATION_UNUSABLE` it
+// gets null, and `error`, unless it is null, a text that `attestation_string_free` frees;
+// otherwise `error` gets null.
+//
+// # Safety
+//
+// `keys` and `expectations` are null or come from this library and have not been freed.
+// `token` has `token_length` bytes, and `nonce` has `nonce_length`. `result` and `error`
+// are null or can be written to.
+ATTESTATION_MUST_USE
+int attestation_result_verify(const attestation_key_set *keys,
+                              const attestation_expectations *expectations,
+                              const char *token,
+                              size_t token_length,
+                              const uint8_t *nonce,
+                              size_t nonce_length,
+                              attestation_result **result,
+                              char **error);
+
+// As `attestation_result_verify`, for any nonce or none: whoever has the result can show it
+// again until it expires.
+//
+// # Safety
+//
+// As for `attestation_result_verify`.
+ATTESTATION_MUST_USE
+int attestation_result_verify_unchallenged(const attestation_key_set *keys,
+                                           const attestation_expectations *expectations,
+                                           const char *token,
+                                           size_t token_length,
+                                           attestation_result **result,
+                                           char **error);
+
+// What the accepted result says, JSON; null if it was refused, and if `result` is null.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_claims(const attestation_result *result);
+
+// The identifier of the first rule that was broken; null if the result was accepted.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_rule(const attestation_result *result);
+
+// How that rule was broken, in a line for people; null if the result was accepted.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_reason(const attestation_result *result);
+
+// Frees what came of the verification of a result; null is left alone.
+//
+// # Safety
+//
+// `result` is null or comes from this library, and neither it nor what points into it is
+// used again.
+void attestation_result_free(attestation_result *result);
+
 // Verifies a live document, which must carry the nonce of this challenge: 32 random
 // bytes, say, that were drawn for it alone.
 //
@@ -655,6 +773,115 @@ const uint8_t *attestation_evidence_user_data(const attestation_evidence *eviden
 // `length` is null or can be written to.
 const uint8_t *attestation_evidence_public_key(const attestation_evidence *evidence,
                                                size_t *length);
+
+// The keys in a JWK set, JSON of `length` bytes.
+//
+// Null if it is none; `error`, unless it is null, then gets a text that
+// `attestation_string_free` frees, and null otherwise.
+//
+// # Safety
+//
+// `json` has `length` bytes. `error` is null or can be written to.
+ATTESTATION_MUST_USE
+attestation_key_set *attestation_key_set_parse(const char *json,
+                                               size_t length,
+                                               char **error);
+
+// Frees a key set; null is left alone.
+//
+// # Safety
+//
+// `keys` is null or comes from `attestation_key_set_parse`, and is not used again.
+void attestation_key_set_free(attestation_key_set *keys);
+
+// The expectations in a JSON text of `length` bytes. `docs/attest.md` lists its keys. They
+// have to say what may run in the enclave, or that any policy of the issuer is good.
+//
+// Null if they cannot be used; `error`, unless it is null, then gets a text that
+// `attestation_string_free` frees, and null otherwise.
+//
+// # Safety
+//
+// `json` has `length` bytes. `error` is null or can be written to.
+ATTESTATION_MUST_USE
+attestation_expectations *attestation_expectations_parse(const char *json,
+                                                         size_t length,
+                                                         char **error);
+
+// Frees expectations; null is left alone.
+//
+// # Safety
+//
+// `expectations` is null or comes from `attestation_expectations_parse`, and is not used
+// again.
+void attestation_expectations_free(attestation_expectations *expectations);
+
+// Verifies a signed result now, by the system's clock. It must be for this nonce, of 8 to
+// 64 bytes, which was drawn for it alone.
+//
+// Returns `ATTESTATION_ACCEPTED`, which is 0, only if a key of the set has signed the
+// result and it is what is expected. Whether it is accepted or refused, `result`, unless
+// it is null, gets what `attestation_result_free` frees. After `ATTESTATION_UNUSABLE` it
+// gets null, and `error`, unless it is null, a text that `attestation_string_free` frees;
+// otherwise `error` gets null.
+//
+// # Safety
+//
+// `keys` and `expectations` are null or come from this library and have not been freed.
+// `token` has `token_length` bytes, and `nonce` has `nonce_length`. `result` and `error`
+// are null or can be written to.
+ATTESTATION_MUST_USE
+int attestation_result_verify(const attestation_key_set *keys,
+                              const attestation_expectations *expectations,
+                              const char *token,
+                              size_t token_length,
+                              const uint8_t *nonce,
+                              size_t nonce_length,
+                              attestation_result **result,
+                              char **error);
+
+// As `attestation_result_verify`, for any nonce or none: whoever has the result can show it
+// again until it expires.
+//
+// # Safety
+//
+// As for `attestation_result_verify`.
+ATTESTATION_MUST_USE
+int attestation_result_verify_unchallenged(const attestation_key_set *keys,
+                                           const attestation_expectations *expectations,
+                                           const char *token,
+                                           size_t token_length,
+                                           attestation_result **result,
+                                           char **error);
+
+// What the accepted result says, JSON; null if it was refused, and if `result` is null.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_claims(const attestation_result *result);
+
+// The identifier of the first rule that was broken; null if the result was accepted.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_rule(const attestation_result *result);
+
+// How that rule was broken, in a line for people; null if the result was accepted.
+//
+// # Safety
+//
+// `result` is null or comes from this library and has not been freed.
+const char *attestation_result_reason(const attestation_result *result);
+
+// Frees what came of the verification of a result; null is left alone.
+//
+// # Safety
+//
+// `result` is null or comes from this library, and neither it nor what points into it is
+// used again.
+void attestation_result_free(attestation_result *result);
 
 // Frees the text of an error; null is left alone.
 //

@@ -8,6 +8,7 @@
 mod border;
 mod evidence;
 mod policy;
+mod result;
 mod verification;
 mod verifier;
 
@@ -16,6 +17,7 @@ use std::ffi::{CStr, c_char, c_int};
 pub use border::attestation_string_free;
 pub use evidence::*;
 pub use policy::*;
+pub use result::*;
 pub use verification::*;
 pub use verifier::*;
 

@@ -9,7 +9,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use attestation::{Policy, Profile, Roots};
+use attestation_results::{Appraisal, Issuer, SigningKey};
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
@@ -44,6 +47,7 @@ fn header_is_what_the_library_is() {
         "policy",
         "verification",
         "evidence",
+        "result",
         "border",
     ];
     let builder = cbindgen::Builder::new().with_config(config);
@@ -351,6 +355,42 @@ fn misuse_is_an_error_and_accepts_nothing() {
         installed.write("nonce", NONCE),
     ];
     let program = installed.sanitized("tests/misuse.c");
+    assert_succeeded(&run(&program, &arguments.each_ref().map(String::as_str)));
+}
+
+/// The same, of signed results.
+#[test]
+fn misuse_of_results_is_an_error_and_accepts_nothing() {
+    let installed = Installed::new();
+    let live = Live::new();
+    let verifier = attestation::Verifier::new(Roots::from_pem(live.root_pem.as_bytes()).unwrap());
+    let policy = Policy::builder().pcr(0, PCR).build().unwrap();
+    let nonce = attestation::Nonce::Fresh(&NONCE);
+    let verification = verifier.verify(&live.document, &policy, nonce);
+    let (key, _) = SigningKey::generate().unwrap();
+    let issuer = Issuer {
+        developer: "tests".to_owned(),
+        url: None,
+        lifetime: Duration::from_secs(300),
+    };
+    let appraisal = Appraisal {
+        report: &verification.report,
+        document: &live.document,
+        profile: Profile::Enclave,
+        policy_ids: &["tests"],
+        nonce: attestation_results::Nonce::Caller(&NONCE),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let token = issuer.token(&key, &appraisal, now.as_secs()).unwrap();
+    let keys = serde_json::json!({ "keys": [key.jwk()] }).to_string();
+    let expectations = r#"{"policies": ["tests"], "allow_other_roots": true}"#;
+    let arguments = [
+        installed.write("keys", keys),
+        installed.write("expectations", expectations),
+        installed.write("token", token),
+        installed.write("nonce", NONCE),
+    ];
+    let program = installed.sanitized("tests/result.c");
     assert_succeeded(&run(&program, &arguments.each_ref().map(String::as_str)));
 }
 

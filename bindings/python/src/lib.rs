@@ -6,6 +6,7 @@
 mod claims;
 mod client;
 mod policy;
+mod result;
 mod verifier;
 
 use pyo3::exceptions::PyValueError;
@@ -20,6 +21,8 @@ mod _native {
     use super::client::{Client, Fetch, FetchError};
     #[pymodule_export]
     use super::policy::{Policy, read_measurements};
+    #[pymodule_export]
+    use super::result::{Expectations, KeySet};
     #[pymodule_export]
     use super::verifier::{Verification, Verifier};
 }

@@ -37,6 +37,14 @@ from ._evidence import (
 )
 from ._native import FetchError
 from ._policy import Binding, Measurements, Policy, PolicyError
+from ._result import (
+    Expectations,
+    KeySet,
+    ResultRejected,
+    VerifiedResult,
+    verify_result,
+    verify_result_unchallenged,
+)
 from ._verifier import Verifier
 
 __all__ = [
@@ -46,13 +54,19 @@ __all__ = [
     "Binding",
     "Client",
     "Evidence",
+    "Expectations",
     "FetchError",
+    "KeySet",
     "Malformed",
     "Measurements",
     "Policy",
     "PolicyError",
     "Rejected",
+    "ResultRejected",
     "UnverifiedClaims",
+    "VerifiedResult",
     "Verifier",
     "inspect",
+    "verify_result",
+    "verify_result_unchallenged",
 ]

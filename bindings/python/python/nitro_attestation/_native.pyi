@@ -6,8 +6,10 @@ from typing import Optional, Union, final
 __all__ = [
     "Claims",
     "Client",
+    "Expectations",
     "Fetch",
     "FetchError",
+    "KeySet",
     "Policy",
     "Verification",
     "Verifier",
@@ -69,6 +71,20 @@ class Verifier:
     def verify_unchallenged(self, document: bytes, policy: Policy) -> Verification: ...
     def audit_at(self, document: bytes, policy: Policy, time_ms: int) -> Verification: ...
     def audit_of_document(self, document: bytes, policy: Policy) -> Verification: ...
+
+@final
+class KeySet:
+    def __new__(cls, json: bytes) -> KeySet: ...
+
+@final
+class Expectations:
+    def __new__(cls, json: str) -> Expectations: ...
+    def verify(
+        self, token: str, keys: KeySet, nonce: bytes
+    ) -> tuple[Optional[str], Optional[tuple[str, str]]]: ...
+    def verify_unchallenged(
+        self, token: str, keys: KeySet
+    ) -> tuple[Optional[str], Optional[tuple[str, str]]]: ...
 
 @final
 class Client:

@@ -19,7 +19,8 @@ class PolicyError(ValueError):
     """A policy that cannot be used, and why."""
 
 
-def _hexadecimal(value: Union[bytes, str], what: str) -> str:
+def hexadecimal(value: Union[bytes, str], what: str) -> str:
+    """The hexadecimal digits of bytes, or as they are given."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -45,16 +46,29 @@ class Measurements:
         except ValueError as error:
             raise PolicyError(str(error)) from None
 
-    def _entry(self) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
+        """As a policy writes an image."""
         registers = {f"PCR{index}": value for index, value in self.pcrs.items()}
         entry: dict[str, Any] = {
             "Measurements": {
-                register: _hexadecimal(value, register) for register, value in registers.items()
+                register: hexadecimal(value, register) for register, value in registers.items()
             }
         }
         if self.name is not None:
             entry["name"] = self.name
         return entry
+
+
+def images_of(
+    measurements: Union[Measurements, Iterable[Measurements]],
+) -> tuple[Measurements, ...]:
+    """One image, or several."""
+    images = (measurements,) if isinstance(measurements, Measurements) else tuple(measurements)
+    for image in images:
+        if not isinstance(image, Measurements):
+            kind = type(image).__name__
+            raise TypeError(f"measurements hold {kind}: read the file with Measurements.read")
+    return images
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,8 @@ def _binding(value: Union[bytes, Binding], what: str) -> dict[str, str]:
     return {binding._form: binding._value.hex()}
 
 
-def _duration(value: timedelta, what: str) -> str:
+def duration(value: timedelta, what: str) -> str:
+    """A duration as policies write it."""
     if not isinstance(value, timedelta):
         raise TypeError(f"{what} is {type(value).__name__} and not a timedelta")
     return f"{value // timedelta(milliseconds=1)}ms"
@@ -128,30 +143,25 @@ class Policy:
         ``measurements`` are allowed images, of which one has to match. ``pcrs`` are
         registers by their numbers, each with a value or several allowed ones.
         """
-        images = (measurements,) if isinstance(measurements, Measurements) else tuple(measurements)
-        for image in images:
-            if not isinstance(image, Measurements):
-                kind = type(image).__name__
-                raise TypeError(f"measurements hold {kind}: read the file with Measurements.read")
         keys: dict[str, Any] = {
             "profile": profile,
-            "images": [image._entry() for image in images],
+            "images": [image.entry() for image in images_of(measurements)],
             "pcrs": {
                 str(index): (
-                    _hexadecimal(values, f"PCR{index}")
+                    hexadecimal(values, f"PCR{index}")
                     if isinstance(values, (bytes, str))
-                    else [_hexadecimal(value, f"PCR{index}") for value in values]
+                    else [hexadecimal(value, f"PCR{index}") for value in values]
                 )
                 for index, values in (pcrs or {}).items()
             },
             "allow_any_image": allow_any_image,
             "allow_debug": allow_debug,
-            "max_age": _duration(max_age, "max_age"),
-            "clock_skew": _duration(clock_skew, "clock_skew"),
+            "max_age": duration(max_age, "max_age"),
+            "clock_skew": duration(clock_skew, "clock_skew"),
             "strict_keys": strict_keys,
         }
         if nonce is not None:
-            keys["nonce"] = nonce if nonce == "required" else _hexadecimal(nonce, "nonce")
+            keys["nonce"] = nonce if nonce == "required" else hexadecimal(nonce, "nonce")
         if user_data is not None:
             keys["user_data"] = _binding(user_data, "user_data")
         if public_key is not None:
