@@ -16,7 +16,7 @@ fn main() {
     let milliseconds: u64 = words[2].parse().expect("milliseconds");
     let time = Time::new(Box::new(move || milliseconds));
     if let Err(error) = AttestationDoc::from_cose(&document, &root, time) {
-        println!("{error}");
+        println!("{error:?}");
         std::process::exit(1);
     }
 }
