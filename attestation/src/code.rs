@@ -5,7 +5,7 @@ use measurements::Pcr;
 
 use crate::document::Profile;
 use crate::image::Image;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyBuilder};
 use crate::rule::Rule;
 
 /// The PCR7 of a NitroTPM without keys for Secure Boot, where anything boots:
@@ -91,6 +91,13 @@ impl Policy {
     }
 }
 
+impl PolicyBuilder {
+    /// Whether the policy would name the code that may run; see [`Policy::names_code`].
+    pub fn names_code(&self) -> bool {
+        self.clone().into_policy().names_code()
+    }
+}
+
 impl Rule {
     /// Whether the rule compares what says which code runs, in documents of this kind.
     pub fn is_of_code(self, profile: Profile) -> bool {
@@ -108,7 +115,6 @@ mod tests {
     use measurements::{Measurements, TpmMeasurements};
 
     use super::*;
-    use crate::policy::PolicyBuilder;
 
     const VALUE: Pcr = Pcr::new([7; 48]);
 

@@ -7,7 +7,7 @@
 //! new. Its certificates are held against the document's own time, and where the
 //! clock follows the hypervisor against the clock's.
 
-use attestation::{AuditTime, Nonce, Policy, Purpose, Rejection, Rule, is_unsigned};
+use attestation::{AuditTime, Nonce, Policy, PolicyError, Purpose, Rejection, Rule, is_unsigned};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, EndCode, Text};
 use manifest::{Attestation, SelfCheck};
@@ -137,11 +137,13 @@ impl Evidence {
             if signing == Signing::Perhaps && is_unsigned(&self.document) {
                 return Ok(CheckOutcome::Unsigned);
             }
-            let policy = self.policy(demands.allow_debug)?;
+            let policy = self.policy()?;
             let verifier = trust.verifier();
             // Without a clock there is only the document's own time.
             let audit = verifier.audit(&self.document, &policy, AuditTime::OfDocument);
-            self.check_absent(&*audit.outcome?)?;
+            let said = audit.outcome?;
+            check_mode(&said, demands.allow_debug)?;
+            self.check_absent(&said)?;
             if let Some(now_ms) = now {
                 let nonce = Nonce::Fresh(&self.nonce);
                 let verification = verifier.verify_at(&self.document, &policy, nonce, now_ms);
@@ -184,23 +186,30 @@ impl Evidence {
     }
 
     /// What the document must say: what the module says when it is asked directly.
-    fn policy(&self, allow_debug: bool) -> Result<Policy, Refusal> {
+    fn policy(&self) -> Result<Policy, Refusal> {
         let mut policy = Policy::builder()
             .allow_any_image()
+            // Registers of debug mode are zero, and compared like others; whether the
+            // mode is allowed is checked of the document.
+            .allow_debug()
             .module_id(self.module_id.as_str())
             .nonce(self.nonce.clone())
             .purpose(Purpose::SelfCheck);
-        if allow_debug {
-            policy = policy.allow_debug();
-        }
         for (index, (value, is_locked)) in (0..).zip(&self.registers) {
             if *is_locked {
                 policy = policy.pcr(index, *value);
             }
         }
-        policy.build().map_err(|error| Refusal {
-            rule: Rule::PolicyModuleId.to_string(),
-            detail: format!("the module's name cannot be used: {error}"),
+        policy.build().map_err(|error| {
+            let rule = match error {
+                PolicyError::ModuleIdPattern => Rule::PolicyModuleId,
+                // Some of its registers are those of debug mode, and some are not.
+                _ => Rule::PolicyDebug,
+            };
+            Refusal {
+                rule: rule.to_string(),
+                detail: format!("no document can be as the module says of itself: {error}"),
+            }
         })
     }
 
@@ -220,6 +229,17 @@ impl Evidence {
         }
         Ok(())
     }
+}
+
+/// An enclave in debug mode, whose memory its parent can read, has a PCR0 of zero.
+fn check_mode(said: &attestation::Evidence<'_>, debug_allowed: bool) -> Result<(), Refusal> {
+    if debug_allowed || said.pcr(0).is_some_and(|pcr0| pcr0 != Pcr::ZERO) {
+        return Ok(());
+    }
+    Err(Refusal {
+        rule: Rule::PolicyDebug.to_string(),
+        detail: "expected not in debug mode, found in debug mode: PCR0 is zero".to_owned(),
+    })
 }
 
 impl Finding {

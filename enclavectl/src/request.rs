@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn deploy_calls_a_problem_by_its_option() {
-        let config = json!({"dockerImage": "a", "cpuCount": 4, "memoryMiB": 16000});
+        let config = json!({"dockerImage": "a", "cpuCount": 2, "memoryMiB": 16000});
         let (_, problems) = Request::read(&config);
         let said: Vec<_> = problems
             .into_iter()

@@ -6,9 +6,7 @@
 use std::sync::OnceLock;
 
 use attestation_results::internal::{read_claims, read_header};
-use attestation_results::{
-    Expectations, Jwks, MAX_JWKS, SigningKey, verify_at,
-};
+use attestation_results::{Expectations, Jwks, MAX_JWKS, SigningKey, verify_at};
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
 

@@ -125,11 +125,11 @@ fn check(layer: &[u8]) {
     };
     let description = describe_image(&path).expect("an image that was built");
     assert!(
-        description.problems.is_empty(),
+        description.image.problems.is_empty(),
         "{:?}",
-        description.problems
+        description.image.problems
     );
-    assert_eq!(description.measurements, built.measurements);
+    assert_eq!(description.image.measurements, built.measurements);
     assert_eq!(
         build(&at("again.eif"))
             .expect("the same image")

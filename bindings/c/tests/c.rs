@@ -378,7 +378,7 @@ fn misuse_of_results_is_an_error_and_accepts_nothing() {
         document: &live.document,
         profile: Profile::Enclave,
         policy_ids: &["tests"],
-        nonce: attestation_results::Nonce::Caller(&NONCE),
+        nonce: attestation_results::NonceSource::Caller(&NONCE),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let token = issuer.token(&key, &appraisal, now.as_secs()).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use attestation::Measurements;
+use attestation::{ImageMeasurements, Measurements};
 use pyo3::prelude::*;
 
 use crate::value_error;
@@ -51,12 +51,19 @@ impl Policy {
     reason = "what Python gives is converted, and so owned"
 )]
 pub(crate) fn read_measurements(path: PathBuf) -> PyResult<BTreeMap<u8, Vec<u8>>> {
-    let Measurements {
+    let read = attestation::read_measurements(&path).map_err(value_error)?;
+    let ImageMeasurements::Enclave(Measurements {
         pcr0,
         pcr1,
         pcr2,
         pcr8,
-    } = attestation::read_measurements(&path).map_err(value_error)?;
+    }) = read
+    else {
+        let path = path.display();
+        return Err(value_error(format!(
+            "{path}: the measurements are of an instance with a NitroTPM: name the file in a policy file, with profile = \"nitro-tpm\""
+        )));
+    };
     let registers = [(0, Some(pcr0)), (1, Some(pcr1)), (2, Some(pcr2)), (8, pcr8)];
     Ok(registers
         .into_iter()

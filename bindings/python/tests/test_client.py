@@ -190,7 +190,7 @@ def test_client_times_out_and_lets_other_threads_run(enclave: Enclave) -> None:
 
     thread = threading.Thread(target=count)
     thread.start()
-    with pytest.raises(FetchError, match="gave no document within 0.5 s"):
+    with pytest.raises(FetchError, match="gave no whole answer within 0.5 s"):
         client(timeout=timedelta(seconds=0.5)).fetch(enclave.url(), POLICY)
     stop.set()
     thread.join()

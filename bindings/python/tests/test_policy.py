@@ -128,7 +128,7 @@ def test_measurements_file_is_read_as_measurements(tmp_path: Path) -> None:
     assert measurements == Measurements({0: PCR, 1: PCR, 2: PCR}, str(path))
     Policy(measurements=measurements)
     path.write_text("{}")
-    with pytest.raises(PolicyError, match="image-builder or nitro-cli"):
+    with pytest.raises(PolicyError, match="image-builder, nitro-cli"):
         Measurements.read(path)
 
 

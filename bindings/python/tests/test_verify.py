@@ -127,7 +127,7 @@ def test_audit_refuses_it_otherwise(facts: dict[str, Any]) -> None:
     assert audit(bytes_[:-1] + bytes([bytes_[-1] ^ 1]), demands) == "document.signature"
     assert audit(bytes_[:-1], demands) == "cbor.encoding"
     if facts["debug"]:
-        assert audit(bytes_, policy(facts, allow_debug=False)) == "policy.debug"
+        assert audit(bytes_, policy(facts, pcrs={}, allow_debug=False)) == "policy.debug"
 
 
 @each_document

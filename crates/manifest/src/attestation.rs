@@ -352,7 +352,7 @@ mod tests {
     fn what_cannot_be_used_is_refused_with_the_reason() {
         for (value, message) in [
             (json!({"self_check": "maybe"}), "unknown variant `maybe`"),
-            (json!({"root": "other"}), "neither `aws` nor"),
+            (json!({"root": "other"}), "neither `aws`, `aws-us-gov` nor"),
             (
                 json!({"root": format!("{PEM_START}{}", "A".repeat(MAX_ROOT_BYTES))}),
                 "of at most 8192 bytes",

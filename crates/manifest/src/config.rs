@@ -337,7 +337,11 @@ mod tests {
             ("/network/ingress/0/to", json!(7070), "local API"),
             ("/logs", json!({"level": 1}), "unknown field `level`"),
             ("/logs/redact/0/pattern", json!("("), "unclosed group"),
-            ("/attestation/root", json!("x"), "neither `aws` nor"),
+            (
+                "/attestation/root",
+                json!("x"),
+                "neither `aws`, `aws-us-gov` nor",
+            ),
             (
                 "/attestation/open_registers",
                 json!([16]),

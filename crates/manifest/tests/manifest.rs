@@ -492,7 +492,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "root = \"root.pem\"",
         "root = \"\"",
-        "35: a file's name is empty: write `aws`, or the name of a PEM file beside the manifest",
+        "35: a file's name is empty: write `aws`, `aws-us-gov`, or the name of a PEM file beside the manifest",
     ),
     (
         "[18, 17]",

@@ -120,7 +120,7 @@ fn policies_that_demand_nothing_are_refused_with_the_line() {
     let line = "enclave.toml:8: ";
     project.refused(2, &[line, "oracle.toml", "cannot be read"]);
     for (text, words) in [
-        ("", "names no code, so any enclave would pass"),
+        ("", "names no code, so any would pass"),
         ("nonce = \"required\"\n", "names no code"),
         (
             "allow_any_image = true\n",

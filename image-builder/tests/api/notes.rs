@@ -63,8 +63,8 @@ fn a_configuration_that_is_too_large_names_its_largest_part() {
     let project = Project::new();
     // Each has less than a policy's file may have, and all have more than the
     // configuration.
-    let value = format!("\"{}\"", "01".repeat(48));
-    let values = vec![value; 600].join(", ");
+    let values: Vec<_> = (1..=600).map(|value| format!("\"{value:096x}\"")).collect();
+    let values = values.join(", ");
     project.write("large.toml", format!("[pcrs]\n0 = [{values}]\n"));
     let peers: Vec<_> = (0..5)
         .map(|number| {

@@ -11,6 +11,8 @@ use rcgen::{
 };
 use serde_json::json;
 
+use crate::image::sha256;
+use crate::layer::elf;
 use crate::project::Project;
 
 /// What AWS's reader finds; its findings on CRC and signature are asserted.
@@ -67,10 +69,11 @@ fn it_finds_the_measurements_that_were_printed() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "image           test");
     assert!(lines[1].starts_with("file            out.eif, "), "{text}");
-    assert_eq!(lines[2], format!("PCR0            {}", printed.pcr0));
-    assert_eq!(lines[3], format!("PCR1            {}", printed.pcr1));
-    assert_eq!(lines[4], format!("PCR2            {}", printed.pcr2));
-    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[2], format!("init            {}", sha256(&elf())));
+    assert_eq!(lines[3], format!("PCR0            {}", printed.pcr0));
+    assert_eq!(lines[4], format!("PCR1            {}", printed.pcr1));
+    assert_eq!(lines[5], format!("PCR2            {}", printed.pcr2));
+    assert_eq!(lines.len(), 6);
 }
 
 #[test]

@@ -36,7 +36,7 @@ async fn commands_end_quietly_when_their_reader_goes_away() {
             check_readers(&plain(arguments), 0, 1);
         }
         check_readers(&with("status", &[]), 0, 1);
-        check_failure(&with("status", &["other"]), 1);
+        check_failure(&with("status", &["--name", "other"]), 1);
         check_failure(&plain(&["logs", "--log-dir", "/nonexistent/folder"]), 1);
         check_failure(&plain(&["fly"]), 2);
     };

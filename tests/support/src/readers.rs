@@ -1,7 +1,5 @@
 //! Commands whose output nobody reads, or nothing can take.
 
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
-
 use std::fs::OpenOptions;
 use std::io::pipe;
 use std::process::{Command, Output, Stdio};

@@ -103,8 +103,8 @@ def test_metrics_that_alarms_watch_are_written_by_somebody(control_plane, enclav
 
 
 def test_what_the_stack_looks_for_in_logs_is_what_the_agent_writes(enclave):
-    folder = support.ROOT / "parent-agent" / "src"
-    source = "".join(path.read_text() for path in folder.rglob("*.rs"))
+    folders = [support.ROOT / "parent-agent" / "src", support.ROOT / "crates" / "log-sinks" / "src"]
+    source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.rs"))
     streams = (support.ROOT / "docs" / "logs.md").read_text()
     filters = enclave.resources("aws_cloudwatch_log_metric_filter")
     assert len(filters) == 9

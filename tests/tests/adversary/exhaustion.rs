@@ -33,6 +33,7 @@ async fn everything_is_taken(user: User) {
     is_taken(&mut enclave, "descriptors").await;
     is_taken(&mut enclave, "threads").await;
     is_taken(&mut enclave, "forks").await;
+    until_there_is_room(&mut enclave).await;
     for _ in 0..10 {
         let orphans = enclave.ask("orphans 1000").await;
         assert_eq!(orphans, "left 1000");
@@ -49,6 +50,17 @@ async fn everything_is_taken(user: User) {
     }
     memory_is_taken(&mut enclave).await;
     enclave.agent.stopped().await.unwrap();
+}
+
+/// Processes that took all there was are killed, and some of them still begin others.
+async fn until_there_is_room(enclave: &mut Hostile) {
+    for _ in 0..100 {
+        if enclave.ask("orphans 1").await == "left 1" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the places of processes that were killed are not given back");
 }
 
 /// Until the kernel ends the process that took it, and says so.
