@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use eif::cpio::{CpioError, Entry, Kind, Reader};
 use eif::{Eif, Section, SectionKind};
 use flate2::bufread::MultiGzDecoder;
@@ -57,19 +56,19 @@ pub(crate) struct Part {
     pub(crate) files: Option<Files>,
 }
 
-/// Reads every section of a sound image twice.
+/// Reads every section of a sound image.
 pub(crate) fn read<R: Read + Seek>(image: &mut Eif<R>) -> io::Result<Vec<Part>> {
     let sections = image.sections().to_vec();
     let mut parts = Vec::with_capacity(sections.len());
     for section in sections {
-        let digest = Hashing::new(image.contents(section)?).finish()?;
+        let mut contents = Hashing::new(image.contents(section)?);
         let files = match section.kind {
-            SectionKind::Ramdisk => Some(files(image.contents(section)?)),
+            SectionKind::Ramdisk => Some(files(&mut contents)),
             _ => None,
         };
         parts.push(Part {
             section,
-            digest,
+            digest: contents.finish()?,
             files,
         });
     }
@@ -99,7 +98,7 @@ fn list(archive: impl Read) -> Files {
         if files.len() >= MAX_ENTRIES {
             return Err(RamdiskError::Files);
         }
-        let digest = digest(archive.contents())?;
+        let digest = Hashing::new(archive.contents()).finish()?;
         if entry.kind == Kind::File && entry.links > 1 {
             if entry.size > 0 {
                 contents.insert(entry.inode, (entry.size.into(), digest.clone()));
@@ -116,17 +115,6 @@ fn list(archive: impl Read) -> Files {
         }
     }
     Ok(files)
-}
-
-fn digest(mut contents: impl Read) -> io::Result<Digest> {
-    let mut context = Context::new(&SHA256);
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        match contents.read(&mut buffer)? {
-            0 => return Ok(context.into()),
-            count => context.update(buffer.get(..count).expect("it was read into the buffer")),
-        }
-    }
 }
 
 impl Item {
