@@ -14,16 +14,7 @@
 #include <string.h>
 
 #include "attestation.h"
-
-#define CHECK(condition)                                                       \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                           \
-        }                                                                      \
-    } while (0)
-
-#define GARBAGE ((void *)(uintptr_t)0xa5a5a5a5)
+#include "check.h"
 
 struct bytes {
     uint8_t at[1 << 16];
@@ -33,36 +24,8 @@ struct bytes {
 static struct bytes archived, root, live, nonce;
 static attestation_verifier *verifier, *live_verifier;
 static attestation_policy *policy;
-static char *error;
 static attestation_verification *verification;
 static attestation_audit *audit;
-
-static void read_file(const char *name, struct bytes *bytes)
-{
-    FILE *file = fopen(name, "rb");
-    CHECK(file != NULL);
-    bytes->length = fread(bytes->at, 1, sizeof bytes->at, file);
-    fclose(file);
-}
-
-/* The error says this; it is freed. */
-static void check_error(const char *text)
-{
-    CHECK(error != NULL && error != GARBAGE);
-    if (strstr(error, text) == NULL) {
-        fprintf(stderr, "\"%s\" does not say \"%s\"\n", error, text);
-        exit(1);
-    }
-    attestation_string_free(error);
-    error = GARBAGE;
-}
-
-/* A call succeeded: the error was written, and there is none. */
-static void check_no_error(void)
-{
-    CHECK(error == NULL);
-    error = GARBAGE;
-}
 
 static attestation_policy *parse(uint32_t format, const char *text)
 {
@@ -346,10 +309,10 @@ static void threads_share_a_verifier(void)
 int main(int argc, char **argv)
 {
     CHECK(argc == 5);
-    read_file(argv[1], &archived);
-    read_file(argv[2], &root);
-    read_file(argv[3], &live);
-    read_file(argv[4], &nonce);
+    archived.length = read_file(argv[1], archived.at, sizeof archived.at);
+    root.length = read_file(argv[2], root.at, sizeof root.at);
+    live.length = read_file(argv[3], live.at, sizeof live.at);
+    nonce.length = read_file(argv[4], nonce.at, sizeof nonce.at);
     error = GARBAGE;
 
     the_version_is_the_headers();

@@ -10,16 +10,7 @@
 #include <string.h>
 
 #include "attestation.h"
-
-#define CHECK(condition)                                                       \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                           \
-        }                                                                      \
-    } while (0)
-
-#define GARBAGE ((void *)(uintptr_t)0xa5a5a5a5)
+#include "check.h"
 
 struct text {
     char at[1 << 14];
@@ -30,32 +21,6 @@ static struct text keys_json, expectations_json, token, nonce;
 static attestation_key_set *keys;
 static attestation_expectations *expectations;
 static attestation_result *result;
-static char *error = GARBAGE;
-
-static void read_file(const char *name, struct text *text)
-{
-    FILE *file = fopen(name, "rb");
-    CHECK(file != NULL);
-    text->length = fread(text->at, 1, sizeof text->at, file);
-    fclose(file);
-}
-
-static void check_error(const char *text)
-{
-    CHECK(error != NULL && error != GARBAGE);
-    if (strstr(error, text) == NULL) {
-        fprintf(stderr, "\"%s\" does not say \"%s\"\n", error, text);
-        exit(1);
-    }
-    attestation_string_free(error);
-    error = GARBAGE;
-}
-
-static void check_no_error(void)
-{
-    CHECK(error == NULL);
-    error = GARBAGE;
-}
 
 static int verify(const char *text, size_t text_length, const char *with, size_t length)
 {
@@ -83,10 +48,10 @@ static void check_refused(int status, const char *rule)
 int main(int argc, char **argv)
 {
     CHECK(argc == 5);
-    read_file(argv[1], &keys_json);
-    read_file(argv[2], &expectations_json);
-    read_file(argv[3], &token);
-    read_file(argv[4], &nonce);
+    keys_json.length = read_file(argv[1], keys_json.at, sizeof keys_json.at);
+    expectations_json.length = read_file(argv[2], expectations_json.at, sizeof expectations_json.at);
+    token.length = read_file(argv[3], token.at, sizeof token.at);
+    nonce.length = read_file(argv[4], nonce.at, sizeof nonce.at);
 
     CHECK(attestation_key_set_parse(NULL, 0, &error) == NULL);
     check_error("json is null");
