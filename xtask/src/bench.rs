@@ -81,6 +81,20 @@ fn service(workspace: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the benchmarks outside of the workspace compile, and what Clippy says of them.
+pub(crate) fn lint(workspace: &Path) -> anyhow::Result<()> {
+    // In the profile that they run in: they need the same dependencies.
+    let arguments = [
+        "clippy",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--all-targets",
+    ];
+    let arguments = [arguments.as_slice(), &["--", "-D", "warnings"]].concat();
+    outside::cargo(workspace, CRATE, &arguments)
+}
+
 fn build(workspace: &Path, program: &str) -> anyhow::Result<PathBuf> {
     let arguments = [
         "build",

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{bindings, cloud, fuzz, packages, programs, release, target, terraform};
+use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, terraform};
 
 /// A stage: its name, and what runs its steps.
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
@@ -192,6 +192,8 @@ fn lint(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     for step in LINTS {
         step.run(workspace, report)?;
     }
+    let how = "cargo clippy in attestation/benches/verification";
+    report.step("lints of the benchmarks", how, || bench::lint(workspace))?;
     dependencies(workspace, report)
 }
 
