@@ -55,7 +55,6 @@ pub mod limit;
 pub mod logs;
 mod machine;
 pub mod metrics;
-mod names;
 pub mod notify;
 mod proxy;
 mod proxy_protocol;

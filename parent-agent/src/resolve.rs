@@ -1,7 +1,6 @@
 //! From a name to addresses that may be dialled.
 //!
-//! Names are resolved by `hickory-resolver` from `/etc/resolv.conf` and
-//! `/etc/hosts`; glibc's resolver does not work in a static binary. What a name
+//! Names are resolved as the host is configured ([`name_resolver`]). What a name
 //! resolves to is not the manifest's author's to decide, but the name server's:
 //! addresses that reach the instance itself or its metadata service are refused
 //! (DNS rebinding), unless the manifest or `--connect-to` names them as such.
@@ -12,8 +11,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use manifest::{Port, host_spelling};
 use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
@@ -108,7 +105,7 @@ impl Resolver {
     /// A resolver with the system's configuration. Without one, only addresses
     /// and `connect_to` lead anywhere.
     pub fn from_system(connect_to: &[ConnectTo]) -> Self {
-        Self::new(connect_to, system())
+        Self::new(connect_to, name_resolver::system())
     }
 
     fn new(connect_to: &[ConnectTo], names: Result<TokioResolver, String>) -> Self {
@@ -165,20 +162,6 @@ impl Resolver {
             _ => Ok(addresses),
         }
     }
-}
-
-/// A resolver of names alone, with the system's configuration.
-pub(crate) fn system() -> Result<TokioResolver, String> {
-    hickory_resolver::system_conf::read_system_conf()
-        .map_err(|error| format!("/etc/resolv.conf: {error}"))
-        .and_then(|(config, options)| build(config, options))
-}
-
-fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options);
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-    builder.build().map_err(|error| error.to_string())
 }
 
 /// The addresses of this instance's interfaces at this moment.
@@ -238,7 +221,9 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+    use hickory_resolver::config::{
+        ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts,
+    };
     use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
     use hickory_resolver::proto::rr::{RData, Record, RecordType};
     use tokio::net::UdpSocket;
@@ -289,7 +274,10 @@ mod tests {
         server.connections = vec![connection];
         let config = ResolverConfig::from_parts(None, vec![], vec![server]);
         let rule = "pinned.example:443=127.0.0.1:4443".parse().unwrap();
-        Resolver::new(&[rule], build(config, ResolverOpts::default()))
+        Resolver::new(
+            &[rule],
+            name_resolver::build(config, ResolverOpts::default()),
+        )
     }
 
     #[tokio::test]

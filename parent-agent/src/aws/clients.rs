@@ -7,10 +7,10 @@ use aws_endpoint::Object;
 use aws_request::Service;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
+use name_resolver::Names;
 use tokio::time::timeout;
 
 use super::Head;
-use crate::names::Names;
 
 pub use aws_request::lambda::InvokeError;
 pub use aws_request::{ConfigError, Error};
