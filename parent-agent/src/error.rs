@@ -2,12 +2,12 @@
 
 use std::io;
 
+use aws_clients::ConfigError;
 use enclave_host::image::{ImageError, RuntimeConfigError};
 use enclave_host::state::StateError;
 use log_sinks::PipelineError;
 use thiserror::Error;
 
-use crate::aws::ConfigError;
 use crate::bootstrap::BootstrapError;
 use crate::channels::IncomingError;
 use crate::client::ClientError;

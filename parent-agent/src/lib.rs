@@ -29,7 +29,6 @@
 
 pub mod api;
 pub mod attach;
-pub mod aws;
 pub mod bootstrap;
 pub mod channels;
 pub mod cli;

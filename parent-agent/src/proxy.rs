@@ -9,7 +9,6 @@ use manifest::HostConfig;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use crate::aws;
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
 use crate::error::Error;
@@ -124,7 +123,7 @@ impl ProxyConfig {
         let region = match &self.region {
             _ if host.aws_services.is_empty() => None,
             Some(region) => Some(region.clone()),
-            None => aws::region().await,
+            None => aws_clients::region().await,
         };
         if region.is_none() && !host.aws_services.is_empty() {
             warn!(

@@ -1,12 +1,12 @@
 //! `preflight` and `doctor`: what would hinder a bootstrap, and what is wrong
 //! with an instance that should be running.
 
+use aws_clients::Client;
 use enclave_host::state::StateDir;
 use tokio::runtime::Runtime;
 
 use super::finding::{Finding, Findings, State};
 use super::{BootstrapError, Check, HostArgs, STEPS, Setup, service};
-use crate::aws::Client;
 use crate::client;
 use crate::crash::LastEnd;
 use crate::enclave::Phase;

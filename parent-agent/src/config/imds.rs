@@ -1,8 +1,7 @@
 //! The instance metadata service, version 2 only.
 
+use aws_clients::{ConfigError, Metadata, MetadataError};
 use thiserror::Error;
-
-use crate::aws::{ConfigError, Metadata, MetadataError};
 
 /// Why the instance's metadata cannot be read.
 #[derive(Debug, Error)]
@@ -44,7 +43,7 @@ impl Imds {
         reason = "it stands for a service, not for nothing"
     )]
     pub fn new() -> Self {
-        Self(Metadata::new())
+        Self(Metadata::from_environment())
     }
 
     /// The value of an instance tag.

@@ -6,11 +6,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use aws_clients::{Client, ConfigError as NoClient, Error as AwsError};
 use thiserror::Error;
 
 use super::imds::{Imds, ImdsError};
 use super::{Config, ConfigError, MAX_BYTES};
-use crate::aws::{Client, ConfigError as NoClient, Error as AwsError};
 
 /// The files that are looked for when no source is named.
 pub const FILES: [&str; 2] = ["/etc/enclaves/config.json", "/etc/enclaves/config.toml"];

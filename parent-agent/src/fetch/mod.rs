@@ -17,9 +17,9 @@ mod s3;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aws_clients::{ConfigError, Error as AwsError};
 use thiserror::Error;
 
-use crate::aws::{ConfigError, Error as AwsError};
 use crate::digest::Sha256;
 use crate::registry::client::Registry;
 use crate::registry::{MEDIA_TYPE, ManifestError};

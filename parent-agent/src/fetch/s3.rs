@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use aws_clients::{Client, Error};
 use aws_endpoint::Object;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::partial::Partial;
 use super::{FetchError, Progress};
-use crate::aws::{Client, Error};
 
 /// Bytes of a part.
 const PART: u64 = 4 << 20;

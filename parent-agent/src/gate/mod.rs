@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_clients::{Client, ConfigError, InvokeError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -26,7 +27,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::aws::{Client, ConfigError, InvokeError};
 use crate::enclave::Phase;
 use crate::event::{Challenge, ChallengeError, Event};
 use crate::report::{Report, Reporter};

@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use aws_clients::Client;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::Reference;
-use crate::aws::Client;
 
 /// Most bytes of Docker's configuration.
 const MAX_BYTES: u64 = 256 * 1024;

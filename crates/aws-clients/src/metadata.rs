@@ -6,8 +6,8 @@ use aws_config::imds;
 use aws_config::imds::client::error::ImdsError;
 use aws_config::provider_config::ProviderConfig;
 
-use super::MetadataError;
-use super::clients::http;
+use crate::MetadataError;
+use crate::clients::http;
 
 /// How long the service may take to be reached: it is on this very host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,11 +17,11 @@ const ATTEMPTS: u32 = 3;
 /// The service, version 2 only. Its tokens last for six hours and are renewed as they
 /// expire. `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address.
 #[derive(Debug)]
-pub(crate) struct Metadata(imds::Client);
+pub struct Metadata(imds::Client);
 
 impl Metadata {
     /// The service; it is not asked yet.
-    pub(crate) fn new() -> Self {
+    pub fn from_environment() -> Self {
         let config = ProviderConfig::default().with_http_client(http());
         Self(
             imds::Client::builder()
@@ -34,7 +34,7 @@ impl Metadata {
     }
 
     /// What is at `path`, if it is there.
-    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, MetadataError> {
+    pub async fn get(&self, path: &str) -> Result<Option<String>, MetadataError> {
         match self.0.get(path).await {
             Ok(value) => Ok(Some(value.as_ref().to_owned())),
             Err(ImdsError::ErrorResponse(response)) => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use name_resolver::Names;
 use tokio::time::timeout;
 
-use super::Head;
+use crate::Head;
 
 pub use aws_request::lambda::InvokeError;
 pub use aws_request::{ConfigError, Error};
@@ -22,7 +22,7 @@ const REGION_TIMEOUT: Duration = Duration::from_secs(10);
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The HTTP client of everything that asks AWS.
-pub(super) fn http() -> SharedHttpClient {
+pub(crate) fn http() -> SharedHttpClient {
     aws_request::http_client_with(Names::from_system())
 }
 
@@ -37,7 +37,7 @@ fn loader(http: &SharedHttpClient, region: Option<&str>) -> ConfigLoader {
 }
 
 /// The region that environment, profile or instance name, if any does in time.
-pub(crate) async fn region() -> Option<String> {
+pub async fn region() -> Option<String> {
     let http = http();
     let config = timeout(REGION_TIMEOUT, loader(&http, None).load())
         .await
@@ -45,41 +45,41 @@ pub(crate) async fn region() -> Option<String> {
     config.region().map(ToString::to_string)
 }
 
-/// Asks the services that the agent needs; clones share connections and credentials.
+/// Asks the services; clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub struct Client(aws_request::Client);
 
 impl Client {
     /// A client that asks in this region, or in the one that environment, profile or
     /// instance name. Nothing else is asked yet.
-    pub(crate) async fn new(region: Option<&str>) -> Result<Self, ConfigError> {
+    pub async fn new(region: Option<&str>) -> Result<Self, ConfigError> {
         let config = loader(&http(), region).load().await;
         aws_request::Client::with_resolver(&config, Names::from_system()).map(Self)
     }
 
     /// Whether there are credentials, and if not, why. They are not tried.
-    pub(crate) async fn check_credentials(&self) -> Result<(), String> {
+    pub async fn check_credentials(&self) -> Result<(), String> {
         self.0.check_credentials().await
     }
 
     /// The region that is asked.
-    pub(crate) fn region(&self) -> &str {
+    pub fn region(&self) -> &str {
         self.0.region()
     }
 
     /// A parameter's value, decrypted if it is a secure string.
-    pub(crate) async fn parameter(&self, name: &str) -> Result<String, Error> {
+    pub async fn parameter(&self, name: &str) -> Result<String, Error> {
         self.0.ssm().parameter(name).await
     }
 
     /// Name and password for every registry that the credentials permit, in base64 as
     /// `Authorization: Basic` has them.
-    pub(crate) async fn registry_token(&self) -> Result<String, Error> {
+    pub async fn registry_token(&self) -> Result<String, Error> {
         self.0.ecr().authorization_token().await
     }
 
     /// Asks for an object's size.
-    pub(crate) async fn head(&self, object: &Object) -> Result<Head, Error> {
+    pub async fn head(&self, object: &Object) -> Result<Head, Error> {
         let head = self.0.s3().head(object).await?;
         Ok(Head {
             size: head.size,
@@ -88,8 +88,9 @@ impl Client {
     }
 
     /// The bytes of an object from `start` to `end`, without the one at `end`, all of
-    /// them. If the object has changed since it had this tag, the service refuses.
-    pub(crate) async fn part(
+    /// them; `end` is above `start`. If the object has changed since it had this tag, the
+    /// service refuses. The part is held in memory.
+    pub async fn part(
         &self,
         object: &Object,
         start: u64,
@@ -117,11 +118,7 @@ impl Client {
 
     /// Invokes a function and waits for its answer. It is invoked again where it is
     /// not known whether it ran.
-    pub(crate) async fn invoke(
-        &self,
-        function: &str,
-        payload: Bytes,
-    ) -> Result<Bytes, InvokeError> {
+    pub async fn invoke(&self, function: &str, payload: Bytes) -> Result<Bytes, InvokeError> {
         let call = self
             .0
             .lambda()

@@ -1,8 +1,9 @@
-//! Nothing, in the place of clients: an agent without the feature `aws`.
+//! Nothing, in the place of clients: a build without the feature `aws`.
 
 #![expect(
     clippy::unused_async,
-    reason = "what stands here otherwise is waited for"
+    missing_docs,
+    reason = "what stands here otherwise is waited for, and documented"
 )]
 
 use std::convert::Infallible;
@@ -11,7 +12,7 @@ use aws_endpoint::Object;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::{Head, MetadataError};
+use crate::{Head, MetadataError};
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -33,15 +34,15 @@ pub enum InvokeError {
 }
 
 impl Error {
-    pub(crate) fn is_denied(&self) -> bool {
+    pub fn is_denied(&self) -> bool {
         match *self {}
     }
 
-    pub(crate) fn is_not_found(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         match *self {}
     }
 
-    pub(crate) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match *self {}
     }
 }
@@ -51,31 +52,31 @@ impl Error {
 pub struct Client(Infallible);
 
 impl Client {
-    pub(crate) async fn new(_: Option<&str>) -> Result<Self, ConfigError> {
+    pub async fn new(_: Option<&str>) -> Result<Self, ConfigError> {
         Err(ConfigError)
     }
 
-    pub(crate) async fn check_credentials(&self) -> Result<(), String> {
+    pub async fn check_credentials(&self) -> Result<(), String> {
         match self.0 {}
     }
 
-    pub(crate) fn region(&self) -> &str {
+    pub fn region(&self) -> &str {
         match self.0 {}
     }
 
-    pub(crate) async fn parameter(&self, _: &str) -> Result<String, Error> {
+    pub async fn parameter(&self, _: &str) -> Result<String, Error> {
         match self.0 {}
     }
 
-    pub(crate) async fn registry_token(&self) -> Result<String, Error> {
+    pub async fn registry_token(&self) -> Result<String, Error> {
         match self.0 {}
     }
 
-    pub(crate) async fn head(&self, _: &Object) -> Result<Head, Error> {
+    pub async fn head(&self, _: &Object) -> Result<Head, Error> {
         match self.0 {}
     }
 
-    pub(crate) async fn part(
+    pub async fn part(
         &self,
         _: &Object,
         _: u64,
@@ -85,25 +86,25 @@ impl Client {
         match self.0 {}
     }
 
-    pub(crate) async fn invoke(&self, _: &str, _: Bytes) -> Result<Bytes, InvokeError> {
+    pub async fn invoke(&self, _: &str, _: Bytes) -> Result<Bytes, InvokeError> {
         match self.0 {}
     }
 }
 
 /// The instance's metadata service, which is not asked.
 #[derive(Debug)]
-pub(crate) struct Metadata;
+pub struct Metadata;
 
 impl Metadata {
-    pub(crate) fn new() -> Self {
+    pub fn from_environment() -> Self {
         Self
     }
 
-    pub(crate) async fn get(&self, _: &str) -> Result<Option<String>, MetadataError> {
+    pub async fn get(&self, _: &str) -> Result<Option<String>, MetadataError> {
         Err(ConfigError.into())
     }
 }
 
-pub(crate) async fn region() -> Option<String> {
+pub async fn region() -> Option<String> {
     None
 }
