@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 
 use fuzz::{assert_readable, within};
+use image_fetch::Location;
 use libfuzzer_sys::fuzz_target;
 use parent_agent::config::{Config, MAX_ENCLAVES};
-use parent_agent::fetch::Location;
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 2048;

@@ -4,8 +4,9 @@
 #![no_main]
 
 use fuzz::{assert_readable, within};
+use image_fetch::Reference;
+use image_fetch::internal::{Challenge, Layer, docker_key};
 use libfuzzer_sys::fuzz_target;
-use parent_agent::registry::{Challenge, Layer, Reference, docker_key};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 1024;

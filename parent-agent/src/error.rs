@@ -5,6 +5,7 @@ use std::io;
 use aws_clients::ConfigError;
 use enclave_host::image::{ImageError, RuntimeConfigError};
 use enclave_host::state::StateError;
+use image_fetch::FetchError;
 use log_sinks::PipelineError;
 use thiserror::Error;
 
@@ -14,7 +15,6 @@ use crate::client::ClientError;
 use crate::config::SourceError;
 use crate::dispatch::DispatchError;
 use crate::exit::Exit;
-use crate::fetch::FetchError;
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::machine::MachineError;

@@ -3,7 +3,7 @@
 //!
 //! `parent-agent run IMAGE.eif` is one process per enclave ([`run`]). Its command
 //! line, the configuration document ([`config`]) and the image
-//! ([`enclave_host::image`]), which may have to be fetched ([`fetch`], [`registry`]),
+//! ([`enclave_host::image`]), which may have to be fetched ([`image_fetch`]),
 //! make one configuration that does not change ([`run_config`]). It claims a folder
 //! for the enclave's sockets ([`enclave_host::state`]) and starts the enclave under a
 //! hypervisor ([`enclave_host::hypervisor`]), through a guard process that cleans up
@@ -38,14 +38,12 @@ pub mod config;
 mod copy;
 pub mod crash;
 pub mod diagnostics;
-pub mod digest;
 pub mod dispatch;
 pub mod enclave;
 mod enclave_log;
 mod error;
 pub mod event;
 mod exit;
-pub mod fetch;
 pub mod gate;
 pub mod history;
 pub mod ingress;
@@ -58,7 +56,6 @@ pub mod notify;
 mod proxy;
 mod proxy_protocol;
 mod recorder;
-pub mod registry;
 pub mod report;
 pub mod resolve;
 pub mod run;
@@ -70,7 +67,6 @@ pub mod status;
 mod supervisor;
 mod throttle;
 pub mod traffic;
-mod web;
 
 pub use error::Error;
 pub use exit::{EXIT_CODES, Exit};

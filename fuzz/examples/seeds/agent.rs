@@ -45,10 +45,10 @@ fn registries() {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "artifactType": parent_agent::registry::MEDIA_TYPE,
+        "artifactType": image_fetch::MEDIA_TYPE,
         "config": { "mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "data": "e30=" },
         "layers": [{
-            "mediaType": parent_agent::registry::MEDIA_TYPE,
+            "mediaType": image_fetch::MEDIA_TYPE,
             "digest": format!("sha256:{}", "0a".repeat(32)),
             "size": 52_428_800,
             "annotations": { "org.opencontainers.image.title": "payments.eif" },

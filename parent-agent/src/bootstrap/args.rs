@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use enclave_host::hypervisor::HypervisorKind;
 use enclave_host::state::StateArgs;
+use image_fetch::IMAGE_DIR_HELP;
 
 use super::Step;
 use crate::config::Source;
-use crate::fetch::IMAGE_DIR_HELP;
 
 /// What an instance is, and what it is to be.
 #[derive(Debug, Args)]

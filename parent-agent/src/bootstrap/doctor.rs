@@ -69,7 +69,7 @@ fn aws(setup: &Setup<'_>) -> Finding {
     let needs_aws = setup.config.enclaves.iter().any(|enclave| {
         enclave.gate.is_some()
             || enclave.log_group.is_some()
-            || matches!(enclave.image.location, crate::fetch::Location::S3(_))
+            || matches!(enclave.image.location, image_fetch::Location::S3(_))
     });
     if !needs_aws {
         return finding(State::Ok, "nothing needs it".to_owned());

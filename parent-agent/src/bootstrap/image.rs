@@ -1,12 +1,11 @@
 //! Step `image`: the enclaves' images, by digest.
 
 use super::{Check, Outcome, Setup};
-use crate::fetch;
 
 pub(super) fn check(setup: &Setup<'_>) -> Check {
     let mut missing = Vec::new();
     for enclave in &setup.config.enclaves {
-        if fetch::find(&enclave.image, &setup.cache).is_none() {
+        if image_fetch::find(&enclave.image, &setup.cache).is_none() {
             missing.push(enclave.image.location.to_string());
         }
     }
@@ -20,7 +19,7 @@ pub(super) fn check(setup: &Setup<'_>) -> Check {
 pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
     for enclave in &setup.config.enclaves {
         let region = setup.config.region.as_deref();
-        let fetched = fetch::fetch(&enclave.image, region, &setup.cache, &|_, _| {});
+        let fetched = image_fetch::fetch(&enclave.image, region, &setup.cache, &|_, _| {});
         setup
             .runtime
             .block_on(fetched)

@@ -22,12 +22,12 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use enclave_host::hypervisor::HypervisorKind;
+use image_fetch::Cache;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::config::{Config, ConfigError, SourceError};
 use crate::exit::Exit;
-use crate::fetch::Cache;
 
 pub use args::{BootstrapArgs, DoctorArgs, HostArgs};
 

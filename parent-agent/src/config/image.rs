@@ -1,12 +1,11 @@
 //! The part of a document about an enclave's image.
 
+use image_fetch::{ImageConfig, Location, Sha256};
 use measurements::Pcr;
 use serde_json::Value;
 
 use super::fields::Fields;
 use super::{deserialized, text_parsed};
-use crate::digest::Sha256;
-use crate::fetch::{ImageConfig, Location};
 
 /// An image and what it must be.
 pub(super) fn read(value: &Value, place: &str, problems: &mut Vec<String>) -> Option<ImageConfig> {

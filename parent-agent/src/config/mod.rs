@@ -11,12 +11,12 @@ pub mod source;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use image_fetch::ImageConfig;
 use log_sinks::cloudwatch::config::{LogGroup, RetentionDays};
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::fetch::ImageConfig;
 use crate::gate::GateConfig;
 use crate::ingress::Publish;
 use crate::limit::{Connections, Limit, Rate};

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use enclave_host::hypervisor::{Accelerator, HypervisorKind};
 use enclave_host::state::{StateArgs, StateDir, StateError};
+use image_fetch::IMAGE_DIR_HELP;
 use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 
 use crate::config::Source;
 use crate::crash::Backoff;
-use crate::fetch::IMAGE_DIR_HELP;
 use crate::gate::GateArgs;
 use crate::proxy::ProxyArgs;
 use crate::recorder::MetricsArgs;

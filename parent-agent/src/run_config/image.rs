@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use enclave_host::duration::milliseconds;
 use enclave_host::image::Image;
+use image_fetch::{Cache, fetch as fetch_to};
 use tokio::time::Instant;
 
 use crate::config::EnclaveConfig;
 use crate::error::Error;
-use crate::fetch::{Cache, fetch as fetch_to};
 use crate::report::{Report, Reporter};
 
 /// Progress is reported no more often than this.

@@ -8,8 +8,9 @@ use aws_endpoint::Object;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::partial::Partial;
-use super::{FetchError, Progress};
+use crate::Progress;
+use crate::error::FetchError;
+use crate::partial::Partial;
 
 /// Bytes of a part.
 const PART: u64 = 4 << 20;
@@ -31,7 +32,7 @@ impl Drop for Part {
 }
 
 /// Reads what is missing.
-pub(super) async fn read(
+pub(crate) async fn read(
     object: &Object,
     region: Option<&str>,
     partial: &mut Partial,

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use nix::unistd::geteuid;
 use tracing::{debug, info, warn};
 
-use super::partial::Partial;
-use super::{FetchError, ImageConfig};
 use crate::digest::Sha256;
+use crate::error::FetchError;
+use crate::location::ImageConfig;
+use crate::partial::Partial;
 use crate::registry::MAX_MANIFEST;
 
 /// Bytes that images take together, unless it is said: a few large ones.
@@ -20,7 +21,7 @@ const MAX_BYTES: u64 = 8 << 30;
 const MAX_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// The help of the option that names the folder.
-pub(crate) const IMAGE_DIR_HELP: &str = "The folder of images that were fetched \
+pub const IMAGE_DIR_HELP: &str = "The folder of images that were fetched \
 [default: for root /var/lib/enclaves/images; otherwise $XDG_CACHE_HOME/enclaves/images]";
 
 /// A folder with images, each named by its digest.
@@ -31,7 +32,7 @@ pub struct Cache {
 }
 
 /// Where images are kept unless it is said: for root `/var/lib/enclaves/images`.
-pub fn default_directory() -> PathBuf {
+fn default_directory() -> PathBuf {
     if geteuid().is_root() {
         return PathBuf::from("/var/lib/enclaves/images");
     }
@@ -73,7 +74,7 @@ impl Cache {
 
     /// A registry's manifest that was kept, as it is here: whoever reads it checks
     /// its digest.
-    pub(super) fn manifest(&self, sha256: Sha256) -> Option<Vec<u8>> {
+    pub(crate) fn manifest(&self, sha256: Sha256) -> Option<Vec<u8>> {
         let path = self.manifest_path(sha256);
         let mut manifest = Vec::new();
         let file = File::open(&path).ok()?;
@@ -86,7 +87,7 @@ impl Cache {
 
     /// Keeps a registry's manifest, so that the registry is not asked again which
     /// image it names. Without room for it, it is.
-    pub(super) fn keep_manifest(&self, sha256: Sha256, manifest: &[u8]) {
+    pub(crate) fn keep_manifest(&self, sha256: Sha256, manifest: &[u8]) {
         let path = self.manifest_path(sha256);
         let kept = self.make().and_then(|()| {
             let new = path.with_extension("manifest.partial");
@@ -100,7 +101,7 @@ impl Cache {
     }
 
     /// Goes on with what is here of the image, once nobody else does.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &self,
         image: &ImageConfig,
         sha256: Sha256,
@@ -112,7 +113,7 @@ impl Cache {
 
     /// Removes the images that were not used for longest, until the rest fits,
     /// and parts of images and manifests that are old; never `keep`.
-    pub(super) fn tidy(&self, keep: &Path) {
+    pub(crate) fn tidy(&self, keep: &Path) {
         let Ok(entries) = fs::read_dir(&self.directory) else {
             return;
         };

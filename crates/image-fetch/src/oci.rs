@@ -2,17 +2,18 @@
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::cache::Cache;
-use super::http::{self, Server};
-use super::partial::Partial;
-use super::{FetchError, Progress};
+use crate::Progress;
+use crate::cache::Cache;
 use crate::digest::Sha256;
+use crate::error::FetchError;
+use crate::http::{self, Server};
+use crate::partial::Partial;
 use crate::registry::client::Registry;
 use crate::registry::{Layer, ManifestError, Reference};
 use crate::web::Failure;
 
 /// The layer that is the image: as a manifest says that was kept, or the registry.
-pub(super) async fn layer(registry: &mut Registry, cache: &Cache) -> Result<Layer, FetchError> {
+pub(crate) async fn layer(registry: &mut Registry, cache: &Cache) -> Result<Layer, FetchError> {
     let reference = registry.reference().clone();
     if let Some(layer) = kept(&reference, cache) {
         return Ok(layer);
@@ -36,7 +37,7 @@ pub(super) async fn layer(registry: &mut Registry, cache: &Cache) -> Result<Laye
 }
 
 /// The layer, if the address names a manifest that is here.
-pub(super) fn kept(reference: &Reference, cache: &Cache) -> Option<Layer> {
+pub(crate) fn kept(reference: &Reference, cache: &Cache) -> Option<Layer> {
     let digest = reference.digest()?;
     let manifest = cache.manifest(digest)?;
     (Sha256::of(&manifest) == digest)
@@ -45,7 +46,7 @@ pub(super) fn kept(reference: &Reference, cache: &Cache) -> Option<Layer> {
 }
 
 /// Reads what is missing of the image.
-pub(super) async fn read(
+pub(crate) async fn read(
     mut registry: Registry,
     cache: &Cache,
     wanted: Sha256,

@@ -57,7 +57,7 @@ impl FromStr for Location {
             }
             return Err(format!("a file's path is absolute: {FORMS}"));
         }
-        let uri: hyper::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
+        let uri: http::Uri = text.parse().map_err(|_| FORMS.to_owned())?;
         let host = uri.host().unwrap_or_default();
         match uri.scheme_str() {
             Some("https") if !host.is_empty() && !text.contains('@') => {

@@ -297,7 +297,7 @@ mod tests {
             if let Ok(reference) = text.parse::<Reference>() {
                 prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference.clone()));
                 let url = format!("{}/v2/{}/manifests/{}", reference.base(), reference.repository(), reference.version());
-                prop_assert!(url.parse::<hyper::Uri>().is_ok());
+                prop_assert!(url.parse::<http::Uri>().is_ok());
             }
         }
     }

@@ -6,8 +6,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{sleep, timeout};
 
-use super::partial::Partial;
-use super::{FetchError, Progress};
+use crate::Progress;
+use crate::error::FetchError;
+use crate::partial::Partial;
 use crate::web::{Failure, SILENCE_TIMEOUT, Web, range};
 
 /// How often in a row it may break off without a byte.
@@ -16,7 +17,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A server that has the image.
-pub(super) trait Server {
+pub(crate) trait Server {
     /// Asks for the image from byte `start` on.
     fn ask(&mut self, start: u64) -> impl Future<Output = Result<HttpResponse, Failure>> + Send;
 
@@ -26,9 +27,9 @@ pub(super) trait Server {
 
 /// The server of an URL. Redirects are not followed: the configuration names the
 /// place itself.
-pub(super) struct Page<'a> {
-    pub(super) web: Web,
-    pub(super) url: &'a str,
+pub(crate) struct Page<'a> {
+    pub(crate) web: Web,
+    pub(crate) url: &'a str,
 }
 
 impl Server for Page<'_> {
@@ -43,18 +44,18 @@ impl Server for Page<'_> {
 }
 
 /// Pauses before another attempt: longer each time, and never quite as long.
-pub(super) async fn pause(failures: u32) {
+pub(crate) async fn pause(failures: u32) {
     let pause = PAUSE.saturating_mul(1 << failures.min(ATTEMPTS));
     sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
 }
 
 /// Whether there is to be another attempt after so many.
-pub(super) fn is_last(failures: u32) -> bool {
+pub(crate) fn is_last(failures: u32) -> bool {
     failures >= ATTEMPTS
 }
 
 /// Reads what is missing.
-pub(super) async fn read(
+pub(crate) async fn read(
     server: &mut impl Server,
     partial: &mut Partial,
     progress: Progress<'_>,

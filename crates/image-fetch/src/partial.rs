@@ -12,8 +12,10 @@ use nix::sys::statvfs::statvfs;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{FetchError, ImageConfig, Location, MAX_BYTES};
+use crate::MAX_BYTES;
 use crate::digest::Sha256;
+use crate::error::FetchError;
+use crate::location::{ImageConfig, Location};
 
 /// How often it is looked whether another process is done with the image.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -21,9 +23,9 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 const CHUNK: usize = 1024 * 1024;
 
 /// The beginning of an image, which grows at its end alone.
-pub(super) struct Partial {
-    pub(super) location: Location,
-    pub(super) size: Option<u64>,
+pub(crate) struct Partial {
+    pub(crate) location: Location,
+    pub(crate) size: Option<u64>,
     sha256: Sha256,
     path: PathBuf,
     whole: PathBuf,
@@ -40,7 +42,7 @@ struct Content {
 
 impl Partial {
     /// Takes up what is there, once no other process has it.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         image: &ImageConfig,
         sha256: Sha256,
         path: PathBuf,
@@ -75,13 +77,13 @@ impl Partial {
     }
 
     /// Bytes that are here.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// Takes note of the size that the other side names, and makes sure that
     /// there is room.
-    pub(super) fn expect(&mut self, total: u64) -> Result<(), FetchError> {
+    pub(crate) fn expect(&mut self, total: u64) -> Result<(), FetchError> {
         if let Some(wanted) = self.size
             && wanted != total
         {
@@ -106,7 +108,7 @@ impl Partial {
     }
 
     /// Adds bytes at the end.
-    pub(super) async fn append(&mut self, bytes: Bytes) -> Result<(), FetchError> {
+    pub(crate) async fn append(&mut self, bytes: Bytes) -> Result<(), FetchError> {
         let length = self.length + bytes.len() as u64;
         if let Some(wanted) = self.size
             && length > wanted
@@ -144,7 +146,7 @@ impl Partial {
     }
 
     /// Throws away what is here.
-    pub(super) fn restart(&mut self) -> Result<(), FetchError> {
+    pub(crate) fn restart(&mut self) -> Result<(), FetchError> {
         let emptied = self.content()?.emptied();
         self.content = Some(emptied.map_err(FetchError::io(&self.path))?);
         self.length = 0;
@@ -157,7 +159,7 @@ impl Partial {
     }
 
     /// Gives the image its name, if it is the right one.
-    pub(super) async fn finish(self) -> Result<PathBuf, FetchError> {
+    pub(crate) async fn finish(self) -> Result<PathBuf, FetchError> {
         blocking(move || self.finish_now()).await
     }
 
@@ -252,7 +254,7 @@ fn hash_rest(file: &mut File, hash: &mut Context) -> io::Result<u64> {
 }
 
 /// Checks size and digest of a file that is used where it is.
-pub(super) async fn check_file(
+pub(crate) async fn check_file(
     path: &Path,
     image: &ImageConfig,
     wanted: Sha256,

@@ -13,7 +13,7 @@ mod manifest;
 mod reference;
 
 pub use challenge::Challenge;
-pub use keys::{Key, docker_key};
+pub use keys::docker_key;
 pub use manifest::{Layer, MAX_MANIFEST, ManifestError};
 pub use reference::Reference;
 

@@ -1,18 +1,4 @@
-//! Gets enclave images to this host: from S3, an OCI registry, over HTTPS, or from a
-//! file that is here already.
-//!
-//! An image is known by the SHA-256 of its file. It is read into
-//! `DIGEST.partial`, hashed as it arrives, and becomes `DIGEST.eif` only when size
-//! and digest are right: what has that name is whole. A read that was cut short,
-//! by whatever, goes on where it stopped. Only one process fetches an image at a
-//! time; others wait for it.
-
-mod cache;
-mod http;
-mod location;
-mod oci;
-mod partial;
-mod s3;
+//! Every way in which an image cannot be fetched.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,17 +6,10 @@ use std::path::{Path, PathBuf};
 use aws_clients::{ConfigError, Error as AwsError};
 use thiserror::Error;
 
+use crate::MAX_BYTES;
 use crate::digest::Sha256;
-use crate::registry::client::Registry;
+use crate::location::Location;
 use crate::registry::{MEDIA_TYPE, ManifestError};
-use crate::web::Web;
-
-pub(crate) use cache::IMAGE_DIR_HELP;
-pub use cache::{Cache, default_directory};
-pub use location::{ImageConfig, Location};
-
-/// Largest image, in bytes: more than an enclave's memory can hold.
-const MAX_BYTES: u64 = 64 << 30;
 
 /// Why an image is not here.
 #[derive(Debug, Error)]
@@ -160,7 +139,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_owned(),
             source,
@@ -180,7 +159,7 @@ impl FetchError {
     }
 
     /// What S3 said, with what can be done about it.
-    fn from_aws(location: &Location, error: &AwsError, bytes: u64) -> Self {
+    pub(crate) fn from_aws(location: &Location, error: &AwsError, bytes: u64) -> Self {
         let location = location.to_string();
         if error.is_denied() {
             return Self::Denied {
@@ -199,72 +178,4 @@ impl FetchError {
             bytes,
         }
     }
-}
-
-/// Told of progress: the bytes that are here, and how many there will be.
-pub type Progress<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
-
-/// Where the image is, if it is here and nothing needs to be asked. A file that is
-/// used where it is has not been checked.
-pub fn find(image: &ImageConfig, cache: &Cache) -> Option<PathBuf> {
-    let sha256 = match (&image.location, image.sha256) {
-        (Location::File(path), _) => return path.is_file().then(|| path.clone()),
-        (_, Some(sha256)) => sha256,
-        (Location::Oci(reference), None) => oci::kept(reference, cache)?.sha256,
-        (Location::S3(_) | Location::Http(_), None) => return None,
-    };
-    cache.find(sha256, image.size)
-}
-
-/// Makes sure that the image is here and whole, and says where.
-pub async fn fetch(
-    image: &ImageConfig,
-    region: Option<&str>,
-    cache: &Cache,
-    progress: Progress<'_>,
-) -> Result<PathBuf, FetchError> {
-    let sha256 = match (&image.location, image.sha256) {
-        (Location::File(path), None) => return Ok(path.clone()),
-        (Location::File(path), Some(sha256)) => {
-            partial::check_file(path, image, sha256).await?;
-            return Ok(path.clone());
-        }
-        (_, Some(sha256)) => sha256,
-        (Location::Oci(reference), None) => {
-            let mut registry = Registry::new(reference.clone());
-            oci::layer(&mut registry, cache).await?.sha256
-        }
-        // The configuration has refused it.
-        (other @ (Location::S3(_) | Location::Http(_)), None) => {
-            return Err(FetchError::NotFound {
-                location: other.to_string(),
-            });
-        }
-    };
-    if let Some(path) = cache.find(sha256, image.size) {
-        return Ok(path);
-    }
-    let mut partial = cache.begin(image, sha256).await?;
-    // Another process may have fetched it meanwhile.
-    if let Some(path) = cache.find(sha256, image.size) {
-        return Ok(path);
-    }
-    match &image.location {
-        Location::S3(object) => s3::read(object, region, &mut partial, progress).await?,
-        Location::Http(url) => {
-            let mut page = http::Page {
-                web: Web::new(),
-                url,
-            };
-            http::read(&mut page, &mut partial, progress).await?;
-        }
-        Location::Oci(reference) => {
-            let registry = Registry::new(reference.clone());
-            oci::read(registry, cache, sha256, &mut partial, progress).await?;
-        }
-        Location::File(_) => {}
-    }
-    let path = partial.finish().await?;
-    cache.tidy(&path);
-    Ok(path)
 }

@@ -1,7 +1,7 @@
 //! Asks a registry for manifests and blobs.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use hyper::Uri;
+use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 

@@ -1,0 +1,75 @@
+//! Makes an image be here, wherever it comes from.
+
+use std::path::PathBuf;
+
+use crate::cache::Cache;
+use crate::error::FetchError;
+use crate::location::{ImageConfig, Location};
+use crate::registry::client::Registry;
+use crate::web::Web;
+use crate::{Progress, http, oci, partial, s3};
+
+/// Where the image is, if it is here and nothing needs to be asked. A file that is
+/// used where it is has not been checked.
+pub fn find(image: &ImageConfig, cache: &Cache) -> Option<PathBuf> {
+    let sha256 = match (&image.location, image.sha256) {
+        (Location::File(path), _) => return path.is_file().then(|| path.clone()),
+        (_, Some(sha256)) => sha256,
+        (Location::Oci(reference), None) => oci::kept(reference, cache)?.sha256,
+        (Location::S3(_) | Location::Http(_), None) => return None,
+    };
+    cache.find(sha256, image.size)
+}
+
+/// Makes sure that the image is here and whole, and says where.
+pub async fn fetch(
+    image: &ImageConfig,
+    region: Option<&str>,
+    cache: &Cache,
+    progress: Progress<'_>,
+) -> Result<PathBuf, FetchError> {
+    let sha256 = match (&image.location, image.sha256) {
+        (Location::File(path), None) => return Ok(path.clone()),
+        (Location::File(path), Some(sha256)) => {
+            partial::check_file(path, image, sha256).await?;
+            return Ok(path.clone());
+        }
+        (_, Some(sha256)) => sha256,
+        (Location::Oci(reference), None) => {
+            let mut registry = Registry::new(reference.clone());
+            oci::layer(&mut registry, cache).await?.sha256
+        }
+        // The configuration has refused it.
+        (other @ (Location::S3(_) | Location::Http(_)), None) => {
+            return Err(FetchError::NotFound {
+                location: other.to_string(),
+            });
+        }
+    };
+    if let Some(path) = cache.find(sha256, image.size) {
+        return Ok(path);
+    }
+    let mut partial = cache.begin(image, sha256).await?;
+    // Another process may have fetched it meanwhile.
+    if let Some(path) = cache.find(sha256, image.size) {
+        return Ok(path);
+    }
+    match &image.location {
+        Location::S3(object) => s3::read(object, region, &mut partial, progress).await?,
+        Location::Http(url) => {
+            let mut page = http::Page {
+                web: Web::new(),
+                url,
+            };
+            http::read(&mut page, &mut partial, progress).await?;
+        }
+        Location::Oci(reference) => {
+            let registry = Registry::new(reference.clone());
+            oci::read(registry, cache, sha256, &mut partial, progress).await?;
+        }
+        Location::File(_) => {}
+    }
+    let path = partial.finish().await?;
+    cache.tidy(&path);
+    Ok(path)
+}
