@@ -21,7 +21,11 @@ pub fn find(image: &ImageConfig, cache: &Cache) -> Option<PathBuf> {
     cache.find(sha256, image.size)
 }
 
-/// Makes sure that the image is here and whole, and says where.
+/// Makes sure that the image is here and whole, and says where. `region` is that of
+/// requests to S3, unless environment or instance name it.
+///
+/// A file that is used where it is stays where it is; without a digest it is not looked
+/// at. Can be dropped at any time: what has arrived is kept.
 pub async fn fetch(
     image: &ImageConfig,
     region: Option<&str>,

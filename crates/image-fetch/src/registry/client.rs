@@ -152,7 +152,7 @@ impl Registry {
         )))
     }
 
-    /// Where an answer leads to, if the agent goes there.
+    /// Where an answer leads to, if that may be asked.
     fn resolve(&self, from: &str, location: &str) -> Option<String> {
         if location.starts_with('/') && !location.starts_with("//") {
             return Some(format!("{}{location}", origin(from)?));

@@ -16,7 +16,7 @@ use super::Reference;
 
 /// Most bytes of Docker's configuration.
 const MAX_BYTES: u64 = 256 * 1024;
-/// Where the agent looks when neither `DOCKER_CONFIG` nor a home folder has one.
+/// Where keys are looked for when neither `DOCKER_CONFIG` nor a home folder has one.
 const HOST_FILE: &str = "/etc/enclaves/docker.json";
 
 /// Name and password, as the header `Authorization: Basic` has them.

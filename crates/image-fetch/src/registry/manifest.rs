@@ -35,7 +35,7 @@ pub enum ManifestError {
     /// The layer is something else.
     #[error("its layer is of the type {0:?} instead of {MEDIA_TYPE}")]
     MediaType(String),
-    /// The layer's digest is none that the agent knows.
+    /// The layer's digest is not a SHA-256.
     #[error("its layer has the digest {0:?} instead of a SHA-256")]
     Digest(String),
 }

@@ -2,9 +2,7 @@
 //! registry is asked.
 //!
 //! An enclave image is an artifact with one layer of the media type
-//! [`MEDIA_TYPE`], the EIF as it is. Sources: the OCI distribution specification
-//! 1.1, the OCI image specification 1.1, and for tokens the Docker registry's
-//! token specification, which registries follow.
+//! [`MEDIA_TYPE`], the EIF as it is. The crate's front page has the specifications.
 
 mod challenge;
 pub(crate) mod client;
