@@ -38,12 +38,7 @@ fn check(bytes: &[u8]) {
         if !matches!(location, Location::File(_)) {
             assert_eq!(location.to_string().parse().as_ref(), Ok(location));
         }
-        let is_named = match location {
-            Location::File(_) => true,
-            Location::Oci(reference) => reference.digest().is_some(),
-            Location::S3(_) | Location::Http(_) => false,
-        };
-        assert!(is_named || enclave.image.sha256.is_some());
+        assert!(!location.needs_sha256() || enclave.image.sha256.is_some());
         assert!(!enclave.id.contains(char::is_control));
     }
 }

@@ -1,8 +1,8 @@
 //! Gets an image into a folder, and says where it is.
 //!
-//! `cargo run -p image-fetch --example fetch -- oci://REGISTRY/REPOSITORY:TAG FOLDER`, or
-//! with another source and the image's SHA-256: `… -- https://HOST/PATH FOLDER SHA256`.
-//! Images in S3 need `--features aws`.
+//! `cargo run -p image-fetch --example fetch -- https://HOST/PATH FOLDER SHA256`, or, of a
+//! registry, `… -- oci://REGISTRY/REPOSITORY@sha256:DIGEST FOLDER`. Images in S3 need
+//! `--features aws`.
 
 #![allow(
     clippy::print_stdout,
@@ -18,7 +18,7 @@ use image_fetch::{Cache, ImageConfig, fetch};
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(source), Some(folder)) = (arguments.next(), arguments.next()) else {
-        return Err("give a source, a folder and, but for a registry's image, its SHA-256".into());
+        return Err("give a source, a folder and the SHA-256 of the image".into());
     };
     let image = ImageConfig {
         location: source.parse()?,

@@ -22,6 +22,14 @@ pub enum FetchError {
         /// Where it should be.
         location: String,
     },
+    /// Nothing says which bytes are meant.
+    #[error(
+        "the image {location} has no SHA-256, without which an image from elsewhere is not fetched: name the file's, or a registry's manifest with @sha256:DIGEST"
+    )]
+    Unpinned {
+        /// Where it is.
+        location: String,
+    },
     /// It may not be read.
     #[error("the image {location} may not be read: {reason}; allow {permission} to {whom}")]
     Denied {

@@ -24,8 +24,9 @@ pub fn find(image: &ImageConfig, cache: &Cache) -> Option<PathBuf> {
 /// Makes sure that the image is here and whole, and says where. `region` is that of
 /// requests to S3, unless environment or instance name it.
 ///
-/// A file that is used where it is stays where it is; without a digest it is not looked
-/// at. Can be dropped at any time: what has arrived is kept.
+/// A file of this host stays where it is; without a digest it is not looked at. What
+/// comes from elsewhere needs one: see [`Location::needs_sha256`]. Can be dropped at any
+/// time: what has arrived is kept.
 pub async fn fetch(
     image: &ImageConfig,
     region: Option<&str>,
@@ -39,14 +40,13 @@ pub async fn fetch(
             return Ok(path.clone());
         }
         (_, Some(sha256)) => sha256,
-        (Location::Oci(reference), None) => {
+        (Location::Oci(reference), None) if reference.digest().is_some() => {
             let mut registry = Registry::new(reference.clone());
             oci::layer(&mut registry, cache).await?.sha256
         }
-        // The configuration has refused it.
-        (other @ (Location::S3(_) | Location::Http(_)), None) => {
-            return Err(FetchError::NotFound {
-                location: other.to_string(),
+        (location, None) => {
+            return Err(FetchError::Unpinned {
+                location: location.to_string(),
             });
         }
     };
@@ -76,4 +76,32 @@ pub async fn fetch(
     let path = partial.finish().await?;
     cache.tidy(&path);
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn images_from_elsewhere_need_a_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(Some(folder.path().join("images")));
+        for source in [
+            "s3://bucket/key",
+            "http://127.0.0.1:1/a.eif",
+            "oci://localhost:1/payments:1.0",
+        ] {
+            let image = ImageConfig {
+                location: source.parse().unwrap(),
+                sha256: None,
+                size: None,
+                pcr8: None,
+            };
+            assert!(image.location.needs_sha256(), "{source}");
+            let error = fetch(&image, None, &cache, &|_, _| {}).await.unwrap_err();
+            assert!(matches!(error, FetchError::Unpinned { .. }), "{error}");
+            assert_eq!(find(&image, &cache), None, "{source}");
+        }
+        assert!(!cache.directory().exists());
+    }
 }

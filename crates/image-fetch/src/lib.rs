@@ -6,8 +6,8 @@
 //!
 //! # async fn example() -> Result<(), FetchError> {
 //! let image = ImageConfig {
-//!     location: "oci://registry.example.com/payments:1.0".parse().expect("a registry's address"),
-//!     sha256: None,
+//!     location: "s3://images/payments.eif".parse().expect("an object"),
+//!     sha256: "0123456789abcdef".repeat(4).parse().ok(),
 //!     size: None,
 //!     pcr8: None,
 //! };

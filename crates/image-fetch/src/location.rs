@@ -16,8 +16,8 @@ use crate::web::is_this_host;
 pub struct ImageConfig {
     /// Where it is.
     pub location: Location,
-    /// The SHA-256 of the file; a local one may go without, and one of a registry
-    /// whose address has a digest.
+    /// The SHA-256 of the file, unless the location does without:
+    /// [`Location::needs_sha256`].
     pub sha256: Option<Sha256>,
     /// The file's size in bytes.
     pub size: Option<u64>,
@@ -36,6 +36,19 @@ pub enum Location {
     Http(String),
     /// A file.
     File(PathBuf),
+}
+
+impl Location {
+    /// Whether it says nothing about the bytes that are there, so that only a SHA-256
+    /// tells which image is meant. A file of this host is its owner's, and a registry's
+    /// address may have a digest.
+    pub fn needs_sha256(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Oci(reference) => reference.digest().is_none(),
+            Self::S3(_) | Self::Http(_) => true,
+        }
+    }
 }
 
 impl FromStr for Location {

@@ -16,12 +16,7 @@ pub(super) fn read(value: &Value, place: &str, problems: &mut Vec<String>) -> Op
     let pcr8 = fields.parsed("pcr8", deserialized::<Pcr>);
     fields.end();
     let location = location?;
-    let names_its_image = match &location {
-        Location::File(_) => true,
-        Location::Oci(reference) => reference.digest().is_some(),
-        Location::S3(_) | Location::Http(_) => false,
-    };
-    if sha256.is_none() && !names_its_image && value.get("sha256").is_none() {
+    if sha256.is_none() && location.needs_sha256() && value.get("sha256").is_none() {
         problems.push(format!(
             "{place}sha256: it is missing: an image from elsewhere needs one"
         ));
