@@ -1,7 +1,7 @@
 //! `cargo xtask bindings`: the verifier for C and Python, as their users meet it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -23,15 +23,10 @@ pub(crate) fn test(workspace: &Path) -> anyhow::Result<()> {
     wheel(workspace)
 }
 
-/// Builds the wheel, installs it in a folder of its own, and tests it there.
-fn wheel(workspace: &Path) -> anyhow::Result<()> {
+/// Builds the wheel and installs it in a folder of its own, which is the answer.
+pub(crate) fn install(workspace: &Path) -> anyhow::Result<PathBuf> {
     let interpreter = python::get(workspace)?;
-    let folder = workspace.join(FOLDER).join("python");
-    let python = || {
-        let mut command = Command::new(&interpreter);
-        command.current_dir(&folder);
-        command
-    };
+    let python = || command(workspace, &interpreter);
     let target = outside::target(workspace);
     let (wheels, installed) = (target.join("wheels"), target.join("site-packages"));
     for stale in [&wheels, &installed] {
@@ -61,6 +56,14 @@ fn wheel(workspace: &Path) -> anyhow::Result<()> {
         .args(["--disable-pip-version-check", "--target"])
         .arg(&installed)
         .arg(wheel.path()))?;
+    Ok(installed)
+}
+
+/// Tests the wheel where it is installed.
+fn wheel(workspace: &Path) -> anyhow::Result<()> {
+    let interpreter = python::get(workspace)?;
+    let python = || command(workspace, &interpreter);
+    let installed = install(workspace)?;
     let mut types = python();
     types.args(["-m", "mypy", "--cache-dir", "/dev/null", "python", "tests"]);
     run(types.env("MYPYPATH", "python"))?;
@@ -81,6 +84,13 @@ fn wheel(workspace: &Path) -> anyhow::Result<()> {
         "tests",
     ]);
     run(tests.env("PYTHONPATH", &installed))
+}
+
+/// The tests' Python, in the package's folder.
+fn command(workspace: &Path, interpreter: &Path) -> Command {
+    let mut command = Command::new(interpreter);
+    command.current_dir(workspace.join(FOLDER).join("python"));
+    command
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

@@ -37,6 +37,19 @@ pub(crate) fn install_needed() -> anyhow::Result<()> {
     install(NEEDED)
 }
 
+/// Installs the packages of programs that are not on the path.
+pub(crate) fn install_programs(programs: &[(&str, &'static str)]) -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|(name, _)| !is_there(name))
+        .map(|(_, package)| *package)
+        .collect();
+    install(&missing)
+}
+
 /// Installs the packages that are missing; needs root only then.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     let missing: Vec<_> = packages

@@ -13,7 +13,7 @@ use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, t
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
 
 /// The stages in the order of the whole run: the cheap ones first.
-const STAGES: [Stage; 8] = [
+const STAGES: [Stage; 9] = [
     ("lint", lint),
     ("terraform", terraform),
     ("unit", unit),
@@ -21,6 +21,7 @@ const STAGES: [Stage; 8] = [
     ("cloud", cloud),
     ("release", release),
     ("bindings", bindings),
+    ("tutorials", tutorials),
     ("fuzz", fuzz),
 ];
 
@@ -299,6 +300,14 @@ fn release(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
 fn bindings(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     report.step("bindings", "cargo xtask bindings", || {
         bindings::test(workspace)
+    })
+}
+
+fn tutorials(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let junit = target::folder()?.join("junit/tutorials.xml");
+    let how = ".ci/tutorial, with the pages of docs";
+    report.tests("tutorials", how, &junit, || {
+        cloud::tutorials(workspace, &junit)
     })
 }
 
