@@ -66,6 +66,15 @@
 //! | `aws-lc-rs` (on by default) | the cryptography, [`AwsLcRs`]; without it, [`Verifier::with_crypto`] is given a [`Crypto`] |
 //! | `policy-files` | policies as TOML and JSON, from texts and files: `Policy::read`, `from_toml`, `from_json` |
 //!
+//! # Browsers, and programs without `std`
+//!
+//! What keeps the crate from `no_std` is `x509-parser`, which parses the certificates and
+//! needs `std` in every version; of the rest only a lock, the system's clock and the files
+//! of `policy-files` are more than `alloc`. In a browser, `std` is what
+//! `wasm32-unknown-unknown` has: without the default features the crate compiles for it (CI
+//! checks that), [`Verifier::with_crypto`] is given a [`Crypto`] made of `p384` and `sha2`,
+//! and [`Verifier::verify_at`] the time, since that target has no clock.
+//!
 //! # What stays
 //!
 //! Versions follow [Semantic Versioning](https://semver.org). These are part of the

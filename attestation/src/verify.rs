@@ -1,6 +1,7 @@
 //! The way from bytes to an accepted document.
 
-use std::time::{Duration, SystemTime};
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::appraisal::Appraisal;
 #[cfg(feature = "aws-lc-rs")]
@@ -112,14 +113,13 @@ enum Time {
 }
 
 impl Time {
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     fn now() -> Self {
         let milliseconds = |time: Duration| i128::try_from(time.as_millis()).unwrap_or(i128::MAX);
-        Self::At(
-            match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-                Ok(since) => milliseconds(since),
-                Err(before) => -milliseconds(before.duration()),
-            },
-        )
+        Self::At(match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => milliseconds(since),
+            Err(before) => -milliseconds(before.duration()),
+        })
     }
 }
 
@@ -148,6 +148,9 @@ impl Verifier {
     ///
     /// A clock that is wrong by more than the policy's `clock_skew` refuses good
     /// documents; the reason says by how much it is behind.
+    ///
+    /// `wasm32-unknown-unknown` has no clock, and so not this function.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn verify<'a>(
         &self,
         document: &'a [u8],

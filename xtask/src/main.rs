@@ -22,6 +22,7 @@ mod reproducible;
 mod stages;
 mod target;
 mod terraform;
+mod wasm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, terraform};
+use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, terraform, wasm};
 
 /// A stage: its name, and what runs its steps.
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
@@ -195,6 +195,10 @@ fn lint(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     }
     let how = "cargo clippy in attestation/benches/verification";
     report.step("lints of the benchmarks", how, || bench::lint(workspace))?;
+    let how = "attestation, for wasm32-unknown-unknown";
+    report.step("the verifier for WebAssembly", how, || {
+        wasm::check(workspace)
+    })?;
     dependencies(workspace, report)
 }
 
