@@ -27,6 +27,7 @@ mod gate;
 mod hostile_enclave;
 mod image;
 mod ingress;
+mod instance;
 mod lifecycle;
 mod logs;
 mod losses;
