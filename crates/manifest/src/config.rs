@@ -9,10 +9,11 @@ use thiserror::Error;
 
 use crate::attestation::{Attestation, AttestationError};
 use crate::confinement::{Confinement, ConfinementError};
+use crate::egress::EgressRule;
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{
-    EgressRule, IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
+    IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
 };
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;

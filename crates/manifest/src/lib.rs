@@ -22,6 +22,7 @@ mod capability;
 mod config;
 mod confinement;
 mod contradiction;
+mod egress;
 mod health;
 mod logs;
 mod memory;
@@ -47,6 +48,7 @@ pub use config::{
     MEASURED_CONFIG_PATH, MeasuredConfig,
 };
 pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids, Profile};
+pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
 pub use logs::{
     Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,
@@ -54,10 +56,7 @@ pub use logs::{
 };
 pub use memory::needed_mib;
 pub use name::{EnclaveName, NameError};
-pub use network::{
-    EgressError, EgressRule, HostPattern, IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES,
-    Network, NetworkError, host_spelling,
-};
+pub use network::{IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network, NetworkError};
 pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };

@@ -1,15 +1,12 @@
 //! What may leave the enclave, and what may come in.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
 
 use aws_endpoint::Service;
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::egress::EgressRule;
 use crate::reserved::reserved_for;
 use crate::units::Port;
 
@@ -19,11 +16,6 @@ pub const MAX_EGRESS_RULES: usize = 256;
 const AWS_PORT: u16 = 443;
 /// The most ingress ports in one manifest.
 pub const MAX_INGRESS_RULES: usize = 64;
-/// The longest host name (RFC 1035, section 2.3.4, without the root's dot).
-const MAX_HOST_BYTES: usize = 253;
-/// The longest label of a host name (RFC 1035, section 2.3.4).
-const MAX_LABEL_BYTES: usize = 63;
-
 /// The `[network]` table: its lists are empty unless given, so an enclave has
 /// no network until its manifest says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,134 +173,6 @@ impl Network {
     }
 }
 
-/// Why an egress rule could not be parsed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum EgressError {
-    /// There is no `:port` after the host.
-    #[error("`{0}` has no port: write `host:port`, as in `kms.us-west-2.amazonaws.com:443`")]
-    NoPort(String),
-    /// What follows the last colon is not a port.
-    #[error(
-        "`{0}` does not end in a port from 1 to 65535: write `host:port` without a scheme or a path, as in `example.com:443`"
-    )]
-    Port(String),
-    /// The host is not a DNS name, a `*.` pattern or an IPv4 address.
-    #[error(
-        "`{0}` is not a host: write a DNS name, a pattern such as `*.example.com`, or an IPv4 address"
-    )]
-    Host(String),
-}
-
-/// One allowed destination: `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
-pub struct EgressRule {
-    host: HostPattern,
-    port: Port,
-}
-
-impl EgressRule {
-    /// The hosts that the rule allows.
-    pub fn host(&self) -> &HostPattern {
-        &self.host
-    }
-
-    /// The port that the rule allows.
-    pub fn port(&self) -> Port {
-        self.port
-    }
-
-    /// Whether the rule allows a connection to `host` on `port`.
-    pub fn matches(&self, host: &str, port: u16) -> bool {
-        self.port.get() == port && self.host.matches(host)
-    }
-}
-
-/// A DNS name, all names below one, or an IPv4 address. Kept in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// Exactly this name or address.
-    Exact(String),
-    /// Every name that ends in a dot and this suffix; the suffix itself is not matched.
-    Below(String),
-}
-
-impl HostPattern {
-    /// Whether `host` is one that the pattern allows.
-    pub fn matches(&self, host: &str) -> bool {
-        let host = host_spelling(host);
-        match self {
-            Self::Exact(name) => *name == host,
-            Self::Below(suffix) => host
-                .strip_suffix(suffix.as_str())
-                .and_then(|rest| rest.strip_suffix('.'))
-                .is_some_and(is_host_name),
-        }
-    }
-}
-
-impl FromStr for EgressRule {
-    type Err = EgressError;
-
-    fn from_str(text: &str) -> Result<Self, EgressError> {
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| EgressError::NoPort(text.to_owned()))?;
-        let port = port
-            .parse()
-            .map_err(|_| EgressError::Port(text.to_owned()))?;
-        let lower = host.to_ascii_lowercase();
-        let host = match lower.strip_prefix("*.") {
-            Some(suffix) if is_host_name(suffix) && !ends_in_number(suffix) => {
-                HostPattern::Below(suffix.to_owned())
-            }
-            None if ends_in_number(&lower) && lower.parse::<Ipv4Addr>().is_ok() => {
-                HostPattern::Exact(lower)
-            }
-            None if is_host_name(&lower) && !ends_in_number(&lower) => HostPattern::Exact(lower),
-            _ => return Err(EgressError::Host(host.to_owned())),
-        };
-        Ok(Self { host, port })
-    }
-}
-
-impl fmt::Display for EgressRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            HostPattern::Exact(name) => write!(f, "{name}:{}", self.port),
-            HostPattern::Below(suffix) => write!(f, "*.{suffix}:{}", self.port),
-        }
-    }
-}
-
-// Parsed inside the visitor and not by `try_from`, so that an error is about the
-// rule's own line and not about the list's.
-impl<'de> Deserialize<'de> for EgressRule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Rule;
-
-        impl Visitor<'_> for Rule {
-            type Value = EgressRule;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a rule such as \"example.com:443\"")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<EgressRule, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_str(Rule)
-    }
-}
-
-impl From<EgressRule> for String {
-    fn from(rule: EgressRule) -> Self {
-        rule.to_string()
-    }
-}
-
 /// One port opened on the parent instance and carried to the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,103 +187,13 @@ pub struct IngressRule {
     pub proxy_protocol: bool,
 }
 
-/// The one spelling by which a host is allowed, counted and told: in lower case, without
-/// the dot that makes a name absolute. With another dot before that one it is no name,
-/// and must not become one.
-pub fn host_spelling(host: &str) -> String {
-    let name = host.strip_suffix('.').filter(|name| !name.ends_with('.'));
-    name.unwrap_or(host).to_ascii_lowercase()
-}
-
-/// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes: DNS
-/// names as they are used (RFC 1123, section 2.1, and underscores).
-fn is_host_name(name: &str) -> bool {
-    name.len() <= MAX_HOST_BYTES
-        && name.split('.').all(|label| {
-            (1..=MAX_LABEL_BYTES).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        })
-}
-
-/// No top-level domain is a number (RFC 3696, section 2): a name that ends in
-/// one is meant as an IPv4 address.
-fn ends_in_number(name: &str) -> bool {
-    name.rsplit('.')
-        .next()
-        .is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::egress::EgressError;
 
     fn rule(text: &str) -> Result<EgressRule, EgressError> {
         text.parse()
-    }
-
-    #[test]
-    fn rules_are_names_patterns_or_addresses() {
-        for (text, printed) in [
-            ("example.com:443", "example.com:443"),
-            ("EXAMPLE.com:443", "example.com:443"),
-            ("*.Example.com:8443", "*.example.com:8443"),
-            ("10.0.0.1:80", "10.0.0.1:80"),
-            ("localhost:1", "localhost:1"),
-            ("_dmarc.4chan.org:65535", "_dmarc.4chan.org:65535"),
-        ] {
-            assert_eq!(rule(text).unwrap().to_string(), printed);
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_rule_is_refused() {
-        for text in ["", "example.com", "*.example.com"] {
-            assert_eq!(rule(text), Err(EgressError::NoPort(text.into())));
-        }
-        for text in [
-            "example.com:",
-            "example.com:0",
-            "example.com:65536",
-            "example.com:+443",
-            "example.com:443 ",
-            "example.com:https",
-            "a:b:c",
-        ] {
-            assert_eq!(rule(text), Err(EgressError::Port(text.into())));
-        }
-        for host in [
-            "",
-            ".",
-            "*",
-            "*.",
-            "*.*.com",
-            "a.*.com",
-            "*example.com",
-            "example..com",
-            "example.com.",
-            "-a.com",
-            "a-.com",
-            "a b",
-            "https://a",
-            "a/b",
-            "\u{e9}.com",
-            "[::1]",
-            "1.2.3",
-            "1.2.3.256",
-            "01.2.3.4",
-            "*.2.3.4",
-            &"a".repeat(64),
-            &"a.".repeat(127),
-        ] {
-            let error = rule(&format!("{host}:443")).unwrap_err();
-            assert_eq!(error, EgressError::Host(host.into()));
-        }
     }
 
     #[test]
@@ -532,23 +306,5 @@ mod tests {
                 index: 2
             })
         );
-    }
-
-    proptest! {
-        #[test]
-        fn what_a_rule_prints_reads_back(text in "(\\*\\.)?[a-z0-9_-]{1,5}(\\.[a-z0-9-]{1,5}){0,3}:[0-9]{1,5}") {
-            if let Ok(rule) = text.parse::<EgressRule>() {
-                prop_assert_eq!(rule.to_string().parse::<EgressRule>(), Ok(rule));
-            }
-        }
-
-        #[test]
-        fn a_pattern_never_matches_outside_its_suffix(host: String) {
-            let rule: EgressRule = "*.example.com:443".parse().unwrap();
-            if rule.matches(&host, 443) {
-                let host = host.to_ascii_lowercase();
-                prop_assert!(host.trim_end_matches('.').ends_with(".example.com"));
-            }
-        }
     }
 }
