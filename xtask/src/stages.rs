@@ -154,6 +154,8 @@ const WITHOUT_AWS: Step<'_> = Step {
         "test",
         "--quiet",
         "--package",
+        "image-fetch",
+        "--package",
         "log-sinks",
         "--lib",
         "refused_by_a_build_without",
