@@ -73,7 +73,8 @@ struct Verify {
     /// Accept any policy of the issuer.
     #[arg(long)]
     allow_any_policy: bool,
-    /// The image's name in the policy; may be repeated, and it must be one of them.
+    /// The image's name in the policy, which --policy has to demand as well; may be
+    /// repeated, and it must be one of them.
     #[arg(long, value_name = "NAME")]
     image: Vec<String>,
     /// An image's measurements as image-builder or nitro-cli wrote them; may be

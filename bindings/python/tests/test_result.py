@@ -134,7 +134,8 @@ def test_result_is_refused_otherwise() -> None:
     other = Expectations(issuer="https://other.example", policies=[DIGEST])
     assert verify(token(), other) == "issuer"
     assert verify(token(), Expectations(policies=["other"])) == "policy"
-    assert verify(token(), Expectations(images=["payments 1.5"])) == "image"
+    image = Expectations(policies=["payments"], images=["payments 1.5"])
+    assert verify(token(), image) == "image"
     assert verify(token(), Expectations(pcrs={0: bytes([8]) * 48})) == "pcr"
     challenge = Expectations(policies=[DIGEST], freshness="challenge")
     assert verify(token(), challenge) == "freshness"
@@ -144,6 +145,7 @@ def test_expectations_and_nonces_that_accept_too_much_are_an_error() -> None:
     calls: list[Callable[[], object]] = [
         lambda: Expectations(),
         lambda: Expectations(issuer="https://verifier.example"),
+        lambda: Expectations(images=["payments 1.4"]),
         lambda: Expectations(pcrs={0: bytes(48)}),
         lambda: Expectations(policies=["payments"], pcrs={1: []}),
         lambda: Expectations(policies=["payments"], clock_skew=timedelta(hours=2)),

@@ -15,8 +15,8 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 /// What a relying party expects of a result.
 ///
 /// Two things have to be said, because to leave them out would accept too much: the
-/// nonce, or that there is none; and what runs in the enclave (a policy, an image, or
-/// registers that determine one), or that any policy of the issuer is good.
+/// nonce, or that there is none; and what runs in the enclave (a policy, or the registers of
+/// an image), or that any policy of the issuer is good.
 ///
 /// Unless said otherwise, the result must be affirming, of an enclave, on AWS's
 /// hardware.
@@ -51,7 +51,7 @@ pub struct ExpectationsBuilder {
 pub enum ExpectationsError {
     /// Nothing says what may run in the enclave.
     #[error(
-        "nothing says what may run in the enclave: expect a policy, an image, its measurements, or PCR0, PCR8, or PCR1 and PCR2 that are not zero; or allow any policy of the issuer"
+        "nothing says what may run in the enclave: expect a policy, an image's measurements, or PCR0, PCR8, or PCR1 and PCR2 that are not zero; or allow any policy of the issuer. An image's name is what its policy calls it, and says nothing without one"
     )]
     NamesNoCode,
     /// No result can carry such a nonce.
@@ -131,7 +131,8 @@ impl ExpectationsBuilder {
     }
 
     /// The document is of the image that the policy calls this; said again, one of
-    /// them.
+    /// them. The policy has to be expected too: in another one, which an issuer may take
+    /// from whoever asks, an image of anybody's can have this name.
     pub fn image(mut self, name: impl Into<String>) -> Self {
         self.expected.images.push(name.into());
         self
@@ -221,7 +222,7 @@ impl ExpectationsBuilder {
 
 impl Expectations {
     fn names_code(&self) -> bool {
-        !self.policies.is_empty() || !self.images.is_empty() || self.registers_name_code()
+        !self.policies.is_empty() || self.registers_name_code()
     }
 
     /// Whether a policy with these measurements and registers would name code.
@@ -256,7 +257,8 @@ mod tests {
         };
         for good in [
             any().policy("payments"),
-            any().image("payments 1.4"),
+            any().policy("payments").image("payments 1.4"),
+            any().pcr(0, PCR).image("payments 1.4"),
             any().measurements(measurements),
             any().pcr(0, PCR),
             any().pcr(8, PCR).pcr(1, Pcr::ZERO),
@@ -267,6 +269,7 @@ mod tests {
         }
         for silent in [
             any(),
+            any().image("payments 1.4"),
             any()
                 .issuer("https://verifier.example")
                 .module_id("i-1-enc1"),

@@ -63,7 +63,8 @@ class Expectations:
         allow_other_roots: bool = False,
     ) -> None:
         """``policies`` are names or digests (``sha256:…``) of the issuer's policies, and
-        ``images`` names of images there; one of each has to match. ``measurements`` and
+        ``images`` names of images there; one of each has to match. An image's name says
+        nothing of what runs unless its policy is expected too. ``measurements`` and
         ``pcrs`` are compared with what the result says of the document.
 
         ``freshness`` is the least that has to show that the document is new. Unless told

@@ -66,7 +66,10 @@ fn each_expectation_refuses_another_result() {
             ResultRule::Issuer,
         ),
         (any().policy("payment"), ResultRule::Policy),
-        (any().image("payments 1.5"), ResultRule::Image),
+        (
+            any().policy("payments").image("payments 1.5"),
+            ResultRule::Image,
+        ),
         (any().measurements(other), ResultRule::Image),
         (any().measurements(signed), ResultRule::Image),
         (any().pcr(0, pcr(1)), ResultRule::Pcr),
