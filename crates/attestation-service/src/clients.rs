@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::HeaderMap;
 
-/// Longest value of a forwarding header that is read, in bytes.
-const MAX_FORWARDED: usize = 4096;
+/// Longest element of a forwarding header that is read, in bytes.
+const MAX_ELEMENT: usize = 4096;
 
 /// What clients are told apart by. IPv6 clients have a /64 each, in which they choose
 /// addresses as they like.
@@ -42,25 +42,28 @@ impl ForwardedHeader {
         }
     }
 
-    /// The address that the nearest proxy saw: those before it are what the client
-    /// says. None if the proxy says nothing, or hides it.
+    /// The address that the nearest proxy saw, which it has put at the end. What stands
+    /// before it, the client may have written, of whatever form or length: it changes
+    /// nothing. None if the proxy says nothing, or hides it.
     pub(crate) fn client(self, headers: &HeaderMap) -> Option<IpAddr> {
-        let last = headers.get_all(self.name()).iter().next_back()?;
-        let last = last
-            .to_str()
+        let value = headers.get_all(self.name()).iter().next_back()?.as_bytes();
+        let element = match self {
+            Self::XForwardedFor => value.rsplit(|byte| *byte == b',').next()?,
+            Self::Forwarded => last_element(value),
+        };
+        let element = std::str::from_utf8(element)
             .ok()
-            .filter(|text| text.len() <= MAX_FORWARDED)?;
+            .filter(|text| text.len() <= MAX_ELEMENT)?;
         match self {
-            Self::XForwardedFor => node(last.rsplit(',').next()?),
+            Self::XForwardedFor => node(element),
             Self::Forwarded => {
-                let element = split_quoted(last, ',').next_back()?;
                 let node_of = |pair: &str| {
                     let (name, value) = pair.split_once('=')?;
                     name.trim()
                         .eq_ignore_ascii_case("for")
                         .then(|| value.to_owned())
                 };
-                let value = split_quoted(element, ';').find_map(node_of)?;
+                let value = split_quoted(element, ';').into_iter().find_map(node_of)?;
                 node(&value)
             }
         }
@@ -103,8 +106,24 @@ fn is_port(text: &str) -> bool {
     hidden || text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
+/// What follows the last comma that is not in quotes. It is looked for from the end: a
+/// quote that the client opens and does not close would enclose what the proxy adds.
+fn last_element(value: &[u8]) -> &[u8] {
+    let mut quoted = false;
+    for (index, byte) in value.iter().enumerate().rev() {
+        let before = value.get(..index).unwrap_or_default();
+        let escapes = before.iter().rev().take_while(|byte| **byte == b'\\');
+        match byte {
+            b'"' if escapes.count() % 2 == 0 => quoted = !quoted,
+            b',' if !quoted => return value.get(index + 1..).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    value
+}
+
 /// The parts between separators that are not in quotes.
-fn split_quoted(text: &str, separator: char) -> impl DoubleEndedIterator<Item = &str> {
+fn split_quoted(text: &str, separator: char) -> Vec<&str> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (index, character) in text.char_indices() {
         match character {
@@ -119,7 +138,7 @@ fn split_quoted(text: &str, separator: char) -> impl DoubleEndedIterator<Item = 
         }
     }
     parts.extend(text.get(start..));
-    parts.into_iter()
+    parts
 }
 
 #[cfg(test)]
@@ -167,8 +186,41 @@ mod tests {
         let lines = client(header, &["192.0.2.1", "192.0.2.2"]);
         assert_eq!(lines.as_deref(), Some("192.0.2.2"));
         assert_eq!(client(header, &[]), None);
-        let long = format!("{}192.0.2.1", " ".repeat(MAX_FORWARDED));
+        let long = format!("{}192.0.2.1", " ".repeat(MAX_ELEMENT));
         assert_eq!(client(header, &[&long]), None);
+    }
+
+    #[test]
+    fn forwarded_by_the_proxy_is_what_counts_whatever_the_client_has_written() {
+        let long = "203.0.113.9, ".repeat(MAX_ELEMENT);
+        for own in [
+            &b"203.0.113.9"[..],
+            b"unknown, \xe9",
+            b"\"",
+            b"for=203.0.113.9",
+            b"for=203.0.113.9;host=\"",
+            b"for=203.0.113.9;host=\"\\",
+            b"for=203.0.113.9;host=\"a\\\"b",
+            b"for=\"[2001:db8::9]",
+            long.as_bytes(),
+        ] {
+            for (header, added) in [
+                (ForwardedHeader::XForwardedFor, "192.0.2.1"),
+                (ForwardedHeader::Forwarded, "for=192.0.2.1"),
+                (
+                    ForwardedHeader::Forwarded,
+                    "for=\"192.0.2.1:80\";proto=http",
+                ),
+                (ForwardedHeader::Forwarded, "host=\"a,b\";for=192.0.2.1"),
+            ] {
+                let value = [own, b", ", added.as_bytes()].concat();
+                let mut headers = HeaderMap::new();
+                headers.append(header.name(), HeaderValue::from_bytes(&value).unwrap());
+                let found = header.client(&headers).map(|address| address.to_string());
+                let own = String::from_utf8_lossy(own);
+                assert_eq!(found.as_deref(), Some("192.0.2.1"), "{own:.99}, {added}");
+            }
+        }
     }
 
     #[test]
