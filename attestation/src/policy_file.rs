@@ -7,7 +7,7 @@ use crate::image_text;
 use crate::policy::Policy;
 use crate::policy_error::PolicyError;
 use crate::policy_text::{from_json, from_toml};
-use crate::text_file::{Folder, read_text};
+use crate::text_file::{Folder, read_as, read_text};
 
 impl Policy {
     /// The policy in a file, JSON if its name ends in `.json`, TOML otherwise.
@@ -39,5 +39,5 @@ impl Policy {
 /// The measurements in a file that image-builder, nitro-cli or nitro-tpm-pcr-compute wrote,
 /// of at most [`MAX_POLICY_FILE`](crate::MAX_POLICY_FILE) bytes.
 pub fn read_measurements(path: &Path) -> Result<ImageMeasurements, PolicyError> {
-    Folder(Some(Path::new(""))).read(path, image_text::measurements)
+    read_as(path, image_text::measurements)
 }

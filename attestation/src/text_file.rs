@@ -16,7 +16,9 @@ const MAX_SHOWN: usize = 4096;
 pub(crate) struct Folder<'a>(pub(crate) Option<&'a Path>);
 
 impl Folder<'_> {
-    /// Uses the text of a file. What is wrong in it is said with the file's name.
+    /// Uses the text of a file that a policy names: a regular file, because whoever reads
+    /// the policy would wait for a pipe or a terminal. What is wrong in it is said with the
+    /// file's name.
     pub(crate) fn read<T>(
         self,
         file: &Path,
@@ -29,11 +31,25 @@ impl Folder<'_> {
             ))
         })?;
         let file = folder.join(file);
-        parse(&read_text(&file)?).map_err(|reason| PolicyError::File {
-            file: shown(&file),
-            reason,
-        })
+        if std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(PolicyError::File {
+                file: shown(&file),
+                reason: "it is not a regular file".to_owned(),
+            });
+        }
+        read_as(&file, parse)
     }
+}
+
+/// Uses the text of a file. What is wrong in it is said with the file's name.
+pub(crate) fn read_as<T>(
+    file: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, PolicyError> {
+    parse(&read_text(file)?).map_err(|reason| PolicyError::File {
+        file: shown(file),
+        reason,
+    })
 }
 
 /// A path for people: the policy that names it may be a stranger's.

@@ -48,6 +48,10 @@ pub fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>, SecretFileError> 
         path: shown(),
         error,
     };
+    // A pipe would be waited for.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
     // The permissions are those of the file that is read, whatever its name leads to.
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
@@ -90,6 +94,8 @@ pub fn write_secret(path: &Path, contents: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -110,5 +116,13 @@ mod tests {
         }
         fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         assert!(read_secret(&path, 6).is_ok());
+        let pipe = folder.path().join("pipe");
+        let status = Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(&pipe)
+            .status();
+        assert!(status.unwrap().success());
+        let error = read_secret(&pipe, 6).unwrap_err().to_string();
+        assert!(error.ends_with("it is not a regular file"), "{error}");
     }
 }

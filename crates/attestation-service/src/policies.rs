@@ -118,6 +118,10 @@ impl PolicySet {
                 path: path.display().to_string(),
                 reason: reason.to_string(),
             };
+            // A pipe would keep the service waiting, when it starts and when it stops too.
+            if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+                return Err(unusable(&"it is not a regular file: remove it"));
+            }
             let policy = Policy::read(&path)?;
             check(&policy).map_err(|error| unusable(&error))?;
             let named = NamedPolicy::new(policy);
@@ -361,6 +365,23 @@ mod tests {
             let error = error(&files);
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pipe_is_no_policy_and_is_not_waited_for() {
+        let folder = folder(&[("a.toml", "images = [{ file = \"pipe\" }]")]);
+        let pipe = |name: &str| {
+            let path = folder.path().join(name);
+            let made = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(made.unwrap().success());
+        };
+        pipe("pipe");
+        let error = PolicySet::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("pipe: it is not a regular file"), "{error}");
+        fs::write(folder.path().join("a.toml"), ANY).unwrap();
+        pipe("b.toml");
+        let error = PolicySet::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("b.toml: it is not a regular file"), "{error}");
     }
 
     #[test]
