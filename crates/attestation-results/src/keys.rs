@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::secret_file::{SecretFileError, read_secret, write_secret};
 use crate::signing_key::{KeyError, SigningKey};
 
-/// Most keys that a folder may hold: more means that something is wrong.
+/// Most keys that a folder may hold: more are not made, and mean that something is wrong.
 const MAX_KEYS: usize = 64;
 /// Largest key file, in bytes; a P-384 key has some 300.
 const MAX_KEY_FILE: u64 = 4096;
@@ -53,7 +53,9 @@ pub enum KeyRingError {
         error: KeyError,
     },
     /// Too many files.
-    #[error("{path} holds more than {MAX_KEYS} keys: remove those of results that have expired")]
+    #[error(
+        "{path} may hold {MAX_KEYS} keys and no more: those whose results have all expired can go"
+    )]
     TooMany {
         /// The folder.
         path: String,
@@ -131,6 +133,15 @@ impl KeyRing {
     /// whose results have all expired. Whether anything changed.
     pub fn maintain(&mut self, now: u64) -> Result<bool, KeyRingError> {
         let mut changed = false;
+        let kept = self.rotation.publish_ahead + self.rotation.token_lifetime + CLOCK_SKEW;
+        while let [oldest, successor, ..] = self.keys.as_slice() {
+            if successor.created.saturating_add(kept.as_secs()) > now {
+                break;
+            }
+            fs::remove_file(&oldest.path).map_err(|error| failed(&oldest.path, error))?;
+            self.keys.remove(0);
+            changed = true;
+        }
         let due = self.keys.last().is_none_or(|newest| {
             newest
                 .created
@@ -141,20 +152,17 @@ impl KeyRing {
             self.rotate(now)?;
             changed = true;
         }
-        let kept = self.rotation.publish_ahead + self.rotation.token_lifetime + CLOCK_SKEW;
-        while let [oldest, successor, ..] = self.keys.as_slice() {
-            if successor.created.saturating_add(kept.as_secs()) > now {
-                break;
-            }
-            fs::remove_file(&oldest.path).map_err(|error| failed(&oldest.path, error))?;
-            self.keys.remove(0);
-            changed = true;
-        }
         Ok(changed)
     }
 
-    /// Makes a new key, which signs as soon as it has been published for a while.
+    /// Makes a new key, which signs as soon as it has been published for a while; none if
+    /// there are as many as may be, because the folder could not be opened again.
     pub fn rotate(&mut self, now: u64) -> Result<(), KeyRingError> {
+        if self.keys.len() >= MAX_KEYS {
+            return Err(KeyRingError::TooMany {
+                path: self.folder.display().to_string(),
+            });
+        }
         let (key, pem) = SigningKey::generate().map_err(|error| KeyRingError::Key {
             path: self.folder.display().to_string(),
             error,
@@ -298,6 +306,22 @@ mod tests {
         let again = KeyRing::open(folder.path(), ROTATION, START + 6).unwrap();
         assert_eq!(again.snapshot().jwks(), ring.snapshot().jwks());
         assert_eq!(id(&again, START + 6), id(&ring, START + 6));
+    }
+
+    #[test]
+    fn no_more_keys_are_made_than_can_be_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = KeyRing::open(folder.path(), ROTATION, START).unwrap();
+        for _ in 1..MAX_KEYS {
+            ring.rotate(START).unwrap();
+        }
+        let another = ring.rotate(START);
+        assert!(matches!(another, Err(KeyRingError::TooMany { .. })));
+        let mut again = KeyRing::open(folder.path(), ROTATION, START).unwrap();
+        assert_eq!(files(folder.path()), MAX_KEYS);
+        // Old ones go before one is made.
+        assert!(again.maintain(START + 31 * DAY).unwrap());
+        assert!(files(folder.path()) < MAX_KEYS);
     }
 
     #[test]
