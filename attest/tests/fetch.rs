@@ -139,6 +139,16 @@ async fn usage_has_code_2_and_nobody_there_has_code_3() {
             "name no other TLS server",
         ),
         (
+            vec![
+                "https://127.0.0.1:1",
+                "--bind-tls",
+                "--purpose=self-check",
+                "--allow-any-image",
+            ],
+            2,
+            "public_key",
+        ),
+        (
             vec!["unix:nothing", "--allow-any-image"],
             3,
             "unix:nothing cannot be reached",

@@ -102,6 +102,11 @@ impl Client {
         if policy.fixes_nonce() {
             return Err(PolicyError::FixedNonce.into());
         }
+        if self.tls.is_attested() {
+            // Of some purposes no document holds a key, whatever the server's is.
+            let any_key = Binding::Equal(vec![0]);
+            policy.to_builder().bind_public_key(any_key).build()?;
+        }
         let mut nonce = vec![0; NONCE_BYTES];
         SystemRandom::new()
             .fill(&mut nonce)

@@ -55,6 +55,21 @@ async fn a_policy_that_fixes_a_nonce_is_refused_before_anybody_is_asked() {
 }
 
 #[tokio::test]
+async fn bind_tls_with_a_purpose_whose_documents_hold_no_key_is_refused_before_anybody_is_asked() {
+    let enclave = Enclave::new();
+    let endpoint = "https://127.0.0.1:1/attestation".parse().unwrap();
+    for purpose in [Purpose::SelfCheck, Purpose::Clock] {
+        let policy = policy().to_builder().purpose(purpose).build().unwrap();
+        let client = client(&enclave).trust(Trust::attested_key());
+        let refused = client.attest(&endpoint, &policy).await;
+        assert!(matches!(
+            refused,
+            Err(FetchError::Policy(PolicyError::KeyOfTheInit(_)))
+        ));
+    }
+}
+
+#[tokio::test]
 async fn a_live_enclave_is_accepted_in_every_encoding() {
     let enclave = Enclave::new();
     let client = client(&enclave);
