@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::demands::Demands;
 use crate::failure::{Failure, unreadable, usage};
+use crate::input::tls_authorities;
 
 #[derive(Debug, Args)]
 #[expect(
@@ -79,13 +80,7 @@ fn trust(arguments: &Arguments) -> anyhow::Result<Trust> {
     if arguments.bind_tls.is_some() {
         return Ok(Trust::attested_key());
     }
-    let Some(file) = &arguments.ca else {
-        return Ok(Trust::system());
-    };
-    std::fs::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|pem| Ok(Trust::from_pem(&pem)?))
-        .with_context(|| file.display().to_string())
+    tls_authorities(arguments.ca.as_deref())
 }
 
 fn keep(file: &Path, attestation: &Attestation) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use crate::text::{distance_from_now, instant, is_past, length};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The document: binary, hex, base64 or PEM; `-` is standard input.
+    /// The document: binary, hex, base64, PEM or JSON; `-` is standard input.
     file: PathBuf,
     /// Print JSON.
     #[arg(long)]

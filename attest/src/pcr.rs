@@ -1,7 +1,7 @@
 //! `attest pcr`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use command_output::outln;
 use measurements::{InstanceId, Pcr, RoleArn};
 
 use crate::failure::{Failure, usage};
+use crate::input::read_pem;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -42,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         registers.insert(4, instance.pcr4());
     }
     if let Some(file) = &arguments.certificate {
-        registers.insert(8, pcr8(file).map_err(usage)?);
+        let pcr8 = read_pem(file, pcr8_of_signer).map_err(usage)?;
+        registers.insert(8, pcr8);
     }
     if arguments.json {
         let named = registers.iter();
@@ -59,11 +61,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn pcr8(file: &Path) -> anyhow::Result<Pcr> {
-    std::fs::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|pem| Ok(pcr8_of_signer(&pem)?))
-        .with_context(|| file.display().to_string())
 }

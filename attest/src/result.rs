@@ -1,14 +1,12 @@
 //! `attest result`: signed results as a relying party reads them.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use attestation::{Profile, parse_duration, read_measurements};
-use attestation_client::{Trust, fetch_key_set};
+use attestation_client::fetch_key_set;
 use attestation_results::{
     Expectations, Freshness, Jwks, MAX_JWKS, MAX_TOKEN, ResultError, VerifiedResult, verify,
     verify_at,
@@ -20,7 +18,7 @@ use serde::Serialize;
 
 use crate::demands::parse_pcr;
 use crate::failure::{Failure, REJECTED, unreadable, usage};
-use crate::input::{Hex, parse_hex, parse_instant};
+use crate::input::{Hex, parse_hex, parse_instant, read_input, tls_authorities};
 use crate::text::instant;
 
 /// How long a key set may take, from the look-up of the name to the last byte.
@@ -205,7 +203,7 @@ fn key_set(arguments: &Verify) -> Result<Jwks, Failure> {
     let json = if is_url {
         fetched_key_set(arguments)?
     } else {
-        read_limited(Path::new(place), MAX_JWKS).map_err(unreadable)?
+        read_input(Path::new(place), MAX_JWKS).map_err(unreadable)?
     };
     Jwks::from_json(&json)
         .with_context(|| place.clone())
@@ -214,14 +212,7 @@ fn key_set(arguments: &Verify) -> Result<Jwks, Failure> {
 
 fn fetched_key_set(arguments: &Verify) -> Result<Vec<u8>, Failure> {
     use attestation_client::FetchError::{Endpoint, NotAuthentic};
-    let trust = match &arguments.ca {
-        None => Trust::system(),
-        Some(file) => std::fs::read(file)
-            .map_err(anyhow::Error::from)
-            .and_then(|pem| Ok(Trust::from_pem(&pem)?))
-            .with_context(|| file.display().to_string())
-            .map_err(usage)?,
-    };
+    let trust = tls_authorities(arguments.ca.as_deref()).map_err(usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -240,29 +231,10 @@ fn token(text: &str) -> anyhow::Result<String> {
     if text.starts_with("eyJ") {
         return Ok(text.to_owned());
     }
-    let bytes = read_limited(Path::new(text), MAX_TOKEN + 2)?;
+    let bytes = read_input(Path::new(text), MAX_TOKEN + 2)?;
     let token = std::str::from_utf8(&bytes)
         .map_err(|_| anyhow!("{text}: it is not text: is this a signed result?"))?;
     Ok(token.trim().to_owned())
-}
-
-/// A file's bytes, or those of standard input for `-`, up to a limit.
-fn read_limited(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    if file == Path::new("-") {
-        std::io::stdin().take(most).read_to_end(&mut bytes)
-    } else {
-        File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes))
-    }
-    .with_context(|| format!("cannot read {}", file.display()))?;
-    if bytes.len() > limit {
-        return Err(anyhow!(
-            "{} has more than {limit} bytes: is this the right file?",
-            file.display()
-        ));
-    }
-    Ok(bytes)
 }
 
 fn print(verified: &Result<VerifiedResult, ResultError>, json: bool) -> anyhow::Result<()> {

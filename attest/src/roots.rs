@@ -1,6 +1,6 @@
 //! The roots that are trusted, and `attest roots`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use command_output::outln;
 use serde_json::json;
 
 use crate::failure::{Failure, usage};
+use crate::input::read_pem;
 
 /// The roots that documents must lead to.
 #[derive(Debug, Args)]
@@ -27,17 +28,11 @@ pub(crate) struct Trust {
 impl Trust {
     pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
         let of_partitions = self.partition.iter().copied().map(Roots::partition);
-        let of_file = self.root.as_deref().map(read_roots).transpose()?;
+        let read = |file| read_pem(file, Roots::usable_from_pem);
+        let of_file = self.root.as_deref().map(read).transpose()?;
         let roots = of_partitions.chain(of_file).reduce(Roots::and);
         Ok(roots.unwrap_or_else(Roots::aws))
     }
-}
-
-fn read_roots(file: &Path) -> anyhow::Result<Roots> {
-    std::fs::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|pem| Ok(Roots::usable_from_pem(&pem)?))
-        .with_context(|| file.display().to_string())
 }
 
 #[derive(Debug, Args)]

@@ -377,6 +377,11 @@ fn what_cannot_be_used_has_its_exit_code() {
             "there is a PRIVATE KEY where a root certificate is wanted",
         ),
         (
+            vec!["verify", file, "--allow-any-image", "--root", "/dev/zero"],
+            2,
+            "/dev/zero has more than",
+        ),
+        (
             vec!["verify", "/nonexistent", "--allow-any-image"],
             3,
             "/nonexistent",
@@ -452,6 +457,10 @@ fn pcr_prints_the_registers_of_a_role_an_instance_and_a_signer() {
         (
             vec!["pcr", "--certificate", "/proc/version"],
             "no PEM block",
+        ),
+        (
+            vec!["pcr", "--certificate", "/dev/zero"],
+            "/dev/zero has more than",
         ),
     ] {
         let output = attest(&arguments);
