@@ -10,6 +10,9 @@ use crate::policy_error::PolicyError;
 use crate::text_file::Folder;
 use crate::unique_keys;
 
+/// Longest name of an image, in characters: reports, logs and signed results repeat it.
+const MAX_NAME: usize = 1024;
+
 /// An image: a file of measurements, or what is in one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,7 +101,13 @@ impl ImageEntry {
                 )));
             }
         };
-        Ok((self.name.unwrap_or(default_name), measurements))
+        let name = self.name.unwrap_or(default_name);
+        if name.is_empty() || plain_text::plain_start(&name, MAX_NAME) != name {
+            return Err(PolicyError::Text(format!(
+                "image {number}: give it a `name` of 1 to {MAX_NAME} visible characters"
+            )));
+        }
+        Ok((name, measurements))
     }
 }
 
@@ -113,4 +122,29 @@ pub(crate) fn measurements(text: &str) -> Result<ImageMeasurements, String> {
                 plain_text::plain(&error.to_string().replace('\n', "; "))
             )
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    fn policy(name: &str) -> Result<Policy, PolicyError> {
+        let pcr = "07".repeat(48);
+        let measurements = serde_json::json!({ "PCR0": pcr, "PCR1": pcr, "PCR2": pcr });
+        let image = serde_json::json!({ "name": name, "Measurements": measurements });
+        Policy::from_json(&serde_json::json!({ "images": [image] }).to_string())
+    }
+
+    #[test]
+    fn the_name_of_an_image_is_short_and_visible() {
+        for name in ["1", "payments 1.4", "café – 2", &"x".repeat(MAX_NAME)] {
+            assert!(policy(name).is_ok(), "{name}");
+        }
+        for name in ["", "1\n2", "\u{1b}[2J", "\u{202e}", &"x".repeat(MAX_NAME + 1)] {
+            let error = policy(name).unwrap_err().to_string();
+            assert!(error.contains("image 1: give it a `name`"), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
 }
