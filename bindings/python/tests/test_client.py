@@ -6,6 +6,7 @@ import asyncio
 import base64
 import ipaddress
 import json
+import os
 import pickle
 import signal
 import socket
@@ -230,6 +231,24 @@ def test_async_client_challenges_many_at_once(enclave: Enclave) -> None:
 
     found = asyncio.run(asyncio.wait_for(many(), 15))
     assert len({attestation.nonce for attestation in found}) == 8
+
+
+def test_async_client_challenges_in_a_forked_process_too(enclave: Enclave) -> None:
+    by = AsyncClient(Verifier(MODULE.root_pem))
+    asyncio.run(by.fetch(enclave.url(), POLICY))
+    child = os.fork()
+    if child == 0:
+        # A child that waits for ever is killed, and one that fails has another code.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(15)
+        try:
+            asyncio.run(by.fetch(enclave.url(), POLICY))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert len(set(enclave.nonces)) == 2
 
 
 def test_async_client_raises_and_ends_a_challenge_that_is_cancelled(enclave: Enclave) -> None:

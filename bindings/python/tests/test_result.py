@@ -160,4 +160,7 @@ def test_expectations_and_nonces_that_accept_too_much_are_an_error() -> None:
     some: Any = "payments"
     with pytest.raises(TypeError, match="lists of names"):
         Expectations(policies=some)
+    both: Any = {0: PCR, "0": bytes([8]) * 48}
+    with pytest.raises(TypeError):
+        Expectations(pcrs=both)
     Expectations(allow_any_policy=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Optional, Union
@@ -64,12 +65,14 @@ class Client:
 
 class AsyncClient:
     """:class:`Client` for asyncio. It keeps one thread for each challenge that is under way,
-    at most ``AsyncClient.THREADS``; others wait for them."""
+    at most ``AsyncClient.THREADS``; others wait for them. It can be used after a fork."""
 
     THREADS = 64
 
-    __slots__ = ("_rust", "_threads")
+    __slots__ = ("_pid", "_rust", "_threads")
+    _pid: int
     _rust: _native.Client
+    _threads: ThreadPoolExecutor
 
     def __init__(
         self,
@@ -81,11 +84,18 @@ class AsyncClient:
     ) -> None:
         """As for :class:`Client`."""
         self._rust = _client(verifier, timeout, ca, bind_tls)
+        self._start_threads()
+
+    def _start_threads(self) -> None:
         self._threads = ThreadPoolExecutor(self.THREADS, "nitro-attestation")
+        self._pid = os.getpid()
 
     async def fetch(self, endpoint: str, policy: Policy) -> Attestation:
         """As :meth:`Client.fetch`. Cancelled, it ends the challenge."""
         fetch = self._rust.fetch(endpoint, policy._rust)
+        if self._pid != os.getpid():
+            # The threads stayed in the parent, and the executor would wait for them.
+            self._start_threads()
         loop = asyncio.get_running_loop()
         try:
             verification = await loop.run_in_executor(self._threads, fetch.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -80,7 +81,8 @@ class Expectations:
             "images": list(images),
             "measurements": [image.entry() for image in images_of(measurements)],
             "pcrs": {
-                str(index): [
+                # By their numbers alone: `0` and `"0"` would be one register, and one demand.
+                str(int(operator.index(index))): [
                     hexadecimal(value, f"PCR{index}")
                     for value in ([values] if isinstance(values, (bytes, str)) else values)
                 ]
