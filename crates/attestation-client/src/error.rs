@@ -100,7 +100,7 @@ pub enum FetchError {
     Endpoint(#[from] EndpointError),
     /// Keys are to come over a connection that anybody on the way can change.
     #[error(
-        "{0} is not https: whoever is on the way could answer with keys of their own; ask over https, or give a file"
+        "{0} is not https: whoever is on the way could answer with keys of their own; ask over https, over http at a loopback address such as 127.0.0.1, or give a file"
     )]
     NotAuthentic(String),
     /// A TLS server is named, where the endpoint is one itself.
