@@ -156,7 +156,9 @@ pub(crate) fn parse_pcr(text: &str) -> Result<(u8, Pcr), String> {
     let (index, value) = text.split_once('=').ok_or("write N=HEX, as in 0=1a2b…")?;
     let index = index
         .parse()
-        .map_err(|_| format!("`{index}` is not a register's number"))?;
+        .ok()
+        .filter(|number: &u8| number.to_string() == index)
+        .ok_or_else(|| format!("`{index}` is not a register's number: write 0 to 31"))?;
     let value = value
         .parse()
         .map_err(|error: measurements::PcrError| error.to_string())?;

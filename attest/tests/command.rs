@@ -350,6 +350,8 @@ fn what_cannot_be_used_has_its_exit_code() {
     for (arguments, code, part) in [
         (vec!["verify", file], 2, "names no code"),
         (vec!["verify", file, "--pcr", "0"], 2, "N=HEX"),
+        (vec!["verify", file, "--pcr", "00=00"], 2, "write 0 to 31"),
+        (vec!["verify", file, "--pcr", "+0=00"], 2, "write 0 to 31"),
         (vec!["verify", file, "--max-age", "5"], 2, "90s"),
         (
             vec!["verify", file, "--allow-any-image", "--purpose", "unknown"],

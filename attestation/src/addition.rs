@@ -75,6 +75,9 @@ impl Policy {
     /// The policy with further demands. One that would replace a demand of the policy
     /// instead of adding to it is an error.
     pub fn with(&self, addition: &Addition) -> Result<Self, PolicyError> {
+        if addition.allow_any_image && !addition.images.is_empty() {
+            return Err(PolicyError::AnyImageAndImages);
+        }
         let mut policy = self.clone();
         policy.add_images(&addition.images)?;
         policy.add_pcrs(&addition.pcrs)?;
@@ -138,9 +141,10 @@ impl Policy {
             names.join(" or ")
         };
         let before = names(self);
+        // By the registers: an unsigned image's PCR8 is zero, said or not.
         self.images.retain(|image| {
             let mut added = added.iter();
-            added.any(|(_, measurements)| *measurements == image.measurements)
+            added.any(|(_, measurements)| measurements.pcrs().eq(image.pcrs()))
         });
         if self.images.is_empty() {
             let added: Vec<_> = added.iter().map(|(name, _)| &**name).collect();
@@ -249,6 +253,18 @@ mod tests {
         let any = Policy::builder().allow_any_image().build().unwrap();
         let named = any.with(&images(&[("one", ONE)]));
         assert_eq!(named, Policy::builder().image("one", ONE).build());
+        let both = Addition {
+            allow_any_image: true,
+            ..images(&[("one", ONE)])
+        };
+        assert_eq!(any.with(&both), Err(PolicyError::AnyImageAndImages));
+        assert_eq!(both.policy(), Err(PolicyError::AnyImageAndImages));
+        let unsigned = Measurements {
+            pcr8: Some(Pcr::ZERO),
+            ..ONE
+        };
+        let named = named.unwrap();
+        assert_eq!(named.with(&images(&[("1", unsigned)])), Ok(named.clone()));
     }
 
     #[test]
