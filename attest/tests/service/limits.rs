@@ -51,6 +51,30 @@ fn a_body_is_too_large_by_its_announced_length_and_by_its_real_one() {
 }
 
 #[test]
+fn a_body_that_is_no_http_is_malformed_and_not_slow() {
+    let world = World::new();
+    let server = world.start(&[]);
+    for chunks in [
+        "-1\r\n".to_owned(),
+        "fffffffffffffffff\r\n".to_owned(),
+        format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "a".repeat(20_000)),
+        "2\r\n{}\r\n0\r\nno trailer\r\n\r\n".to_owned(),
+    ] {
+        let mut connection = Connection::open(server.address);
+        connection.send(format!(
+            "POST /v1/verify HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+        ));
+        let reply = connection.receive();
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (400, "malformed-request")
+        );
+        assert!(connection.rest().is_empty());
+    }
+    healthy(&server);
+}
+
+#[test]
 fn a_head_that_is_too_large_or_no_http_is_refused() {
     let world = World::new();
     let server = world.start(&[]);

@@ -232,8 +232,10 @@ async fn collect(head: &Parts, mut body: Body) -> Result<Bytes, Problem> {
     let mut size = 0;
     let read = async {
         while let Some(frame) = body.frame().await {
-            // The client ended early, and hears this only if it still listens.
-            let frame = frame.map_err(|_| Problem::RequestTimeout)?;
+            // A client that ended early hears this only if it still listens.
+            let frame = frame.map_err(|_| {
+                Problem::MalformedRequest("it ends early, or its chunks are wrong".to_owned())
+            })?;
             let data = frame.into_data().unwrap_or_default();
             size += data.len();
             if size > MAX_DROPPED {

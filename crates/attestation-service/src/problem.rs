@@ -28,7 +28,7 @@ pub enum Problem {
         "the body has more than {MAX_BODY} bytes: a request with the largest document has less"
     )]
     BodyTooLarge,
-    /// The body came too slowly, or ended early.
+    /// The body came too slowly.
     #[error("the body did not arrive in time: send the request again")]
     RequestTimeout,
     /// Nothing is there.
