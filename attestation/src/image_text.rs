@@ -15,7 +15,10 @@ const MAX_NAME: usize = 1024;
 
 /// An image: a file of measurements, or what is in one.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an image, which is a table, as in `{ file = \"payments.json\" }`"
+)]
 pub(crate) struct ImageEntry {
     name: Option<String>,
     file: Option<PathBuf>,
@@ -25,6 +28,7 @@ pub(crate) struct ImageEntry {
 
 /// A file of measurements. What else tools write into it does not matter.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with `Measurements`")]
 struct MeasurementsFile {
     #[serde(rename = "Measurements")]
     measurements: Registers,
@@ -36,7 +40,7 @@ struct Registers(ImageMeasurements);
 
 /// As nitro-cli and image-builder write them, and as nitro-tpm-pcr-compute does.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "registers, such as PCR0, and their values")]
 struct RegisterKeys {
     /// Without a meaning: the size of the values says which it is.
     #[serde(rename = "HashAlgorithm")]
@@ -145,6 +149,24 @@ mod tests {
             let error = policy(name).unwrap_err().to_string();
             assert!(error.contains("image 1: give it a `name`"), "{error}");
             assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+    #[test]
+    fn a_policy_of_another_form_is_told_what_it_should_be_in_its_own_terms() {
+        for (text, expected) in [
+            ("[]", "expected a policy, which is a table"),
+            (r#"{"images":[1]}"#, "expected an image, which is a table"),
+            (
+                r#"{"images":[{"Measurements":1}]}"#,
+                "expected registers, such as PCR0",
+            ),
+            (
+                r#"{"user_data":"00"}"#,
+                "expected a table, as in `{ equal = \"00ff\" }`",
+            ),
+        ] {
+            let error = Policy::from_json(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

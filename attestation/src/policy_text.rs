@@ -24,7 +24,7 @@ const MEASUREMENTS: &str = "these are the measurements of an image, not a policy
 
 /// A policy in its file's terms.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a policy, which is a table")]
 pub(crate) struct PolicyFile {
     profile: Option<Profile>,
     #[serde(default)]
@@ -55,7 +55,10 @@ pub(crate) struct PolicyFile {
 struct BindingEntry(Binding);
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table, as in `{ equal = \"00ff\" }`"
+)]
 struct BindingKeys {
     equal: Option<Hex>,
     sha256_of: Option<Hex>,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 pub struct Expected(Keys);
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with what is expected")]
 struct Keys {
     issuer: Option<String>,
     #[serde(default)]

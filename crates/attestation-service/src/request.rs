@@ -14,7 +14,10 @@ use crate::problem::Problem;
 
 /// The body of `POST /v1/challenges`; it may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object, as in `{\"policy\": \"NAME\"}`"
+)]
 pub struct ChallengeRequest {
     /// The policy that the document will be verified against; without one, any.
     pub policy: Option<String>,
@@ -68,7 +71,10 @@ pub enum NonceChoice {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with `document` and `policy`"
+)]
 struct VerifyBody<'a> {
     #[serde(borrow)]
     document: Cow<'a, str>,
@@ -211,7 +217,7 @@ mod tests {
     fn a_wrong_request_is_refused_by_what_is_wrong() {
         for (body, expected) in [
             ("", "EOF"),
-            ("[]", "invalid"),
+            ("[]", "expected an object with `document`"),
             (r#"{"document":""}"#, "missing field `policy`"),
             (r#"{"document":"","policy":"a","nounce":"00"}"#, "nounce"),
             (
@@ -233,6 +239,7 @@ mod tests {
             (r#"{"document":"","policy":""}"#, "no policy of this name"),
             (r#"{"document":"","policy":3}"#, "cannot be used"),
             (r#"{"document":"","policy":{}}"#, "names no code"),
+            (r#"{"document":"","policy":[]}"#, "expected a policy"),
             (
                 r#"{"document":"","policy":{"images":[{"file":"/etc/shadow"}]}}"#,
                 "cannot name one",
