@@ -40,7 +40,10 @@ struct Registers(ImageMeasurements);
 
 /// As nitro-cli and image-builder write them, and as nitro-tpm-pcr-compute does.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "registers, such as PCR0, and their values")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "registers, such as PCR0, and their values"
+)]
 struct RegisterKeys {
     /// Without a meaning: the size of the values says which it is.
     #[serde(rename = "HashAlgorithm")]
@@ -145,12 +148,19 @@ mod tests {
         for name in ["1", "payments 1.4", "café – 2", &"x".repeat(MAX_NAME)] {
             assert!(policy(name).is_ok(), "{name}");
         }
-        for name in ["", "1\n2", "\u{1b}[2J", "\u{202e}", &"x".repeat(MAX_NAME + 1)] {
+        for name in [
+            "",
+            "1\n2",
+            "\u{1b}[2J",
+            "\u{202e}",
+            &"x".repeat(MAX_NAME + 1),
+        ] {
             let error = policy(name).unwrap_err().to_string();
             assert!(error.contains("image 1: give it a `name`"), "{error}");
             assert!(!error.contains(char::is_control), "{error:?}");
         }
     }
+
     #[test]
     fn a_policy_of_another_form_is_told_what_it_should_be_in_its_own_terms() {
         for (text, expected) in [

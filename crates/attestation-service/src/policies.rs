@@ -15,7 +15,7 @@ use thiserror::Error;
 const MAX_POLICIES: usize = 1000;
 /// Longest name of a policy, in characters.
 pub const MAX_NAME: usize = 64;
-/// Most files that are watched, those that policies name among them.
+/// Files that are watched, those that policies name among them, are fewer than this.
 const MAX_FILES: usize = 4 * MAX_POLICIES;
 /// How often policies are read that change meanwhile, and how long a pause is between.
 const ATTEMPTS: u32 = 10;
@@ -94,7 +94,7 @@ impl PolicySet {
                 std::thread::park_timeout(ATTEMPT_PAUSE);
             }
             let before = Fingerprint::of(folder);
-            let read = Self::read(folder);
+            let read = before.check(folder).and_then(|()| Self::read(folder));
             if before == Fingerprint::of(folder) {
                 return Some((read, before));
             }
@@ -233,6 +233,17 @@ impl Fingerprint {
         walk(folder, MAX_DEPTH, &mut files);
         files.sort();
         Self(files)
+    }
+
+    /// Of more files than are looked at, a change could go unnoticed.
+    fn check(&self, folder: &Path) -> Result<(), PolicySetError> {
+        if self.0.len() < MAX_FILES {
+            return Ok(());
+        }
+        Err(PolicySetError::TooMany {
+            path: folder.display().to_string(),
+            limit: MAX_FILES - 1,
+        })
     }
 }
 
@@ -381,7 +392,10 @@ mod tests {
         fs::write(folder.path().join("a.toml"), ANY).unwrap();
         pipe("b.toml");
         let error = PolicySet::read(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("b.toml: it is not a regular file"), "{error}");
+        assert!(
+            error.contains("b.toml: it is not a regular file"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -435,6 +449,19 @@ mod tests {
         looks.demand();
         assert!(!looks.are_to_be_read(&look()));
         assert!(looks.are_to_be_read(&look()));
+    }
+
+    #[test]
+    fn a_folder_with_more_files_than_are_watched_is_refused() {
+        let folder = folder(&[("a.toml", ANY)]);
+        for number in 2..MAX_FILES {
+            fs::write(folder.path().join(number.to_string()), "").unwrap();
+        }
+        let read = || PolicySet::read_unchanging(folder.path()).unwrap().0;
+        assert!(read().is_ok());
+        fs::write(folder.path().join("last"), "").unwrap();
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains("more than 3999 files"), "{error}");
     }
 
     #[test]
