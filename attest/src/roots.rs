@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// Print them as JSON.
     #[arg(long)]
     json: bool,
+    /// Print the certificates themselves, for --root and for programs that take PEM.
+    #[arg(long, conflicts_with = "json")]
+    pem: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -56,6 +59,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             .context("cannot write the roots")
             .map_err(usage)?;
         outln!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.pem {
+        for partition in Partition::ALL {
+            outln!("{}", partition.pem().trim_end());
+        }
         return Ok(ExitCode::SUCCESS);
     }
     for partition in Partition::ALL {

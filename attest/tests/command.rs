@@ -132,6 +132,9 @@ fn roots_are_printed_and_chosen_by_partition() {
     for partition in roots["unpublished"].as_array().unwrap() {
         assert!(text.contains(partition.as_str().unwrap()), "{text}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let pem = folder.path().join("roots.pem");
+    std::fs::write(&pem, attest(&["roots", "--pem"]).stdout).unwrap();
     let file = vector();
     let verify = |more: &[&str]| {
         let file = file.to_str().unwrap();
@@ -142,12 +145,16 @@ fn roots_are_printed_and_chosen_by_partition() {
     for (more, code) in [
         (["--partition", "aws"].as_slice(), 0),
         (&["--partition", "aws-us-gov", "--partition", "aws"], 0),
+        (&["--root", pem.to_str().unwrap()], 0),
         (&["--partition", "aws-us-gov"], 1),
         (&["--partition", "aws-cn"], 2),
     ] {
         let output = verify(more);
         assert_eq!(output.status.code(), Some(code), "{more:?}");
     }
+    let certificates = std::fs::read_to_string(&pem).unwrap();
+    let number = certificates.matches("-----BEGIN CERTIFICATE-----").count();
+    assert_eq!(number, roots["roots"].as_array().unwrap().len());
     let other = verify(&["--partition", "aws-us-gov"]);
     assert!(
         stdout(&other).contains("AWS's partition aws, "),
@@ -443,8 +450,8 @@ fn pcr_prints_the_registers_of_a_role_an_instance_and_a_signer() {
         serde_json::json!({ "PCR3": pcr3, "PCR4": pcr4, "PCR8": pcr8 })
     );
     for (arguments, part) in [
-        (vec!["pcr"], "--role"),
-        (vec!["pcr", "--json"], "--role"),
+        (vec!["pcr"], "--instance"),
+        (vec!["pcr", "--json"], "--certificate"),
         (vec!["pcr", "--role", "Webserver"], "not a role's ARN"),
         (
             vec![

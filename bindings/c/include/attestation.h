@@ -469,8 +469,8 @@ attestation_verifier *attestation_verifier_for_partition(const char *partition,
                                                          char **error);
 
 // A verifier that trusts the certificates in `roots`, PEM of `length` bytes, and no
-// others: those of several partitions, as `attest roots` prints them, or such as sign the
-// documents of tests.
+// others: those of several partitions, as `attest roots --pem` prints them, or such as sign
+// the documents of tests.
 //
 // Null if the certificates cannot be used; `error`, unless it is null, then gets a text
 // that `attestation_string_free` frees, and null otherwise.
@@ -514,8 +514,8 @@ attestation_verifier *attestation_verifier_for_partition(const char *partition,
                                                          char **error);
 
 // A verifier that trusts the certificates in `roots`, PEM of `length` bytes, and no
-// others: those of several partitions, as `attest roots` prints them, or such as sign the
-// documents of tests.
+// others: those of several partitions, as `attest roots --pem` prints them, or such as sign
+// the documents of tests.
 //
 // Null if the certificates cannot be used; `error`, unless it is null, then gets a text
 // that `attestation_string_free` frees, and null otherwise.
