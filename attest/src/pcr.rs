@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use attestation::pcr8_of_signer;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use command_output::outln;
 use measurements::{InstanceId, Pcr, RoleArn};
 
@@ -14,13 +14,15 @@ use crate::failure::{Failure, usage};
 use crate::input::read_pem;
 
 #[derive(Debug, Args)]
+#[command(group(
+    ArgGroup::new("sources")
+        .args(["role", "instance", "certificate"])
+        .required(true)
+        .multiple(true)
+))]
 pub(crate) struct Arguments {
     /// PCR3 of an enclave whose parent instance has this IAM role, with its path.
-    #[arg(
-        long,
-        value_name = "ARN",
-        required_unless_present_any = ["instance", "certificate"]
-    )]
+    #[arg(long, value_name = "ARN")]
     role: Option<RoleArn>,
     /// PCR4 of an enclave on this EC2 instance.
     #[arg(long, value_name = "ID")]
