@@ -126,14 +126,18 @@ fn print_end(report: &Report) {
         if let Some(purpose) = claims.purpose {
             outln!("purpose     {purpose}");
         }
-        let accepted = match report.mode {
-            Mode::Live => "accepted",
-            Mode::Audit => "was good",
-        };
-        outln!("{accepted}    {}", claims.module_id);
+        outln!("{}    {}", good(report.mode), claims.module_id);
         if !report.names_code {
             outln!("code        any: the policy names none");
         }
+    }
+}
+
+/// What is said of what is good: now, or at another time, which says nothing about now.
+pub(crate) const fn good(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Live => "accepted",
+        Mode::Audit => "was good",
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use attestation::{Profile, parse_duration, read_measurements};
+use attestation::{Mode, Profile, parse_duration, read_measurements};
 use attestation_client::fetch_key_set;
 use attestation_results::{
     Expectations, Freshness, Jwks, MAX_JWKS, MAX_TOKEN, ResultError, VerifiedResult, verify,
@@ -16,7 +16,7 @@ use command_output::outln;
 use measurements::Pcr;
 use serde::Serialize;
 
-use crate::demands::parse_pcr;
+use crate::demands::{good, parse_pcr};
 use crate::failure::{Failure, REJECTED, unreadable, usage};
 use crate::input::{Hex, parse_hex, parse_instant, read_input, tls_authorities};
 use crate::text::instant;
@@ -101,7 +101,7 @@ struct Verify {
     /// By how much the issuer's clock and this one may differ.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     clock_skew: Duration,
-    /// Check at this time, an RFC 3339 instant, instead of now.
+    /// Check, as an audit, at this time, an RFC 3339 instant, instead of now.
     #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
     time: Option<u64>,
     /// Print what came of it as JSON.
@@ -125,6 +125,7 @@ enum Kind {
 #[derive(Serialize)]
 struct Outcome<'a> {
     schema: u32,
+    mode: Mode,
     accepted: bool,
     rejection: Option<&'a ResultError>,
     result: Option<&'a VerifiedResult>,
@@ -139,7 +140,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None => verify(&token, &keys, &expectations),
         Some(milliseconds) => verify_at(&token, &keys, &expectations, milliseconds / 1000),
     };
-    print(&verified, arguments.json).map_err(usage)?;
+    let mode = match arguments.time {
+        None => Mode::Live,
+        Some(_) => Mode::Audit,
+    };
+    print(&verified, mode, arguments.json).map_err(usage)?;
     Ok(match verified {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(REJECTED),
@@ -237,10 +242,15 @@ fn token(text: &str) -> anyhow::Result<String> {
     Ok(token.trim().to_owned())
 }
 
-fn print(verified: &Result<VerifiedResult, ResultError>, json: bool) -> anyhow::Result<()> {
+fn print(
+    verified: &Result<VerifiedResult, ResultError>,
+    mode: Mode,
+    json: bool,
+) -> anyhow::Result<()> {
     if json {
         let outcome = Outcome {
             schema: 1,
+            mode,
             accepted: verified.is_ok(),
             rejection: verified.as_ref().err(),
             result: verified.as_ref().ok(),
@@ -279,6 +289,6 @@ fn print(verified: &Result<VerifiedResult, ResultError>, json: bool) -> anyhow::
         instant(result.expires_at.saturating_mul(1000))
     );
     outln!("status      {}", result.status.as_str());
-    outln!("accepted    {}", shown(&result.document.module_id));
+    outln!("{}    {}", good(mode), shown(&result.document.module_id));
     Ok(())
 }

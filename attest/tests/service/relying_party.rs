@@ -10,6 +10,8 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::results::claims;
 use crate::server::{Server, World};
@@ -156,6 +158,25 @@ fn result_verify_accepts_what_the_service_issued_and_says_what_it_is() {
 }
 
 #[test]
+fn result_verify_at_another_time_is_an_audit_and_says_so() {
+    let issued = Issued::new();
+    let iat = claims(&issued.token)["iat"].as_i64().unwrap();
+    let made = OffsetDateTime::from_unix_timestamp(iat).unwrap();
+    let made = made.format(&Rfc3339).unwrap();
+    for (options, mode, end) in [
+        (&[][..], "live", "\naccepted    i-"),
+        (&["--time", &made], "audit", "\nwas good    i-"),
+    ] {
+        let output = issued.verify(&issued.token, options);
+        assert_eq!(code(&output), 0, "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(end), "{text}");
+        let output = issued.verify(&issued.token, &[options, &["--json"]].concat());
+        assert_eq!(json_of(&output)["mode"], mode);
+    }
+}
+
+#[test]
 fn result_verify_refuses_by_the_rule_and_ends_with_1() {
     let issued = Issued::new();
     for (options, rule) in [
@@ -238,7 +259,10 @@ fn result_verify_says_what_is_wrong_with_its_use_and_its_input() {
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(attest(&["--policy", "payments"]).contains("--no-nonce"));
-    for silent in [&["--no-nonce"][..], &["--no-nonce", "--image", "payments 1.4"]] {
+    for silent in [
+        &["--no-nonce"][..],
+        &["--no-nonce", "--image", "payments 1.4"],
+    ] {
         assert!(attest(silent).contains("what may run in the enclave"));
     }
     assert!(attest(&["--no-nonce", "--nonce", "00"]).contains("cannot be used"));
