@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 from collections.abc import Callable
@@ -11,14 +12,18 @@ from typing import Any
 
 import pytest
 from nitro_attestation import (
+    AsyncClient,
     Attestation,
     Audited,
+    Client,
+    Expectations,
     Malformed,
     Policy,
     Rejected,
     UnverifiedClaims,
     Verifier,
     inspect,
+    verify_result,
 )
 from security_module import SecurityModule
 from vectors import FACTS, ROOT, document, each_document, policy
@@ -212,6 +217,25 @@ def test_roots_are_those_that_are_given() -> None:
         Verifier(partitions=unknown)
     with pytest.raises(ValueError, match="no root is trusted"):
         Verifier(partitions=[])
+
+
+def test_arguments_of_another_type_are_named() -> None:
+    verifier, some = Verifier(), document(FACTS[0])
+    name: Any = "policy.toml"
+    nothing: Any = None
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("policy is str and not Policy", lambda: verifier.verify(some, name, NONCE)),
+        ("policy is NoneType", lambda: verifier.verify_unchallenged(some, nothing)),
+        ("policy is str", lambda: verifier.audit(some, name, at="document")),
+        ("policy is str", lambda: Client(verifier).fetch("unix:/nowhere", name)),
+        ("policy is str", lambda: asyncio.run(AsyncClient(verifier).fetch("unix:/nowhere", name))),
+        ("verifier is NoneType and not Verifier", lambda: Client(nothing)),
+        ("timeout is NoneType and not timedelta", lambda: Client(verifier, timeout=nothing)),
+        ("keys is str", lambda: verify_result("", name, Expectations(policies=["a"]), NONCE)),
+    ]
+    for message, call in calls:
+        with pytest.raises(TypeError, match=message):
+            call()
 
 
 def test_threads_share_a_verifier_and_the_interpreter_goes_on() -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Optional, Union
 
 from . import _native
+from ._argument import must_be
 from ._evidence import Attestation, evidence
 from ._policy import Policy
 from ._verifier import Verifier
@@ -19,10 +20,12 @@ _TIMEOUT = timedelta(seconds=20)
 def _client(
     verifier: Verifier, timeout: timedelta, ca: Optional[bytes], bind_tls: Union[bool, str]
 ) -> _native.Client:
-    if timeout <= timedelta(0):
+    if must_be(timedelta, timeout, "timeout") <= timedelta(0):
         raise ValueError("the timeout is not positive")
     milliseconds = -(-timeout // timedelta(milliseconds=1))
-    return _native.Client(verifier._rust, milliseconds, ca, bind_tls)
+    return _native.Client(
+        must_be(Verifier, verifier, "verifier")._rust, milliseconds, ca, bind_tls
+    )
 
 
 class Client:
@@ -60,7 +63,8 @@ class Client:
         was received, and :class:`ValueError` for an endpoint or a policy that cannot be
         used for a challenge.
         """
-        return evidence(Attestation, self._rust.fetch(endpoint, policy._rust).run())
+        fetch = self._rust.fetch(endpoint, must_be(Policy, policy, "policy")._rust)
+        return evidence(Attestation, fetch.run())
 
 
 class AsyncClient:
@@ -92,7 +96,7 @@ class AsyncClient:
 
     async def fetch(self, endpoint: str, policy: Policy) -> Attestation:
         """As :meth:`Client.fetch`. Cancelled, it ends the challenge."""
-        fetch = self._rust.fetch(endpoint, policy._rust)
+        fetch = self._rust.fetch(endpoint, must_be(Policy, policy, "policy")._rust)
         if self._pid != os.getpid():
             # The threads stayed in the parent, and the executor would wait for them.
             self._start_threads()

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal, Optional, Union
 
 from . import _native
+from ._argument import must_be
 from ._policy import Measurements, Register, duration, hexadecimal, images_of
 
 
@@ -148,7 +149,8 @@ def verify_result(
     Raises :class:`ResultRejected` if no key of the set has signed it or it is not what is
     expected, and :class:`ValueError` if the nonce cannot be used.
     """
-    return _result(expectations._rust.verify(token, keys._rust, nonce))
+    expected = must_be(Expectations, expectations, "expectations")._rust
+    return _result(expected.verify(token, must_be(KeySet, keys, "keys")._rust, nonce))
 
 
 def verify_result_unchallenged(
@@ -156,4 +158,5 @@ def verify_result_unchallenged(
 ) -> VerifiedResult:
     """As :func:`verify_result`, for any nonce or none: whoever has the result can show it
     again until it expires."""
-    return _result(expectations._rust.verify_unchallenged(token, keys._rust))
+    expected = must_be(Expectations, expectations, "expectations")._rust
+    return _result(expected.verify_unchallenged(token, must_be(KeySet, keys, "keys")._rust))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Literal, Optional, Union
 
 from . import _native
+from ._argument import must_be
 from ._evidence import Attestation, Audited, evidence
 from ._policy import Policy
 
@@ -44,7 +45,8 @@ class Verifier:
         Raises :class:`Rejected` if the document breaks a rule, and :class:`ValueError` if
         the nonce is empty or has more bytes than a document can carry.
         """
-        return evidence(Attestation, self._rust.verify(document, policy._rust, nonce))
+        demanded = must_be(Policy, policy, "policy")._rust
+        return evidence(Attestation, self._rust.verify(document, demanded, nonce))
 
     def verify_unchallenged(self, document: bytes, policy: Policy) -> Attestation:
         """Verifies a live document that answers no challenge: it may be a copy, as old as
@@ -52,7 +54,8 @@ class Verifier:
 
         Raises :class:`Rejected` if the document breaks a rule.
         """
-        return evidence(Attestation, self._rust.verify_unchallenged(document, policy._rust))
+        demanded = must_be(Policy, policy, "policy")._rust
+        return evidence(Attestation, self._rust.verify_unchallenged(document, demanded))
 
     def audit(
         self,
@@ -68,11 +71,11 @@ class Verifier:
         There is no challenge: a nonce that the document must carry is one that the policy
         states. Raises :class:`Rejected` if the document breaks a rule.
         """
-        native = self._rust
+        native, demanded = self._rust, must_be(Policy, policy, "policy")._rust
         if isinstance(at, str):
             if at != "document":
                 raise ValueError(f"{at!r} is no time: give a datetime, an int or 'document'")
-            return evidence(Audited, native.audit_of_document(document, policy._rust))
+            return evidence(Audited, native.audit_of_document(document, demanded))
         if isinstance(at, datetime):
             if at.utcoffset() is None:
                 raise ValueError("the time has no time zone: give one, as in datetime.now(timezone.utc)")
@@ -81,4 +84,4 @@ class Verifier:
             raise TypeError(f"{type(at).__name__} is no time: give a datetime, an int or 'document'")
         if not 0 <= at < 1 << 63:
             raise ValueError(f"{at} ms is no time since 1970")
-        return evidence(Audited, native.audit_at(document, policy._rust, at))
+        return evidence(Audited, native.audit_at(document, demanded, at))
