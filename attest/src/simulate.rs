@@ -9,8 +9,9 @@ use clap::Args;
 use command_output::errln;
 use measurements::Measurements;
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::failure::{Failure, usage};
+use crate::failure::{Failure, failed, usage};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .map_err(usage)?;
     simulate(arguments, measurements)
         .map(|()| ExitCode::SUCCESS)
-        .map_err(usage)
+        .map_err(failed)
 }
 
 /// The measurements of an enclave's image.
@@ -49,6 +50,13 @@ fn measurements(file: &Path) -> anyhow::Result<Measurements> {
 }
 
 fn simulate(arguments: &Arguments, measurements: Option<Measurements>) -> anyhow::Result<()> {
+    let socket = arguments.socket.display();
+    // Before the root is written: documents of a simulation that runs need theirs.
+    if arguments.socket.symlink_metadata().is_ok() {
+        return Err(anyhow!(
+            "{socket} is there already: end the simulation that serves it, or remove it"
+        ));
+    }
     let root = TestRoot::generate()?;
     std::fs::write(&arguments.root, root.certificate_pem())
         .with_context(|| format!("cannot write {}", arguments.root.display()))?;
@@ -62,15 +70,14 @@ fn simulate(arguments: &Arguments, measurements: Option<Measurements>) -> anyhow
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
         let listener = tokio::net::UnixListener::bind(&arguments.socket)
-            .with_context(|| format!("cannot listen on {}", arguments.socket.display()))?;
-        errln!(
-            "attest: software NSM on {}; Ctrl-C ends it",
-            arguments.socket.display()
-        );
+            .with_context(|| format!("cannot listen on {socket}"))?;
+        errln!("attest: software NSM on {socket}; Ctrl-C ends it");
         let result = tokio::select! {
             result = serve(listener, module) => result,
             result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
         };
         std::fs::remove_file(&arguments.socket)?;
         Ok(result?)

@@ -41,6 +41,9 @@ fn every_command_that_prints_ends_quietly_when_its_reader_goes_away() {
         (&["verify", VECTOR, any, "--time", "document", "--json"], 0),
         (&["verify", VECTOR, any], 1),
         (&["verify", VECTOR, any, "--json"], 1),
+        (&["roots"], 0),
+        (&["roots", "--json"], 0),
+        (&["roots", "--pem"], 0),
         (&["pcr", "--instance", "i-0123456789abcdef0"], 0),
         (&["pcr", "--instance", "i-0123456789abcdef0", "--json"], 0),
     ] {
