@@ -22,6 +22,9 @@ use tokio_rustls::rustls::{
 
 use crate::error::FetchError;
 
+/// Longest reason of TLS, in characters: it may hold whatever names are in a certificate.
+const MAX_REASON: usize = 500;
+
 /// Who vouches for a TLS server.
 #[derive(Debug, Clone)]
 pub struct Trust(Kind);
@@ -138,7 +141,7 @@ impl Tls {
     ) -> Result<(TlsStream<S>, Vec<u8>), FetchError> {
         let failed = |reason: String| FetchError::Tls {
             host: host.to_owned(),
-            reason,
+            reason: plain_text::plain_start(&reason, MAX_REASON),
         };
         let prepare = async || {
             let config = self.trust.config().await?;

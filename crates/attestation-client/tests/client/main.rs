@@ -55,6 +55,19 @@ async fn a_policy_that_fixes_a_nonce_is_refused_before_anybody_is_asked() {
 }
 
 #[tokio::test]
+async fn tls_errors_show_the_names_in_a_certificate_as_text() {
+    let enclave = Enclave::new();
+    let tls = Tls::self_signed_for("a\u{1b}[31m.example");
+    let port = tls.serve(service(&enclave, |document| document)).await;
+    let trust = Trust::from_pem(tls.authority_pem.as_bytes()).unwrap();
+    let url = format!("https://127.0.0.1:{port}");
+    let error = attest(&client(&enclave).trust(trust), &url).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(r"a\u{1b}[31m"), "{error:?}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+#[tokio::test]
 async fn bind_tls_with_a_purpose_whose_documents_hold_no_key_is_refused_before_anybody_is_asked() {
     let enclave = Enclave::new();
     let endpoint = "https://127.0.0.1:1/attestation".parse().unwrap();

@@ -177,8 +177,13 @@ impl Tls {
 
     /// A certificate that only its own key vouches for, of no host.
     pub(crate) fn self_signed() -> Self {
+        Self::self_signed_for("nobody.example")
+    }
+
+    /// The same of another name.
+    pub(crate) fn self_signed_for(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["nobody.example".to_owned()])
+        let certificate = CertificateParams::new(vec![name.to_owned()])
             .unwrap()
             .self_signed(&key)
             .unwrap();
