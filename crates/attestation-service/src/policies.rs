@@ -247,6 +247,9 @@ impl Fingerprint {
     }
 }
 
+/// Looks in a row that may see a change before somebody is told: half a minute's.
+const MAX_CHANGES: u32 = 15;
+
 /// Looks at the folder of policies, and when they are to be read.
 pub(crate) struct Looks {
     /// When they were last read.
@@ -255,6 +258,8 @@ pub(crate) struct Looks {
     seen: Fingerprint,
     /// Whether they are to be read though they have not changed.
     demanded: bool,
+    /// How many of the last looks saw a change.
+    changes: u32,
 }
 
 impl Looks {
@@ -264,6 +269,7 @@ impl Looks {
             seen: taken.clone(),
             taken,
             demanded: false,
+            changes: 0,
         }
     }
 
@@ -277,10 +283,19 @@ impl Looks {
     /// demands less.
     pub(crate) fn are_to_be_read(&mut self, found: &Fingerprint) -> bool {
         let settled = *found == self.seen;
-        if !settled {
+        if settled {
+            self.changes = 0;
+        } else {
             self.seen = found.clone();
+            self.changes = self.changes.saturating_add(1);
         }
         settled && (self.demanded || *found != self.taken)
+    }
+
+    /// Whether it is time to say that they are not read because something in the folder
+    /// changes all the time.
+    pub(crate) fn never_settle(&self) -> bool {
+        self.changes > 0 && self.changes.is_multiple_of(MAX_CHANGES)
     }
 
     /// They have been read when the folder was like this, and are in force, or wrong.
@@ -462,6 +477,21 @@ mod tests {
         fs::write(folder.path().join("last"), "").unwrap();
         let error = read().unwrap_err().to_string();
         assert!(error.contains("more than 3999 files"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_in_which_something_changes_all_the_time_is_told_of() {
+        let folder = folder(&[("a.toml", ANY)]);
+        let look = || Fingerprint::of(folder.path());
+        let mut looks = Looks::new(look());
+        for number in 1..=2 * MAX_CHANGES {
+            let log = "x".repeat(number as usize);
+            fs::write(folder.path().join("log"), log).unwrap();
+            assert!(!looks.are_to_be_read(&look()));
+            assert_eq!(looks.never_settle(), number % MAX_CHANGES == 0, "{number}");
+        }
+        assert!(looks.are_to_be_read(&look()));
+        assert!(!looks.never_settle());
     }
 
     #[test]

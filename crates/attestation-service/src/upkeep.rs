@@ -78,6 +78,12 @@ impl Upkeep {
         if self.looks.are_to_be_read(&Fingerprint::of(&self.folder)) {
             self.reload();
         }
+        if self.looks.never_settle() {
+            warn!(
+                folder = %self.folder.display(),
+                "policies not reloaded, because files in their folder change at every look: those that were in force stay"
+            );
+        }
         self.keep_keys(command == Some(Command::RotateKey));
     }
 
