@@ -60,6 +60,7 @@ mod store;
 mod stream;
 mod swap;
 mod upkeep;
+mod watch;
 
 pub use challenges::ChallengeKeyError;
 pub use clients::ForwardedHeader;

@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 
 use crate::appraiser::Appraiser;
 use crate::clock;
-use crate::policies::{Fingerprint, Looks, PolicySet};
+use crate::policies::PolicySet;
+use crate::watch::{Fingerprint, Looks};
 
 /// What a service may be told while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
