@@ -118,32 +118,26 @@ impl Crowd {
 
 impl Places {
     fn evict_of(&mut self, client: Client) -> Option<()> {
-        let places = self.of_clients.get(&client)?;
-        let longest = places.iter().filter_map(waiting).min()?;
-        self.close(client, longest)
+        let (_, place) = longest(self.of_clients.get(&client)?)?;
+        self.close(&place);
+        Some(())
     }
 
     /// Of those who have the most, the one that has waited the longest.
     fn evict(&mut self) -> Option<()> {
-        let candidates = self.of_clients.iter().filter_map(|(client, places)| {
-            let longest = places.iter().filter_map(waiting).min()?;
-            Some((places.len(), longest, *client))
+        let candidates = self.of_clients.values().filter_map(|places| {
+            let (since, place) = longest(places)?;
+            Some((places.len(), std::cmp::Reverse(since), place))
         });
-        let (_, longest, client) =
-            candidates.max_by_key(|(number, since, _)| (*number, std::cmp::Reverse(*since)))?;
-        self.close(client, longest)
+        let (_, _, place) = candidates.max_by_key(|(number, since, _)| (*number, *since))?;
+        self.close(&place);
+        Some(())
     }
 
-    fn close(&mut self, client: Client, since: u64) -> Option<()> {
-        let places = self.of_clients.get(&client)?;
-        let place = places
-            .iter()
-            .find(|place| waiting(place) == Some(since))?
-            .clone();
+    fn close(&mut self, place: &Arc<Place>) {
         place.evicted.store(true, Ordering::Relaxed);
         place.eviction.notify_one();
-        self.remove(&place);
-        Some(())
+        self.remove(place);
     }
 
     fn remove(&mut self, place: &Arc<Place>) {
@@ -157,6 +151,16 @@ impl Places {
             self.of_clients.remove(&place.client);
         }
     }
+}
+
+/// The place that has waited the longest, and since when. Clients say more meanwhile, which
+/// changes the time, so it is not looked up again.
+fn longest(places: &[Arc<Place>]) -> Option<(u64, Arc<Place>)> {
+    let waiting = places
+        .iter()
+        .filter_map(|place| Some((waiting(place)?, place)));
+    let (since, place) = waiting.min_by_key(|(since, _)| *since)?;
+    Some((since, place.clone()))
 }
 
 /// Since when the service waits for the client, if it does.
@@ -277,6 +281,32 @@ mod tests {
             (false, Some(Eviction::Limit))
         );
         assert_eq!(evicted(&held), [0]);
+    }
+
+    #[test]
+    fn room_is_made_though_clients_say_more_meanwhile() {
+        let crowd = Crowd::new(10, Some(1));
+        let (mut held, _) = enter(&crowd, 1, 0);
+        let talking = Mutex::new(Some(held.place.clone()));
+        let talk = || {
+            while let Some(place) = &*talking.lock().unwrap() {
+                place.waits();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(talk);
+            for _ in 0..60_000 {
+                let (next, eviction) = crowd.enter(client(1)).unwrap();
+                if next.place.is_reserve() || eviction != Some(Eviction::Share) {
+                    *talking.lock().unwrap() = None;
+                    panic!("nothing made room");
+                }
+                *talking.lock().unwrap() = Some(next.place.clone());
+                held = next;
+            }
+            *talking.lock().unwrap() = None;
+        });
+        assert!(!held.place.is_evicted());
     }
 
     #[test]
