@@ -1,23 +1,11 @@
-//! Policies as files: what they say, and what is wrong with those that are refused.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Policies as texts and files, and what is said of those that are none.
 
 use std::path::Path;
 
 use attestation::{Binding, Policy, Profile, Purpose};
-use measurements::{Measurements, Pcr, TpmMeasurements};
+use measurements::{Pcr, TpmMeasurements};
 
-const ONE: Measurements = image(1);
-const TWO: Measurements = image(2);
-
-const fn image(byte: u8) -> Measurements {
-    Measurements {
-        pcr0: Pcr::new([byte; 48]),
-        pcr1: Pcr::new([byte; 48]),
-        pcr2: Pcr::new([byte; 48]),
-        pcr8: None,
-    }
-}
+use crate::enclave::{ONE, TWO};
 
 #[test]
 fn toml_and_json_say_the_same() {
