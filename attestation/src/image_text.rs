@@ -126,7 +126,7 @@ pub(crate) fn measurements(text: &str) -> Result<ImageMeasurements, String> {
         .map_err(|error| {
             format!(
                 "{}: give the JSON that image-builder, nitro-cli or nitro-tpm-pcr-compute wrote",
-                plain_text::plain(&error.to_string().replace('\n', "; "))
+                plain_text::plain_lines(&error.to_string())
             )
         })
 }

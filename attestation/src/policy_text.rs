@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use measurements::{InstanceId, Measurements, Pcr, RoleArn};
+use plain_text::plain_lines;
 use serde::Deserialize;
 
 use crate::document::Profile;
@@ -204,7 +205,7 @@ pub(crate) fn from_toml(text: &str) -> Result<PolicyFile, PolicyError> {
             .and_then(|span| text.get(..span.start))
             .map(|before| format!("line {}: ", before.matches('\n').count() + 1))
             .unwrap_or_default();
-        PolicyError::Text(line + &one_line(error.message()))
+        PolicyError::Text(line + &plain_lines(error.message()))
     })
 }
 
@@ -214,15 +215,9 @@ pub(crate) fn from_json(text: &str) -> Result<PolicyFile, PolicyError> {
         .map_err(|error| {
             PolicyError::Text(match serde_json::from_str::<Measurements>(text) {
                 Ok(_) => MEASUREMENTS.to_owned(),
-                Err(_) => one_line(&error.to_string()),
+                Err(_) => plain_lines(&error.to_string()),
             })
         })
-}
-
-/// A reader's message, which quotes the text that it read: in one line, and
-/// without what a terminal obeys.
-fn one_line(message: &str) -> String {
-    plain_text::plain(&message.replace('\n', "; "))
 }
 
 impl PolicyFile {

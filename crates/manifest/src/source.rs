@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use plain_text::plain;
+use plain_text::{plain, plain_words};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
@@ -175,7 +175,7 @@ impl Manifest {
         let tables: Tables = toml::from_str(text).map_err(|error| ManifestError::Invalid {
             file: file.to_owned(),
             line: line_at(text, error.span().map_or(0, |span| span.start)),
-            message: plain(&error.message().replace('\n', " ")),
+            message: plain_words(error.message()),
         })?;
         let mut manifest = Self {
             file: file.to_owned(),

@@ -32,19 +32,19 @@ pub struct InstanceId(String);
 pub enum ParentError {
     /// A session of a role, as STS names it.
     #[error(
-        "{0:?} is a session of a role: give the role that the instance has, arn:aws:iam::123456789012:role/NAME, as `aws iam get-role` shows it"
+        "\"{0}\" is a session of a role: give the role that the instance has, arn:aws:iam::123456789012:role/NAME, as `aws iam get-role` shows it"
     )]
     AssumedRole(String),
     /// What holds a role for instances.
     #[error(
-        "{0:?} is an instance profile, and PCR3 is of the role in it: give that, arn:aws:iam::123456789012:role/NAME"
+        "\"{0}\" is an instance profile, and PCR3 is of the role in it: give that, arn:aws:iam::123456789012:role/NAME"
     )]
     InstanceProfile(String),
     /// No role at all.
-    #[error("{0:?} is not a role's ARN, such as arn:aws:iam::123456789012:role/NAME")]
+    #[error("\"{0}\" is not a role's ARN, such as arn:aws:iam::123456789012:role/NAME")]
     Role(String),
     /// No instance.
-    #[error("{0:?} is not an instance's id, such as i-0123456789abcdef0")]
+    #[error("\"{0}\" is not an instance's id, such as i-0123456789abcdef0")]
     Instance(String),
 }
 
@@ -134,7 +134,7 @@ impl fmt::Display for InstanceId {
 
 /// What is shown of a text that is not what it should be.
 fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
+    plain_text::plain_start(text, MAX_SHOWN)
 }
 
 const fn is_lower(byte: u8) -> bool {
@@ -183,8 +183,12 @@ mod tests {
             "arn:aws:iam::123456789012:role/*",
         ] {
             let error = text.parse::<RoleArn>().unwrap_err();
-            assert_eq!(error, ParentError::Role(text.to_owned()));
+            assert_eq!(error, ParentError::Role(text.replace('\n', "\\n")));
         }
+        let long = "r\u{1b}".repeat(MAX_SHOWN).parse::<RoleArn>();
+        let error = long.unwrap_err().to_string();
+        assert!(error.starts_with(r#""r\u{1b}r\u{1b}"#), "{error}");
+        assert!(error.contains("…\" is not a role"), "{error}");
     }
 
     #[test]

@@ -49,6 +49,12 @@ pub fn plain_words(text: &str) -> String {
     words.join(" ")
 }
 
+/// The same of a message that may have several lines: these lines, in one.
+pub fn plain_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(plain).collect();
+    lines.join("; ")
+}
+
 /// As [`plain`] gives it, cut to so many characters of the result; an ellipsis says that it was.
 pub fn plain_start(text: &str, characters: usize) -> String {
     // One character of the text is at least one of the result.
@@ -130,6 +136,13 @@ mod tests {
     fn words_of_several_lines_are_one_line() {
         assert_eq!(plain_words(" two\r\n\tlines\x1b[m "), r"two lines\u{1b}[m");
         assert_eq!(plain_words(" \n"), "");
+    }
+
+    #[test]
+    fn lines_of_a_message_are_one_line() {
+        assert_eq!(plain_lines("one\r\n two\x1b[m\n"), r"one;  two\u{1b}[m");
+        assert_eq!(plain_lines("one"), "one");
+        assert_eq!(plain_lines(""), "");
     }
 
     #[test]
