@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::freshness::Freshness;
 use crate::issuer::submod_name;
-use crate::rule::{ResultError, ResultRule};
+use crate::rule::{ResultError, ResultRule, shown};
 use crate::strict_json;
 use crate::trust::Status;
 
@@ -145,10 +145,7 @@ impl Claims {
                 .keys()
                 .find(|name| !VECTOR.contains(&name.as_str()))
             {
-                return Err(malformed(format!(
-                    "AR4SI defines no claim {}",
-                    plain_text::plain_start(name, 40)
-                )));
+                return Err(malformed(format!("AR4SI defines no claim {}", shown(name))));
             }
         }
         Ok(claims)
@@ -172,7 +169,7 @@ impl Claims {
                 ResultRule::Profile,
                 format!(
                     "it is about {}, not about one {expected:?}",
-                    plain_text::plain_start(&names.join(" and "), 100)
+                    shown(&names.join(" and "))
                 ),
             )),
         }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::rule::shown;
 use crate::signing_key::{ALGORITHM, COORDINATE, CURVE};
 use crate::strict_json;
 
@@ -114,7 +115,7 @@ impl Jwks {
                 continue;
             };
             let wrong = |reason| JwksError::Key {
-                kid: plain_text::plain_start(key.kid.as_deref().unwrap_or_default(), MAX_SHOWN),
+                kid: shown(key.kid.as_deref().unwrap_or_default()),
                 reason,
             };
             if key.d.is_some() {
@@ -145,9 +146,6 @@ impl Jwks {
         Some(key)
     }
 }
-
-/// Longest name of a key that is shown, in characters.
-const MAX_SHOWN: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,9 @@ use std::fmt;
 use serde::Serialize;
 use thiserror::Error;
 
+/// Longest text that an error repeats, in characters.
+const MAX_SHOWN: usize = 200;
+
 /// A rule of results. Its name is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -153,6 +156,11 @@ impl ResultError {
             reason: reason.into(),
         }
     }
+}
+
+/// A text of a token's or of a key set's, for an error: they are a stranger's.
+pub(crate) fn shown(text: &str) -> String {
+    plain_text::plain_start(text, MAX_SHOWN)
 }
 
 #[cfg(test)]

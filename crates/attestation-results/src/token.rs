@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::jwks::Jwks;
-use crate::rule::{ResultError, ResultRule};
+use crate::rule::{ResultError, ResultRule, shown};
 use crate::signing_key::{ALGORITHM, COORDINATE, TYPE};
 use crate::strict_json;
 
@@ -14,8 +14,6 @@ use crate::strict_json;
 pub const MAX_TOKEN: usize = 128 * 1024;
 /// Largest header in base64url, in bytes.
 const MAX_HEADER: usize = 4096;
-/// Longest text of a token's that is shown, in characters.
-const MAX_SHOWN: usize = 100;
 
 /// What of the header matters; other parameters are to be ignored (RFC 7515,
 /// section 4), and so no key is taken from there.
@@ -126,7 +124,3 @@ pub(crate) fn key_id(header: &[u8]) -> Result<String, ResultError> {
 
 /// What a media type in `typ` may leave out (RFC 7515, section 4.1.9).
 const APPLICATION: &str = "application/";
-
-fn shown(text: &str) -> String {
-    plain_text::plain_start(text, MAX_SHOWN)
-}

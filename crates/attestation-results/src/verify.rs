@@ -11,12 +11,9 @@ use crate::expectations::Expectations;
 use crate::freshness::Freshness;
 use crate::issuer::PROFILE;
 use crate::jwks::Jwks;
-use crate::rule::{ResultError, ResultRule};
+use crate::rule::{ResultError, ResultRule, shown};
 use crate::token;
 use crate::trust::Status;
-
-/// Longest foreign text that a reason repeats, in characters.
-const MAX_SHOWN: usize = 200;
 
 /// A result that a key of the issuer's has signed, and that is what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -363,8 +360,4 @@ impl Check<'_> {
 
 fn refused(rule: ResultRule, reason: impl Into<String>) -> ResultError {
     ResultError::new(rule, reason)
-}
-
-fn shown(text: &str) -> String {
-    plain_text::plain_start(text, MAX_SHOWN)
 }
