@@ -104,7 +104,7 @@ pub enum PolicyError {
     )]
     FixedNonce,
     /// A key of no bytes.
-    #[error("the public_key is empty, and no document has an empty one: remove it")]
+    #[error("the public_key is empty, which is no key: give the key, or remove the demand")]
     EmptyKey,
     /// A key in a document that holds none.
     #[error("a document of the purpose {0} holds no public_key: remove it from the policy")]
