@@ -1,11 +1,13 @@
 //! An authentic document against a policy.
 
+use std::fmt::Write;
+
 use measurements::Pcr;
 
 use crate::clock::{Clock, seconds};
 use crate::crypto::Crypto;
 use crate::document::{Document, Profile};
-use crate::image::Image;
+use crate::image::{Image, ImageMeasurements};
 use crate::nonce::Nonce;
 use crate::policy::{self, Binding, Policy};
 use crate::report::{Check, Outcome, Report};
@@ -180,24 +182,28 @@ impl Appraisal<'_, '_> {
             .min_by_key(|(_, differences)| differences.len());
         let (held, actual) = match closest {
             Some((image, differences)) if differences.is_empty() => (true, image.name.clone()),
-            Some((image, differences)) => (
-                false,
-                format!("closest is {}: {}", image.name, differences.join(", ")),
-            ),
+            Some((image, differences)) => {
+                let mut actual = common_ground(image, &differences).to_owned();
+                if names.len() > 1 {
+                    let _ = write!(actual, ", closest to {}", image.name);
+                }
+                let registers = differences.iter().map(|&(index, expected)| {
+                    let found = self.found(index, &[expected]);
+                    format!("PCR{index} is {found}, not {expected}")
+                });
+                let registers: Vec<_> = registers.collect();
+                (false, format!("{actual}: {}", registers.join(", ")))
+            }
             None => (false, String::new()),
         };
         report.compare(Rule::PolicyImage, held, names.join(" or "), actual);
     }
 
-    /// The registers that are not the image's.
-    fn differences(&self, image: &Image) -> Vec<String> {
+    /// The image's registers, and their values, that the document does not have.
+    fn differences(&self, image: &Image) -> Vec<(u8, Pcr)> {
         image
             .pcrs()
             .filter(|&(index, expected)| self.pcr(index) != Some(expected))
-            .map(|(index, expected)| {
-                let found = self.found(index, &[expected]);
-                format!("PCR{index} is {found}, not {expected}")
-            })
             .collect()
     }
 
@@ -226,6 +232,21 @@ impl Appraisal<'_, '_> {
             .unverified_pcr(index.into())
             .copied()
             .map(Pcr::new)
+    }
+}
+
+/// What an enclave is that differs from an image in these registers. PCR0 is of the whole
+/// image, and so says nothing of its parts.
+fn common_ground(image: &Image, differences: &[(u8, Pcr)]) -> &'static str {
+    let differs = |register| differences.iter().any(|(index, _)| *index == register);
+    match image.measurements {
+        ImageMeasurements::NitroTpm(_) => "another image",
+        ImageMeasurements::Enclave(_) => match (differs(1), differs(2)) {
+            (false, true) => "the same kernel and init (PCR1) with another application (PCR2)",
+            (true, false) => "the same application (PCR2) with another kernel or init (PCR1)",
+            (false, false) if !differs(0) => "the same image with another signer, or none (PCR8)",
+            _ => "another image",
+        },
     }
 }
 

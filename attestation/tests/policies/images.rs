@@ -67,11 +67,73 @@ fn a_report_names_the_image_or_the_registers_that_differ() {
     });
     assert_eq!(failed.outcome, Outcome::Failed);
     let expected = format!(
-        "closest is 1.1: PCR0 is {}, not {}",
+        "another image, closest to 1.1: PCR0 is {}, not {}",
         "09".repeat(48),
         TWO.pcr0
     );
     assert_eq!(failed.actual, Some(expected));
+}
+
+/// Who changes the application alone finds the same PCR1, and who builds the same
+/// application with another release the same PCR2.
+#[test]
+fn an_image_that_is_refused_is_said_to_have_the_kernel_or_the_application_of_an_allowed_one() {
+    let (one, nine) = (ONE.pcr0, Pcr::new([9; 48]));
+    let found = |measurements| {
+        let policy = Policy::builder().image("1.0", ONE).build().unwrap();
+        let enclave = Enclave::running(Some(measurements));
+        let verifier = &enclave.verifier;
+        let verification = verifier.verify(&enclave.document, &policy, Nonce::Unchallenged);
+        let rejection = verification.outcome.unwrap_err();
+        assert_eq!(rejection.rule, Rule::PolicyImage);
+        let (parts, registers) = rejection.reason.split_once(": PCR").unwrap();
+        assert!(
+            registers.contains(&format!(" is {nine}, not ")),
+            "{registers}"
+        );
+        parts.to_owned()
+    };
+    for (pcr0, pcr1, pcr2, pcr8, expected) in [
+        (
+            nine,
+            one,
+            nine,
+            None,
+            "the same kernel and init (PCR1) with another application (PCR2)",
+        ),
+        (
+            nine,
+            one,
+            nine,
+            Some(nine),
+            "the same kernel and init (PCR1) with another application (PCR2)",
+        ),
+        (
+            nine,
+            nine,
+            one,
+            None,
+            "the same application (PCR2) with another kernel or init (PCR1)",
+        ),
+        (
+            one,
+            one,
+            one,
+            Some(nine),
+            "the same image with another signer, or none (PCR8)",
+        ),
+        (nine, nine, nine, None, "another image"),
+        (nine, one, one, None, "another image"),
+    ] {
+        let measurements = Measurements {
+            pcr0,
+            pcr1,
+            pcr2,
+            pcr8,
+        };
+        let expected = format!("expected 1.0, found {expected}");
+        assert_eq!(found(measurements), expected);
+    }
 }
 
 #[test]
