@@ -262,6 +262,38 @@ fn example_accepts_and_refuses_a_document_of_aws() {
     }
 }
 
+#[test]
+fn words_for_registers_are_those_of_every_policy() {
+    let installed = Installed::new();
+    let program = installed.program("examples/verify.c");
+    let document = format!("{CORPUS}/aws/3a4a0301e6aa2839.cbor");
+    for (word, expected) in [
+        ("instance_id = \"i-0df237f0418feb41e\"", "accepted: "),
+        (
+            "instance_id = \"i-1234567890abcdef0\"",
+            "refused: policy.pcr.4: ",
+        ),
+        (
+            "role_arn = \"arn:aws:iam::123456789012:role/Webserver\"",
+            "refused: policy.pcr.3: ",
+        ),
+    ] {
+        let policy = format!("allow_any_image = true\n{word}\n");
+        let policy = installed.write("words.toml", policy);
+        let (_, _, end) = judged(&program, &[&document, &policy, "--audit", "of-document"]);
+        assert!(end.starts_with(expected), "{word}: {end}");
+    }
+    // A text is in no folder where the file could be.
+    let policy = installed.write("signer.toml", "signer = \"signer.pem\"\n");
+    let output = run(&program, &[&document, &policy, "--audit", "of-document"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("signer.pem") && error.contains("content"),
+        "{error}"
+    );
+}
+
 /// How the example ends, the report and the line after it.
 fn judged(program: &Path, arguments: &[&str]) -> (i32, serde_json::Value, String) {
     let output = run(program, arguments);

@@ -128,6 +128,9 @@ static void policies_that_are_none_are_an_error(void)
     check_error("utf-8");
     CHECK(parse(ATTESTATION_FORMAT_JSON, "{") == NULL);
     check_error("EOF");
+    CHECK(parse(ATTESTATION_FORMAT_JSON,
+                "{\"role_arn\": \"arn:aws:iam::123456789012:role/Webserver\"}") == NULL);
+    check_error("names no code");
     CHECK(parse(7, "{}") == NULL);
     check_error("7 is no format");
     policy = parse(ATTESTATION_FORMAT_JSON, "{\"allow_any_image\": true}");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from nitro_attestation import Binding, Measurements, Policy, PolicyError
+from security_module import certificate
 
 PCR = bytes([7]) * 48
 IMAGE = Measurements({0: PCR, 1: PCR, 2: PCR.hex()}, "hello")
@@ -63,6 +67,35 @@ def test_defaults_are_those_of_a_text() -> None:
         assert Policy(pcrs={0: PCR}, user_data=form(b"\x00\xff")) == expected
 
 
+ROLE = "arn:aws:iam::123456789012:role/Webserver"
+INSTANCES = ["i-1234567890abcdef0", "i-0123456789abcdef0"]
+
+
+def extended(value: bytes) -> bytes:
+    """A register into which this was measured."""
+    return hashlib.sha384(bytes(48) + value).digest()
+
+
+def test_role_arn_and_instance_id_are_pcr3_and_pcr4() -> None:
+    role, first, second = (extended(text.encode()) for text in (ROLE, *INSTANCES))
+    one = Policy(allow_any_image=True, role_arn=ROLE, instance_id=INSTANCES[0])
+    assert one == Policy(allow_any_image=True, pcrs={3: role, 4: first})
+    several = Policy(allow_any_image=True, role_arn=[ROLE], instance_id=iter(INSTANCES))
+    assert several == Policy(allow_any_image=True, pcrs={3: role, 4: [first, second]})
+
+
+def test_signer_is_the_pcr8_of_its_certificate() -> None:
+    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(2)]
+    signers = [certificate("signer.test", key, "signer.test", key, False) for key in keys]
+    registers = [
+        extended(hashlib.sha384(signer.public_bytes(Encoding.DER)).digest()) for signer in signers
+    ]
+    first, second = (signer.public_bytes(Encoding.PEM) for signer in signers)
+    for signer in (first, first.decode(), [first]):
+        assert Policy(signer=signer) == Policy(pcrs={8: registers[0]})
+    assert Policy(signer=[first, second.decode()]) == Policy(pcrs={8: registers})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -77,6 +110,17 @@ def test_defaults_are_those_of_a_text() -> None:
         (lambda: Policy(measurements=IMAGE, max_age=timedelta(days=400)), "duration"),
         (lambda: Policy(measurements=IMAGE, nonce=b""), "nonce"),
         (lambda: Policy(measurements=IMAGE, purpose="another"), "purpose"),  # type: ignore[arg-type]
+        (lambda: Policy(role_arn=ROLE), "names no code"),
+        (lambda: Policy(allow_any_image=True, role_arn=[]), "no value for PCR3"),
+        (lambda: Policy(allow_any_image=True, role_arn="Webserver"), "not a role's ARN"),
+        (lambda: Policy(allow_any_image=True, instance_id=["i-1"]), "not an instance's id"),
+        (
+            lambda: Policy(allow_any_image=True, instance_id=INSTANCES, pcrs={4: PCR}),
+            "instance_id and pcrs both give values of PCR4",
+        ),
+        (lambda: Policy(signer="signer.pem"), "write its content"),
+        (lambda: Policy(signer=b"\xff"), "write its content"),
+        (lambda: Policy(signer=b"-----BEGIN CERTIFICATE-----"), "the signer's certificate"),
         (lambda: Policy.from_json("{"), "EOF"),
         (lambda: Policy.from_toml(""), "names no "),
         (lambda: Policy.from_toml("x = 1"), "line 1: unknown field `x`"),
@@ -91,6 +135,8 @@ def test_policy_that_is_none_is_refused(make: Callable[[], Policy], message: str
 
 def test_values_of_another_type_are_refused() -> None:
     some: Any = "text"
+    some_bytes: Any = [b"text"]
+    some_list: Any = [3]
     with pytest.raises(TypeError, match="public_key is str and not bytes"):
         Policy(pcrs={0: PCR}, public_key=some)
     with pytest.raises(TypeError, match="user_data is str and not bytes"):
@@ -99,6 +145,10 @@ def test_values_of_another_type_are_refused() -> None:
         Policy(pcrs={0: PCR}, max_age=some)
     with pytest.raises(TypeError, match="measurements hold str: read the file"):
         Policy(measurements=some)
+    with pytest.raises(TypeError, match="role_arn holds bytes and not str"):
+        Policy(pcrs={0: PCR}, role_arn=some_bytes)
+    with pytest.raises(TypeError, match="signer holds int and not str"):
+        Policy(pcrs={0: PCR}, signer=some_list)
     with pytest.raises(TypeError, match="positional"):
         Policy(some)  # type: ignore[call-arg]
 

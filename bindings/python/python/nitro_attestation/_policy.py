@@ -101,6 +101,27 @@ def _binding(value: Union[bytes, Binding], what: str) -> dict[str, str]:
     return {binding._form: binding._value.hex()}
 
 
+def _words(values: Union[str, Iterable[str]], what: str) -> Union[str, list[str]]:
+    """One text, or several."""
+    if isinstance(values, str):
+        return values
+    words = list(values)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"{what} holds {type(word).__name__} and not str")
+    return words
+
+
+def _pem(values: Union[bytes, str, Iterable[Union[bytes, str]]]) -> Union[str, list[str]]:
+    """One certificate, or several. What is no PEM is refused by who reads it."""
+    if isinstance(values, bytes):
+        return values.decode(errors="replace")
+    if isinstance(values, str):
+        return values
+    words = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
+    return _words(words, "signer")
+
+
 def duration(value: timedelta, what: str) -> str:
     """A duration as policies write it."""
     if not isinstance(value, timedelta):
@@ -123,6 +144,9 @@ class Policy:
         *,
         measurements: Union[Measurements, Iterable[Measurements]] = (),
         pcrs: Optional[Mapping[int, Union[Register, Iterable[Register]]]] = None,
+        role_arn: Union[str, Iterable[str], None] = None,
+        instance_id: Union[str, Iterable[str], None] = None,
+        signer: Union[bytes, str, Iterable[Union[bytes, str]], None] = None,
         allow_any_image: bool = False,
         allow_debug: bool = False,
         nonce: Union[bytes, Literal["required"], None] = None,
@@ -141,7 +165,10 @@ class Policy:
         accept anything without saying so, and if nothing could satisfy it.
 
         ``measurements`` are allowed images, of which one has to match. ``pcrs`` are
-        registers by their numbers, each with a value or several allowed ones.
+        registers by their numbers, each with a value or several allowed ones. ``role_arn``,
+        ``instance_id`` and ``signer`` are words for PCR3, PCR4 and PCR8, each with one value
+        or several allowed ones: the parent's IAM role and id, and the certificate, in PEM,
+        that the image is signed with.
         """
         keys: dict[str, Any] = {
             "profile": profile,
@@ -160,6 +187,12 @@ class Policy:
             "clock_skew": duration(clock_skew, "clock_skew"),
             "strict_keys": strict_keys,
         }
+        if role_arn is not None:
+            keys["role_arn"] = _words(role_arn, "role_arn")
+        if instance_id is not None:
+            keys["instance_id"] = _words(instance_id, "instance_id")
+        if signer is not None:
+            keys["signer"] = _pem(signer)
         if nonce is not None:
             keys["nonce"] = nonce if nonce == "required" else hexadecimal(nonce, "nonce")
         if user_data is not None:
