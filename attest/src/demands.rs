@@ -2,11 +2,11 @@
 //! of it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use attestation::{
     Addition, Mode, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
 };
@@ -14,7 +14,7 @@ use clap::Args;
 use command_output::{out, outln};
 use measurements::Pcr;
 
-use crate::failure::{Failure, REJECTED, usage};
+use crate::failure::{Failure, REJECTED, rejected, usage};
 use crate::roots::Trust;
 use crate::table::table;
 use crate::text::{distance_from_now, instant};
@@ -54,6 +54,9 @@ pub(crate) struct Demands {
     /// Refuse a document with keys whose meaning is not known.
     #[arg(long)]
     strict_keys: bool,
+    /// Write the `public_key` of the document to this file, if the document is accepted.
+    #[arg(long, value_name = "FILE")]
+    public_key_out: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -92,8 +95,24 @@ impl Demands {
         self.trust.roots()
     }
 
-    /// Prints the report, and gives the exit code that belongs to it.
-    pub(crate) fn print(&self, report: &Report) -> Result<ExitCode, Failure> {
+    /// Prints the report, keeps the public key of an accepted document, and gives the
+    /// exit code that belongs to the report.
+    pub(crate) fn conclude(
+        &self,
+        report: &Report,
+        public_key: Option<&[u8]>,
+    ) -> Result<ExitCode, Failure> {
+        self.print(report)?;
+        if !report.accepted {
+            return Ok(ExitCode::from(REJECTED));
+        }
+        if let Some(file) = &self.public_key_out {
+            keep_key(file, public_key)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print(&self, report: &Report) -> Result<(), Failure> {
         if self.json {
             let json = serde_json::to_string_pretty(report)
                 .context("cannot write the report")
@@ -110,12 +129,21 @@ impl Demands {
             }
             print_end(report);
         }
-        Ok(if report.accepted {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(REJECTED)
-        })
+        Ok(())
     }
+}
+
+/// Who asks for the key counts on it: a document without one is not good enough.
+fn keep_key(file: &Path, public_key: Option<&[u8]>) -> Result<(), Failure> {
+    let key = public_key.ok_or_else(|| {
+        rejected(anyhow!(
+            "the document has no public_key that could be written to {}: the workload has registered none",
+            file.display()
+        ))
+    })?;
+    std::fs::write(file, key)
+        .with_context(|| format!("cannot write {}", file.display()))
+        .map_err(usage)
 }
 
 fn print_end(report: &Report) {

@@ -12,6 +12,13 @@ const USAGE: u8 = 2;
 const UNREADABLE: u8 = 3;
 pub(crate) const FAILED: u8 = 4;
 
+pub(crate) fn rejected(error: anyhow::Error) -> Failure {
+    Failure {
+        code: REJECTED,
+        error,
+    }
+}
+
 pub(crate) fn usage(error: anyhow::Error) -> Failure {
     Failure { code: USAGE, error }
 }

@@ -73,7 +73,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(file) = &arguments.output {
         keep(file, &attestation).map_err(usage)?;
     }
-    arguments.demands.print(&attestation.report)
+    let accepted = attestation.outcome.as_ref().ok();
+    let public_key = accepted.and_then(|accepted| accepted.public_key());
+    arguments.demands.conclude(&attestation.report, public_key)
 }
 
 fn trust(arguments: &Arguments) -> anyhow::Result<Trust> {

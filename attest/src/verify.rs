@@ -41,11 +41,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .nonce
         .as_ref()
         .map_or(Nonce::Unchallenged, |Hex(nonce)| Nonce::Fresh(nonce));
-    let report = match arguments.time {
-        Time::Now => verifier.verify(&bytes, &policy, nonce).report,
-        Time::Past(time) => verifier.audit(&bytes, &policy, time).report,
+    let (report, public_key) = match arguments.time {
+        Time::Now => {
+            let verification = verifier.verify(&bytes, &policy, nonce);
+            let accepted = verification.outcome.ok();
+            let key = accepted.and_then(|accepted| accepted.public_key().map(<[u8]>::to_vec));
+            (verification.report, key)
+        }
+        Time::Past(time) => {
+            let audit = verifier.audit(&bytes, &policy, time);
+            let audited = audit.outcome.ok();
+            let key = audited.and_then(|audited| audited.public_key().map(<[u8]>::to_vec));
+            (audit.report, key)
+        }
     };
-    arguments.demands.print(&report)
+    arguments.demands.conclude(&report, public_key.as_deref())
 }
 
 fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {
