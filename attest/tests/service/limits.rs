@@ -1,12 +1,13 @@
 //! What clients may not do, and that it harms no other.
 
+use std::fs;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Barrier;
 use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http::{Connection, Reply, message, request};
 use crate::server::{JSON, Server, World, eventually, verify_body};
@@ -196,6 +197,46 @@ fn a_client_that_asks_too_often_is_told_when_to_come_again() {
         assert_eq!(get(server.address, "/healthz", "192.0.2.1").status, 200);
     }
     assert!(server.metric("attest_problems_total{problem=\"rate-limited\"}") >= 2);
+}
+
+#[test]
+fn log_of_a_client_that_asks_too_often_is_a_line_and_a_count() {
+    let world = World::new();
+    let server = world.start(&["--rate-limit", "1"]);
+    let statuses: Vec<u16> = (0..300)
+        .map(|number| match number % 3 {
+            0 => server.get("/healthz").status,
+            _ => server.get("/v1/policies").status,
+        })
+        .collect();
+    let number = |status| statuses.iter().filter(|found| **found == status).count() as u64;
+    let (probes, refused) = (100, number(429));
+    assert!(refused > 100, "{refused}");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let log = fs::read_to_string(world.folder.path().join("log")).unwrap();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for (path, status, all) in [("/v1/policies", 429, refused), ("/healthz", 200, probes)] {
+        let written = lines.iter().filter(|line| {
+            line["message"] == "request" && line["path"] == path && line["status"] == status
+        });
+        let written = written.count() as u64;
+        // Intervals may end meanwhile.
+        assert!((1..=3).contains(&written), "{log}");
+        let counted = lines
+            .iter()
+            .filter(|line| line["message"] == "more requests" && line["status"] == status);
+        let counted: u64 = counted
+            .map(|line| {
+                assert_eq!(line["client"], "127.0.0.1");
+                line["count"].as_u64().unwrap()
+            })
+            .sum();
+        assert_eq!(written + counted, all, "{log}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who a client is: an address, or the IPv6 network that it has.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::HeaderMap;
@@ -21,6 +22,16 @@ impl Client {
             }
             v4 @ IpAddr::V4(_) => v4,
         })
+    }
+}
+
+/// An address, or an IPv6 network.
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => address.fmt(f),
+            IpAddr::V6(network) => write!(f, "{network}/64"),
+        }
     }
 }
 

@@ -218,18 +218,25 @@ async fn respond(
     let method = request.method().clone();
     let route = Route::of(request.uri().path());
     request.extensions_mut().insert(place.clone());
-    let response = answer(&shared, router, client, &place, route, request).await;
+    let Answer { response, limited } =
+        answer(&shared, router, client, &place, route, request).await;
     place.waits();
     let taken = start.elapsed();
     let status = response.status().as_u16();
     let metrics = &shared.appraiser.metrics;
     metrics.request(route, status, taken);
+    let note = response.extensions().get::<Note>();
+    if let Some(Note::Problem(problem)) = note {
+        metrics.problem(problem);
+    }
+    if !limited && !shared.access_log.has_line(Client::of(client), status) {
+        return response;
+    }
     let taken_us = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX);
     let path = route.path();
-    match response.extensions().get::<Note>() {
+    match note {
         None => info!(%client, %method, path, status, taken_us, "request"),
         Some(Note::Problem(problem)) => {
-            metrics.problem(problem);
             info!(%client, %method, path, status, taken_us, problem, "request");
         }
         Some(Note::Verified {
@@ -250,6 +257,22 @@ async fn respond(
     response
 }
 
+/// What a client is answered.
+struct Answer {
+    response: Response,
+    /// Whether the rate limit bounds how many such answers a client gets.
+    limited: bool,
+}
+
+impl Answer {
+    fn unlimited(response: Response) -> Self {
+        Self {
+            response,
+            limited: false,
+        }
+    }
+}
+
 /// The answer to a request, if its client may ask.
 async fn answer(
     shared: &Shared,
@@ -258,19 +281,19 @@ async fn answer(
     place: &Place,
     route: Route,
     request: Request<Incoming>,
-) -> Response {
+) -> Answer {
     if matches!(route, Route::Healthz | Route::Readyz) {
-        return call(router, request).await;
+        return Answer::unlimited(call(router, request).await);
     }
     if place.is_reserve() {
         let mut response = Problem::Overloaded.into_response();
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
-        return response;
+        return Answer::unlimited(response);
     }
     let client = Client::of(client);
     if let Err(wait) = shared.limiter.take(client) {
-        return Problem::RateLimited(wait).into_response();
+        return Answer::unlimited(Problem::RateLimited(wait).into_response());
     }
     // Without a proxy the number of a client's connections is limited, and each has
     // one request at a time.
@@ -278,9 +301,13 @@ async fn answer(
         .behind_proxy
         .map(|_| shared.open_requests.enter(client));
     if matches!(open, Some(None)) {
-        return Problem::RateLimited(Duration::from_secs(1)).into_response();
+        let wait = Duration::from_secs(1);
+        return Answer::unlimited(Problem::RateLimited(wait).into_response());
     }
-    call(router, request).await
+    Answer {
+        response: call(router, request).await,
+        limited: true,
+    }
 }
 
 async fn call(mut router: Router, request: Request<Incoming>) -> Response {

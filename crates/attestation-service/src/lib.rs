@@ -41,6 +41,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod api;
 mod appraiser;
 mod challenges;

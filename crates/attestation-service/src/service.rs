@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::access_log::AccessLog;
 use crate::appraiser::Appraiser;
 use crate::challenges::{self, ChallengeKeyError, Challenges};
 use crate::clients::ForwardedHeader;
@@ -149,6 +150,7 @@ impl Service {
                 limiter: RateLimiter::new(config.rate),
                 behind_proxy: config.behind_proxy,
                 open_requests: OpenRequests::new(config.connections_per_client),
+                access_log: AccessLog::default(),
                 draining: AtomicBool::new(false),
             }),
         })
@@ -173,7 +175,11 @@ impl Service {
             let router = api::metrics_router(self.shared.clone());
             tokio::spawn(connections::serve_metrics(listener, router))
         });
-        connections::serve(self.shared, listener, self.crowd, self.drain, stop).await;
+        let shared = self.shared.clone();
+        let summaries = tokio::spawn(async move { shared.access_log.summarise_often().await });
+        connections::serve(self.shared.clone(), listener, self.crowd, self.drain, stop).await;
+        summaries.abort();
+        self.shared.access_log.summarise();
         upkeep.abort();
         if let Some(metrics) = metrics {
             metrics.abort();

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Semaphore;
 
+use crate::access_log::AccessLog;
 use crate::appraiser::Appraiser;
 use crate::clients::ForwardedHeader;
 use crate::limits::{OpenRequests, RateLimiter};
@@ -20,5 +21,6 @@ pub(crate) struct Shared {
     /// Where a proxy in front says whom it serves.
     pub(crate) behind_proxy: Option<ForwardedHeader>,
     pub(crate) open_requests: OpenRequests,
+    pub(crate) access_log: AccessLog,
     pub(crate) draining: AtomicBool,
 }
