@@ -21,23 +21,20 @@
     reason = "a benchmark: it fails by panicking, and its threads may sleep"
 )]
 
-use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-use nsm::{Request, Response};
-use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
-use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tokio::net::TcpSocket;
+
+use crate::support::{Enclave, NONCE, POLICY, Server, pin, post, two_cores};
 
 /// Sockets of the hostile client.
 const SOCKETS: usize = 512;
@@ -52,7 +49,6 @@ const ROUNDS: usize = 5;
 const PERIOD: Duration = Duration::from_secs(3);
 /// What the 99th percentile of the others may be, in milliseconds.
 const LIMIT_MS: f64 = 10.0;
-const NONCE: &[u8] = b"a nonce of 32 bytes: 0123456789a";
 
 /// What the hostile client does on each socket.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,7 +62,18 @@ enum Attack {
 fn main() {
     let [server_core, client_core] = two_cores();
     pin(client_core);
-    let server = Server::start(server_core);
+    let enclave = Enclave::new();
+    let server = Server::start(&enclave, server_core, &[]);
+    let body = json!({
+        "document": STANDARD.encode(enclave.attest(NONCE)),
+        "policy": POLICY,
+        "nonce": hex::encode(NONCE),
+    });
+    let target = Target {
+        address: server.address,
+        request: post("/v1/verify", &body),
+    };
+    target.check();
     println!("{SOCKETS} sockets of one client, {OTHERS} others; medians of {ROUNDS} rounds");
     let mut broken = Vec::new();
     for (name, attack) in [
@@ -79,12 +86,12 @@ fn main() {
         let (mut p50, mut p99, mut probes, mut unanswered) = (vec![], vec![], vec![], [0; 2]);
         thread::scope(|scope| {
             if attack != Attack::None {
-                scope.spawn(|| besiege(server.address, attack, &stop));
+                scope.spawn(|| besiege(target.address, attack, &stop));
                 // Until all sockets are there and have done what they do.
                 thread::sleep(Duration::from_secs(2));
             }
             for _ in 0..ROUNDS {
-                let round = Round::run(&server);
+                let round = Round::run(&target);
                 p50.push(percentile(round.others.clone(), 0.5));
                 p99.push(percentile(round.others, 0.99));
                 probes.push(percentile(round.probes, 1.0));
@@ -113,6 +120,22 @@ fn main() {
     assert!(broken.is_empty(), "a limit is broken with {broken:?}");
 }
 
+/// Whom the clients ask, and what for.
+struct Target {
+    address: SocketAddr,
+    /// A request for verification of a document that is accepted.
+    request: Vec<u8>,
+}
+
+impl Target {
+    fn check(&self) {
+        let stream = connect(1, self.address).expect("the server is there");
+        let body = exchange(&stream, &self.request).expect("it answers");
+        let reply: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(reply["report"]["accepted"], true, "{reply}");
+    }
+}
+
 /// What the others saw.
 struct Round {
     /// In milliseconds.
@@ -123,13 +146,13 @@ struct Round {
 }
 
 impl Round {
-    fn run(server: &Server) -> Self {
+    fn run(target: &Target) -> Self {
         let end = Instant::now() + PERIOD;
         thread::scope(|scope| {
             let others: Vec<_> = (0..OTHERS)
-                .map(|number| scope.spawn(move || ask(server, 10 + number, end)))
+                .map(|number| scope.spawn(move || ask(target, 10 + number, end)))
                 .collect();
-            let probes = [100, HOSTILE].map(|last| scope.spawn(move || probe(server, last, end)));
+            let probes = [100, HOSTILE].map(|last| scope.spawn(move || probe(target, last, end)));
             let mut round = Self {
                 others: Vec::new(),
                 probes: Vec::new(),
@@ -149,19 +172,22 @@ impl Round {
 }
 
 /// Requests of one client at its pace, over one connection.
-fn ask(server: &Server, last: u8, end: Instant) -> Vec<f64> {
-    let mut stream = connect(last, server.address).expect("a client has a place");
+fn ask(target: &Target, last: u8, end: Instant) -> Vec<f64> {
+    let mut stream = connect(last, target.address).expect("a client has a place");
     let (mut latencies, mut due) = (
         Vec::new(),
         Instant::now() + PACE / u32::from(OTHERS) * u32::from(last % OTHERS),
     );
     while due < end {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let answered = exchange(&stream, &server.request);
+        let answered = exchange(&stream, &target.request).is_some();
         // A connection that was closed for another is opened again, within the time.
         if !answered {
-            stream = connect(last, server.address).expect("a client has a place");
-            assert!(exchange(&stream, &server.request), "a client is answered");
+            stream = connect(last, target.address).expect("a client has a place");
+            assert!(
+                exchange(&stream, &target.request).is_some(),
+                "a client is answered"
+            );
         }
         latencies.push(due.elapsed().as_secs_f64() * 1e3);
         due += PACE;
@@ -170,13 +196,13 @@ fn ask(server: &Server, last: u8, end: Instant) -> Vec<f64> {
 }
 
 /// New connections that ask `/healthz`, and how many were not answered.
-fn probe(server: &Server, last: u8, end: Instant) -> (Vec<f64>, usize) {
+fn probe(target: &Target, last: u8, end: Instant) -> (Vec<f64>, usize) {
     let (mut latencies, mut unanswered) = (Vec::new(), 0);
     while Instant::now() < end {
         let start = Instant::now();
         let message = b"GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
-        match connect(last, server.address) {
-            Some(stream) if exchange(&stream, message) => {
+        match connect(last, target.address) {
+            Some(stream) if exchange(&stream, message).is_some() => {
                 latencies.push(start.elapsed().as_secs_f64() * 1e3);
             }
             _ => unanswered += 1,
@@ -186,16 +212,14 @@ fn probe(server: &Server, last: u8, end: Instant) -> (Vec<f64>, usize) {
     (latencies, unanswered)
 }
 
-/// Sends a request and reads the answer; whether it is a success.
-fn exchange(mut stream: &TcpStream, request: &[u8]) -> bool {
+/// Sends a request, and gives the body of the answer if it is a success.
+fn exchange(mut stream: &TcpStream, request: &[u8]) -> Option<Vec<u8>> {
     let mut received = Vec::new();
     let mut buffer = vec![0; 32 * 1024];
-    if stream.write_all(request).is_err() {
-        return false;
-    }
+    stream.write_all(request).ok()?;
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return false,
+            Ok(0) | Err(_) => return None,
             Ok(read) => received.extend_from_slice(&buffer[..read]),
         }
         let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
@@ -207,7 +231,8 @@ fn exchange(mut stream: &TcpStream, request: &[u8]) -> bool {
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(0, |length| length.parse().unwrap());
         if received.len() >= head + 4 + length {
-            return text.starts_with("HTTP/1.1 200 ");
+            let body = received[head + 4..].to_vec();
+            return text.starts_with("HTTP/1.1 200 ").then_some(body);
         }
     }
 }
@@ -288,101 +313,4 @@ fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let index = (values.len() as f64 * share) as usize;
     values[index.min(values.len() - 1)]
-}
-
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    /// A request for verification that is accepted.
-    request: Vec<u8>,
-    _folder: tempfile::TempDir,
-}
-
-impl Server {
-    /// On one core, with the limits that it has unless told otherwise.
-    fn start(core: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let root = TestRoot::generate().unwrap();
-        fs::write(path("root.pem"), root.certificate_pem()).unwrap();
-        fs::create_dir(path("policies")).unwrap();
-        fs::write(
-            path("policies/any.toml"),
-            "allow_any_image = true\nmax_age = \"2h\"\n",
-        )
-        .unwrap();
-        let identity = Identity {
-            instance_id: "i-0123456789abcdef0".into(),
-            enclave_id: "enc0123456789abcdef".into(),
-            measurements: None,
-        };
-        let mut module = SoftwareNsm::new(identity, root).unwrap();
-        let attest = Request::Attestation {
-            user_data: None,
-            nonce: Some(ByteBuf::from(NONCE.to_vec())),
-            public_key: None,
-        };
-        let Response::Attestation { document } = module.answer(attest) else {
-            panic!("the module gives no document");
-        };
-        let body: Value = json!({
-            "document": STANDARD.encode(document),
-            "policy": "any",
-            "nonce": hex::encode(NONCE),
-        });
-        let body = body.to_string();
-        let mut child = Command::new("taskset")
-            .args(["--cpu-list", &core.to_string()])
-            .arg(env!("CARGO_BIN_EXE_attest"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--threads", "1"])
-            .arg("--policies")
-            .arg(path("policies"))
-            .arg("--data")
-            .arg(path("data"))
-            .arg("--root")
-            .arg(path("root.pem"))
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("taskset, of util-linux");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.split("http://").nth(1).unwrap();
-        let address = address.split(',').next().unwrap().parse().unwrap();
-        Self {
-            child,
-            address,
-            request: format!(
-                "POST /v1/verify HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .into_bytes(),
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The first two cores that this process may use.
-fn two_cores() -> [usize; 2] {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap());
-    let mut next = || cores.next().expect("the benchmark needs two cores");
-    [next(), next()]
-}
-
-/// Keeps this thread, and those that it starts, on one core.
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }

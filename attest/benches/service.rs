@@ -26,12 +26,13 @@
     reason = "a benchmark: it fails by panicking, and its threads may sleep"
 )]
 
+mod support;
+
 use std::fs;
 use std::hint::spin_loop;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,14 +40,10 @@ use attestation::{Nonce, Policy, Profile, Roots, Verifier};
 use attestation_results::{Appraisal, Issuer, NonceSource, SigningKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use measurements::{Measurements, Pcr};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
-use nsm::{Request, Response};
-use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
-use software_nsm::{Identity, SoftwareNsm, TestRoot};
+
+use crate::support::{Enclave, NONCE, POLICY, Server, pin, post, two_cores};
 
 const CONNECTIONS: usize = 16;
 /// Of each kind of load.
@@ -59,15 +56,15 @@ const LOAD: f64 = 0.8;
 const CHALLENGES: usize = 8_000;
 /// Requests after which a server has all the memory that it is going to need.
 const WARM_UP: usize = 50_000;
-const NONCE: &[u8] = b"a nonce of 32 bytes: 0123456789a";
 
 fn main() {
     let [server_core, client_core] = two_cores();
-    let world = World::new();
-    let server = Server::start(&world, server_core);
+    let enclave = Enclave::new();
+    let library = Library::new(&enclave);
+    let server = Server::start(&enclave, server_core, &["--rate-limit", "0"]);
     pin(client_core);
 
-    let document = world.attest(NONCE);
+    let document = enclave.attest(NONCE);
     println!(
         "document of {} bytes; {CONNECTIONS} connections",
         document.len()
@@ -76,18 +73,18 @@ fn main() {
     for (name, ear) in [("report only", false), ("with a signed result", true)] {
         let body = json!({
             "document": STANDARD.encode(&document),
-            "policy": "payments",
+            "policy": POLICY,
             "nonce": hex::encode(NONCE),
             "ear": ear,
         });
         let bodies = vec![post("/v1/verify", &body)];
         let mut rounds = Rounds::default();
-        let mut before = world.library(&document, ear, server_core);
+        let mut before = library.run(&document, ear, server_core);
         for _ in 0..ROUNDS {
-            let cpu = server.cpu_time();
+            let cpu = cpu_time(&server);
             let load = Load::saturate(server.address, &bodies, usize::MAX, PERIOD);
-            let cpu = server.cpu_time() - cpu;
-            let after = world.library(&document, ear, server_core);
+            let cpu = cpu_time(&server) - cpu;
+            let after = library.run(&document, ear, server_core);
             let paced = Load::paced(server.address, &bodies, load.rate * LOAD);
             rounds.add([before, after], &load, cpu);
             rounds.p50.push(paced.percentile(0.5));
@@ -96,36 +93,36 @@ fn main() {
         }
         rounds.print(name);
     }
-    challenges(&world, &server, server_core);
+    challenges(&enclave, &library, &server, server_core);
     memory(&server, &document);
 }
 
 /// Each document is accepted for a challenge, which is recorded on disk.
-fn challenges(world: &World, server: &Server, server_core: usize) {
+fn challenges(enclave: &Enclave, library: &Library, server: &Server, server_core: usize) {
     let mut client = Client::new(server.address);
     let message = post("/v1/challenges", &json!({}));
     let bodies: Vec<_> = (0..CHALLENGES)
         .map(|_| {
             let reply: Value = serde_json::from_slice(&client.exchange(&message)).unwrap();
             let challenge = reply["challenge"].as_str().unwrap();
-            let document = world.attest(&hex::decode(challenge).unwrap());
+            let document = enclave.attest(&hex::decode(challenge).unwrap());
             let body = json!({
                 "document": STANDARD.encode(document),
-                "policy": "payments",
+                "policy": POLICY,
                 "challenge": challenge,
                 "ear": false,
             });
             post("/v1/verify", &body)
         })
         .collect();
-    let document = world.attest(NONCE);
+    let document = enclave.attest(NONCE);
     let mut rounds = Rounds::default();
-    let mut before = world.library(&document, false, server_core);
+    let mut before = library.run(&document, false, server_core);
     for bodies in bodies.chunks(CHALLENGES / ROUNDS) {
-        let cpu = server.cpu_time();
+        let cpu = cpu_time(server);
         let load = Load::saturate(server.address, bodies, bodies.len(), Duration::MAX);
-        let cpu = server.cpu_time() - cpu;
-        let after = world.library(&document, false, server_core);
+        let cpu = cpu_time(server) - cpu;
+        let after = library.run(&document, false, server_core);
         rounds.add([before, after], &load, cpu);
         before = after;
     }
@@ -139,16 +136,16 @@ fn memory(server: &Server, document: &[u8]) {
     };
     let body = json!({
         "document": STANDARD.encode(document),
-        "policy": "payments",
+        "policy": POLICY,
         "nonce": hex::encode(NONCE),
     });
     let bodies = vec![post("/v1/verify", &body)];
     Load::saturate(server.address, &bodies, WARM_UP.min(total), Duration::MAX);
-    let first = server.resident_kib();
+    let first = resident_kib(server);
     println!("\nmemory of the server after the warm-up: {first} KiB");
     for part in 1..=10 {
         Load::saturate(server.address, &bodies, total / 10, Duration::MAX);
-        let now = server.resident_kib();
+        let now = resident_kib(server);
         println!(
             "{:>9} requests later: {now} KiB, {:+.2} %",
             total / 10 * part,
@@ -170,7 +167,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn add(&mut self, library: [Library; 2], load: &Load, cpu: Duration) {
+    fn add(&mut self, library: [LibraryLoad; 2], load: &Load, cpu: Duration) {
         let [before, after] = library;
         let rate = f64::midpoint(before.rate, after.rate);
         self.library_rate.push(rate);
@@ -204,7 +201,7 @@ impl Rounds {
 
 /// What the library does on the server's core.
 #[derive(Clone, Copy)]
-struct Library {
+struct LibraryLoad {
     /// Verifications per second.
     rate: f64,
     /// Processor time of each, in microseconds.
@@ -351,70 +348,24 @@ impl Client {
     }
 }
 
-fn post(path: &str, body: &Value) -> Vec<u8> {
-    let body = body.to_string();
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-/// An enclave in software, and what the service and the library need to accept it.
-struct World {
-    folder: tempfile::TempDir,
-    module: std::sync::Mutex<SoftwareNsm>,
+/// The verifier and the policy that the service has too.
+struct Library {
     verifier: Verifier,
     policy: Policy,
 }
 
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = TestRoot::generate().unwrap();
-        let pem = root.certificate_pem().to_owned();
-        fs::write(folder.path().join("root.pem"), &pem).unwrap();
-        let pcr = |byte| hex::encode([byte; 48]);
-        let text = format!(
-            "nonce = \"required\"\nmax_age = \"2h\"\n[[images]]\nname = \"payments\"\n[images.Measurements]\nPCR0 = \"{}\"\nPCR1 = \"{}\"\nPCR2 = \"{}\"\n",
-            pcr(1),
-            pcr(2),
-            pcr(3)
-        );
-        fs::create_dir(folder.path().join("policies")).unwrap();
-        fs::write(folder.path().join("policies/payments.toml"), &text).unwrap();
-        let identity = Identity {
-            instance_id: "i-0123456789abcdef0".into(),
-            enclave_id: "enc0123456789abcdef".into(),
-            measurements: Some(Measurements {
-                pcr0: Pcr::new([1; 48]),
-                pcr1: Pcr::new([2; 48]),
-                pcr2: Pcr::new([3; 48]),
-                pcr8: None,
-            }),
-        };
+impl Library {
+    fn new(enclave: &Enclave) -> Self {
+        let read = |name: &str| fs::read_to_string(enclave.folder.path().join(name)).unwrap();
+        let policy = read("policies/payments.toml");
         Self {
-            folder,
-            module: SoftwareNsm::new(identity, root).unwrap().into(),
-            verifier: Verifier::new(Roots::from_pem(pem.as_bytes()).unwrap()),
-            policy: Policy::from_toml(&text).unwrap(),
+            verifier: Verifier::new(Roots::from_pem(read("root.pem").as_bytes()).unwrap()),
+            policy: Policy::from_toml(&policy).unwrap(),
         }
     }
 
-    fn attest(&self, nonce: &[u8]) -> Vec<u8> {
-        let request = Request::Attestation {
-            user_data: None,
-            nonce: Some(ByteBuf::from(nonce.to_vec())),
-            public_key: None,
-        };
-        match self.module.lock().unwrap().answer(request) {
-            Response::Attestation { document } => document,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The library on a core, with a signed result for each verification or without.
-    fn library(&self, document: &[u8], ear: bool, core: usize) -> Library {
+    /// Verifies on a core for a while, with a signed result for each or without.
+    fn run(&self, document: &[u8], ear: bool, core: usize) -> LibraryLoad {
         let (key, _) = SigningKey::generate().unwrap();
         let issuer = Issuer {
             developer: "bench".into(),
@@ -434,7 +385,7 @@ impl World {
                             report: &verification.report,
                             document,
                             profile: Profile::Enclave,
-                            policy_ids: &["payments"],
+                            policy_ids: &[POLICY],
                             nonce: NonceSource::Caller(NONCE),
                         };
                         issuer.token(&key, &appraisal, 1).unwrap();
@@ -442,7 +393,7 @@ impl World {
                     runs += 1;
                 }
                 let (runs, cpu) = (f64::from(runs), thread_cpu_time() - cpu);
-                Library {
+                LibraryLoad {
                     rate: runs / start.elapsed().as_secs_f64(),
                     cpu_us: cpu.as_secs_f64() * 1e6 / runs,
                 }
@@ -457,87 +408,30 @@ impl World {
     }
 }
 
-struct Server {
-    child: Child,
-    address: SocketAddr,
+/// Of all the server's threads, to a hundredth of a second.
+fn cpu_time(server: &Server) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+    // Behind the program's name: fields 3 and on; 14 and 15 are ticks.
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
-impl Server {
-    /// On one core, with the log that it has unless told otherwise.
-    fn start(world: &World, core: usize) -> Self {
-        let path = |name: &str| world.folder.path().join(name);
-        let mut child = Command::new("taskset")
-            .args(["--cpu-list", &core.to_string()])
-            .arg(env!("CARGO_BIN_EXE_attest"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--rate-limit",
-                "0",
-                "--threads",
-                "1",
-            ])
-            .arg("--policies")
-            .arg(path("policies"))
-            .arg("--data")
-            .arg(path("data"))
-            .arg("--root")
-            .arg(path("root.pem"))
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("taskset, of util-linux");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .split("http://")
-            .nth(1)
-            .unwrap()
-            .split(',')
-            .next()
-            .unwrap();
-        Self {
-            address: address.parse().unwrap(),
-            child,
-        }
-    }
-
-    /// Of all its threads, to a hundredth of a second.
-    fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // Behind the program's name: fields 3 and on; 14 and 15 are ticks.
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let status = Path::new("/proc")
-            .join(self.child.id().to_string())
-            .join("status");
-        let status = fs::read_to_string(status).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn resident_kib(server: &Server) -> u64 {
+    let status = Path::new("/proc")
+        .join(server.child.id().to_string())
+        .join("status");
+    let status = fs::read_to_string(status).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Of this thread.
@@ -545,19 +439,4 @@ fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .unwrap()
         .into()
-}
-
-/// The first two cores that this process may use.
-fn two_cores() -> [usize; 2] {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap());
-    let mut next = || cores.next().expect("the benchmark needs two cores");
-    [next(), next()]
-}
-
-/// Binds this thread, and those that it starts.
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }
