@@ -100,7 +100,8 @@ int main(int argc, char **argv)
                                                  NULL, NULL) == ATTESTATION_ACCEPTED);
 
     check_refused(verify(token.at, token.length, nonce.at, nonce.length - 1), "nonce");
-    check_refused(verify(token.at, token.length - 1, nonce.at, nonce.length), "token.form");
+    /* No base64 has this length, whatever the signature's last bits are. */
+    check_refused(verify(token.at, token.length - 3, nonce.at, nonce.length), "token.form");
     check_refused(verify(token.at, 0, nonce.at, nonce.length), "token.form");
     token.at[token.length / 2] ^= 1;
     CHECK(verify(token.at, token.length, nonce.at, nonce.length) == ATTESTATION_REFUSED);
