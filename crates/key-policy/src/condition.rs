@@ -18,14 +18,14 @@ pub(crate) struct Condition {
     pub(crate) operator: Operator,
     pub(crate) key: ConditionKey,
     operands: Vec<Operand>,
-    /// The operands as they are written.
-    texts: Vec<String>,
+    /// As it is written.
+    written: WrittenCondition,
 }
 
-/// How a condition is shown.
+/// A condition as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct ShownCondition {
+pub struct WrittenCondition {
     /// The operator, `StringEquals`.
     pub operator: String,
     /// The key, `kms:ViaService`.
@@ -66,7 +66,11 @@ impl Condition {
                     operator,
                     key,
                     operands,
-                    texts: texts.into_iter().map(str::to_owned).collect(),
+                    written: WrittenCondition {
+                        operator: name.clone(),
+                        key: text.clone(),
+                        values: texts.into_iter().map(str::to_owned).collect(),
+                    },
                 });
             }
         }
@@ -122,16 +126,8 @@ impl Condition {
         }
     }
 
-    /// The values as they are written.
-    pub(crate) fn texts(&self) -> &[String] {
-        &self.texts
-    }
-
-    pub(crate) fn shown(&self) -> ShownCondition {
-        ShownCondition {
-            operator: self.operator.to_string(),
-            key: self.key.to_string(),
-            values: self.texts.clone(),
-        }
+    /// The condition as it is written.
+    pub(crate) fn written(&self) -> &WrittenCondition {
+        &self.written
     }
 }

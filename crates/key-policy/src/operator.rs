@@ -1,6 +1,5 @@
 //! Condition operators (IAM, "Condition operators").
 
-use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Problem, shown};
@@ -140,25 +139,6 @@ impl FromStr for Operator {
             // `Null` asks for a key's presence itself.
             .filter(|operator| !operator.is_null() || (set.is_none() && !if_exists))
             .ok_or_else(|| Problem::Operator(shown(text)))
-    }
-}
-
-/// As it is written; `ArnEquals` and `ArnLike` are the same.
-impl fmt::Display for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = match self.set {
-            Some(Set::All) => "ForAllValues:",
-            Some(Set::Any) => "ForAnyValue:",
-            None => "",
-        };
-        let name = OPERATORS
-            .iter()
-            .find(|(_, comparison, negated)| {
-                *comparison == self.comparison && *negated == self.negated
-            })
-            .map_or("", |(name, ..)| name);
-        let suffix = if self.if_exists { "IfExists" } else { "" };
-        write!(f, "{set}{name}{suffix}")
     }
 }
 

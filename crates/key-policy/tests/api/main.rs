@@ -8,4 +8,8 @@
 
 mod calls;
 mod evaluate;
+mod examples;
 mod grammar;
+mod random;
+mod review;
+mod written;
