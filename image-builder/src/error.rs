@@ -43,6 +43,9 @@ pub enum BuildError {
         /// What is wrong and what to give instead.
         reason: String,
     },
+    /// A file of measurements cannot be used; the error names it.
+    #[error(transparent)]
+    Measurements(attestation::PolicyError),
     /// The container image is not what it should be.
     #[error("image {}: {reason}", image.display())]
     Image {
@@ -106,7 +109,7 @@ impl BuildError {
             | Self::Eif(_)
             | Self::Manifest(ManifestError::Read { .. }) => 1,
             Self::Manifest(_) | Self::Argument(_) => 2,
-            Self::Input { .. } | Self::Image { .. } => 3,
+            Self::Input { .. } | Self::Measurements(_) | Self::Image { .. } => 3,
         }
     }
 }

@@ -32,6 +32,7 @@ mod elf;
 mod error;
 mod image;
 mod kernel;
+mod kms_policy;
 mod layer;
 mod layout;
 mod memory;
@@ -50,4 +51,5 @@ pub use difference::{
     Change, Difference, FileDifference, RegisterDifference, SectionDifference, compare_images,
 };
 pub use error::BuildError;
+pub use kms_policy::{KeyPolicyInputs, review_key_policy, write_key_policy};
 pub use step::Step;

@@ -11,12 +11,18 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use command_output::errln;
 use image_builder::{
-    BuildError, BuildTime, Inputs, SigningFiles, Step, build, compare_images, describe_image,
+    BuildError, BuildTime, Inputs, KeyPolicyInputs, SigningFiles, Step, build, compare_images,
+    describe_image, review_key_policy, write_key_policy,
 };
+use key_policy::{Account, Principal};
+use measurements::{InstanceId, RoleArn};
 use serde_json::json;
 
 /// The exit code of `diff` for images that are not the same.
 const DIFFERENT: u8 = 4;
+/// The exit code of `kms-policy check` for a policy that lets others than attested enclaves
+/// read.
+const OPEN: u8 = 5;
 /// Steps with fewer bytes than this are over before anybody wonders.
 const SLOW_STEP: u64 = 32 * 1024 * 1024;
 
@@ -24,7 +30,8 @@ const SLOW_STEP: u64 = 32 * 1024 * 1024;
 ///
 /// Exit codes: 0 done, 1 a file could not be read or written, 2 the manifest or
 /// the command line is wrong, 3 an input (kernel, init, image, key) cannot be used,
-/// 4 the images that `diff` compares are not the same.
+/// 4 the images that `diff` compares are not the same, 5 the policy that `kms-policy check`
+/// reads lets others than attested enclaves read.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -61,6 +68,73 @@ enum Command {
         first: PathBuf,
         /// The second image.
         second: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a key policy for KMS, under which only enclaves of an image read, or check one.
+    ///
+    /// The policy: administrators manage the key and do not decrypt; encrypters encrypt;
+    /// enclaves of the image, and of the next one, decrypt and make data keys; to everybody
+    /// else that is denied, whatever IAM policies and grants allow. Whoever may put another
+    /// policy in its place (kms:PutKeyPolicy) may lift all that. KMS takes the policy from one
+    /// of the administrators only, so that nobody is locked out.
+    ///
+    /// A principal is an account's number, or the ARN of a user or a role.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    KmsPolicy {
+        #[command(flatten)]
+        write: Option<KmsPolicyArgs>,
+        #[command(subcommand)]
+        command: Option<KmsPolicyCommand>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct KmsPolicyArgs {
+    /// The measurements of the image, as `build --measurements` writes them.
+    #[arg(long, value_name = "FILE", required = true)]
+    measurements: PathBuf,
+    /// Those of the release that takes its place, while both run.
+    #[arg(long, value_name = "FILE")]
+    next: Option<PathBuf>,
+    /// Demand that the image is signed with this certificate (PEM, PCR8). A signed image's
+    /// measurements demand it already.
+    #[arg(long, value_name = "PEM")]
+    signer: Option<PathBuf>,
+    /// The parent instance's IAM role, with its path: demand it (PCR3), and let enclaves call
+    /// KMS as it.
+    #[arg(long, value_name = "ARN")]
+    role: Option<RoleArn>,
+    /// Demand this parent instance (PCR4).
+    #[arg(long, value_name = "ID")]
+    instance: Option<InstanceId>,
+    /// Let enclaves call KMS as this principal instead of --role. May be repeated.
+    #[arg(long, value_name = "PRINCIPAL")]
+    caller: Vec<Principal>,
+    /// Let the IAM policies of this account say who administers the key and, without
+    /// --encrypter, who encrypts.
+    #[arg(long, value_name = "NUMBER", required_unless_present = "administrator")]
+    account: Option<Account>,
+    /// Let this principal administer the key. May be repeated.
+    #[arg(long, value_name = "PRINCIPAL")]
+    administrator: Vec<Principal>,
+    /// Let this principal encrypt. May be repeated.
+    #[arg(long, value_name = "PRINCIPAL")]
+    encrypter: Vec<Principal>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KmsPolicyCommand {
+    /// Say who could read under a policy without being an attested enclave, by which
+    /// statement, and what is demanded of attested ones.
+    ///
+    /// What other policies say, as those of IAM and of the organisation, is not known here: a
+    /// principal that is an account stands for whom its IAM policies allow the call.
+    Check {
+        /// The policy, as `aws kms get-key-policy --output text --query Policy` prints it;
+        /// `-` is standard input.
+        policy: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -108,6 +182,13 @@ fn main() -> ExitCode {
             second,
             json,
         } => diff(&first, &second, json),
+        Command::KmsPolicy { write, command } => match (command, write) {
+            (Some(KmsPolicyCommand::Check { policy, json }), _) => check_kms_policy(&policy, json),
+            (None, Some(args)) => write_kms_policy(&args).map(|()| ExitCode::SUCCESS),
+            (None, None) => Err(BuildError::Argument(
+                "kms-policy needs --measurements, or check and a policy".to_owned(),
+            )),
+        },
     };
     match result {
         Ok(code) => code,
@@ -204,6 +285,35 @@ fn diff(first: &Path, second: &Path, json: bool) -> Result<ExitCode, BuildError>
         ExitCode::SUCCESS
     } else {
         ExitCode::from(DIFFERENT)
+    })
+}
+
+fn write_kms_policy(args: &KmsPolicyArgs) -> Result<(), BuildError> {
+    let policy = write_key_policy(&KeyPolicyInputs {
+        measurements: &args.measurements,
+        next: args.next.as_deref(),
+        signer: args.signer.as_deref(),
+        role: args.role.as_ref(),
+        instance: args.instance.as_ref(),
+        callers: &args.caller,
+        account: args.account.as_ref(),
+        administrators: &args.administrator,
+        encrypters: &args.encrypter,
+    })?;
+    print(&format!("{policy}\n"))
+}
+
+fn check_kms_policy(path: &Path, json: bool) -> Result<ExitCode, BuildError> {
+    let review = review_key_policy(path)?;
+    if json {
+        print(&format!("{:#}\n", json!(review)))?;
+    } else {
+        print(&text::review(&review))?;
+    }
+    Ok(if review.holes.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(OPEN)
     })
 }
 

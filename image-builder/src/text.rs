@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 use std::path::Path;
 
 use image_builder::{Built, Change, Description, Difference};
+use key_policy::{Principal, Review, WrittenCondition};
 use measurements::{Measurements, Pcr};
 use plain_text::plain;
 
@@ -139,6 +140,68 @@ pub(crate) fn difference(difference: &Difference) -> String {
     sheet.0
 }
 
+/// What a key policy lets whom do.
+pub(crate) fn review(review: &Review) -> String {
+    let mut sheet = Sheet::default();
+    let list = |items: &[String]| items.join(", ");
+    let actions = |actions: &[key_policy::Action]| {
+        list(&actions.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    for hole in &review.holes {
+        let who = who(&hole.principals);
+        let what = actions(&hole.actions);
+        sheet.line(
+            "open",
+            format_args!("{}: {who} may call {what} {}", hole.statement, hole.way),
+        );
+        sheet.conditions(&hole.conditions);
+    }
+    for attested in &review.attested {
+        let who = who(&attested.principals);
+        let what = actions(&attested.actions);
+        sheet.line(
+            "attested",
+            format_args!("{}: {who} may call {what}", attested.statement),
+        );
+        sheet.conditions(&attested.demands);
+        for note in &attested.notes {
+            sheet.line(
+                "note",
+                format_args!("{} {}: {}", note.key, note.value, note.reason),
+            );
+        }
+    }
+    for replacing in &review.replacing {
+        let who = who(&replacing.principals);
+        let what = actions(&replacing.actions);
+        sheet.line(
+            "replaces",
+            format_args!("{}: {who} may lift all this by {what}", replacing.statement),
+        );
+        sheet.conditions(&replacing.conditions);
+    }
+    let result = if review.holes.is_empty() {
+        "as long as the policy stands, nobody reads without attestation"
+    } else {
+        "others than attested enclaves could read"
+    };
+    sheet.line("result", result);
+    sheet.0
+}
+
+/// Principals, and what those stand for that are no single one.
+fn who(principals: &[Principal]) -> String {
+    let name = |principal: &Principal| match principal {
+        Principal::Everybody => "everybody".to_owned(),
+        Principal::Account(account) => {
+            format!("whom the IAM policies of account {account} allow it")
+        }
+        Principal::Deleted(id) => format!("the deleted {id}"),
+        other => other.to_string(),
+    };
+    principals.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// A size as people say it.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
@@ -160,6 +223,16 @@ impl Sheet {
         let value = plain(&value.to_string());
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{label:<15} {value}");
+    }
+
+    /// What a statement demands, a line for each value.
+    fn conditions(&mut self, conditions: &[WrittenCondition]) {
+        for condition in conditions {
+            for value in &condition.values {
+                let WrittenCondition { operator, key, .. } = condition;
+                self.line("", format_args!("{operator} {key} {value}"));
+            }
+        }
     }
 
     fn measurements(&mut self, measurements: &Measurements) {

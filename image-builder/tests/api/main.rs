@@ -15,6 +15,7 @@ mod contents;
 mod describe;
 mod diff;
 mod image;
+mod kms_policy;
 mod layer;
 mod limits;
 mod merge;

@@ -38,6 +38,16 @@ fn build_and_describe_end_quietly_when_their_reader_goes_away() {
     ] {
         check_failure(&|| describe(more), code);
     }
+    let key_policy =
+        r#"{"Statement": {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}}"#;
+    project.write("policy.json", key_policy);
+    let check = || {
+        let mut command = program();
+        command.current_dir(project.folder());
+        command.args(["kms-policy", "check", "policy.json"]);
+        command
+    };
+    check_readers(&check, 5, 1);
     for option in ["--help", "--version"] {
         let command = || {
             let mut command = program();
