@@ -167,10 +167,11 @@ variable "workload_bucket_arns" {
 }
 
 variable "workload_keys" {
-  description = "KMS keys that only attested enclaves use, by name: the accepted values of PCR0 (KMS also calls it ImageSha384), and of PCR8, the signing certificate, if any."
+  description = "KMS keys that only attested enclaves use, by name: the accepted values of PCR0 (KMS also calls it ImageSha384), and of PCR8, the signing certificate, if any; and who encrypts, by ARN: without any, whom the account's IAM policies allow it."
   type = map(object({
-    pcr0 = list(string)
-    pcr8 = optional(list(string), [])
+    pcr0       = list(string)
+    pcr8       = optional(list(string), [])
+    encrypters = optional(list(string), [])
   }))
   nullable = false
   default  = {}
@@ -183,6 +184,11 @@ variable "workload_keys" {
   validation {
     condition     = alltrue([for key in values(var.workload_keys) : alltrue([for pcr in concat(key.pcr0, key.pcr8) : !can(regex("^0+$", pcr))])])
     error_message = "A PCR of workload_keys is zero: that is the value of every enclave in debug mode, so that anybody could use the key."
+  }
+
+  validation {
+    condition     = alltrue([for key in values(var.workload_keys) : alltrue([for arn in key.encrypters : can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:(root|(user|role)/[^*?\\s]+)$", arn))])])
+    error_message = "The encrypters of workload_keys must be ARNs of accounts, users or roles, as in arn:aws:iam::123456789012:role/example."
   }
 }
 

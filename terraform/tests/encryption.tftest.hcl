@@ -14,6 +14,8 @@ variables {
     signed = {
       pcr0 = ["bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"]
       pcr8 = ["cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"]
+
+      encrypters = ["arn:aws:iam::123456789012:role/release"]
     }
   }
 }
@@ -32,7 +34,7 @@ run "keys" {
     error_message = "Results must be signed with ECDSA on P-384."
   }
   assert {
-    condition     = { for s in jsondecode(aws_kms_key.workload["payments"].policy).Statement : s.Sid => s }.AttestedEnclaves.Condition == { StringEqualsIgnoreCase = { "kms:RecipientAttestation:PCR0" = [var.workload_keys.payments.pcr0[0]] } }
+    condition     = { for s in jsondecode(aws_kms_key.workload["payments"].policy).Statement : s.Sid => s }.AttestedEnclaves.Condition == { StringEqualsIgnoreCase = { "kms:RecipientAttestation:ImageSha384" = [var.workload_keys.payments.pcr0[0]] } }
     error_message = "A workload's key must demand PCR0 of its callers."
   }
   assert {
@@ -44,8 +46,28 @@ run "keys" {
     error_message = "A workload's key must be for the instances' role."
   }
   assert {
-    condition     = alltrue([for key in values(aws_kms_key.workload) : length([for s in jsondecode(key.policy).Statement : s if contains(s.Action, "kms:Decrypt") && !can(s.Condition.StringEqualsIgnoreCase["kms:RecipientAttestation:PCR0"])]) == 0])
+    condition     = alltrue([for key in values(aws_kms_key.workload) : length([for s in jsondecode(key.policy).Statement : s if s.Effect == "Allow" && length(setintersection(s.Action, local.reading)) > 0 && !can(s.Condition.StringEqualsIgnoreCase["kms:RecipientAttestation:ImageSha384"])]) == 0])
     error_message = "Nobody may decrypt with a workload's key without attestation, the account's administrators included."
+  }
+  assert {
+    condition     = alltrue([for key in values(aws_kms_key.workload) : { for s in jsondecode(key.policy).Statement : s.Sid => s }.WithoutAttestation == { Sid = "WithoutAttestation", Effect = "Deny", Principal = "*", Action = local.reading, Resource = "*", Condition = { Null = { "kms:RecipientAttestation:ImageSha384" = "true" } } }])
+    error_message = "Whatever IAM policies and grants allow, nobody may decrypt with a workload's key without attestation."
+  }
+  assert {
+    condition     = { for s in jsondecode(aws_kms_key.workload["payments"].policy).Statement : s.Sid => s if s.Effect == "Deny" }.OtherImages.Condition.StringNotEqualsIgnoreCase == { "kms:RecipientAttestation:ImageSha384" = [var.workload_keys.payments.pcr0[0]] }
+    error_message = "Other images must be denied to decrypt."
+  }
+  assert {
+    condition     = { for s in jsondecode(aws_kms_key.workload["signed"].policy).Statement : s.Sid => s if s.Effect == "Deny" }.OtherSigners.Condition.StringNotEqualsIgnoreCase == { "kms:RecipientAttestation:PCR8" = [var.workload_keys.signed.pcr8[0]] }
+    error_message = "Other signers must be denied to decrypt, where there is one."
+  }
+  assert {
+    condition     = { for s in jsondecode(aws_kms_key.workload["payments"].policy).Statement : s.Sid => s }.Encryption.Principal.AWS == ["arn:aws:iam::123456789012:root"]
+    error_message = "Somebody must be able to encrypt with a workload's key: whom IAM policies allow it, if nobody is named."
+  }
+  assert {
+    condition     = { for s in jsondecode(aws_kms_key.workload["signed"].policy).Statement : s.Sid => s }.Encryption == { Sid = "Encryption", Effect = "Allow", Principal = { AWS = ["arn:aws:iam::123456789012:role/release"] }, Action = ["kms:DescribeKey", "kms:Encrypt"], Resource = "*" }
+    error_message = "Who is named, and nobody else, must be able to encrypt with a workload's key."
   }
   assert {
     condition     = alltrue([for key in values(aws_kms_key.workload) : !strcontains(key.policy, "kms:CreateGrant")])

@@ -76,6 +76,14 @@ run "refuses_registers_of_debug_mode" {
   expect_failures = [var.workload_keys]
 }
 
+run "refuses_everybody_as_encrypter" {
+  command = plan
+  variables {
+    workload_keys = { any = { pcr0 = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], encrypters = ["*"] } }
+  }
+  expect_failures = [var.workload_keys]
+}
+
 run "refuses_actions_with_wildcards" {
   command = plan
   variables {

@@ -25,6 +25,24 @@ locals {
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
   ]
+
+  # What gives its caller, or whoever may decrypt with another key, what a key protects.
+  reading = [
+    "kms:Decrypt",
+    "kms:DeriveSharedSecret",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyPair",
+    "kms:ReEncryptFrom",
+  ]
+
+  # What the policy of each workload's key demands of attestation documents. ImageSha384 is
+  # PCR0.
+  demanded = {
+    for name, key in var.workload_keys : name => merge(
+      { "kms:RecipientAttestation:ImageSha384" = key.pcr0 },
+      length(key.pcr8) > 0 ? { "kms:RecipientAttestation:PCR8" = key.pcr8 } : {},
+    )
+  }
 }
 
 resource "aws_kms_key" "data" {
@@ -103,8 +121,8 @@ resource "aws_kms_alias" "results" {
   target_key_id = aws_kms_key.results.key_id
 }
 
-# The account's other policies cannot add to who decrypts with this key: its policy
-# does not hand that over to them, and the condition holds for everybody.
+# The policy that `image-builder kms-policy` writes. Neither IAM policies nor grants can add
+# to who decrypts: what denies goes before both, and it holds for everybody.
 resource "aws_kms_key" "workload" {
   for_each = var.workload_keys
 
@@ -114,7 +132,7 @@ resource "aws_kms_key" "workload" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
+    Statement = concat([
       {
         Sid       = "Administration"
         Effect    = "Allow"
@@ -123,19 +141,40 @@ resource "aws_kms_key" "workload" {
         Resource  = "*"
       },
       {
+        Sid       = "Encryption"
+        Effect    = "Allow"
+        Principal = { AWS = length(each.value.encrypters) > 0 ? each.value.encrypters : [local.root] }
+        Action    = ["kms:DescribeKey", "kms:Encrypt"]
+        Resource  = "*"
+      },
+      {
         Sid       = "AttestedEnclaves"
         Effect    = "Allow"
         Principal = { AWS = var.instance_role_arn }
-        Action    = ["kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyPair"]
+        # Only with an attestation document.
+        Action    = [for action in local.reading : action if action != "kms:ReEncryptFrom"]
         Resource  = "*"
-        Condition = {
-          StringEqualsIgnoreCase = merge(
-            { "kms:RecipientAttestation:PCR0" = each.value.pcr0 },
-            length(each.value.pcr8) > 0 ? { "kms:RecipientAttestation:PCR8" = each.value.pcr8 } : {},
-          )
-        }
+        Condition = { StringEqualsIgnoreCase = local.demanded[each.key] }
       },
-    ]
+      {
+        Sid       = "WithoutAttestation"
+        Effect    = "Deny"
+        Principal = "*"
+        Action    = local.reading
+        Resource  = "*"
+        Condition = { Null = { "kms:RecipientAttestation:ImageSha384" = "true" } }
+      },
+      ], [
+      # A negated condition holds in a call without the key, too.
+      for key, values in local.demanded[each.key] : {
+        Sid       = endswith(key, ":PCR8") ? "OtherSigners" : "OtherImages"
+        Effect    = "Deny"
+        Principal = "*"
+        Action    = local.reading
+        Resource  = "*"
+        Condition = { StringNotEqualsIgnoreCase = { (key) = values } }
+      }
+    ])
   })
 }
 

@@ -29,10 +29,11 @@ variable "instance_role_arn" {
 }
 
 variable "workload_keys" {
-  description = "Keys that only attested enclaves use, by name: the accepted values of PCR0 (which KMS also calls ImageSha384), and of PCR8, the signing certificate, if any."
+  description = "Keys that only attested enclaves use, by name: the accepted values of PCR0 (which KMS also calls ImageSha384), and of PCR8, the signing certificate, if any; and who encrypts, by ARN: without any, whom the account's IAM policies allow it."
   type = map(object({
-    pcr0 = list(string)
-    pcr8 = optional(list(string), [])
+    pcr0       = list(string)
+    pcr8       = optional(list(string), [])
+    encrypters = optional(list(string), [])
   }))
   nullable = false
   default  = {}

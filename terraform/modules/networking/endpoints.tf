@@ -47,6 +47,7 @@ locals {
     ]
     kms = [
       "kms:Decrypt",
+      "kms:DeriveSharedSecret",
       "kms:DescribeKey",
       "kms:Encrypt",
       "kms:GenerateDataKey",
