@@ -6,6 +6,7 @@ mod agent;
 mod configuration;
 mod documents;
 mod images;
+mod key_policies;
 mod protocol;
 
 use std::fs;
@@ -16,6 +17,7 @@ fn main() {
     configuration::write_all();
     documents::write_all();
     images::write_all();
+    key_policies::write_all();
     agent::write_all();
 }
 
