@@ -1,5 +1,6 @@
 //! Why a text is no key policy.
 
+use plain_text::plain_start;
 use thiserror::Error;
 
 /// Characters of a foreign text that an error shows.
@@ -117,8 +118,10 @@ impl Place<'_> {
     fn text(&self) -> String {
         match self {
             Self::Root => "the policy".to_owned(),
-            Self::Element(Place::Root, name) => shown(name),
-            Self::Element(parent, name) => format!("{}.{}", parent.text(), shown(name)),
+            Self::Element(Place::Root, name) => plain_start(name, MAX_SHOWN),
+            Self::Element(parent, name) => {
+                format!("{}.{}", parent.text(), plain_start(name, MAX_SHOWN))
+            }
             Self::Member(parent, index) => format!("{}[{index}]", parent.text()),
         }
     }

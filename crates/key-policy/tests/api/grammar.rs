@@ -224,6 +224,14 @@ fn grammar_mistakes_in_the_policy_itself_are_refused() {
             r#"{"Statement": {"Effect": "Deny", "Effect": "Allow"}}"#.to_owned(),
             "\"Effect\" is there twice",
         ),
+        (
+            r#"{"\u001b[2J": 1, "Statement": {"Condition": {}}}"#.to_owned(),
+            r"there is no element",
+        ),
+        (
+            r#"{"Statement": {"Effect": "Deny", "Principal": {"\n": "*"}, "Action": "*", "Resource": "*"}}"#.to_owned(),
+            r"Statement.Principal.\n: ",
+        ),
         (r#"{"Id": "ф"}"#.to_owned(), "not allowed"),
     ] {
         let error = text.parse::<Policy>().unwrap_err().to_string();
