@@ -77,8 +77,8 @@ impl Condition {
         Ok(conditions)
     }
 
-    /// Whether it holds. Several values of a key that the operator takes for one, which
-    /// AWS does not define, may or may not match.
+    /// Whether it holds. What AWS does not define may or may not: several values of a key
+    /// that the operator takes for one, and `ForAnyValue:…IfExists` without the key.
     pub(crate) fn holds(&self, values: &Values<'_>) -> Truth {
         let Operator {
             set,
@@ -111,6 +111,8 @@ impl Condition {
             outcome(Truth::any(matches))
         };
         match (value, set) {
+            // One half of AWS's manual says yes, the other no.
+            (Value::Absent, Some(Set::Any)) if if_exists => Truth::Maybe,
             (Value::Absent, _) if if_exists => Truth::Yes,
             (Value::Absent, None) => negated.into(),
             (Value::Absent, Some(set)) => (set == Set::All).into(),

@@ -55,7 +55,8 @@ impl Policy {
     /// allow (IAM, "Policy evaluation logic").
     ///
     /// Where AWS does not define whether a condition holds (several values of a key that its
-    /// operator takes for one), a statement that denies applies, and one that allows does not.
+    /// operator takes for one; `ForAnyValue:…IfExists` without the key), a statement that
+    /// denies applies, and one that allows does not.
     pub fn evaluate(&self, request: &Request) -> Decision {
         let values: &Values<'_> = &|key| request.value(key);
         let key = Some(request.key.as_str());

@@ -182,7 +182,7 @@ fn evaluate_takes_a_missing_key_as_aws_documents_it() {
         ),
         (
             json!({"ForAnyValue:StringEqualsIfExists": {"kms:ResourceAliases": "a"}}),
-            "allow",
+            "none",
         ),
         (
             json!({"NotIpAddress": {"aws:SourceIp": "192.0.2.0/24"}}),
@@ -240,17 +240,22 @@ fn evaluate_compares_sets_of_values() {
     }
 }
 
-/// AWS does not define it: nobody is let in by it, and whoever is kept out stays out.
+/// Nobody is let in by it, and whoever is kept out stays out.
 #[test]
-fn evaluate_several_values_without_a_set_operator_allow_nothing_and_deny() {
-    let condition = json!({"StringEquals": {"kms:EncryptionContextKeys": "a"}});
+fn evaluate_what_aws_does_not_define_allows_nothing_and_denies() {
     let two = request(STRANGER, "kms:Decrypt").encryption_context([("a", "x"), ("b", "x")]);
-    assert_eq!(decide(&one(condition.clone()), &two).0, "none");
-    let denying = policy(&[
-        ("Allow", json!("*"), json!("*"), json!({})),
-        ("Deny", json!("*"), json!("*"), condition),
-    ]);
-    assert_eq!(decide(&denying, &two).0, "deny");
+    for condition in [
+        json!({"StringEquals": {"kms:EncryptionContextKeys": "a"}}),
+        json!({"StringNotEquals": {"kms:EncryptionContextKeys": "a"}}),
+        json!({"ForAnyValue:StringEqualsIfExists": {"kms:ResourceAliases": "a"}}),
+    ] {
+        assert_eq!(decide(&one(condition.clone()), &two).0, "none");
+        let denying = policy(&[
+            ("Allow", json!("*"), json!("*"), json!({})),
+            ("Deny", json!("*"), json!("*"), condition),
+        ]);
+        assert_eq!(decide(&denying, &two).0, "deny");
+    }
 }
 
 #[test]
