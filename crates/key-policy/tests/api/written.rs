@@ -1,10 +1,11 @@
 //! Written policies: who may do what under them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use key_policy::{Action, Policy, Principal, Release, Request, Rules, RulesError};
 use measurements::Pcr;
 use proptest::prelude::*;
+use serde_json::Value;
 
 use crate::calls::{
     ACCOUNT, ADMINISTRATOR, ENCLAVE, ENCRYPTER, FOREIGNER, STRANGER, decide, pcr, request,
@@ -218,6 +219,33 @@ fn written_policies_do_not_mix_the_registers_of_two_releases() {
     );
     let request = call(ENCLAVE, &Action::DECRYPT, mixed);
     assert_eq!(decide(&read(&rules), &request).0, "none");
+}
+
+/// Terraform's module makes keys under the same rules.
+#[test]
+fn written_policies_have_the_actions_of_terraforms_module() {
+    let module = include_str!("../../../../terraform/modules/encryption/main.tf");
+    let listed = |name: &str| -> BTreeSet<String> {
+        let (_, list) = module.split_once(&format!("{name} = [")).unwrap();
+        let (list, _) = list.split_once(']').unwrap();
+        list.split('"')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    let policy: Value = serde_json::from_str(&rules().write().unwrap().to_string()).unwrap();
+    let actions = |sid: &str| -> BTreeSet<String> {
+        let statements = policy["Statement"].as_array().unwrap();
+        let statement = statements.iter().find(|statement| statement["Sid"] == sid);
+        let actions = statement.unwrap()["Action"].as_array().unwrap();
+        actions
+            .iter()
+            .map(|action| action.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(actions("Administration"), listed("administration"));
+    assert_eq!(actions("WithoutAttestation"), listed("reading"));
 }
 
 #[test]
