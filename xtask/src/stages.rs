@@ -99,6 +99,7 @@ const LINTS: &[Step<'_>] = &[
             "shellcheck",
             ".ci/run",
             "bindings/c/install",
+            "crates/enveloped-data/tests/vectors/write",
             "crates/terraform-runner/fetch-release",
             "kernel/build",
             "kernel/prebuilt",
