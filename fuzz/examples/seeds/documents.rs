@@ -1,4 +1,5 @@
-//! Attestation: the module's requests, documents, policies and the service.
+//! Attestation: the module's requests, documents, policies, the service, and what KMS
+//! answers a document with.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::path::Path;
 use attestation::Document;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use enveloped_data::{Encoding, RecipientKey, seal};
 use measurements::{Measurements, Pcr};
 use nsm::{Request, Response};
 use serde_json::json;
@@ -17,6 +19,7 @@ pub(crate) fn write_all() {
     requests();
     documents();
     policies();
+    answers_of_kms();
 }
 
 fn requests() {
@@ -178,4 +181,18 @@ fn bodies(document: &[u8]) {
         );
     }
     write("attestation_service_body", "empty", b"");
+}
+
+/// Messages of OpenSSL, and as KMS writes them: in one fragment, and in several.
+fn answers_of_kms() {
+    let vectors = Path::new("../crates/enveloped-data/tests/vectors");
+    let read = |name| fs::read(vectors.join(name)).expect("a vector");
+    for name in ["issuer.der", "key-identifier.der", "stream.ber"] {
+        write("enveloped_data", name, &read(name));
+    }
+    let key = RecipientKey::from_pkcs8(&read("recipient.pk8")).expect("a key");
+    for (name, length) in [("kms", 32), ("kms-fragments", 2000)] {
+        let message = seal(key.public_key_der(), &vec![7; length], Encoding::Kms);
+        write("enveloped_data", name, &message.expect("a message"));
+    }
 }
