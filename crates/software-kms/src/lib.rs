@@ -1,0 +1,57 @@
+//! AWS KMS in software, for machines without AWS, as far as enclaves use it.
+//!
+//! It refuses what KMS refuses, for KMS's reasons and in its words: every request's
+//! signature (Signature Version 4) is verified; what a key policy allows is evaluated, its
+//! conditions on `kms:RecipientAttestation:…` against a document that has been verified
+//! under given roots; ciphertexts are authenticated with their encryption context. A
+//! request with a `Recipient` is answered in KMS's own encoding of CMS.
+//!
+//! ```
+//! use attestation::Roots;
+//! use software_kms::{Credentials, SoftwareKms};
+//! use software_nsm::TestRoot;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let root = TestRoot::generate()?;
+//! let roots = Roots::from_pem(root.certificate_pem().as_bytes())?;
+//! let mut kms = SoftwareKms::new("eu-west-1", "123456789012".parse()?, roots);
+//! kms.admit(Credentials {
+//!     access_key_id: "AKIDEXAMPLE".to_owned(),
+//!     secret_access_key: "a secret".to_owned(),
+//!     session_token: None,
+//!     arn: "arn:aws:iam::123456789012:role/Enclave".to_owned(),
+//! })?;
+//! let key = kms.create_key(r#"{
+//!     "Version": "2012-10-17",
+//!     "Statement": {
+//!         "Effect": "Allow",
+//!         "Principal": {"AWS": "arn:aws:iam::123456789012:role/Enclave"},
+//!         "Action": "kms:Encrypt",
+//!         "Resource": "*"
+//!     }
+//! }"#.parse()?)?;
+//! assert_eq!(key.region(), "eu-west-1");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`SoftwareKms::handle`] answers requests, [`serve`] puts it behind a socket. Keys are
+//! symmetric, live in memory and are made by the program, not by requests. There are no
+//! grants, no aliases and no IAM policies: what a key policy leaves to IAM is refused,
+//! except `GenerateRandom`, which no key policy is about and everybody may call.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod key;
+mod kms;
+mod operation;
+mod recipient;
+mod server;
+mod signature;
+mod wire;
+
+pub use key::KeyError;
+pub use kms::SoftwareKms;
+pub use server::{MAX_REQUEST_BYTES, serve, serve_connection};
+pub use signature::Credentials;

@@ -1,0 +1,78 @@
+"""Calls a KMS with botocore, and prints what came of it as JSON.
+
+usage: call.py ENDPOINT KEY DOCUMENT
+
+The document is base64. Credentials and region are in the environment.
+"""
+
+import base64
+import json
+import os
+import sys
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.session import get_session
+
+endpoint, key, document = sys.argv[1:]
+document = base64.b64decode(document)
+config = Config(retries={"total_max_attempts": 1})
+
+
+def client(**credentials):
+    return get_session().create_client(
+        "kms", endpoint_url=endpoint, config=config, **credentials
+    )
+
+
+def recipient(document):
+    return {
+        "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+        "AttestationDocument": document,
+    }
+
+
+def refusal(call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return None
+
+
+kms = client()
+context = {"purpose": "test"}
+ciphertext = kms.encrypt(KeyId=key, Plaintext=b"a secret", EncryptionContext=context)
+request = {
+    "CiphertextBlob": ciphertext["CiphertextBlob"],
+    "EncryptionContext": context,
+    "Recipient": recipient(document),
+}
+answer = kms.decrypt(**request)
+without_recipient = {name: request[name] for name in request if name != "Recipient"}
+changed = document[:-1] + bytes([document[-1] ^ 1])
+impostor = client(
+    aws_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
+    aws_secret_access_key="another",
+    aws_session_token=os.environ["AWS_SESSION_TOKEN"],
+)
+print(
+    json.dumps(
+        {
+            "for_recipient": base64.b64encode(answer["CiphertextForRecipient"]).decode(),
+            "plaintext": answer["Plaintext"].decode(),
+            "described": kms.describe_key(KeyId=key)["KeyMetadata"]["Arn"],
+            "refusals": {
+                "without a recipient": refusal(kms.decrypt, **without_recipient),
+                "another context": refusal(
+                    kms.decrypt, **{**request, "EncryptionContext": {}}
+                ),
+                "a changed document": refusal(
+                    kms.decrypt, **{**request, "Recipient": recipient(changed)}
+                ),
+                "another key": refusal(kms.describe_key, KeyId=key + "0"),
+                "a wrong secret": refusal(impostor.describe_key, KeyId=key),
+            },
+        }
+    )
+)
