@@ -108,6 +108,19 @@ fn openssl_decrypts_what_seal_writes() {
 }
 
 #[test]
+fn openssl_writes_what_was_sealed_as_der_again() {
+    let key = RecipientKey::from_pkcs8(RECIPIENT).unwrap();
+    let sealed = seal(key.public_key_der(), PLAINTEXT, Encoding::Der).unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (input, output) = (path("sealed"), path("written"));
+    std::fs::write(&input, &sealed).unwrap();
+    let options = ["cms", "-cmsout", "-inform", "DER", "-outform", "DER"];
+    openssl(&[&options[..], &["-in", &input, "-out", &output]].concat());
+    assert_eq!(std::fs::read(output).unwrap(), sealed);
+}
+
+#[test]
 fn public_key_is_the_certificates() {
     let key = RecipientKey::from_pkcs8(RECIPIENT).unwrap();
     let folder = TempDir::new().unwrap();

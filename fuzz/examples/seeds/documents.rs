@@ -20,6 +20,7 @@ pub(crate) fn write_all() {
     documents();
     policies();
     answers_of_kms();
+    requests_to_kms();
 }
 
 fn requests() {
@@ -195,4 +196,40 @@ fn answers_of_kms() {
         let message = seal(key.public_key_der(), &vec![7; length], Encoding::Kms);
         write("enveloped_data", name, &message.expect("a message"));
     }
+}
+
+/// Bodies that are signed, and headers that were not made for their request.
+fn requests_to_kms() {
+    let recipient = json!({
+        "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+        "AttestationDocument": "hEShATgioA==",
+    });
+    let context = json!({ "purpose": "test" });
+    for (call, name, body) in [
+        (
+            0,
+            "decrypt",
+            json!({ "CiphertextBlob": "AQID", "EncryptionContext": context, "Recipient": recipient }),
+        ),
+        (1, "describe-key", json!({ "KeyId": "a" })),
+        (2, "encrypt", json!({ "KeyId": "a", "Plaintext": "AQID" })),
+        (3, "data-key", json!({ "KeyId": "a", "KeySpec": "AES_256" })),
+        (
+            4,
+            "data-key-without",
+            json!({ "KeyId": "a", "NumberOfBytes": 32 }),
+        ),
+        (
+            5,
+            "random",
+            json!({ "NumberOfBytes": 32, "Recipient": recipient }),
+        ),
+    ] {
+        let bytes = [&[0x80 | call], body.to_string().as_bytes()].concat();
+        write("kms_request", name, &bytes);
+    }
+    let headers = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/eu-west-1/kms/aws4_request, \
+        SignedHeaders=host;x-amz-date;x-amz-target, Signature=00\n20260101T000000Z\n{}";
+    let bytes = [&[5], headers.as_bytes()].concat();
+    write("kms_request", "not-signed", &bytes);
 }
