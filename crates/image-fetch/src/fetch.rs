@@ -104,4 +104,20 @@ mod tests {
         }
         assert!(!cache.directory().exists());
     }
+
+    #[cfg(not(feature = "aws"))]
+    #[tokio::test]
+    async fn s3_is_refused_by_a_build_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = ImageConfig {
+            location: "s3://bucket/key".parse().unwrap(),
+            sha256: "0".repeat(64).parse().ok(),
+            size: None,
+            pcr8: None,
+        };
+        let cache = Cache::new(Some(folder.path().to_owned()));
+        let error = fetch(&image, None, &cache, &|_, _| {}).await.unwrap_err();
+        assert!(matches!(error, FetchError::NoClient { .. }), "{error}");
+        assert!(error.to_string().contains("has no AWS clients"), "{error}");
+    }
 }
