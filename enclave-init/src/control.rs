@@ -409,6 +409,9 @@ impl Task {
             };
             match next {
                 Next::Received(None) => return Err("the agent closed it".to_owned()),
+                Next::Received(Some(
+                    FromAgent::Credentials(_) | FromAgent::CredentialsUnavailable { .. },
+                )) => return Err("the agent sent credentials unasked".to_owned()),
                 // What the boot was given stays.
                 Next::Received(Some(FromAgent::Start { .. })) => {}
                 Next::Received(Some(FromAgent::Shutdown { grace_ms })) => {

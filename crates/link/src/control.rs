@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::boot_id::BootId;
 use crate::bounded::{Bytes, Text, array};
+use crate::credentials::Credentials;
 use crate::logs::LogStream;
 
 /// Largest runtime configuration, in bytes.
@@ -185,6 +186,11 @@ pub enum FromInit {
         #[n(1)]
         ingress: PlaceCounts,
     },
+    /// Asks for AWS credentials, once on each connection, if the image says that the
+    /// workload gets them. Answered by [`FromAgent::Credentials`] or
+    /// [`FromAgent::CredentialsUnavailable`], and again whenever the answer changes.
+    #[n(13)]
+    WantsCredentials,
 }
 
 /// How often places for connections were wanted and not there.
@@ -379,5 +385,17 @@ pub enum FromAgent {
         /// Milliseconds between SIGTERM and SIGKILL, if not the manifest's own.
         #[n(0)]
         grace_ms: Option<u64>,
+    },
+    /// AWS credentials, on a connection on which the init has asked for them: they take
+    /// the place of earlier ones.
+    #[n(3)]
+    Credentials(#[n(0)] Credentials),
+    /// There are no AWS credentials, or no newer ones, on such a connection. Earlier
+    /// ones stay until they expire.
+    #[n(4)]
+    CredentialsUnavailable {
+        /// Why.
+        #[n(0)]
+        reason: Text<MAX_TEXT>,
     },
 }

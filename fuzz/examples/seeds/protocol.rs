@@ -7,7 +7,7 @@ use link::control::{
 use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, Refusal, Reply};
-use link::{Bytes, Text};
+use link::{Bytes, Credentials, Secret, Text};
 
 use crate::write;
 
@@ -16,9 +16,9 @@ pub(crate) fn write_all() {
     link_logs();
     link_target();
     link_frames();
-    write("link_hello", "opener", b"ENCL\0\x02\x01\0");
+    write("link_hello", "opener", b"ENCL\0\x03\x01\0");
     write("link_hello", "older", b"ENCL\0\x01\x02\0");
-    write("link_hello", "newer", b"ENCL\0\x03\x02\0");
+    write("link_hello", "newer", b"ENCL\0\x04\x02\0");
     write("link_hello", "http", b"GET / HTTP/1.1\r\n");
 }
 
@@ -113,6 +113,7 @@ fn link_control() {
             },
         ),
         ("lost", FromInit::Lost { losses }),
+        ("wants-credentials", FromInit::WantsCredentials),
     ];
     messages("link_control", 0, MAX_CONTROL, &from_init);
     let from_agent = [
@@ -133,6 +134,22 @@ fn link_control() {
             "shutdown",
             FromAgent::Shutdown {
                 grace_ms: Some(10_000),
+            },
+        ),
+        (
+            "credentials",
+            FromAgent::Credentials(Credentials {
+                access_key_id: secret("ASIAIOSFODNN7EXAMPLE"),
+                secret_access_key: secret("wJalrXUtnFEMI"),
+                session_token: secret("IQoJ"),
+                expires_ms: 1 << 40,
+                region: Text::new("eu-west-1"),
+            }),
+        ),
+        (
+            "credentials-unavailable",
+            FromAgent::CredentialsUnavailable {
+                reason: Text::new("no role"),
             },
         ),
     ];
@@ -206,6 +223,10 @@ fn connect() -> Connect {
         host: Text::new("kms.example"),
         port: 443,
     }
+}
+
+fn secret<const MAX: usize>(text: &str) -> Secret<MAX> {
+    Secret::new(text).expect("short and visible")
 }
 
 fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {

@@ -94,7 +94,7 @@ impl Supervisor {
                 let in_order = Code::clean(&code).is_none_or(|code| !code.is(EndCode::InitPanic));
                 self.board.logs().ended(&losses, &numbered, in_order);
             }
-            FromInit::Boot { .. } => {}
+            FromInit::Boot { .. } | FromInit::WantsCredentials => {}
             FromInit::Places { egress, ingress } => {
                 self.board.update(|live| {
                     live.places.told(InitPlaces {

@@ -4,10 +4,11 @@
 use std::fmt::Debug;
 
 use link::control::{self, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES};
+use link::credentials::MAX_SECRET_ACCESS_KEY;
 use link::frame::{self, FrameError, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::logs::{self, MAX_BATCH_RECORDS, MAX_RECORD, Record};
 use link::target::{Connect, Reply};
-use link::{Bytes, Text};
+use link::{Bytes, Secret, Text};
 use minicbor::{Decode, Encode};
 use proptest::prelude::*;
 
@@ -68,10 +69,11 @@ proptest! {
 
 #[test]
 fn the_largest_messages_fit_into_their_channels_frames() {
-    let (document, start, challenge, connect) = samples::largest();
+    let (document, start, challenge, credentials, connect) = samples::largest();
     assert_reads_back(&document, MAX_CONTROL);
     assert_reads_back(&start, MAX_CONTROL);
     assert_reads_back(&challenge, MAX_CONTROL);
+    assert_reads_back(&credentials, MAX_CONTROL);
     assert_reads_back(&connect, MAX_TARGET);
     let health = control::FromInit::Health {
         state: control::HealthState::Unhealthy,
@@ -299,6 +301,48 @@ fn a_challenge_carries_a_nonce_and_nothing_else() {
     assert!(missing.contains("nonce"), "{missing}");
     let null = refusal::<control::FromAgent>(&[0x82, 0x01, 0x82, 0x07, 0xf6]);
     assert!(null.contains("expected bytes"), "{null}");
+}
+
+#[test]
+fn credentials_are_refused_beyond_their_limits_and_without_being_shown() {
+    let fields = |id: &str, secret: &str, token: &str, region: &str| {
+        let text = |text: &str| Text::<70_000>::new(text);
+        encode(
+            &(3, [(text(id), text(secret), text(token), 1, text(region))]),
+            MAX_CONTROL,
+        )
+    };
+    let good = fields("id", "secret", "", "eu-west-1");
+    let message = frame::decode::<control::FromAgent>(&good).unwrap();
+    assert!(matches!(message, control::FromAgent::Credentials(_)));
+    let long = "k".repeat(MAX_SECRET_ACCESS_KEY + 1);
+    for secret in [long.as_str(), "hush hush", "hush\n", "hush\0", "hüsch"] {
+        let error = refusal::<control::FromAgent>(&fields("id", secret, "", "eu-west-1"));
+        let expected = "a secret that is not at most 256 visible ASCII characters";
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("hush") && !error.contains("kkk"), "{error}");
+    }
+    for body in [
+        fields(&"k".repeat(129), "secret", "", ""),
+        fields("id", "secret", &"k".repeat(16_385), ""),
+        fields("id", "secret", "", &"k".repeat(65)),
+    ] {
+        let error = refusal::<control::FromAgent>(&body);
+        assert!(error.contains("at most"), "{error}");
+        assert!(!error.contains("kkk"), "{error}");
+    }
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let credentials = control::FromAgent::Credentials(samples::some_credentials());
+    let printed = format!("{credentials:?} {credentials:#?}");
+    for secret in ["ASIA", "wJalr", "IQoJ"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+    assert!(printed.contains("Secret(20 of at most 128)"), "{printed}");
+    assert_eq!(Secret::<3>::new("keys"), None);
+    assert_eq!(&*Secret::<4>::new("keys").unwrap(), "keys");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE,
     MAX_RUNTIME_CONFIG, MAX_TEXT,
 };
+use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
-use link::{Bytes, Text};
+use link::{Bytes, Credentials, Secret, Text};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -142,6 +143,7 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
         losses().prop_map(|losses| FromInit::Lost { losses }),
         (place_counts(), place_counts())
             .prop_map(|(egress, ingress)| FromInit::Places { egress, ingress }),
+        Just(FromInit::WantsCredentials),
     ]
 }
 
@@ -156,7 +158,26 @@ pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> 
         bytes().prop_map(|runtime_config| FromAgent::Start { runtime_config }),
         (any::<u64>(), bytes()).prop_map(|(id, nonce)| FromAgent::Challenge { id, nonce }),
         option::of(any::<u64>()).prop_map(|grace_ms| FromAgent::Shutdown { grace_ms }),
+        credentials().prop_map(FromAgent::Credentials),
+        text().prop_map(|reason| FromAgent::CredentialsUnavailable { reason }),
     ]
+}
+
+fn secret<const MAX: usize>() -> impl Strategy<Value = Secret<MAX>> {
+    let full = Just("~".repeat(MAX));
+    prop_oneof![9 => "[!-~]{0,60}", 1 => full].prop_map(|text| Secret::new(&text).unwrap())
+}
+
+fn credentials() -> impl Strategy<Value = Credentials> {
+    (secret(), secret(), secret(), any::<u64>(), text()).prop_map(
+        |(access_key_id, secret_access_key, session_token, expires_ms, region)| Credentials {
+            access_key_id,
+            secret_access_key,
+            session_token,
+            expires_ms,
+            region,
+        },
+    )
 }
 
 /// The fields of a record; its data is borrowed from there.
@@ -297,6 +318,7 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         FromInit::Lost {
             losses: control::Losses::default(),
         },
+        FromInit::WantsCredentials,
     ]
 }
 
@@ -330,7 +352,22 @@ pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
             grace_ms: Some(10_000),
         },
         FromAgent::Shutdown { grace_ms: None },
+        FromAgent::Credentials(some_credentials()),
+        FromAgent::CredentialsUnavailable {
+            reason: Text::new("no role"),
+        },
     ]
+}
+
+/// Credentials as an instance's role has them.
+pub(crate) fn some_credentials() -> Credentials {
+    Credentials {
+        access_key_id: Secret::new("ASIAIOSFODNN7EXAMPLE").unwrap(),
+        secret_access_key: Secret::new("wJalrXUtnFEMI/K7MDENG").unwrap(),
+        session_token: Secret::new("IQoJb3JpZ2luX2Vj").unwrap(),
+        expires_ms: 1_760_000_000_000,
+        region: Text::new("eu-west-1"),
+    }
 }
 
 pub(crate) fn every_logs_from_init() -> Vec<logs::FromInit<'static>> {
@@ -395,6 +432,7 @@ pub(crate) fn largest() -> (
     control::FromInit,
     control::FromAgent,
     control::FromAgent,
+    control::FromAgent,
     Connect,
 ) {
     (
@@ -409,6 +447,13 @@ pub(crate) fn largest() -> (
             id: u64::MAX,
             nonce: filled(MAX_NONCE),
         },
+        control::FromAgent::Credentials(Credentials {
+            access_key_id: Secret::new(&"x".repeat(MAX_ACCESS_KEY_ID)).unwrap(),
+            secret_access_key: Secret::new(&"x".repeat(MAX_SECRET_ACCESS_KEY)).unwrap(),
+            session_token: Secret::new(&"x".repeat(MAX_SESSION_TOKEN)).unwrap(),
+            expires_ms: u64::MAX,
+            region: Text::new("x".repeat(MAX_REGION)),
+        }),
         Connect {
             host: Text::new("x".repeat(MAX_HOST)),
             port: u16::MAX,

@@ -6,11 +6,12 @@ use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HEALTH_INTERVAL_MS, HealthState,
     LossReason, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG, MAX_TEXT,
 };
+use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
 use link::frame::{self, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::hello::{self, HELLO_TIMEOUT, VERSION};
 use link::logs::{self, LogStream, MAX_BATCH_RECORDS, MAX_RECORD, Record, Source};
 use link::target::{Connect, MAX_HOST, MAX_REASON, Refusal, Reply};
-use link::{Bytes, Channel, EndCode, Text, port};
+use link::{Bytes, Channel, Credentials, EndCode, Secret, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -105,6 +106,21 @@ async fn the_control_example_is_what_is_sent() {
     listing
         .message(Agent, &message, "Start: runtime configuration \"{}\"")
         .await;
+    let message = FromInit::WantsCredentials;
+    listing.message(Init, &message, "WantsCredentials").await;
+    let reason = Text::new("no role");
+    let message = FromAgent::CredentialsUnavailable { reason };
+    let what = "CredentialsUnavailable, as it would be: \"no role\"";
+    listing.message(Agent, &message, what).await;
+    let message = FromAgent::Credentials(Credentials {
+        access_key_id: Secret::new("ASIAEXAMPLE").unwrap(),
+        secret_access_key: Secret::new("secret").unwrap(),
+        session_token: Secret::new("token").unwrap(),
+        expires_ms: 1_760_000_000_000,
+        region: Text::new("eu-west-1"),
+    });
+    let what = "Credentials: id, key, token, when they expire, region \"eu-west-1\"";
+    listing.message(Agent, &message, what).await;
     let message = FromInit::Step {
         name: Text::new("root"),
         at_us: 1_000_000,
@@ -364,6 +380,10 @@ fn the_numbers_are_the_codes_own() {
             MAX_TEXT,
         ),
         ("code or name for programs", MAX_CODE),
+        ("access key id", MAX_ACCESS_KEY_ID),
+        ("secret access key", MAX_SECRET_ACCESS_KEY),
+        ("session token", MAX_SESSION_TOKEN),
+        ("name of a region", MAX_REGION),
         ("counts of lost records in one message", MAX_LOSSES),
         ("reason of a refused connection", MAX_REASON),
         ("host name", MAX_HOST),
