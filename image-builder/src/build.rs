@@ -233,6 +233,7 @@ fn metadata(
         egress: manifest.network.egress.clone(),
         aws_services: manifest.network.aws_services.clone(),
         aws_fips: manifest.network.aws_fips,
+        aws_credentials: manifest.workload.aws_credentials,
     };
     Metadata {
         image_name: manifest.enclave.name.to_string(),

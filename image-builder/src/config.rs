@@ -7,6 +7,7 @@ use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, LogRelease,
     Manifest, ManifestError, MeasuredConfig, Profile, SelfCheck, User, WorkingDirectory, Workload,
+    check_credentials,
 };
 
 use crate::container::Process;
@@ -43,6 +44,7 @@ pub(crate) fn measured(
             .map_err(|error| about("command")(format!("the image's entrypoint: {error}")))?,
     };
     let env = environment(process, &source.env).map_err(about("env"))?;
+    check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
     let working_directory = match (&source.working_directory, &process.working_dir) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
@@ -82,6 +84,7 @@ pub(crate) fn measured(
             restart: source.restart(),
             health: source.health.clone(),
             stop_grace: source.stop_grace,
+            aws_credentials: source.aws_credentials,
         },
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),
@@ -109,7 +112,11 @@ pub(crate) fn too_large(
 
 /// What is allowed and should be known.
 pub(crate) fn notes(config: &MeasuredConfig) -> Vec<String> {
-    let notes = [profile_note(config), release_note(config)];
+    let notes = [
+        profile_note(config),
+        release_note(config),
+        credentials_note(config),
+    ];
     let mut notes: Vec<String> = notes.into_iter().flatten().map(str::to_owned).collect();
     for rule in &config.network.egress {
         let HostPattern::Exact(host) = rule.host() else {
@@ -145,6 +152,12 @@ fn release_note(config: &MeasuredConfig) -> Option<&'static str> {
         config.attestation.allow_debug || config.attestation.self_check == SelfCheck::Report;
     (config.logs.release == LogRelease::DebugOnly && !debug_runs).then_some(
         "logs.release = \"debug-only\" releases lines in debug mode alone, in which this enclave does not start: set attestation.allow_debug, or logs.release to \"never\"",
+    )
+}
+
+fn credentials_note(config: &MeasuredConfig) -> Option<&'static str> {
+    (config.workload.aws_credentials && !config.network.has_egress()).then_some(
+        "workload.aws_credentials is of no use to a workload that can connect to nothing: name services in network.aws_services",
     )
 }
 

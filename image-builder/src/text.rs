@@ -1,5 +1,6 @@
 //! What people read.
 
+use manifest::HostConfig;
 use std::fmt::{Display, Write};
 use std::path::Path;
 
@@ -60,6 +61,13 @@ pub(crate) fn description(path: &Path, described: &Description) -> String {
             header.default_cpus
         ),
     );
+    let host = image
+        .metadata
+        .as_ref()
+        .and_then(|metadata| HostConfig::from_metadata(metadata.custom_metadata.text()).ok()?);
+    if host.is_some_and(|host| host.aws_credentials) {
+        sheet.line("AWS credentials", "the workload gets the instance's");
+    }
     sheet.line(
         "boots with",
         image.command_line.as_deref().unwrap_or("(not text)"),

@@ -155,6 +155,9 @@ pub struct HostConfig {
     /// Whether only FIPS's hosts of these are meant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aws_fips: bool,
+    /// Whether to hand it the AWS credentials of the instance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aws_credentials: bool,
 }
 
 impl HostConfig {

@@ -2,12 +2,26 @@
 
 use crate::confinement::{Confinement, Mebibytes};
 use crate::health::HealthProbe;
+use crate::process::Environment;
 use crate::reserved::reserved_for;
 use crate::units::Port;
 use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
 
 /// The path of a value, and what is wrong with it.
 pub(crate) type Contradiction = (&'static [&'static str], String);
+
+/// Variables by which an SDK finds other credentials, or none at all, before it asks the
+/// enclave for them.
+const OTHER_CREDENTIALS: [&str; 8] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
 
 /// Refuses what the enclave would not keep, or what would mean nothing.
 pub(crate) fn check(
@@ -17,6 +31,7 @@ pub(crate) fn check(
     restart(workload)
         .or_else(|| stop_grace(workload))
         .or_else(|| health(workload))
+        .or_else(|| credentials(workload))
         .or_else(|| read_only_root(confinement))
         .or_else(|| sizes(confinement))
         .map_or(Ok(()), Err)
@@ -56,6 +71,24 @@ fn health(workload: &WorkloadSource) -> Option<Contradiction> {
         "health must not be probed at port {port}, where {service} answers whatever the workload does: have the workload listen on another port"
     );
     Some((["workload", "health"].as_slice(), message))
+}
+
+/// An SDK takes the credentials that it finds first.
+fn credentials(workload: &WorkloadSource) -> Option<Contradiction> {
+    let message = check_credentials(workload.aws_credentials, &workload.env).err()?;
+    Some((["workload", "aws_credentials"].as_slice(), message))
+}
+
+/// Refuses an environment in which a workload that gets AWS credentials would use others;
+/// the message goes with `workload.aws_credentials`.
+pub fn check_credentials(aws_credentials: bool, environment: &Environment) -> Result<(), String> {
+    let mut others = OTHER_CREDENTIALS.into_iter();
+    match others.find(|name| aws_credentials && environment.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "aws_credentials gives the workload credentials, and its environment sets {name}, by which AWS's SDKs look for others first: remove one of the two"
+        )),
+    }
 }
 
 /// There is no room to bound where nothing can be written.
@@ -112,6 +145,10 @@ mod tests {
                 "5: health must not be probed at port 3128",
             ),
             (
+                "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = true",
+                "6: aws_credentials gives the workload credentials, and its environment sets AWS_SESSION_TOKEN",
+            ),
+            (
                 "[confinement]\nread_only_root = true\nroot_mib = 1",
                 "6: root_mib is space for files in `/`",
             ),
@@ -132,6 +169,8 @@ mod tests {
         for tables in [
             "[workload]\nkind = \"batch\"\nrestart = { policy = \"never\" }",
             "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 8080 }",
+            "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = false",
+            "[workload]\nenv = { AWS_REGION = \"eu-west-1\" }\naws_credentials = true",
             "[confinement]\nread_only_root = false\nroot_mib = 1",
             "[confinement]\nmemory_mib = 10\nshm_mib = 10",
         ] {

@@ -48,6 +48,7 @@ pub use config::{
     MEASURED_CONFIG_PATH, MeasuredConfig,
 };
 pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids, Profile};
+pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
 pub use logs::{

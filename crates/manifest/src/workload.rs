@@ -87,6 +87,9 @@ pub struct Workload {
     pub health: Option<Health>,
     /// How long it has between SIGTERM and SIGKILL.
     pub stop_grace: Interval,
+    /// Whether it gets the AWS credentials of the instance that the enclave runs on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aws_credentials: bool,
 }
 
 impl Default for Restart {
@@ -129,6 +132,9 @@ pub struct WorkloadSource {
     pub health: Option<Health>,
     /// Between SIGTERM and SIGKILL; `10s` unless given.
     pub stop_grace: Interval,
+    /// Whether it gets the AWS credentials of the instance that the enclave runs on; not
+    /// unless given.
+    pub aws_credentials: bool,
 }
 
 impl Default for WorkloadSource {
@@ -142,6 +148,7 @@ impl Default for WorkloadSource {
             restart: None,
             health: None,
             stop_grace: Interval::DEFAULT_STOP_GRACE,
+            aws_credentials: false,
         }
     }
 }

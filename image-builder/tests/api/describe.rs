@@ -56,6 +56,20 @@ fn a_sound_image() {
     assert!(!text.contains("problem"));
 }
 
+#[test]
+fn an_image_that_gets_credentials_says_so() {
+    let project = Project::new();
+    let says = |manifest: &str| {
+        project.manifest(manifest);
+        assert!(project.command().output().unwrap().status.success());
+        let output = describe(&project, "out.eif", false);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.contains("AWS credentials the workload gets the instance's\n")
+    };
+    assert!(says("[workload]\naws_credentials = true\n"));
+    assert!(!says("[workload]\naws_credentials = false\n"));
+}
+
 /// A change that damages an image.
 type Change = fn(&mut Vec<u8>);
 

@@ -39,6 +39,10 @@ fn notes_say_what_means_less_than_it_seems() {
             "[network]\negress = [\"localhost:443\"]\n",
             "the egress rule `localhost:443` is for the parent's own",
         ),
+        (
+            "aws_credentials = true\n",
+            "workload.aws_credentials is of no use to a workload that can connect to nothing",
+        ),
     ] {
         let said = notes(tables);
         assert_eq!(said.len(), 1, "{said:?}");
@@ -52,6 +56,7 @@ fn notes_are_not_about_what_is_as_it_seems() {
         "",
         "[logs]\nrelease = \"debug-only\"\n[attestation]\nallow_debug = true\n",
         "[logs]\nrelease = \"debug-only\"\n[attestation]\nself_check = \"report\"\n",
+        "aws_credentials = true\n[network]\naws_services = [\"kms\"]\n",
         "[network]\negress = [\"10.0.0.1:443\", \"*.localhost.example:443\"]\n",
     ] {
         assert_eq!(notes(tables), [""; 0], "{tables}");
