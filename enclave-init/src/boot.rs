@@ -12,6 +12,7 @@ use measurements::Pcr;
 use crate::args::Simulation;
 use crate::clock::{self, Clock};
 use crate::control::{self, Session};
+use crate::credentials::AwsCredentials;
 use crate::error::InitError;
 use crate::logs::Logs;
 use crate::parent::{self, Parent, Search};
@@ -33,6 +34,8 @@ pub(crate) struct Booted {
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
     pub(crate) self_check: Finding,
+    /// The workload's, if it is to have any.
+    pub(crate) credentials: Option<AwsCredentials>,
     pub(crate) clock: Clock,
     /// What there is to say of how the clock was set.
     pub(crate) clock_lines: Vec<clock::Line>,
@@ -110,6 +113,7 @@ pub(crate) async fn boot(
             boot: reached.boot,
             nsm: environment.nsm,
             self_check: environment.self_check,
+            credentials: environment.credentials,
             clock: environment.clock,
             clock_lines: environment.clock_lines,
             logs: environment.logs,
@@ -131,6 +135,7 @@ struct Environment {
     agent: Endpoint,
     nsm: SecurityModule,
     self_check: Finding,
+    credentials: Option<AwsCredentials>,
     clock: Clock,
     clock_lines: Vec<clock::Line>,
     logs: Logs,
@@ -208,6 +213,10 @@ async fn run_steps(
     .await?;
 
     let logs = Logs::new(config.logs.clone(), debug);
+    let credentials = match config.workload.aws_credentials {
+        true => Some(AwsCredentials::new()?),
+        false => None,
+    };
     let services = Services {
         config: &config,
         agent: &agent,
@@ -216,6 +225,7 @@ async fn run_steps(
         nsm: &nsm,
         trust: &trust,
         clock: &clock,
+        credentials: credentials.as_ref(),
         logs: &logs,
         capacity,
     };
@@ -226,6 +236,7 @@ async fn run_steps(
         agent,
         nsm,
         self_check,
+        credentials,
         clock,
         clock_lines,
         logs,

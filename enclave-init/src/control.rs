@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::credentials::AwsCredentials;
 use crate::error::InitError;
 use crate::logs::Logs;
 use crate::panic::Line;
@@ -261,6 +262,8 @@ pub(crate) struct Parts {
     pub(crate) nsm: SecurityModule,
     /// What came of the self-check: told on every connection.
     pub(crate) self_check: FromInit,
+    /// What is asked for on every connection, if the workload is to have it.
+    pub(crate) credentials: Option<AwsCredentials>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
 }
@@ -359,6 +362,9 @@ impl Task {
         let mut challenges = JoinSet::new();
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.parts.credentials.is_some() {
+            session.send(&FromInit::WantsCredentials).await?;
+        }
         session.send(&self.parts.self_check).await?;
         let mut reports = interval(REPORT_INTERVAL);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -410,8 +416,12 @@ impl Task {
             match next {
                 Next::Received(None) => return Err("the agent closed it".to_owned()),
                 Next::Received(Some(
-                    FromAgent::Credentials(_) | FromAgent::CredentialsUnavailable { .. },
-                )) => return Err("the agent sent credentials unasked".to_owned()),
+                    message
+                    @ (FromAgent::Credentials(_) | FromAgent::CredentialsUnavailable { .. }),
+                )) => match &self.parts.credentials {
+                    Some(credentials) => credentials.told(message)?,
+                    None => return Err("the agent sent credentials unasked".to_owned()),
+                },
                 // What the boot was given stays.
                 Next::Received(Some(FromAgent::Start { .. })) => {}
                 Next::Received(Some(FromAgent::Shutdown { grace_ms })) => {

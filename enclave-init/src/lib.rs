@@ -41,6 +41,7 @@ mod capacity;
 mod clock;
 mod confinement;
 mod control;
+mod credentials;
 mod egress;
 mod entropy;
 mod error;

@@ -17,7 +17,7 @@ use crate::control::{self, Closing, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::logs::Logs;
 use crate::signals::Signals;
-use crate::supervisor::{End, Requests, Supervisor};
+use crate::supervisor::{End, Outputs, Requests, Supervisor};
 use crate::workload::kill_all;
 use crate::{clock, confinement, limits, panic, sim};
 
@@ -144,22 +144,40 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         boot,
         nsm,
         self_check,
+        credentials,
         clock,
         clock_lines,
         logs,
         pressure,
-        steps,
+        mut steps,
     } = booted;
     let parts = Parts {
         agent,
         boot,
         nsm,
         self_check: self_check.message(),
+        credentials: credentials.clone(),
         logs: logs.clone(),
         pressure,
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);
+    let mut requests = Requests::new(signals, shutdown);
+    let mut missing = None;
+    if let Some(credentials) = &credentials {
+        // They, and the region, are part of what the workload is started with.
+        let answered = credentials.answered(&config.workload.env);
+        let awaited = steps.wait("credentials", async {
+            tokio::select! {
+                answered = answered => Some(answered),
+                _ = requests.shutdown() => None,
+            }
+        });
+        match awaited.await {
+            Some(answered) => missing = answered.err(),
+            None => return farewell(End::shutdown(Outputs::default()), &logs, closing).await,
+        }
+    }
     let confined = workload.confinement();
     // What the workload need not wait for.
     let booted = || {
@@ -171,6 +189,9 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
             logs.error(found);
         } else {
             logs.system(found);
+        }
+        if let Some(missing) = missing {
+            logs.error(format!("credentials: {missing}"));
         }
         if let Some(lowered) = confined.lowered() {
             logs.system(lowered);
@@ -196,11 +217,10 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         confinement: &confined,
         logs: &logs,
         handle: &handle,
+        credentials: credentials.as_ref(),
         elapsed_us: &|| steps.elapsed_us(),
     };
-    let end = supervisor
-        .run(workload, Requests::new(signals, shutdown), booted)
-        .await;
+    let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
 }
 

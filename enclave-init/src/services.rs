@@ -8,6 +8,7 @@ use manifest::MeasuredConfig;
 use crate::api::{self, Api, Verifications};
 use crate::capacity::Capacity;
 use crate::clock::Clock;
+use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
 use crate::pressure::Pressure;
@@ -26,6 +27,7 @@ pub(crate) struct Services<'a> {
     pub(crate) nsm: &'a SecurityModule,
     pub(crate) trust: &'a Arc<Trust>,
     pub(crate) clock: &'a Clock,
+    pub(crate) credentials: Option<&'a AwsCredentials>,
     pub(crate) logs: &'a Logs,
     pub(crate) capacity: Capacity,
 }
@@ -41,6 +43,7 @@ impl Services<'_> {
             nsm,
             trust,
             clock,
+            credentials,
             logs,
             capacity,
         } = self;
@@ -60,6 +63,7 @@ impl Services<'_> {
             clock: clock.clone(),
             open_registers: Arc::new(config.attestation.open_registers.clone()),
             verifications: Verifications::new(Arc::clone(trust)),
+            credentials: credentials.cloned(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));

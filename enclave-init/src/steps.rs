@@ -41,6 +41,15 @@ impl Steps {
         Ok(result)
     }
 
+    /// Waits for what cannot fail, as a step of this name.
+    pub(crate) async fn wait<T>(&mut self, name: &'static str, step: impl Future<Output = T>) -> T {
+        let begun = self.elapsed_us();
+        let result = step.await;
+        let ended = self.elapsed_us();
+        self.done.push((name, ended, ended.saturating_sub(begun)));
+        result
+    }
+
     /// Microseconds since the init's start.
     pub(crate) fn elapsed_us(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::confinement::{Cgroup, Confinement, Events};
 use crate::control::{Handle, Shutdown};
+use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::health;
 use crate::logs::Logs;
@@ -67,7 +68,7 @@ impl Requests {
     }
 
     /// Waits for a shutdown. Cancellation safe.
-    async fn shutdown(&mut self) -> Shutdown {
+    pub(crate) async fn shutdown(&mut self) -> Shutdown {
         loop {
             if let Request::Shutdown(shutdown) = self.next().await {
                 return shutdown;
@@ -110,7 +111,21 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) confinement: &'a Arc<Confinement>,
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
+    /// The workload's, if it is to have any.
+    pub(crate) credentials: Option<&'a AwsCredentials>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
+}
+
+impl End {
+    /// As somebody asked.
+    pub(crate) fn shutdown(outputs: Outputs) -> Self {
+        Self {
+            cause: EndCause::Shutdown,
+            detail: "shut down as asked".to_owned(),
+            code: None,
+            outputs,
+        }
+    }
 }
 
 impl Supervisor<'_> {
@@ -163,12 +178,7 @@ impl Supervisor<'_> {
                 Watched::Exited(status) => status,
                 Watched::Shutdown(shutdown) => {
                     self.stop(&mut started, shutdown).await;
-                    return End {
-                        cause: EndCause::Shutdown,
-                        detail: "shut down as asked".to_owned(),
-                        code: None,
-                        outputs: started.outputs,
-                    };
+                    return End::shutdown(started.outputs);
                 }
             };
             workload::kill_all();
@@ -234,8 +244,8 @@ impl Supervisor<'_> {
 
     fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
         let (pid, ended, pipes) = reaper.spawn(|| match first {
-            Some(workload) => workload.go(),
-            None => workload::start_now(self.config, self.confinement),
+            Some(workload) => workload.go(self.credentials),
+            None => workload::start_now(self.config, self.confinement, self.credentials),
         })?;
         Ok(Running {
             pid,

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
 use crate::confinement::{Confinement, Step};
+use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::machine::Expedited;
 
@@ -30,31 +31,46 @@ type Started = Result<(Pid, Pipes), InitError>;
 /// A workload whose process takes on its confinement and then waits for the word to
 /// execute the program. Most of a start is that, and need not wait for the boot's end.
 pub(crate) struct StandingBy {
-    word: Word,
-    started: mpsc::Receiver<Started>,
+    process: Process,
     confinement: Arc<Confinement>,
     /// While the machine boots; none where it is not the init's own.
     expedited: Option<Expedited>,
 }
 
+enum Process {
+    /// It is made on a thread of its own.
+    Made {
+        word: Word,
+        started: mpsc::Receiver<Started>,
+    },
+    /// It cannot be made yet: its environment is not known before the agent has answered.
+    Awaiting(Arc<MeasuredConfig>),
+}
+
 impl StandingBy {
-    /// Has the process made, on a thread of its own.
+    /// Has the process made, if its environment is known.
     pub(crate) fn new(
         config: Arc<MeasuredConfig>,
         confinement: Arc<Confinement>,
         expedited: Option<Expedited>,
     ) -> Result<Self, InitError> {
+        if config.workload.aws_credentials {
+            return Ok(Self {
+                process: Process::Awaiting(config),
+                confinement,
+                expedited,
+            });
+        }
         let word = Word::new()?;
         let (awaited, of_thread) = (word.clone(), Arc::clone(&confinement));
         let (sender, started) = mpsc::channel();
         std::thread::Builder::new()
             .name("workload".to_owned())
             // Whoever gave up the boot does not want to know.
-            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited))))
+            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, None))))
             .doing(|| "starting the workload's thread".to_owned())?;
         Ok(Self {
-            word,
-            started,
+            process: Process::Made { word, started },
             confinement,
             expedited,
         })
@@ -66,9 +82,15 @@ impl StandingBy {
     }
 
     /// Has it execute the program. Waits for that, as [`start`] does.
-    pub(crate) fn go(self) -> Started {
-        self.word.give()?;
-        let started = self.started.recv();
+    pub(crate) fn go(self, credentials: Option<&AwsCredentials>) -> Started {
+        let (word, started) = match self.process {
+            Process::Made { word, started } => (word, started),
+            Process::Awaiting(config) => {
+                return start_now(&config, &self.confinement, credentials);
+            }
+        };
+        word.give()?;
+        let started = started.recv();
         drop(self.expedited);
         started
             .map_err(|_| InitError::Workload("the thread that starts it has ended".to_owned()))?
@@ -76,10 +98,14 @@ impl StandingBy {
 }
 
 /// Starts the workload at once.
-pub(crate) fn start_now(config: &MeasuredConfig, confinement: &Arc<Confinement>) -> Started {
+pub(crate) fn start_now(
+    config: &MeasuredConfig,
+    confinement: &Arc<Confinement>,
+    credentials: Option<&AwsCredentials>,
+) -> Started {
     let word = Word::new()?;
     word.give()?;
-    start(config, confinement, word)
+    start(config, confinement, word, credentials)
 }
 
 /// The word that a process waits for: a byte through a pipe.
@@ -117,7 +143,12 @@ impl Word {
 /// Starts the workload as its user and confined, in a session of its own, with
 /// nothing to read and its output going through pipes. Its program is executed when the
 /// word has been given.
-fn start(config: &MeasuredConfig, confinement: &Arc<Confinement>, word: Word) -> Started {
+fn start(
+    config: &MeasuredConfig,
+    confinement: &Arc<Confinement>,
+    word: Word,
+    credentials: Option<&AwsCredentials>,
+) -> Started {
     let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
@@ -130,8 +161,10 @@ fn start(config: &MeasuredConfig, confinement: &Arc<Confinement>, word: Word) ->
             .env("HTTPS_PROXY", &proxy)
             .env("https_proxy", &proxy);
     }
+    let variables = credentials.map(|credentials| credentials.variables(&workload.env));
     command
         .envs(&workload.env)
+        .envs(variables.into_iter().flatten())
         .env("HOSTNAME", config.name.as_str())
         .env("ENCLAVE_API", crate::api::URL)
         .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)

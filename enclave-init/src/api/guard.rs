@@ -9,7 +9,7 @@ use manifest::API_PORT;
 
 use super::Failure;
 
-/// The header that every request carries, and its value.
+/// The header that every request carries but those of AWS's SDKs, and its value.
 const MARK: (&str, &str) = ("enclave-api", "1");
 /// The hosts by which the API is called over TCP.
 const HOSTS: [&str; 2] = ["127.0.0.1", "localhost"];
@@ -27,14 +27,20 @@ pub(super) enum Transport {
 
 /// Refuses a request that was not meant for this API.
 pub(super) fn check<B>(transport: Transport, request: &Request<B>) -> Result<(), Failure> {
+    check_sender(transport, request)?;
+    if only(request.headers(), MARK.0) != Some(MARK.1) {
+        return Err(forbidden("send the header `Enclave-Api: 1`, once"));
+    }
+    Ok(())
+}
+
+/// The same of one that is known by something else than the header.
+pub(super) fn check_sender<B>(transport: Transport, request: &Request<B>) -> Result<(), Failure> {
     let headers = request.headers();
     if let Some(name) = forwarded(headers) {
         return Err(forbidden(format!(
             "a request with the header `{name}` was made on behalf of another party: call this API directly, without Forwarded, X-Forwarded-*, X-Real-IP, Via, Origin, Referer and Sec-Fetch-*"
         )));
-    }
-    if only(headers, MARK.0) != Some(MARK.1) {
-        return Err(forbidden("send the header `Enclave-Api: 1`, once"));
     }
     // On the Unix socket there is no name to call it by, and clients send any.
     let is_called = transport == Transport::Unix

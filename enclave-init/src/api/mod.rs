@@ -2,6 +2,7 @@
 //! on a Unix socket. A module for each resource; this one listens and routes.
 
 mod attestation;
+mod credentials;
 mod guard;
 mod identity;
 mod random;
@@ -32,12 +33,15 @@ use tokio::time::{sleep, timeout};
 
 use self::guard::Transport;
 use crate::clock::Clock;
+use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::mounts::in_scratch;
 use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
 pub(crate) const URL: &str = "http://127.0.0.1:7070";
+/// Where AWS's SDKs find the workload's credentials, below [`URL`].
+pub(crate) const CREDENTIALS_PATH: &str = "/v1/aws/credentials";
 /// The same API as a Unix socket.
 const SOCKET: &str = "/run/enclave/api.sock";
 /// Largest request body in bytes: nonce, user data and key in base64, with room.
@@ -62,6 +66,8 @@ pub(crate) struct Api {
     /// The registers that the workload may change.
     pub(crate) open_registers: Arc<OpenRegisters>,
     pub(crate) verifications: Verifications,
+    /// The workload's AWS credentials, if it is to have any.
+    pub(crate) credentials: Option<AwsCredentials>,
 }
 
 /// Told to whoever asks for anything else.
@@ -85,6 +91,26 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::GET, ["v1", "time"]) => time::read(&api),
         _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
     }
+}
+
+/// Answers a request, whoever made it.
+async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    if let Some(credentials) = credentials::asked_for(api.credentials.as_ref(), path) {
+        let result = guard::check_sender(transport, &request).and_then(|()| {
+            if request.method() == Method::GET {
+                credentials::read(credentials, request.headers())
+            } else {
+                Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES))
+            }
+        });
+        return result.unwrap_or_else(|failure| credentials::refusal(&failure));
+    }
+    let result = match guard::check(transport, &request) {
+        Ok(()) => route(api, request).await,
+        Err(failure) => Err(failure),
+    };
+    result.unwrap_or_else(Answer::from)
 }
 
 /// Binds both addresses and serves them until the enclave ends.
@@ -127,11 +153,8 @@ where
         let service = service_fn(|request| {
             let api = api.clone();
             async move {
-                let result = match guard::check(transport, &request) {
-                    Ok(()) => route(api, request).await,
-                    Err(failure) => Err(failure),
-                };
-                Ok::<_, Infallible>(result.unwrap_or_else(Answer::from).response())
+                let answer = answer(api, transport, request).await;
+                Ok::<_, Infallible>(answer.response())
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()

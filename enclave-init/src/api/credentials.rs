@@ -1,0 +1,60 @@
+//! `GET /v1/aws/credentials`: the workload's AWS credentials, in the form in which AWS's
+//! SDKs ask a container's host for them
+//! (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>).
+//!
+//! SDKs cannot send this API's own header; they send the token that the workload was
+//! started with, which nobody else knows.
+
+use hyper::header::AUTHORIZATION;
+use hyper::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::{Answer, CREDENTIALS_PATH, Failure};
+use crate::credentials::AwsCredentials;
+
+/// The workload's credentials, if it gets any and that is what is asked for.
+pub(super) fn asked_for<'a>(
+    credentials: Option<&'a AwsCredentials>,
+    path: &str,
+) -> Option<&'a AwsCredentials> {
+    credentials.filter(|_| path == CREDENTIALS_PATH)
+}
+
+/// Gives the credentials to whoever has the token.
+pub(super) fn read(credentials: &AwsCredentials, headers: &HeaderMap) -> Result<Answer, Failure> {
+    let mut tokens = headers.get_all(AUTHORIZATION).iter();
+    let is_known = match (tokens.next(), tokens.next()) {
+        (Some(token), None) => credentials.is_token(token.as_bytes()),
+        _ => false,
+    };
+    if !is_known {
+        let reason = "send `Authorization` with the value of AWS_CONTAINER_AUTHORIZATION_TOKEN";
+        return Err(Failure::new(StatusCode::UNAUTHORIZED, reason));
+    }
+    let valid = credentials.valid().map_err(|reason| {
+        let reason = format!("there are no AWS credentials: {reason}");
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+    })?;
+    let credentials = &valid.credentials;
+    Ok(Answer::json(
+        StatusCode::OK,
+        &json!({
+            "AccessKeyId": &*credentials.access_key_id,
+            "SecretAccessKey": &*credentials.secret_access_key,
+            "Token": &*credentials.session_token,
+            "Expiration": valid.expiration,
+        }),
+    ))
+}
+
+/// A failure as SDKs read it.
+pub(super) fn refusal(failure: &Failure) -> Answer {
+    let code = match failure.status {
+        StatusCode::UNAUTHORIZED => "InvalidAuthorizationToken",
+        StatusCode::SERVICE_UNAVAILABLE => "CredentialsUnavailable",
+        StatusCode::FORBIDDEN => "Forbidden",
+        _ => "NotFound",
+    };
+    let body = json!({ "code": code, "message": failure.reason });
+    Answer::json(failure.status, &body)
+}
