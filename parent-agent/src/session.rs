@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::{self, Api};
 use crate::channels::Channels;
+use crate::credentials;
 use crate::enclave_log::EnclaveLog;
 use crate::error::Error;
 use crate::event::Event;
@@ -76,6 +77,9 @@ impl Session {
 
         // Dropping the set ends what is served.
         let mut tasks = JoinSet::new();
+        let is_wanted = machine.config.host.aws_credentials;
+        let region = self.config.region().map(str::to_owned);
+        let credentials = credentials::keep(is_wanted, region, &mut tasks);
         let listen = machine.hypervisor.listen();
         let channels = Channels {
             events: self.events.clone(),
@@ -106,6 +110,7 @@ impl Session {
             board,
             self.reporter.clone(),
             self.notifier.clone(),
+            credentials,
         );
         if age.is_some() {
             supervisor.attach();

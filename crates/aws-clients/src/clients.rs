@@ -10,7 +10,7 @@ use bytes::Bytes;
 use name_resolver::Names;
 use tokio::time::timeout;
 
-use crate::Head;
+use crate::{Credentials, Head};
 
 pub use aws_request::lambda::InvokeError;
 pub use aws_request::{ConfigError, Error};
@@ -43,6 +43,41 @@ pub async fn region() -> Option<String> {
         .await
         .ok()?;
     config.region().map(ToString::to_string)
+}
+
+/// Where environment, profile or instance have credentials.
+#[derive(Debug)]
+pub struct CredentialsSource {
+    provider: aws_request::Provider,
+    region: Option<String>,
+}
+
+impl CredentialsSource {
+    /// The source, and the region: the given one or that of environment, profile or
+    /// instance. No credentials are asked for yet.
+    pub async fn new(region: Option<&str>) -> Result<Self, ConfigError> {
+        let config = loader(&http(), region).load().await;
+        Ok(Self {
+            provider: aws_request::Provider::new(&config)?,
+            region: config.region().map(ToString::to_string),
+        })
+    }
+
+    /// The region, if one is known.
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    /// Asks for credentials; the error is why there are none.
+    pub async fn get(&self) -> Result<Credentials, String> {
+        let found = self.provider.provide().await?;
+        Ok(Credentials {
+            access_key_id: found.access_key_id().to_owned(),
+            secret_access_key: found.secret_access_key().to_owned(),
+            session_token: found.session_token().map(str::to_owned),
+            expires: found.expiry(),
+        })
+    }
 }
 
 /// Asks the services; clones share connections and credentials.

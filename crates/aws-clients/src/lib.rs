@@ -26,13 +26,28 @@ mod clients;
 mod metadata;
 
 #[cfg(not(feature = "aws"))]
-pub use absent::{Client, ConfigError, Error, InvokeError, Metadata, region};
+pub use absent::{Client, ConfigError, CredentialsSource, Error, InvokeError, Metadata, region};
 #[cfg(feature = "aws")]
-pub use clients::{Client, ConfigError, Error, InvokeError, region};
+pub use clients::{Client, ConfigError, CredentialsSource, Error, InvokeError, region};
 #[cfg(feature = "aws")]
 pub use metadata::Metadata;
 
+use std::time::SystemTime;
+
 use thiserror::Error;
+
+/// What requests to AWS are signed with. Without `Debug`: it must not be printed.
+#[expect(missing_debug_implementations, reason = "it must not be printed")]
+pub struct Credentials {
+    /// Whose secret it is.
+    pub access_key_id: String,
+    /// The secret.
+    pub secret_access_key: String,
+    /// Sent with each request, unless the keys are somebody's own.
+    pub session_token: Option<String>,
+    /// When they expire, if they do.
+    pub expires: Option<SystemTime>,
+}
 
 /// What is known of an object in S3 without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::clock::Clock;
-use crate::credentials::Cache;
+use crate::credentials::{Cache, Provider};
 use crate::endpoint::Service;
 use crate::error::Error;
 use crate::http_client::{TLS, Unreachable, connector};
@@ -108,12 +108,9 @@ impl Client {
         build: impl Fn(ConnectorBuilder) -> Connector,
     ) -> Result<Self, ConfigError> {
         let region = config.region().cloned().ok_or(ConfigError::NoRegion)?;
-        let provider = config
-            .credentials_provider()
-            .ok_or(ConfigError::NoCredentials)?;
         Ok(Self(Arc::new(Inner {
             region,
-            credentials: Cache::new(provider),
+            credentials: Cache::new(Provider::new(config)?),
             connector: connector(&settings(config), config.sleep_impl().as_ref(), build),
             endpoints: endpoints(config)?,
             variant: Variant {

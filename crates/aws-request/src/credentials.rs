@@ -3,23 +3,46 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use tokio::time::timeout;
+
+use crate::client::ConfigError;
 
 /// How long before their end credentials are no longer used.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How long a provider may take.
 const PROVIDE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where a configuration has its credentials from.
+#[derive(Debug, Clone)]
+pub struct Provider(SharedCredentialsProvider);
+
+impl Provider {
+    /// The provider of `config`. It is not asked yet.
+    pub fn new(config: &SdkConfig) -> Result<Self, ConfigError> {
+        let provider = config.credentials_provider();
+        provider.map(Self).ok_or(ConfigError::NoCredentials)
+    }
+
+    /// Asks for credentials; nothing is kept. The error is why there are none.
+    pub async fn provide(&self) -> Result<Credentials, String> {
+        timeout(PROVIDE_TIMEOUT, self.0.provide_credentials())
+            .await
+            .map_err(|_| format!("none came within {} s", PROVIDE_TIMEOUT.as_secs()))?
+            .map_err(|error| crate::response::chain(&error))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Cache {
-    provider: SharedCredentialsProvider,
+    provider: Provider,
     kept: Mutex<Option<Credentials>>,
 }
 
 impl Cache {
-    pub(crate) fn new(provider: SharedCredentialsProvider) -> Self {
+    pub(crate) fn new(provider: Provider) -> Self {
         Self {
             provider,
             kept: Mutex::default(),
@@ -32,10 +55,7 @@ impl Cache {
         if let Some(credentials) = self.kept().as_ref().filter(|kept| is_fresh(kept)) {
             return Ok(credentials.clone());
         }
-        let provided = timeout(PROVIDE_TIMEOUT, self.provider.provide_credentials())
-            .await
-            .map_err(|_| format!("none came within {} s", PROVIDE_TIMEOUT.as_secs()))?;
-        let credentials = provided.map_err(|error| crate::response::chain(&error))?;
+        let credentials = self.provider.provide().await?;
         *self.kept() = Some(credentials.clone());
         Ok(credentials)
     }

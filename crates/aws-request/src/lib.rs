@@ -73,7 +73,10 @@ mod sign;
 pub mod ssm;
 mod xml;
 
+/// Credentials of AWS.
+pub use aws_credential_types::Credentials;
 pub use client::{Client, ConfigError, check};
+pub use credentials::Provider;
 pub use endpoint::Service;
 pub use error::Error;
 pub use http_client::{http_client, http_client_with};

@@ -94,7 +94,8 @@ impl Supervisor {
                 let in_order = Code::clean(&code).is_none_or(|code| !code.is(EndCode::InitPanic));
                 self.board.logs().ended(&losses, &numbered, in_order);
             }
-            FromInit::Boot { .. } | FromInit::WantsCredentials => {}
+            FromInit::Boot { .. } => {}
+            FromInit::WantsCredentials => self.hand_in_credentials(),
             FromInit::Places { egress, ingress } => {
                 self.board.update(|live| {
                     live.places.told(InitPlaces {

@@ -14,9 +14,11 @@ use enclave_host::pulse::Pulse;
 use link::BootId;
 use link::control::{FromAgent, MAX_RUNTIME_CONFIG};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use crate::credentials::{self, Answers};
 use crate::enclave::{Action, Cause, Enclave, End, Input, Phase};
 use crate::event::{Challenge, ChallengeError, DetachError, Event};
 use crate::history::History;
@@ -55,6 +57,8 @@ pub(crate) struct Supervisor {
     boot: Option<BootId>,
     control: Option<Control>,
     challenges: Challenges,
+    /// What an init that asks for AWS credentials is answered.
+    credentials: Answers,
 }
 
 /// How an agent's time with its enclave ended.
@@ -79,6 +83,8 @@ impl Outcome {
 struct Control {
     connection: u64,
     sender: mpsc::Sender<FromAgent>,
+    /// What hands credentials in, once they are asked for; it ends with the connection.
+    credentials: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -89,6 +95,7 @@ impl Supervisor {
         board: Arc<Board>,
         reporter: Reporter,
         notifier: Notifier,
+        credentials: Answers,
     ) -> Self {
         Self {
             enclave: Enclave::new(config.boot_timeout),
@@ -100,6 +107,7 @@ impl Supervisor {
             boot: None,
             control: None,
             challenges: Challenges::default(),
+            credentials,
         }
     }
 
@@ -364,7 +372,11 @@ impl Supervisor {
         self.boot = Some(boot);
         self.remember();
         // An earlier connection closes as its sender goes.
-        self.control = Some(Control { connection, sender });
+        self.control = Some(Control {
+            connection,
+            sender,
+            credentials: JoinSet::new(),
+        });
         self.send(FromAgent::Start {
             runtime_config: self.config.runtime_config.clone(),
         });
@@ -395,6 +407,18 @@ impl Supervisor {
         let message = FromAgent::Challenge { id, nonce };
         if control.sender.try_send(message).is_err() {
             self.challenges.answer(id, Err(ChallengeError::Busy));
+        }
+    }
+
+    /// Has the init get AWS credentials; once is enough for a connection.
+    fn hand_in_credentials(&mut self) {
+        if let Some(control) = &mut self.control
+            && control.credentials.is_empty()
+        {
+            let (answers, sender) = (self.credentials.clone(), control.sender.clone());
+            control
+                .credentials
+                .spawn(credentials::hand_in(answers, sender));
         }
     }
 
