@@ -58,7 +58,7 @@ impl CredentialsSource {
     pub async fn new(region: Option<&str>) -> Result<Self, ConfigError> {
         let config = loader(&http(), region).load().await;
         Ok(Self {
-            provider: aws_request::Provider::new(&config)?,
+            provider: aws_request::Provider::new(&config).ok_or(ConfigError::NoCredentials)?,
             region: config.region().map(ToString::to_string),
         })
     }

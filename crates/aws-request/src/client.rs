@@ -110,7 +110,7 @@ impl Client {
         let region = config.region().cloned().ok_or(ConfigError::NoRegion)?;
         Ok(Self(Arc::new(Inner {
             region,
-            credentials: Cache::new(Provider::new(config)?),
+            credentials: Cache::new(Provider::new(config).ok_or(ConfigError::NoCredentials)?),
             connector: connector(&settings(config), config.sleep_impl().as_ref(), build),
             endpoints: endpoints(config)?,
             variant: Variant {

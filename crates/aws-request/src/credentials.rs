@@ -8,8 +8,6 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use tokio::time::timeout;
 
-use crate::client::ConfigError;
-
 /// How long before their end credentials are no longer used.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How long a provider may take.
@@ -20,10 +18,9 @@ const PROVIDE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Provider(SharedCredentialsProvider);
 
 impl Provider {
-    /// The provider of `config`. It is not asked yet.
-    pub fn new(config: &SdkConfig) -> Result<Self, ConfigError> {
-        let provider = config.credentials_provider();
-        provider.map(Self).ok_or(ConfigError::NoCredentials)
+    /// The provider of `config`, if it has one. It is not asked yet.
+    pub fn new(config: &SdkConfig) -> Option<Self> {
+        config.credentials_provider().map(Self)
     }
 
     /// Asks for credentials; nothing is kept. The error is why there are none.
