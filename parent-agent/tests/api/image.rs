@@ -53,6 +53,14 @@ impl Builder {
         self
     }
 
+    /// Has the workload get the instance's credentials.
+    pub(crate) fn aws_credentials(mut self) -> Self {
+        if let Some(host) = &mut self.host {
+            host["aws_credentials"] = Value::Bool(true);
+        }
+        self
+    }
+
     /// Has its clients announced to the workload.
     pub(crate) fn proxy_protocol(mut self) -> Self {
         if let Some(rules) = self

@@ -16,6 +16,7 @@ mod bootstrap;
 mod cloudwatch;
 mod configuration;
 mod counts;
+mod credentials;
 mod dispatch;
 mod egress;
 mod fake_aws;

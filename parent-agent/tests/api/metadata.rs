@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::agent::{command, error_line, output};
 
 /// Answers with what the paths lead to, but only those who show the token.
-async fn serve(pages: &'static [(&str, &str)]) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn serve(pages: &'static [(&str, &str)]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::<Mutex<Vec<String>>>::default();
