@@ -12,14 +12,12 @@ use measurements::Pcr;
 use crate::args::Simulation;
 use crate::clock::{self, Clock};
 use crate::control::{self, Session};
-use crate::credentials::AwsCredentials;
 use crate::error::InitError;
 use crate::logs::Logs;
 use crate::parent::{self, Parent, Search};
-use crate::pressure::Pressure;
 use crate::security_module::SecurityModule;
 use crate::self_check::{Finding, Signing, check_itself};
-use crate::services::Services;
+use crate::services::{Running, Services};
 use crate::steps::Steps;
 use crate::system::System;
 use crate::workload::StandingBy;
@@ -34,13 +32,11 @@ pub(crate) struct Booted {
     pub(crate) boot: BootId,
     pub(crate) nsm: SecurityModule,
     pub(crate) self_check: Finding,
-    /// The workload's, if it is to have any.
-    pub(crate) credentials: Option<AwsCredentials>,
     pub(crate) clock: Clock,
     /// What there is to say of how the clock was set.
     pub(crate) clock_lines: Vec<clock::Line>,
     pub(crate) logs: Logs,
-    pub(crate) pressure: Pressure,
+    pub(crate) services: Running,
     pub(crate) steps: Steps,
 }
 
@@ -113,11 +109,10 @@ pub(crate) async fn boot(
             boot: reached.boot,
             nsm: environment.nsm,
             self_check: environment.self_check,
-            credentials: environment.credentials,
             clock: environment.clock,
             clock_lines: environment.clock_lines,
             logs: environment.logs,
-            pressure: environment.pressure,
+            services: environment.services,
             steps,
         }),
         Err(error) => Err(Failed {
@@ -135,11 +130,10 @@ struct Environment {
     agent: Endpoint,
     nsm: SecurityModule,
     self_check: Finding,
-    credentials: Option<AwsCredentials>,
     clock: Clock,
     clock_lines: Vec<clock::Line>,
     logs: Logs,
-    pressure: Pressure,
+    services: Running,
 }
 
 async fn run_steps(
@@ -213,10 +207,6 @@ async fn run_steps(
     .await?;
 
     let logs = Logs::new(config.logs.clone(), debug);
-    let credentials = match config.workload.aws_credentials {
-        true => Some(AwsCredentials::new()?),
-        false => None,
-    };
     let services = Services {
         config: &config,
         agent: &agent,
@@ -225,21 +215,19 @@ async fn run_steps(
         nsm: &nsm,
         trust: &trust,
         clock: &clock,
-        credentials: credentials.as_ref(),
         logs: &logs,
         capacity,
     };
-    let pressure = steps.run(EndCode::BootServices, services.start()).await?;
+    let services = steps.run(EndCode::BootServices, services.start()).await?;
     Ok(Environment {
         config,
         workload,
         agent,
         nsm,
         self_check,
-        credentials,
         clock,
         clock_lines,
         logs,
-        pressure,
+        services,
     })
 }

@@ -2,6 +2,7 @@
 //! come or they expire, and given to whoever has the token that the workload was started
 //! with.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use link::control::FromAgent;
 use link::{Credentials, Secret};
-use manifest::Environment;
+use manifest::{API_PORT, Environment};
 use plain_text::plain;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -18,6 +19,8 @@ use tokio::time::timeout;
 
 use crate::error::{Doing, InitError};
 
+/// Where the local API has them.
+pub(crate) const PATH: &str = "/v1/aws/credentials";
 /// How long the workload's start waits for the agent's first answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_BYTES: usize = 32;
@@ -158,7 +161,7 @@ impl AwsCredentials {
         let mut variables = vec![
             (
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                format!("{}{}", crate::api::URL, crate::api::CREDENTIALS_PATH),
+                format!("http://{}:{API_PORT}{PATH}", Ipv4Addr::LOCALHOST),
             ),
             (
                 "AWS_CONTAINER_AUTHORIZATION_TOKEN",

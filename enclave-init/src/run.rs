@@ -144,13 +144,13 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         boot,
         nsm,
         self_check,
-        credentials,
         clock,
         clock_lines,
         logs,
-        pressure,
+        services,
         mut steps,
     } = booted;
+    let credentials = services.credentials;
     let parts = Parts {
         agent,
         boot,
@@ -158,7 +158,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         self_check: self_check.message(),
         credentials: credentials.clone(),
         logs: logs.clone(),
-        pressure,
+        pressure: services.pressure,
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);

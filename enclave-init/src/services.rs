@@ -27,14 +27,20 @@ pub(crate) struct Services<'a> {
     pub(crate) nsm: &'a SecurityModule,
     pub(crate) trust: &'a Arc<Trust>,
     pub(crate) clock: &'a Clock,
-    pub(crate) credentials: Option<&'a AwsCredentials>,
     pub(crate) logs: &'a Logs,
     pub(crate) capacity: Capacity,
 }
 
+/// Services that have been started.
+pub(crate) struct Running {
+    pub(crate) pressure: Pressure,
+    /// The workload's, if it is to have any.
+    pub(crate) credentials: Option<AwsCredentials>,
+}
+
 impl Services<'_> {
     /// Starts them.
-    pub(crate) async fn start(self) -> Result<Pressure, InitError> {
+    pub(crate) async fn start(self) -> Result<Running, InitError> {
         let Self {
             config,
             agent,
@@ -43,10 +49,13 @@ impl Services<'_> {
             nsm,
             trust,
             clock,
-            credentials,
             logs,
             capacity,
         } = self;
+        let credentials = match config.workload.aws_credentials {
+            true => Some(AwsCredentials::new()?),
+            false => None,
+        };
         let network = Arc::new(config.network.clone());
         let out =
             egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
@@ -63,13 +72,16 @@ impl Services<'_> {
             clock: clock.clone(),
             open_registers: Arc::new(config.attestation.open_registers.clone()),
             verifications: Verifications::new(Arc::clone(trust)),
-            credentials: credentials.cloned(),
+            credentials: credentials.clone(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
-        Ok(Pressure {
-            egress: out,
-            ingress: into,
+        Ok(Running {
+            pressure: Pressure {
+                egress: out,
+                ingress: into,
+            },
+            credentials,
         })
     }
 }

@@ -9,15 +9,15 @@ use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::{Answer, CREDENTIALS_PATH, Failure};
-use crate::credentials::AwsCredentials;
+use super::{Answer, Failure};
+use crate::credentials::{AwsCredentials, PATH};
 
 /// The workload's credentials, if it gets any and that is what is asked for.
 pub(super) fn asked_for<'a>(
     credentials: Option<&'a AwsCredentials>,
     path: &str,
 ) -> Option<&'a AwsCredentials> {
-    credentials.filter(|_| path == CREDENTIALS_PATH)
+    credentials.filter(|_| path == PATH)
 }
 
 /// Gives the credentials to whoever has the token.

@@ -40,8 +40,6 @@ use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
 pub(crate) const URL: &str = "http://127.0.0.1:7070";
-/// Where AWS's SDKs find the workload's credentials, below [`URL`].
-pub(crate) const CREDENTIALS_PATH: &str = "/v1/aws/credentials";
 /// The same API as a Unix socket.
 const SOCKET: &str = "/run/enclave/api.sock";
 /// Largest request body in bytes: nonce, user data and key in base64, with room.

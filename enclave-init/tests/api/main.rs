@@ -17,6 +17,7 @@ mod boot;
 mod clock;
 mod confinement;
 mod control;
+mod credentials;
 mod egress;
 mod enclave;
 mod environment;

@@ -158,11 +158,13 @@ pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
     );
 }
 
-/// A request for a random byte, at `target`, with these headers alone.
+/// A request at `target` with these headers alone, in which `$TOKEN` is the one for
+/// credentials.
 pub(crate) fn forge(transport: &str, target: &str, headers: &[&str]) {
+    let token = std::env::var("AWS_CONTAINER_AUTHORIZATION_TOKEN").unwrap_or_default();
     let headers: String = headers
         .iter()
-        .flat_map(|header| [*header, "\r\n"])
+        .flat_map(|header| [header.replace("$TOKEN", &token), "\r\n".to_owned()])
         .collect();
     send_request(
         transport,
