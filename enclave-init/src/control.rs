@@ -418,10 +418,7 @@ impl Task {
                 Next::Received(Some(
                     message
                     @ (FromAgent::Credentials(_) | FromAgent::CredentialsUnavailable { .. }),
-                )) => match &self.parts.credentials {
-                    Some(credentials) => credentials.told(message)?,
-                    None => return Err("the agent sent credentials unasked".to_owned()),
-                },
+                )) => self.take_credentials(message)?,
                 // What the boot was given stays.
                 Next::Received(Some(FromAgent::Start { .. })) => {}
                 Next::Received(Some(FromAgent::Shutdown { grace_ms })) => {
@@ -454,11 +451,7 @@ impl Task {
                         self.tell(&mut session, message).await?;
                     }
                     // What ended it may have been counted just now.
-                    let limits = {
-                        let limits = self.limits.borrow_and_update();
-                        limits.has_changed().then(|| limits.clone()).flatten()
-                    };
-                    if let Some(limits) = limits {
+                    if let Some(limits) = self.new_limits() {
                         session.send(&limits).await?;
                     }
                     let Some(last) = self.last.borrow().clone() else {
@@ -468,6 +461,20 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Takes what the agent says of credentials, which it does only if asked.
+    fn take_credentials(&self, message: FromAgent) -> Result<(), String> {
+        match &self.parts.credentials {
+            Some(credentials) => credentials.told(message),
+            None => Err("the agent sent credentials unasked".to_owned()),
+        }
+    }
+
+    /// The limits that were met, if they have changed since they were sent.
+    fn new_limits(&mut self) -> Option<FromInit> {
+        let limits = self.limits.borrow_and_update();
+        limits.has_changed().then(|| limits.clone()).flatten()
     }
 
     /// Sends a message, and keeps it for the next session if this one breaks.

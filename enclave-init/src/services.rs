@@ -52,9 +52,10 @@ impl Services<'_> {
             logs,
             capacity,
         } = self;
-        let credentials = match config.workload.aws_credentials {
-            true => Some(AwsCredentials::new()?),
-            false => None,
+        let credentials = if config.workload.aws_credentials {
+            Some(AwsCredentials::new()?)
+        } else {
+            None
         };
         let network = Arc::new(config.network.clone());
         let out =
