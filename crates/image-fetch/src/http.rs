@@ -1,20 +1,14 @@
 //! Images on web servers: one request, and another from where it broke off.
 
-use std::time::Duration;
-
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::byte_stream::ByteStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::Progress;
+use crate::attempts::{is_last, pause};
 use crate::error::FetchError;
 use crate::partial::Partial;
 use crate::web::{Failure, SILENCE_TIMEOUT, Web, range};
-
-/// How often in a row it may break off without a byte.
-const ATTEMPTS: u32 = 5;
-/// The first pause between these, which doubles.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A server that has the image.
 pub(crate) trait Server {
@@ -41,17 +35,6 @@ impl Server for Page<'_> {
     fn permission(&self) -> (&'static str, &'static str) {
         ("reading it", "this host, which sends no credentials")
     }
-}
-
-/// Pauses before another attempt: longer each time, and never quite as long.
-pub(crate) async fn pause(failures: u32) {
-    let pause = PAUSE.saturating_mul(1 << failures.min(ATTEMPTS));
-    sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-}
-
-/// Whether there is to be another attempt after so many.
-pub(crate) fn is_last(failures: u32) -> bool {
-    failures >= ATTEMPTS
 }
 
 /// Reads what is missing.

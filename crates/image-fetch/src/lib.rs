@@ -69,6 +69,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod cache;
 mod digest;
 mod error;

@@ -3,6 +3,7 @@
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::Progress;
+use crate::attempts::{is_last, pause};
 use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::FetchError;
@@ -94,7 +95,7 @@ async fn manifest(registry: &mut Registry) -> Result<Vec<u8>, FetchError> {
             Err(Failure::Passing(reason)) => reason,
         };
         failures += 1;
-        if http::is_last(failures) {
+        if is_last(failures) {
             return Err(FetchError::Interrupted {
                 location,
                 reason,
@@ -102,7 +103,7 @@ async fn manifest(registry: &mut Registry) -> Result<Vec<u8>, FetchError> {
             });
         }
         tracing::debug!(image = location, reason, "a manifest could not be read");
-        http::pause(failures).await;
+        pause(failures).await;
     }
 }
 

@@ -1,14 +1,13 @@
 //! Images in S3: several parts at a time, written in order.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use aws_clients::{Client, Error};
 use aws_endpoint::Object;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use crate::Progress;
+use crate::attempts::{is_last, pause};
 use crate::error::FetchError;
 use crate::partial::Partial;
 
@@ -16,11 +15,6 @@ use crate::partial::Partial;
 const PART: u64 = 4 << 20;
 /// Parts that are on their way at a time, and so are held in memory.
 const PARALLEL: usize = 4;
-/// How often a part is asked for that breaks off, besides what the client itself
-/// tries again.
-const ATTEMPTS: u32 = 5;
-/// The first pause between these, which doubles.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A part that is on its way; dropping it gives it up.
 struct Part(JoinHandle<Result<Vec<u8>, Error>>);
@@ -92,17 +86,12 @@ async fn part(
     let mut attempt = 1;
     loop {
         match client.part(object, start, end, etag).await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+            Err(error) if error.is_transient() && !is_last(attempt) => {
                 tracing::debug!(%error, start, "a part of an image has broken off");
             }
             result => return result,
         }
-        sleep(
-            PAUSE
-                .saturating_mul(1 << attempt)
-                .mul_f64(0.5 + fastrand::f64()),
-        )
-        .await;
+        pause(attempt).await;
         attempt += 1;
     }
 }
