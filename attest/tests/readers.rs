@@ -8,7 +8,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ fn fetch_ends_quietly_when_its_reader_goes_away() {
         .spawn();
     let _module = Module(simulate.unwrap());
     let start = Instant::now();
-    while !Path::new(&socket).exists() {
+    while UnixStream::connect(&socket).is_err() {
         assert!(start.elapsed() < PATIENCE);
         sleep(Duration::from_millis(20));
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::park_timeout;
@@ -23,7 +24,7 @@ fn command(folder: &Path, socket: &str) -> Command {
 fn start(folder: &Path) -> Child {
     let child = command(folder, "nsm").spawn().unwrap();
     let start = Instant::now();
-    while !folder.join("nsm").exists() {
+    while UnixStream::connect(folder.join("nsm")).is_err() {
         assert!(start.elapsed() < PATIENCE, "it does not listen");
         park_timeout(Duration::from_millis(10));
     }

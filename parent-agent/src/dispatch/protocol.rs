@@ -2,6 +2,7 @@
 //! then a message with a descriptor for each connection. The socket keeps
 //! messages apart (`SOCK_SEQPACKET`).
 
+use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -137,15 +138,20 @@ fn take(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 pub(super) struct SocketListener(UnixListener);
 
 impl SocketListener {
-    /// Listens at `path`, in place of what an earlier process has left there.
+    /// Listens at `path`, in place of what an earlier process has left there. The
+    /// file is put there once it listens: an agent that finds it is not refused, and
+    /// one that comes while it is replaced does not take the instance for one without
+    /// a dispatcher.
     pub(super) fn bind(path: &Path, backlog: i32) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
+        let beside = path.with_extension("new");
+        match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        bind(&socket, &SocketAddrUnix::new(&beside)?)?;
         listen(&socket, backlog)?;
+        fs::rename(&beside, path)?;
         UnixListener::from_std(StdUnixListener::from(socket)).map(Self)
     }
 
@@ -153,5 +159,41 @@ impl SocketListener {
     pub(super) async fn accept(&self) -> io::Result<Socket> {
         let (accepted, _) = self.0.accept().await?;
         Ok(Socket(accepted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dispatch_socket_that_is_there_listens_also_while_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dispatch.sock");
+        let mut listeners = vec![SocketListener::bind(&path, 4096).unwrap()];
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let agents = scope.spawn(|| {
+                let mut connected = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let socket =
+                        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None);
+                    let agent = connect(socket.unwrap(), &SocketAddrUnix::new(&path).unwrap());
+                    // One that has many waiting says so.
+                    assert!(matches!(agent, Ok(()) | Err(Errno::AGAIN)), "{agent:?}");
+                    connected += 1;
+                }
+                connected
+            });
+            for _ in 0..500 {
+                listeners.push(SocketListener::bind(&path, 4096).unwrap());
+            }
+            ended.store(true, Ordering::Relaxed);
+            assert!(agents.join().unwrap() > 0);
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

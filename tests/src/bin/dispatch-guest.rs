@@ -39,25 +39,32 @@ async fn run() -> anyhow::Result<()> {
     fs::create_dir_all("/run")?;
     let mut dispatcher = start()?;
     let mut agent = register().await?;
-    let (enclave, taken) = tokio::join!(connect(port::AGENT), agent.accept());
-    let (mut enclave, (mut taken, cid)) = (enclave?, taken?);
+    let (mut enclave, (mut taken, cid)) = within("no connection is passed on", async {
+        tokio::try_join!(connect(port::AGENT), agent.accept())
+    })
+    .await?;
     ensure!(cid == Some(LOCAL), "it comes from {cid:?}");
     ensure!(matches!(taken, Stream::Vsock(_)), "it is no vsock");
     let sent: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
     let mut received = vec![0; BYTES];
-    tokio::try_join!(enclave.write_all(&sent), taken.read_exact(&mut received))?;
+    within("the bytes do not arrive", async {
+        tokio::try_join!(enclave.write_all(&sent), taken.read_exact(&mut received))
+    })
+    .await?;
     ensure!(received == sent, "other bytes");
     println!("guest: 1 MiB came over a connection that was passed on");
 
     let mut unknown = connect(port::HEARTBEAT).await?;
-    ensure!(unknown.read(&mut [0]).await? == 0, "somebody answers");
+    let answer = within("it is not closed", unknown.read(&mut [0])).await?;
+    ensure!(answer == 0, "somebody answers");
     println!("guest: a connection without an agent was closed");
 
     dispatcher.kill()?;
     dispatcher.wait()?;
     ensure!(connect(port::AGENT).await.is_err(), "somebody listens");
     taken.write_u8(1).await?;
-    ensure!(enclave.read_u8().await? == 1, "another byte");
+    let byte = within("a byte does not arrive", enclave.read_u8()).await?;
+    ensure!(byte == 1, "another byte");
     println!("guest: the connection outlived the dispatcher");
 
     let mut next = start()?;
@@ -107,6 +114,14 @@ async fn register() -> anyhow::Result<Registration> {
     };
     timeout(LIMIT, there).await.context("no dispatcher")?;
     Ok(Registration::open(socket, LOCAL, port::AGENT).await?)
+}
+
+/// What comes in time; else `failure` says what did not.
+async fn within<T>(
+    failure: &'static str,
+    work: impl Future<Output = io::Result<T>>,
+) -> anyhow::Result<T> {
+    Ok(timeout(LIMIT, work).await.context(failure)??)
 }
 
 async fn connect(port: u32) -> io::Result<Stream> {

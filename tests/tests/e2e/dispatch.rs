@@ -31,6 +31,7 @@ fn ramdisk(path: &Path, files: &[(&str, &str)]) {
 async fn dispatch_passes_vsock_connections_on_and_they_outlive_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ramdisk");
+    let (said, errors) = (folder.path().join("console"), folder.path().join("errors"));
     ramdisk(
         &path,
         &[("init", "dispatch-guest"), ("parent-agent", "parent-agent")],
@@ -49,10 +50,14 @@ async fn dispatch_passes_vsock_connections_on_and_they_outlive_it() {
         .arg("-initrd")
         .arg(&path)
         .stdin(Stdio::null())
+        .stdout(File::create(&said).unwrap())
+        .stderr(File::create(&errors).unwrap())
         .kill_on_drop(true);
-    let output = timeout(LIMIT, command.output()).await.unwrap().unwrap();
-    let console = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let ended = timeout(LIMIT, command.status()).await;
+    let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    let (console, errors) = (read(&said), read(&errors));
+    let ended = ended.unwrap_or_else(|_| panic!("the guest does not end: {console}{errors}"));
+    assert!(ended.unwrap().success(), "{console}{errors}");
     for words in [
         "guest: 1 MiB came over a connection that was passed on",
         "guest: a connection without an agent was closed",
