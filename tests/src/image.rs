@@ -90,34 +90,8 @@ impl Workload {
 
     /// Builds it with further tables in its manifest.
     pub fn build_with(programs: &Programs, folder: &Path, tables: &str) -> anyhow::Result<Self> {
-        Self::build_program(programs, folder, "test-workload", &[], tables)
-    }
-
-    /// Builds it with another of the programs as its workload, and with files of
-    /// this machine.
-    pub fn build_of(
-        programs: &Programs,
-        folder: &Path,
-        program: &str,
-        files: &[PathBuf],
-    ) -> anyhow::Result<Self> {
-        Self::build_program(programs, folder, program, files, "")
-    }
-
-    fn build_program(
-        programs: &Programs,
-        folder: &Path,
-        program: &str,
-        files: &[PathBuf],
-        tables: &str,
-    ) -> anyhow::Result<Self> {
-        Self::build_from(
-            programs,
-            folder,
-            program,
-            files,
-            &format!("{MANIFEST}{tables}"),
-        )
+        let text = format!("{MANIFEST}{tables}");
+        Self::build_from(programs, folder, "test-workload", &[], &text)
     }
 
     /// Builds an image from a manifest, whose container image `oci:image` has one

@@ -16,9 +16,11 @@
 pub mod agent;
 pub mod emulator;
 pub mod image;
+pub mod machine;
 pub mod process;
 pub mod programs;
 
 pub use agent::Agent;
 pub use image::Workload;
+pub use machine::Machine;
 pub use programs::{Hypervisor, Programs};

@@ -2,12 +2,9 @@
 //! machine is touched.
 
 use std::fs::{self, File};
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use eif::cpio::{Entry, Kind, Writer};
-use tokio::process::Command;
+use enclave_tests::Machine;
 use tokio::time::timeout;
 
 use crate::PROGRAMS;
@@ -15,44 +12,22 @@ use crate::PROGRAMS;
 /// Longer than it takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A ramdisk with these files, each with its program.
-fn ramdisk(path: &Path, files: &[(&str, &str)]) {
-    let mut writer = Writer::new(File::create(path).unwrap());
-    for (name, program) in files {
-        let bytes = fs::read(PROGRAMS.path(program)).unwrap();
-        let size = bytes.len().try_into().unwrap();
-        let entry = Entry::new(*name, Kind::File, 0o755, size);
-        writer.append(&entry, bytes.as_slice()).unwrap();
-    }
-    writer.finish().unwrap();
-}
-
 #[tokio::test]
 async fn dispatch_passes_vsock_connections_on_and_they_outlive_it() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ramdisk");
     let (said, errors) = (folder.path().join("console"), folder.path().join("errors"));
-    ramdisk(
-        &path,
-        &[("init", "dispatch-guest"), ("parent-agent", "parent-agent")],
-    );
-    let mut command = Command::new(&PROGRAMS.qemu);
-    for firmware in ["/usr/share/seabios", "/usr/share/qemu"] {
-        command.arg("-L").arg(firmware);
-    }
+    let programs = [("init", "dispatch-guest"), ("parent-agent", "parent-agent")];
+    let machine = Machine {
+        files: programs
+            .map(|(name, program)| (name.to_owned(), PROGRAMS.path(program)))
+            .into(),
+        memory_mib: 512,
+        cpus: 1,
+    };
+    let mut command = machine.command(&PROGRAMS, folder.path()).unwrap();
     command
-        .args(["-machine", "microvm", "-accel", "tcg", "-cpu", "max"])
-        .args(["-m", "512", "-nodefaults", "-no-reboot"])
-        .args(["-display", "none", "-serial", "stdio"])
-        .args(["-append", "console=ttyS0 panic=-1 reboot=t"])
-        .arg("-kernel")
-        .arg(&PROGRAMS.kernel)
-        .arg("-initrd")
-        .arg(&path)
-        .stdin(Stdio::null())
         .stdout(File::create(&said).unwrap())
-        .stderr(File::create(&errors).unwrap())
-        .kill_on_drop(true);
+        .stderr(File::create(&errors).unwrap());
     let ended = timeout(LIMIT, command.status()).await;
     let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
     let (console, errors) = (read(&said), read(&errors));

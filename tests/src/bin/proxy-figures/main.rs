@@ -3,9 +3,9 @@
 //!
 //! The same connections go through each of them, from a client over a Unix socket
 //! or vsock to a server on TCP: what an enclave's egress is. Each proxy, the client
-//! and the server are processes of their own. Over vsock it is done inside an
-//! enclave under QEMU, whose kernel has a vsock loopback; that machine is emulated,
-//! so only ratios mean something there.
+//! and the server are processes of their own. Over vsock it is done in a machine
+//! under QEMU with the enclaves' kernel, which has a vsock loopback; that machine is
+//! emulated, so only ratios mean something there.
 //!
 //! Times depend on the machine and on what else it does. Nothing here is a test:
 //! the exit code says only whether everything could be measured.
