@@ -24,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// More than a socket's buffer.
 const BYTES: usize = 1 << 20;
+/// More than the kernel keeps in one piece, and less than the credit of a socket.
+const LARGE: usize = 100_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -53,6 +55,20 @@ async fn run() -> anyhow::Result<()> {
     .await?;
     ensure!(received == sent, "other bytes");
     println!("guest: 1 MiB came over a connection that was passed on");
+
+    // Nobody reads yet: the kernel has the small one beside a large one.
+    let mut received = vec![0; LARGE + 1];
+    within("there is no room for a packet", async {
+        enclave.write_all(&vec![1; LARGE]).await?;
+        enclave.write_u8(2).await?;
+        taken.read_exact(&mut received).await
+    })
+    .await?;
+    ensure!(
+        received.pop() == Some(2) && received.iter().all(|&byte| byte == 1),
+        "other bytes"
+    );
+    println!("guest: a small packet came after a large one");
 
     let mut unknown = connect(port::HEARTBEAT).await?;
     let answer = within("it is not closed", unknown.read(&mut [0])).await?;

@@ -35,6 +35,7 @@ async fn dispatch_passes_vsock_connections_on_and_they_outlive_it() {
     assert!(ended.unwrap().success(), "{console}{errors}");
     for words in [
         "guest: 1 MiB came over a connection that was passed on",
+        "guest: a small packet came after a large one",
         "guest: a connection without an agent was closed",
         "guest: the connection outlived the dispatcher",
         "guest: the agent registered with the next dispatcher",
