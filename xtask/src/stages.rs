@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, bail, ensure};
 
@@ -276,12 +277,16 @@ fn nextest(
     let program = NEXTEST.get(workspace)?;
     let arguments = ["nextest", "run", "--workspace", "--all-features", "-E"];
     let how = format!("cargo {} '{filter}'", arguments.join(" "));
+    // Slots, of which most tests take three: see the profile.
+    let slots = thread::available_parallelism()?.get() * 3 + 2;
     // nextest's own folder is in the workspace, wherever cargo's is.
-    let junit = workspace.join("target/nextest/default/junit.xml");
+    let junit = workspace.join("target/nextest/suite/junit.xml");
     report.tests(name, &how, &junit, || {
         let status = Command::new(&program)
             .args(arguments)
             .arg(filter)
+            .args(["--profile", "suite"])
+            .arg(format!("--test-threads={slots}"))
             .envs(environment)
             .current_dir(workspace)
             .status()
