@@ -36,8 +36,8 @@ pub(crate) struct Demands {
     /// A register's value, as in `16=HEX` and as `attest pcr` prints; may be repeated.
     #[arg(long, value_name = "N=HEX", value_parser = parse_pcr)]
     pcr: Vec<(u8, Pcr)>,
-    /// Demand a document that was made for this: relayed-challenge, self-check, clock
-    /// or workload.
+    /// Demand a document that was made for this: relayed-challenge, self-check, clock,
+    /// key-release or workload.
     #[arg(long)]
     purpose: Option<Purpose>,
     /// Accept any image: to know only that AWS signed the document.

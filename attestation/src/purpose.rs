@@ -30,6 +30,9 @@ pub enum Purpose {
     /// The init's comparison of its clock with the module's. It holds nothing but a
     /// nonce of the init's own, and does not leave the init.
     Clock,
+    /// A call of the init's to a key management service, which encrypts its answer to
+    /// `public_key`, a key that is the init's. It holds nothing else.
+    KeyRelease,
     /// The workload asked for it, and chose nonce, `user_data` and `public_key`.
     Workload,
     /// The init made it for something that this release does not know.
@@ -38,14 +41,20 @@ pub enum Purpose {
 
 impl Purpose {
     /// Those that a verifier can demand.
-    pub const KNOWN: [Self; 4] = [
+    pub const KNOWN: [Self; 5] = [
         Self::RelayedChallenge,
         Self::SelfCheck,
         Self::Clock,
+        Self::KeyRelease,
         Self::Workload,
     ];
     /// Those whose `user_data` the init writes.
-    const OF_THE_INIT: [Self; 3] = [Self::RelayedChallenge, Self::SelfCheck, Self::Clock];
+    const OF_THE_INIT: [Self; 4] = [
+        Self::RelayedChallenge,
+        Self::SelfCheck,
+        Self::Clock,
+        Self::KeyRelease,
+    ];
 
     /// The purpose of the document that holds this `user_data`.
     pub fn of(user_data: Option<&[u8]>) -> Self {
@@ -61,7 +70,7 @@ impl Purpose {
     /// The `user_data` that the init writes, if the purpose is one of its own.
     pub fn user_data(self) -> Option<Vec<u8>> {
         match self {
-            Self::RelayedChallenge | Self::SelfCheck | Self::Clock => {
+            Self::RelayedChallenge | Self::SelfCheck | Self::Clock | Self::KeyRelease => {
                 Some([PREFIX, self.name().as_bytes()].concat())
             }
             Self::Workload | Self::Unknown => None,
@@ -73,6 +82,7 @@ impl Purpose {
             Self::RelayedChallenge => "relayed-challenge",
             Self::SelfCheck => "self-check",
             Self::Clock => "clock",
+            Self::KeyRelease => "key-release",
             Self::Workload => "workload",
             Self::Unknown => "unknown",
         }
@@ -176,7 +186,7 @@ mod tests {
             "self-check ",
             "self-check\0",
             "self-check:relayed-challenge",
-            "key-release",
+            "key-releases",
         ] {
             let data = [PREFIX, name.as_bytes()].concat();
             assert_eq!(Purpose::of(Some(&data)), Purpose::Unknown, "{name}");
@@ -206,7 +216,7 @@ mod tests {
         ] {
             let error = text.parse::<Purpose>().unwrap_err();
             assert!(
-                error.contains("relayed-challenge, self-check, clock, workload"),
+                error.contains("relayed-challenge, self-check, clock, key-release, workload"),
                 "{error}"
             );
         }

@@ -246,7 +246,10 @@ fn errors_name_the_line_and_the_fix() {
         ),
         (
             "allow_any_image = true\npurpose = \"unknown\"",
-            ["line 2", "relayed-challenge, self-check, clock, workload"],
+            [
+                "line 2",
+                "relayed-challenge, self-check, clock, key-release, workload",
+            ],
         ),
         (
             "allow_any_image = true\npurpose = \"Workload\"",
