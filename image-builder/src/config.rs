@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use eif::Architecture;
 use manifest::{
-    Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, LogRelease,
+    Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
     Manifest, ManifestError, MeasuredConfig, Profile, SelfCheck, User, WorkingDirectory, Workload,
-    check_credentials,
+    check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
@@ -26,6 +26,7 @@ const MAX_ACCOUNTS: u64 = 1024 * 1024;
 pub(crate) fn measured(
     manifest: &Manifest,
     attestation: Attestation,
+    kms: Option<Kms>,
     image: &Image,
     architecture: Architecture,
 ) -> Result<MeasuredConfig, ManifestError> {
@@ -45,6 +46,9 @@ pub(crate) fn measured(
     };
     let env = environment(process, &source.env).map_err(about("env"))?;
     check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
+    if kms.is_some() {
+        check_kms_environment(&env).map_err(|error| about("env")(error.to_string()))?;
+    }
     let working_directory = match (&source.working_directory, &process.working_dir) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
@@ -90,6 +94,7 @@ pub(crate) fn measured(
         logs: manifest.logs.clone(),
         attestation,
         confinement: manifest.confinement.clone(),
+        kms,
     })
 }
 
@@ -104,6 +109,7 @@ pub(crate) fn too_large(
         "attestation" => "the peers' policies: fewer peers, or fewer images in each",
         "network" => "the lists of rules",
         "logs" => "the redactions",
+        "kms" => "the roots",
         _ => "the command and the environment, the image's included",
     };
     let message = format!("{error}; most of them are [{table}]'s: shorten {shorten}");

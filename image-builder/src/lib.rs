@@ -32,6 +32,7 @@ mod elf;
 mod error;
 mod image;
 mod kernel;
+mod kms;
 mod kms_policy;
 mod layer;
 mod layout;

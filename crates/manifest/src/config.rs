@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::attestation::{Attestation, AttestationError};
 use crate::confinement::{Confinement, ConfinementError};
 use crate::egress::EgressRule;
+use crate::kms::{Kms, KmsError};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{
@@ -63,6 +64,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: ConfinementError,
     },
+    /// The KMS cannot be called.
+    #[error("the image's configuration cannot be used: kms: {0}")]
+    Kms(#[from] KmsError),
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -86,6 +90,9 @@ pub struct MeasuredConfig {
     /// What the workload may do and use; as tight as it can be unless given.
     #[serde(default)]
     pub confinement: Confinement,
+    /// The KMS that the enclave calls for the workload, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<Kms>,
 }
 
 impl MeasuredConfig {
@@ -99,6 +106,9 @@ impl MeasuredConfig {
             .confinement
             .check(None)
             .map_err(|(key, _, reason)| ConfigError::Confinement { key, reason })?;
+        if let Some(kms) = &config.kms {
+            kms.check(config.workload.aws_credentials, &config.network)?;
+        }
         Ok(config)
     }
 
@@ -114,6 +124,7 @@ impl MeasuredConfig {
                 "attestation",
                 size(&|| serde_json::to_vec(&self.attestation)),
             ),
+            ("kms", size(&|| serde_json::to_vec(&self.kms))),
         ];
         let largest = sizes.into_iter().max_by_key(|(_, size)| *size);
         largest.map_or("workload", |(table, _)| table)

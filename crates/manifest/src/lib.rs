@@ -24,6 +24,7 @@ mod confinement;
 mod contradiction;
 mod egress;
 mod health;
+mod kms;
 mod logs;
 mod memory;
 mod name;
@@ -51,6 +52,10 @@ pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids,
 pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use kms::{
+    HttpsEndpoint, Kms, KmsError, KmsSource, MAX_TLS_ROOTS_BYTES, Region, TlsRoots,
+    check_kms_environment,
+};
 pub use logs::{
     Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,
     MAX_REDACTIONS, Multiline, Pattern, Redaction, Redactions, WhenFull,

@@ -54,6 +54,11 @@ root_mib = 64
 tmp_mib = 64
 run_mib = 16
 shm_mib = 64
+
+[kms]
+endpoint = "https://kms.eu-west-1.amazonaws.com"
+region = "eu-west-1"
+roots = "kms-roots.pem"
 "#;
 /// The table whose keys are the reader's own.
 const ANY_KEY: &str = "workload.env";

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
 use crate::contradiction;
+use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
@@ -77,6 +78,8 @@ pub struct Manifest {
     pub attestation: AttestationSource,
     /// What the workload may do and use.
     pub confinement: Confinement,
+    /// The KMS that the enclave calls for the workload, if any.
+    pub kms: Option<KmsSource>,
 }
 
 /// The `[enclave]` table.
@@ -137,6 +140,7 @@ struct Tables {
     attestation: AttestationSource,
     #[serde(default)]
     confinement: Confinement,
+    kms: Option<KmsSource>,
 }
 
 impl Manifest {
@@ -186,15 +190,20 @@ impl Manifest {
             logs: tables.logs,
             attestation: tables.attestation,
             confinement: tables.confinement,
+            kms: tables.kms,
         };
         if let Some(folder) = file.parent() {
             manifest.enclave.image.join_to(folder);
             manifest.attestation.join_to(folder);
+            if let Some(kms) = &mut manifest.kms {
+                kms.join_to(folder);
+            }
         }
         manifest.check_network()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
         manifest.check_confinement()?;
+        manifest.check_kms()?;
         contradiction::check(&manifest.workload, &manifest.confinement)
             .map_err(|(path, message)| manifest.invalid(path, message))?;
         Ok(manifest)
@@ -233,6 +242,16 @@ impl Manifest {
                 let index = index.map(|index| index.to_string()).unwrap_or_default();
                 self.invalid(&["confinement", key, &index], error.to_string())
             })
+    }
+
+    fn check_kms(&self) -> Result<(), ManifestError> {
+        let Some(kms) = &self.kms else {
+            return Ok(());
+        };
+        kms.check(self.workload.aws_credentials, &self.network)
+            .map_err(|(key, error)| self.invalid(&["kms", key], error.to_string()))?;
+        check_kms_environment(&self.workload.env)
+            .map_err(|error| self.invalid(&["workload", "env"], error.to_string()))
     }
 
     fn check_attestation(&self) -> Result<(), ManifestError> {
