@@ -35,6 +35,8 @@ pub(crate) struct AwsCredentials(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     token: Secret<MAX_TOKEN>,
+    /// The region that the image names.
+    region: Option<String>,
     told: watch::Sender<Told>,
 }
 
@@ -42,6 +44,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Told {
     credentials: Option<Credentials>,
+    /// Those before, with which somebody may just be signing.
+    earlier: Option<Credentials>,
     /// Why there are no newer ones, if it said that last.
     reason: Option<String>,
     /// The last region that it named.
@@ -58,8 +62,8 @@ pub(crate) struct Valid {
 }
 
 impl AwsCredentials {
-    /// None yet, and a new token.
-    pub(crate) fn new() -> Result<Self, InitError> {
+    /// None yet, and a new token, for an image that names this region.
+    pub(crate) fn new(region: Option<&str>) -> Result<Self, InitError> {
         let mut random = [0; TOKEN_BYTES];
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|_| std::io::Error::other("the random number generator failed"))
@@ -67,6 +71,7 @@ impl AwsCredentials {
         let token = Secret::new(&URL_SAFE_NO_PAD.encode(random)).expect("43 visible characters");
         Ok(Self(Arc::new(Shared {
             token,
+            region: region.map(str::to_owned),
             told: watch::Sender::default(),
         })))
     }
@@ -88,7 +93,8 @@ impl AwsCredentials {
                     if !credentials.region.is_empty() {
                         told.region = Some(credentials.region.to_string());
                     }
-                    told.credentials = Some(credentials);
+                    let former = told.credentials.replace(credentials);
+                    told.earlier = former.or(told.earlier.take());
                     told.reason = None;
                     told.has_answered = true;
                 });
@@ -134,7 +140,7 @@ impl AwsCredentials {
                 .as_ref()
                 .is_some_and(|credentials| credentials.expires_ms <= now_ms)
             {
-                told.credentials = None;
+                told.earlier = told.credentials.take();
                 let reason = "the earlier ones have expired, and the agent has sent no others";
                 told.reason.get_or_insert_with(|| reason.to_owned());
             }
@@ -149,6 +155,16 @@ impl AwsCredentials {
             (None, Some(reason)) => Err(reason.clone()),
             (None, None) => Err("the agent has not sent any yet".to_owned()),
         }
+    }
+
+    /// Those of the last two credentials that have this access key, expired or not: what
+    /// was signed with them is the workload's.
+    pub(crate) fn handed_out(&self, access_key_id: &str) -> Option<Credentials> {
+        let told = self.0.told.borrow();
+        let mut known = told.credentials.iter().chain(&told.earlier);
+        known
+            .find(|known| *known.access_key_id == *access_key_id)
+            .cloned()
     }
 
     /// Whether this is the token, in a time that does not depend on how wrong it is.
@@ -177,12 +193,14 @@ impl AwsCredentials {
         variables
     }
 
-    /// The region: the image's own before the agent's.
+    /// The region: the image's own, of the environment and else of KMS, before the
+    /// agent's.
     fn region(&self, environment: &Environment) -> Option<String> {
         let own = REGION_VARIABLES
             .iter()
             .find_map(|name| environment.get(*name).cloned());
-        own.or_else(|| self.0.told.borrow().region.clone())
+        own.or_else(|| self.0.region.clone())
+            .or_else(|| self.0.told.borrow().region.clone())
     }
 }
 
@@ -219,7 +237,7 @@ mod tests {
 
     #[test]
     fn credentials_are_served_until_they_expire_or_others_come() {
-        let kept = AwsCredentials::new().unwrap();
+        let kept = AwsCredentials::new(None).unwrap();
         assert!(kept.valid_at(0).unwrap_err().contains("not sent any yet"));
         kept.told(credentials("first", 2_000, "")).unwrap();
         let valid = kept.valid_at(1_999).unwrap();
@@ -244,7 +262,7 @@ mod tests {
 
     #[test]
     fn credentials_with_senseless_values_are_refused() {
-        let kept = AwsCredentials::new().unwrap();
+        let kept = AwsCredentials::new(None).unwrap();
         for message in [
             credentials("a", u64::MAX, ""),
             credentials("a", 1, "eu west"),
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn credentials_are_never_printed() {
-        let kept = AwsCredentials::new().unwrap();
+        let kept = AwsCredentials::new(None).unwrap();
         kept.told(credentials("ASIA-id", u64::from(u32::MAX), ""))
             .unwrap();
         let printed = format!("{kept:?} {:?}", kept.valid_at(0).unwrap());
@@ -269,7 +287,7 @@ mod tests {
 
     #[test]
     fn credentials_region_is_the_images_before_the_agents() {
-        let kept = AwsCredentials::new().unwrap();
+        let kept = AwsCredentials::new(None).unwrap();
         let mut environment = Environment::default();
         let regions = |environment: &Environment| {
             let variables = kept.variables(environment).into_iter();
@@ -282,5 +300,23 @@ mod tests {
         let (name, region) = ("AWS_DEFAULT_REGION", "us-east-1".to_owned());
         environment.set(name.to_owned(), region.clone()).unwrap();
         assert_eq!(regions(&environment), [("AWS_REGION", region)]);
+        let kept = AwsCredentials::new(Some("eu-north-1")).unwrap();
+        kept.told(credentials("a", 1, "eu-west-1")).unwrap();
+        let region = kept.region(&Environment::default());
+        assert_eq!(region.as_deref(), Some("eu-north-1"));
+    }
+
+    #[test]
+    fn credentials_before_the_newest_are_known_until_the_next_come() {
+        let kept = AwsCredentials::new(None).unwrap();
+        let known = || ["first", "second", "third"].map(|id| kept.handed_out(id).is_some());
+        assert_eq!(known(), [false, false, false]);
+        kept.told(credentials("first", 1_000, "")).unwrap();
+        kept.told(credentials("second", 2_000, "")).unwrap();
+        assert_eq!(known(), [true, true, false]);
+        kept.told(credentials("third", 3_000, "")).unwrap();
+        assert_eq!(known(), [false, true, true]);
+        assert!(kept.valid_at(3_000).is_err());
+        assert_eq!(known(), [false, false, true]);
     }
 }

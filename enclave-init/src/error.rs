@@ -49,6 +49,9 @@ pub(crate) enum InitError {
         "documents cannot be verified: {0}; build the image again with this version's image-builder"
     )]
     Trust(String),
+    /// KMS could not be called.
+    #[error("KMS cannot be called: {0}; build the image again with this version's image-builder")]
+    Kms(String),
     /// The enclave's own document was refused, and the image demands that it is not.
     #[error("{finding}; {advice}")]
     SelfCheck {

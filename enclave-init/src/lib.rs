@@ -36,6 +36,7 @@
 
 mod api;
 mod args;
+mod aws;
 mod boot;
 mod capacity;
 mod clock;
@@ -50,6 +51,7 @@ mod forward;
 mod health;
 mod identity;
 mod ingress;
+mod kms;
 mod limits;
 mod logs;
 mod machine;

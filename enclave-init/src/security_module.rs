@@ -8,6 +8,7 @@
 //! |---|---|---|---|
 //! | relayed challenge | the challenger's | the purpose | the workload's identity key |
 //! | self-check, clock | the module's | the purpose | none |
+//! | key release | none | the purpose | the init's, for this boot |
 //! | workload | the workload's | the workload's, unless it begins as a purpose | the workload's |
 
 use attestation::Purpose;
@@ -203,6 +204,14 @@ impl Module {
         let user_data = purpose.user_data();
         self.nsm
             .attestation(user_data.as_deref(), Some(nonce), None)
+    }
+
+    /// A document to whose key, the init's own, a key management service is to encrypt.
+    /// It holds no nonce, because the service knows none.
+    pub(crate) fn key_release(&mut self, public_key: &[u8]) -> Result<Vec<u8>, NsmError> {
+        let user_data = Purpose::KeyRelease.user_data();
+        self.nsm
+            .attestation(user_data.as_deref(), None, Some(public_key))
     }
 
     /// A document that the workload asked for, with what it chose.

@@ -6,10 +6,12 @@ use link::{BootId, Endpoint, Listener};
 use manifest::MeasuredConfig;
 
 use crate::api::{self, Api, Verifications};
+use crate::aws::Client;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
+use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
 use crate::security_module::SecurityModule;
@@ -53,13 +55,22 @@ impl Services<'_> {
             capacity,
         } = self;
         let credentials = if config.workload.aws_credentials {
-            Some(AwsCredentials::new()?)
+            let region = config.kms.as_ref().map(|kms| &*kms.region);
+            Some(AwsCredentials::new(region)?)
         } else {
             None
         };
         let network = Arc::new(config.network.clone());
         let out =
             egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
+        let kms = match (&config.kms, &credentials) {
+            (Some(kms), Some(credentials)) => {
+                let roots = kms.roots.as_deref();
+                let client = Client::new(Arc::clone(&out), credentials.clone(), roots)?;
+                Some(Kms::start(client, kms, nsm.clone()))
+            }
+            _ => None,
+        };
         let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
         let into = ingress::places(&capacity);
         tokio::spawn(ingress::serve(
@@ -74,12 +85,13 @@ impl Services<'_> {
             open_registers: Arc::new(config.attestation.open_registers.clone()),
             verifications: Verifications::new(Arc::clone(trust)),
             credentials: credentials.clone(),
+            kms,
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
         Ok(Running {
             pressure: Pressure {
-                egress: out,
+                egress: Arc::clone(out.places()),
                 ingress: into,
             },
             credentials,

@@ -165,6 +165,7 @@ fn start(
     command
         .envs(&workload.env)
         .envs(variables.into_iter().flatten())
+        .envs(config.kms.as_ref().map(|_| crate::api::kms_variable()))
         .env("HOSTNAME", config.name.as_str())
         .env("ENCLAVE_API", crate::api::URL)
         .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)

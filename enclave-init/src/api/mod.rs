@@ -5,6 +5,7 @@ mod attestation;
 mod credentials;
 mod guard;
 mod identity;
+mod kms;
 mod random;
 mod registers;
 mod time;
@@ -21,7 +22,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use manifest::{API_PORT, OpenRegisters};
 use nsm::NsmError;
@@ -35,6 +36,7 @@ use self::guard::Transport;
 use crate::clock::Clock;
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
+use crate::kms::Kms;
 use crate::mounts::in_scratch;
 use crate::security_module::SecurityModule;
 
@@ -54,6 +56,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+pub(crate) use kms::variable as kms_variable;
 pub(crate) use verify::Verifications;
 
 /// What the resources share; each request has a clone.
@@ -66,6 +69,8 @@ pub(crate) struct Api {
     pub(crate) verifications: Verifications,
     /// The workload's AWS credentials, if it is to have any.
     pub(crate) credentials: Option<AwsCredentials>,
+    /// KMS, if the image calls it through the enclave.
+    pub(crate) kms: Option<Kms>,
 }
 
 /// Told to whoever asks for anything else.
@@ -103,6 +108,9 @@ async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> A
             }
         });
         return result.unwrap_or_else(|failure| credentials::refusal(&failure));
+    }
+    if let Some(kms) = kms::asked_for(api.kms.as_ref(), path) {
+        return kms::answer(&api, kms, transport, request).await;
     }
     let result = match guard::check(transport, &request) {
         Ok(()) => route(api, request).await,
@@ -170,15 +178,20 @@ where
 #[derive(Debug)]
 struct Answer {
     status: StatusCode,
-    content_type: Option<&'static str>,
-    body: Vec<u8>,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Answer {
     fn bytes(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self::new(StatusCode::OK, content_type, body.into())
+    }
+
+    fn new(status: StatusCode, content_type: &'static str, body: Bytes) -> Self {
+        let content_type = (CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self {
-            status: StatusCode::OK,
-            content_type: Some(content_type),
+            status,
+            headers: HeaderMap::from_iter([content_type]),
             body,
         }
     }
@@ -186,27 +199,19 @@ impl Answer {
     fn empty() -> Self {
         Self {
             status: StatusCode::NO_CONTENT,
-            content_type: None,
-            body: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
         }
     }
 
     fn json(status: StatusCode, body: &serde_json::Value) -> Self {
-        Self {
-            status,
-            content_type: Some("application/json"),
-            body: body.to_string().into_bytes(),
-        }
+        Self::new(status, "application/json", body.to_string().into())
     }
 
     fn response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body.into()));
+        let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = self.status;
-        if let Some(content_type) = self.content_type {
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        }
+        *response.headers_mut() = self.headers;
         response
     }
 }

@@ -30,8 +30,8 @@ pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 /// Where the workload finds the HTTP proxy.
 pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, PROXY_PORT);
 
-/// What the egress services share.
-struct Egress {
+/// What the egress services share, and what the init itself goes out by.
+pub(crate) struct Egress {
     agent: Endpoint,
     network: Arc<Network>,
     notices: Notices,
@@ -50,16 +50,39 @@ impl Egress {
             places: Places::shared(capacity.places),
         })
     }
+
+    /// The places that all connections share.
+    pub(crate) fn places(&self) -> &Arc<Places<String>> {
+        &self.places
+    }
+
+    /// A connection of the init's own, to a destination that the image allows as it does
+    /// the workload's, and the connection's place.
+    pub(crate) async fn open(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<(Place<String>, Stream), Refused> {
+        let allowed = Destination::new(host, port)
+            .filter(|destination| destination.is_allowed(&self.network));
+        let Some(destination) = allowed else {
+            return Err(Refused {
+                refusal: Refusal::NotAllowed,
+                reason: format!("{host}:{port} is not in the image's egress list"),
+            });
+        };
+        connect(self, &destination).await
+    }
 }
 
-/// Starts the name server, and the proxy if any destination is allowed; returns the
-/// places that their connections share.
+/// Starts the name server, and the proxy if any destination is allowed; returns what the
+/// init itself goes out by.
 pub(crate) async fn start(
     agent: Endpoint,
     network: Arc<Network>,
     capacity: Capacity,
     logs: Logs,
-) -> Result<Arc<Places<String>>, InitError> {
+) -> Result<Arc<Egress>, InitError> {
     let socket = UdpSocket::bind((NAME_SERVER, NAME_SERVER_PORT))
         .await
         .doing(|| "listening for names".to_owned())?;
@@ -70,9 +93,8 @@ pub(crate) async fn start(
             .doing(|| "listening for the proxy".to_owned())?;
         tokio::spawn(proxy::serve(listener, Arc::clone(&egress)));
     }
-    let places = Arc::clone(&egress.places);
-    tokio::spawn(resolver::serve(socket, egress));
-    Ok(places)
+    tokio::spawn(resolver::serve(socket, Arc::clone(&egress)));
+    Ok(egress)
 }
 
 /// A place, and a connection of the agent's to a destination that is allowed.

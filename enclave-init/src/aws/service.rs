@@ -1,0 +1,35 @@
+//! A service: where it is, and what signatures name.
+
+use manifest::HttpsEndpoint;
+
+use super::connection::Connections;
+
+/// A service of AWS at an endpoint, and the connections to it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// What signatures name: `kms`, `ssm`, `secretsmanager`, `s3`.
+    pub(crate) name: &'static str,
+    pub(crate) endpoint: HttpsEndpoint,
+    pub(crate) region: String,
+    pub(super) connections: Connections,
+}
+
+impl Service {
+    pub(crate) fn new(name: &'static str, endpoint: HttpsEndpoint, region: &str) -> Self {
+        Self {
+            name,
+            endpoint,
+            region: region.to_owned(),
+            connections: Connections::default(),
+        }
+    }
+
+    /// The value of `Host`.
+    pub(super) fn authority(&self) -> String {
+        let (host, port) = (self.endpoint.host(), self.endpoint.port());
+        match port {
+            443 => host.to_owned(),
+            _ => format!("{host}:{port}"),
+        }
+    }
+}

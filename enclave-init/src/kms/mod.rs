@@ -1,0 +1,123 @@
+//! KMS for the workload: calls that KMS answers with plaintext carry a document of this
+//! enclave, so that KMS encrypts the plaintext to a key of the init's and nobody else
+//! reads it, whoever carries the answer and whoever has the credentials.
+//!
+//! What is sent is decided in `message`, the key and its documents are in `recipient`,
+//! and who may call in `caller`.
+
+mod caller;
+mod error;
+mod message;
+mod recipient;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+pub(crate) use self::caller::check as check_caller;
+pub(crate) use self::error::KmsError;
+use self::message::{AnswerMembers, Released};
+use self::recipient::Recipient;
+use crate::aws::{Answer, Client, Service};
+use crate::security_module::SecurityModule;
+
+/// What signatures name.
+const SERVICE: &str = "kms";
+/// What `X-Amz-Target` begins with.
+const TARGET: &str = "TrentService.";
+
+/// KMS at its endpoint; clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Kms(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    service: Service,
+    recipient: Recipient,
+}
+
+impl Kms {
+    /// Starts to make the key; nothing is asked of KMS. Within the runtime.
+    pub(crate) fn start(client: Client, config: &manifest::Kms, nsm: SecurityModule) -> Self {
+        let service = Service::new(SERVICE, config.endpoint.clone(), &config.region);
+        Self(Arc::new(Shared {
+            client,
+            service,
+            recipient: Recipient::start(nsm),
+        }))
+    }
+
+    /// The plaintext of a ciphertext of KMS's. A key that is named must have encrypted it;
+    /// named by its ARN, it is that of the account that the caller means.
+    #[allow(dead_code, reason = "declared secrets are opened with it")]
+    pub(crate) async fn decrypt(
+        &self,
+        ciphertext: &[u8],
+        key_id: Option<&str>,
+        encryption_context: &BTreeMap<String, String>,
+    ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        let mut body = json!({
+            "CiphertextBlob": STANDARD.encode(ciphertext),
+            "EncryptionContext": encryption_context,
+        });
+        if let Some(key_id) = key_id {
+            body["KeyId"] = key_id.into();
+        }
+        let body = body.to_string();
+        let (_, plaintext) = self
+            .release("Decrypt", Released::Plaintext, body.as_bytes())
+            .await?;
+        Ok(plaintext)
+    }
+
+    /// Makes the workload's call, by `X-Amz-Target`, and gives KMS's answer as if KMS had
+    /// been called without a recipient. Calls that are answered with no plaintext, and
+    /// those that have a recipient of their own, pass as they are.
+    pub(crate) async fn forward(
+        &self,
+        target: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Answer, KmsError> {
+        let operation = target
+            .strip_prefix(TARGET)
+            .ok_or(KmsError::UnknownOperation)?;
+        match Released::by(operation) {
+            Some(released) if !message::has_recipient(&body)? => {
+                let (members, plaintext) = self.release(operation, released, &body).await?;
+                Ok(members.into_answer(released, &plaintext))
+            }
+            _ => {
+                let call = self.0.client.call(&self.0.service, target, body);
+                Ok(call.await?)
+            }
+        }
+    }
+
+    /// Makes a call with a recipient, and opens what it releases.
+    async fn release(
+        &self,
+        operation: &str,
+        released: Released,
+        body: &[u8],
+    ) -> Result<(AnswerMembers, Zeroizing<Vec<u8>>), KmsError> {
+        let document = self.0.recipient.document().await?;
+        let (body, key_id) = message::with_recipient(body, &document)?;
+        let target = format!("{TARGET}{operation}");
+        let call = self.0.client.call(&self.0.service, &target, body);
+        let answer = call.await?;
+        if answer.status != StatusCode::OK {
+            return Err(KmsError::Refused(answer));
+        }
+        let mut members = AnswerMembers::parse(answer)?;
+        let sealed = members.take_sealed(released)?;
+        let plaintext = self.0.recipient.open(sealed).await?;
+        members.check_key(key_id.as_deref())?;
+        Ok((members, plaintext))
+    }
+}
