@@ -9,7 +9,7 @@ use aws_nitro_enclaves_cose::crypto::{
 };
 use aws_nitro_enclaves_cose::error::CoseError;
 use aws_nitro_enclaves_cose::header_map::HeaderMap;
-use measurements::{Measurements, PCR_COUNT, Pcr};
+use measurements::{Measurements, PCR_COUNT, Pcr, RoleArn};
 use nsm::{
     AttestationDoc, Digest, ErrorCode, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Request, Response,
 };
@@ -18,6 +18,8 @@ use crate::authority::{Chain, RootError, TestRoot};
 
 /// Registers that the hypervisor has locked before the enclave runs.
 const PLATFORM_PCRS: usize = 16;
+/// The register of the parent instance's role.
+const ROLE_PCR: usize = 3;
 /// Bytes of one answer to `GetRandom`.
 const RANDOM_BYTES: usize = 256;
 
@@ -91,6 +93,15 @@ impl SoftwareNsm {
             pcrs,
             clock,
         })
+    }
+
+    /// The same on a parent instance that has this IAM role: PCR3 is of it.
+    #[must_use]
+    pub fn on_parent_with(mut self, role: &RoleArn) -> Self {
+        if let Some(register) = self.pcrs.get_mut(ROLE_PCR) {
+            register.value = role.pcr3();
+        }
+        self
     }
 
     /// Answers a request as the device does.

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use attestation::{Document, Nonce, Policy, Roots, Rule, Verifier};
-use measurements::{InstanceId, Measurements, Pcr};
+use measurements::{InstanceId, Measurements, Pcr, RoleArn};
 use nsm::{Nsm, NsmError, Refusal, Request, Response, unverified_timestamp_ms};
 use software_nsm::{Identity, SoftwareNsm, TestRoot, serve};
 use tempfile::TempDir;
@@ -376,4 +376,26 @@ fn hostile_clients_do_not_disturb_others() {
     garbage.read_exact(&mut answer).unwrap();
     let mut nsm = server.client();
     assert_eq!(nsm.describe_pcr(1).unwrap().0, MEASUREMENTS.pcr1);
+}
+
+#[test]
+fn parents_roles_are_measured_into_pcr_3() {
+    let identity = || Identity {
+        instance_id: "i-0123456789abcdef0".into(),
+        enclave_id: "enc0123456789abcdef".into(),
+        measurements: Some(MEASUREMENTS),
+    };
+    let role: RoleArn = "arn:aws:iam::123456789012:role/Enclave".parse().unwrap();
+    let module = || SoftwareNsm::new(identity(), TestRoot::generate().unwrap()).unwrap();
+    for (mut module, expected) in [
+        (module(), Pcr::ZERO),
+        (module().on_parent_with(&role), role.pcr3()),
+    ] {
+        let Response::DescribePCR { lock, data } = module.answer(Request::DescribePCR { index: 3 })
+        else {
+            panic!("no register");
+        };
+        assert!(lock);
+        assert_eq!(data, expected.as_bytes());
+    }
 }
