@@ -15,7 +15,7 @@ use fuzz::within;
 use http::{HeaderValue, Request, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use software_kms::{Credentials, SoftwareKms};
+use software_kms::{Credentials, KeySpec, SoftwareKms};
 
 /// Most memory that one input takes, in KiB.
 const MEMORY_KIB: usize = 256;
@@ -23,7 +23,7 @@ const MEMORY_KIB: usize = 256;
 const MAX_INPUT: usize = 16 * 1024;
 const REGION: &str = "eu-west-1";
 const HOST: &str = "kms.test";
-const CALLS: [&str; 7] = [
+const CALLS: [&str; 12] = [
     "TrentService.Decrypt",
     "TrentService.DescribeKey",
     "TrentService.Encrypt",
@@ -31,15 +31,22 @@ const CALLS: [&str; 7] = [
     "TrentService.GenerateDataKeyWithoutPlaintext",
     "TrentService.GenerateRandom",
     "TrentService.NoSuchCall",
+    "TrentService.DeriveSharedSecret",
+    "TrentService.GenerateDataKeyPair",
+    "TrentService.GenerateDataKeyPairWithoutPlaintext",
+    "TrentService.GetPublicKey",
+    "TrentService.ReEncrypt",
 ];
 /// Why a signed request may be refused.
-const REFUSALS: [&str; 7] = [
+const REFUSALS: [&str; 9] = [
     "AccessDeniedException",
     "IncorrectKeyException",
     "InvalidCiphertextException",
+    "InvalidKeyUsageException",
     "NotFoundException",
     "SerializationException",
     "UnknownOperationException",
+    "UnsupportedOperationException",
     "ValidationException",
 ];
 
@@ -56,8 +63,10 @@ static KMS: LazyLock<SoftwareKms> = LazyLock::new(|| {
     .expect("a role");
     let policy = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
         "Principal": "*", "Action": "kms:*", "Resource": "*"}}"#;
-    kms.create_key(policy.parse().expect("a policy"))
-        .expect("a key");
+    for spec in [KeySpec::SymmetricDefault, KeySpec::EccNistP256] {
+        kms.create_key(spec, policy.parse().expect("a policy"))
+            .expect("a key");
+    }
     kms
 });
 

@@ -21,12 +21,14 @@ pub(crate) enum Kind {
     IncorrectKey,
     InternalFailure,
     InvalidCiphertext,
+    InvalidKeyUsage,
     InvalidSignature,
     MissingAuthenticationToken,
     NotFound,
     Serialization,
     UnknownOperation,
     UnrecognizedClient,
+    UnsupportedOperation,
     Validation,
 }
 
@@ -38,12 +40,14 @@ impl Kind {
             Self::IncorrectKey => "IncorrectKeyException",
             Self::InternalFailure => "KMSInternalException",
             Self::InvalidCiphertext => "InvalidCiphertextException",
+            Self::InvalidKeyUsage => "InvalidKeyUsageException",
             Self::InvalidSignature => "InvalidSignatureException",
             Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
             Self::NotFound => "NotFoundException",
             Self::Serialization => "SerializationException",
             Self::UnknownOperation => "UnknownOperationException",
             Self::UnrecognizedClient => "UnrecognizedClientException",
+            Self::UnsupportedOperation => "UnsupportedOperationException",
             Self::Validation => "ValidationException",
         }
     }

@@ -1,21 +1,18 @@
-//! Keys, and what is encrypted under them.
+//! Keys and their policies.
 
 use std::time::SystemTime;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand;
-use key_policy::{KeyArn, KeyArnError, Policy};
+use key_policy::{Action, KeyArn, KeyArnError, Policy};
 use thiserror::Error;
 
+use crate::agreement::{AgreementKey, Curve, ECDH};
 use crate::error::{Kind, Refusal};
-use crate::wire::Context;
+use crate::key_id::KeyId;
+use crate::symmetric::{SYMMETRIC_DEFAULT, SymmetricKey};
 
-/// What a ciphertext begins with.
-const FORMAT: u8 = 1;
-const ID_BYTES: usize = 16;
-/// AES-256.
-const MATERIAL_BYTES: usize = 32;
+/// Where the material of every key comes from.
+pub(crate) const ORIGIN: &str = "AWS_KMS";
 
 /// Why there is no key.
 #[derive(Debug, Error)]
@@ -28,171 +25,117 @@ pub enum KeyError {
     Region(#[from] KeyArnError),
 }
 
-/// A key's identifier, a UUID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct KeyId([u8; ID_BYTES]);
-
-impl KeyId {
-    fn random() -> Result<Self, Unspecified> {
-        let mut bytes = [0; ID_BYTES];
-        rand::fill(&mut bytes)?;
-        // Version 4, variant 1 (RFC 9562, section 5.4).
-        let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
-        *version = *version & 0x0f | 0x40;
-        *variant = *variant & 0x3f | 0x80;
-        Ok(Self(bytes))
-    }
+/// What a key is for, and its algorithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySpec {
+    /// `SYMMETRIC_DEFAULT`, which encrypts and decrypts.
+    SymmetricDefault,
+    /// `ECC_NIST_P256`, on which secrets are agreed.
+    EccNistP256,
+    /// `ECC_NIST_P384`, on which secrets are agreed.
+    EccNistP384,
 }
 
-impl std::fmt::Display for KeyId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digits = hex::encode(self.0);
-        let mut rest = digits.as_str();
-        for length in [8, 4, 4, 4] {
-            let (group, others) = rest.split_at(length);
-            write!(f, "{group}-")?;
-            rest = others;
+impl KeySpec {
+    /// As KMS names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SymmetricDefault => SYMMETRIC_DEFAULT,
+            Self::EccNistP256 => "ECC_NIST_P256",
+            Self::EccNistP384 => "ECC_NIST_P384",
         }
-        f.write_str(rest)
+    }
+
+    /// What KMS lets keys be used for.
+    pub(crate) fn usage(self) -> &'static str {
+        match self {
+            Self::SymmetricDefault => "ENCRYPT_DECRYPT",
+            Self::EccNistP256 | Self::EccNistP384 => "KEY_AGREEMENT",
+        }
+    }
+
+    pub(crate) fn encryption_algorithms(self) -> Option<&'static [&'static str]> {
+        (self == Self::SymmetricDefault).then_some(&[SYMMETRIC_DEFAULT])
+    }
+
+    pub(crate) fn key_agreement_algorithms(self) -> Option<&'static [&'static str]> {
+        (self != Self::SymmetricDefault).then_some(&[ECDH])
     }
 }
 
-/// A symmetric key and its policy.
+/// A key and its policy.
 pub(crate) struct Key {
     pub(crate) id: KeyId,
     pub(crate) arn: KeyArn,
     pub(crate) policy: Policy,
     pub(crate) created: SystemTime,
-    material: RandomizedNonceKey,
+    pub(crate) spec: KeySpec,
+    material: Material,
+}
+
+enum Material {
+    Symmetric(SymmetricKey),
+    Agreement(AgreementKey),
 }
 
 impl Key {
     /// A new key, whose ARN begins with `prefix`.
-    pub(crate) fn generate(prefix: &str, policy: Policy) -> Result<Self, KeyError> {
+    pub(crate) fn generate(
+        prefix: &str,
+        spec: KeySpec,
+        policy: Policy,
+        created: SystemTime,
+    ) -> Result<Self, KeyError> {
         let id = KeyId::random()?;
-        let mut material = [0; MATERIAL_BYTES];
-        rand::fill(&mut material)?;
+        let agreement = |curve| AgreementKey::generate(curve).map(Material::Agreement);
+        let material = match spec {
+            KeySpec::SymmetricDefault => SymmetricKey::generate(id).map(Material::Symmetric),
+            KeySpec::EccNistP256 => agreement(Curve::P256),
+            KeySpec::EccNistP384 => agreement(Curve::P384),
+        };
         Ok(Self {
             id,
             arn: format!("{prefix}:key/{id}").parse()?,
             policy,
-            created: SystemTime::now(),
-            material: RandomizedNonceKey::new(&AES_256_GCM, &material)?,
+            created,
+            spec,
+            material: material?,
         })
     }
 
-    pub(crate) fn encrypt(&self, plaintext: &[u8], context: &Context) -> Result<Vec<u8>, Refusal> {
-        let mut sealed = plaintext.to_vec();
-        let nonce = self
-            .material
-            .seal_in_place_append_tag(Aad::from(self.bound(context)), &mut sealed)
-            .map_err(|_| Refusal::bare(Kind::InternalFailure))?;
-        Ok([&[FORMAT], &self.id.0[..], nonce.as_ref(), &sealed].concat())
-    }
-
-    pub(crate) fn decrypt(
-        &self,
-        ciphertext: &Ciphertext<'_>,
-        context: &Context,
-    ) -> Result<Vec<u8>, Refusal> {
-        let mut sealed = ciphertext.sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(ciphertext.nonce);
-        let plaintext = self
-            .material
-            .open_in_place(nonce, Aad::from(self.bound(context)), &mut sealed)
-            .map_err(|_| Refusal::bare(Kind::InvalidCiphertext))?;
-        Ok(plaintext.to_vec())
-    }
-
-    /// What is authenticated with a ciphertext.
-    fn bound(&self, context: &Context) -> Vec<u8> {
-        let mut bound = vec![FORMAT];
-        bound.extend(self.id.0);
-        for text in context.iter().flat_map(|(name, value)| [name, value]) {
-            bound.extend(text.len().to_be_bytes());
-            bound.extend(text.as_bytes());
-        }
-        bound
-    }
-}
-
-/// A ciphertext whose key is known, and nothing else of it.
-pub(crate) struct Ciphertext<'a> {
-    pub(crate) key: KeyId,
-    nonce: [u8; NONCE_LEN],
-    sealed: &'a [u8],
-}
-
-impl<'a> Ciphertext<'a> {
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let parts = || {
-            let (format, rest) = bytes.split_first()?;
-            let (key, rest) = rest.split_first_chunk()?;
-            let (nonce, sealed) = rest.split_first_chunk()?;
-            (*format == FORMAT).then_some(Self {
-                key: KeyId(*key),
-                nonce: *nonce,
-                sealed,
-            })
-        };
-        parts().ok_or_else(|| Refusal::bare(Kind::InvalidCiphertext))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> Key {
-        let policy = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
-            "Principal": "*", "Action": "kms:*", "Resource": "*"}}"#;
-        let prefix = "arn:aws:kms:eu-west-1:123456789012";
-        Key::generate(prefix, policy.parse().unwrap()).unwrap()
-    }
-
-    fn context(entries: &[(&str, &str)]) -> Context {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        entries.iter().map(owned).collect()
-    }
-
-    #[test]
-    fn ciphertexts_are_bound_to_key_and_context() {
-        let (key, other) = (key(), key());
-        let bound = context(&[("a", "bc"), ("d", "")]);
-        let bytes = key.encrypt(b"a secret", &bound).unwrap();
-        let ciphertext = Ciphertext::parse(&bytes).unwrap();
-        assert_eq!(ciphertext.key, key.id);
-        assert_eq!(key.decrypt(&ciphertext, &bound).unwrap(), b"a secret");
-
-        let refused = Err(Refusal::bare(Kind::InvalidCiphertext));
-        for wrong in [&[][..], &[("a", "bc")], &[("ab", "c"), ("d", "")]] {
-            assert_eq!(key.decrypt(&ciphertext, &context(wrong)), refused);
-        }
-        assert_eq!(other.decrypt(&ciphertext, &bound), refused);
-    }
-
-    #[test]
-    fn ciphertexts_that_were_changed_or_cut_are_refused() {
-        let key = key();
-        let bytes = key.encrypt(b"a secret", &Context::new()).unwrap();
-        let open = |bytes: &[u8]| key.decrypt(&Ciphertext::parse(bytes)?, &Context::new());
-        for position in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[position] ^= 1;
-            let opened = open(&changed);
-            // The key's identifier chooses the key, which is known here.
-            let in_key = (1..17).contains(&position);
-            assert_eq!(opened.is_ok(), in_key, "{position}");
-            assert!(open(&bytes[..position]).is_err());
+    /// The key, if it can do what a call wants of a symmetric one.
+    pub(crate) fn symmetric(&self, call: &Action) -> Result<&SymmetricKey, Refusal> {
+        match &self.material {
+            Material::Symmetric(key) => Ok(key),
+            Material::Agreement(_) => Err(self.not_valid_for(call)),
         }
     }
 
-    #[test]
-    fn identifiers_are_uuids_of_version_4() {
-        let id = KeyId([0xff; ID_BYTES]).to_string();
-        assert_eq!(id, "ffffffff-ffff-ffff-ffff-ffffffffffff");
-        let id = KeyId::random().unwrap().to_string();
-        assert_eq!(id.as_bytes()[14], b'4');
-        assert!(b"89ab".contains(&id.as_bytes()[19]));
+    /// The key, if it can do what a call wants of one for agreements.
+    pub(crate) fn agreement(&self, call: &Action) -> Result<&AgreementKey, Refusal> {
+        match &self.material {
+            Material::Agreement(key) => Ok(key),
+            Material::Symmetric(_) => Err(self.not_valid_for(call)),
+        }
+    }
+
+    /// `SubjectPublicKeyInfo`, DER, of a key that has a public half.
+    pub(crate) fn public_key(&self) -> Option<&[u8]> {
+        match &self.material {
+            Material::Agreement(key) => Some(&key.public_key),
+            Material::Symmetric(_) => None,
+        }
+    }
+
+    fn not_valid_for(&self, call: &Action) -> Refusal {
+        let call = call.as_str().trim_start_matches("kms:");
+        let usage = self.spec.usage();
+        Refusal::new(
+            Kind::InvalidKeyUsage,
+            format!(
+                "{} key usage is {usage} which is not valid for {call}.",
+                self.arn
+            ),
+        )
     }
 }

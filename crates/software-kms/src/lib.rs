@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use attestation::Roots;
-//! use software_kms::{Credentials, SoftwareKms};
+//! use software_kms::{Credentials, KeySpec, SoftwareKms};
 //! use software_nsm::TestRoot;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +21,7 @@
 //!     session_token: None,
 //!     arn: "arn:aws:iam::123456789012:role/Enclave".to_owned(),
 //! })?;
-//! let key = kms.create_key(r#"{
+//! let policy = r#"{
 //!     "Version": "2012-10-17",
 //!     "Statement": {
 //!         "Effect": "Allow",
@@ -29,29 +29,57 @@
 //!         "Action": "kms:Encrypt",
 //!         "Resource": "*"
 //!     }
-//! }"#.parse()?)?;
+//! }"#;
+//! let key = kms.create_key(KeySpec::SymmetricDefault, policy.parse()?)?;
 //! assert_eq!(key.region(), "eu-west-1");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`SoftwareKms::handle`] answers requests, [`serve`] puts it behind a socket. Keys are
-//! symmetric, live in memory and are made by the program, not by requests. There are no
-//! grants, no aliases and no IAM policies: what a key policy leaves to IAM is refused,
-//! except `GenerateRandom`, which no key policy is about and everybody may call.
+//! [`SoftwareKms::handle`] answers requests, [`serve`] puts it behind a socket. Keys
+//! live in memory and are made by the program, not by requests. There are no grants, no
+//! aliases and no IAM policies: what a key policy leaves to IAM is refused, except
+//! `GenerateRandom`, which no key policy is about and everybody may call.
+//!
+//! # Calls
+//!
+//! | call | takes a `Recipient` | in the place of |
+//! |---|---|---|
+//! | `Decrypt`, `GenerateDataKey`, `GenerateRandom` | yes | `Plaintext`, which is empty then |
+//! | `GenerateDataKeyPair` | yes | `PrivateKeyPlaintext`, which is absent then |
+//! | `DeriveSharedSecret` | yes | `SharedSecret`, which is absent then |
+//! | `DescribeKey`, `Encrypt`, `GetPublicKey`, `ReEncrypt`, and the two `…WithoutPlaintext` | no | |
+//!
+//! KMS says of all these members that they are null or empty; a client has to take both.
+//!
+//! # Time
+//!
+//! A request is refused unless it was signed within five minutes of now, and a document if
+//! it is older than five minutes or from the future. [`SoftwareKms::with_clock`] says what
+//! now is. Within its five minutes a document may come again, as with AWS: what a replay
+//! gets is encrypted to the key in the document.
 
 #![forbid(unsafe_code)]
 
+mod agreement;
+mod answer;
+mod call;
+mod data_key_pair;
+mod description;
+mod encryption;
 mod error;
+mod generation;
 mod key;
+mod key_id;
 mod kms;
 mod operation;
 mod recipient;
 mod server;
 mod signature;
+mod symmetric;
 mod wire;
 
-pub use key::KeyError;
+pub use key::{KeyError, KeySpec};
 pub use kms::SoftwareKms;
 pub use server::{MAX_REQUEST_BYTES, serve, serve_connection};
 pub use signature::Credentials;

@@ -1,38 +1,49 @@
-//! The calls, and what they are answered with.
+//! The calls and their parameters.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use crate::data_key_pair::PairSpec;
 use crate::error::{Kind, Refusal};
 use crate::wire::{Blob, Context, Recipient};
 
 /// What `X-Amz-Target` begins with.
 const SERVICE: &str = "TrentService.";
-/// The one algorithm that symmetric keys have.
-pub(crate) const SYMMETRIC_DEFAULT: &str = "SYMMETRIC_DEFAULT";
 
 /// A call with its parameters. Those that this KMS has no use for are ignored, as KMS
 /// ignores those that it does not know.
 #[derive(Debug)]
 pub(crate) enum Operation {
     Decrypt(Decrypt),
-    DescribeKey(DescribeKey),
+    DeriveSharedSecret(DeriveSharedSecret),
+    DescribeKey(NamedKey),
     Encrypt(Encrypt),
     GenerateDataKey(GenerateDataKey),
+    GenerateDataKeyPair(GenerateDataKeyPair),
+    GenerateDataKeyPairWithoutPlaintext(GenerateDataKeyPair),
     GenerateDataKeyWithoutPlaintext(GenerateDataKey),
     GenerateRandom(GenerateRandom),
+    GetPublicKey(NamedKey),
+    ReEncrypt(ReEncrypt),
 }
 
 impl Operation {
     pub(crate) fn parse(target: &str, body: &[u8]) -> Result<Self, Refusal> {
         match target.strip_prefix(SERVICE) {
             Some("Decrypt") => read(body).map(Self::Decrypt),
+            Some("DeriveSharedSecret") => read(body).map(Self::DeriveSharedSecret),
             Some("DescribeKey") => read(body).map(Self::DescribeKey),
             Some("Encrypt") => read(body).map(Self::Encrypt),
             Some("GenerateDataKey") => read(body).map(Self::GenerateDataKey),
+            Some("GenerateDataKeyPair") => read(body).map(Self::GenerateDataKeyPair),
+            Some("GenerateDataKeyPairWithoutPlaintext") => {
+                read(body).map(Self::GenerateDataKeyPairWithoutPlaintext)
+            }
             Some("GenerateDataKeyWithoutPlaintext") => {
                 read(body).map(Self::GenerateDataKeyWithoutPlaintext)
             }
             Some("GenerateRandom") => read(body).map(Self::GenerateRandom),
+            Some("GetPublicKey") => read(body).map(Self::GetPublicKey),
+            Some("ReEncrypt") => read(body).map(Self::ReEncrypt),
             _ => Err(Refusal::bare(Kind::UnknownOperation)),
         }
     }
@@ -56,7 +67,17 @@ pub(crate) struct Decrypt {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct DescribeKey {
+pub(crate) struct DeriveSharedSecret {
+    pub(crate) key_id: Option<String>,
+    pub(crate) key_agreement_algorithm: Option<String>,
+    pub(crate) public_key: Option<Blob>,
+    pub(crate) recipient: Option<Recipient>,
+}
+
+/// The parameters of calls about a key.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct NamedKey {
     pub(crate) key_id: Option<String>,
 }
 
@@ -72,6 +93,20 @@ pub(crate) struct Encrypt {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
+pub(crate) struct ReEncrypt {
+    pub(crate) ciphertext_blob: Option<Blob>,
+    #[serde(default)]
+    pub(crate) source_encryption_context: Context,
+    pub(crate) source_key_id: Option<String>,
+    pub(crate) source_encryption_algorithm: Option<String>,
+    pub(crate) destination_key_id: Option<String>,
+    #[serde(default)]
+    pub(crate) destination_encryption_context: Context,
+    pub(crate) destination_encryption_algorithm: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub(crate) struct GenerateDataKey {
     pub(crate) key_id: Option<String>,
     #[serde(default)]
@@ -82,6 +117,14 @@ pub(crate) struct GenerateDataKey {
 }
 
 impl GenerateDataKey {
+    /// The parameters as the call that gives no plaintext has them.
+    pub(crate) fn without_recipient(self) -> Self {
+        Self {
+            recipient: None,
+            ..self
+        }
+    }
+
     /// The data key's size in bytes.
     pub(crate) fn size(&self) -> Result<usize, Refusal> {
         match (self.number_of_bytes, self.key_spec.as_deref()) {
@@ -97,6 +140,30 @@ impl GenerateDataKey {
                 "Please specify either number of bytes or key spec.",
             )),
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct GenerateDataKeyPair {
+    pub(crate) key_id: Option<String>,
+    #[serde(default)]
+    pub(crate) encryption_context: Context,
+    key_pair_spec: Option<String>,
+    pub(crate) recipient: Option<Recipient>,
+}
+
+impl GenerateDataKeyPair {
+    /// The parameters as the call that gives no plaintext has them.
+    pub(crate) fn without_recipient(self) -> Self {
+        Self {
+            recipient: None,
+            ..self
+        }
+    }
+
+    pub(crate) fn spec(&self) -> Result<PairSpec, Refusal> {
+        PairSpec::parse(self.key_pair_spec.as_deref())
     }
 }
 
@@ -124,43 +191,4 @@ fn size(number: i64) -> Result<usize, Refusal> {
             "have value between 1 and 1024",
         ))
     }
-}
-
-/// The members of every answer; each has those that its call has.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Answer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) key_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ciphertext_blob: Option<Blob>,
-    /// Empty where there is `ciphertext_for_recipient`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) plaintext: Option<Blob>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ciphertext_for_recipient: Option<Blob>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) encryption_algorithm: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) key_metadata: Option<KeyMetadata>,
-}
-
-/// What a key is.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct KeyMetadata {
-    #[serde(rename = "AWSAccountId")]
-    pub(crate) account: String,
-    pub(crate) arn: String,
-    /// In seconds since 1970.
-    pub(crate) creation_date: f64,
-    pub(crate) enabled: bool,
-    pub(crate) encryption_algorithms: [&'static str; 1],
-    pub(crate) key_id: String,
-    pub(crate) key_manager: &'static str,
-    pub(crate) key_spec: &'static str,
-    pub(crate) key_state: &'static str,
-    pub(crate) key_usage: &'static str,
-    pub(crate) multi_region: bool,
-    pub(crate) origin: &'static str,
 }

@@ -1,5 +1,7 @@
 //! The enclave that an answer is encrypted to.
 
+use std::time::{Duration, SystemTime};
+
 use attestation::{Nonce, Pcr, Policy, Roots, Verifier};
 use enveloped_data::{Encoding, seal};
 
@@ -10,6 +12,9 @@ use crate::wire::{Blob, Recipient};
 const ALGORITHM: &str = "RSAES_OAEP_SHA_256";
 /// Largest document in bytes that the service's model admits.
 const MAX_DOCUMENT_BYTES: usize = 262_144;
+
+/// How old a document may be.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// Verifies documents as KMS does.
 pub(crate) struct DocumentVerifier {
@@ -27,14 +32,19 @@ pub(crate) struct Enclave {
 
 impl DocumentVerifier {
     pub(crate) fn new(roots: Roots) -> Self {
-        let policy = Policy::builder().allow_any_image().allow_debug().build();
+        let policy = Policy::builder().allow_any_image().allow_debug();
+        let policy = policy.max_age(MAX_AGE).build();
         Self {
             verifier: Verifier::new(roots),
             policy: policy.expect("a policy that demands nothing"),
         }
     }
 
-    pub(crate) fn verify(&self, recipient: &Recipient) -> Result<Enclave, Refusal> {
+    pub(crate) fn verify(
+        &self,
+        recipient: &Recipient,
+        now: SystemTime,
+    ) -> Result<Enclave, Refusal> {
         let algorithm = recipient.key_encryption_algorithm.as_deref();
         if algorithm != Some(ALGORITHM) {
             return Err(Refusal::constraint(
@@ -57,9 +67,13 @@ impl DocumentVerifier {
                 format!("The attestation document is not valid: {reason}"),
             )
         };
-        let verification = self
-            .verifier
-            .verify(document, &self.policy, Nonce::Unchallenged);
+        // Before 1970 there were no documents, and none is fresh.
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now_ms = now.map_or(0, |since| since.as_millis());
+        let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
+        let verification =
+            self.verifier
+                .verify_at(document, &self.policy, Nonce::Unchallenged, now_ms);
         let accepted = verification
             .outcome
             .map_err(|rejection| refused(format!("{}: {}", rejection.rule, rejection.reason)))?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
 
 /// Bytes, which JSON has as base64.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Blob(pub(crate) Vec<u8>);
 
 impl<'de> Deserialize<'de> for Blob {

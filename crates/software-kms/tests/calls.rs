@@ -4,7 +4,15 @@
 
 mod support;
 
+use aws_lc_rs::agreement::{ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
+};
 use serde_json::{Value, json};
+use software_kms::KeySpec;
 use support::{Client, World, base64, bytes};
 
 #[test]
@@ -216,4 +224,228 @@ fn requests_that_kms_does_not_know_are_refused() {
     }
     let refusal = world.refusal("GenerateRandom", &json!("text"));
     assert_eq!(refusal["__type"], "SerializationException");
+}
+
+#[test]
+fn generate_data_key_pair_gives_a_pair_and_the_private_key_encrypted() {
+    let world = World::new();
+    let key = world.key(&[("kms:*", &world.role, None)]);
+    for spec in [
+        "RSA_2048",
+        "ECC_NIST_P256",
+        "ECC_NIST_P384",
+        "ECC_NIST_P521",
+    ] {
+        let mut request = json!({ "KeyId": key, "KeyPairSpec": spec });
+        request["EncryptionContext"] = json!({ "purpose": "test" });
+        let answer = world.call("GenerateDataKeyPair", &request);
+        assert_eq!(answer["KeyPairSpec"], spec);
+        assert_eq!(answer["KeyId"], key);
+        let private = bytes(&answer["PrivateKeyPlaintext"]);
+        assert_eq!(
+            public_key(spec, &private),
+            bytes(&answer["PublicKey"]),
+            "{spec}"
+        );
+        let ciphertext = answer["PrivateKeyCiphertextBlob"].clone();
+        let context = request["EncryptionContext"].clone();
+        let request = json!({ "CiphertextBlob": ciphertext, "EncryptionContext": context });
+        let decrypted = world.call("Decrypt", &request);
+        assert_eq!(bytes(&decrypted["Plaintext"]), private);
+
+        let request = json!({ "KeyId": key, "KeyPairSpec": spec });
+        let answer = world.call("GenerateDataKeyPairWithoutPlaintext", &request);
+        assert!(answer.get("PrivateKeyPlaintext").is_none());
+        let request = json!({ "CiphertextBlob": answer["PrivateKeyCiphertextBlob"] });
+        let private = bytes(&world.call("Decrypt", &request)["Plaintext"]);
+        assert_eq!(public_key(spec, &private), bytes(&answer["PublicKey"]));
+    }
+    for spec in [json!(null), json!("AES_256"), json!("SM2")] {
+        let request = json!({ "KeyId": key, "KeyPairSpec": spec });
+        let refusal = world.refusal("GenerateDataKeyPair", &request);
+        assert_eq!(refusal["__type"], "ValidationException", "{spec}");
+    }
+}
+
+/// The public key (`SubjectPublicKeyInfo`) of a private one (PKCS #8).
+fn public_key(spec: &str, private: &[u8]) -> Vec<u8> {
+    let der: PublicKeyX509Der<'_> = match spec {
+        "RSA_2048" => RsaKeyPair::from_pkcs8(private)
+            .unwrap()
+            .public_key()
+            .as_der(),
+        "ECC_NIST_P256" => ecc_public_key(&ECDSA_P256_SHA256_ASN1_SIGNING, private),
+        "ECC_NIST_P384" => ecc_public_key(&ECDSA_P384_SHA384_ASN1_SIGNING, private),
+        _ => ecc_public_key(&ECDSA_P521_SHA512_ASN1_SIGNING, private),
+    }
+    .unwrap();
+    der.as_ref().to_vec()
+}
+
+fn ecc_public_key(
+    algorithm: &'static EcdsaSigningAlgorithm,
+    private: &[u8],
+) -> Result<PublicKeyX509Der<'static>, aws_lc_rs::error::Unspecified> {
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, private).unwrap();
+    pair.public_key().as_der()
+}
+
+#[test]
+fn derive_shared_secret_gives_both_sides_the_same() {
+    let world = World::new();
+    let all = [("kms:*", world.role.as_str(), None)];
+    for (spec, algorithm, name) in [
+        (KeySpec::EccNistP256, &ECDH_P256, "ECC_NIST_P256"),
+        (KeySpec::EccNistP384, &ECDH_P384, "ECC_NIST_P384"),
+    ] {
+        let key = world.key_of(spec, &all);
+        let described = world.call("GetPublicKey", &json!({ "KeyId": key }));
+        assert_eq!(described["KeySpec"], name);
+        assert_eq!(described["KeyUsage"], "KEY_AGREEMENT");
+        assert_eq!(described["KeyAgreementAlgorithms"], json!(["ECDH"]));
+        let of_kms = bytes(&described["PublicKey"]);
+
+        let own = PrivateKey::generate(algorithm).unwrap();
+        let public = own.compute_public_key().unwrap();
+        let der: PublicKeyX509Der<'_> = public.as_der().unwrap();
+        let mut request = json!({
+            "KeyId": key,
+            "KeyAgreementAlgorithm": "ECDH",
+            "PublicKey": base64(der.as_ref()),
+        });
+        let answer = world.call("DeriveSharedSecret", &request);
+        assert_eq!(answer["KeyId"], key);
+        assert_eq!(answer["KeyAgreementAlgorithm"], "ECDH");
+        assert_eq!(answer["KeyOrigin"], "AWS_KMS");
+        let peer = UnparsedPublicKey::new(algorithm, of_kms);
+        let expected = agree(&own, peer, (), |secret| Ok(secret.to_vec())).unwrap();
+        assert_eq!(bytes(&answer["SharedSecret"]), expected);
+
+        // A point alone is no SubjectPublicKeyInfo, and others are of another curve.
+        let other = PrivateKey::generate(&ECDH_P521).unwrap();
+        let other = other.compute_public_key().unwrap();
+        let other: PublicKeyX509Der<'_> = other.as_der().unwrap();
+        for wrong in [public.as_ref(), other.as_ref(), b"no key", b""] {
+            request["PublicKey"] = json!(base64(wrong));
+            let refusal = world.refusal("DeriveSharedSecret", &request);
+            assert_eq!(refusal["__type"], "ValidationException", "{refusal}");
+        }
+        request["PublicKey"] = json!(base64(der.as_ref()));
+        request["KeyAgreementAlgorithm"] = json!("DH");
+        let refusal = world.refusal("DeriveSharedSecret", &request);
+        assert_eq!(refusal["__type"], "ValidationException", "{refusal}");
+    }
+}
+
+#[test]
+fn keys_are_good_for_their_usage_alone() {
+    let world = World::new();
+    let all = [("kms:*", world.role.as_str(), None)];
+    let symmetric = world.key(&all);
+    let agreement = world.key_of(KeySpec::EccNistP256, &all);
+    let ecdh = |key: &str, peer: &Value| json!({ "KeyId": key, "KeyAgreementAlgorithm": "ECDH", "PublicKey": peer });
+    let public = world.call("GetPublicKey", &json!({ "KeyId": agreement }))["PublicKey"].clone();
+    let encrypted = world.call(
+        "Encrypt",
+        &json!({ "KeyId": symmetric, "Plaintext": base64(b"a") }),
+    );
+    let ciphertext = &encrypted["CiphertextBlob"];
+    for (call, request, usage) in [
+        (
+            "DeriveSharedSecret",
+            ecdh(&symmetric, &public),
+            "ENCRYPT_DECRYPT",
+        ),
+        (
+            "Encrypt",
+            json!({ "KeyId": agreement, "Plaintext": base64(b"a") }),
+            "KEY_AGREEMENT",
+        ),
+        (
+            "Decrypt",
+            json!({ "KeyId": agreement, "CiphertextBlob": ciphertext }),
+            "KEY_AGREEMENT",
+        ),
+        (
+            "GenerateDataKey",
+            json!({ "KeyId": agreement, "KeySpec": "AES_256" }),
+            "KEY_AGREEMENT",
+        ),
+        (
+            "GenerateDataKeyPair",
+            json!({ "KeyId": agreement, "KeyPairSpec": "ECC_NIST_P256" }),
+            "KEY_AGREEMENT",
+        ),
+    ] {
+        let refusal = world.refusal(call, &request);
+        let key = request["KeyId"].as_str().unwrap();
+        let message = format!("{key} key usage is {usage} which is not valid for {call}.");
+        let expected = json!({ "__type": "InvalidKeyUsageException", "message": message });
+        assert_eq!(refusal, expected);
+    }
+    let refusal = world.refusal("GetPublicKey", &json!({ "KeyId": symmetric }));
+    assert_eq!(refusal["__type"], "UnsupportedOperationException");
+}
+
+#[test]
+fn re_encrypt_needs_both_keys() {
+    let world = World::new();
+    let (from, to) = ("kms:ReEncryptFrom", "kms:ReEncryptTo");
+    let role = world.role.as_str();
+    let source = world.key(&[("kms:Encrypt", role, None), (from, role, None)]);
+    let destination = world.key(&[("kms:Decrypt", role, None), (to, role, None)]);
+    let context = json!({ "purpose": "test" });
+    let encrypted = world.call(
+        "Encrypt",
+        &json!({ "KeyId": source, "Plaintext": base64(b"a secret"), "EncryptionContext": context }),
+    );
+    let request = json!({
+        "CiphertextBlob": encrypted["CiphertextBlob"],
+        "SourceEncryptionContext": context,
+        "DestinationKeyId": destination,
+    });
+    let answer = world.call("ReEncrypt", &request);
+    assert_eq!(answer["KeyId"], destination);
+    assert_eq!(answer["SourceKeyId"], source);
+    let decrypted = world.call(
+        "Decrypt",
+        &json!({ "CiphertextBlob": answer["CiphertextBlob"] }),
+    );
+    assert_eq!(bytes(&decrypted["Plaintext"]), b"a secret");
+
+    let mut back =
+        json!({ "CiphertextBlob": answer["CiphertextBlob"], "DestinationKeyId": source });
+    let refusal = world.refusal("ReEncrypt", &back);
+    assert_eq!(refusal["__type"], "AccessDeniedException", "{refusal}");
+    back["CiphertextBlob"] = encrypted["CiphertextBlob"].clone();
+    back["SourceEncryptionContext"] = context;
+    let refusal = world.refusal("ReEncrypt", &back);
+    let message = refusal["Message"].as_str().unwrap();
+    assert!(message.contains(to), "{message}");
+}
+
+#[test]
+fn policies_see_what_kind_of_key_and_pair_a_call_is_about() {
+    let world = World::new();
+    for (name, value, is_allowed) in [
+        ("kms:KeySpec", "SYMMETRIC_DEFAULT", true),
+        ("kms:KeyUsage", "KEY_AGREEMENT", false),
+        ("kms:DataKeyPairSpec", "ECC_NIST_P256", true),
+        ("kms:DataKeyPairSpec", "RSA_2048", false),
+        ("kms:EncryptionAlgorithm", "SYMMETRIC_DEFAULT", true),
+    ] {
+        let policy = json!({ "Version": "2012-10-17", "Statement": {
+            "Effect": "Allow",
+            "Principal": { "AWS": world.role },
+            "Action": "kms:GenerateDataKeyPair",
+            "Resource": "*",
+            "Condition": { "StringEquals": { name: value } },
+        }});
+        let policy = policy.to_string().parse().unwrap();
+        let key = world.kms.create_key(KeySpec::SymmetricDefault, policy);
+        let request = json!({ "KeyId": key.unwrap().as_str(), "KeyPairSpec": "ECC_NIST_P256" });
+        let request = world.client.request("GenerateDataKeyPair", &request);
+        let (status, answer) = world.answer(&request);
+        assert_eq!(status.is_success(), is_allowed, "{name}: {answer}");
+    }
 }

@@ -9,7 +9,10 @@
 mod support;
 
 use attestation::Pcr;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
+use measurements::RoleArn;
 use serde_json::{Value, json};
+use software_kms::KeySpec;
 use software_nsm::TestRoot;
 use support::{Client, Enclave, World, base64, bytes, recipient};
 
@@ -19,6 +22,7 @@ const IMAGE: Pcr = Pcr::new([1; 48]);
 struct Sealed {
     world: World,
     ciphertext: Value,
+    key: String,
 }
 
 impl Sealed {
@@ -28,13 +32,24 @@ impl Sealed {
             ("kms:Encrypt", &world.role, None),
             ("kms:Decrypt", &world.role, Some(IMAGE)),
             ("kms:GenerateDataKey", &world.role, Some(IMAGE)),
+            ("kms:GenerateDataKeyPair", &world.role, Some(IMAGE)),
         ]);
         let request = json!({ "KeyId": key, "Plaintext": base64(b"a secret") });
         let mut encrypted = world.call("Encrypt", &request);
         Self {
             ciphertext: encrypted["CiphertextBlob"].take(),
             world,
+            key,
         }
+    }
+
+    fn put_policy(&mut self, policy: &Value) {
+        let policy = policy.to_string().parse().unwrap();
+        assert!(
+            self.world
+                .kms
+                .put_key_policy(&self.key.parse().unwrap(), policy)
+        );
     }
 
     fn request(&self, recipient: &Value) -> Value {
@@ -116,6 +131,54 @@ fn recipients_documents_are_verified() {
 }
 
 #[test]
+fn recipients_documents_are_good_for_five_minutes() {
+    let mut sealed = Sealed::new();
+    let recipient = sealed.world.enclave(Some(IMAGE)).recipient();
+    // Whoever replays it signs the request afresh.
+    for seconds in [0, 290] {
+        sealed.world.set_ahead(seconds);
+        sealed.decrypt(&recipient);
+    }
+    for (seconds, rule) in [(310, "freshness.age"), (-120, "certificate.validity")] {
+        sealed.world.set_ahead(seconds);
+        let refusal = sealed.refusal(&recipient);
+        assert_eq!(refusal["__type"], "ValidationException", "{refusal}");
+        let message = refusal["message"].as_str().unwrap();
+        assert!(message.contains(rule), "{message}");
+    }
+}
+
+#[test]
+fn recipients_on_a_parent_with_another_role_are_refused() {
+    let mut sealed = Sealed::new();
+    let of = |role: &str| {
+        let role: RoleArn = role.parse().unwrap();
+        role.pcr3().to_string()
+    };
+    for (role, is_allowed) in [
+        (support::ROLE, true),
+        ("arn:aws:iam::123456789012:role/Other", false),
+    ] {
+        let policy = json!({ "Version": "2012-10-17", "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": { "AWS": support::ROLE },
+                "Action": "kms:Decrypt",
+                "Resource": "*",
+                "Condition": {
+                    "StringEqualsIgnoreCase": { "kms:RecipientAttestation:PCR3": of(role) },
+                },
+            },
+        ]});
+        sealed.put_policy(&policy);
+        let request = sealed.request(&sealed.world.enclave(Some(IMAGE)).recipient());
+        let request = sealed.world.client.request("Decrypt", &request);
+        let (status, answer) = sealed.world.answer(&request);
+        assert_eq!(status.is_success(), is_allowed, "{answer}");
+    }
+}
+
+#[test]
 fn recipients_choose_the_one_algorithm_that_there_is() {
     let sealed = Sealed::new();
     let mut value = sealed.world.enclave(Some(IMAGE)).recipient();
@@ -154,4 +217,50 @@ fn recipients_get_data_keys_and_random_bytes() {
     let answer = world.call("GenerateRandom", &request);
     let random = enclave.key.open(&bytes(&answer["CiphertextForRecipient"]));
     assert_eq!(random.unwrap().len(), 1024);
+}
+
+#[test]
+fn recipients_get_private_keys_and_shared_secrets() {
+    let sealed = Sealed::new();
+    let world = &sealed.world;
+    let mut enclave = world.enclave(Some(IMAGE));
+    let mut request = json!({
+        "KeyId": sealed.key,
+        "KeyPairSpec": "ECC_NIST_P384",
+        "Recipient": enclave.recipient(),
+    });
+    let answer = world.call("GenerateDataKeyPair", &request);
+    assert!(answer.get("PrivateKeyPlaintext").is_none());
+    let private = enclave.key.open(&bytes(&answer["CiphertextForRecipient"]));
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &private.unwrap()).unwrap();
+    request.as_object_mut().unwrap().remove("Recipient");
+    let refusal = world.refusal("GenerateDataKeyPair", &request);
+    assert_eq!(refusal["__type"], "AccessDeniedException", "{refusal}");
+
+    let derive = "kms:DeriveSharedSecret";
+    let role = &world.role;
+    let statements = [
+        (derive, role.as_str(), Some(IMAGE)),
+        ("kms:GetPublicKey", role, None),
+    ];
+    let [own, peer] = [(); 2].map(|()| world.key_of(KeySpec::EccNistP256, &statements));
+    let mut secrets = [(&own, &peer), (&peer, &own)].map(|(own, peer)| {
+        let peer = world.call("GetPublicKey", &json!({ "KeyId": peer }));
+        let mut request = json!({
+            "KeyId": own,
+            "KeyAgreementAlgorithm": "ECDH",
+            "PublicKey": peer["PublicKey"],
+            "Recipient": enclave.recipient(),
+        });
+        let answer = world.call("DeriveSharedSecret", &request);
+        assert!(answer.get("SharedSecret").is_none());
+        request.as_object_mut().unwrap().remove("Recipient");
+        let refusal = world.refusal("DeriveSharedSecret", &request);
+        assert_eq!(refusal["__type"], "AccessDeniedException", "{refusal}");
+        let secret = enclave.key.open(&bytes(&answer["CiphertextForRecipient"]));
+        secret.unwrap()
+    });
+    let [first, second] = &mut secrets;
+    assert_eq!(first, second);
+    assert_eq!(first.len(), 32);
 }

@@ -224,6 +224,27 @@ fn requests_to_kms() {
             "random",
             json!({ "NumberOfBytes": 32, "Recipient": recipient }),
         ),
+        (
+            7,
+            "shared-secret",
+            json!({ "KeyId": "a", "KeyAgreementAlgorithm": "ECDH", "PublicKey": "AQID" }),
+        ),
+        (
+            8,
+            "key-pair",
+            json!({ "KeyId": "a", "KeyPairSpec": "ECC_NIST_P256" }),
+        ),
+        (
+            9,
+            "key-pair-without",
+            json!({ "KeyId": "a", "KeyPairSpec": "RSA_2048" }),
+        ),
+        (10, "public-key", json!({ "KeyId": "a" })),
+        (
+            11,
+            "re-encrypt",
+            json!({ "CiphertextBlob": "AQID", "DestinationKeyId": "a" }),
+        ),
     ] {
         let bytes = [&[0x80 | call], body.to_string().as_bytes()].concat();
         write("kms_request", name, &bytes);

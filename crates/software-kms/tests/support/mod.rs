@@ -8,7 +8,8 @@
 )]
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use attestation::{Pcr, Roots};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
@@ -21,7 +22,7 @@ use http::{Request, StatusCode};
 use key_policy::Policy;
 use measurements::Measurements;
 use serde_json::{Value, json};
-use software_kms::{Credentials, SoftwareKms};
+use software_kms::{Credentials, KeySpec, SoftwareKms};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 pub(crate) const REGION: &str = "eu-west-1";
@@ -93,13 +94,18 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) role: String,
     pub(crate) root: (String, String),
+    /// By how many seconds the KMS's clock is ahead.
+    ahead: Arc<AtomicI64>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let root = TestRoot::generate().unwrap();
         let roots = Roots::from_pem(root.certificate_pem().as_bytes()).unwrap();
-        let mut kms = SoftwareKms::new(REGION, "123456789012".parse().unwrap(), roots);
+        let ahead = Arc::new(AtomicI64::new(0));
+        let clock = Arc::clone(&ahead);
+        let kms = SoftwareKms::new(REGION, "123456789012".parse().unwrap(), roots);
+        let mut kms = kms.with_clock(move || ahead_by(clock.load(Ordering::SeqCst)));
         let client = Client::new(ROLE);
         let stranger = Client::new("arn:aws:iam::123456789012:role/Stranger");
         for known in [&client, &stranger] {
@@ -110,12 +116,25 @@ impl World {
             client,
             role: ROLE.to_owned(),
             root: (root.certificate_pem().to_owned(), root.key_pem()),
+            ahead,
         }
+    }
+
+    /// Moves the KMS's clock, and has the client sign by it.
+    pub(crate) fn set_ahead(&mut self, seconds: i64) {
+        self.ahead.store(seconds, Ordering::SeqCst);
+        self.client.time = ahead_by(seconds);
     }
 
     /// The ARN of a new key, under a policy as [`policy`] makes it.
     pub(crate) fn key(&self, statements: &[Statement<'_>]) -> String {
-        self.kms.create_key(policy(statements)).unwrap().to_string()
+        self.key_of(KeySpec::SymmetricDefault, statements)
+    }
+
+    /// The same of another kind of key.
+    pub(crate) fn key_of(&self, spec: KeySpec, statements: &[Statement<'_>]) -> String {
+        let key = self.kms.create_key(spec, policy(statements));
+        key.unwrap().to_string()
     }
 
     pub(crate) fn answer(&self, request: &Request<Bytes>) -> (StatusCode, Value) {
@@ -144,6 +163,15 @@ impl World {
     pub(crate) fn enclave(&self, image: Option<Pcr>) -> Enclave {
         let (certificate, key) = &self.root;
         Enclave::new(image, TestRoot::from_pem(certificate, key).unwrap())
+    }
+}
+
+fn ahead_by(seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 {
+        SystemTime::now() - by
+    } else {
+        SystemTime::now() + by
     }
 }
 
@@ -189,7 +217,9 @@ impl Enclave {
             }),
         };
         Self {
-            module: SoftwareNsm::new(identity, root).unwrap(),
+            module: SoftwareNsm::new(identity, root)
+                .unwrap()
+                .on_parent_with(&ROLE.parse().unwrap()),
             key: RecipientKey::generate().unwrap(),
         }
     }
