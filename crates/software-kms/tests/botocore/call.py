@@ -1,8 +1,8 @@
 """Calls a KMS with botocore, and prints what came of it as JSON.
 
-usage: call.py ENDPOINT KEY DOCUMENT
+usage: call.py ENDPOINT KEY AGREEMENT_KEY DOCUMENT
 
-The document is base64. Credentials and region are in the environment.
+AGREEMENT_KEY is a key on P-256. The document is base64. Credentials and region are in the environment.
 """
 
 import base64
@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.session import get_session
 
-endpoint, key, document = sys.argv[1:]
+endpoint, key, agreement_key, document = sys.argv[1:]
 document = base64.b64decode(document)
 config = Config(retries={"total_max_attempts": 1})
 
@@ -36,8 +36,16 @@ def refusal(call, **parameters):
     try:
         call(**parameters)
     except ClientError as error:
-        return error.response["Error"]["Code"]
+        code = error.response["Error"]["Code"]
+        # What the service's model knows has a class of its own.
+        if not isinstance(error, getattr(kms.exceptions, code, ClientError)):
+            raise
+        return code
     return None
+
+
+def encoded(value):
+    return base64.b64encode(value).decode()
 
 
 kms = client()
@@ -50,6 +58,15 @@ request = {
 }
 answer = kms.decrypt(**request)
 without_recipient = {name: request[name] for name in request if name != "Recipient"}
+pair = kms.generate_data_key_pair(
+    KeyId=key, KeyPairSpec="ECC_NIST_P256", Recipient=recipient(document)
+)
+secret = kms.derive_shared_secret(
+    KeyId=agreement_key,
+    KeyAgreementAlgorithm="ECDH",
+    PublicKey=pair["PublicKey"],
+    Recipient=recipient(document),
+)
 changed = document[:-1] + bytes([document[-1] ^ 1])
 impostor = client(
     aws_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
@@ -59,7 +76,17 @@ impostor = client(
 print(
     json.dumps(
         {
-            "for_recipient": base64.b64encode(answer["CiphertextForRecipient"]).decode(),
+            "for_recipient": encoded(answer["CiphertextForRecipient"]),
+            "private_key": encoded(pair["CiphertextForRecipient"]),
+            "shared_secret": encoded(secret["CiphertextForRecipient"]),
+            "public_key": encoded(
+                kms.get_public_key(KeyId=agreement_key)["PublicKey"]
+            ),
+            "in_plaintext": [
+                name
+                for answer, name in ((pair, "PrivateKeyPlaintext"), (secret, "SharedSecret"))
+                if answer.get(name)
+            ],
             "plaintext": answer["Plaintext"].decode(),
             "described": kms.describe_key(KeyId=key)["KeyMetadata"]["Arn"],
             "refusals": {
@@ -69,6 +96,9 @@ print(
                 ),
                 "a changed document": refusal(
                     kms.decrypt, **{**request, "Recipient": recipient(changed)}
+                ),
+                "a key of another usage": refusal(
+                    kms.encrypt, KeyId=agreement_key, Plaintext=b"a"
                 ),
                 "another key": refusal(kms.describe_key, KeyId=key + "0"),
                 "a wrong secret": refusal(impostor.describe_key, KeyId=key),
