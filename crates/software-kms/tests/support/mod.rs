@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+pub(crate) mod link;
+pub(crate) mod tls;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
