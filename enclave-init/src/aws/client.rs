@@ -109,13 +109,11 @@ impl Client {
         let valid = valid.map_err(CallError::NoCredentials)?;
         let request = request(service, target, body, &valid.credentials)
             .map_err(|Unsigned(reason)| CallError::Request(reason.to_owned()))?;
-        let (mut connection, response) = self.send(service, request).await?;
+        let (connection, response) = self.send(service, request).await?;
         let answer = read(service, response).await?;
         // Not before the whole answer is read: what is left of it would be the next
         // call's.
-        if let Some(connection) = connection.take() {
-            service.connections.keep(connection);
-        }
+        service.connections.keep(connection);
         Ok(answer)
     }
 
@@ -126,7 +124,7 @@ impl Client {
         &self,
         service: &Service,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Option<Connection>, Response<Incoming>), CallError> {
+    ) -> Result<(Connection, Response<Incoming>), CallError> {
         let broken = |error: &hyper::Error| CallError::Broken {
             endpoint: service.authority(),
             reason: error.to_string(),
@@ -134,7 +132,7 @@ impl Client {
         let request = match service.connections.kept() {
             None => request,
             Some(mut connection) => match connection.send(request).await {
-                Ok(response) => return Ok((Some(connection), response)),
+                Ok(response) => return Ok((connection, response)),
                 Err(Unsent {
                     request: Some(request),
                     ..
@@ -149,7 +147,7 @@ impl Client {
         };
         let mut connection = connector.connect().await?;
         match connection.send(request).await {
-            Ok(response) => Ok((Some(connection), response)),
+            Ok(response) => Ok((connection, response)),
             Err(Unsent { error, .. }) => Err(broken(&error)),
         }
     }

@@ -21,8 +21,11 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::error::CallError;
 use crate::egress::Egress;
 
-/// Most calls to a service at a time, and so connections. A further one waits.
-pub(super) const MAX_CALLS: usize = 32;
+/// Most calls to a service at a time, and so connections.
+const MAX_CALLS: usize = 32;
+/// Most that wait for their turn; with those that are made they are fewer than the local
+/// API's connections, so that a service which does not answer leaves some for the rest.
+const MAX_WAITING: usize = 16;
 /// How long a call waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the handshake of TLS may take.
@@ -38,6 +41,7 @@ pub(super) type Body = Full<Bytes>;
 /// The connections to one service.
 #[derive(Debug)]
 pub(super) struct Connections {
+    places: Semaphore,
     turns: Semaphore,
     idle: Mutex<Vec<Idle>>,
 }
@@ -56,6 +60,12 @@ pub(super) struct Connection {
     place: Weak<Place<String>>,
 }
 
+/// A call's turn, until it is dropped.
+pub(super) struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    _place: SemaphorePermit<'a>,
+}
+
 /// How connections are made.
 pub(super) struct Connector<'a> {
     pub(super) egress: &'a Egress,
@@ -66,6 +76,7 @@ pub(super) struct Connector<'a> {
 impl Default for Connections {
     fn default() -> Self {
         Self {
+            places: Semaphore::new(MAX_CALLS + MAX_WAITING),
             turns: Semaphore::new(MAX_CALLS),
             idle: Mutex::default(),
         }
@@ -74,11 +85,15 @@ impl Default for Connections {
 
 impl Connections {
     /// Waits for a turn, but not for ever.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, CallError> {
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, CallError> {
+        let busy = || CallError::Busy(MAX_CALLS);
+        let place = self.places.try_acquire().map_err(|_| busy())?;
         let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await;
-        turn.ok()
-            .and_then(Result::ok)
-            .ok_or(CallError::Busy(MAX_CALLS))
+        let turn = turn.ok().and_then(Result::ok).ok_or_else(busy)?;
+        Ok(Turn {
+            _turn: turn,
+            _place: place,
+        })
     }
 
     /// A connection that was kept and still stands. Those that were kept too long are
