@@ -43,7 +43,7 @@ fn unavailable(reason: &str) -> FromAgent {
 }
 
 /// Waits until the init asks for credentials.
-async fn asks(control: &mut Control) {
+pub(crate) async fn asks(control: &mut Control) {
     message(control, |message| {
         matches!(message, FromInit::WantsCredentials).then_some(())
     })
@@ -51,7 +51,7 @@ async fn asks(control: &mut Control) {
 }
 
 /// Waits until the init has taken in what it was sent.
-async fn is_taken_in(control: &mut Control) {
+pub(crate) async fn is_taken_in(control: &mut Control) {
     let nonce = Bytes::new(*b"nonce").unwrap();
     control.send(FromAgent::Challenge { id: 1, nonce }).await;
     message(control, |message| {
@@ -61,7 +61,7 @@ async fn is_taken_in(control: &mut Control) {
 }
 
 /// What the workload was answered so far.
-fn answers(enclave: &Enclave) -> Vec<(u16, Value)> {
+pub(crate) fn answers(enclave: &Enclave) -> Vec<(u16, Value)> {
     let lines = enclave.lines(LogStream::Application);
     let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
     answers

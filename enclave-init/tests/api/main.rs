@@ -23,6 +23,7 @@ mod enclave;
 mod environment;
 mod hostile_agent;
 mod ingress;
+mod kms;
 mod local_api;
 mod logs;
 mod losses;

@@ -14,6 +14,7 @@
 
 mod channel;
 mod confinement;
+mod kms;
 mod network;
 mod usurpation;
 
@@ -84,6 +85,14 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
             words[2].parse().unwrap(),
         ),
         "forge" => network::forge(words[0], words[1], &words[2..]),
+        "kms" => kms::call(words[0], &words[1..].join(" ")),
+        "kms-as" => kms::call_as(words[0], words[1], words[2], &words[3..].join(" ")),
+        "kms-file" => kms::call(words[0], &fs::read_to_string(words[1]).unwrap()),
+        "kms-together" => {
+            kms::call_together(words[0].parse().unwrap(), words[1], &words[2..].join(" "));
+        }
+        "kms-unsigned" => kms::call_unsigned(words[0], &words[1..].join(" ")),
+        "kms-with" => kms::call_with(words[0], words[1], &words[2..].join(" ")),
         "half" => network::half_request(words[0]),
         _ => panic!("what is {verb}?"),
     }
