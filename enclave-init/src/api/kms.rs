@@ -59,7 +59,8 @@ pub(super) async fn answer(
         Err(failure) => return refusal(failure.status, "AccessDeniedException", &failure.reason),
     };
     match called {
-        Ok(answer) | Err(KmsError::Refused(answer)) => pass_on(answer),
+        Ok(answer) => pass_on(answer),
+        Err(KmsError::Refused(answer)) => pass_on(*answer),
         Err(error) => {
             let (status, name) = error.kind();
             refusal(status, name, &error.to_string())

@@ -12,7 +12,7 @@ use crate::aws::{Answer, CallError};
 pub(crate) enum KmsError {
     /// KMS says no, in its own words.
     #[error("{}", words(.0))]
-    Refused(Answer),
+    Refused(Box<Answer>),
     /// There is no answer.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -126,7 +126,7 @@ mod tests {
                 headers: HeaderMap::new(),
                 body: body.as_bytes().to_vec().into(),
             };
-            assert_eq!(KmsError::Refused(answer).to_string(), expected);
+            assert_eq!(KmsError::Refused(answer.into()).to_string(), expected);
         }
     }
 }

@@ -117,14 +117,14 @@ pub(super) fn with_recipient(
         "KeyEncryptionAlgorithm": KEY_ENCRYPTION_ALGORITHM,
         "AttestationDocument": STANDARD.encode(document),
     });
-    let recipient = to_raw_value(&recipient).map_err(not_written)?;
+    let recipient = to_raw_value(&recipient).map_err(|error| not_written(&error))?;
     members.insert(RECIPIENT.to_owned(), recipient);
-    let body = serde_json::to_vec(&members).map_err(not_written)?;
+    let body = serde_json::to_vec(&members).map_err(|error| not_written(&error))?;
     let key_id = Members(members).text(KEY_ID);
     Ok((Zeroizing::new(body), key_id))
 }
 
-fn not_written(error: serde_json::Error) -> KmsError {
+fn not_written(error: &serde_json::Error) -> KmsError {
     KmsError::Request(error.to_string())
 }
 

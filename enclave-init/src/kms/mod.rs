@@ -62,14 +62,13 @@ impl Kms {
         key_id: Option<&str>,
         encryption_context: &BTreeMap<String, String>,
     ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
-        let mut body = json!({
+        // KMS takes null for what is not there.
+        let body = json!({
             "CiphertextBlob": STANDARD.encode(ciphertext),
             "EncryptionContext": encryption_context,
-        });
-        if let Some(key_id) = key_id {
-            body["KeyId"] = key_id.into();
-        }
-        let body = body.to_string();
+            "KeyId": key_id,
+        })
+        .to_string();
         let (_, plaintext) = self
             .release("Decrypt", Released::Plaintext, body.as_bytes())
             .await?;
@@ -112,7 +111,7 @@ impl Kms {
         let call = self.0.client.call(&self.0.service, &target, body);
         let answer = call.await?;
         if answer.status != StatusCode::OK {
-            return Err(KmsError::Refused(answer));
+            return Err(KmsError::Refused(answer.into()));
         }
         let mut members = AnswerMembers::parse(answer)?;
         let sealed = members.take_sealed(released)?;

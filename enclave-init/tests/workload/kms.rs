@@ -126,11 +126,15 @@ fn signed(operation: &str, body: &str, credentials: Credentials) -> String {
     );
     let signed = sign(signable.unwrap(), &parameters.into()).unwrap();
     let (instructions, _) = signed.into_parts();
-    let mut text = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
-    for (name, value) in headers.into_iter().chain(instructions.headers()) {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    format!("{text}\r\n{body}")
+    let lines: String = headers
+        .into_iter()
+        .chain(instructions.headers())
+        .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+        .collect();
+    format!(
+        "POST {path} HTTP/1.1\r\nContent-Length: {}\r\n{lines}\r\n{body}",
+        body.len()
+    )
 }
 
 fn print(request: &str) {
