@@ -23,7 +23,7 @@ const MEMORY_KIB: usize = 256;
 const MAX_INPUT: usize = 16 * 1024;
 const REGION: &str = "eu-west-1";
 const HOST: &str = "kms.test";
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 13] = [
     "TrentService.Decrypt",
     "TrentService.DescribeKey",
     "TrentService.Encrypt",
@@ -36,13 +36,16 @@ const CALLS: [&str; 12] = [
     "TrentService.GenerateDataKeyPairWithoutPlaintext",
     "TrentService.GetPublicKey",
     "TrentService.ReEncrypt",
+    "TrentService.CreateKey",
 ];
 /// Why a signed request may be refused.
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 11] = [
     "AccessDeniedException",
     "IncorrectKeyException",
     "InvalidCiphertextException",
     "InvalidKeyUsageException",
+    "LimitExceededException",
+    "MalformedPolicyDocumentException",
     "NotFoundException",
     "SerializationException",
     "UnknownOperationException",
@@ -64,7 +67,7 @@ static KMS: LazyLock<SoftwareKms> = LazyLock::new(|| {
     let policy = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
         "Principal": "*", "Action": "kms:*", "Resource": "*"}}"#;
     for spec in [KeySpec::SymmetricDefault, KeySpec::EccNistP256] {
-        kms.create_key(spec, policy.parse().expect("a policy"))
+        kms.create_key_of(spec, policy.parse().expect("a policy"))
             .expect("a key");
     }
     kms

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use key_policy::Action;
+use key_policy::{Account, Action};
 
 use crate::agreement::ECDH;
 use crate::answer::{Answer, KeyMetadata};
 use crate::call::{Call, Wanted, revealed, sized};
 use crate::error::{Kind, Refusal};
-use crate::key::ORIGIN;
+use crate::key::{Key, ORIGIN};
 use crate::operation::{DeriveSharedSecret, NamedKey};
 use crate::wire::Blob;
 
@@ -52,23 +52,8 @@ impl Call<'_> {
     pub(crate) fn describe_key(&self, request: &NamedKey) -> Result<Answer, Refusal> {
         let key = self.key("keyId", request.key_id.as_deref())?;
         self.authorise(key, &Wanted::new(&Action::DESCRIBE_KEY))?;
-        let age = key.created.duration_since(SystemTime::UNIX_EPOCH);
         Ok(Answer {
-            key_metadata: Some(KeyMetadata {
-                account: self.account.to_string(),
-                arn: key.arn.to_string(),
-                creation_date: age.unwrap_or_default().as_secs_f64(),
-                enabled: true,
-                encryption_algorithms: key.spec.encryption_algorithms(),
-                key_agreement_algorithms: key.spec.key_agreement_algorithms(),
-                key_id: key.id.to_string(),
-                key_manager: "CUSTOMER",
-                key_spec: key.spec.name(),
-                key_state: "Enabled",
-                key_usage: key.spec.usage(),
-                multi_region: false,
-                origin: ORIGIN,
-            }),
+            key_metadata: Some(metadata(key, self.account)),
             ..Answer::default()
         })
     }
@@ -95,5 +80,25 @@ impl Call<'_> {
             key_agreement_algorithms: key.spec.key_agreement_algorithms(),
             ..Answer::default()
         })
+    }
+}
+
+/// What a key of this account is.
+pub(crate) fn metadata(key: &Key, account: &Account) -> KeyMetadata {
+    let age = key.created.duration_since(SystemTime::UNIX_EPOCH);
+    KeyMetadata {
+        account: account.to_string(),
+        arn: key.arn.to_string(),
+        creation_date: age.unwrap_or_default().as_secs_f64(),
+        enabled: true,
+        encryption_algorithms: key.spec.encryption_algorithms(),
+        key_agreement_algorithms: key.spec.key_agreement_algorithms(),
+        key_id: key.id.to_string(),
+        key_manager: "CUSTOMER",
+        key_spec: key.spec.name(),
+        key_state: "Enabled",
+        key_usage: key.spec.usage(),
+        multi_region: false,
+        origin: ORIGIN,
     }
 }

@@ -37,6 +37,37 @@ pub enum KeySpec {
 }
 
 impl KeySpec {
+    /// The kind of key that a request wants.
+    pub(crate) fn parse(spec: Option<&str>, usage: Option<&str>) -> Result<Self, Refusal> {
+        let spec = match spec {
+            None => Self::SymmetricDefault,
+            Some(name) => Self::ALL
+                .into_iter()
+                .find(|spec| spec.name() == name)
+                .ok_or_else(|| {
+                    let names = Self::ALL.map(Self::name).join(", ");
+                    Refusal::constraint("keySpec", &format!("satisfy enum value set: [{names}]"))
+                })?,
+        };
+        match usage {
+            Some(usage) if usage == spec.usage() => Ok(spec),
+            None if spec == Self::SymmetricDefault => Ok(spec),
+            Some(usage) => Err(Refusal::new(
+                Kind::Validation,
+                format!(
+                    "KeyUsage {usage} is not compatible with KeySpec {}",
+                    spec.name()
+                ),
+            )),
+            None => Err(Refusal::new(
+                Kind::Validation,
+                "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
+            )),
+        }
+    }
+
+    const ALL: [Self; 3] = [Self::SymmetricDefault, Self::EccNistP256, Self::EccNistP384];
+
     /// As KMS names it.
     pub(crate) fn name(self) -> &'static str {
         match self {

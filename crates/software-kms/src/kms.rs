@@ -7,17 +7,22 @@ use std::time::SystemTime;
 use attestation::Roots;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use key_policy::{Account, Action, CallerError, KeyArn, Policy};
+use key_policy::{Account, Action, CallerError, KeyArn, Policy, PolicyError};
+use serde_json::json;
 
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::description;
 use crate::error::{Kind, Refusal};
 use crate::key::{Key, KeyError, KeySpec};
 use crate::key_id::KeyId;
-use crate::operation::Operation;
+use crate::operation::{CreateKey, Operation};
 use crate::recipient::DocumentVerifier;
 use crate::signature::{self, Client, Credentials};
 use crate::wire;
+
+/// Most keys that requests make; programs may make more.
+const MAX_KEYS: usize = 1000;
 
 /// A KMS with the keys of one account in one region.
 pub struct SoftwareKms {
@@ -56,14 +61,23 @@ impl SoftwareKms {
         Ok(())
     }
 
-    /// A new key.
-    pub fn create_key(&self, spec: KeySpec, policy: Policy) -> Result<KeyArn, KeyError> {
-        let prefix = format!("arn:aws:kms:{}:{}", self.region, self.account);
-        let key = Key::generate(&prefix, spec, policy, (self.clock)())?;
+    /// A new symmetric key.
+    pub fn create_key(&self, policy: Policy) -> Result<KeyArn, KeyError> {
+        self.create_key_of(KeySpec::SymmetricDefault, policy)
+    }
+
+    /// A new key of this kind.
+    pub fn create_key_of(&self, spec: KeySpec, policy: Policy) -> Result<KeyArn, KeyError> {
+        let key = self.generate(spec, policy)?;
         let arn = key.arn.clone();
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.insert(key.id, key);
         Ok(arn)
+    }
+
+    fn generate(&self, spec: KeySpec, policy: Policy) -> Result<Key, KeyError> {
+        let prefix = format!("arn:aws:kms:{}:{}", self.region, self.account);
+        Key::generate(&prefix, spec, policy, (self.clock)())
     }
 
     /// Replaces a key's policy. Whether there is such a key is returned.
@@ -100,6 +114,10 @@ impl SoftwareKms {
             now,
         };
         match Operation::parse(target, request.body())? {
+            Operation::CreateKey(request) => {
+                drop(keys);
+                self.create(request)
+            }
             Operation::Decrypt(request) => call.decrypt(&request),
             Operation::DeriveSharedSecret(request) => call.derive_shared_secret(&request),
             Operation::DescribeKey(request) => call.describe_key(&request),
@@ -127,4 +145,39 @@ impl SoftwareKms {
             Operation::ReEncrypt(request) => call.re_encrypt(&request),
         }
     }
+
+    /// No key policy is about it, and everybody who is known may call it.
+    fn create(&self, request: CreateKey) -> Result<Answer, Refusal> {
+        let spec = KeySpec::parse(request.key_spec.as_deref(), request.key_usage.as_deref())?;
+        let policy = request.policy.unwrap_or_else(|| self.default_policy());
+        let policy = policy.parse().map_err(|error| malformed(&error))?;
+        let key = self.generate(spec, policy);
+        let key = key.map_err(|_| Refusal::bare(Kind::InternalFailure))?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_KEYS {
+            let message = format!("This KMS has {MAX_KEYS} keys, and takes no more.");
+            return Err(Refusal::new(Kind::LimitExceeded, message));
+        }
+        let metadata = description::metadata(&key, &self.account);
+        keys.insert(key.id, key);
+        Ok(Answer {
+            key_metadata: Some(metadata),
+            ..Answer::default()
+        })
+    }
+
+    /// The policy of a key that is made without one: IAM decides.
+    fn default_policy(&self) -> String {
+        let statement = json!({
+            "Effect": "Allow",
+            "Principal": { "AWS": format!("arn:aws:iam::{}:root", self.account) },
+            "Action": "kms:*",
+            "Resource": "*",
+        });
+        json!({ "Version": "2012-10-17", "Statement": statement }).to_string()
+    }
+}
+
+fn malformed(error: &PolicyError) -> Refusal {
+    Refusal::new(Kind::MalformedPolicyDocument, error.to_string())
 }

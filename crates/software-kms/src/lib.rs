@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use attestation::Roots;
-//! use software_kms::{Credentials, KeySpec, SoftwareKms};
+//! use software_kms::{Credentials, SoftwareKms};
 //! use software_nsm::TestRoot;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,16 +30,16 @@
 //!         "Resource": "*"
 //!     }
 //! }"#;
-//! let key = kms.create_key(KeySpec::SymmetricDefault, policy.parse()?)?;
+//! let key = kms.create_key(policy.parse()?)?;
 //! assert_eq!(key.region(), "eu-west-1");
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! [`SoftwareKms::handle`] answers requests, [`serve`] puts it behind a socket. Keys
-//! live in memory and are made by the program, not by requests. There are no grants, no
-//! aliases and no IAM policies: what a key policy leaves to IAM is refused, except
-//! `GenerateRandom`, which no key policy is about and everybody may call.
+//! live in memory. There are no grants, no aliases and no IAM policies: what a key policy
+//! leaves to IAM is refused, except `CreateKey` and `GenerateRandom`, which no key policy is
+//! about and everybody who is known may call.
 //!
 //! # Calls
 //!
@@ -48,7 +48,7 @@
 //! | `Decrypt`, `GenerateDataKey`, `GenerateRandom` | yes | `Plaintext`, which is empty then |
 //! | `GenerateDataKeyPair` | yes | `PrivateKeyPlaintext`, which is absent then |
 //! | `DeriveSharedSecret` | yes | `SharedSecret`, which is absent then |
-//! | `DescribeKey`, `Encrypt`, `GetPublicKey`, `ReEncrypt`, and the two `…WithoutPlaintext` | no | |
+//! | `CreateKey`, `DescribeKey`, `Encrypt`, `GetPublicKey`, `ReEncrypt`, and the two `…WithoutPlaintext` | no | |
 //!
 //! KMS says of all these members that they are null or empty; a client has to take both.
 //!

@@ -13,6 +13,7 @@ const SERVICE: &str = "TrentService.";
 /// ignores those that it does not know.
 #[derive(Debug)]
 pub(crate) enum Operation {
+    CreateKey(CreateKey),
     Decrypt(Decrypt),
     DeriveSharedSecret(DeriveSharedSecret),
     DescribeKey(NamedKey),
@@ -29,6 +30,7 @@ pub(crate) enum Operation {
 impl Operation {
     pub(crate) fn parse(target: &str, body: &[u8]) -> Result<Self, Refusal> {
         match target.strip_prefix(SERVICE) {
+            Some("CreateKey") => read(body).map(Self::CreateKey),
             Some("Decrypt") => read(body).map(Self::Decrypt),
             Some("DeriveSharedSecret") => read(body).map(Self::DeriveSharedSecret),
             Some("DescribeKey") => read(body).map(Self::DescribeKey),
@@ -52,6 +54,14 @@ impl Operation {
 fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body)
         .map_err(|error| Refusal::new(Kind::Serialization, error.to_string()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CreateKey {
+    pub(crate) policy: Option<String>,
+    pub(crate) key_spec: Option<String>,
+    pub(crate) key_usage: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

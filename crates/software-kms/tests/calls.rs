@@ -442,10 +442,55 @@ fn policies_see_what_kind_of_key_and_pair_a_call_is_about() {
             "Condition": { "StringEquals": { name: value } },
         }});
         let policy = policy.to_string().parse().unwrap();
-        let key = world.kms.create_key(KeySpec::SymmetricDefault, policy);
+        let key = world.kms.create_key(policy);
         let request = json!({ "KeyId": key.unwrap().as_str(), "KeyPairSpec": "ECC_NIST_P256" });
         let request = world.client.request("GenerateDataKeyPair", &request);
         let (status, answer) = world.answer(&request);
         assert_eq!(status.is_success(), is_allowed, "{name}: {answer}");
+    }
+}
+
+#[test]
+fn create_key_makes_keys_of_the_wanted_kind_and_policy() {
+    let world = World::new();
+    let policy = support::policy_text(&[("kms:DescribeKey", &world.role, None)]);
+    for (request, spec, usage) in [
+        (json!({}), "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"),
+        (
+            json!({ "KeySpec": "ECC_NIST_P384", "KeyUsage": "KEY_AGREEMENT" }),
+            "ECC_NIST_P384",
+            "KEY_AGREEMENT",
+        ),
+    ] {
+        let mut request = request;
+        request["Policy"] = json!(policy);
+        let made = world.call("CreateKey", &request)["KeyMetadata"].clone();
+        assert_eq!(
+            (&made["KeySpec"], &made["KeyUsage"]),
+            (&json!(spec), &json!(usage))
+        );
+        let described = world.call("DescribeKey", &json!({ "KeyId": made["Arn"] }));
+        assert_eq!(described["KeyMetadata"], made);
+        let refusal = world.refusal("GetPublicKey", &json!({ "KeyId": made["Arn"] }));
+        assert_eq!(refusal["__type"], "AccessDeniedException");
+    }
+    let made = world.call("CreateKey", &json!({}))["KeyMetadata"].clone();
+    let refusal = world.refusal("DescribeKey", &json!({ "KeyId": made["Arn"] }));
+    let message = refusal["Message"].as_str().unwrap();
+    assert!(message.contains("no identity-based policy"), "{message}");
+    for (request, kind) in [
+        (json!({ "KeySpec": "ECC_NIST_P256" }), "ValidationException"),
+        (
+            json!({ "KeyUsage": "KEY_AGREEMENT" }),
+            "ValidationException",
+        ),
+        (json!({ "KeySpec": "RSA_2048" }), "ValidationException"),
+        (
+            json!({ "Policy": "{}" }),
+            "MalformedPolicyDocumentException",
+        ),
+    ] {
+        let refusal = world.refusal("CreateKey", &request);
+        assert_eq!(refusal["__type"], kind, "{refusal}");
     }
 }

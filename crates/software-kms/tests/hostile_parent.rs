@@ -128,11 +128,7 @@ fn parents_requests_of_their_own_are_refused() {
 fn parents_ciphertexts_are_refused_where_the_enclave_names_its_key() {
     let mut scene = Scene::new();
     let open = policy(&[("kms:*", &scene.world.role, None)]);
-    let others = scene
-        .world
-        .kms
-        .create_key(software_kms::KeySpec::SymmetricDefault, open)
-        .unwrap();
+    let others = scene.world.kms.create_key(open).unwrap();
     let request = json!({ "KeyId": others.as_str(), "Plaintext": base64(b"of the parent") });
     let substitute = scene.world.call("Encrypt", &request)["CiphertextBlob"].clone();
     let request = json!({

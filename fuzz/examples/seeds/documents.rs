@@ -245,6 +245,11 @@ fn requests_to_kms() {
             "re-encrypt",
             json!({ "CiphertextBlob": "AQID", "DestinationKeyId": "a" }),
         ),
+        (
+            12,
+            "create-key",
+            json!({ "KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT" }),
+        ),
     ] {
         let bytes = [&[0x80 | call], body.to_string().as_bytes()].concat();
         write("kms_request", name, &bytes);

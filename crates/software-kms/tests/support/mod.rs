@@ -136,7 +136,7 @@ impl World {
 
     /// The same of another kind of key.
     pub(crate) fn key_of(&self, spec: KeySpec, statements: &[Statement<'_>]) -> String {
-        let key = self.kms.create_key(spec, policy(statements));
+        let key = self.kms.create_key_of(spec, policy(statements));
         key.unwrap().to_string()
     }
 
@@ -183,6 +183,10 @@ pub(crate) type Statement<'a> = (&'a str, &'a str, Option<Pcr>);
 
 /// A key policy that allows what the statements say.
 pub(crate) fn policy(statements: &[Statement<'_>]) -> Policy {
+    policy_text(statements).parse().unwrap()
+}
+
+pub(crate) fn policy_text(statements: &[Statement<'_>]) -> String {
     let statements = statements.iter().map(|(action, principal, image)| {
         let mut statement = json!({
             "Effect": "Allow",
@@ -198,7 +202,7 @@ pub(crate) fn policy(statements: &[Statement<'_>]) -> Policy {
     });
     let statements: Vec<_> = statements.collect();
     let policy = json!({ "Version": "2012-10-17", "Statement": statements });
-    policy.to_string().parse().unwrap()
+    policy.to_string()
 }
 
 /// A module, and the key of the software that runs on it.
