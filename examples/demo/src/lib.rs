@@ -1,6 +1,7 @@
-//! What the demo and the end-to-end tests share.
+//! What the demo, the local KMS and the end-to-end tests share.
 
 #![forbid(unsafe_code)]
 
+pub mod kms;
 pub mod leftovers;
 pub mod oci;
