@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Serves a KMS in software until SIGINT or SIGTERM, and says where when it listens.
 ///
 /// Requests are verified, key policies evaluated, and attestation documents accepted under
-/// the given root alone. Keys are made with CreateKey, and are gone when it ends.
+/// the given root alone. Clients make the keys, which are gone when it ends.
 ///
 /// Exit codes: 0 it was ended, 1 it failed, 2 wrong usage.
 #[derive(Debug, Parser)]
