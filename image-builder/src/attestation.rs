@@ -3,8 +3,6 @@
 //! configuration.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use attestation::{Policy, PolicyError, Roots};
@@ -12,7 +10,7 @@ use manifest::{
     Attestation, MAX_ROOT_BYTES, Manifest, ManifestError, Peer, PeerSource, Root, RootSource,
 };
 
-use crate::stored::open_regular;
+use crate::stored::read_small;
 
 const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";
@@ -51,7 +49,8 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Attestation, ManifestError
 
 /// The certificate in a PEM file, without what may stand around it.
 fn root(path: &Path) -> Result<Root, String> {
-    let bytes = read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    let bytes =
+        read_small(path, MAX_ROOT_BYTES).map_err(|error| format!("it cannot be read: {error}"))?;
     Roots::only_root_from_pem(&bytes).map_err(|error| error.to_string())?;
     // A comment, or another system's line ends, must not change what is measured.
     let text = String::from_utf8_lossy(&bytes);
@@ -65,19 +64,6 @@ fn root(path: &Path) -> Result<Root, String> {
         pem.truncate(end + PEM_END.len());
     }
     Root::try_from(pem).map_err(|error| error.to_string())
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let limit = MAX_ROOT_BYTES as u64;
-    let mut bytes = Vec::new();
-    let file: File = open_regular(path)?;
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!(
-            "it has more than {limit} bytes: is this the right file?"
-        )));
-    }
-    Ok(bytes)
 }
 
 /// The policy in a peer's file, written out.

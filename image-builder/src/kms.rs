@@ -1,8 +1,6 @@
 //! The manifest's `[kms]` table, and the file that it names: read as the enclave will read
 //! it, and put into the measured configuration.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use manifest::{Kms, MAX_TLS_ROOTS_BYTES, Manifest, ManifestError, TlsRoots};
@@ -10,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use webpki::anchor_from_trusted_cert;
 
-use crate::stored::open_regular;
+use crate::stored::read_small;
 
 const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";
@@ -36,7 +34,8 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Option<Kms>, ManifestError
 
 /// The certificates in a PEM file, without what may stand around them.
 fn roots(path: &Path) -> Result<TlsRoots, String> {
-    let bytes = read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    let bytes = read_small(path, MAX_TLS_ROOTS_BYTES)
+        .map_err(|error| format!("it cannot be read: {error}"))?;
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         count += 1;
@@ -62,19 +61,6 @@ fn roots(path: &Path) -> Result<TlsRoots, String> {
         is_inside &= line != PEM_END;
     }
     TlsRoots::try_from(certificates.join("\n")).map_err(|error| error.to_string())
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let limit = MAX_TLS_ROOTS_BYTES as u64;
-    let mut bytes = Vec::new();
-    let file: File = open_regular(path)?;
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!(
-            "it has more than {limit} bytes: is this the right file?"
-        )));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -51,6 +51,21 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Reads a file that the manifest names, of at most this many bytes.
+pub(crate) fn read_small(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let limit = limit as u64;
+    let mut bytes = Vec::new();
+    open_regular(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!(
+            "it has more than {limit} bytes: is this the right file?"
+        )));
+    }
+    Ok(bytes)
+}
+
 /// Reads a JSON document of the image.
 pub(crate) fn read_document(
     file: &File,
