@@ -9,10 +9,9 @@ use link::control::{EndCause, FromAgent, FromInit};
 use link::logs::LogStream;
 use link::{Bytes, Credentials, Secret, Text};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, ending, message, processes};
+use crate::enclave::{Enclave, Image, ending, message};
 
 const ASKED: &str = "forge tcp /v1/aws/credentials Host:127.0.0.1:7070 Authorization:$TOKEN";
 const HOUR_MS: u64 = 3_600_000;
@@ -291,35 +290,7 @@ async fn credentials_are_found_by_the_default_chain_of_botocore() {
         .send(credentials("ASIA", now_ms() + HOUR_MS, "eu-west-1"))
         .await;
     enclave.said("started").await;
-    // The interpreter is not in the image: it joins the enclave's network with the
-    // environment that the workload has.
-    let pid1 = enclave.pid1();
-    let environment = processes(enclave.folder())
-        .into_iter()
-        .filter_map(|process| fs::read(format!("/proc/{process}/environ")).ok())
-        .map(|environment| String::from_utf8(environment).unwrap())
-        .find(|environment| environment.contains("AWS_CONTAINER"))
-        .unwrap();
-    let variables = environment
-        .split('\0')
-        .filter_map(|line| line.split_once('='));
-    let output = Command::new("nsenter")
-        .args([
-            "--target",
-            &pid1.to_string(),
-            "--user",
-            "--net",
-            "--preserve-credentials",
-        ])
-        .arg(python)
-        .args(["-c", BOTOCORE])
-        .env_clear()
-        .envs(variables)
-        .output()
-        .await
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let found = String::from_utf8_lossy(&output.stdout);
+    let (found, errors) = enclave.python(&python, &[BOTOCORE], "AWS_CONTAINER").await;
     assert_eq!(
         found.trim(),
         "container-role ASIA hush-secret hush-session eu-west-1",

@@ -1,5 +1,6 @@
 //! An enclave under `sim`, its folder made by the test.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -294,6 +295,39 @@ impl Enclave {
         let pid = self.launcher_pid();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         Pid::from_raw(children.trim().parse().unwrap())
+    }
+
+    /// What a Python program says, and its errors. The interpreter is not in the image: it
+    /// joins the enclave's network with the environment that the workload has, which is
+    /// known by one of its variables.
+    pub(crate) async fn python(
+        &self,
+        python: &OsStr,
+        arguments: &[&str],
+        variable: &str,
+    ) -> (String, String) {
+        let environment = processes(self.folder())
+            .into_iter()
+            .filter_map(|process| fs::read(format!("/proc/{process}/environ")).ok())
+            .map(|environment| String::from_utf8(environment).unwrap())
+            .find(|environment| environment.contains(variable))
+            .unwrap();
+        let variables = environment
+            .split('\0')
+            .filter_map(|line| line.split_once('='));
+        let output = Command::new("nsenter")
+            .args(["--target", &self.pid1().to_string()])
+            .args(["--user", "--net", "--preserve-credentials"])
+            .arg(python)
+            .arg("-c")
+            .args(arguments)
+            .env_clear()
+            .envs(variables)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -22,7 +22,6 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use software_kms::SoftwareKms;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -30,7 +29,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::agent::{Control, Outgoing};
 use crate::credentials::{answers, asks, is_taken_in};
-use crate::enclave::{Enclave, Image, MEASUREMENTS, processes};
+use crate::enclave::{Enclave, Image, MEASUREMENTS};
 
 const HOST: &str = "kms.example.test";
 const ROLE: &str = "arn:aws:iam::123456789012:role/Enclave";
@@ -541,29 +540,11 @@ async fn kms_is_called_by_an_unmodified_botocore() {
     world.connect(None);
     world.give("ASIA1").await;
     world.enclave.said("started").await;
-    // As in the test of credentials: the interpreter joins the enclave's network with the
-    // environment that the workload has.
-    let environment = processes(world.enclave.folder())
-        .into_iter()
-        .filter_map(|process| fs::read(format!("/proc/{process}/environ")).ok())
-        .map(|environment| String::from_utf8(environment).unwrap())
-        .find(|environment| environment.contains("AWS_ENDPOINT_URL_KMS"))
-        .unwrap();
-    let variables = environment
-        .split('\0')
-        .filter_map(|line| line.split_once('='));
-    let output = Command::new("nsenter")
-        .args(["--target", &world.enclave.pid1().to_string()])
-        .args(["--user", "--net", "--preserve-credentials"])
-        .arg(python)
-        .args(["-c", BOTOCORE, &world.key])
-        .env_clear()
-        .envs(variables)
-        .output()
-        .await
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let found = String::from_utf8_lossy(&output.stdout);
+    let arguments = [BOTOCORE, &world.key];
+    let (found, errors) = world
+        .enclave
+        .python(&python, &arguments, "AWS_ENDPOINT_URL_KMS")
+        .await;
     let expected = "a secret\nTrue 32 False\n8 True\nInvalidCiphertextException\n";
     assert_eq!(found, expected, "{errors}");
 }
