@@ -363,7 +363,7 @@ fn what_cannot_be_used_has_its_exit_code() {
         (
             vec!["verify", file, "--allow-any-image", "--purpose", "unknown"],
             2,
-            "relayed-challenge, self-check, clock, key-release, workload",
+            "relayed-challenge, self-check, clock, key-release, sealing, workload",
         ),
         (
             vec!["verify", file, "--time", "yesterday"],

@@ -33,6 +33,9 @@ pub enum Purpose {
     /// A call of the init's to a key management service, which encrypts its answer to
     /// `public_key`, a key that is the init's. It holds nothing else.
     KeyRelease,
+    /// A challenge that came over the parent, for the key that secrets are sealed to.
+    /// Only the nonce is the challenger's; `public_key` is the init's own, of this boot.
+    Sealing,
     /// The workload asked for it, and chose nonce, `user_data` and `public_key`.
     Workload,
     /// The init made it for something that this release does not know.
@@ -41,19 +44,21 @@ pub enum Purpose {
 
 impl Purpose {
     /// Those that a verifier can demand.
-    pub const KNOWN: [Self; 5] = [
+    pub const KNOWN: [Self; 6] = [
         Self::RelayedChallenge,
         Self::SelfCheck,
         Self::Clock,
         Self::KeyRelease,
+        Self::Sealing,
         Self::Workload,
     ];
     /// Those whose `user_data` the init writes.
-    const OF_THE_INIT: [Self; 4] = [
+    const OF_THE_INIT: [Self; 5] = [
         Self::RelayedChallenge,
         Self::SelfCheck,
         Self::Clock,
         Self::KeyRelease,
+        Self::Sealing,
     ];
 
     /// The purpose of the document that holds this `user_data`.
@@ -70,9 +75,11 @@ impl Purpose {
     /// The `user_data` that the init writes, if the purpose is one of its own.
     pub fn user_data(self) -> Option<Vec<u8>> {
         match self {
-            Self::RelayedChallenge | Self::SelfCheck | Self::Clock | Self::KeyRelease => {
-                Some([PREFIX, self.name().as_bytes()].concat())
-            }
+            Self::RelayedChallenge
+            | Self::SelfCheck
+            | Self::Clock
+            | Self::KeyRelease
+            | Self::Sealing => Some([PREFIX, self.name().as_bytes()].concat()),
             Self::Workload | Self::Unknown => None,
         }
     }
@@ -83,6 +90,7 @@ impl Purpose {
             Self::SelfCheck => "self-check",
             Self::Clock => "clock",
             Self::KeyRelease => "key-release",
+            Self::Sealing => "sealing",
             Self::Workload => "workload",
             Self::Unknown => "unknown",
         }
@@ -216,7 +224,9 @@ mod tests {
         ] {
             let error = text.parse::<Purpose>().unwrap_err();
             assert!(
-                error.contains("relayed-challenge, self-check, clock, key-release, workload"),
+                error.contains(
+                    "relayed-challenge, self-check, clock, key-release, sealing, workload"
+                ),
                 "{error}"
             );
         }

@@ -151,7 +151,14 @@ class Policy:
         allow_debug: bool = False,
         nonce: Union[bytes, Literal["required"], None] = None,
         purpose: Optional[
-            Literal["relayed-challenge", "self-check", "clock", "key-release", "workload"]
+            Literal[
+                "relayed-challenge",
+                "self-check",
+                "clock",
+                "key-release",
+                "sealing",
+                "workload",
+            ]
         ] = None,
         user_data: Union[bytes, Binding, None] = None,
         public_key: Union[bytes, Binding, None] = None,
