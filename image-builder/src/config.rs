@@ -13,6 +13,7 @@ use manifest::{
 use crate::container::Process;
 use crate::image::Image;
 use crate::program::Surroundings;
+use crate::sealed_secrets;
 use crate::tree::{Content, Kind};
 use crate::user;
 
@@ -89,6 +90,7 @@ pub(crate) fn measured(
             health: source.health.clone(),
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
+            sealed_secrets: sealed_secrets::measured(manifest)?,
         },
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),

@@ -40,6 +40,7 @@ mod memory;
 mod path;
 mod program;
 mod ramdisk;
+mod sealed_secrets;
 mod spool;
 mod step;
 mod stored;

@@ -16,6 +16,7 @@ use crate::name::EnclaveName;
 use crate::network::{
     IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
 };
+use crate::sealed_secret::{self, SealedSecretsError};
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
 
@@ -56,6 +57,9 @@ pub enum ConfigError {
     /// Its list of peers breaks a limit.
     #[error("the image's configuration cannot be used: {0}")]
     Attestation(#[from] AttestationError),
+    /// Its list of sealed secrets breaks a limit.
+    #[error("the image's configuration cannot be used: {0}")]
+    SealedSecrets(#[from] SealedSecretsError),
     /// Its confinement contradicts itself.
     #[error("the image's configuration cannot be used: confinement.{key}: {reason}")]
     Confinement {
@@ -102,6 +106,8 @@ impl MeasuredConfig {
         let config = read(bytes, |config: &Self| config.schema)?;
         config.network.check()?;
         config.attestation.check()?;
+        let secrets = config.workload.sealed_secrets.iter();
+        sealed_secret::check(secrets.map(|secret| &secret.name))?;
         config
             .confinement
             .check(None)

@@ -31,6 +31,7 @@ mod name;
 mod network;
 mod process;
 mod reserved;
+mod sealed_secret;
 mod shape;
 mod source;
 mod text;
@@ -67,6 +68,7 @@ pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };
 pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
+pub use sealed_secret::{MAX_SEALED_SECRETS, SealedSecret, SealedSecretSource, SealedSecretsError};
 pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
 pub use workload::{

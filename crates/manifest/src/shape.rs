@@ -21,6 +21,7 @@ restart = { policy = "on-failure", max = 5, backoff = "1s..30s" }
 health = { http = "http://127.0.0.1:8080/health", tcp = 8080, interval = "30s" }
 stop_grace = "10s"
 aws_credentials = true
+sealed_secrets = [{ name = "password", sender = "operator.pem" }]
 
 [network]
 egress = ["api.example.com:443"]

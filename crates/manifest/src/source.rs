@@ -16,6 +16,7 @@ use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
+use crate::sealed_secret::{self, SealedSecretsError};
 use crate::shape;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::WorkloadSource;
@@ -198,10 +199,14 @@ impl Manifest {
             if let Some(kms) = &mut manifest.kms {
                 kms.join_to(folder);
             }
+            for secret in &mut manifest.workload.sealed_secrets {
+                secret.join_to(folder);
+            }
         }
         manifest.check_network()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
+        manifest.check_sealed_secrets()?;
         manifest.check_confinement()?;
         manifest.check_kms()?;
         contradiction::check(&manifest.workload, &manifest.confinement)
@@ -261,6 +266,21 @@ impl Manifest {
                 _ => String::new(),
             };
             self.invalid(&["attestation", "peers", &index], error.to_string())
+        })
+    }
+
+    fn check_sealed_secrets(&self) -> Result<(), ManifestError> {
+        let names = self
+            .workload
+            .sealed_secrets
+            .iter()
+            .map(|secret| &secret.name);
+        sealed_secret::check(names).map_err(|error| {
+            let index = match &error {
+                SealedSecretsError::Twice { index, .. } => index.to_string(),
+                SealedSecretsError::Count(_) => String::new(),
+            };
+            self.invalid(&["workload", "sealed_secrets", &index], error.to_string())
         })
     }
 

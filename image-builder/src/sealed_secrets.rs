@@ -1,0 +1,46 @@
+//! The secrets that can be sealed to the enclave: their senders' keys, from the files that
+//! the manifest names, for the measured configuration.
+
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use manifest::{Manifest, ManifestError, SealedSecret};
+use sealed_secret::Sender;
+
+use crate::stored::open_regular;
+
+/// Largest file with a key, in bytes; OpenSSL's have 113.
+const MAX_KEY_FILE: u64 = 8 * 1024;
+
+/// The list as it is measured.
+pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<SealedSecret>, ManifestError> {
+    let secrets = manifest.workload.sealed_secrets.iter().enumerate();
+    secrets
+        .map(|(index, secret)| {
+            let sender = sender(&secret.sender).map_err(|reason| {
+                let index = index.to_string();
+                let message = format!(
+                    "the sender of the sealed secret `{}`: {}: {reason}",
+                    secret.name,
+                    secret.sender.display()
+                );
+                manifest.invalid(&["workload", "sealed_secrets", &index, "sender"], message)
+            })?;
+            Ok(SealedSecret {
+                name: secret.name.clone(),
+                sender: STANDARD.encode(sender.to_spki()),
+            })
+        })
+        .collect()
+}
+
+fn sender(path: &Path) -> Result<Sender, String> {
+    let cannot_read = |error: std::io::Error| format!("it cannot be read: {error}");
+    let mut bytes = Vec::new();
+    open_regular(path)
+        .and_then(|file| file.take(MAX_KEY_FILE).read_to_end(&mut bytes))
+        .map_err(cannot_read)?;
+    Sender::from_pem(&bytes).map_err(|error| error.to_string())
+}
