@@ -11,15 +11,16 @@ use link::hello::HelloError;
 use link::{Bytes, Channel, Endpoint, Stream, Text, connect, hello};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::answers::Answers;
 use crate::credentials::AwsCredentials;
 use crate::error::InitError;
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
-use crate::security_module::{Nonce, SecurityModule};
+use crate::sealed::SealedSecrets;
+use crate::security_module::SecurityModule;
 
 /// How long the boot waits for the agent's first message.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,8 +34,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the agent; a further one is lost, and the log says so.
 const MAX_WAITING: usize = 256;
-/// Challenges that are answered at a time; a further one is refused.
-const MAX_CHALLENGES: usize = 16;
 
 /// A connection on which both sides have introduced themselves.
 pub(crate) struct Session {
@@ -264,6 +263,8 @@ pub(crate) struct Parts {
     pub(crate) self_check: FromInit,
     /// What is asked for on every connection, if the workload is to have it.
     pub(crate) credentials: Option<AwsCredentials>,
+    /// Those that can be sealed to this boot, if any can.
+    pub(crate) sealed_secrets: Option<SealedSecrets>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
 }
@@ -359,7 +360,13 @@ impl Task {
 
     /// Serves one session; the error is why it ended before the last message.
     async fn serve(&mut self, mut session: Session) -> Result<(), String> {
-        let mut challenges = JoinSet::new();
+        let Parts {
+            nsm,
+            sealed_secrets,
+            logs,
+            ..
+        } = &self.parts;
+        let mut answers = Answers::new(nsm.clone(), sealed_secrets.clone(), logs.clone());
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.parts.credentials.is_some() {
@@ -380,7 +387,7 @@ impl Task {
                 message = session.reader.receive() => {
                     Next::Received(message.map_err(|error| error.to_string())?)
                 }
-                Some(Ok(answer)) = challenges.join_next() => Next::Send(answer),
+                Some(answer) = answers.next() => Next::Send(answer),
                 Some(message) = self.waiting.recv() => Next::Tell(message),
                 // Not before the boot's steps, which wait as messages.
                 Ok(()) = self.ready.changed(), if self.waiting.is_empty() => match *self.ready.borrow_and_update() {
@@ -426,23 +433,14 @@ impl Task {
                     // A second request changes nothing.
                     let _ = self.shutdowns.try_send(Shutdown { grace });
                 }
-                Next::Received(Some(FromAgent::Challenge { id, nonce })) => {
-                    let reason = match Nonce::new(nonce) {
-                        Ok(nonce) if challenges.len() < MAX_CHALLENGES => {
-                            let nsm = self.parts.nsm.clone();
-                            challenges.spawn(async move {
-                                let document = nsm.run(move |nsm| nsm.relayed_challenge(&nonce));
-                                answer(id, document.await)
-                            });
-                            continue;
-                        }
-                        Ok(_) => "too many challenges are waiting already".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                    let reason = Text::new(reason);
-                    session
-                        .send(&FromInit::ChallengeFailed { id, reason })
-                        .await?;
+                Next::Received(Some(
+                    request @ (FromAgent::Challenge { .. }
+                    | FromAgent::SealingChallenge { .. }
+                    | FromAgent::SealedSecret { .. }),
+                )) => {
+                    if let Some(refusal) = answers.begin(request) {
+                        session.send(&refusal).await?;
+                    }
                 }
                 Next::Send(message) => session.send(&message).await?,
                 Next::Tell(message) => self.tell(&mut session, message).await?,
@@ -490,19 +488,5 @@ fn health(health: &mut watch::Receiver<(HealthState, String)>) -> FromInit {
     FromInit::Health {
         state,
         detail: Text::new(detail),
-    }
-}
-
-fn answer(id: u64, document: Result<Vec<u8>, nsm::NsmError>) -> FromInit {
-    match document.map(Bytes::new) {
-        Ok(Some(document)) => FromInit::Document { id, document },
-        Ok(None) => FromInit::ChallengeFailed {
-            id,
-            reason: Text::new("the NSM's document is too large"),
-        },
-        Err(error) => FromInit::ChallengeFailed {
-            id,
-            reason: Text::new(error.to_string()),
-        },
     }
 }

@@ -52,6 +52,19 @@ pub(crate) enum InitError {
     /// KMS could not be called.
     #[error("KMS cannot be called: {0}; build the image again with this version's image-builder")]
     Kms(String),
+    /// The measured key of a sealed secret's sender cannot be used.
+    #[error(
+        "the sender of the sealed secret `{name}` cannot be used: {reason}; build the image again with this version's image-builder"
+    )]
+    SealedSecret {
+        /// The secret.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no key that secrets could be sealed to.
+    #[error("making the key for sealed secrets: {0}")]
+    SealingKey(String),
     /// The enclave's own document was refused, and the image demands that it is not.
     #[error("{finding}; {advice}")]
     SelfCheck {

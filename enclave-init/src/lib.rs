@@ -34,6 +34,7 @@
 //! them at once; then the machine is reset. Where even that fails the process
 //! aborts: the kernel panics, and resets the machine as its command line says.
 
+mod answers;
 mod api;
 mod args;
 mod aws;
@@ -65,6 +66,7 @@ mod reaper;
 mod registers;
 mod run;
 mod runtime_config;
+mod sealed;
 mod security_module;
 mod self_check;
 mod services;

@@ -157,6 +157,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         nsm,
         self_check: self_check.message(),
         credentials: credentials.clone(),
+        sealed_secrets: services.sealed_secrets,
         logs: logs.clone(),
         pressure: services.pressure,
     };

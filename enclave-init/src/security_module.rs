@@ -7,6 +7,7 @@
 //! | purpose | nonce | user data | public key |
 //! |---|---|---|---|
 //! | relayed challenge | the challenger's | the purpose | the workload's identity key |
+//! | sealing | the challenger's | the purpose | the init's key of this boot |
 //! | self-check, clock | the module's | the purpose | none |
 //! | key release | none | the purpose | the init's, for this boot |
 //! | workload | the workload's | the workload's, unless it begins as a purpose | the workload's |
@@ -15,6 +16,7 @@ use attestation::Purpose;
 use link::Bytes;
 use measurements::Pcr;
 use nsm::{Description, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Nsm, NsmError};
+use sealed_secret::PublicKey;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -180,6 +182,14 @@ impl Module {
         let key = self.identity.key();
         self.nsm
             .attestation(user_data.as_deref(), Some(&nonce.0), key)
+    }
+
+    /// A document for the key that secrets are sealed to. The parent, over which the
+    /// challenge came, chose the nonce and nothing else.
+    pub(crate) fn sealing(&mut self, nonce: &Nonce, key: &PublicKey) -> Result<Vec<u8>, NsmError> {
+        let user_data = Purpose::Sealing.user_data();
+        self.nsm
+            .attestation(user_data.as_deref(), Some(&nonce.0), Some(&key.to_spki()))
     }
 
     /// A document for the verification at boot, with a nonce that is new.

@@ -14,6 +14,7 @@ use crate::error::{Doing, InitError};
 use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
+use crate::sealed::SealedSecrets;
 use crate::security_module::SecurityModule;
 use crate::trust::Trust;
 use crate::{egress, ingress};
@@ -38,6 +39,8 @@ pub(crate) struct Running {
     pub(crate) pressure: Pressure,
     /// The workload's, if it is to have any.
     pub(crate) credentials: Option<AwsCredentials>,
+    /// Those that can be sealed to this boot, if any can.
+    pub(crate) sealed_secrets: Option<SealedSecrets>,
 }
 
 impl Services<'_> {
@@ -60,6 +63,7 @@ impl Services<'_> {
         } else {
             None
         };
+        let sealed_secrets = SealedSecrets::new(&config.workload.sealed_secrets)?;
         let network = Arc::new(config.network.clone());
         let out =
             egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
@@ -86,6 +90,7 @@ impl Services<'_> {
             verifications: Verifications::new(Arc::clone(trust)),
             credentials: credentials.clone(),
             kms,
+            sealed_secrets: sealed_secrets.clone(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
@@ -95,6 +100,7 @@ impl Services<'_> {
                 ingress: into,
             },
             credentials,
+            sealed_secrets,
         })
     }
 }

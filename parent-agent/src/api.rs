@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
 //! | `GET /metrics` | the same for Prometheus ([`metrics`]) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
+//! | `POST /v1/secrets`, [`SecretRequest`] | `{}`, once the enclave has opened the secret |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
 //! | `POST /v1/detach` | `{}`, once the agent is about to leave the enclave to the next |
 //!
@@ -26,7 +27,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use link::control::MAX_NONCE;
+use link::control::{MAX_NONCE, MAX_SEALED_SECRET};
 use log_sinks::losses::LostRecords;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::enclave::{Cause, Code, End, Phase};
-use crate::event::{Challenge, ChallengeError, DetachError, Event};
+use crate::event::{self, DetachError, Event, Question, RequestError};
 use crate::metrics;
 use crate::socket::{SocketError, remove_stale};
 use crate::status::Board;
@@ -47,13 +48,15 @@ use crate::supervisor::Outcome;
 const MAX_CONNECTIONS: usize = 32;
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
+/// Largest body with a sealed secret, in bytes: it in base64, with room.
+const MAX_SECRET_BODY: usize = MAX_SEALED_SECRET / 3 * 4 + 1024;
 /// How much of a larger one is read all the same, so that its sender reads the
 /// refusal instead of a broken connection.
 const MAX_DISCARDED: usize = 1024 * 1024;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the enclave may take for a document.
-const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the enclave may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers may take to leave once the enclave has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait after an error that the next connection would meet as well.
@@ -66,6 +69,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct AttestRequest {
     /// The verifier's nonce in base64: 1 to 512 bytes.
     pub nonce: String,
+    /// Whether the document is to carry the key that secrets are sealed to, and be made
+    /// for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealing: bool,
+}
+
+/// The body of `POST /v1/secrets`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRequest {
+    /// What was sealed to the enclave, in base64.
+    pub sealed: String,
 }
 
 /// The body of `POST /v1/stop`; may be left out.
@@ -182,61 +197,82 @@ impl Api {
             (&Method::GET, "/v1/status") => Ok(json(StatusCode::OK, &self.board.read())),
             (&Method::GET, "/metrics") => Ok(metrics::response(&self.board.read())),
             (&Method::POST, "/v1/attest") => self.attest(request).await,
+            (&Method::POST, "/v1/secrets") => self.put_secret(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
             (&Method::POST, "/v1/detach") => self.detach().await,
-            (_, "/v1/status" | "/metrics" | "/v1/attest" | "/v1/stop" | "/v1/detach") => Err(Refusal(
+            (_, "/v1/status" | "/metrics" | "/v1/attest" | "/v1/secrets" | "/v1/stop" | "/v1/detach") => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "use GET for /v1/status and /metrics, and POST for /v1/attest, /v1/stop and /v1/detach".to_owned(),
+                "use GET for /v1/status and /metrics, and POST for /v1/attest, /v1/secrets, /v1/stop and /v1/detach".to_owned(),
             )),
             (_, path) => Err(Refusal(
                 StatusCode::NOT_FOUND,
-                format!("there is no {path}: use /v1/status, /metrics, /v1/attest, /v1/stop or /v1/detach"),
+                format!("there is no {path}: use /v1/status, /metrics, /v1/attest, /v1/secrets, /v1/stop or /v1/detach"),
             )),
         };
         answer.unwrap_or_else(|Refusal(status, error)| json(status, &ErrorResponse { error }))
     }
 
     async fn attest(&self, request: Request<Incoming>) -> Answer {
-        let request: AttestRequest = read(request).await?;
-        let (reply, document) = oneshot::channel();
-        let challenge = Challenge {
-            nonce: nonce(&request.nonce)?,
-            reply,
-        };
-        let document = async {
+        let AttestRequest {
+            nonce: text,
+            sealing,
+        } = read(request, MAX_BODY).await?;
+        let nonce = nonce(&text)?;
+        let document = self.ask(if sealing {
+            Question::SealingChallenge(nonce)
+        } else {
+            Question::Challenge(nonce)
+        });
+        let mut response = Response::new(Full::from(document.await?));
+        let content_type = HeaderValue::from_static("application/cbor");
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        Ok(response)
+    }
+
+    async fn put_secret(&self, request: Request<Incoming>) -> Answer {
+        let SecretRequest { sealed } = read(request, MAX_SECRET_BODY).await?;
+        let bytes = STANDARD
+            .decode(sealed)
+            .map_err(|error| bad(format!("the sealed secret is not base64: {error}")))?;
+        let sealed = link::Bytes::new(bytes).ok_or_else(|| {
+            bad(format!(
+                "the sealed secret has more than {MAX_SEALED_SECRET} bytes"
+            ))
+        })?;
+        self.ask(Question::SealedSecret(sealed)).await?;
+        Ok(json(StatusCode::OK, &serde_json::json!({})))
+    }
+
+    /// Has the enclave answer.
+    async fn ask(&self, question: Question) -> Result<Vec<u8>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = event::Request { question, reply };
+        let answer = async {
             self.events
-                .send(Event::Challenge(challenge))
+                .send(Event::Request(request))
                 .await
-                .map_err(|_| ChallengeError::NotConnected("ending"))?;
-            document
+                .map_err(|_| RequestError::NotConnected("ending"))?;
+            answer
                 .await
-                .unwrap_or(Err(ChallengeError::NotConnected("ending")))
+                .unwrap_or(Err(RequestError::NotConnected("ending")))
         };
-        match timeout(DOCUMENT_TIMEOUT, document)
-            .await
-            .unwrap_or(Err(ChallengeError::TimedOut))
-        {
-            Ok(document) => {
-                let mut response = Response::new(Full::from(document));
-                let content_type = HeaderValue::from_static("application/cbor");
-                response.headers_mut().insert(CONTENT_TYPE, content_type);
-                Ok(response)
-            }
-            Err(error) => {
+        let answer = timeout(ANSWER_TIMEOUT, answer).await;
+        answer
+            .unwrap_or(Err(RequestError::TimedOut))
+            .map_err(|error| {
                 let status = match error {
-                    ChallengeError::NotConnected(_) | ChallengeError::Busy => {
+                    RequestError::NotConnected(_) | RequestError::Busy => {
                         StatusCode::SERVICE_UNAVAILABLE
                     }
-                    ChallengeError::Refused(_) => StatusCode::BAD_GATEWAY,
-                    ChallengeError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+                    RequestError::Refused(_) => StatusCode::BAD_GATEWAY,
+                    RequestError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
                 };
-                Err(Refusal(status, error.to_string()))
-            }
-        }
+                Refusal(status, error.to_string())
+            })
     }
 
     async fn stop(&self, request: Request<Incoming>) -> Answer {
-        let StopRequest { grace_ms } = read(request).await?;
+        let StopRequest { grace_ms } = read(request, MAX_BODY).await?;
         let stop = Event::Stop {
             grace: grace_ms.map(Duration::from_millis),
             insists: false,
@@ -301,8 +337,8 @@ async fn accept(
 }
 
 /// Reads a body of JSON; an empty one stands for `{}`.
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
-    let body = match timeout(REQUEST_TIMEOUT, read_body(request.into_body())).await {
+async fn read<T: DeserializeOwned>(request: Request<Incoming>, limit: usize) -> Result<T, Refusal> {
+    let body = match timeout(REQUEST_TIMEOUT, read_body(request.into_body(), limit)).await {
         Ok(body) => body?,
         Err(_) => return Err(bad("the body did not arrive in time".to_owned())),
     };
@@ -315,22 +351,22 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refu
         .map_err(|error| bad(format!("the body is not understood: {error}")))
 }
 
-async fn read_body(mut incoming: Incoming) -> Result<Vec<u8>, Refusal> {
+async fn read_body(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
     let (mut body, mut length) = (Vec::new(), 0);
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| bad(format!("the body cannot be read: {error}")))?;
         let data = frame.into_data().unwrap_or_default();
         length += data.len();
-        if length <= MAX_BODY {
+        if length <= limit {
             body.extend_from_slice(&data);
         } else if length > MAX_DISCARDED {
             break;
         }
     }
-    if length > MAX_BODY {
+    if length > limit {
         return Err(Refusal(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than {MAX_BODY} bytes"),
+            format!("the body has more than {limit} bytes"),
         ));
     }
     Ok(body)

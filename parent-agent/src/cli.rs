@@ -7,7 +7,7 @@ use enclave_host::guard::TetherArgs;
 use enclave_host::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
 
 use crate::bootstrap::{BootstrapArgs, DoctorArgs};
-use crate::client::{AttestArgs, StatusArgs, StopArgs, TargetArgs};
+use crate::client::{AttestArgs, PutArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::EXIT_CODES;
 use crate::logs::LogsArgs;
 use crate::run_config::RunArgs;
@@ -33,6 +33,9 @@ pub enum Command {
     Logs(LogsArgs),
     /// Ask a running enclave for an attestation document.
     Attest(AttestArgs),
+    /// Hand secrets to a running enclave.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Stop a running enclave and wait until it is gone.
     Stop(StopArgs),
     /// End a running enclave's agent, but not the enclave: the next `run` with
@@ -71,6 +74,13 @@ pub enum Command {
     /// Be an enclave on Nitro hardware (started by the guard).
     #[command(hide = true)]
     NitroEnclave(NitroEnclaveArgs),
+}
+
+/// What is done with secrets.
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Hand in a sealed secret, which only the enclave that it was sealed to opens.
+    Put(PutArgs),
 }
 
 #[cfg(test)]

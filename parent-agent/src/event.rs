@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use link::BootId;
-use link::control::{FromAgent, FromInit, MAX_NONCE};
+use link::control::{FromAgent, FromInit, MAX_NONCE, MAX_SEALED_SECRET};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,8 +42,8 @@ pub enum Event {
     },
     /// A peer on the agent's port does not understand this agent.
     Incompatible(String),
-    /// Somebody asks for a document.
-    Challenge(Challenge),
+    /// Somebody asks for something that the enclave answers.
+    Request(Request),
     /// Somebody asks for the end.
     Stop {
         /// What the workload gets between SIGTERM and SIGKILL, if not the manifest's.
@@ -68,26 +68,49 @@ pub enum DetachError {
     NotRunning(Phase),
 }
 
-/// A request for an attestation document.
+/// A request that the enclave answers.
 #[derive(Debug)]
-pub struct Challenge {
-    /// The verifier's nonce: all that it, or this agent, puts into the document.
-    pub nonce: link::Bytes<MAX_NONCE>,
-    /// Where the document goes.
-    pub reply: oneshot::Sender<Result<Vec<u8>, ChallengeError>>,
+pub struct Request {
+    /// What is asked.
+    pub question: Question,
+    /// Where the answer goes: a document, or nothing.
+    pub reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
 }
 
-/// Why there is no document.
+/// What the enclave is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// For a document with the verifier's nonce, which is all that it, or this agent, puts
+    /// into it.
+    Challenge(link::Bytes<MAX_NONCE>),
+    /// The same for the key that secrets are sealed to.
+    SealingChallenge(link::Bytes<MAX_NONCE>),
+    /// To open a sealed secret and keep it.
+    SealedSecret(link::Bytes<MAX_SEALED_SECRET>),
+}
+
+impl Question {
+    /// The message to the init.
+    pub(crate) fn message(self, id: u64) -> FromAgent {
+        match self {
+            Self::Challenge(nonce) => FromAgent::Challenge { id, nonce },
+            Self::SealingChallenge(nonce) => FromAgent::SealingChallenge { id, nonce },
+            Self::SealedSecret(sealed) => FromAgent::SealedSecret { id, sealed },
+        }
+    }
+}
+
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ChallengeError {
+pub enum RequestError {
     /// The init is not connected yet, or no longer.
     #[error("the enclave is {0}: try again once it is ready")]
     NotConnected(&'static str),
-    /// Too many challenges wait for their documents.
-    #[error("too many challenges are waiting for their documents: try again")]
+    /// Too many requests wait for their answers.
+    #[error("too many requests are waiting for the enclave's answers: try again")]
     Busy,
     /// The enclave refused.
-    #[error("the enclave refused the challenge: {0}")]
+    #[error("the enclave refused: {0}")]
     Refused(String),
     /// No answer came.
     #[error("the enclave did not answer in time")]

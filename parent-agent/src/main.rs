@@ -9,7 +9,7 @@ use anyhow::Context;
 use command_output::errln;
 use enclave_host::{guard, hypervisor};
 use log_sinks::Output;
-use parent_agent::cli::{Cli, Command};
+use parent_agent::cli::{Cli, Command, Secret};
 use parent_agent::{Error, Exit, bootstrap, client, diagnostics, dispatch, logs, run};
 use tokio::runtime;
 
@@ -91,6 +91,9 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(args) => Ok(logs::show(&args).map_err(Error::from)?),
         Command::Attest(args) => {
             block_on(async { Ok(client::attest(args).await.map_err(Error::from)?) })
+        }
+        Command::Secret(Secret::Put(args)) => {
+            block_on(async { Ok(client::put_secret(args).await.map_err(Error::from)?) })
         }
         Command::Detach(args) => {
             block_on(async { Ok(client::detach(args).await.map_err(Error::from)?) })

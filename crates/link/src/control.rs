@@ -13,6 +13,8 @@ pub const MAX_RUNTIME_CONFIG: usize = 32 * 1024;
 pub const MAX_DOCUMENT: usize = 12 * 1024;
 /// Largest nonce of a challenge, in bytes (the NSM's limit).
 pub const MAX_NONCE: usize = 512;
+/// Largest sealed secret, in bytes.
+pub const MAX_SEALED_SECRET: usize = 33 * 1024;
 /// Longest code meant for programs, in bytes.
 pub const MAX_CODE: usize = 64;
 /// Most entries of [`Losses`]: four streams, and reasons with room for more.
@@ -64,7 +66,8 @@ pub enum FromInit {
         #[n(1)]
         detail: Text<MAX_TEXT>,
     },
-    /// The document that a [`FromAgent::Challenge`] asked for.
+    /// The document that a [`FromAgent::Challenge`] or [`FromAgent::SealingChallenge`]
+    /// asked for.
     #[n(4)]
     Document {
         /// The challenge's number.
@@ -74,7 +77,8 @@ pub enum FromInit {
         #[n(1)]
         document: Bytes<MAX_DOCUMENT>,
     },
-    /// There is no document for a [`FromAgent::Challenge`].
+    /// There is no document for a [`FromAgent::Challenge`] or
+    /// [`FromAgent::SealingChallenge`].
     #[n(5)]
     ChallengeFailed {
         /// The challenge's number.
@@ -191,6 +195,23 @@ pub enum FromInit {
     /// [`FromAgent::CredentialsUnavailable`], and again whenever the answer changes.
     #[n(13)]
     WantsCredentials,
+    /// A [`FromAgent::SealedSecret`] was opened, and is kept.
+    #[n(14)]
+    SecretOpened {
+        /// The sealed secret's number.
+        #[n(0)]
+        id: u64,
+    },
+    /// A [`FromAgent::SealedSecret`] was not taken.
+    #[n(15)]
+    SecretRefused {
+        /// The sealed secret's number.
+        #[n(0)]
+        id: u64,
+        /// Why.
+        #[n(1)]
+        reason: Text<MAX_TEXT>,
+    },
 }
 
 /// How often places for connections were wanted and not there.
@@ -397,5 +418,27 @@ pub enum FromAgent {
         /// Why.
         #[n(0)]
         reason: Text<MAX_TEXT>,
+    },
+    /// Relays a challenge for the key that secrets are sealed to. As in
+    /// [`FromAgent::Challenge`], the nonce is all that it can put into the document.
+    #[n(5)]
+    SealingChallenge {
+        /// Number of the challenge, repeated in the answer; of one sequence with those of
+        /// [`FromAgent::Challenge`].
+        #[n(0)]
+        id: u64,
+        /// The verifier's nonce. An empty one is refused.
+        #[n(1)]
+        nonce: Bytes<MAX_NONCE>,
+    },
+    /// A secret that was sealed to this boot, to be opened and kept for the workload.
+    #[n(6)]
+    SealedSecret {
+        /// Its number, repeated in the answer; of the same sequence.
+        #[n(0)]
+        id: u64,
+        /// What was sealed.
+        #[n(1)]
+        sealed: Bytes<MAX_SEALED_SECRET>,
     },
 }

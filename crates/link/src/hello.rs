@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 /// The protocol's version. It changes when a peer of the earlier version could
 /// misunderstand; new optional fields do not change it.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The longest that either side waits for the other's hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -8,6 +8,7 @@ mod identity;
 mod kms;
 mod random;
 mod registers;
+mod secrets;
 mod time;
 mod verify;
 
@@ -38,6 +39,7 @@ use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::kms::Kms;
 use crate::mounts::in_scratch;
+use crate::sealed::SealedSecrets;
 use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
@@ -71,10 +73,12 @@ pub(crate) struct Api {
     pub(crate) credentials: Option<AwsCredentials>,
     /// KMS, if the image calls it through the enclave.
     pub(crate) kms: Option<Kms>,
+    /// Those that can be sealed to this boot, if any can.
+    pub(crate) sealed_secrets: Option<SealedSecrets>,
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
+const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -91,6 +95,9 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::POST, ["v1", "registers", index, "lock"]) => registers::lock(&api, index).await,
         (&Method::POST, ["v1", "verify"]) => verify::create(&api, request).await,
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
+        (&Method::GET, ["v1", "secrets", name]) => {
+            secrets::read(&api, name, request.uri().query()).await
+        }
         (&Method::GET, ["v1", "time"]) => time::read(&api),
         _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
     }

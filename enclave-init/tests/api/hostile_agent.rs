@@ -173,20 +173,20 @@ async fn hostile_agent_replays_and_reorders() {
 const LIES: &[&[u8]] = &[
     b"",
     b"E",
-    b"ENCL\0\x03",
+    b"ENCL\0\x04",
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    b"ENCX\0\x03\0\0",
+    b"ENCX\0\x04\0\0",
     b"ENCL\0\0\0\0",
     b"ENCL\0\x01\0\0",
     b"ENCL\xff\xff\0\0",
-    b"ENCL\0\x03\x01\0",
-    b"ENCL\0\x03\x02\0",
-    b"ENCL\0\x03\x03\0",
-    b"ENCL\0\x03\xff\0",
+    b"ENCL\0\x04\x01\0",
+    b"ENCL\0\x04\x02\0",
+    b"ENCL\0\x04\x03\0",
+    b"ENCL\0\x04\xff\0",
     // Accepted, and then no frame, a frame that is too long, one that is no CBOR.
-    b"ENCL\0\x03\0\0\0\0",
-    b"ENCL\0\x03\0\0\xff\xff\xff\xff",
-    b"ENCL\0\x03\0\0\0\0\0\x04\xff\xff\xff\xff",
+    b"ENCL\0\x04\0\0\0\0",
+    b"ENCL\0\x04\0\0\xff\xff\xff\xff",
+    b"ENCL\0\x04\0\0\0\0\0\x04\xff\xff\xff\xff",
 ];
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn hostile_agent_floods() {
         let said: &[u8] = match number % 3 {
             0 => b"",
             1 => b"ENCL",
-            _ => b"ENCL\0\x03\x04\0",
+            _ => b"ENCL\0\x04\x04\0",
         };
         let _ = stream.write_all(said).await;
         open.push(stream);

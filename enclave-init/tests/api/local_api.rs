@@ -74,6 +74,7 @@ async fn local_api_documents_cannot_look_like_the_inits() {
         b"enclave-purpose:".as_slice(),
         b"enclave-purpose:relayed-challenge",
         b"enclave-purpose:self-check",
+        b"enclave-purpose:sealing",
         b"enclave-purpose:self-check\0",
         b"enclave-purpose:workload",
         b"enclave-purpose:anything else",

@@ -30,6 +30,7 @@ mod losses;
 mod module;
 mod registers;
 mod restarts;
+mod sealed_secrets;
 mod self_check;
 mod shutdown;
 mod verify;

@@ -16,9 +16,9 @@ pub(crate) fn write_all() {
     link_logs();
     link_target();
     link_frames();
-    write("link_hello", "opener", b"ENCL\0\x03\x01\0");
+    write("link_hello", "opener", b"ENCL\0\x04\x01\0");
     write("link_hello", "older", b"ENCL\0\x01\x02\0");
-    write("link_hello", "newer", b"ENCL\0\x04\x02\0");
+    write("link_hello", "newer", b"ENCL\0\x05\x02\0");
     write("link_hello", "http", b"GET / HTTP/1.1\r\n");
 }
 
@@ -114,6 +114,14 @@ fn link_control() {
         ),
         ("lost", FromInit::Lost { losses }),
         ("wants-credentials", FromInit::WantsCredentials),
+        ("secret-opened", FromInit::SecretOpened { id: 5 }),
+        (
+            "secret-refused",
+            FromInit::SecretRefused {
+                id: 6,
+                reason: Text::new("no such name"),
+            },
+        ),
     ];
     messages("link_control", 0, MAX_CONTROL, &from_init);
     let from_agent = [
@@ -150,6 +158,20 @@ fn link_control() {
             "credentials-unavailable",
             FromAgent::CredentialsUnavailable {
                 reason: Text::new("no role"),
+            },
+        ),
+        (
+            "sealing-challenge",
+            FromAgent::SealingChallenge {
+                id: 4,
+                nonce: bytes(b"nonce"),
+            },
+        ),
+        (
+            "sealed-secret",
+            FromAgent::SealedSecret {
+                id: 5,
+                sealed: bytes(&[0x82; 24]),
             },
         ),
     ];

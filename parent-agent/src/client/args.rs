@@ -39,10 +39,23 @@ pub struct AttestArgs {
     /// outside of the enclave.
     #[arg(long, value_name = "HEX")]
     pub nonce: HexBytes,
+    /// Have the document carry the key that secrets are sealed to.
+    #[arg(long)]
+    pub sealing: bool,
     /// Where to write the document [default: standard output, in base64 if that
     /// is a terminal].
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// The arguments of `secret put`.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// Which enclave.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// What `attest seal` wrote.
+    pub file: PathBuf,
 }
 
 /// The arguments of `stop`.

@@ -1,10 +1,11 @@
-//! Talking to a running enclave's agent: `status`, `attest`, `stop` and `detach`.
+//! Talking to a running enclave's agent: `status`, `attest`, `secret`,
+//! `stop` and `detach`.
 
 mod args;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,19 +17,20 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use link::control::MAX_SEALED_SECRET;
 use manifest::EnclaveName;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::api::{AttestRequest, EndResponse, ErrorResponse, StopRequest};
+use crate::api::{AttestRequest, EndResponse, ErrorResponse, SecretRequest, StopRequest};
 use crate::attach;
 use crate::enclave::Cause;
 use crate::exit::Exit;
 use crate::status::Status;
 
-pub use args::{AttestArgs, HexBytes, StatusArgs, StopArgs, TargetArgs};
+pub use args::{AttestArgs, HexBytes, PutArgs, StatusArgs, StopArgs, TargetArgs};
 
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -113,6 +115,7 @@ pub async fn attest(args: AttestArgs) -> Result<Exit, ClientError> {
     let client = Client::find(args.target)?;
     let request = AttestRequest {
         nonce: STANDARD.encode(args.nonce.0),
+        sealing: args.sealing,
     };
     let document = client.ask(Method::POST, "/v1/attest", &request).await?;
     if let Some(path) = args.output {
@@ -124,6 +127,34 @@ pub async fn attest(args: AttestArgs) -> Result<Exit, ClientError> {
     } else {
         command_output::write(&document)?;
     }
+    Ok(Exit::Success)
+}
+
+/// Hands a sealed secret to an enclave, which opens it.
+pub async fn put_secret(args: PutArgs) -> Result<Exit, ClientError> {
+    let client = Client::find(args.target)?;
+    let path = args.file;
+    let cannot_use = |source| ClientError::File {
+        path: path.clone(),
+        source,
+    };
+    let mut sealed = Vec::new();
+    fs::File::open(&path)
+        .and_then(|file| {
+            let limit = MAX_SEALED_SECRET as u64 + 1;
+            file.take(limit).read_to_end(&mut sealed)
+        })
+        .map_err(cannot_use)?;
+    if sealed.len() > MAX_SEALED_SECRET {
+        let reason = format!(
+            "it has more than {MAX_SEALED_SECRET} bytes: is this the file that `attest seal` wrote?"
+        );
+        return Err(cannot_use(io::Error::other(reason)));
+    }
+    let request = SecretRequest {
+        sealed: STANDARD.encode(sealed),
+    };
+    client.ask(Method::POST, "/v1/secrets", &request).await?;
     Ok(Exit::Success)
 }
 

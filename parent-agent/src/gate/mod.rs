@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::enclave::Phase;
-use crate::event::{Challenge, ChallengeError, Event};
+use crate::event::{self, Event, Request, RequestError};
 use crate::report::{Report, Reporter};
 use crate::status::{Board, GateBoard, GateStatus};
 
@@ -127,7 +127,7 @@ enum GateError {
     Answer(String),
     /// The enclave made no document.
     #[error("the enclave made no document: {0}")]
-    Document(#[from] ChallengeError),
+    Document(#[from] RequestError),
 }
 
 impl GateError {
@@ -274,20 +274,21 @@ impl Gate {
     }
 
     /// A document that the enclave makes with the nonce.
-    async fn document(&self, nonce: link::Bytes<MAX_NONCE>) -> Result<Vec<u8>, ChallengeError> {
+    async fn document(&self, nonce: link::Bytes<MAX_NONCE>) -> Result<Vec<u8>, RequestError> {
         let (reply, document) = oneshot::channel();
-        let challenge = Challenge { nonce, reply };
-        let ending = || ChallengeError::NotConnected("ending");
+        let question = event::Question::Challenge(nonce);
+        let request = Request { question, reply };
+        let ending = || RequestError::NotConnected("ending");
         let document = async {
             self.events
-                .send(Event::Challenge(challenge))
+                .send(Event::Request(request))
                 .await
                 .map_err(|_| ending())?;
             document.await.unwrap_or_else(|_| Err(ending()))
         };
         timeout(DOCUMENT_TIMEOUT, document)
             .await
-            .unwrap_or(Err(ChallengeError::TimedOut))
+            .unwrap_or(Err(RequestError::TimedOut))
     }
 
     /// Invokes the function. That a question arrives twice does no harm.

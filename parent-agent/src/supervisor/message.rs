@@ -7,7 +7,7 @@ use link::control::{ExitStatus, FromInit, HealthState};
 use super::Supervisor;
 use crate::clock::ClockStatus;
 use crate::enclave::{Action, BootStep, Code, Health, Input, LimitsStatus};
-use crate::event::ChallengeError;
+use crate::event::RequestError;
 use crate::report::Report;
 use crate::self_check::SelfCheck;
 use crate::throttle::Line;
@@ -43,11 +43,12 @@ impl Supervisor {
             }
             FromInit::Health { state, detail } => self.health(state, detail.to_string()),
             FromInit::Document { id, document } => {
-                self.challenges.answer(id, Ok(document.into_vec()));
+                self.requests.answer(id, Ok(document.into_vec()));
             }
-            FromInit::ChallengeFailed { id, reason } => {
-                let refused = ChallengeError::Refused(reason.to_string());
-                self.challenges.answer(id, Err(refused));
+            FromInit::SecretOpened { id } => self.requests.answer(id, Ok(Vec::new())),
+            FromInit::ChallengeFailed { id, reason } | FromInit::SecretRefused { id, reason } => {
+                let refused = RequestError::Refused(reason.to_string());
+                self.requests.answer(id, Err(refused));
             }
             FromInit::Clock {
                 state,

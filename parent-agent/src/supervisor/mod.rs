@@ -1,8 +1,8 @@
 //! Follows one enclave from its start to its end: feeds what happens to the
 //! state machine of [`enclave`](crate::enclave), and does what that says.
 
-mod challenges;
 mod message;
+mod requests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::credentials::{self, Answers};
 use crate::enclave::{Action, Cause, Enclave, End, Input, Phase};
-use crate::event::{Challenge, ChallengeError, DetachError, Event};
+use crate::event::{DetachError, Event, Request, RequestError};
 use crate::history::History;
 use crate::kernel_panic;
 use crate::notify::Notifier;
@@ -28,7 +28,7 @@ use crate::report::{Report, Reporter};
 use crate::status::Board;
 use crate::throttle::Line;
 
-use challenges::Challenges;
+use requests::Requests;
 
 /// How long what an enclave said last may take to arrive once it has ended.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub(crate) struct Supervisor {
     history: watch::Sender<History>,
     boot: Option<BootId>,
     control: Option<Control>,
-    challenges: Challenges,
+    requests: Requests,
     /// What an init that asks for AWS credentials is answered.
     credentials: Answers,
 }
@@ -106,7 +106,7 @@ impl Supervisor {
             history,
             boot: None,
             control: None,
-            challenges: Challenges::default(),
+            requests: Requests::default(),
             credentials,
         }
     }
@@ -274,7 +274,7 @@ impl Supervisor {
 
     fn gone(&mut self, how: &str) -> Outcome {
         self.on(Input::Exited(how.to_owned()));
-        self.challenges.fail_all();
+        self.requests.fail_all();
         // An exit always ends it.
         let end = self.enclave.end().cloned();
         Outcome::Ended(end.unwrap_or_else(|| End::new(Cause::Died, how.to_owned())))
@@ -313,8 +313,8 @@ impl Supervisor {
                 self.on(Input::Incompatible(reason))
             }
             Event::Stop { grace, insists } => self.on(Input::Stop { grace, insists }),
-            Event::Challenge(challenge) => {
-                self.challenge(challenge);
+            Event::Request(request) => {
+                self.request(request);
                 None
             }
             Event::Detach(reply) => {
@@ -333,7 +333,7 @@ impl Supervisor {
             Event::Disconnected { connection } => {
                 if self.is_current(connection) {
                     self.control = None;
-                    self.challenges.fail_all();
+                    self.requests.fail_all();
                     self.on(Input::Disconnected)
                 } else {
                     None
@@ -388,8 +388,8 @@ impl Supervisor {
         self.board.remember(&self.history);
     }
 
-    fn challenge(&mut self, challenge: Challenge) {
-        let Challenge { nonce, reply } = challenge;
+    fn request(&mut self, request: Request) {
+        let Request { question, reply } = request;
         let Some(control) = &self.control else {
             let phase = match self.enclave.phase() {
                 Phase::Starting => "starting",
@@ -398,15 +398,14 @@ impl Supervisor {
                 Phase::Ending | Phase::Ended => "ending",
             };
             // Whoever asked may have gone.
-            let _ = reply.send(Err(ChallengeError::NotConnected(phase)));
+            let _ = reply.send(Err(RequestError::NotConnected(phase)));
             return;
         };
-        let Some(id) = self.challenges.add(reply) else {
+        let Some(id) = self.requests.add(reply) else {
             return;
         };
-        let message = FromAgent::Challenge { id, nonce };
-        if control.sender.try_send(message).is_err() {
-            self.challenges.answer(id, Err(ChallengeError::Busy));
+        if control.sender.try_send(question.message(id)).is_err() {
+            self.requests.answer(id, Err(RequestError::Busy));
         }
     }
 

@@ -138,7 +138,7 @@ async fn gate_waits_for_an_enclave_that_makes_no_document() {
     agent.end_init(0).await;
     let (_, _, stderr) = agent.ended().await;
     assert!(
-        stderr.contains("refused the challenge: no entropy"),
+        stderr.contains("the enclave refused: no entropy"),
         "{stderr}"
     );
 }

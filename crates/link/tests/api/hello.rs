@@ -65,19 +65,19 @@ async fn every_channel_is_agreed_on_and_what_follows_is_left_alone() {
 /// What a person reads of a peer of this version.
 fn of_version(peer: u16) -> String {
     format!(
-        "the peer speaks protocol version {peer}, this side version 3: use an enclave image and a parent-agent of the same release"
+        "the peer speaks protocol version {peer}, this side version 4: use an enclave image and a parent-agent of the same release"
     )
 }
 
-/// Version 1 let a challenge's relay put more than a nonce into the document, and a peer of
-/// version 2 cannot read a request for credentials.
+/// Version 1 let a challenge's relay put more than a nonce into the document, a peer of
+/// version 2 cannot read a request for credentials, and one of version 3 no sealed secret.
 #[tokio::test]
 async fn earlier_versions_are_refused_on_both_sides_with_a_sentence() {
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         for channel in 1..=4 {
             let (accepted, answer) =
                 accept(&[b'E', b'N', b'C', b'L', 0, version, channel, 0]).await;
-            assert_eq!(answer, b"ENCL\0\x03\x01\0");
+            assert_eq!(answer, b"ENCL\0\x04\x01\0");
             assert_eq!(text(accepted), of_version(version.into()));
         }
         // As an acceptor of that version answers an opener of this one, and as one would
@@ -91,31 +91,31 @@ async fn earlier_versions_are_refused_on_both_sides_with_a_sentence() {
 
 #[tokio::test]
 async fn a_later_version_is_named_on_both_sides() {
-    let (accepted, answer) = accept(b"ENCL\0\x04\x01\0").await;
-    assert_eq!(answer, b"ENCL\0\x03\x01\0");
-    assert_eq!(text(accepted), of_version(4));
+    let (accepted, answer) = accept(b"ENCL\0\x05\x01\0").await;
+    assert_eq!(answer, b"ENCL\0\x04\x01\0");
+    assert_eq!(text(accepted), of_version(5));
     // As a later release's acceptor would answer.
     for answer in [
-        b"ENCL\0\x04\x01\0",
-        b"ENCL\0\x04\x00\0",
-        b"ENCL\0\x04\xff\0",
+        b"ENCL\0\x05\x01\0",
+        b"ENCL\0\x05\x00\0",
+        b"ENCL\0\x05\xff\0",
     ] {
-        assert_eq!(text(open(answer).await), of_version(4));
+        assert_eq!(text(open(answer).await), of_version(5));
     }
 }
 
 #[tokio::test]
 async fn a_channel_that_is_not_served_is_named_on_both_sides() {
     for code in [0, 2, 3, 4, 5, 255] {
-        let (accepted, answer) = accept(&[b'E', b'N', b'C', b'L', 0, 3, code, 0]).await;
-        assert_eq!(answer, b"ENCL\0\x03\x02\0");
+        let (accepted, answer) = accept(&[b'E', b'N', b'C', b'L', 0, 4, code, 0]).await;
+        assert_eq!(answer, b"ENCL\0\x04\x02\0");
         assert_eq!(
             text(accepted),
             format!("the peer asked for channel {code}, which is not served here")
         );
     }
     assert_eq!(
-        text(open(b"ENCL\0\x03\x02\0").await),
+        text(open(b"ENCL\0\x04\x02\0").await),
         "the peer does not serve the logs channel"
     );
 }
@@ -151,31 +151,31 @@ async fn a_busy_acceptor_says_so() {
 async fn a_status_without_sense_is_not_taken_for_consent() {
     for status in 4..=255 {
         assert_eq!(
-            text(open(&[b'E', b'N', b'C', b'L', 0, 3, status, 0]).await),
+            text(open(&[b'E', b'N', b'C', b'L', 0, 4, status, 0]).await),
             format!("the peer answered the hello with the invalid status {status}")
         );
     }
     // "I do not know your version", of the very version.
     assert!(matches!(
-        open(b"ENCL\0\x03\x01\0").await,
+        open(b"ENCL\0\x04\x01\0").await,
         Err(HelloError::Status(1))
     ));
 }
 
 #[tokio::test]
 async fn the_last_byte_is_for_later_releases() {
-    let (accepted, _) = accept(b"ENCL\0\x03\x01\xff").await;
+    let (accepted, _) = accept(b"ENCL\0\x04\x01\xff").await;
     assert_eq!(accepted.unwrap(), Channel::Control);
-    open(b"ENCL\0\x03\0\xff").await.unwrap();
+    open(b"ENCL\0\x04\0\xff").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_hello_that_is_cut_short_is_an_end_and_not_a_hello() {
     let closed = "the peer closed the connection during the hello";
     for length in 0..8 {
-        let (accepted, answer) = accept(&b"ENCL\0\x03\x01\0"[..length]).await;
+        let (accepted, answer) = accept(&b"ENCL\0\x04\x01\0"[..length]).await;
         assert_eq!((text(accepted).as_str(), answer.len()), (closed, 0));
-        assert_eq!(text(open(&b"ENCL\0\x03\0\0"[..length]).await), closed);
+        assert_eq!(text(open(&b"ENCL\0\x04\0\0"[..length]).await), closed);
     }
     let (mut near, far) = duplex(64);
     drop(far);
@@ -201,7 +201,7 @@ async fn a_byte_now_and_then_does_not_extend_the_limit() {
     let start = Instant::now();
     let (mut near, mut far) = duplex(64);
     let drip = async {
-        for byte in *b"ENCL\0\x03\x01" {
+        for byte in *b"ENCL\0\x04\x01" {
             near.write_all(&[byte]).await.unwrap();
             sleep(Duration::from_secs(1)).await;
         }

@@ -69,11 +69,12 @@ proptest! {
 
 #[test]
 fn the_largest_messages_fit_into_their_channels_frames() {
-    let (document, start, challenge, credentials, connect) = samples::largest();
+    let (document, start, challenge, credentials, secret, connect) = samples::largest();
     assert_reads_back(&document, MAX_CONTROL);
     assert_reads_back(&start, MAX_CONTROL);
     assert_reads_back(&challenge, MAX_CONTROL);
     assert_reads_back(&credentials, MAX_CONTROL);
+    assert_reads_back(&secret, MAX_CONTROL);
     assert_reads_back(&connect, MAX_TARGET);
     let health = control::FromInit::Health {
         state: control::HealthState::Unhealthy,

@@ -2,7 +2,7 @@
 
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE,
-    MAX_RUNTIME_CONFIG, MAX_TEXT,
+    MAX_RUNTIME_CONFIG, MAX_SEALED_SECRET, MAX_TEXT,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
 use link::logs::{self, LogStream, Record, Source};
@@ -144,6 +144,8 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
         (place_counts(), place_counts())
             .prop_map(|(egress, ingress)| FromInit::Places { egress, ingress }),
         Just(FromInit::WantsCredentials),
+        any::<u64>().prop_map(|id| FromInit::SecretOpened { id }),
+        (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::SecretRefused { id, reason }),
     ]
 }
 
@@ -160,6 +162,8 @@ pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> 
         option::of(any::<u64>()).prop_map(|grace_ms| FromAgent::Shutdown { grace_ms }),
         credentials().prop_map(FromAgent::Credentials),
         text().prop_map(|reason| FromAgent::CredentialsUnavailable { reason }),
+        (any::<u64>(), bytes()).prop_map(|(id, nonce)| FromAgent::SealingChallenge { id, nonce }),
+        (any::<u64>(), bytes()).prop_map(|(id, sealed)| FromAgent::SealedSecret { id, sealed }),
     ]
 }
 
@@ -319,6 +323,11 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
             losses: control::Losses::default(),
         },
         FromInit::WantsCredentials,
+        FromInit::SecretOpened { id: 3 },
+        FromInit::SecretRefused {
+            id: 4,
+            reason: Text::new("no secret of that name is declared"),
+        },
     ]
 }
 
@@ -355,6 +364,14 @@ pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
         FromAgent::Credentials(some_credentials()),
         FromAgent::CredentialsUnavailable {
             reason: Text::new("no role"),
+        },
+        FromAgent::SealingChallenge {
+            id: 2,
+            nonce: filled(32),
+        },
+        FromAgent::SealedSecret {
+            id: 3,
+            sealed: filled(200),
         },
     ]
 }
@@ -433,6 +450,7 @@ pub(crate) fn largest() -> (
     control::FromAgent,
     control::FromAgent,
     control::FromAgent,
+    control::FromAgent,
     Connect,
 ) {
     (
@@ -454,6 +472,10 @@ pub(crate) fn largest() -> (
             expires_ms: u64::MAX,
             region: Text::new("x".repeat(MAX_REGION)),
         }),
+        control::FromAgent::SealedSecret {
+            id: u64::MAX,
+            sealed: filled(MAX_SEALED_SECRET),
+        },
         Connect {
             host: Text::new("x".repeat(MAX_HOST)),
             port: u16::MAX,

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HEALTH_INTERVAL_MS, HealthState,
-    LossReason, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG, MAX_TEXT,
+    LossReason, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG,
+    MAX_SEALED_SECRET, MAX_TEXT,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
 use link::frame::{self, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
@@ -190,6 +191,20 @@ async fn the_control_example_is_what_is_sent() {
             "ChallengeFailed 1, had it failed: \"no NSM\"",
         )
         .await;
+    let nonce = bytes(b"nonce");
+    let message = FromAgent::SealingChallenge { id: 2, nonce };
+    let what = "SealingChallenge 2: nonce \"nonce\"";
+    listing.message(Agent, &message, what).await;
+    let sealed = bytes(&[0x82, 0x58]);
+    let message = FromAgent::SealedSecret { id: 3, sealed };
+    let what = "SealedSecret 3: what was sealed (here its first two bytes)";
+    listing.message(Agent, &message, what).await;
+    let message = FromInit::SecretOpened { id: 3 };
+    listing.message(Init, &message, "SecretOpened 3").await;
+    let reason = Text::new("not here");
+    let message = FromInit::SecretRefused { id: 3, reason };
+    let what = "SecretRefused 3, had it been refused: \"not here\"";
+    listing.message(Init, &message, what).await;
     let status = ExitStatus::Code(3);
     let message = FromInit::WorkloadExited {
         status,
@@ -375,6 +390,7 @@ fn the_numbers_are_the_codes_own() {
         ("runtime configuration", MAX_RUNTIME_CONFIG),
         ("attestation document", MAX_DOCUMENT),
         ("nonce", MAX_NONCE),
+        ("sealed secret", MAX_SEALED_SECRET),
         (
             "text for people (detail, reason of a failed challenge)",
             MAX_TEXT,

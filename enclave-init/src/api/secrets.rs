@@ -1,0 +1,35 @@
+//! `GET /v1/secrets/NAME[?wait=SECONDS]`: a secret that was sealed to this boot.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::{Answer, Api, Failure};
+use crate::sealed::Missing;
+
+/// The longest wait, in seconds: the connection is closed a few seconds later.
+const MAX_WAIT: u64 = 10;
+
+pub(super) async fn read(api: &Api, name: &str, query: Option<&str>) -> Result<Answer, Failure> {
+    let wait = wait(query)?;
+    let found = match &api.sealed_secrets {
+        Some(secrets) => secrets.get(name, wait).await,
+        None => Err(Missing::Undeclared),
+    };
+    match found {
+        Ok(secret) => Ok(Answer::bytes("application/octet-stream", secret.to_vec())),
+        Err(missing) => Err(Failure::new(StatusCode::NOT_FOUND, missing.to_string())),
+    }
+}
+
+fn wait(query: Option<&str>) -> Result<Duration, Failure> {
+    let Some(query) = query else {
+        return Ok(Duration::ZERO);
+    };
+    query
+        .strip_prefix("wait=")
+        .and_then(|seconds| seconds.parse().ok())
+        .filter(|seconds| (0..=MAX_WAIT).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| Failure::bad(format!("give wait=N with N from 0 to {MAX_WAIT} seconds")))
+}

@@ -1,0 +1,229 @@
+//! Sealed secrets: from whoever has verified the enclave, over a parent that may be
+//! hostile, to the workload.
+
+use attestation::{Nonce, Policy, Purpose, Roots, Rule, VerifiedClaims, Verifier};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use link::Bytes;
+use link::control::{FromAgent, FromInit};
+use link::logs::LogStream;
+use measurements::{Measurements, Pcr};
+use sealed_secret::{Binding, PublicKey, SenderKey, seal};
+use serde_json::{Value, json};
+
+use crate::agent::Control;
+use crate::enclave::{Enclave, Image, MEASUREMENTS, message};
+
+const SENDER: &[u8] = include_bytes!("../../../crates/sealed-secret/tests/vectors/sender.key");
+const OTHER: &[u8] = include_bytes!("../../../crates/sealed-secret/tests/vectors/other.key");
+const NONCE: &[u8] = b"a nonce of whoever has a secret";
+const SECRET: &[u8] = b"hush-hunter2";
+
+fn sender() -> SenderKey {
+    SenderKey::from_pem(SENDER).unwrap()
+}
+
+/// An image to which two secrets can be sealed.
+fn image(instructions: &[&str]) -> Image {
+    let sender = STANDARD.encode(sender().sender().to_spki());
+    let secret = |name: &str| json!({"name": name, "sender": sender});
+    let secrets = json!([secret("password"), secret("other")]);
+    Image::new(instructions).with("/workload/sealed_secrets", secrets)
+}
+
+async fn document(control: &mut Control, id: u64, nonce: &[u8]) -> Result<Vec<u8>, String> {
+    let nonce = Bytes::new(nonce).unwrap();
+    let challenge = FromAgent::SealingChallenge { id, nonce };
+    control.send(challenge).await;
+    message(control, |message| match message {
+        FromInit::Document { id: of, document } if *of == id => Some(Ok(document.to_vec())),
+        FromInit::ChallengeFailed { id: of, reason } if *of == id => Some(Err(reason.to_string())),
+        _ => None,
+    })
+    .await
+}
+
+/// What whoever has a secret finds of a document.
+fn verify(enclave: &Enclave, document: &[u8], nonce: &[u8]) -> Result<VerifiedClaims, Rule> {
+    let roots = Roots::from_pem(enclave.prepared.root_pem.as_bytes()).unwrap();
+    let policy = Policy::builder()
+        .measurements(MEASUREMENTS)
+        .purpose(Purpose::Sealing)
+        .build()
+        .unwrap();
+    let verifier = Verifier::new(roots);
+    let verification = verifier.verify(document, &policy, Nonce::Fresh(nonce));
+    let outcome = verification.outcome;
+    outcome
+        .map(VerifiedClaims::from)
+        .map_err(|rejection| rejection.rule)
+}
+
+/// What a secret is sealed to.
+async fn attested(enclave: &Enclave, control: &mut Control) -> (PublicKey, Binding) {
+    let document = document(control, 1, NONCE).await.unwrap();
+    let claims = verify(enclave, &document, NONCE).unwrap();
+    let key = PublicKey::from_spki(claims.public_key().unwrap()).unwrap();
+    let registers = claims.pcrs();
+    let registers = registers.map(|(index, value)| (u8::try_from(index).unwrap(), value));
+    (key, Binding::new(claims.module_id(), registers))
+}
+
+async fn put(control: &mut Control, id: u64, sealed: &[u8]) -> Result<(), String> {
+    let sealed = Bytes::new(sealed).unwrap();
+    control.send(FromAgent::SealedSecret { id, sealed }).await;
+    message(control, |message| match message {
+        FromInit::SecretOpened { id: of } if *of == id => Some(Ok(())),
+        FromInit::SecretRefused { id: of, reason } if *of == id => Some(Err(reason.to_string())),
+        _ => None,
+    })
+    .await
+}
+
+/// What the workload was answered so far.
+fn answers(enclave: &Enclave) -> Vec<(u16, Vec<u8>)> {
+    let lines = enclave.lines(LogStream::Application);
+    let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
+    answers
+        .map(|line| {
+            let (status, body) = line.split_once(' ').unwrap();
+            (status.parse().unwrap(), STANDARD.decode(body).unwrap())
+        })
+        .collect()
+}
+
+fn error(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body["error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn sealed_secret_reaches_the_workload() {
+    let ask = "request tcp GET /v1/secrets/password";
+    let (enclave, mut control) = image(&[
+        ask,
+        "request tcp GET /v1/secrets/unknown",
+        "request tcp GET /v1/secrets/password?wait=11",
+        "say before",
+        "request unix GET /v1/secrets/password?wait=10",
+        ask,
+        "say after",
+        "wait",
+    ])
+    .boot()
+    .await;
+    enclave.said("before").await;
+    let before = answers(&enclave);
+    let statuses: Vec<u16> = before.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [404, 404, 400]);
+    assert!(error(&before[0].1).contains("nobody has put this"));
+    assert!(error(&before[1].1).contains("declares no sealed secret"));
+
+    let (key, binding) = attested(&enclave, &mut control).await;
+    let sealed = seal(SECRET, "password", &key, &binding, &sender()).unwrap();
+    assert_eq!(put(&mut control, 2, &sealed).await, Ok(()));
+    enclave.said("after").await;
+    let secret = (200, SECRET.to_vec());
+    assert_eq!(answers(&enclave)[3..], [secret.clone(), secret]);
+    // Whoever has not heard the answer tries again.
+    assert_eq!(put(&mut control, 3, &sealed).await, Ok(()));
+    let system = enclave.lines(LogStream::System).join("\n");
+    assert!(system.contains("secrets: `password` was put"), "{system}");
+    assert!(!system.contains("hush"), "{system}");
+}
+
+#[tokio::test]
+async fn sealed_secret_of_a_hostile_parent_is_refused() {
+    let (enclave, mut control) = image(&["wait"]).boot().await;
+    let (key, binding) = attested(&enclave, &mut control).await;
+    let good = seal(SECRET, "password", &key, &binding, &sender()).unwrap();
+    let other_sender = SenderKey::from_pem(OTHER).unwrap();
+    let (elsewhere, mut of_elsewhere) = image(&["wait"]).boot().await;
+    let (other_key, other_binding) = attested(&elsewhere, &mut of_elsewhere).await;
+    let other_register = Binding::new("i-0-enc0", [(0, Pcr::new([1; 48]))]);
+
+    let mut refused = vec![
+        // Of the parent's own making, as if it were the sender's.
+        seal(b"mine", "password", &key, &binding, &other_sender).unwrap(),
+        // To another boot, or for another state of this one.
+        seal(SECRET, "password", &other_key, &other_binding, &sender()).unwrap(),
+        seal(SECRET, "password", &other_key, &binding, &sender()).unwrap(),
+        seal(SECRET, "password", &key, &other_register, &sender()).unwrap(),
+    ];
+    let flipped = |place: usize| {
+        let mut bytes = good.clone();
+        bytes[place] ^= 1;
+        bytes
+    };
+    // Ciphertext and signature.
+    refused.extend([good.len() - 1, good.len() - 40, good.len() - 70].map(flipped));
+    let mut reasons = Vec::new();
+    for sealed in &refused {
+        reasons.push(put(&mut control, 5, sealed).await.unwrap_err());
+    }
+    // Which it was is nothing for the parent to know.
+    assert!(reasons[0].contains("does not open here"), "{}", reasons[0]);
+    assert!(reasons.iter().all(|reason| *reason == reasons[0]));
+    for length in [0, 1, good.len() / 2, good.len() - 1] {
+        let reason = put(&mut control, 6, &good[..length]).await.unwrap_err();
+        assert!(reason.contains("not a sealed secret"), "{reason}");
+    }
+    let undeclared = seal(SECRET, "unknown", &key, &binding, &sender()).unwrap();
+    let reason = put(&mut control, 7, &undeclared).await.unwrap_err();
+    assert!(reason.contains("it has other, password"), "{reason}");
+
+    // Nothing of this has taken the place; and what is there stays.
+    assert_eq!(put(&mut control, 8, &good).await, Ok(()));
+    let second = seal(b"new", "password", &key, &binding, &sender()).unwrap();
+    let reason = put(&mut control, 9, &second).await.unwrap_err();
+    assert!(reason.contains("has another value already"), "{reason}");
+    assert!(!reason.contains("new") && !reason.contains("hush"));
+}
+
+#[tokio::test]
+async fn sealing_documents_of_a_hostile_parent_are_refused() {
+    let (enclave, mut control) = image(&["wait"]).boot().await;
+    let good = document(&mut control, 1, NONCE).await.unwrap();
+    let claims = verify(&enclave, &good, NONCE).unwrap();
+    let key = claims.public_key().unwrap();
+
+    // Another nonce, and an answer to an earlier one.
+    let refused = verify(&enclave, &good, b"another nonce").unwrap_err();
+    assert_eq!(refused, Rule::PolicyNonce);
+    // The parent's own key in its place.
+    let place = good.windows(key.len()).position(|part| part == key);
+    let mut swapped = good.clone();
+    swapped[place.unwrap() + 20] ^= 1;
+    let refused = verify(&enclave, &swapped, NONCE).unwrap_err();
+    assert_eq!(refused, Rule::DocumentSignature);
+    // A document that the parent may have anyhow.
+    let nonce = Bytes::new(NONCE).unwrap();
+    control.send(FromAgent::Challenge { id: 2, nonce }).await;
+    let relayed = message(&mut control, |message| match message {
+        FromInit::Document { id: 2, document } => Some(document.to_vec()),
+        _ => None,
+    })
+    .await;
+    let refused = verify(&enclave, &relayed, NONCE).unwrap_err();
+    assert_eq!(refused, Rule::PolicyPurpose);
+    // Another image's enclave.
+    let other = Measurements {
+        pcr2: Pcr::new([9; 48]),
+        ..MEASUREMENTS
+    };
+    let (other, mut of_other) = image(&["wait"]).measuring(other).boot().await;
+    let foreign = document(&mut of_other, 1, NONCE).await.unwrap();
+    assert!(verify(&enclave, &foreign, NONCE).is_err());
+    assert!(verify(&other, &foreign, NONCE).is_err());
+
+    assert!(document(&mut control, 3, b"").await.is_err(), "no nonce");
+}
+
+#[tokio::test]
+async fn sealed_secret_is_refused_by_an_image_that_declares_none() {
+    let (_enclave, mut control) = Image::new(&["wait"]).boot().await;
+    let reason = document(&mut control, 1, NONCE).await.unwrap_err();
+    assert!(reason.contains("declares no sealed secrets"), "{reason}");
+    let reason = put(&mut control, 2, b"anything").await.unwrap_err();
+    assert!(reason.contains("declares no sealed secrets"), "{reason}");
+}
