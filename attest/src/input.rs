@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use attestation_client::{DecodeError, MAX_ENCODED, Trust, decode_document};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
 
 /// Largest file of certificates, in bytes: all authorities of a system have some 200 KiB.
 const MAX_PEM: usize = 1024 * 1024;
@@ -70,6 +71,18 @@ where
     E: Error + Send + Sync + 'static,
 {
     let pem = read_file(file, MAX_PEM)?;
+    parse(&pem).with_context(|| file.display().to_string())
+}
+
+/// What a PEM file with a private key is read as. What was read is overwritten.
+pub(crate) fn read_private_key<T, E>(
+    file: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, E>,
+) -> anyhow::Result<T>
+where
+    E: Error + Send + Sync + 'static,
+{
+    let pem = Zeroizing::new(read_file(file, MAX_PEM)?);
     parse(&pem).with_context(|| file.display().to_string())
 }
 

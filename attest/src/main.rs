@@ -1,7 +1,8 @@
-//! `attest`: look into an attestation document, verify it, or stand in for the NSM.
+//! `attest`: look into an attestation document, verify it, seal a secret to an enclave, or
+//! stand in for the NSM.
 //!
 //! Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
-//! 4 a service could not listen or failed, or standard output could not be written.
+//! 4 a service could not listen or failed, or an output could not be written.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ mod inspect;
 mod pcr;
 mod result;
 mod roots;
+mod seal;
 mod serve;
 mod simulate;
 mod table;
@@ -29,7 +31,7 @@ use crate::failure::{FAILED, Failure};
 /// Look into attestation documents of AWS Nitro Enclaves, and verify them.
 ///
 /// Exit codes: 0 accepted, 1 rejected, 2 usage or policy error, 3 unreadable input,
-/// 4 a service could not listen or failed, or standard output could not be written.
+/// 4 a service could not listen or failed, or an output could not be written.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -45,6 +47,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Challenge a live enclave with a new nonce, and verify its document.
     Fetch(fetch::Arguments),
+    /// Verify a live enclave, and seal a secret that only this boot of it can open.
+    Seal(seal::Arguments),
     /// Verify a signed result (EAR) of a verifier that you trust.
     Result(result::Arguments),
     /// Compute the registers of a parent's role, of its id, and of an image's signer.
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Seal(arguments) => seal::run(&arguments),
         Command::Result(arguments) => result::run(&arguments),
         Command::Pcr(arguments) => pcr::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::{
-    Binding, Nonce, Policy, PolicyError, Rejection, Report, VerifiedClaims, Verifier,
+    Addition, Binding, Nonce, Policy, PolicyError, Purpose, Rejection, Report, VerifiedClaims,
+    Verifier,
 };
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::time::timeout;
@@ -35,6 +36,13 @@ pub struct Client {
     /// The server for whose key the document is to vouch, besides the endpoint.
     server: Option<TlsServer>,
     timeout: Duration,
+}
+
+/// What a challenge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Enclave,
+    SealingKey,
 }
 
 /// A live enclave's answer to a challenge.
@@ -99,6 +107,47 @@ impl Client {
         endpoint: &Endpoint,
         policy: &Policy,
     ) -> Result<Attestation, FetchError> {
+        self.challenge(endpoint, policy, Subject::Enclave).await
+    }
+
+    /// The same for the key that secrets are sealed to, which is the `public_key` of the
+    /// accepted document: the policy demands the purpose [`Purpose::Sealing`] too. Only an
+    /// agent answers such challenges.
+    pub async fn attest_sealing_key(
+        &self,
+        endpoint: &Endpoint,
+        policy: &Policy,
+    ) -> Result<Attestation, FetchError> {
+        let policy = policy.with(&Addition {
+            purpose: Some(Purpose::Sealing),
+            ..Addition::default()
+        })?;
+        self.challenge(endpoint, &policy, Subject::SealingKey).await
+    }
+
+    /// Hands a sealed secret to the enclave's agent; it was opened if there is no error.
+    pub async fn put_secret(&self, endpoint: &Endpoint, sealed: &[u8]) -> Result<(), FetchError> {
+        let Kind::Agent(socket) = &endpoint.0 else {
+            return Err(FetchError::NotAnAgent(endpoint.to_string()));
+        };
+        timeout(self.timeout, http::put_secret(endpoint, socket, sealed))
+            .await
+            .unwrap_or_else(|_| Err(self.timed_out(endpoint)))
+    }
+
+    fn timed_out(&self, endpoint: &Endpoint) -> FetchError {
+        FetchError::TimedOut {
+            endpoint: endpoint.to_string(),
+            timeout: self.timeout,
+        }
+    }
+
+    async fn challenge(
+        &self,
+        endpoint: &Endpoint,
+        policy: &Policy,
+        subject: Subject,
+    ) -> Result<Attestation, FetchError> {
         if policy.fixes_nonce() {
             return Err(PolicyError::FixedNonce.into());
         }
@@ -111,14 +160,9 @@ impl Client {
         SystemRandom::new()
             .fill(&mut nonce)
             .map_err(|_| FetchError::Local("there are no random bytes".to_owned()))?;
-        let answer = timeout(self.timeout, self.fetch(endpoint, &nonce))
+        let answer = timeout(self.timeout, self.fetch(endpoint, &nonce, subject))
             .await
-            .unwrap_or_else(|_| {
-                Err(FetchError::TimedOut {
-                    endpoint: endpoint.to_string(),
-                    timeout: self.timeout,
-                })
-            })?;
+            .unwrap_or_else(|_| Err(self.timed_out(endpoint)))?;
         let demanded = policy;
         let mut policy = demanded.to_builder();
         if self.tls.is_attested() {
@@ -151,25 +195,38 @@ impl Client {
         })
     }
 
-    async fn fetch(&self, endpoint: &Endpoint, nonce: &[u8]) -> Result<Answer, FetchError> {
+    async fn fetch(
+        &self,
+        endpoint: &Endpoint,
+        nonce: &[u8],
+        subject: Subject,
+    ) -> Result<Answer, FetchError> {
         if let Some(server) = &self.server {
             if matches!(endpoint.0, Kind::Url(_)) {
                 return Err(FetchError::TwoServers(endpoint.to_string()));
             }
             let server_key = Some(server.key(&self.tls).await?);
-            let answer = self.ask(endpoint, nonce).await?;
+            let answer = self.ask(endpoint, nonce, subject).await?;
             return Ok(Answer {
                 server_key,
                 ..answer
             });
         }
-        self.ask(endpoint, nonce).await
+        self.ask(endpoint, nonce, subject).await
     }
 
-    async fn ask(&self, endpoint: &Endpoint, nonce: &[u8]) -> Result<Answer, FetchError> {
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        nonce: &[u8],
+        subject: Subject,
+    ) -> Result<Answer, FetchError> {
         match &endpoint.0 {
+            Kind::Agent(socket) => http::post(endpoint, socket, nonce, subject).await,
+            _ if subject == Subject::SealingKey => {
+                Err(FetchError::NotAnAgent(endpoint.to_string()))
+            }
             Kind::Url(url) => http::get(endpoint, url, &self.tls, nonce).await,
-            Kind::Agent(socket) => http::post(endpoint, socket, nonce).await,
             #[cfg(feature = "nsm")]
             Kind::Nsm(socket) => Ok(Answer {
                 document: module::attestation(socket, nonce).await?,

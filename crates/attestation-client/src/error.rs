@@ -106,6 +106,11 @@ pub enum FetchError {
     /// A TLS server is named, where the endpoint is one itself.
     #[error("{0} is asked over its own connection, whose key is bound: name no other TLS server")]
     TwoServers(String),
+    /// What only an agent does is asked of somebody else.
+    #[error(
+        "{0} is no agent's socket, and only an agent takes secrets to an enclave: give unix:PATH"
+    )]
+    NotAnAgent(String),
     /// The policy cannot be used for a challenge.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+use crate::client::Subject;
 use crate::dial::dial;
 use crate::encoding::{MAX_ENCODED, decode_document};
 use crate::endpoint::{Endpoint, Url};
@@ -26,7 +27,7 @@ use crate::tls::Tls;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest text of a server that is shown, in characters.
-const MAX_SHOWN: usize = 200;
+const MAX_SHOWN: usize = 300;
 
 /// What came from an endpoint.
 pub(crate) struct Answer {
@@ -99,23 +100,48 @@ pub(crate) async fn post(
     endpoint: &Endpoint,
     socket: &Path,
     nonce: &[u8],
+    subject: Subject,
 ) -> Result<Answer, FetchError> {
-    let body = serde_json::json!({ "nonce": STANDARD.encode(nonce) }).to_string();
-    let request = Request::post("/v1/attest")
+    let mut question = serde_json::json!({ "nonce": STANDARD.encode(nonce) });
+    if subject == Subject::SealingKey {
+        question["sealing"] = true.into();
+    }
+    let response = agent(endpoint, socket, "/v1/attest", &question).await?;
+    Ok(Answer {
+        document: document(endpoint, response)?,
+        server_key: None,
+    })
+}
+
+/// Hands a sealed secret to a `parent-agent`: `POST /v1/secrets`.
+pub(crate) async fn put_secret(
+    endpoint: &Endpoint,
+    socket: &Path,
+    sealed: &[u8],
+) -> Result<(), FetchError> {
+    let secret = serde_json::json!({ "sealed": STANDARD.encode(sealed) });
+    let response = agent(endpoint, socket, "/v1/secrets", &secret).await?;
+    body(endpoint, response).map(drop)
+}
+
+/// Asks a `parent-agent` something.
+async fn agent(
+    endpoint: &Endpoint,
+    socket: &Path,
+    path: &str,
+    question: &serde_json::Value,
+) -> Result<Response<Bytes>, FetchError> {
+    let request = Request::post(path)
         .header(HOST, "localhost")
         .header(CONTENT_TYPE, "application/json")
-        .body(Full::from(body));
+        .body(Full::from(question.to_string()));
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| FetchError::Connect {
             endpoint: endpoint.to_string(),
             reason: error.to_string(),
         })?;
-    let response = exchange(endpoint, stream, request, MAX_ENCODED).await?;
-    Ok(Answer {
-        document: document(endpoint, response)?,
-        server_key: None,
-    })
+    exchange(endpoint, stream, request, MAX_ENCODED).await
 }
 
 /// Sends the request, and reads the answer. The caller sets the deadline.
