@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::endpoint::{Endpoint, Kind};
 use crate::error::FetchError;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, Subject};
 #[cfg(feature = "nsm")]
 use crate::module;
 use crate::tls::{Tls, Trust};
@@ -36,13 +36,6 @@ pub struct Client {
     /// The server for whose key the document is to vouch, besides the endpoint.
     server: Option<TlsServer>,
     timeout: Duration,
-}
-
-/// What a challenge is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Subject {
-    Enclave,
-    SealingKey,
 }
 
 /// A live enclave's answer to a challenge.

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::client::Subject;
 use crate::dial::dial;
 use crate::encoding::{MAX_ENCODED, decode_document};
 use crate::endpoint::{Endpoint, Url};
@@ -28,6 +27,13 @@ use crate::tls::Tls;
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest text of a server that is shown, in characters.
 const MAX_SHOWN: usize = 300;
+
+/// What a challenge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Enclave,
+    SealingKey,
+}
 
 /// What came from an endpoint.
 pub(crate) struct Answer {

@@ -2,25 +2,23 @@
 //!
 //! `[content (bytes), signature (bytes, 64)]`, and the content is `[version, [KEM, KDF,
 //! AEAD], name (text), registers (their mask), encapsulated key (bytes, 32), ciphertext
-//! (bytes)]`. The signature is over [`SIGNED`] and the content.
+//! (bytes)]`. The signature is over a fixed text and the content.
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
-use crate::key::MAX_SECRET;
 use crate::sender::SIGNATURE_BYTES;
 use crate::suite::{KEY_BYTES, SUITE, TAG_BYTES};
 
 /// The format's version.
 pub const FORMAT_VERSION: u16 = 1;
+/// Largest secret, in bytes: one that is sealed fits into a frame of the control channel.
+pub const MAX_SECRET: usize = 32 * 1024;
 /// Longest name of a secret, in bytes.
 pub const MAX_NAME: usize = 63;
 /// Largest sealed secret, in bytes: the secret, and less than 512 bytes of the rest.
 pub const MAX_SEALED: usize = MAX_SECRET + 512;
-/// What precedes the content where it is signed: a signature for anything else is none
-/// of a secret.
-pub(crate) const SIGNED: &[u8] = b"enclave sealed secret, version 1\0";
 
 /// Why bytes are no sealed secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

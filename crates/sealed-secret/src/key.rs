@@ -7,12 +7,12 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::binding::Binding;
-use crate::format::{Content, Envelope, FORMAT_VERSION, MAX_NAME, Sealed, encode, is_name};
+use crate::format::{
+    Content, Envelope, FORMAT_VERSION, MAX_NAME, MAX_SECRET, Sealed, encode, is_name,
+};
 use crate::sender::{Sender, SenderKey};
 use crate::suite::{HPKE, PublicKey, RandomError, SUITE};
 
-/// Largest secret, in bytes: one that is sealed fits into a frame of the control channel.
-pub const MAX_SECRET: usize = 32 * 1024;
 /// The beginning of HPKE's `info`; the binding's digest and the name follow.
 const INFO: &[u8] = b"enclave sealed secret, version 1\0";
 

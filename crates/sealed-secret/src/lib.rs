@@ -39,7 +39,7 @@ mod sender;
 mod suite;
 
 pub use binding::Binding;
-pub use format::{FORMAT_VERSION, FormatError, MAX_NAME, MAX_SEALED, Sealed};
-pub use key::{MAX_SECRET, OpenError, SealError, SealingKey, seal};
+pub use format::{FORMAT_VERSION, FormatError, MAX_NAME, MAX_SEALED, MAX_SECRET, Sealed};
+pub use key::{OpenError, SealError, SealingKey, seal};
 pub use sender::{Sender, SenderError, SenderKey};
 pub use suite::{PublicKey, PublicKeyError, RandomError, SUITE};

@@ -6,8 +6,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use thiserror::Error;
 
-use crate::format::SIGNED;
-
+/// What precedes the content where it is signed: a signature for anything else is none
+/// of a secret.
+const SIGNED: &[u8] = b"enclave sealed secret, version 1\0";
 /// Bytes of a signature.
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 /// Bytes of a public key.

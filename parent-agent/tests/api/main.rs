@@ -37,6 +37,7 @@ mod multi_enclave;
 mod notify;
 mod readers;
 mod registry;
+mod sealed_secrets;
 mod self_check;
 mod spool;
 mod syslog_and_otlp;
