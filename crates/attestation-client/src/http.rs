@@ -108,10 +108,11 @@ pub(crate) async fn post(
     nonce: &[u8],
     subject: Subject,
 ) -> Result<Answer, FetchError> {
-    let mut question = serde_json::json!({ "nonce": STANDARD.encode(nonce) });
-    if subject == Subject::SealingKey {
-        question["sealing"] = true.into();
-    }
+    let nonce = STANDARD.encode(nonce);
+    let question = match subject {
+        Subject::SealingKey => serde_json::json!({ "nonce": nonce, "sealing": true }),
+        Subject::Enclave => serde_json::json!({ "nonce": nonce }),
+    };
     let response = agent(endpoint, socket, "/v1/attest", &question).await?;
     Ok(Answer {
         document: document(endpoint, response)?,
