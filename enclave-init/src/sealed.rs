@@ -6,6 +6,7 @@
 //! first that its sender has sealed stays, so that nothing the workload has read changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::control::MAX_SEALED_SECRET;
 use manifest::SealedSecret;
-use plain_text::plain_start;
 use sealed_secret::{
-    Binding, FormatError, MAX_NAME, MAX_SEALED, OpenError, PublicKey, Sealed, SealingKey, Sender,
+    Binding, FormatError, MAX_SEALED, OpenError, PublicKey, Sealed, SealingKey, Sender,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -45,9 +45,9 @@ struct Shared {
 #[derive(Default)]
 struct Opened(BTreeMap<String, Secret>);
 
-impl std::fmt::Debug for Opened {
+impl fmt::Debug for Opened {
     /// The names only.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
@@ -58,8 +58,7 @@ pub(crate) enum PutError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(
-        "the image declares no sealed secret `{}`: it has {known}; seal it under one of these names, or add it to workload.sealed_secrets and build the image again",
-        plain_start(name, MAX_NAME)
+        "the image declares no sealed secret `{name}`: it has {known}; seal it under one of these names, or add it to workload.sealed_secrets and build the image again"
     )]
     Undeclared { name: String, known: String },
     #[error(transparent)]
