@@ -63,7 +63,10 @@ async fn sealed_secrets_are_put_and_refused() {
             let put = asked.await.unwrap();
             assert_eq!(put.status.code(), Some(1));
             let error = error_line(&put);
-            assert!(error.contains("the enclave refused: no such name"), "{error}");
+            assert!(
+                error.contains("the enclave refused: no such name"),
+                "{error}"
+            );
         }
     }
     // What is too large does not reach the enclave, by whatever way.
