@@ -25,4 +25,5 @@ mod project;
 mod ramdisk;
 mod readers;
 mod reproducible;
+mod sealed_secrets;
 mod sources;
