@@ -146,6 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::FormatError::{Form, TooLarge, Version};
 
     const SENDER: &[u8] = include_bytes!("../tests/vectors/sender.key");
     const OTHER: &[u8] = include_bytes!("../tests/vectors/other.key");
@@ -293,7 +294,7 @@ mod tests {
         let longest = "n".repeat(MAX_NAME);
         let all = Binding::new("i", (0..32).map(|index| (index, Pcr::ZERO)));
         let bytes = seal(
-            &[7; MAX_SECRET],
+            &vec![7; MAX_SECRET],
             &longest,
             &key.public_key(),
             &all,
@@ -303,10 +304,14 @@ mod tests {
         assert!(bytes.len() <= crate::MAX_SEALED, "{}", bytes.len());
         let sealed = Sealed::parse(&bytes).unwrap();
         let opened = key.open(&sealed, &sender().sender(), &all).unwrap();
-        assert_eq!(*opened, [7; MAX_SECRET]);
+        assert_eq!(*opened, vec![7; MAX_SECRET]);
         for (secret, name, error) in [
             (&b""[..], "a", SealError::Size(0)),
-            (&[0; MAX_SECRET + 1], "a", SealError::Size(MAX_SECRET + 1)),
+            (
+                &vec![0; MAX_SECRET + 1],
+                "a",
+                SealError::Size(MAX_SECRET + 1),
+            ),
             (b"x", "", SealError::Name),
             (b"x", "A", SealError::Name),
             (b"x", "a/b", SealError::Name),
@@ -331,7 +336,6 @@ mod tests {
             content: encode(&content).into(),
             signature: vec![0; 64].into(),
         });
-        use crate::FormatError::{Form, TooLarge, Version};
         assert_eq!(Sealed::parse(&newer), Err(Version(2)));
         assert_eq!(
             Sealed::parse(&vec![0; crate::MAX_SEALED + 1]),

@@ -81,7 +81,7 @@ mod tests {
         let enc = decode("37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431");
         let key = decode("4612c550263fc8ad58375df3f557aac531d26850903e55a9f23f21d8534e8ac8");
         let info = decode("4f6465206f6e2061204772656369616e2055726e").unwrap();
-        let text = decode("4265617574792069732074727574682c20747275746820626561757479");
+        let plaintext = decode("4265617574792069732074727574682c20747275746820626561757479");
         let key = HpkePrivateKey::from(key.unwrap());
         let mut opener = DH_KEM_X25519_HKDF_SHA256_AES_128
             .setup_opener(&EncapsulatedSecret(enc.unwrap()), &info, &key)
@@ -97,8 +97,8 @@ mod tests {
             ),
         ] {
             let (aad, ciphertext) = (decode(aad).unwrap(), decode(ciphertext).unwrap());
-            let opened = opener.open(&aad, &ciphertext).unwrap();
-            assert_eq!(opened, *text.as_ref().unwrap());
+            let found = opener.open(&aad, &ciphertext).unwrap();
+            assert_eq!(found, *plaintext.as_ref().unwrap());
         }
     }
 

@@ -219,7 +219,7 @@ async fn challenges_at_once_are_all_answered_or_refused() {
                 Some(*id)
             }
             FromInit::ChallengeFailed { id, reason } => {
-                assert!(reason.contains("too many challenges"), "{reason}");
+                assert!(reason.contains("too many requests"), "{reason}");
                 Some(*id)
             }
             _ => None,
