@@ -13,13 +13,14 @@ use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::config::Tables;
 use crate::digest::Hashing;
 use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::open_regular;
-use crate::{attestation, config, kernel, kms, memory, ramdisk};
+use crate::{attestation, config, kernel, kms, memory, ramdisk, secrets};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -88,8 +89,11 @@ pub struct Built {
 /// and nothing else. `progress` is told every step before it begins.
 pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
-    let attestation = attestation::measured(&manifest)?;
-    let kms = kms::measured(&manifest)?;
+    let tables = Tables {
+        attestation: attestation::measured(&manifest)?,
+        kms: kms::measured(&manifest)?,
+        secrets: secrets::measured(&manifest)?,
+    };
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = open_init(inputs.init, architecture)?;
     let signer = inputs
@@ -126,7 +130,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     // Before the work; what the image itself takes is known after it.
     memory::check(0, unpacked, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
-    let measured = config::measured(&manifest, attestation, kms, &image, architecture)?;
+    let measured = config::measured(&manifest, tables, &image, architecture)?;
     let notes = config::notes(&measured);
     let measured = measured
         .to_json()

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, Profile, SelfCheck, User, WorkingDirectory, Workload,
-    check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, Profile, Secret, SelfCheck, User, WorkingDirectory,
+    Workload, check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
@@ -22,15 +22,26 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Largest `/etc/passwd` or `/etc/group` that is read, in bytes.
 const MAX_ACCOUNTS: u64 = 1024 * 1024;
 
+/// The tables that name files, with what is in these.
+pub(crate) struct Tables {
+    pub(crate) attestation: Attestation,
+    pub(crate) kms: Option<Kms>,
+    pub(crate) secrets: Vec<Secret>,
+}
+
 /// Combines the manifest with the container's own configuration, and checks
 /// that the workload can be started in the image.
 pub(crate) fn measured(
     manifest: &Manifest,
-    attestation: Attestation,
-    kms: Option<Kms>,
+    tables: Tables,
     image: &Image,
     architecture: Architecture,
 ) -> Result<MeasuredConfig, ManifestError> {
+    let Tables {
+        attestation,
+        kms,
+        secrets,
+    } = tables;
     let source = &manifest.workload;
     let process = &image.process;
     let about =
@@ -97,6 +108,7 @@ pub(crate) fn measured(
         attestation,
         confinement: manifest.confinement.clone(),
         kms,
+        secrets,
     })
 }
 
@@ -112,6 +124,9 @@ pub(crate) fn too_large(
         "network" => "the lists of rules",
         "logs" => "the redactions",
         "kms" => "the roots",
+        "secrets" => {
+            "the ciphertexts: store the longest outside the image, by `ssm` or `secretsmanager`"
+        }
         _ => "the command and the environment, the image's included",
     };
     let message = format!("{error}; most of them are [{table}]'s: shorten {shorten}");

@@ -41,6 +41,7 @@ mod path;
 mod program;
 mod ramdisk;
 mod sealed_secrets;
+mod secrets;
 mod spool;
 mod step;
 mod stored;

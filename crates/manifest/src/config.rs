@@ -17,6 +17,7 @@ use crate::network::{
     IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
 };
 use crate::sealed_secret::{self, SealedSecretsError};
+use crate::secrets::{self, Secret, SecretError};
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
 
@@ -71,6 +72,9 @@ pub enum ConfigError {
     /// The KMS cannot be called.
     #[error("the image's configuration cannot be used: kms: {0}")]
     Kms(#[from] KmsError),
+    /// Its secrets contradict each other.
+    #[error("the image's configuration cannot be used: {0}")]
+    Secrets(#[from] SecretError),
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -97,6 +101,9 @@ pub struct MeasuredConfig {
     /// The KMS that the enclave calls for the workload, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms: Option<Kms>,
+    /// What it is given that nobody outside knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
 }
 
 impl MeasuredConfig {
@@ -108,6 +115,7 @@ impl MeasuredConfig {
         config.attestation.check()?;
         let secrets = config.workload.sealed_secrets.iter();
         sealed_secret::check(secrets.map(|secret| &secret.name))?;
+        secrets::check(&config.secrets, config.kms.is_some())?;
         config
             .confinement
             .check(None)
@@ -131,6 +139,7 @@ impl MeasuredConfig {
                 size(&|| serde_json::to_vec(&self.attestation)),
             ),
             ("kms", size(&|| serde_json::to_vec(&self.kms))),
+            ("secrets", size(&|| serde_json::to_vec(&self.secrets))),
         ];
         let largest = sizes.into_iter().max_by_key(|(_, size)| *size);
         largest.map_or("workload", |(table, _)| table)
@@ -262,10 +271,11 @@ mod tests {
                 "user": {"uid": 1000, "gid": 1000},
                 "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
                 "health": {"tcp": 8080, "interval": "30s"},
-                "stop_grace": "10s"
+                "stop_grace": "10s",
+                "aws_credentials": true
             },
             "network": {
-                "egress": ["*.example.com:443"],
+                "egress": ["*.example.com:443", "kms.eu-west-1.amazonaws.com:443"],
                 "ingress": [{"port": 8080, "to": 80}]
             },
             "logs": {
@@ -293,7 +303,17 @@ mod tests {
                 "read_only_root": true,
                 "memory_mib": 512,
                 "pids": 1000
-            }
+            },
+            "kms": {
+                "endpoint": "https://kms.eu-west-1.amazonaws.com",
+                "region": "eu-west-1"
+            },
+            "secrets": [{
+                "name": "password",
+                "origin": {"kms": {"ciphertext": {"inline": "AQID"}}},
+                "file": {"path": "/run/secrets/password", "mode": "0400"},
+                "on_failure": "stop"
+            }]
         })
     }
 
@@ -385,6 +405,16 @@ mod tests {
                 "confinement.allow: `ptrace` is listed twice",
             ),
             ("/confinement/pids", json!(0), "not a number of processes"),
+            (
+                "/secrets/0/file/path",
+                json!("/tmp/password"),
+                "`/tmp/password` is not a place for a secret",
+            ),
+            (
+                "/secrets/0/origin/kms/ciphertext",
+                json!({}),
+                "needs one place",
+            ),
         ] {
             let error = with(measured(), read, pointer, part);
             assert!(error.contains(message), "{pointer}: {error}");

@@ -91,6 +91,11 @@ pub fn check_credentials(aws_credentials: bool, environment: &Environment) -> Re
     }
 }
 
+/// Whether AWS's SDKs look for credentials in this variable.
+pub(crate) fn is_of_credentials(variable: &str) -> bool {
+    OTHER_CREDENTIALS.contains(&variable)
+}
+
 /// There is no room to bound where nothing can be written.
 fn read_only_root(confinement: &Confinement) -> Option<Contradiction> {
     (confinement.read_only_root && confinement.root_mib.is_some()).then(|| {

@@ -60,9 +60,23 @@ shm_mib = 64
 endpoint = "https://kms.eu-west-1.amazonaws.com"
 region = "eu-west-1"
 roots = "kms-roots.pem"
+[[secrets]]
+name = "database-password"
+kms = { ciphertext = "AQICAHhrZXk=", file = "password.kms", ssm = "/app/password", secretsmanager = "app/password" }
+encryption_context = { app = "payments" }
+key_id = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+file = "/run/secrets/database-password"
+env = "DATABASE_PASSWORD"
+mode = "0400"
+refresh = "10m"
+on_change = { signal = "SIGHUP" }
+on_failure = "stop"
 "#;
-/// The table whose keys are the reader's own.
-const ANY_KEY: &str = "workload.env";
+
+/// Whether the keys of a table are the reader's own.
+fn has_any_key(path: &str) -> bool {
+    path == "workload.env" || path.ends_with("].encryption_context")
+}
 
 /// A value of another type than its key has.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,7 +107,7 @@ fn check_table(
         let name = key.get_ref().as_ref();
         let mut entries = examples.iter().flat_map(|example| example.iter());
         let found =
-            entries.find(|(known, _)| known.get_ref().as_ref() == name || parent == ANY_KEY);
+            entries.find(|(known, _)| known.get_ref().as_ref() == name || has_any_key(parent));
         let Some((known, example)) = found else {
             continue;
         };
@@ -134,7 +148,16 @@ fn check_value(
     if is != wanted {
         let instead = match written {
             Some(written) => format!("as in `{written}`"),
-            None => format!("`[{path}]` on a line of its own, and its keys below it"),
+            None => {
+                let name = path.split('[').next().unwrap_or(path);
+                let is_list = name != *path || matches!(example, DeValue::Array(_));
+                let header = if is_list {
+                    format!("[[{name}]]")
+                } else {
+                    format!("[{name}]")
+                };
+                format!("`{header}` on a line of its own, and its keys below it")
+            }
         };
         return Err(Mismatch {
             offset,
@@ -288,7 +311,7 @@ mod tests {
         let mut keys_of_lists = BTreeSet::new();
         for (path, value) in &found {
             let Value::Table(table) = value else { continue };
-            if shown(path) == ANY_KEY {
+            if has_any_key(&shown(path)) {
                 continue;
             }
             // What the parser says that a table may have.

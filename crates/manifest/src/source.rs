@@ -17,6 +17,7 @@ use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
 use crate::sealed_secret::{self, SealedSecretsError};
+use crate::secrets::{self, SecretError, SecretSource, SecretTable};
 use crate::shape;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::WorkloadSource;
@@ -81,6 +82,8 @@ pub struct Manifest {
     pub confinement: Confinement,
     /// The KMS that the enclave calls for the workload, if any.
     pub kms: Option<KmsSource>,
+    /// What it is given that nobody outside knows.
+    pub secrets: Vec<SecretSource>,
 }
 
 /// The `[enclave]` table.
@@ -142,6 +145,8 @@ struct Tables {
     #[serde(default)]
     confinement: Confinement,
     kms: Option<KmsSource>,
+    #[serde(default)]
+    secrets: Vec<SecretTable>,
 }
 
 impl Manifest {
@@ -192,7 +197,10 @@ impl Manifest {
             attestation: tables.attestation,
             confinement: tables.confinement,
             kms: tables.kms,
+            secrets: Vec::new(),
         };
+        manifest.secrets =
+            secrets::parse(tables.secrets).map_err(|found| manifest.invalid_secret(&found))?;
         if let Some(folder) = file.parent() {
             manifest.enclave.image.join_to(folder);
             manifest.attestation.join_to(folder);
@@ -202,6 +210,9 @@ impl Manifest {
             for secret in &mut manifest.workload.sealed_secrets {
                 secret.join_to(folder);
             }
+            for secret in &mut manifest.secrets {
+                secret.join_to(folder);
+            }
         }
         manifest.check_network()?;
         manifest.check_log_buffer()?;
@@ -209,6 +220,7 @@ impl Manifest {
         manifest.check_sealed_secrets()?;
         manifest.check_confinement()?;
         manifest.check_kms()?;
+        manifest.check_secrets()?;
         contradiction::check(&manifest.workload, &manifest.confinement)
             .map_err(|(path, message)| manifest.invalid(path, message))?;
         Ok(manifest)
@@ -282,6 +294,21 @@ impl Manifest {
             };
             self.invalid(&["workload", "sealed_secrets", &index], error.to_string())
         })
+    }
+
+    /// Secrets must be within reach, and the only ones to set their variables.
+    fn check_secrets(&self) -> Result<(), ManifestError> {
+        secrets::check_network(&self.secrets, &self.network)
+            .and_then(|()| secrets::check_variables(&self.secrets, &self.workload))
+            .map_err(|found| self.invalid_secret(&found))?;
+        if self.kms.is_none() && !self.secrets.is_empty() {
+            return Err(self.invalid_secret(&(0, "kms", SecretError::NoKms)));
+        }
+        Ok(())
+    }
+
+    fn invalid_secret(&self, (index, key, error): &secrets::Found) -> ManifestError {
+        self.invalid(&["secrets", &index.to_string(), key], error.to_string())
     }
 
     /// The log buffer must leave the workload most of the memory.

@@ -59,6 +59,9 @@ impl Interval {
     /// Between SIGTERM and SIGKILL, unless the manifest says otherwise: 10 s.
     pub const DEFAULT_STOP_GRACE: Self = Self(Duration::from_secs(10));
 
+    /// Between looks for another ciphertext of a secret, at least: 1 s.
+    pub const SHORTEST_REFRESH: Self = Self(Duration::from_secs(1));
+
     /// An interval of whole seconds, if it is in range.
     pub const fn from_secs(seconds: u64) -> Option<Self> {
         if seconds == 0 || seconds > MAX_INTERVAL.as_secs() {

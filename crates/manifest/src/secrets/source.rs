@@ -1,0 +1,397 @@
+//! The `[[secrets]]` tables as a person writes them.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{
+    Ciphertext, CiphertextBlob, EncryptionContext, Found, KeyArn, KmsEncrypted, OnChange,
+    OnFailure, Outline, Secret, SecretError, SecretFile, SecretMode, SecretOrigin, SecretPath,
+    StoredAt, VariableName, check_outlines,
+};
+use crate::egress::HostPattern;
+use crate::name::EnclaveName;
+use crate::network::Network;
+use crate::units::Interval;
+use crate::workload::WorkloadSource;
+
+/// Variables that the init sets.
+const OF_THE_INIT: [&str; 5] = [
+    "ENCLAVE_API",
+    "ENCLAVE_RUNTIME_CONFIG",
+    "HOSTNAME",
+    "HTTPS_PROXY",
+    "https_proxy",
+];
+
+/// A declared secret as a person writes it. In a [`Manifest`](crate::Manifest), relative
+/// paths have been joined to the manifest's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretSource {
+    /// What it is called in messages.
+    pub name: EnclaveName,
+    /// What KMS decrypts.
+    pub kms: KmsEncrypted<CiphertextSource>,
+    /// The file that it is delivered as.
+    pub file: Option<SecretFile>,
+    /// The environment variable that it is delivered in.
+    pub env: Option<VariableName>,
+    /// How often another ciphertext is looked for where it is stored.
+    pub refresh: Option<Interval>,
+    /// What follows a change.
+    pub on_change: Option<OnChange>,
+    /// What follows if it cannot be had before the workload starts.
+    pub on_failure: OnFailure,
+}
+
+/// The ciphertext, or where it is, as a person writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CiphertextSource {
+    /// In a file, which is read when the image is built.
+    File(PathBuf),
+    /// As it is measured.
+    Measured(Ciphertext),
+}
+
+impl SecretSource {
+    /// The secret as it is measured; `read` gives the ciphertext in a file.
+    pub fn measured<E>(
+        &self,
+        read: impl FnOnce(&Path) -> Result<CiphertextBlob, E>,
+    ) -> Result<Secret, E> {
+        let ciphertext = match &self.kms.ciphertext {
+            CiphertextSource::File(path) => Ciphertext::Inline(read(path)?),
+            CiphertextSource::Measured(ciphertext) => ciphertext.clone(),
+        };
+        Ok(Secret {
+            name: self.name.clone(),
+            origin: SecretOrigin::Kms(KmsEncrypted {
+                ciphertext,
+                encryption_context: self.kms.encryption_context.clone(),
+                key_id: self.kms.key_id.clone(),
+            }),
+            file: self.file.clone(),
+            env: self.env.clone(),
+            refresh: self.refresh,
+            on_change: self.on_change,
+            on_failure: self.on_failure,
+        })
+    }
+
+    pub(crate) fn join_to(&mut self, folder: &Path) {
+        if let CiphertextSource::File(path) = &mut self.kms.ciphertext {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn stored_at(&self) -> Option<&StoredAt> {
+        match &self.kms.ciphertext {
+            CiphertextSource::Measured(Ciphertext::Stored(place)) => Some(place),
+            CiphertextSource::Measured(Ciphertext::Inline(_)) | CiphertextSource::File(_) => None,
+        }
+    }
+}
+
+/// A table, before the rules that concern more than one value: an error about one of
+/// these names the table's line, and the parser knows only the list's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretTable {
+    name: EnclaveName,
+    kms: Option<KmsTable>,
+    #[serde(default)]
+    encryption_context: EncryptionContext,
+    key_id: Option<KeyArn>,
+    file: Option<SecretPath>,
+    env: Option<VariableName>,
+    mode: Option<SecretMode>,
+    refresh: Option<Interval>,
+    on_change: Option<OnChange>,
+    #[serde(default)]
+    on_failure: OnFailure,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KmsTable {
+    ciphertext: Option<CiphertextBlob>,
+    file: Option<PathBuf>,
+    ssm: Option<String>,
+    secretsmanager: Option<String>,
+}
+
+impl KmsTable {
+    fn ciphertext(self) -> Result<CiphertextSource, SecretError> {
+        let Self {
+            ciphertext,
+            file,
+            ssm,
+            secretsmanager,
+        } = self;
+        let stored = |place| CiphertextSource::Measured(Ciphertext::Stored(place));
+        match (ciphertext, file, ssm, secretsmanager) {
+            (Some(blob), None, None, None) => {
+                Ok(CiphertextSource::Measured(Ciphertext::Inline(blob)))
+            }
+            (None, Some(path), None, None) if !path.as_os_str().is_empty() => {
+                Ok(CiphertextSource::File(path))
+            }
+            (None, None, Some(name), None) => StoredAt::ssm(name).map(stored),
+            (None, None, None, Some(name)) => StoredAt::secretsmanager(name).map(stored),
+            _ => Err(SecretError::Place),
+        }
+    }
+}
+
+/// The secrets of these tables.
+pub(crate) fn parse(tables: Vec<SecretTable>) -> Result<Vec<SecretSource>, Found> {
+    let sources = tables.into_iter().enumerate().map(|(index, table)| {
+        let about = |key| move |error| (index, key, error);
+        let kms = table.kms.ok_or(SecretError::NoOrigin);
+        let kms = kms.map_err(about("name"))?;
+        let ciphertext = kms.ciphertext().map_err(about("kms"))?;
+        if table.file.is_none() && table.mode.is_some() {
+            return Err((index, "mode", SecretError::ModeAlone));
+        }
+        let mode = table.mode.unwrap_or_default();
+        Ok(SecretSource {
+            name: table.name,
+            kms: KmsEncrypted {
+                ciphertext,
+                encryption_context: table.encryption_context,
+                key_id: table.key_id,
+            },
+            file: table.file.map(|path| SecretFile { path, mode }),
+            env: table.env,
+            refresh: table.refresh,
+            on_change: table.on_change,
+            on_failure: table.on_failure,
+        })
+    });
+    let sources = sources.collect::<Result<Vec<_>, Found>>()?;
+    check_outlines(sources.iter().map(|source| Outline {
+        name: &source.name,
+        is_stored: source.stored_at().is_some(),
+        file: source.file.as_ref().map(|file| &file.path),
+        env: source.env.as_ref(),
+        refresh: source.refresh,
+        on_change: source.on_change,
+    }))?;
+    Ok(sources)
+}
+
+/// Refuses ciphertexts that are stored where the enclave cannot connect to.
+pub(crate) fn check_network(secrets: &[SecretSource], network: &Network) -> Result<(), Found> {
+    for (index, secret) in secrets.iter().enumerate() {
+        let Some(place) = secret.stored_at() else {
+            continue;
+        };
+        let service = place.service();
+        let is_host = |host: &HostPattern| match host {
+            HostPattern::Exact(host) => service.has_host(host, None, false),
+            // Which of the hosts below it are meant is not known.
+            HostPattern::Below(_) => true,
+        };
+        let is_reachable = network.aws_services.contains(&service)
+            || network.egress.iter().any(|rule| is_host(rule.host()));
+        if !is_reachable {
+            let place = place.to_string();
+            let error = SecretError::OutOfReach { place, service };
+            return Err((index, "kms", error));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses variables that the environment has already.
+pub(crate) fn check_variables(
+    secrets: &[SecretSource],
+    workload: &WorkloadSource,
+) -> Result<(), Found> {
+    for (index, secret) in secrets.iter().enumerate() {
+        let Some(name) = &secret.env else { continue };
+        let by = if workload.env.contains_key(&**name) {
+            "workload.env"
+        } else if OF_THE_INIT.contains(&&**name) {
+            "the enclave itself"
+        } else if workload.aws_credentials && crate::contradiction::is_of_credentials(name) {
+            "workload.aws_credentials, or overrides what it gives"
+        } else {
+            continue;
+        };
+        let name = name.to_string();
+        return Err((index, "env", SecretError::VariableTaken { name, by }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::Manifest;
+
+    use super::*;
+
+    /// What a secret needs besides, with this network.
+    fn kms(network: &str) -> String {
+        format!(
+            "[workload]\naws_credentials = true\n[kms]\nendpoint = \"https://kms.eu-central-1.amazonaws.com\"\n[network]\n{network}"
+        )
+    }
+
+    fn manifest(tables: &str) -> Result<Manifest, String> {
+        let text = format!("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n{tables}\n");
+        Manifest::parse(&text, Path::new("/project/e.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn secrets_of_every_place_are_read() {
+        let manifest = manifest(
+            "
+[network]
+aws_services = [\"kms\", \"ssm\", \"secretsmanager\"]
+[workload]
+aws_credentials = true
+[kms]
+endpoint = \"https://kms.eu-west-1.amazonaws.com\"
+[[secrets]]
+name = \"inline\"
+kms = { ciphertext = \"AQID\" }
+env = \"INLINE\"
+[[secrets]]
+name = \"file\"
+kms = { file = \"password.kms\" }
+encryption_context = { app = \"demo\" }
+key_id = \"arn:aws:kms:eu-central-1:111122223333:key/1\"
+file = \"/run/secrets/file\"
+[[secrets]]
+name = \"parameter\"
+kms = { ssm = \"/app/password\" }
+file = \"/run/secrets/parameter\"
+mode = \"0440\"
+refresh = \"10m\"
+on_change = { signal = \"SIGHUP\" }
+on_failure = \"continue\"
+[[secrets]]
+name = \"secret\"
+kms = { secretsmanager = \"app/password\" }
+env = \"SECRET\"
+",
+        )
+        .unwrap();
+        let [inline, file, parameter, ..] = &manifest.secrets[..] else {
+            panic!("{:?}", manifest.secrets);
+        };
+        assert_eq!(inline.on_failure, OnFailure::Stop);
+        assert_eq!(
+            file.kms.ciphertext,
+            CiphertextSource::File("/project/password.kms".into())
+        );
+        assert_eq!(file.file.as_ref().unwrap().mode.bits(), 0o400);
+        assert_eq!(parameter.file.as_ref().unwrap().mode.bits(), 0o440);
+        let read = |path: &Path| {
+            assert_eq!(path, Path::new("/project/password.kms"));
+            CiphertextBlob::try_from(vec![7])
+        };
+        let SecretOrigin::Kms(measured) = file.measured(read).unwrap().origin;
+        assert!(matches!(measured.ciphertext, Ciphertext::Inline(blob) if *blob == [7]));
+        assert_eq!(manifest.secrets.len(), 4);
+    }
+
+    #[test]
+    fn secrets_that_are_wrong_are_named_with_their_line() {
+        let kms = "kms = { ciphertext = \"AQID\" }";
+        for (lines, message) in [
+            (format!("{kms}\nenv = \"A\""), "4: missing field `name`"),
+            (
+                "name = \"a\"\nenv = \"A\"".to_owned(),
+                "5: nothing says where the secret comes from",
+            ),
+            (
+                "name = \"a\"\nkms = {}\nenv = \"A\"".to_owned(),
+                "6: kms needs one place",
+            ),
+            (
+                "name = \"a\"\nkms = { file = \"\" }\nenv = \"A\"".to_owned(),
+                "6: kms needs one place",
+            ),
+            (
+                "name = \"a\"\nkms = { ciphertext = \"?\" }\nenv = \"A\"".to_owned(),
+                "6: the ciphertext is not base64",
+            ),
+            (
+                "name = \"a\"\nkms = { ssm = \"a b\" }\nenv = \"A\"".to_owned(),
+                "6: `a b` is not the name of a stored ciphertext",
+            ),
+            (format!("name = \"a\"\n{kms}"), "5: the workload would not"),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\nmode = \"0400\""),
+                "8: mode is that of `file`",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nfile = \"/run/secrets/a\"\nmode = \"0600\""),
+                "8: mode `0600` is not one of a secret",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nfile = \"/etc/a\""),
+                "7: `/etc/a` is not a place for a secret",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\nrefresh = \"1m\""),
+                "8: refresh looks for another ciphertext",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\non_change = {{ signal = \"SIGHUP\" }}"),
+                "8: on_change follows a refresh",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\nkey_id = \"alias/app\""),
+                "8: `alias/app` is not the ARN of a key",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"HOSTNAME\""),
+                "7: the environment variable `HOSTNAME` is set by the enclave itself",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\n[workload]\nenv = {{ A = \"\" }}"),
+                "7: the environment variable `A` is set by workload.env",
+            ),
+            (
+                format!(
+                    "name = \"a\"\n{kms}\nenv = \"AWS_SESSION_TOKEN\"\n[workload]\naws_credentials = true"
+                ),
+                "7: the environment variable `AWS_SESSION_TOKEN` is set by workload.aws_credentials",
+            ),
+            (
+                "name = \"a\"\nkms = { ssm = \"/a\" }\nenv = \"A\"".to_owned(),
+                "6: the parameter /a of Systems Manager is out of reach: write `aws_services = [\"ssm\"]` in [network]",
+            ),
+            (
+                "name = \"a\"\nkms = { ssm = \"/a\" }\nenv = \"A\"\n[network]\negress = [\"s3.eu-central-1.amazonaws.com:443\"]".to_owned(),
+                "as in `egress = [\"ssm.eu-central-1.amazonaws.com:443\"]`",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\""),
+                "6: the secret is KMS's to decrypt, and nothing says which KMS: add a table [kms]",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\nenv = \"A\"\n[[secrets]]\nname = \"b\"\n{kms}\nenv = \"A\""),
+                "11: the environment variable `A` is another secret's",
+            ),
+        ] {
+            let error = manifest(&format!("[[secrets]]\n{lines}")).unwrap_err();
+            assert!(error.contains(message), "{lines}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_reached_by_a_service_a_host_or_a_pattern() {
+        for network in [
+            "aws_services = [\"kms\", \"ssm\"]",
+            "aws_services = [\"kms\"]\negress = [\"ssm.eu-central-1.amazonaws.com:443\"]",
+            "egress = [\"*.eu-central-1.amazonaws.com:443\"]",
+        ] {
+            let secret = "[[secrets]]\nname = \"a\"\nkms = { ssm = \"/a\" }\nenv = \"A\"";
+            manifest(&format!("{secret}\n{}", kms(network))).unwrap();
+        }
+    }
+}
