@@ -39,6 +39,8 @@ pub enum EndCode {
     BootRegisters,
     /// The boot failed at its step `services`.
     BootServices,
+    /// A declared secret could not be had before the workload's start.
+    BootSecrets,
     /// The workload could not be started for the first time.
     BootWorkload,
     /// The workload could not be started again.
@@ -57,7 +59,7 @@ pub enum EndCode {
 
 impl EndCode {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BootMounts,
         Self::BootConfiguration,
         Self::BootRoot,
@@ -72,6 +74,7 @@ impl EndCode {
         Self::BootSelfCheck,
         Self::BootRegisters,
         Self::BootServices,
+        Self::BootSecrets,
         Self::BootWorkload,
         Self::WorkloadStart,
         Self::WorkloadOutOfMemory,
@@ -98,6 +101,7 @@ impl EndCode {
             Self::BootSelfCheck => "boot.self-check",
             Self::BootRegisters => "boot.registers",
             Self::BootServices => "boot.services",
+            Self::BootSecrets => "boot.secrets",
             Self::BootWorkload => "boot.workload",
             Self::WorkloadStart => "workload.start",
             Self::WorkloadOutOfMemory => "workload.out-of-memory",
