@@ -217,6 +217,7 @@ async fn run_steps(
         clock: &clock,
         logs: &logs,
         capacity,
+        simulated: simulation.is_some(),
     };
     let services = steps.run(EndCode::BootServices, services.start()).await?;
     Ok(Environment {

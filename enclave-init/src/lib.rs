@@ -67,6 +67,7 @@ mod registers;
 mod run;
 mod runtime_config;
 mod sealed;
+mod secrets;
 mod security_module;
 mod self_check;
 mod services;

@@ -9,6 +9,7 @@
 //! | `/proc`, `/sys`, `/dev` | the machine's, for the init |
 //! | `/application` | the image's files, on which the init mounts nothing |
 //! | `/scratch` | the workload's files in memory, which outlive its restarts |
+//! | `/secrets` | declared secrets, which the workload can only read |
 //! | `/view` | where each run's own mounts are put together |
 //!
 //! Once the workload has been started, the init resolves no path below `/application`
@@ -34,6 +35,10 @@ pub(crate) const APPLICATION: &CStr = c"/application";
 pub(crate) const RUN: &CStr = c"/scratch/run";
 pub(crate) const SHM: &CStr = c"/scratch/shm";
 pub(crate) const TMP: &CStr = c"/scratch/tmp";
+/// Where secrets are written, in the init's root.
+pub(crate) const SECRETS_FOLDER: &str = "/secrets";
+/// The same, for what binds it.
+pub(crate) const SECRETS: &CStr = c"/secrets";
 
 /// Device nodes that every program may use, with their major and minor numbers
 /// (Linux, `admin-guide/devices.txt`); a simulated enclave borrows the host's.
@@ -52,7 +57,7 @@ const ROOTFS: &str = "rootfs";
 /// tree instead.
 const PLACE: &str = "/init-root";
 /// The folders of the init's root.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "proc",
     "sys",
     "dev",
@@ -63,6 +68,7 @@ const FOLDERS: [&str; 10] = [
     "view/proc",
     "view/sys",
     "view/dev",
+    "view/secrets",
 ];
 /// The folders of the application's root that something is mounted on.
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
@@ -76,6 +82,10 @@ pub(crate) struct Room {
     pub(crate) shm: u64,
     pub(crate) tmp: u64,
 }
+
+/// How the secrets' file system is mounted: each of the few files takes a page, and a
+/// second one while it is replaced.
+const SECRETS_OPTIONS: &str = "mode=0755,size=1m,nr_inodes=256";
 
 /// Where the machine's own `/dev` and `/proc` must be before anything else works.
 pub(crate) fn mount_early() -> Result<(), InitError> {
@@ -145,6 +155,13 @@ pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), Ini
         chroot(".").doing(|| "chroot".to_owned())?;
     }
     chdir("/").doing(|| "entering /".to_owned())
+}
+
+/// Makes the file system of declared secrets, once the init's root has been entered.
+pub(crate) fn mount_secrets() -> Result<(), InitError> {
+    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let target = Path::new(SECRETS_FOLDER);
+    mount_at("secrets", target, "tmpfs", inert, SECRETS_OPTIONS)
 }
 
 /// Where the init finds a file that the workload finds at this path below `/run`.

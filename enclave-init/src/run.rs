@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, Losses};
 use link::{EndCode, Text};
+use manifest::MAX_SECRETS;
 use nix::unistd::{Pid, getpid};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::args::{Arguments, Simulation};
@@ -16,9 +18,10 @@ use crate::boot::{Booted, Failed, boot};
 use crate::control::{self, Closing, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::logs::Logs;
+use crate::secrets;
 use crate::signals::Signals;
 use crate::supervisor::{End, Outputs, Requests, Supervisor};
-use crate::workload::kill_all;
+use crate::workload::{Given, kill_all};
 use crate::{clock, confinement, limits, panic, sim};
 
 /// How long the parent may take none of the last log records.
@@ -150,7 +153,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         services,
         mut steps,
     } = booted;
-    let credentials = services.credentials;
+    let (credentials, secrets) = (services.credentials, services.secrets);
     let parts = Parts {
         agent,
         boot,
@@ -163,7 +166,8 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);
-    let mut requests = Requests::new(signals, shutdown);
+    let (signal, changes) = mpsc::channel(MAX_SECRETS);
+    let mut requests = Requests::new(signals, shutdown, changes);
     let mut missing = None;
     if let Some(credentials) = &credentials {
         // They, and the region, are part of what the workload is started with.
@@ -176,6 +180,29 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         });
         match awaited.await {
             Some(answered) => missing = answered.err(),
+            None => return farewell(End::shutdown(Outputs::default()), &logs, closing).await,
+        }
+    }
+    let mut absent = Vec::new();
+    if let Some(secrets) = &secrets {
+        let opened = secrets.open();
+        let opened = steps.wait("secrets", async {
+            tokio::select! {
+                opened = opened => Some(opened),
+                _ = requests.shutdown() => None,
+            }
+        });
+        match opened.await {
+            Some(Ok(missing)) => absent = missing,
+            Some(Err(reason)) => {
+                let end = End {
+                    cause: EndCause::BootFailed,
+                    detail: format!("boot step secrets failed: {reason}"),
+                    code: Some(EndCode::BootSecrets),
+                    outputs: Outputs::default(),
+                };
+                return farewell(end, &logs, closing).await;
+            }
             None => return farewell(End::shutdown(Outputs::default()), &logs, closing).await,
         }
     }
@@ -193,6 +220,14 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         }
         if let Some(missing) = missing {
             logs.error(format!("credentials: {missing}"));
+        }
+        if let Some(secrets) = &secrets {
+            let summary = secrets.summary(absent.len());
+            logs.system(format!("{}: {summary}", secrets::SUBJECT));
+            for missing in &absent {
+                logs.error(format!("{}: {missing}", secrets::SUBJECT));
+            }
+            secrets.keep(&signal, &logs);
         }
         if let Some(lowered) = confined.lowered() {
             logs.system(lowered);
@@ -218,7 +253,10 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         confinement: &confined,
         logs: &logs,
         handle: &handle,
-        credentials: credentials.as_ref(),
+        given: Given {
+            credentials: credentials.as_ref(),
+            secrets: secrets.as_ref(),
+        },
         elapsed_us: &|| steps.elapsed_us(),
     };
     let end = supervisor.run(workload, requests, booted).await;

@@ -15,6 +15,7 @@ use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
 use crate::sealed::SealedSecrets;
+use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 use crate::trust::Trust;
 use crate::{egress, ingress};
@@ -32,6 +33,7 @@ pub(crate) struct Services<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) logs: &'a Logs,
     pub(crate) capacity: Capacity,
+    pub(crate) simulated: bool,
 }
 
 /// Services that have been started.
@@ -41,6 +43,8 @@ pub(crate) struct Running {
     pub(crate) credentials: Option<AwsCredentials>,
     /// Those that can be sealed to this boot, if any can.
     pub(crate) sealed_secrets: Option<SealedSecrets>,
+    /// The image's, if it declares any.
+    pub(crate) secrets: Option<Secrets>,
 }
 
 impl Services<'_> {
@@ -56,6 +60,7 @@ impl Services<'_> {
             clock,
             logs,
             capacity,
+            simulated,
         } = self;
         let credentials = if config.workload.aws_credentials {
             let region = config.kms.as_ref().map(|kms| &*kms.region);
@@ -67,13 +72,15 @@ impl Services<'_> {
         let network = Arc::new(config.network.clone());
         let out =
             egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
-        let kms = match (&config.kms, &credentials) {
+        let (kms, secrets) = match (&config.kms, &credentials) {
             (Some(kms), Some(credentials)) => {
                 let roots = kms.roots.as_deref();
                 let client = Client::new(Arc::clone(&out), credentials.clone(), roots)?;
-                Some(Kms::start(client, kms, nsm.clone()))
+                let kms = Kms::start(client.clone(), kms, nsm.clone());
+                let secrets = Secrets::new(config, &kms, &client, simulated);
+                (Some(kms), secrets)
             }
-            _ => None,
+            _ => (None, None),
         };
         let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
         let into = ingress::places(&capacity);
@@ -101,6 +108,7 @@ impl Services<'_> {
             },
             credentials,
             sealed_secrets,
+            secrets,
         })
     }
 }

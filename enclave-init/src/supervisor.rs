@@ -20,13 +20,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::confinement::{Cgroup, Confinement, Events};
 use crate::control::{Handle, Shutdown};
-use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::health;
 use crate::logs::Logs;
 use crate::reaper::{Ended, Reaper};
 use crate::signals::{Asked, Signals};
-use crate::workload::{self, Pipes, Restarts, StandingBy, describe};
+use crate::workload::{self, Given, Pipes, Restarts, StandingBy, describe};
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -44,22 +43,35 @@ pub(crate) struct End {
 pub(crate) struct Requests {
     signals: Signals,
     shutdown: mpsc::Receiver<Shutdown>,
+    /// What follows changes of secrets.
+    changes: mpsc::Receiver<Signal>,
 }
 
 enum Request {
     Shutdown(Shutdown),
     Forward(Signal),
+    /// For the main process alone.
+    SignalMain(Signal),
 }
 
 impl Requests {
-    pub(crate) fn new(signals: Signals, shutdown: mpsc::Receiver<Shutdown>) -> Self {
-        Self { signals, shutdown }
+    pub(crate) fn new(
+        signals: Signals,
+        shutdown: mpsc::Receiver<Shutdown>,
+        changes: mpsc::Receiver<Signal>,
+    ) -> Self {
+        Self {
+            signals,
+            shutdown,
+            changes,
+        }
     }
 
     /// The next one. Cancellation safe.
     async fn next(&mut self) -> Request {
         tokio::select! {
             Some(shutdown) = self.shutdown.recv() => Request::Shutdown(shutdown),
+            Some(signal) = self.changes.recv() => Request::SignalMain(signal),
             asked = self.signals.next() => match asked {
                 Asked::Shutdown => Request::Shutdown(Shutdown { grace: None }),
                 Asked::Forward(signal) => Request::Forward(signal),
@@ -111,8 +123,7 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) confinement: &'a Arc<Confinement>,
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
-    /// The workload's, if it is to have any.
-    pub(crate) credentials: Option<&'a AwsCredentials>,
+    pub(crate) given: Given<'a>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
 }
 
@@ -244,8 +255,8 @@ impl Supervisor<'_> {
 
     fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
         let (pid, ended, pipes) = reaper.spawn(|| match first {
-            Some(workload) => workload.go(self.credentials),
-            None => workload::start_now(self.config, self.confinement, self.credentials),
+            Some(workload) => workload.go(self.given),
+            None => workload::start_now(self.config, self.confinement, self.given),
         })?;
         Ok(Running {
             pid,
@@ -289,6 +300,7 @@ impl Supervisor<'_> {
                 request = requests.next() => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
                     Request::Forward(signal) => workload::signal(started.pid, signal),
+                    Request::SignalMain(signal) => workload::signal_main(started.pid, signal),
                 },
                 () = &mut probing => {}
             }

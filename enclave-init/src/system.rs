@@ -86,6 +86,9 @@ impl System {
         steps
             .run(EndCode::BootRoot, async {
                 mounts::enter(&tree, simulation.is_some(), sizes.room())?;
+                if config.has_secret_files() {
+                    mounts::mount_secrets()?;
+                }
                 mounts::write_system_files(&config.name)
             })
             .await?;

@@ -19,12 +19,22 @@ use crate::confinement::{Confinement, Step};
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::machine::Expedited;
+use crate::secrets::Secrets;
 
 /// Where the workload finds the runtime configuration.
 pub(crate) const RUNTIME_CONFIG_PATH: &str = "/run/enclave/runtime-config";
 
 /// The ends of the pipes that a workload writes its output to.
 pub(crate) type Pipes = Vec<(OwnedFd, Source)>;
+
+/// What the environment has that is not known before the boot's end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Given<'a> {
+    /// The workload's AWS credentials, if it is to have any.
+    pub(crate) credentials: Option<&'a AwsCredentials>,
+    /// The image's secrets, if it declares any.
+    pub(crate) secrets: Option<&'a Secrets>,
+}
 
 type Started = Result<(Pid, Pipes), InitError>;
 
@@ -67,7 +77,7 @@ impl StandingBy {
         std::thread::Builder::new()
             .name("workload".to_owned())
             // Whoever gave up the boot does not want to know.
-            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, None))))
+            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, Given::default()))))
             .doing(|| "starting the workload's thread".to_owned())?;
         Ok(Self {
             process: Process::Made { word, started },
@@ -82,11 +92,11 @@ impl StandingBy {
     }
 
     /// Has it execute the program. Waits for that, as [`start`] does.
-    pub(crate) fn go(self, credentials: Option<&AwsCredentials>) -> Started {
+    pub(crate) fn go(self, given: Given<'_>) -> Started {
         let (word, started) = match self.process {
             Process::Made { word, started } => (word, started),
             Process::Awaiting(config) => {
-                return start_now(&config, &self.confinement, credentials);
+                return start_now(&config, &self.confinement, given);
             }
         };
         word.give()?;
@@ -101,11 +111,11 @@ impl StandingBy {
 pub(crate) fn start_now(
     config: &MeasuredConfig,
     confinement: &Arc<Confinement>,
-    credentials: Option<&AwsCredentials>,
+    given: Given<'_>,
 ) -> Started {
     let word = Word::new()?;
     word.give()?;
-    start(config, confinement, word, credentials)
+    start(config, confinement, word, given)
 }
 
 /// The word that a process waits for: a byte through a pipe.
@@ -147,7 +157,7 @@ fn start(
     config: &MeasuredConfig,
     confinement: &Arc<Confinement>,
     word: Word,
-    credentials: Option<&AwsCredentials>,
+    given: Given<'_>,
 ) -> Started {
     let workload = &config.workload;
     let program = workload.command.program();
@@ -161,11 +171,14 @@ fn start(
             .env("HTTPS_PROXY", &proxy)
             .env("https_proxy", &proxy);
     }
+    let credentials = given.credentials;
     let variables = credentials.map(|credentials| credentials.variables(&workload.env));
+    let secrets = given.secrets.map(Secrets::variables);
     command
         .envs(&workload.env)
         .envs(variables.into_iter().flatten())
         .envs(config.kms.as_ref().map(|_| crate::api::kms_variable()))
+        .envs(secrets.into_iter().flatten())
         .env("HOSTNAME", config.name.as_str())
         .env("ENCLAVE_API", crate::api::URL)
         .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
@@ -249,6 +262,12 @@ fn explain(program: &str, error: &io::Error) -> String {
 pub(crate) fn signal(pid: Pid, signal: Signal) {
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(-pid.as_raw()), signal);
+}
+
+/// Sends a signal to the workload's main process alone.
+pub(crate) fn signal_main(pid: Pid, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill(pid, signal);
 }
 
 /// Kills every process but PID 1 itself.

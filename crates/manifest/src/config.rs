@@ -126,6 +126,11 @@ impl MeasuredConfig {
         Ok(config)
     }
 
+    /// Whether a secret is delivered as a file.
+    pub fn has_secret_files(&self) -> bool {
+        self.secrets.iter().any(|secret| secret.file.is_some())
+    }
+
     /// The table that takes most of the document, for whoever is to shorten it.
     pub fn largest_table(&self) -> &'static str {
         let size =

@@ -9,6 +9,7 @@
 mod client;
 mod connection;
 mod error;
+mod refusal;
 mod roots;
 mod service;
 mod sign;

@@ -70,6 +70,7 @@ pub(crate) enum Step {
     Dev,
     Run,
     Tmp,
+    Secrets,
     Root,
     WorkingDirectory,
     Descriptors,
@@ -79,7 +80,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Session, "making its session"),
         (Self::Cgroup, "entering its control group"),
         (Self::View, "making its mounts"),
@@ -88,6 +89,7 @@ impl Step {
         (Self::Dev, "mounting its /dev"),
         (Self::Run, "mounting its /run"),
         (Self::Tmp, "mounting its /tmp"),
+        (Self::Secrets, "mounting its /run/secrets"),
         (Self::Root, "entering its root"),
         (Self::WorkingDirectory, "entering its working directory"),
         (Self::Descriptors, "closing the init's descriptors"),
@@ -139,7 +141,7 @@ impl Confinement {
         }
         Ok(Self {
             processes: Processes::open()?,
-            view: View::new(settings, simulated)?,
+            view: View::new(settings, config.has_secret_files(), simulated)?,
             cgroup,
             bounds: Bounds::new(settings, sizes),
             lowered: meter::lowered(settings, sizes),

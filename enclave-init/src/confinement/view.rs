@@ -23,7 +23,7 @@ use nix::unistd::{chdir, fchdir, mkdir, pivot_root, symlinkat};
 
 use super::Step;
 use crate::error::{Doing, InitError};
-use crate::mounts::{APPLICATION, DEVICES, RUN, SHM, TMP};
+use crate::mounts::{APPLICATION, DEVICES, RUN, SECRETS, SHM, TMP};
 
 /// Links that programs expect in `/dev`.
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -69,6 +69,7 @@ const READ_ONLY: [&CStr; 5] = [
     c"/view/proc/sysrq-trigger",
 ];
 const GROUPS: &CStr = c"/view/sys/fs/cgroup";
+const SECRETS_VIEW: &CStr = c"/view/secrets";
 
 /// Where the parts go, by their folders in the application's root.
 const PARTS: [(Step, &CStr, &CStr, MsFlags); 5] = [
@@ -105,13 +106,19 @@ enum Change {
 pub(crate) struct View {
     namespaces: CloneFlags,
     changes: Vec<Change>,
+    /// Whether there are secrets as files.
+    secrets: bool,
     /// How the application's root is mounted, where that is to change.
     root: Option<MsFlags>,
 }
 
 impl View {
     /// Prepares it, once the init's root has been entered.
-    pub(crate) fn new(confinement: &Confinement, simulated: bool) -> Result<Self, InitError> {
+    pub(crate) fn new(
+        confinement: &Confinement,
+        secrets: bool,
+        simulated: bool,
+    ) -> Result<Self, InitError> {
         // Shared memory and message queues would outlive the run, with their memory.
         let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -140,6 +147,11 @@ impl View {
             changes.push(change(kind, GROUPS, kind, plain));
             changes.push(change(None, GROUPS, None, remount(read_only)));
         }
+        if secrets {
+            let bound = change(Some(SECRETS), SECRETS_VIEW, None, MsFlags::MS_BIND);
+            changes.push(bound);
+            changes.push(change(None, SECRETS_VIEW, None, remount(read_only)));
+        }
         let root = if !simulated || confinement.read_only_root {
             // In a user namespace, what the host has set cannot be taken away.
             let mut flags = flags_of_application()?;
@@ -155,6 +167,7 @@ impl View {
         Ok(Self {
             namespaces,
             changes,
+            secrets,
             root,
         })
     }
@@ -174,6 +187,13 @@ impl View {
             fchdir(&target)?;
             let none = None::<&CStr>;
             mount(Some(part), c".", none, how, none)?;
+        }
+        if self.secrets {
+            at(Step::Secrets);
+            let run = folder(root.as_fd(), c"run")?;
+            fchdir(&folder(run.as_fd(), c"secrets")?)?;
+            let none = None::<&CStr>;
+            mount(Some(SECRETS_VIEW), c".", none, MsFlags::MS_MOVE, none)?;
         }
         at(Step::Root);
         fchdir(&root)?;

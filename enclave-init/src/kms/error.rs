@@ -1,8 +1,6 @@
 //! Why a call to KMS gave no plaintext.
 
 use hyper::StatusCode;
-use plain_text::plain;
-use serde::Deserialize;
 use thiserror::Error;
 
 use crate::aws::{Answer, CallError};
@@ -11,7 +9,7 @@ use crate::aws::{Answer, CallError};
 #[derive(Debug, Error)]
 pub(crate) enum KmsError {
     /// KMS says no, in its own words.
-    #[error("{}", words(.0))]
+    #[error("KMS refused the call: {}", .0.refusal())]
     Refused(Box<Answer>),
     /// There is no answer.
     #[error(transparent)]
@@ -70,29 +68,6 @@ impl KmsError {
             }
         }
     }
-}
-
-/// An error's members: the message is KMS's in small letters, and IAM's in capitals.
-#[derive(Deserialize)]
-struct Words {
-    #[serde(rename = "__type")]
-    name: Option<String>,
-    #[serde(alias = "Message")]
-    message: Option<String>,
-}
-
-/// What a refusal says, on one line.
-fn words(answer: &Answer) -> String {
-    let words: Option<Words> = serde_json::from_slice(&answer.body).ok();
-    let (name, message) = words.map_or((None, None), |words| (words.name, words.message));
-    // Some services write a name space before the name.
-    let name = name.map(|name| name.rsplit('#').next().unwrap_or_default().to_owned());
-    let text = match (name, message) {
-        (Some(name), Some(message)) => format!("{name}: {message}"),
-        (Some(text), None) | (None, Some(text)) => text,
-        (None, None) => format!("it answered with status {} and no reason", answer.status),
-    };
-    plain(&format!("KMS refused the call: {text}"))
 }
 
 #[cfg(test)]

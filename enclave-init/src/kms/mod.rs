@@ -10,9 +10,13 @@ mod error;
 mod message;
 mod recipient;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 pub(crate) use self::caller::check as check_caller;
@@ -47,6 +51,27 @@ impl Kms {
             service,
             recipient: Recipient::start(nsm),
         }))
+    }
+
+    /// The plaintext of a ciphertext of KMS's. A key that is named must have encrypted it;
+    /// named by its ARN, it is that of the account that the caller means.
+    pub(crate) async fn decrypt(
+        &self,
+        ciphertext: &[u8],
+        key_id: Option<&str>,
+        encryption_context: &BTreeMap<String, String>,
+    ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        // KMS takes null for what is not there.
+        let body = json!({
+            "CiphertextBlob": STANDARD.encode(ciphertext),
+            "EncryptionContext": encryption_context,
+            "KeyId": key_id,
+        })
+        .to_string();
+        let (_, plaintext) = self
+            .release("Decrypt", Released::Plaintext, body.as_bytes())
+            .await?;
+        Ok(plaintext)
     }
 
     /// Makes the workload's call, by `X-Amz-Target`, and gives KMS's answer as if KMS had
