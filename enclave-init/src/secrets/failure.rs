@@ -199,10 +199,7 @@ mod tests {
             (Failure::Fetch(host(), unreachable), true),
             (Failure::Kms(KmsError::Call(tls)), false),
             (Failure::Kms(KmsError::InClear), false),
-            (
-                Failure::Refused(host(), answer(400, r#"{"__type":"ParameterNotFound"}"#)),
-                false,
-            ),
+            (by_ssm(), false),
             (Failure::ZeroByte, false),
         ] {
             assert_eq!(failure.is_transient(), is_transient, "{failure}");

@@ -30,8 +30,9 @@ use crate::aws::Client;
 use crate::kms::Kms;
 use crate::mounts::SECRETS_FOLDER;
 
-/// How long it may take to open all secrets before the workload starts.
-const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to open all secrets before the workload starts: with the wait for
+/// credentials less than the 60 s that an agent allows a boot to be silent.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(45);
 /// Secrets that are opened at the same time, before the workload starts.
 const AT_A_TIME: usize = 8;
 /// The pause before a call is made again; it is doubled each time.
