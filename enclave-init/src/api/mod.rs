@@ -6,6 +6,7 @@ mod credentials;
 mod guard;
 mod identity;
 mod kms;
+mod kms_calls;
 mod random;
 mod registers;
 mod secrets;
@@ -78,7 +79,7 @@ pub(crate) struct Api {
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock and POST /v1/verify";
+const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -94,6 +95,15 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         }
         (&Method::POST, ["v1", "registers", index, "lock"]) => registers::lock(&api, index).await,
         (&Method::POST, ["v1", "verify"]) => verify::create(&api, request).await,
+        (&Method::POST, ["v1", "kms", "decrypt"]) => {
+            kms_calls::make::<kms_calls::Decrypt>(&api, request).await
+        }
+        (&Method::POST, ["v1", "kms", "generate-data-key"]) => {
+            kms_calls::make::<kms_calls::GenerateDataKey>(&api, request).await
+        }
+        (&Method::POST, ["v1", "kms", "random"]) => {
+            kms_calls::make::<kms_calls::Random>(&api, request).await
+        }
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
         (&Method::GET, ["v1", "secrets", name]) => {
             secrets::read(&api, name, request.uri().query()).await

@@ -31,25 +31,27 @@ use crate::agent::{Control, Outgoing};
 use crate::credentials::{answers, asks, is_taken_in};
 use crate::enclave::{Enclave, Image, MEASUREMENTS};
 
-const HOST: &str = "kms.example.test";
+pub(crate) const HOST: &str = "kms.example.test";
+/// Where the init finds Systems Manager.
+pub(crate) const SSM_HOST: &str = "ssm.eu-west-1.amazonaws.com";
 const ROLE: &str = "arn:aws:iam::123456789012:role/Enclave";
 const PLAINTEXT: &[u8] = b"hush-plaintext";
 
-/// An authority, and a certificate of its for the KMS.
-struct Tls {
-    authority_pem: String,
-    acceptor: TlsAcceptor,
+/// An authority, and a certificate of its for the services.
+pub(crate) struct Tls {
+    pub(crate) authority_pem: String,
+    pub(crate) acceptor: TlsAcceptor,
 }
 
 impl Tls {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![HOST.to_owned()])
+        let certificate = CertificateParams::new([HOST, SSM_HOST].map(str::to_owned))
             .unwrap()
             .signed_by(&key, &issuer)
             .unwrap();
@@ -66,7 +68,7 @@ impl Tls {
 }
 
 /// What becomes of each answer on its way to TLS.
-type Tamper = Arc<dyn Fn(&mut Value) + Send + Sync>;
+pub(crate) type Tamper = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 /// An enclave whose workload has KMS, and the KMS.
 struct World {
@@ -78,7 +80,7 @@ struct World {
     outgoing: mpsc::Receiver<Outgoing>,
 }
 
-fn sdk_credentials(id: &str) -> software_kms::Credentials {
+pub(crate) fn sdk_credentials(id: &str) -> software_kms::Credentials {
     software_kms::Credentials {
         access_key_id: id.to_owned(),
         secret_access_key: "hush-secret".to_owned(),
@@ -153,17 +155,7 @@ impl World {
     }
 
     async fn give(&mut self, id: &str) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let expires_ms = u64::try_from(now.as_millis()).unwrap() + 3_600_000;
-        let credentials = Credentials {
-            access_key_id: Secret::new(id).unwrap(),
-            secret_access_key: Secret::new("hush-secret").unwrap(),
-            session_token: Secret::new("hush-session").unwrap(),
-            expires_ms,
-            // The parent's word counts for nothing beside the image's.
-            region: Text::new("us-east-1"),
-        };
-        self.control.send(FromAgent::Credentials(credentials)).await;
+        give(&mut self.control, id).await;
     }
 
     async fn done(&self) -> Vec<(u16, Value)> {
@@ -176,7 +168,22 @@ impl World {
     }
 }
 
-async fn serve(
+/// Hands in credentials, as the agent does.
+pub(crate) async fn give(control: &mut Control, id: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let expires_ms = u64::try_from(now.as_millis()).unwrap() + 3_600_000;
+    let credentials = Credentials {
+        access_key_id: Secret::new(id).unwrap(),
+        secret_access_key: Secret::new("hush-secret").unwrap(),
+        session_token: Secret::new("hush-session").unwrap(),
+        expires_ms,
+        // The parent's word counts for nothing beside the image's.
+        region: Text::new("us-east-1"),
+    };
+    control.send(FromAgent::Credentials(credentials)).await;
+}
+
+pub(crate) async fn serve(
     stream: Stream,
     acceptor: TlsAcceptor,
     kms: Arc<SoftwareKms>,

@@ -31,6 +31,7 @@ mod module;
 mod registers;
 mod restarts;
 mod sealed_secrets;
+mod secrets;
 mod self_check;
 mod shutdown;
 mod verify;
