@@ -146,18 +146,17 @@ fn check_value(
     let Entry { path, written } = entry;
     let (is, wanted) = (kind(value), kind(example));
     if is != wanted {
-        let instead = match written {
-            Some(written) => format!("as in `{written}`"),
-            None => {
-                let name = path.split('[').next().unwrap_or(path);
-                let is_list = name != *path || matches!(example, DeValue::Array(_));
-                let header = if is_list {
-                    format!("[[{name}]]")
-                } else {
-                    format!("[{name}]")
-                };
-                format!("`{header}` on a line of its own, and its keys below it")
-            }
+        let instead = if let Some(written) = written {
+            format!("as in `{written}`")
+        } else {
+            let name = path.split('[').next().unwrap_or(path);
+            let is_list = name != *path || matches!(example, DeValue::Array(_));
+            let header = if is_list {
+                format!("[[{name}]]")
+            } else {
+                format!("[{name}]")
+            };
+            format!("`{header}` on a line of its own, and its keys below it")
         };
         return Err(Mismatch {
             offset,
