@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, Losses};
 use link::{EndCode, Text};
-use manifest::MAX_SECRETS;
+use manifest::{MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -18,8 +18,8 @@ use crate::boot::{Booted, Failed, boot};
 use crate::control::{self, Closing, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::logs::Logs;
-use crate::secrets;
 use crate::signals::Signals;
+use crate::steps::Steps;
 use crate::supervisor::{End, Outputs, Requests, Supervisor};
 use crate::workload::{Given, kill_all};
 use crate::{clock, confinement, limits, panic, sim};
@@ -168,44 +168,14 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     let (handle, shutdown, closing) = control::start(parts, session);
     let (signal, changes) = mpsc::channel(MAX_SECRETS);
     let mut requests = Requests::new(signals, shutdown, changes);
-    let mut missing = None;
-    if let Some(credentials) = &credentials {
-        // They, and the region, are part of what the workload is started with.
-        let answered = credentials.answered(&config.workload.env);
-        let awaited = steps.wait("credentials", async {
-            tokio::select! {
-                answered = answered => Some(answered),
-                _ = requests.shutdown() => None,
-            }
-        });
-        match awaited.await {
-            Some(answered) => missing = answered.err(),
-            None => return farewell(End::shutdown(Outputs::default()), &logs, closing).await,
-        }
-    }
-    let mut absent = Vec::new();
-    if let Some(secrets) = &secrets {
-        let opened = secrets.open();
-        let opened = steps.wait("secrets", async {
-            tokio::select! {
-                opened = opened => Some(opened),
-                _ = requests.shutdown() => None,
-            }
-        });
-        match opened.await {
-            Some(Ok(missing)) => absent = missing,
-            Some(Err(reason)) => {
-                let end = End {
-                    cause: EndCause::BootFailed,
-                    detail: format!("boot step secrets failed: {reason}"),
-                    code: Some(EndCode::BootSecrets),
-                    outputs: Outputs::default(),
-                };
-                return farewell(end, &logs, closing).await;
-            }
-            None => return farewell(End::shutdown(Outputs::default()), &logs, closing).await,
-        }
-    }
+    let given = Given {
+        credentials: credentials.as_ref(),
+        secrets: secrets.as_ref(),
+    };
+    let missing = match await_given(given, &config, &mut steps, &mut requests).await {
+        Ok(missing) => missing,
+        Err(end) => return farewell(end, &logs, closing).await,
+    };
     let confined = workload.confinement();
     // What the workload need not wait for.
     let booted = || {
@@ -218,15 +188,11 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         } else {
             logs.system(found);
         }
-        if let Some(missing) = missing {
+        if let Some(missing) = missing.credentials {
             logs.error(format!("credentials: {missing}"));
         }
         if let Some(secrets) = &secrets {
-            let summary = secrets.summary(absent.len());
-            logs.system(format!("{}: {summary}", secrets::SUBJECT));
-            for missing in &absent {
-                logs.error(format!("{}: {missing}", secrets::SUBJECT));
-            }
+            secrets.report(&missing.secrets, &logs);
             secrets.keep(&signal, &logs);
         }
         if let Some(lowered) = confined.lowered() {
@@ -253,14 +219,60 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         confinement: &confined,
         logs: &logs,
         handle: &handle,
-        given: Given {
-            credentials: credentials.as_ref(),
-            secrets: secrets.as_ref(),
-        },
+        given,
         elapsed_us: &|| steps.elapsed_us(),
     };
     let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
+}
+
+/// What the workload is started without, and why.
+struct Missing {
+    credentials: Option<String>,
+    secrets: Vec<String>,
+}
+
+/// Waits for what the workload is started with. The error is the end of an enclave whose
+/// workload is not started.
+async fn await_given(
+    given: Given<'_>,
+    config: &MeasuredConfig,
+    steps: &mut Steps,
+    requests: &mut Requests,
+) -> Result<Missing, End> {
+    let shutdown = || End::shutdown(Outputs::default());
+    let mut missing = Missing {
+        credentials: None,
+        secrets: Vec::new(),
+    };
+    if let Some(credentials) = given.credentials {
+        // They, and the region, are part of what the workload is started with.
+        let answered = credentials.answered(&config.workload.env);
+        let awaited = steps.wait("credentials", async {
+            tokio::select! {
+                answered = answered => Some(answered),
+                _ = requests.shutdown() => None,
+            }
+        });
+        missing.credentials = awaited.await.ok_or_else(shutdown)?.err();
+    }
+    if let Some(secrets) = given.secrets {
+        let opened = secrets.open();
+        let opened = steps.wait("secrets", async {
+            tokio::select! {
+                opened = opened => Some(opened),
+                _ = requests.shutdown() => None,
+            }
+        });
+        let opened = opened.await.ok_or_else(shutdown)?;
+        missing.secrets = opened.map_err(|reason| End {
+            cause: EndCause::BootFailed,
+            detail: format!("boot step secrets failed: {reason}"),
+            code: Some(EndCode::BootSecrets),
+            outputs: Outputs::default(),
+        })?;
+    }
+    Ok(missing)
 }
 
 /// Lets the last records and the last message leave.

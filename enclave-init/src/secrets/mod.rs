@@ -25,9 +25,9 @@ use zeroize::Zeroizing;
 
 use self::failure::Failure;
 use self::opening::{Opened, Origins};
-pub(crate) use self::refresh::SUBJECT;
 use crate::aws::Client;
 use crate::kms::Kms;
+use crate::logs::Logs;
 use crate::mounts::SECRETS_FOLDER;
 
 /// How long it may take to open all secrets before the workload starts: with the wait for
@@ -39,6 +39,8 @@ const AT_A_TIME: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// What the logs say of secrets begins so.
+const SUBJECT: &str = "secrets";
 /// The largest value in bytes: what KMS decrypts at most.
 const MAX_VALUE: usize = 4096;
 
@@ -147,10 +149,14 @@ impl Secrets {
         })
     }
 
-    /// How many there are, for people.
-    pub(crate) fn summary(&self, missing: usize) -> String {
+    /// Logs how many were delivered, and why the others were not.
+    pub(crate) fn report(&self, missing: &[String], logs: &Logs) {
         let all = self.0.secrets.len();
-        format!("{} of {all} delivered", all.saturating_sub(missing))
+        let delivered = all.saturating_sub(missing.len());
+        logs.system(format!("{SUBJECT}: {delivered} of {all} delivered"));
+        for missing in missing {
+            logs.error(format!("{SUBJECT}: {missing}"));
+        }
     }
 
     /// Opens and delivers one, and tries again for as long as that may help.

@@ -5,11 +5,8 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::Secrets;
+use super::{SUBJECT, Secrets};
 use crate::logs::Logs;
-
-/// What the logs say of secrets begins so.
-pub(crate) const SUBJECT: &str = "secrets";
 
 impl Secrets {
     /// Looks for other ciphertexts where they are stored, as often as the image says,
