@@ -95,7 +95,7 @@ pub(super) async fn make<C: DeserializeOwned + Call>(
         .map_err(|error| Failure::bad(format!("the call cannot be written: {error}")))?;
     let answer = kms.forward(C::TARGET, Zeroizing::new(body)).await?;
     if answer.status != StatusCode::OK {
-        return Err(KmsError::Refused(answer).into());
+        return Err(KmsError::Refused(answer.into()).into());
     }
     let released: Released = serde_json::from_slice(&answer.body)
         .map_err(|_| Failure::new(StatusCode::BAD_GATEWAY, "KMS's answer is not understood"))?;

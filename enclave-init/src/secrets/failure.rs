@@ -40,7 +40,7 @@ pub(super) enum Failure {
     Refused {
         /// What has the ciphertext.
         place: String,
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// It says something else.
     #[error("{0} cannot be read: the service's answer has no value that could be a ciphertext")]
@@ -152,12 +152,12 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer {
+    fn answer(status: u16, body: &str) -> Box<Answer> {
+        Box::new(Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: body.as_bytes().to_vec().into(),
-        }
+        })
     }
 
     fn by_kms(name: &str) -> Failure {

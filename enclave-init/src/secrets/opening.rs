@@ -118,7 +118,7 @@ impl Origins {
         if answer.status != StatusCode::OK {
             return Err(Failure::Refused {
                 place: about(),
-                answer,
+                answer: answer.into(),
             });
         }
         let stored = stored(place, &answer).ok_or_else(|| Failure::Answer(about()))?;
