@@ -219,7 +219,7 @@ async fn seal_writes_and_sends_what_the_enclave_opens() {
     assert_eq!(report["accepted"], true);
     assert_eq!(report["document"]["purpose"], "sealing");
     let sealed = std::fs::read(folder.path().join("sealed")).unwrap();
-    assert_eq!(enclave.lock().unwrap().put, [sealed.clone()]);
+    assert_eq!(enclave.lock().unwrap().put, std::slice::from_ref(&sealed));
     assert_eq!(opened(&enclave, &sealed), b"hush-hunter2");
 }
 
@@ -255,7 +255,7 @@ async fn seal_gives_nothing_to_a_hostile_parent() {
 async fn seal_says_what_is_wrong() {
     let (folder, _enclave) = folder(Parent::Refuses);
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
-    write("large", &[0; 32 * 1024 + 1]);
+    write("large", &vec![0; 32 * 1024 + 1]);
     write("nothing", b"");
     let send = [&TO[..], &["--send"]].concat();
     let of = |more: &[&'static str]| [&send[..], more].concat();

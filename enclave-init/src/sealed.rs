@@ -135,14 +135,12 @@ impl SealedSecrets {
         let secret = self.0.key.open(&sealed, sender, &binding)?;
         let mut is_other = false;
         self.0.opened.send_if_modified(|Opened(opened)| {
-            match opened.get(&name) {
-                Some(known) => is_other = known.as_slice() != secret.as_slice(),
-                None => {
-                    opened.insert(name.clone(), Arc::new(secret));
-                    return true;
-                }
+            if let Some(known) = opened.get(&name) {
+                is_other = known.as_slice() != secret.as_slice();
+                return false;
             }
-            false
+            opened.insert(name.clone(), Arc::new(secret));
+            true
         });
         if is_other {
             return Err(PutError::OtherValue(name));

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use eif::{Architecture, BuildMetadata, Metadata, Signer, SigningError};
-use manifest::{CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest};
+use manifest::{
+    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, ManifestError,
+};
 use measurements::Measurements;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -20,7 +22,7 @@ use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::open_regular;
-use crate::{attestation, config, kernel, kms, memory, ramdisk, secrets};
+use crate::{attestation, config, kernel, kms, memory, ramdisk, sealed_secrets, secrets};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -89,11 +91,7 @@ pub struct Built {
 /// and nothing else. `progress` is told every step before it begins.
 pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
-    let tables = Tables {
-        attestation: attestation::measured(&manifest)?,
-        kms: kms::measured(&manifest)?,
-        secrets: secrets::measured(&manifest)?,
-    };
+    let tables = tables(&manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = open_init(inputs.init, architecture)?;
     let signer = inputs
@@ -193,6 +191,16 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         init: init_digest.hex().to_owned(),
         measurements,
         notes,
+    })
+}
+
+/// What the manifest's tables name files for, with the files read.
+fn tables(manifest: &Manifest) -> Result<Tables, ManifestError> {
+    Ok(Tables {
+        attestation: attestation::measured(manifest)?,
+        kms: kms::measured(manifest)?,
+        secrets: secrets::measured(manifest)?,
+        sealed_secrets: sealed_secrets::measured(manifest)?,
     })
 }
 

@@ -6,14 +6,13 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, Profile, Secret, SelfCheck, User, WorkingDirectory,
-    Workload, check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, Profile, SealedSecret, Secret, SelfCheck, User,
+    WorkingDirectory, Workload, check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
 use crate::image::Image;
 use crate::program::Surroundings;
-use crate::sealed_secrets;
 use crate::tree::{Content, Kind};
 use crate::user;
 
@@ -27,6 +26,7 @@ pub(crate) struct Tables {
     pub(crate) attestation: Attestation,
     pub(crate) kms: Option<Kms>,
     pub(crate) secrets: Vec<Secret>,
+    pub(crate) sealed_secrets: Vec<SealedSecret>,
 }
 
 /// Combines the manifest with the container's own configuration, and checks
@@ -41,6 +41,7 @@ pub(crate) fn measured(
         attestation,
         kms,
         secrets,
+        sealed_secrets,
     } = tables;
     let source = &manifest.workload;
     let process = &image.process;
@@ -101,7 +102,7 @@ pub(crate) fn measured(
             health: source.health.clone(),
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
-            sealed_secrets: sealed_secrets::measured(manifest)?,
+            sealed_secrets,
         },
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),

@@ -1,7 +1,6 @@
 //! The secrets that can be sealed to the enclave: their senders' keys, from the files that
 //! the manifest names, for the measured configuration.
 
-use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -9,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use manifest::{Manifest, ManifestError, SealedSecret};
 use sealed_secret::Sender;
 
-use crate::stored::open_regular;
+use crate::stored::read_small;
 
 /// Largest file with a key, in bytes; OpenSSL's have 113.
-const MAX_KEY_FILE: u64 = 8 * 1024;
+const MAX_KEY_FILE: usize = 8 * 1024;
 
 /// The list as it is measured.
 pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<SealedSecret>, ManifestError> {
@@ -37,10 +36,7 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<SealedSecret>, Manifes
 }
 
 fn sender(path: &Path) -> Result<Sender, String> {
-    let cannot_read = |error: std::io::Error| format!("it cannot be read: {error}");
-    let mut bytes = Vec::new();
-    open_regular(path)
-        .and_then(|file| file.take(MAX_KEY_FILE).read_to_end(&mut bytes))
-        .map_err(cannot_read)?;
+    let bytes =
+        read_small(path, MAX_KEY_FILE).map_err(|error| format!("it cannot be read: {error}"))?;
     Sender::from_pem(&bytes).map_err(|error| error.to_string())
 }

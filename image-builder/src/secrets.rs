@@ -1,15 +1,13 @@
 //! The manifest's `[[secrets]]`, with the ciphertexts in the files that they name.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use manifest::{CiphertextBlob, MAX_CIPHERTEXT_BYTES, Manifest, ManifestError, Secret};
 
-use crate::stored::open_regular;
+use crate::stored::read_small;
 
 /// The longest file that is read: a ciphertext in base64, with room for line ends.
-const MAX_FILE: u64 = 2 * MAX_CIPHERTEXT_BYTES as u64;
+const MAX_FILE: usize = 2 * MAX_CIPHERTEXT_BYTES;
 
 /// The secrets as they are measured.
 pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<Secret>, ManifestError> {
@@ -24,20 +22,9 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<Secret>, ManifestError
 /// The ciphertext in a file.
 fn ciphertext(path: &Path) -> Result<CiphertextBlob, String> {
     let about = |reason: String| format!("{}: {reason}", path.display());
-    let bytes = read(path).map_err(|error| about(format!("it cannot be read: {error}")))?;
+    let bytes =
+        read_small(path, MAX_FILE).map_err(|error| about(format!("it cannot be read: {error}")))?;
     CiphertextBlob::from_stored(&bytes).map_err(|error| about(error.to_string()))
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file: File = open_regular(path)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!(
-            "it has more than {MAX_FILE} bytes: is this the right file?"
-        )));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -152,23 +152,26 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Box<Answer> {
-        Box::new(Answer {
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: body.as_bytes().to_vec().into(),
-        })
+        }
     }
 
     fn by_kms(name: &str) -> Failure {
         let body = format!(r#"{{"__type":"{name}","message":"its words"}}"#);
-        Failure::Kms(KmsError::Refused(answer(400, &body)))
+        Failure::Kms(KmsError::Refused(Box::new(answer(400, &body))))
     }
 
     fn by_ssm() -> Failure {
         Failure::Refused {
             place: "the parameter /a of Systems Manager".to_owned(),
-            answer: answer(400, r#"{"__type":"ParameterNotFound","message":"no"}"#),
+            answer: Box::new(answer(
+                400,
+                r#"{"__type":"ParameterNotFound","message":"no"}"#,
+            )),
         }
     }
 
@@ -189,10 +192,16 @@ mod tests {
             (by_kms("AccessDeniedException"), false),
             (by_kms("InvalidCiphertextException"), false),
             (by_kms("IncorrectKeyException"), false),
-            (Failure::Kms(KmsError::Refused(answer(503, "<html>"))), true),
-            (Failure::Kms(KmsError::Refused(answer(429, "{}"))), true),
             (
-                Failure::Kms(KmsError::Refused(answer(403, "<html>"))),
+                Failure::Kms(KmsError::Refused(Box::new(answer(503, "<html>")))),
+                true,
+            ),
+            (
+                Failure::Kms(KmsError::Refused(Box::new(answer(429, "{}")))),
+                true,
+            ),
+            (
+                Failure::Kms(KmsError::Refused(Box::new(answer(403, "<html>")))),
                 false,
             ),
             (Failure::Kms(KmsError::Call(unreachable.clone())), true),

@@ -183,7 +183,7 @@ fn pcr0() -> String {
     MEASUREMENTS.pcr0.to_string()
 }
 
-fn secret(name: &str, ciphertext: &Value, rest: Value) -> Value {
+fn secret(name: &str, ciphertext: &Value, rest: &Value) -> Value {
     let mut secret = json!({
         "name": name,
         "origin": {"kms": {
@@ -219,14 +219,14 @@ async fn secrets_are_files_and_variables_before_the_workload_starts() {
     let mut checked = secret(
         "token",
         &json!({"ssm": "/app/password"}),
-        json!({"env": "TOKEN"}),
+        &json!({"env": "TOKEN"}),
     );
     checked["origin"]["kms"]["key_id"] = key_id.into();
     let secrets = json!([
         secret(
             "password",
             &inline(&password),
-            json!({"file": file("password")})
+            &json!({"file": file("password")})
         ),
         checked,
     ]);
@@ -265,7 +265,7 @@ async fn secrets_are_files_and_variables_before_the_workload_starts() {
 async fn secrets_of_another_image_end_the_boot_in_kmss_words() {
     let services = Services::new(&MEASUREMENTS.pcr1.to_string());
     let ciphertext = json!({ "inline": services.encrypt(MARK) });
-    let secrets = json!([secret("password", &ciphertext, json!({"env": "PASSWORD"}))]);
+    let secrets = json!([secret("password", &ciphertext, &json!({"env": "PASSWORD"}))]);
     let image = services.image(&["say started", "wait"], secrets);
     let (mut enclave, mut control) = services.boot(image).await;
     let (cause, detail, code) = ending_with_code(&mut control).await;
@@ -295,23 +295,23 @@ async fn secrets_that_may_be_absent_are_named_and_the_workload_starts() {
     let mut other = secret(
         "other",
         &json!({ "inline": services.encrypt(MARK) }),
-        json!({"env": "OTHER", "on_failure": "continue"}),
+        &json!({"env": "OTHER", "on_failure": "continue"}),
     );
     other["origin"]["kms"]["encryption_context"] = json!({"app": "another"});
     let zero = secret(
         "zero",
         &json!({ "inline": services.encrypt(&format!("{MARK}\0")) }),
-        json!({"env": "ZERO", "on_failure": "continue"}),
+        &json!({"env": "ZERO", "on_failure": "continue"}),
     );
     let stored = secret(
         "stored",
         &parameter,
-        json!({"file": file("stored"), "on_failure": "continue"}),
+        &json!({"file": file("stored"), "on_failure": "continue"}),
     );
     let there = secret(
         "there",
         &json!({ "inline": services.encrypt(MARK) }),
-        json!({"file": file("there")}),
+        &json!({"file": file("there")}),
     );
     let secrets = json!([other, zero, stored, there]);
     let image = services.image(
@@ -346,7 +346,7 @@ async fn secrets_are_refreshed_and_the_workload_is_told() {
     let secrets = json!([secret(
         "password",
         &json!({"ssm": "/app/password"}),
-        json!({
+        &json!({
             "file": file("password"),
             "env": "PASSWORD",
             "refresh": "1s",

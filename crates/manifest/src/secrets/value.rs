@@ -452,22 +452,22 @@ mod tests {
 
     #[test]
     fn secret_values_are_written_as_they_are_read() {
-        fn same<T: serde::de::DeserializeOwned + Serialize>(value: Value) {
+        fn same<T: serde::de::DeserializeOwned + Serialize>(value: &Value) {
             let read: T = read(value.clone()).unwrap();
-            assert_eq!(serde_json::to_value(&read).unwrap(), value);
+            assert_eq!(&serde_json::to_value(&read).unwrap(), value);
         }
-        same::<SecretPath>(json!("/run/secrets/tls.key_1-a"));
+        same::<SecretPath>(&json!("/run/secrets/tls.key_1-a"));
         for (mode, _) in MODES {
-            same::<SecretMode>(json!(mode));
+            same::<SecretMode>(&json!(mode));
         }
-        same::<VariableName>(json!("_DATABASE_1"));
-        same::<KeyArn>(json!(
+        same::<VariableName>(&json!("_DATABASE_1"));
+        same::<KeyArn>(&json!(
             "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-1f"
         ));
-        same::<CiphertextBlob>(json!("AQID"));
-        same::<EncryptionContext>(json!({"app": "demo"}));
-        same::<OnChange>(json!({"signal": "SIGUSR1"}));
-        same::<OnFailure>(json!("continue"));
+        same::<CiphertextBlob>(&json!("AQID"));
+        same::<EncryptionContext>(&json!({"app": "demo"}));
+        same::<OnChange>(&json!({"signal": "SIGUSR1"}));
+        same::<OnFailure>(&json!("continue"));
     }
 
     #[test]
