@@ -18,9 +18,8 @@ struct Write {
 
 /// A definition with something in each of its places.
 fn definition(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../terraform/modules/step-functions")
-        .join(format!("{name}.asl.json.tftpl"));
+    let path =
+        Path::new("../terraform/modules/step-functions").join(format!("{name}.asl.json.tftpl"));
     let template = std::fs::read_to_string(&path).unwrap();
     let mut text = template.replace("${jsonencode(subnet_ids)}", "[]");
     while let Some(start) = text.find("${") {

@@ -1,7 +1,7 @@
 //! Emulators of CloudWatch Logs, from the tests' Python environment.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+/// Prints the messages of a log stream.
+const READ_LOG_STREAM: &str = include_str!("../python/read_log_stream.py");
 /// How long an emulator may take to listen, and a reading to end.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -84,10 +86,8 @@ impl Emulator {
 
     /// The messages of a log stream, as another client reads them.
     pub async fn messages(&self, group: &str, stream: &str) -> anyhow::Result<Vec<String>> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/read_log_stream.py");
         let output = Command::new(&self.python)
-            .arg(script)
-            .args([group, stream])
+            .args(["-c", READ_LOG_STREAM, group, stream])
             .envs(self.environment())
             .kill_on_drop(true)
             .output();

@@ -373,13 +373,13 @@ fn result_verify_and_pyjwt_agree() {
         println!("not checked: ENCLAVE_TEST_PYTHON names no Python; run cargo xtask test");
         return;
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/verify_ear.py");
+    let script = Path::new("tests/service/verify_ear.py");
     let issued = Issued::new();
     for (what, token, accepted) in variants(&issued) {
         let ours = issued.verify(&token, &[]);
         assert_eq!(code(&ours) == 0, accepted, "{what}: {ours:?}");
         let theirs = Command::new(&python)
-            .arg(&script)
+            .arg(script)
             .args([&issued.key_set_url(), &token])
             .args([ISSUER, &URL_SAFE_NO_PAD.encode(&issued.nonce)])
             .output()

@@ -121,10 +121,10 @@ fn pyjwt_verifies_a_result_through_the_jwks() {
     let world = World::new();
     let server = world.start(&["--issuer", "https://verifier.example"]);
     let (token, challenge) = accepted(&world, &server);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service/verify_ear.py");
+    let script = Path::new("tests/service/verify_ear.py");
     let run = |token: &str| {
         Command::new(&python)
-            .arg(&script)
+            .arg(script)
             .arg(format!("http://{}/.well-known/jwks.json", server.address))
             .arg(token)
             .args([

@@ -81,7 +81,7 @@ impl CaseFile {
 
 /// The folder that is committed.
 pub(crate) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus")
+    PathBuf::from("corpus")
 }
 
 fn has_extension(path: &str, extension: &str) -> bool {

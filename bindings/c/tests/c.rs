@@ -18,8 +18,7 @@ use nsm::{Request, Response};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tempfile::TempDir;
 
-const CRATE: &str = env!("CARGO_MANIFEST_DIR");
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../attestation/corpus");
+const CORPUS: &str = "../../attestation/corpus";
 const PCR0: &str = "17bf8f048519797be90497001a7559a3d555395937117d76f8baaedf56ca6d97952de79479bc0c76e5d176d20f663790";
 /// Before 1.0 a minor version may break.
 const SONAME: &str = concat!(
@@ -40,7 +39,7 @@ const WARNINGS: [&str; 6] = [
 
 #[test]
 fn header_is_what_the_library_is() {
-    let config = cbindgen::Config::from_file(Path::new(CRATE).join("cbindgen.toml")).unwrap();
+    let config = cbindgen::Config::from_file("cbindgen.toml").unwrap();
     let sources = [
         "lib",
         "verifier",
@@ -54,18 +53,18 @@ fn header_is_what_the_library_is() {
     let bindings = sources
         .iter()
         .fold(builder, |builder, module| {
-            builder.with_src(Path::new(CRATE).join(format!("src/{module}.rs")))
+            builder.with_src(format!("src/{module}.rs"))
         })
         .generate()
         .unwrap();
     let mut generated = Vec::new();
     bindings.write(&mut generated);
     let generated = String::from_utf8(generated).unwrap();
-    let path = Path::new(CRATE).join("include/attestation.h");
+    let path = "include/attestation.h";
     if std::env::var_os("ATTESTATION_WRITE_HEADER").is_some() {
-        fs::write(&path, &generated).unwrap();
+        fs::write(path, &generated).unwrap();
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let committed = fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == generated,
         "write it anew: ATTESTATION_WRITE_HEADER=1 cargo xtask bindings"
@@ -85,7 +84,7 @@ impl Installed {
         for name in ["libattestation_c.so", "libattestation_c.a"] {
             fs::copy(newest(name), built.join(name)).unwrap();
         }
-        let output = Command::new(Path::new(CRATE).join("install"))
+        let output = Command::new("./install")
             .arg("--built")
             .args([&built, &folder.path().join("usr")])
             .output()
@@ -129,7 +128,7 @@ impl Installed {
         let program = self.folder.path().join("program");
         let mut link = self.flags(&["--libs"]);
         link.push(format!("-Wl,-rpath,{}", self.lib().display()));
-        assert_succeeded(&self.compile(&Path::new(CRATE).join(source), &program, &link));
+        assert_succeeded(&self.compile(Path::new(source), &program, &link));
         program
     }
 
@@ -146,7 +145,7 @@ impl Installed {
         // The shared library is not wanted here.
         let all = self.flags(&["--static", "--libs"]);
         link.extend(all.into_iter().filter(|flag| flag != "-lattestation"));
-        assert_succeeded(&self.compile(&Path::new(CRATE).join(source), &program, &link));
+        assert_succeeded(&self.compile(Path::new(source), &program, &link));
         program
     }
 

@@ -46,7 +46,7 @@ fn botocore_calls_the_kms_with_and_without_a_recipient() {
     runtime.spawn(software_kms::serve(listener, Arc::clone(&world.kms)));
 
     let credentials = &world.client.credentials;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/botocore/call.py");
+    let script = Path::new("tests/botocore/call.py");
     let output = std::process::Command::new(python)
         .arg(script)
         .args([&endpoint, &key, &agreement, &base64(&document)])

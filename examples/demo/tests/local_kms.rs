@@ -120,7 +120,7 @@ fn local_kms_gives_a_secret_to_the_image_that_its_policy_names() {
             "another NSM": document(Some(measured(1)), TestRoot::generate().unwrap(), &key),
         },
     });
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/local_kms/call.py");
+    let script = Path::new("tests/local_kms/call.py");
     let mut child = Command::new(python)
         .arg(script)
         .arg(&endpoint)

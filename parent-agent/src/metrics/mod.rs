@@ -479,7 +479,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("# TYPE "))
             .map(|family| family.replace(' ', "` | "))
             .collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let path = "../docs/metrics.md";
         let manual = std::fs::read_to_string(path).unwrap();
         let rows: Vec<_> = manual
             .lines()

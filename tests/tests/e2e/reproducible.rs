@@ -14,7 +14,8 @@ fn reproducible_init_names_no_folder_of_this_machine() {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
     let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
     let target = init.ancestors().nth(3).unwrap();
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let package = env::current_dir().unwrap();
+    let workspace = package.parent().unwrap();
     for folder in [cargo.as_deref().unwrap(), target, workspace] {
         let text = folder.to_str().unwrap().as_bytes();
         assert!(
