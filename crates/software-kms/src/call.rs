@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use key_policy::{Account, Action, Decision};
+use key_policy::{Account, Action, Decision, Policy};
 
 use crate::error::{Kind, Refusal};
 use crate::key::{Key, ORIGIN};
@@ -83,24 +83,7 @@ impl Call<'_> {
     /// Refuses what the key's policy does not allow.
     pub(crate) fn authorise(&self, key: &Key, wanted: &Wanted<'_>) -> Result<(), Refusal> {
         let action = wanted.action;
-        let context = wanted.context.iter();
-        let context = context.map(|(name, value)| (name.as_str(), value.as_str()));
-        let registers = wanted.enclave.into_iter();
-        let registers = registers.flat_map(|enclave| &enclave.registers);
-        let mut request =
-            key_policy::Request::new(self.client.caller.clone(), action.clone(), key.arn.clone())
-                .encryption_context(context)
-                .attested(registers.copied());
-        let of_key = [
-            ("kms:KeySpec", key.spec.name()),
-            ("kms:KeyUsage", key.spec.usage()),
-            ("kms:KeyOrigin", ORIGIN),
-        ];
-        for (name, value) in wanted.conditions.iter().copied().chain(of_key) {
-            let name = name.parse().expect("a condition key of KMS");
-            request = request.with(name, vec![value.to_owned()]);
-        }
-        let why = match key.policy.evaluate(&request) {
+        let why = match self.decision(&key.policy, key, wanted) {
             Decision::Allow(_) => return Ok(()),
             Decision::LeftToIam(_) => {
                 format!("because no identity-based policy allows the {action} action")
@@ -122,6 +105,28 @@ impl Call<'_> {
                 key.arn
             ),
         ))
+    }
+
+    /// What a policy says of the call, if it is the key's.
+    pub(crate) fn decision(&self, policy: &Policy, key: &Key, wanted: &Wanted<'_>) -> Decision {
+        let (caller, action) = (self.client.caller.clone(), wanted.action.clone());
+        let context = wanted.context.iter();
+        let context = context.map(|(name, value)| (name.as_str(), value.as_str()));
+        let registers = wanted.enclave.into_iter();
+        let registers = registers.flat_map(|enclave| &enclave.registers);
+        let mut request = key_policy::Request::new(caller, action, key.arn.clone())
+            .encryption_context(context)
+            .attested(registers.copied());
+        let of_key = [
+            ("kms:KeySpec", key.spec.name()),
+            ("kms:KeyUsage", key.spec.usage()),
+            ("kms:KeyOrigin", ORIGIN),
+        ];
+        for (name, value) in wanted.conditions.iter().copied().chain(of_key) {
+            let name = name.parse().expect("a condition key of KMS");
+            request = request.with(name, vec![value.to_owned()]);
+        }
+        policy.evaluate(&request)
     }
 
     /// That a ciphertext's key is none that the caller may use, or is not there.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use key_policy::PolicyError;
 use serde_json::json;
 
 use crate::wire;
@@ -86,6 +87,11 @@ impl Refusal {
             "1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must {constraint}"
         );
         Self::new(Kind::Validation, message)
+    }
+
+    /// A key policy that cannot be read.
+    pub(crate) fn malformed(error: &PolicyError) -> Self {
+        Self::new(Kind::MalformedPolicyDocument, error.to_string())
     }
 
     pub(crate) fn response(&self) -> Response<Bytes> {

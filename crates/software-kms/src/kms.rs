@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use attestation::Roots;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use key_policy::{Account, Action, CallerError, KeyArn, Policy, PolicyError};
+use key_policy::{Account, Action, CallerError, KeyArn, Policy};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -142,6 +142,12 @@ impl SoftwareKms {
             }
             Operation::GenerateRandom(request) => call.generate_random(&request),
             Operation::GetPublicKey(request) => call.get_public_key(&request),
+            Operation::PutKeyPolicy(request) => {
+                let (arn, policy) = call.new_policy(&request)?;
+                drop(keys);
+                self.put_key_policy(&arn, policy);
+                Ok(Answer::default())
+            }
             Operation::ReEncrypt(request) => call.re_encrypt(&request),
         }
     }
@@ -150,7 +156,7 @@ impl SoftwareKms {
     fn create(&self, request: CreateKey) -> Result<Answer, Refusal> {
         let spec = KeySpec::parse(request.key_spec.as_deref(), request.key_usage.as_deref())?;
         let policy = request.policy.unwrap_or_else(|| self.default_policy());
-        let policy = policy.parse().map_err(|error| malformed(&error))?;
+        let policy = policy.parse().map_err(|error| Refusal::malformed(&error))?;
         let key = self.generate(spec, policy);
         let key = key.map_err(|_| Refusal::bare(Kind::InternalFailure))?;
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
@@ -176,8 +182,4 @@ impl SoftwareKms {
         });
         json!({ "Version": "2012-10-17", "Statement": statement }).to_string()
     }
-}
-
-fn malformed(error: &PolicyError) -> Refusal {
-    Refusal::new(Kind::MalformedPolicyDocument, error.to_string())
 }

@@ -48,7 +48,7 @@
 //! | `Decrypt`, `GenerateDataKey`, `GenerateRandom` | yes | `Plaintext`, which is empty then |
 //! | `GenerateDataKeyPair` | yes | `PrivateKeyPlaintext`, which is absent then |
 //! | `DeriveSharedSecret` | yes | `SharedSecret`, which is absent then |
-//! | `CreateKey`, `DescribeKey`, `Encrypt`, `GetPublicKey`, `ReEncrypt`, and the two `…WithoutPlaintext` | no | |
+//! | `CreateKey`, `DescribeKey`, `Encrypt`, `GetPublicKey`, `PutKeyPolicy`, `ReEncrypt`, and the two `…WithoutPlaintext` | no | |
 //!
 //! KMS says of all these members that they are null or empty; a client has to take both.
 //!
@@ -61,6 +61,7 @@
 
 #![forbid(unsafe_code)]
 
+mod administration;
 mod agreement;
 mod answer;
 mod call;

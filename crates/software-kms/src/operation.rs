@@ -24,6 +24,7 @@ pub(crate) enum Operation {
     GenerateDataKeyWithoutPlaintext(GenerateDataKey),
     GenerateRandom(GenerateRandom),
     GetPublicKey(NamedKey),
+    PutKeyPolicy(PutKeyPolicy),
     ReEncrypt(ReEncrypt),
 }
 
@@ -45,6 +46,7 @@ impl Operation {
             }
             Some("GenerateRandom") => read(body).map(Self::GenerateRandom),
             Some("GetPublicKey") => read(body).map(Self::GetPublicKey),
+            Some("PutKeyPolicy") => read(body).map(Self::PutKeyPolicy),
             Some("ReEncrypt") => read(body).map(Self::ReEncrypt),
             _ => Err(Refusal::bare(Kind::UnknownOperation)),
         }
@@ -89,6 +91,15 @@ pub(crate) struct DeriveSharedSecret {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct NamedKey {
     pub(crate) key_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutKeyPolicy {
+    pub(crate) key_id: Option<String>,
+    pub(crate) policy: Option<String>,
+    #[serde(default)]
+    pub(crate) bypass_policy_lockout_safety_check: bool,
 }
 
 #[derive(Debug, Deserialize)]

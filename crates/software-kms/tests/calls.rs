@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{
 };
 use serde_json::{Value, json};
 use software_kms::KeySpec;
-use support::{Client, World, base64, bytes};
+use support::{Client, World, base64, bytes, policy_text};
 
 #[test]
 fn encrypt_and_decrypt_are_inverse_under_the_same_context() {
@@ -453,7 +453,7 @@ fn policies_see_what_kind_of_key_and_pair_a_call_is_about() {
 #[test]
 fn create_key_makes_keys_of_the_wanted_kind_and_policy() {
     let world = World::new();
-    let policy = support::policy_text(&[("kms:DescribeKey", &world.role, None)]);
+    let policy = policy_text(&[("kms:DescribeKey", &world.role, None)]);
     for (request, spec, usage) in [
         (json!({}), "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"),
         (
@@ -493,4 +493,43 @@ fn create_key_makes_keys_of_the_wanted_kind_and_policy() {
         let refusal = world.refusal("CreateKey", &request);
         assert_eq!(refusal["__type"], kind, "{refusal}");
     }
+}
+
+#[test]
+fn put_key_policy_is_for_whom_the_policy_says_and_locks_nobody_out() {
+    let world = World::new();
+    let stranger = "arn:aws:iam::123456789012:role/Stranger";
+    let key = world.key(&[("kms:PutKeyPolicy", &world.role, None)]);
+    let put = |policy: String| json!({ "KeyId": key, "PolicyName": "default", "Policy": policy });
+    let encrypt = json!({ "KeyId": key, "Plaintext": base64(b"a secret") });
+    let encrypting = policy_text(&[
+        ("kms:PutKeyPolicy", &world.role, None),
+        ("kms:Encrypt", &world.role, None),
+    ]);
+
+    let request = put(encrypting.clone());
+    let refusal = world.refusal_of(&Client::new(stranger), "PutKeyPolicy", &request);
+    assert_eq!(refusal["__type"], "AccessDeniedException");
+    for (policy, words) in [
+        ("{}".to_owned(), "Statement"),
+        (
+            policy_text(&[("kms:*", stranger, None)]),
+            "will not allow you to update the key policy",
+        ),
+    ] {
+        let refusal = world.refusal("PutKeyPolicy", &put(policy));
+        assert_eq!(refusal["__type"], "MalformedPolicyDocumentException");
+        let message = refusal["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+    }
+    let refusal = world.refusal("Encrypt", &encrypt);
+    assert_eq!(refusal["__type"], "AccessDeniedException");
+
+    assert_eq!(world.call("PutKeyPolicy", &put(encrypting)), json!({}));
+    world.call("Encrypt", &encrypt);
+    let mut last = put(policy_text(&[("kms:*", stranger, None)]));
+    last["BypassPolicyLockoutSafetyCheck"] = json!(true);
+    assert_eq!(world.call("PutKeyPolicy", &last), json!({}));
+    let refusal = world.refusal("Encrypt", &encrypt);
+    assert_eq!(refusal["__type"], "AccessDeniedException");
 }
