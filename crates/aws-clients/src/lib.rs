@@ -14,7 +14,7 @@
 //!
 //! Without the feature `aws` there are no clients, and no crates of AWS's are compiled for
 //! them: [`Client::new`] ends with [`ConfigError`], so what needs a client is refused
-//! before anything starts.
+//! before anything starts. Credentials are those of the environment alone.
 
 #![forbid(unsafe_code)]
 

@@ -24,6 +24,8 @@ use crate::screen::Screen;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the agent may take to end once it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// The code of an end because a declared secret could not be had.
+const NO_SECRET: &str = "boot.secrets";
 /// How many lines of the agent's standard error are kept for an explanation.
 const LAST_WORDS: usize = 3;
 
@@ -43,6 +45,7 @@ struct Port {
 #[derive(Debug, Clone, Deserialize)]
 struct Ended {
     cause: String,
+    code: Option<String>,
     detail: String,
 }
 
@@ -76,6 +79,19 @@ struct Progress {
     silent: bool,
 }
 
+/// What the agent is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) arguments: Vec<OsString>,
+    /// Further variables of its environment.
+    pub(crate) environment: &'a [(String, String)],
+    /// Where its temporary files are.
+    pub(crate) temporary: &'a Path,
+    /// Where its log spool is.
+    pub(crate) kept: &'a Path,
+    /// Where the enclave's log lines are shown, as they come.
+    pub(crate) screen: Option<&'a Arc<Screen>>,
+}
+
 /// The running agent.
 pub(crate) struct Agent {
     child: Child,
@@ -95,20 +111,16 @@ pub(crate) struct Serving {
 }
 
 impl Agent {
-    /// Starts the agent with a folder for temporary files and one for the log
-    /// spool; the enclave's log lines go to the screen as they come.
-    pub(crate) fn start(
-        program: &Path,
-        arguments: impl IntoIterator<Item = OsString>,
-        temporary: &Path,
-        kept: &Path,
-        screen: &Arc<Screen>,
-    ) -> anyhow::Result<Self> {
+    /// Starts the agent.
+    pub(crate) fn start(program: &Path, start: Start<'_>) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
-            .args(arguments)
+            .args(start.arguments)
             .env("RUST_LOG", "warn")
-            .env("TMPDIR", temporary)
-            .env("XDG_STATE_HOME", kept)
+            .env("TMPDIR", start.temporary)
+            .env("XDG_STATE_HOME", start.kept)
+            // Of whoever runs the demo, for other credentials.
+            .env_remove("AWS_SESSION_TOKEN")
+            .envs(start.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,9 +135,9 @@ impl Agent {
             .context("no pipes to the agent")?;
         let mut readers = JoinSet::new();
         let (output, words) = (sender.clone(), sender);
-        let screen = screen.clone();
+        let screen = start.screen.cloned();
         readers.spawn(async move {
-            each_line(stdout, |line| follow(&output, &line, &screen)).await;
+            each_line(stdout, |line| follow(&output, &line, screen.as_deref())).await;
             output.send_modify(|progress| progress.silent = true);
         });
         readers.spawn(async move {
@@ -168,6 +180,27 @@ impl Agent {
             nsm_root: starting.nsm_root.clone(),
             boot: Duration::from_millis(boot_ms),
         })
+    }
+
+    /// Waits until the enclave has ended for want of a secret, and gives the init's message.
+    pub(crate) async fn refused(&mut self) -> anyhow::Result<String> {
+        let known = timeout(
+            READY_TIMEOUT,
+            self.progress
+                .wait_for(|progress| progress.ready.is_some() || progress.silent),
+        )
+        .await
+        .with_context(|| format!("the enclave did not end within {READY_TIMEOUT:?}"))?
+        .context("the agent's output broke off")?;
+        if known.ready.is_some() {
+            bail!("the enclave has the secret, which it must not be given");
+        }
+        let ended = known.ended.clone();
+        drop(known);
+        let of_secret = ended.filter(|ended| ended.code.as_deref() == Some(NO_SECRET));
+        let detail = of_secret.map(|ended| ended.detail);
+        self.child.wait().await?;
+        detail.ok_or_else(|| self.explain())
     }
 
     /// Waits until the agent has ended because somebody asked it to.
@@ -251,9 +284,13 @@ async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnMut(String))
     }
 }
 
-fn follow(progress: &watch::Sender<Progress>, line: &str, screen: &Screen) {
+fn follow(progress: &watch::Sender<Progress>, line: &str, screen: Option<&Screen>) {
     match serde_json::from_str(line) {
-        Ok(Event::Log { stream, text }) => screen.log(&stream, &text),
+        Ok(Event::Log { stream, text }) => {
+            if let Some(screen) = screen {
+                screen.log(&stream, &text);
+            }
+        }
         Ok(Event::Starting(starting)) => {
             progress.send_modify(|progress| progress.starting = Some(starting));
         }
@@ -264,6 +301,10 @@ fn follow(progress: &watch::Sender<Progress>, line: &str, screen: &Screen) {
             progress.send_modify(|progress| progress.ended = Some(ended));
         }
         Ok(Event::Other) => {}
-        Err(error) => screen.note(&format!("   an event could not be read ({error}): {line}")),
+        Err(error) => {
+            if let Some(screen) = screen {
+                screen.note(&format!("   an event could not be read ({error}): {line}"));
+            }
+        }
     }
 }

@@ -1,26 +1,24 @@
 //! A KMS in software on this machine, by HTTPS: for enclaves under `sim`, whose documents
 //! AWS's KMS does not accept.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use attestation::Roots;
 use aws_lc_rs::rand;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use software_kms::{Credentials, SoftwareKms, serve_connection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::authority::Authority;
+use crate::private_file;
 
 /// The account and the region of its keys.
 pub const ACCOUNT: &str = "000000000000";
@@ -28,13 +26,13 @@ pub const ACCOUNT: &str = "000000000000";
 pub const REGION: &str = "eu-west-1";
 /// The role of the parent instance, whose credentials enclaves have.
 pub const ENCLAVE_ROLE: &str = "arn:aws:iam::000000000000:role/Enclave";
+/// Another role, whose credentials show what a policy refuses.
+pub const OTHER_ROLE: &str = "arn:aws:iam::000000000000:role/Other";
 /// Who makes keys and encrypts.
 pub const OPERATOR: &str = "arn:aws:iam::000000000000:user/operator";
 /// What the server is called in its certificate.
-const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
-/// The file with the certificate of the authority, which an image has as the KMS's root.
-const AUTHORITY: &str = "authority.pem";
-const AUTHORITY_KEY: &str = "authority-key.pem";
+pub const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
+const AUTHORITY: &str = "Authority of a local software KMS";
 /// The bytes of a secret access key.
 const SECRET_BYTES: usize = 20;
 /// Most connections at a time; a further one waits.
@@ -48,20 +46,49 @@ pub struct LocalKms {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     kms: Arc<SoftwareKms>,
+    clock: Clock,
+}
+
+/// The KMS's clock.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// By how many seconds it is ahead of the system's.
+    ahead: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// Sets it ahead.
+    pub fn advance(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> SystemTime {
+        SystemTime::now() + Duration::from_secs(self.ahead.load(Ordering::Relaxed))
+    }
 }
 
 impl LocalKms {
     /// Believes documents under these roots (PEM). The folder, which is made, has its
-    /// authority, which is kept, and the credentials of [`ENCLAVE_ROLE`] and [`OPERATOR`] in
-    /// `enclave.env` and `operator.env`, which are new.
+    /// authority in `authority.pem`, which is kept, and the credentials of [`ENCLAVE_ROLE`],
+    /// [`OTHER_ROLE`] and [`OPERATOR`] in `enclave.env`, `other.env` and `operator.env`, which
+    /// are new.
     pub async fn bind(address: SocketAddr, nsm_root: &str, folder: &Path) -> anyhow::Result<Self> {
         let roots = Roots::from_pem(nsm_root.as_bytes()).context("the root of the documents")?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let acceptor = acceptor(&authority(folder)?).context("no certificate for the KMS")?;
-        let mut kms = SoftwareKms::new(REGION, ACCOUNT.parse()?, roots);
-        for (arn, file) in [(ENCLAVE_ROLE, "enclave.env"), (OPERATOR, "operator.env")] {
+        let acceptor = Authority::open(folder, AUTHORITY)?.acceptor(&NAMES);
+        let acceptor = acceptor.context("no certificate for the KMS")?;
+        let clock = Clock::default();
+        let of_kms = clock.clone();
+        let kms = SoftwareKms::new(REGION, ACCOUNT.parse()?, roots);
+        let mut kms = kms.with_clock(move || of_kms.now());
+        for (arn, file) in [
+            (ENCLAVE_ROLE, "enclave.env"),
+            (OTHER_ROLE, "other.env"),
+            (OPERATOR, "operator.env"),
+        ] {
             let credentials = credentials(arn)?;
-            write(
+            private_file::write(
                 &folder.join(file),
                 &format!(
                     "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\nAWS_REGION={REGION}\n",
@@ -76,13 +103,23 @@ impl LocalKms {
             listener,
             acceptor,
             kms: Arc::new(kms),
+            clock,
         })
     }
 
     /// Where it is: `https://localhost:8443`.
     pub fn endpoint(&self) -> anyhow::Result<String> {
-        let port = self.listener.local_addr()?.port();
-        Ok(format!("https://localhost:{port}"))
+        Ok(format!("https://localhost:{}", self.address()?.port()))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// The clock by which requests and documents are fresh or not.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// Serves until the future is dropped.
@@ -109,43 +146,6 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, kms: &SoftwareKms)
     }
 }
 
-/// The authority in the folder, or a new one.
-fn authority(folder: &Path) -> anyhow::Result<Issuer<'static, KeyPair>> {
-    let (certificate, key) = (folder.join(AUTHORITY), folder.join(AUTHORITY_KEY));
-    if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
-        let key = KeyPair::from_pem(&key);
-        let issuer = key.and_then(|key| Issuer::from_ca_cert_pem(&certificate, key));
-        return issuer.with_context(|| {
-            format!(
-                "the authority in {} cannot be used; without {AUTHORITY} a new one is made, which images do not know",
-                folder.display()
-            )
-        });
-    }
-    let pair = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Authority of a local software KMS");
-    // The certificate comes last: with it, both are there.
-    write(&key, &pair.serialize_pem())?;
-    write(&certificate, &params.self_signed(&pair)?.pem())?;
-    Ok(Issuer::new(params, pair))
-}
-
-fn acceptor(authority: &Issuer<'static, KeyPair>) -> anyhow::Result<TlsAcceptor> {
-    let key = KeyPair::generate()?;
-    let certificate =
-        CertificateParams::new(NAMES.map(str::to_owned))?.signed_by(&key, authority)?;
-    let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 fn credentials(arn: &str) -> anyhow::Result<Credentials> {
     let random = || {
         let mut bytes = [0; SECRET_BYTES];
@@ -159,24 +159,4 @@ fn credentials(arn: &str) -> anyhow::Result<Credentials> {
         session_token: None,
         arn: arn.to_owned(),
     })
-}
-
-fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
-    }
-}
-
-/// Writes a file that nobody else reads.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.with_context(|| path.display().to_string())
 }

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod kms;
 pub mod leftovers;
 pub mod oci;
+mod private_file;

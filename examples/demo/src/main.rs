@@ -10,9 +10,15 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod calls;
+mod carrier;
+mod images;
+mod parent;
 mod prices;
 mod proof;
+mod runs;
 mod screen;
+mod secret;
 mod story;
 
 use std::path::PathBuf;

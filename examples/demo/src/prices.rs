@@ -3,10 +3,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use aws_lc_rs::rand::fill;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -14,22 +14,32 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use price_oracle::source_key::{SIGNATURE_HEADER, SourceKey, TIME_HEADER};
+use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use demo::authority::Authority;
 
 /// The name that the enclave knows it by.
 pub(crate) const HOST: &str = "prices.example";
 /// The folder that prices are in.
 pub(crate) const PATH: &str = "/v1/";
-/// The only price there is.
+/// What everybody may know, and its price.
+pub(crate) const PAIR: &str = "BTC-USD";
 pub(crate) const PRICE: &str = "67012.50";
-const PAIR: &str = "BTC-USD";
+/// What only those may know who sign with the source's key.
+pub(crate) const SIGNED_PAIR: &str = "ETH-USD";
+pub(crate) const SIGNED_PRICE: &str = "3512.25";
+/// What its authority is called.
+pub(crate) const AUTHORITY: &str = "Authority of the demo's price source";
+
+/// The bytes of the source's key; it is the text that these have in hexadecimal.
+const KEY_BYTES: usize = 32;
+/// How far a signed request's time may be from now, in seconds.
+const MAX_SKEW: u64 = 60;
 
 /// How long a connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,67 +49,42 @@ pub(crate) struct Prices {
     pub(crate) address: SocketAddr,
     /// Its authority's certificate, PEM.
     pub(crate) authority: String,
+    /// The key that it gives to whom it knows.
+    pub(crate) key: String,
     _task: JoinSet<()>,
-}
-
-/// A certificate authority.
-pub(crate) struct Authority {
-    pub(crate) pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Authority of the demo's price source");
-        let pem = params.self_signed(&key)?.pem();
-        let issuer = Issuer::new(params, key);
-        Ok(Self { pem, issuer })
-    }
 }
 
 impl Prices {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let authority = Authority::new().context("no certificate authority")?;
-        let acceptor = acceptor(&authority).context("no certificate for the price source")?;
+        let authority = Authority::new(AUTHORITY).context("no certificate authority")?;
+        let acceptor = authority.acceptor(&[HOST]);
+        let acceptor = acceptor.context("no certificate for the price source")?;
+        let mut bytes = [0; KEY_BYTES];
+        fill(&mut bytes).map_err(|_| anyhow!("no random bytes"))?;
+        let key = hex::encode(bytes);
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .context("no port for the price source")?;
         let address = listener.local_addr()?;
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, acceptor));
+        task.spawn(serve(listener, acceptor, SourceKey::new(key.as_bytes())));
         Ok(Self {
             address,
-            authority: authority.pem,
+            authority: authority.pem().to_owned(),
+            key,
             _task: task,
         })
     }
 }
 
-fn acceptor(authority: &Authority) -> anyhow::Result<TlsAcceptor> {
-    let key = KeyPair::generate()?;
-    let certificate =
-        CertificateParams::new(vec![HOST.to_owned()])?.signed_by(&key, &authority.issuer)?;
-    let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, key: SourceKey) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 // A connection that failed is its client's to report.
                 if let Ok((stream, _)) = accepted {
-                    let connection = connection(stream, acceptor.clone());
+                    let connection = connection(stream, acceptor.clone(), key.clone());
                     connections.spawn(timeout(CONNECTION_TIMEOUT, connection));
                 }
             }
@@ -108,12 +93,13 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, key: SourceKey) {
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
-    let respond = service_fn(|request: Request<Incoming>| async move {
-        Ok::<_, Infallible>(price(request.uri().path()))
+    let respond = service_fn(|request: Request<Incoming>| {
+        let response = respond(&request, &key);
+        async move { Ok::<_, Infallible>(response) }
     });
     // As above.
     let _ = http1::Builder::new()
@@ -122,15 +108,34 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor) {
         .await;
 }
 
-fn price(path: &str) -> Response<Full<Bytes>> {
-    if path.strip_prefix(PATH) == Some(PAIR) {
-        let quote = serde_json::json!({ "pair": PAIR, "price": PRICE });
-        Response::new(Full::from(quote.to_string()))
-    } else {
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
+fn respond(request: &Request<Incoming>, key: &SourceKey) -> Response<Full<Bytes>> {
+    let price = match request.uri().path().strip_prefix(PATH) {
+        Some(PAIR) => Ok((PAIR, PRICE)),
+        Some(SIGNED_PAIR) if is_signed(request, key) => Ok((SIGNED_PAIR, SIGNED_PRICE)),
+        Some(SIGNED_PAIR) => Err(StatusCode::UNAUTHORIZED),
+        _ => Err(StatusCode::NOT_FOUND),
+    };
+    match price {
+        Ok((pair, price)) => {
+            let quote = serde_json::json!({ "pair": pair, "price": price });
+            Response::new(Full::from(quote.to_string()))
+        }
+        Err(status) => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = status;
+            response
+        }
     }
+}
+
+fn is_signed(request: &Request<Incoming>, key: &SourceKey) -> bool {
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    let time = header(TIME_HEADER).and_then(|time| time.parse::<i64>().ok());
+    let (Some(time), Some(signature)) = (time, header(SIGNATURE_HEADER)) else {
+        return false;
+    };
+    let skew = OffsetDateTime::now_utc().unix_timestamp().abs_diff(time);
+    skew <= MAX_SKEW && key.has_signed(request.uri().path(), time, signature)
 }
 
 /// What the deployment decides, and the image does not.

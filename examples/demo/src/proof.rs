@@ -15,7 +15,9 @@ use aws_nitro_enclaves_nsm_api::api::AttestationDoc;
 use measurements::{Measurements, Pcr};
 use price_oracle::SignedQuote;
 
-use crate::prices::{Authority, runtime_config};
+use demo::authority::Authority;
+
+use crate::prices::{self, runtime_config};
 use crate::screen::{Screen, seconds};
 
 /// The register that the runtime configuration is measured into.
@@ -170,13 +172,7 @@ fn compare(
     let Err(rejection) = refused.outcome else {
         bail!("a document without a signature was accepted {label}");
     };
-    let message =
-        CoseSign1::from_bytes(bytes).map_err(|error| anyhow!("the document {label}: {error:?}"))?;
-    let payload = message
-        .get_payload::<NoHash>(None)
-        .map_err(|error| anyhow!("the document {label}: {error:?}"))?;
-    let document = AttestationDoc::from_binary(&payload)
-        .map_err(|error| anyhow!("the document {label}: {error:?}"))?;
+    let document = payload(bytes).with_context(|| format!("the document {label}"))?;
     ensure!(
         document.nonce.as_deref().map(Vec::as_slice) == Some(nonce),
         "the document {label} carries another nonce"
@@ -200,6 +196,15 @@ fn compare(
     );
     screen.fact("as a proof", &format!("refused: {}", rejection.rule));
     Ok(document)
+}
+
+/// What a document says, whether or not it is true.
+pub(crate) fn payload(document: &[u8]) -> anyhow::Result<AttestationDoc> {
+    let message = CoseSign1::from_bytes(document).map_err(|error| anyhow!("{error:?}"))?;
+    let payload = message
+        .get_payload::<NoHash>(None)
+        .map_err(|error| anyhow!("{error:?}"))?;
+    AttestationDoc::from_binary(&payload).map_err(|error| anyhow!("{error:?}"))
 }
 
 /// For reading a payload without checking a signature, which hashes nothing.
@@ -227,7 +232,7 @@ fn refusals(
         ..*expected
     };
     let other_config = Expected {
-        runtime_config: measure(&runtime_config(&Authority::new()?.pem)),
+        runtime_config: measure(&runtime_config(Authority::new(prices::AUTHORITY)?.pem())),
         ..*expected
     };
     let relayed = Purpose::RelayedChallenge;

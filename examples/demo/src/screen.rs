@@ -10,6 +10,8 @@ const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
+/// How many characters of somebody's words are in a row.
+const WIDTH: usize = 92;
 
 /// Standard output, with colours only where it is a terminal.
 ///
@@ -62,6 +64,24 @@ impl Screen {
     #[expect(clippy::unused_self, reason = "the other lines are the screen's too")]
     pub(crate) fn fact(&self, label: &str, text: &str) {
         line(&format!("   {label:<22} {text}"));
+    }
+
+    /// A fact with somebody's words, in as many rows as it takes.
+    pub(crate) fn quoted(&self, label: &str, text: &str) {
+        let mut row = String::new();
+        let mut label = label;
+        for word in text.split_whitespace() {
+            if !row.is_empty() && row.chars().count() + word.chars().count() >= WIDTH {
+                self.fact(label, &row);
+                label = "";
+                row.clear();
+            }
+            if !row.is_empty() {
+                row.push(' ');
+            }
+            row.push_str(word);
+        }
+        self.fact(label, &row);
     }
 
     /// One fact that the summary repeats, because it was checked.

@@ -3,15 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
-use measurements::Measurements;
 use price_oracle::SignedQuote;
 use price_oracle::http::exchange;
 use price_oracle::probe::{Outcome, ProbeReport, Way};
@@ -19,20 +18,19 @@ use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use demo::{leftovers, oci};
+use demo::leftovers;
 
 use crate::agent::{Agent, Serving, output};
+use crate::images::{self, Image};
 use crate::prices::{self, Prices};
 use crate::proof::{self, Expected};
+use crate::runs::Runs;
 use crate::screen::{Screen, mebibytes, seconds};
+use crate::secret;
 use crate::{Cli, Hypervisor};
 
-/// The example's manifest; its image is the folder `image` next to it.
-const MANIFEST: &str = include_str!("../../price-oracle/enclave.toml");
 /// The name in the manifest.
 const NAME: &str = "price-oracle";
-/// The port in the manifest.
-const PORT: u16 = 8080;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer of the service that is read, in bytes.
@@ -57,55 +55,69 @@ pub(crate) async fn tell(
     screen.phase("build", "Build the enclave image");
     let prices = Prices::start().await?;
     let runtime_config = prices::runtime_config(&prices.authority);
-    let expected = Expected::new(build(cli, folder, screen).await?, &runtime_config);
+    let image = build(cli, folder, screen).await?;
+    let expected = Expected::new(image.measurements, &runtime_config);
 
     screen.phase("start", "Start it");
     let (state, temporary) = (folder.join("state"), folder.join("tmp"));
     for folder in [&state, &temporary] {
         fs::create_dir(folder).context("cannot make the agent's folders")?;
     }
-    let run = run_arguments(cli, folder, &state, &prices, &runtime_config)?;
-    let running = Agent::start(
-        &cli.parent_agent,
-        run,
-        &temporary,
-        &folder.join("kept"),
-        screen,
-    )?;
+    let config_file = folder.join("runtime-config.json");
+    fs::write(&config_file, &runtime_config).context("cannot write the runtime configuration")?;
+    let runs = Runs {
+        cli,
+        prices: &prices,
+        runtime_config: config_file,
+        state,
+        temporary,
+        kept: folder.join("kept"),
+    };
+    let arguments = runs.arguments(cli.hypervisor, &image.file);
+    let running = runs.start(arguments, &[], Some(screen))?;
     let running = agent.insert(running);
     let enclave = running.ready().await?;
     screen.fact("ready after", &seconds(enclave.boot));
     screen.fact("ingress", &format!("http://{}", enclave.address));
 
     screen.phase("quote", "Ask it for a price");
-    let quote = quote(&enclave, screen).await?;
+    let quote = quote(&enclave, prices::PAIR, prices::PRICE).await?;
+    show(&quote, screen)?;
+    let refused = get(enclave.address, &format!("/quote/{}", prices::SIGNED_PAIR)).await;
+    let refused = refused.err().map(|error| error.to_string());
+    ensure!(
+        refused.is_some_and(|error| error.contains("401")),
+        "the price source answers requests that are not signed with its key"
+    );
+    screen.fact(
+        &format!("GET /quote/{}", prices::SIGNED_PAIR),
+        "none: the source wants requests that are signed with its key, a secret",
+    );
 
     screen.phase("egress", "Try to leave it by other ways");
     egress(&enclave, screen).await?;
 
     screen.phase("attest", "Challenge it");
-    let documents = challenge(cli, &state, &enclave).await?;
+    let documents = challenge(cli, &runs.state, &enclave).await?;
     match &enclave.nsm_root {
         Some(root) => proof::signed(root, &documents, &expected, &quote, screen)?,
         None => proof::unsigned(&documents, &expected, &quote, screen)?,
     }
 
     screen.phase("stop", "Stop it");
-    output(&cli.parent_agent, target("stop", &state))
+    output(&cli.parent_agent, target("stop", &runs.state))
         .await
         .context("parent-agent stop")?;
     running.stopped().await?;
-    let left = leftovers::find(folder, &[&state, &temporary]);
-    ensure!(
-        left.is_empty(),
-        "the enclave left behind: {}",
-        left.join(", ")
-    );
+    nothing_left(folder, &[&runs.state, &runs.temporary])?;
     screen.fact(
         "left behind",
         "its logs; no process, no socket, no other file",
     );
     screen.proven("it is gone and left only its logs: no process, socket or other file");
+
+    secret::tell(&runs, folder, agent, screen).await?;
+    nothing_left(folder, &[&runs.state, &runs.temporary])?;
 
     screen.summary(match cli.hypervisor {
         Hypervisor::Sim => &[
@@ -120,90 +132,26 @@ pub(crate) async fn tell(
     Ok(())
 }
 
-async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Measurements> {
-    let layer = oci::write(&folder.join("image"), &cli.workload)?;
+async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Image> {
+    let image = images::build(cli, folder, images::MANIFEST, &cli.workload).await?;
     screen.fact(
         "container image",
-        &format!("{}: one static program, /etc/passwd", mebibytes(layer)),
+        &format!(
+            "{}: one static program, /etc/passwd",
+            mebibytes(image.layer)
+        ),
     );
-    let manifest = folder.join("enclave.toml");
-    fs::write(&manifest, MANIFEST).context("cannot write enclave.toml")?;
-    let image = image(folder);
-    let printed = folder.join("measurements.json");
-    let start = Instant::now();
-    output(
-        &cli.image_builder,
-        [
-            "build".into(),
-            "--manifest".into(),
-            manifest.into_os_string(),
-            "--init".into(),
-            cli.enclave_init.clone().into_os_string(),
-            "--kernel".into(),
-            cli.kernel.clone().into_os_string(),
-            "--output".into(),
-            image.clone().into_os_string(),
-            "--measurements".into(),
-            printed.clone().into_os_string(),
-        ],
-    )
-    .await
-    .context("image-builder build")?;
-    let took = seconds(start.elapsed());
-    let size = fs::metadata(&image)
-        .context("image-builder wrote no image")?
-        .len();
-    screen.fact("enclave image", &format!("{} in {took}", mebibytes(size)));
-    let printed = fs::read(printed).context("image-builder wrote no measurements")?;
-    let measurements: Measurements =
-        serde_json::from_slice(&printed).context("image-builder's measurements")?;
+    let (size, took) = (mebibytes(image.size), seconds(image.took));
+    screen.fact("enclave image", &format!("{size} in {took}"));
+    let measurements = &image.measurements;
     screen.fact("PCR0 whole image", &proof::short(&measurements.pcr0));
     screen.fact("PCR1 kernel and init", &proof::short(&measurements.pcr1));
     screen.fact("PCR2 application", &proof::short(&measurements.pcr2));
-    Ok(measurements)
-}
-
-fn image(folder: &Path) -> PathBuf {
-    folder.join("price-oracle.eif")
-}
-
-fn run_arguments(
-    cli: &Cli,
-    folder: &Path,
-    state: &Path,
-    prices: &Prices,
-    runtime_config: &[u8],
-) -> anyhow::Result<Vec<OsString>> {
-    let file = folder.join("runtime-config.json");
-    fs::write(&file, runtime_config).context("cannot write the runtime configuration")?;
-    let mut arguments: Vec<OsString> = vec!["run".into(), image(folder).into()];
-    arguments.extend(match cli.hypervisor {
-        Hypervisor::Sim => vec!["--hypervisor".into(), "sim".into()],
-        Hypervisor::Qemu => vec![
-            "--hypervisor".into(),
-            "qemu".into(),
-            "--qemu-binary".into(),
-            cli.qemu_binary.clone().into(),
-            "--vhost-device-vsock".into(),
-            cli.vhost_device_vsock.clone().into(),
-        ],
-    });
-    arguments.extend([
-        "--json".into(),
-        "--state-dir".into(),
-        state.into(),
-        "--runtime-config".into(),
-        file.into(),
-        "--connect-to".into(),
-        format!("{}:443={}", prices::HOST, prices.address).into(),
-        "--publish".into(),
-        format!("127.0.0.1:0:{PORT}").into(),
-    ]);
-    Ok(arguments)
+    Ok(image)
 }
 
 /// The arguments of a command for the running enclave.
-fn target(command: &str, state: &Path) -> Vec<OsString> {
+pub(crate) fn target(command: &str, state: &Path) -> Vec<OsString> {
     vec![
         command.into(),
         "--name".into(),
@@ -213,24 +161,42 @@ fn target(command: &str, state: &Path) -> Vec<OsString> {
     ]
 }
 
-async fn quote(enclave: &Serving, screen: &Screen) -> anyhow::Result<SignedQuote> {
-    let answer = get(enclave.address, "/quote/BTC-USD").await?;
+/// The quote of a pair, at the source's price.
+pub(crate) async fn quote(
+    enclave: &Serving,
+    pair: &str,
+    price: &str,
+) -> anyhow::Result<SignedQuote> {
+    let answer = get(enclave.address, &format!("/quote/{pair}")).await?;
     let quote: SignedQuote = serde_json::from_slice(&answer).context("no signed quote")?;
     ensure!(
-        quote.quote.price.to_string() == prices::PRICE,
-        "the source's price is {}, the enclave quotes {}",
-        prices::PRICE,
+        quote.quote.price.to_string() == price,
+        "the source's price is {price}, the enclave quotes {}",
         quote.quote.price
     );
+    Ok(quote)
+}
+
+fn show(quote: &SignedQuote, screen: &Screen) -> anyhow::Result<()> {
     screen.fact(
-        "GET /quote/BTC-USD",
+        &format!("GET /quote/{}", prices::PAIR),
         &format!("{} at {}", quote.quote.price, quote.time.format(&Rfc3339)?),
     );
     screen.fact(
         "fetched from",
         &format!("https://{}, TLS from inside the enclave", prices::HOST),
     );
-    Ok(quote)
+    Ok(())
+}
+
+fn nothing_left(folder: &Path, folders: &[&Path]) -> anyhow::Result<()> {
+    let left = leftovers::find(folder, folders);
+    ensure!(
+        left.is_empty(),
+        "the enclave left behind: {}",
+        left.join(", ")
+    );
+    Ok(())
 }
 
 async fn egress(enclave: &Serving, screen: &Screen) -> anyhow::Result<()> {
@@ -288,7 +254,7 @@ async fn challenge(cli: &Cli, state: &Path, enclave: &Serving) -> anyhow::Result
     })
 }
 
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
     let request = Request::builder()
         .uri(path)
         .header("host", address.to_string())

@@ -28,6 +28,7 @@ pub mod probe;
 pub mod quote;
 pub mod server;
 pub mod source;
+pub mod source_key;
 
 pub use config::RuntimeConfig;
 pub use key::SigningKey;

@@ -13,6 +13,7 @@ use price_oracle::enclave_api::EnclaveApi;
 use price_oracle::names::Names;
 use price_oracle::probe::Probe;
 use price_oracle::source::Source;
+use price_oracle::source_key::SourceKey;
 use price_oracle::{RuntimeConfig, Service, SigningKey};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,6 +23,8 @@ use tracing::{error, info};
 const LISTEN: &str = "127.0.0.1:8080";
 /// Where the key is kept, in the enclave's memory.
 const KEY_FILE: &str = "/tmp/price-oracle.key";
+/// Where the source's key is, if `[[secrets]]` of `enclave.toml` declares one.
+const SOURCE_KEY_FILE: &str = "/run/secrets/price-source-key";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -53,13 +56,16 @@ async fn run() -> anyhow::Result<()> {
     let upstream = config.upstream.clone();
     let names = Names::system()?;
     let key = SigningKey::open(Path::new(KEY_FILE))?;
+    let source_key = SourceKey::open(Path::new(SOURCE_KEY_FILE))
+        .with_context(|| format!("cannot read {SOURCE_KEY_FILE}"))?;
+    let has_source_key = source_key.is_some();
     let api = EnclaveApi::new(environment.api);
     api.name_identity(key.public_key_der())
         .await
         .context("the key cannot be named as the enclave's identity")?;
     let service = Service {
         key,
-        source: Source::new(config, names.clone())?,
+        source: Source::new(config, names.clone(), source_key)?,
         api,
         probe: Probe::new(names, environment.proxy),
     };
@@ -70,6 +76,7 @@ async fn run() -> anyhow::Result<()> {
         listen = LISTEN,
         upstream = format!("{}:{}", upstream.host.as_ref(), upstream.port),
         key = "P-384, made in this enclave",
+        source_key = has_source_key,
         "started"
     );
     service

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -21,6 +22,7 @@ use crate::config::{RuntimeConfig, Upstream};
 use crate::http::{HttpError, exchange};
 use crate::names::{NameError, Names};
 use crate::quote::{Pair, Quote};
+use crate::source_key::{SIGNATURE_HEADER, SourceKey, TIME_HEADER};
 
 /// How long a fetch may take, from the name's look-up to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +39,7 @@ pub struct Source {
     upstream: Upstream,
     tls: TlsConnector,
     names: Names,
+    key: Option<SourceKey>,
 }
 
 /// Why there is no price.
@@ -101,8 +104,12 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// The source that the configuration names.
-    pub fn new(config: RuntimeConfig, names: Names) -> Result<Self, SourceError> {
+    /// The source that the configuration names; with a key, requests are signed.
+    pub fn new(
+        config: RuntimeConfig,
+        names: Names,
+        key: Option<SourceKey>,
+    ) -> Result<Self, SourceError> {
         let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(SourceError::Configuration)?
@@ -112,6 +119,7 @@ impl Source {
             upstream: config.upstream,
             tls: TlsConnector::from(Arc::new(tls)),
             names,
+            key,
         })
     }
 
@@ -177,8 +185,16 @@ impl Source {
 
     fn get(&self, pair: &Pair) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let Upstream { host, port, path } = &self.upstream;
-        Request::builder()
-            .uri(Uri::try_from(format!("{path}{pair}"))?)
+        let path = format!("{path}{pair}");
+        let mut request = Request::builder();
+        if let Some(key) = &self.key {
+            let time = OffsetDateTime::now_utc().unix_timestamp();
+            request = request
+                .header(TIME_HEADER, time)
+                .header(SIGNATURE_HEADER, key.sign(&path, time));
+        }
+        request
+            .uri(Uri::try_from(path)?)
             .header(
                 HOST,
                 HeaderValue::try_from(format!("{}:{port}", host.as_ref()))?,

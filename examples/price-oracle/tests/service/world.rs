@@ -100,7 +100,7 @@ impl World {
         let public_key = key.public_key_der().to_vec();
         let service = Service {
             key,
-            source: Source::new(config, names.clone()).unwrap(),
+            source: Source::new(config, names.clone(), None).unwrap(),
             api: EnclaveApi::new(api),
             probe: Probe {
                 host: "outside.example".into(),
