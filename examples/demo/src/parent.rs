@@ -187,14 +187,14 @@ async fn calls(scene: &Scene, document: &[u8], screen: &Screen) -> anyhow::Resul
             "kms:ReEncryptFrom",
         ),
         (
-            "its key in A's document",
+            "swaps Recipient's key",
             "Decrypt",
             decrypt(recipient(&with_own_key(document)?)),
             "ValidationException",
             "signature",
         ),
         (
-            "replays A's document",
+            "replays Recipient",
             "Decrypt",
             of_enclave.clone(),
             "ValidationException",

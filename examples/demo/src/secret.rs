@@ -85,7 +85,15 @@ pub(crate) async fn tell(
     agent: &mut Option<Agent>,
     screen: &Arc<Screen>,
 ) -> anyhow::Result<()> {
-    screen.phase("secret", "Give it a secret, and nobody else");
+    screen.phase(
+        "secret",
+        match runs.cli.hypervisor {
+            Hypervisor::Sim => "Give it a secret, and nobody else",
+            Hypervisor::Qemu => {
+                "Give it a secret, and nobody else (sim signs what KMS has to verify)"
+            }
+        },
+    );
     let (nsm, nsm_of_parent) = (folder.join("nsm"), folder.join("nsm-of-parent"));
     let root = new_root(&nsm)?;
     new_root(&nsm_of_parent)?;
@@ -131,7 +139,7 @@ pub(crate) async fn tell(
             ..like_a
         },
         Difference {
-            label: "A in QEMU, no root",
+            label: "A in QEMU, unsigned",
             hypervisor: Hypervisor::Qemu,
             nsm: None,
             refusal: "ValidationException",

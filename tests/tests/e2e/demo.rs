@@ -1,4 +1,4 @@
-//! The demo's story: build, start, use, attest, stop.
+//! The demo's story: build, start, use, attest, stop; a secret for one image alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,14 @@ fn told(mut command: Command) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
-    assert!(text.contains("left only its logs"), "{text}");
+    for proof in [
+        "left only its logs",
+        "KMS gives image A a secret",
+        "learns nothing",
+        "none of the parent's files",
+    ] {
+        assert!(text.contains(proof), "{proof}: {text}");
+    }
     text
 }
 
@@ -44,7 +51,10 @@ fn demo_attests_under_sim_the_file_that_qemu_measures() {
         let text = told(command);
         match hypervisor {
             Hypervisor::Sim => assert!(text.contains("replayed               refused"), "{text}"),
-            Hypervisor::Qemu => assert!(text.contains("whose code is not ours"), "{text}"),
+            Hypervisor::Qemu => {
+                assert!(text.contains("whose code is not ours"), "{text}");
+                assert!(text.contains("A in QEMU, unsigned    refused"), "{text}");
+            }
         }
         let image = fs::read(image(temporary.path())).unwrap();
         hex::encode(digest(&SHA256, &image))
