@@ -17,8 +17,10 @@ mod parent;
 mod prices;
 mod proof;
 mod runs;
+mod scene;
 mod screen;
 mod secret;
+mod service;
 mod story;
 
 use std::path::PathBuf;

@@ -19,8 +19,8 @@ use crate::agent::Agent;
 use crate::carrier::Carrier;
 use crate::proof;
 use crate::runs::Runs;
+use crate::scene::{Scene, arguments};
 use crate::screen::Screen;
-use crate::secret::{Scene, arguments};
 
 /// KMS takes documents for five minutes.
 const LATER: Duration = Duration::from_secs(6 * 60);

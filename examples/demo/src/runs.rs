@@ -9,6 +9,8 @@ use crate::prices::{self, Prices};
 use crate::screen::Screen;
 use crate::{Cli, Hypervisor};
 
+/// The name in the manifest.
+const NAME: &str = "price-oracle";
 /// The port in the manifest.
 const PORT: u16 = 8080;
 
@@ -53,6 +55,17 @@ impl Runs<'_> {
             format!("127.0.0.1:0:{PORT}").into(),
         ]);
         arguments
+    }
+
+    /// The arguments of a command for the running enclave.
+    pub(crate) fn target(&self, command: &str) -> Vec<OsString> {
+        vec![
+            command.into(),
+            "--name".into(),
+            NAME.into(),
+            "--state-dir".into(),
+            self.state.clone().into(),
+        ]
     }
 
     /// Starts the agent; the enclave's log lines go to the screen, if there is one.

@@ -13,7 +13,7 @@ use serde_json::json;
 use software_nsm::TestRoot;
 use tokio::task::JoinSet;
 
-use demo::kms::{ACCOUNT, ENCLAVE_ROLE, LocalKms, OPERATOR, REGION};
+use demo::kms::{Clock, ENCLAVE_ROLE, LocalKms, OPERATOR, REGION};
 
 use crate::Hypervisor;
 use crate::agent::{Agent, output};
@@ -24,8 +24,9 @@ use crate::parent;
 use crate::prices;
 use crate::proof;
 use crate::runs::Runs;
+use crate::scene::{Scene, arguments, connect};
 use crate::screen::Screen;
-use crate::story;
+use crate::service;
 
 /// The byte of the program that A′ has changed: one of an ELF header's that nothing reads
 /// (`EI_PAD`), so that A′ does what A does.
@@ -33,38 +34,6 @@ const CHANGED_BYTE: usize = 15;
 /// What the init says before KMS's own words, and after them.
 const BEFORE_WORDS: &str = "KMS refused the call: ";
 const AFTER_WORDS: &str = "; ";
-/// How much of a key's identifier is shown.
-const KEY_ID_SHOWN: usize = 8;
-
-/// Who there is, and what they know.
-pub(crate) struct Scene {
-    pub(crate) kms: Kms,
-    pub(crate) kms_address: SocketAddr,
-    /// The port that the image names.
-    pub(crate) port: u16,
-    pub(crate) clock: demo::kms::Clock,
-    pub(crate) enclave: Caller,
-    /// The key's ARN.
-    pub(crate) key: String,
-    pub(crate) ciphertext: String,
-    /// The certificate of the software NSM's root, PEM.
-    pub(crate) root: String,
-    nsm: PathBuf,
-    image: Image,
-    other: Caller,
-}
-
-impl Scene {
-    /// KMS's words with the names of the key and of those who call without their account.
-    pub(crate) fn shortened(&self, words: &str) -> String {
-        let id = self.key.rsplit('/').next().unwrap_or_default();
-        let id = id.get(..KEY_ID_SHOWN).unwrap_or(id);
-        words
-            .replace(&self.key, &format!("key/{id}…"))
-            .replace(&format!("arn:aws:iam::{ACCOUNT}:"), "")
-    }
-}
-
 /// How a run differs from the one that is given the secret.
 struct Difference<'a> {
     label: &'a str,
@@ -174,7 +143,7 @@ async fn prepare(
     runs: &Runs<'_>,
     folder: &Path,
     kms_address: SocketAddr,
-    clock: demo::kms::Clock,
+    clock: Clock,
     root: String,
     nsm: PathBuf,
     screen: &Screen,
@@ -296,20 +265,6 @@ async fn changed_image(runs: &Runs<'_>, folder: &Path, scene: &Scene) -> anyhow:
     Ok(image)
 }
 
-/// The arguments of a run whose connections to the KMS lead to this address.
-pub(crate) fn arguments(runs: &Runs<'_>, scene: &Scene, kms_address: SocketAddr) -> Vec<OsString> {
-    let mut arguments = runs.arguments(Hypervisor::Sim, &scene.image.file);
-    let nsm = scene.nsm.clone().into();
-    arguments.extend(["--software-nsm-root".into(), nsm]);
-    arguments.extend(connect(scene.port, kms_address));
-    arguments
-}
-
-fn connect(port: u16, address: SocketAddr) -> [OsString; 2] {
-    let rule = format!("localhost:{port}={address}");
-    ["--connect-to".into(), rule.into()]
-}
-
 /// Image A, over a parent that changes a byte and keeps everything; gives a document of it.
 async fn given(
     runs: &Runs<'_>,
@@ -322,7 +277,7 @@ async fn given(
     let running = runs.start(arguments, &scene.enclave.environment, None)?;
     let running = agent.insert(running);
     let enclave = running.ready().await.context("image A")?;
-    let quote = story::quote(&enclave, prices::SIGNED_PAIR, prices::SIGNED_PRICE).await?;
+    let quote = service::quote(&enclave, prices::SIGNED_PAIR, prices::SIGNED_PRICE).await?;
     screen.fact(
         "image A",
         &format!(
@@ -331,12 +286,12 @@ async fn given(
             prices::SIGNED_PAIR
         ),
     );
-    let mut arguments = story::target("attest", &runs.state);
+    let mut arguments = runs.target("attest");
     let nonce = hex::encode(proof::fresh_nonce()?);
     arguments.extend(["--nonce".into(), nonce.into()]);
     let document = output(&runs.cli.parent_agent, arguments).await;
     let document = document.context("parent-agent attest")?;
-    let stop = story::target("stop", &runs.state);
+    let stop = runs.target("stop");
     output(&runs.cli.parent_agent, stop).await?;
     running.stopped().await?;
     *agent = None;

@@ -1,22 +1,14 @@
 //! The demo, step by step.
 
-use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
+use anyhow::{Context, ensure};
 use price_oracle::SignedQuote;
-use price_oracle::http::exchange;
 use price_oracle::probe::{Outcome, ProbeReport, Way};
 use time::format_description::well_known::Rfc3339;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use demo::leftovers;
 
@@ -27,14 +19,8 @@ use crate::proof::{self, Expected};
 use crate::runs::Runs;
 use crate::screen::{Screen, mebibytes, seconds};
 use crate::secret;
+use crate::service::{get, quote};
 use crate::{Cli, Hypervisor};
-
-/// The name in the manifest.
-const NAME: &str = "price-oracle";
-
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer of the service that is read, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
 
 /// Builds, starts, uses, attests and stops. What it starts it puts into
 /// `agent`, for the caller to end.
@@ -98,14 +84,14 @@ pub(crate) async fn tell(
     egress(&enclave, screen).await?;
 
     screen.phase("attest", "Challenge it");
-    let documents = challenge(cli, &runs.state, &enclave).await?;
+    let documents = challenge(&runs, &enclave).await?;
     match &enclave.nsm_root {
         Some(root) => proof::signed(root, &documents, &expected, &quote, screen)?,
         None => proof::unsigned(&documents, &expected, &quote, screen)?,
     }
 
     screen.phase("stop", "Stop it");
-    output(&cli.parent_agent, target("stop", &runs.state))
+    output(&cli.parent_agent, runs.target("stop"))
         .await
         .context("parent-agent stop")?;
     running.stopped().await?;
@@ -148,33 +134,6 @@ async fn build(cli: &Cli, folder: &Path, screen: &Screen) -> anyhow::Result<Imag
     screen.fact("PCR1 kernel and init", &proof::short(&measurements.pcr1));
     screen.fact("PCR2 application", &proof::short(&measurements.pcr2));
     Ok(image)
-}
-
-/// The arguments of a command for the running enclave.
-pub(crate) fn target(command: &str, state: &Path) -> Vec<OsString> {
-    vec![
-        command.into(),
-        "--name".into(),
-        NAME.into(),
-        "--state-dir".into(),
-        state.into(),
-    ]
-}
-
-/// The quote of a pair, at the source's price.
-pub(crate) async fn quote(
-    enclave: &Serving,
-    pair: &str,
-    price: &str,
-) -> anyhow::Result<SignedQuote> {
-    let answer = get(enclave.address, &format!("/quote/{pair}")).await?;
-    let quote: SignedQuote = serde_json::from_slice(&answer).context("no signed quote")?;
-    ensure!(
-        quote.quote.price.to_string() == price,
-        "the source's price is {price}, the enclave quotes {}",
-        quote.quote.price
-    );
-    Ok(quote)
 }
 
 fn show(quote: &SignedQuote, screen: &Screen) -> anyhow::Result<()> {
@@ -238,41 +197,18 @@ async fn egress(enclave: &Serving, screen: &Screen) -> anyhow::Result<()> {
 }
 
 /// Asks for two documents, each over a path of its own and with a fresh nonce.
-async fn challenge(cli: &Cli, state: &Path, enclave: &Serving) -> anyhow::Result<proof::Documents> {
+async fn challenge(runs: &Runs<'_>, enclave: &Serving) -> anyhow::Result<proof::Documents> {
     let nonce = proof::fresh_nonce()?;
     let path = format!("/attestation?nonce={}", hex::encode(nonce));
     let of_service = get(enclave.address, &path).await?.to_vec();
     let agents_nonce = proof::fresh_nonce()?;
-    let mut arguments = target("attest", state);
+    let mut arguments = runs.target("attest");
     arguments.extend(["--nonce".into(), hex::encode(agents_nonce).into()]);
-    let of_agent = output(&cli.parent_agent, arguments)
+    let of_agent = output(&runs.cli.parent_agent, arguments)
         .await
         .context("parent-agent attest")?;
     Ok(proof::Documents {
         of_service: (of_service, nonce),
         of_agent: (of_agent, agents_nonce),
     })
-}
-
-pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
-    let request = Request::builder()
-        .uri(path)
-        .header("host", address.to_string())
-        .body(Full::default())?;
-    let exchange = async {
-        let stream = TcpStream::connect(address).await?;
-        Ok::<_, anyhow::Error>(exchange(stream, request, MAX_ANSWER).await?)
-    };
-    let response = timeout(REQUEST_TIMEOUT, exchange)
-        .await
-        .unwrap_or_else(|_| bail!("no answer within {REQUEST_TIMEOUT:?}"))
-        .with_context(|| format!("GET {path}"))?;
-    if !response.status().is_success() {
-        bail!(
-            "GET {path}: {}: {}",
-            response.status(),
-            String::from_utf8_lossy(response.body())
-        );
-    }
-    Ok(response.into_body())
 }
