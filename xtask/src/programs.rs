@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
 use crate::{init, packages, python, target};
 
-/// What the demo shows, and what shows it.
+/// What the demo shows, and what shows it: packages, and the program of each.
 const SHOWN: [&str; 5] = [
     "image-builder",
     "enclave-init",
@@ -33,9 +33,13 @@ pub(crate) const TESTED: [&str; 10] = [
 ];
 
 /// Builds what the demo shows, and gives its folder: without clients of AWS, which it
-/// does not ask.
+/// does not ask, and with PID 1 in the same call and profile as the others. Images are the
+/// same on every machine with that of `init`, which takes as long again to compile.
 pub(crate) fn shown(workspace: &Path) -> anyhow::Result<PathBuf> {
-    build_with(workspace, &SHOWN, &["--no-default-features"])
+    let mut arguments = vec!["--no-default-features"];
+    arguments.extend(SHOWN.iter().flat_map(|name| ["--bin", name]));
+    cargo_build(workspace, &SHOWN, &arguments)?;
+    released()
 }
 
 /// Builds everything that tests and figures start, and gives its folder.
@@ -48,18 +52,13 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    build_with(workspace, packages, &[])
-}
-
-fn build_with(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<PathBuf> {
     let others: Vec<_> = packages
         .iter()
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others, features)?;
-    // This program is in the folder of another profile, next to those looked for.
-    let folder = target::above(2)?.join("release");
+    cargo_build(workspace, &others, &["--bins"])?;
+    let folder = released()?;
     if packages.contains(&init::PACKAGE) {
         let (built, place) = (init::build(workspace)?, folder.join(init::PACKAGE));
         // Not written over: cargo links what it has built to the same contents.
@@ -74,11 +73,17 @@ fn build_with(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow:
     Ok(folder)
 }
 
-fn cargo_build(workspace: &Path, packages: &[&str], features: &[&str]) -> anyhow::Result<()> {
+/// The folder of released programs.
+fn released() -> anyhow::Result<PathBuf> {
+    // This program is in the folder of another profile, next to those looked for.
+    Ok(target::above(2)?.join("release"))
+}
+
+fn cargo_build(workspace: &Path, packages: &[&str], arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
-        .args(["build", "--bins", "--release", "--locked"])
-        .args(features)
+        .args(["build", "--release", "--locked"])
+        .args(arguments)
         .current_dir(workspace);
     for package in packages {
         command.args(["--package", package]);
