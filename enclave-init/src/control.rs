@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::answers::Answers;
 use crate::credentials::AwsCredentials;
 use crate::error::InitError;
+use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
@@ -267,6 +268,8 @@ pub(crate) struct Parts {
     pub(crate) sealed_secrets: Option<SealedSecrets>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
+    /// KMS, if the image calls it through the enclave.
+    pub(crate) kms: Option<Kms>,
 }
 
 /// Starts the channel's task. The receiver yields the shutdown that the agent
@@ -378,6 +381,7 @@ impl Task {
         // Of each connection: another agent knows nothing of what was told before.
         let mut told = Losses::default();
         let mut places_told = Told::default();
+        let mut kms_told = KmsTold::default();
         if let Some(message) = &self.unsent {
             session.send(message).await?;
             self.unsent = None;
@@ -414,6 +418,8 @@ impl Task {
                         Next::Send(FromInit::Lost { losses })
                     } else if let Some(places) = self.parts.pressure.news(&mut places_told) {
                         Next::Send(places)
+                    } else if let Some(calls) = self.parts.kms.as_ref().and_then(|kms| kms.news(&mut kms_told)) {
+                        Next::Send(calls)
                     } else {
                         continue;
                     }

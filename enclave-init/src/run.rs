@@ -163,6 +163,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         sealed_secrets: services.sealed_secrets,
         logs: logs.clone(),
         pressure: services.pressure,
+        kms: services.kms,
     };
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);

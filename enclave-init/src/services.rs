@@ -43,6 +43,8 @@ pub(crate) struct Running {
     pub(crate) credentials: Option<AwsCredentials>,
     /// Those that can be sealed to this boot, if any can.
     pub(crate) sealed_secrets: Option<SealedSecrets>,
+    /// KMS, if the image calls it through the enclave.
+    pub(crate) kms: Option<Kms>,
     /// The image's, if it declares any.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -76,7 +78,7 @@ impl Services<'_> {
             (Some(kms), Some(credentials)) => {
                 let roots = kms.roots.as_deref();
                 let client = Client::new(Arc::clone(&out), credentials.clone(), roots)?;
-                let kms = Kms::start(client.clone(), kms, nsm.clone());
+                let kms = Kms::start(client.clone(), kms, nsm.clone(), logs.clone());
                 let secrets = Secrets::new(config, &kms, &client, simulated);
                 (Some(kms), secrets)
             }
@@ -96,7 +98,7 @@ impl Services<'_> {
             open_registers: Arc::new(config.attestation.open_registers.clone()),
             verifications: Verifications::new(Arc::clone(trust)),
             credentials: credentials.clone(),
-            kms,
+            kms: kms.clone(),
             sealed_secrets: sealed_secrets.clone(),
         })
         .await?;
@@ -108,6 +110,7 @@ impl Services<'_> {
             },
             credentials,
             sealed_secrets,
+            kms,
             secrets,
         })
     }

@@ -312,6 +312,7 @@ mod tests {
                 ..Reported::default()
             },
             places: InitPlaces::default(),
+            kms: None,
             boot_steps: vec![BootStep {
                 name: "root".to_owned(),
                 at_us: 1,

@@ -1,11 +1,13 @@
 //! The AWS credentials that the enclave is handed, if its image says so: those of this
 //! agent's own requests, which on an instance are its role's.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_clients::CredentialsSource;
 use link::control::FromAgent;
 use link::{Credentials, Secret, Text};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -25,16 +27,79 @@ const MAX_RETRY: Duration = Duration::from_secs(60);
 /// What the enclave is answered: the last known answer, once there is one.
 pub(crate) type Answers = watch::Receiver<Option<FromAgent>>;
 
-/// Has a task keep the answer up to date, however often the enclave asks for it.
-pub(crate) fn keep(is_wanted: bool, region: Option<String>, tasks: &mut JoinSet<()>) -> Answers {
+/// The AWS credentials that an enclave is handed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsStatus {
+    /// How often there were new ones since the agent's start.
+    pub renewals: u64,
+    /// How often none were to be had.
+    pub failures: u64,
+    /// Seconds since the last new ones, if there were any.
+    pub age_s: Option<u64>,
+    /// Seconds until they expire; 0 if they have.
+    pub left_s: Option<u64>,
+}
+
+impl CredentialsStatus {
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let last = match (self.age_s, self.left_s) {
+            (Some(age), Some(left)) => format!("handed in {age} s ago, valid for {left} s"),
+            _ => "none".to_owned(),
+        };
+        format!(
+            "{last}; {} renewals, {} failures",
+            self.renewals, self.failures
+        )
+    }
+}
+
+/// What became of them so far.
+#[derive(Debug, Default)]
+pub(crate) struct Renewals(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    renewals: u64,
+    failures: u64,
+    /// When the last came, and when they expire.
+    last: Option<(Instant, SystemTime)>,
+}
+
+impl Renewals {
+    fn update(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is known now.
+    pub(crate) fn read(&self) -> CredentialsStatus {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        CredentialsStatus {
+            renewals: known.renewals,
+            failures: known.failures,
+            age_s: known.last.map(|(since, _)| since.elapsed().as_secs()),
+            left_s: known.last.map(|(_, end)| left(end).as_secs()),
+        }
+    }
+}
+
+/// Has a task keep the answer up to date, however often the enclave asks for it; what
+/// becomes of that is counted, if the enclave gets any.
+pub(crate) fn keep(
+    is_wanted: bool,
+    region: Option<String>,
+    tasks: &mut JoinSet<()>,
+) -> (Answers, Option<Arc<Renewals>>) {
     let (answers, receiver) = watch::channel(None);
     if is_wanted {
-        tasks.spawn(renew(region, answers));
-    } else {
-        let reason = "the image does not say that it gets any: set workload.aws_credentials";
-        answers.send_replace(Some(unavailable(reason)));
+        let renewals = Arc::new(Renewals::default());
+        tasks.spawn(renew(region, answers, Arc::clone(&renewals)));
+        return (receiver, Some(renewals));
     }
-    receiver
+    let reason = "the image does not say that it gets any: set workload.aws_credentials";
+    answers.send_replace(Some(unavailable(reason)));
+    (receiver, None)
 }
 
 /// Gives an init that has asked the answer, and each that takes its place.
@@ -52,12 +117,17 @@ pub(crate) async fn hand_in(mut answers: Answers, init: mpsc::Sender<FromAgent>)
     }
 }
 
-async fn renew(region: Option<String>, answers: watch::Sender<Option<FromAgent>>) {
+async fn renew(
+    region: Option<String>,
+    answers: watch::Sender<Option<FromAgent>>,
+    renewals: Arc<Renewals>,
+) {
     let source = match CredentialsSource::new(region.as_deref()).await {
         Ok(source) => source,
         Err(error) => {
             warn!(%error, "the enclave gets no AWS credentials");
             answers.send_replace(Some(unavailable(&error.to_string())));
+            renewals.update(|known| known.failures += 1);
             return;
         }
     };
@@ -81,12 +151,20 @@ async fn renew(region: Option<String>, answers: watch::Sender<Option<FromAgent>>
                     warn!(reason, "the enclave gets no AWS credentials");
                 }
                 failures += 1;
+                renewals.update(|known| known.failures += 1);
                 (unavailable(&reason), retry(failures))
             }
         };
         answers.send_if_modified(|last| {
             let is_new = last.as_ref() != Some(&answer);
             if is_new {
+                if let FromAgent::Credentials(credentials) = &answer {
+                    let end = UNIX_EPOCH.checked_add(Duration::from_millis(credentials.expires_ms));
+                    renewals.update(|known| {
+                        known.renewals += 1;
+                        known.last = end.map(|end| (Instant::now(), end));
+                    });
+                }
                 *last = Some(answer);
             }
             is_new
@@ -178,8 +256,9 @@ mod tests {
     #[tokio::test]
     async fn credentials_are_handed_only_to_images_that_say_so() {
         let mut tasks = JoinSet::new();
-        let answers = keep(false, None, &mut tasks);
+        let (answers, renewals) = keep(false, None, &mut tasks);
         assert!(tasks.is_empty(), "nobody is asked for them");
+        assert!(renewals.is_none());
         let (init, mut received) = mpsc::channel(4);
         hand_in(answers, init).await;
         let Some(FromAgent::CredentialsUnavailable { reason }) = received.recv().await else {

@@ -4,6 +4,7 @@ use log_sinks::losses;
 use serde::{Deserialize, Serialize};
 
 use crate::enclave::{BootStep, LimitsStatus};
+use crate::kms::KmsStatus;
 use crate::self_check::SelfCheck;
 use crate::traffic::InitPlaces;
 
@@ -28,6 +29,9 @@ pub struct History {
     /// How often the init had no place for a connection.
     #[serde(default)]
     pub places: InitPlaces,
+    /// The calls to KMS that the init has made, once it has told of any.
+    #[serde(default)]
+    pub kms: Option<KmsStatus>,
     /// Log records that were lost in the enclave, as it tells.
     #[serde(default)]
     pub lost: losses::Counts,

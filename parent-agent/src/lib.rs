@@ -49,6 +49,7 @@ pub mod gate;
 pub mod history;
 pub mod ingress;
 pub mod kernel_panic;
+pub mod kms;
 pub mod limit;
 pub mod logs;
 mod machine;

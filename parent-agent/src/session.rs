@@ -79,7 +79,8 @@ impl Session {
         let mut tasks = JoinSet::new();
         let is_wanted = machine.config.host.aws_credentials;
         let region = self.config.region().map(str::to_owned);
-        let credentials = credentials::keep(is_wanted, region, &mut tasks);
+        let (credentials, renewals) = credentials::keep(is_wanted, region, &mut tasks);
+        board.update(|live| live.credentials = renewals);
         let listen = machine.hypervisor.listen();
         let channels = Channels {
             events: self.events.clone(),

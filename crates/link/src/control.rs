@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::boot_id::BootId;
 use crate::bounded::{Bytes, Text, array};
 use crate::credentials::Credentials;
+use crate::kms::{self, MAX_CALLS as MAX_KMS_CALLS};
 use crate::logs::LogStream;
 
 /// Largest runtime configuration, in bytes.
@@ -211,6 +212,21 @@ pub enum FromInit {
         /// Why.
         #[n(1)]
         reason: Text<MAX_TEXT>,
+    },
+    /// Calls to KMS that the init has made, when a count changes and on each new
+    /// connection if there were any. Counts are of the enclave's whole life.
+    #[n(16)]
+    Kms {
+        /// Those that have ended: each operation with each outcome at most once.
+        #[n(0)]
+        #[cbor(decode_with = "array::<MAX_KMS_CALLS, _, _>")]
+        calls: Vec<kms::Calls>,
+        /// Those that are being made.
+        #[n(1)]
+        open: u32,
+        /// Those of them that wait because too many others are being made.
+        #[n(2)]
+        waiting: u32,
     },
 }
 

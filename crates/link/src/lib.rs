@@ -33,6 +33,7 @@ mod end_code;
 pub mod endpoint;
 pub mod frame;
 pub mod hello;
+pub mod kms;
 pub mod logs;
 pub mod places;
 pub mod port;

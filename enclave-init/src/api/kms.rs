@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use manifest::API_PORT;
 use serde_json::json;
@@ -23,7 +23,9 @@ const PATH: &str = "/v1/aws/kms";
 const MAX_BODY: usize = 64 * 1024;
 const JSON: &str = "application/x-amz-json-1.1";
 /// What KMS says of its answers, beside the body.
-const PASSED_ON: [HeaderName; 2] = [
+const PASSED_ON: [HeaderName; 4] = [
+    RETRY_AFTER,
+    HeaderName::from_static("x-amz-retry-after"),
     HeaderName::from_static("x-amzn-requestid"),
     HeaderName::from_static("x-amzn-errortype"),
 ];

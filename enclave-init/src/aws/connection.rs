@@ -66,6 +66,14 @@ pub(super) struct Turn<'a> {
     _place: SemaphorePermit<'a>,
 }
 
+/// Calls that are being made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) open: u32,
+    /// Those of them that wait for their turn.
+    pub(crate) waiting: u32,
+}
+
 /// How connections are made.
 pub(super) struct Connector<'a> {
     pub(super) egress: &'a Egress,
@@ -94,6 +102,18 @@ impl Connections {
             _turn: turn,
             _place: place,
         })
+    }
+
+    /// The calls that are being made.
+    pub(super) fn load(&self) -> Load {
+        let taken =
+            |all: usize, left: usize| u32::try_from(all.saturating_sub(left)).unwrap_or(u32::MAX);
+        let open = taken(MAX_CALLS + MAX_WAITING, self.places.available_permits());
+        let turns = taken(MAX_CALLS, self.turns.available_permits());
+        Load {
+            open,
+            waiting: open.saturating_sub(turns),
+        }
     }
 
     /// A connection that was kept and still stands. Those that were kept too long are

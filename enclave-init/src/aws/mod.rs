@@ -15,6 +15,7 @@ mod service;
 mod sign;
 
 pub(crate) use client::{Answer, Client, append};
+pub(crate) use connection::Load;
 pub(crate) use error::CallError;
 pub(crate) use service::Service;
 pub(crate) use sign::{ALGORITHM, Scope, Signable, Unsigned, digest};

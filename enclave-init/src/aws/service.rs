@@ -2,7 +2,7 @@
 
 use manifest::HttpsEndpoint;
 
-use super::connection::Connections;
+use super::connection::{Connections, Load};
 
 /// A service of AWS at an endpoint, and the connections to it.
 #[derive(Debug)]
@@ -22,6 +22,11 @@ impl Service {
             region: region.to_owned(),
             connections: Connections::default(),
         }
+    }
+
+    /// The calls that are being made.
+    pub(crate) fn load(&self) -> Load {
+        self.connections.load()
     }
 
     /// The value of `Host`.

@@ -6,7 +6,9 @@
 //! and who may call in `caller`.
 
 mod caller;
+mod counts;
 mod error;
+mod failures;
 mod message;
 mod recipient;
 
@@ -16,14 +18,20 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
+use link::control::FromInit;
+use link::kms::Outcome;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 pub(crate) use self::caller::check as check_caller;
+pub(crate) use self::counts::Told;
+use self::counts::{Counts, of_answer, of_error};
 pub(crate) use self::error::KmsError;
+use self::failures::Failures;
 use self::message::{AnswerMembers, Released};
 use self::recipient::Recipient;
 use crate::aws::{Answer, Client, Service};
+use crate::logs::Logs;
 use crate::security_module::SecurityModule;
 
 /// What signatures name.
@@ -40,16 +48,25 @@ struct Shared {
     client: Client,
     service: Service,
     recipient: Recipient,
+    counts: Counts,
+    failures: Failures,
 }
 
 impl Kms {
     /// Starts to make the key; nothing is asked of KMS. Within the runtime.
-    pub(crate) fn start(client: Client, config: &manifest::Kms, nsm: SecurityModule) -> Self {
+    pub(crate) fn start(
+        client: Client,
+        config: &manifest::Kms,
+        nsm: SecurityModule,
+        logs: Logs,
+    ) -> Self {
         let service = Service::new(SERVICE, config.endpoint.clone(), &config.region);
         Self(Arc::new(Shared {
             client,
             service,
             recipient: Recipient::start(nsm),
+            counts: Counts::default(),
+            failures: Failures::new(logs),
         }))
     }
 
@@ -68,10 +85,11 @@ impl Kms {
             "KeyId": key_id,
         })
         .to_string();
-        let (_, plaintext) = self
+        let released = self
             .release("Decrypt", Released::Plaintext, body.as_bytes())
-            .await?;
-        Ok(plaintext)
+            .await;
+        self.count("Decrypt", &released, |_| Outcome::Answered);
+        released.map(|(_, plaintext)| plaintext)
     }
 
     /// Makes the workload's call, by `X-Amz-Target`, and gives KMS's answer as if KMS had
@@ -85,6 +103,27 @@ impl Kms {
         let operation = target
             .strip_prefix(TARGET)
             .ok_or(KmsError::UnknownOperation)?;
+        let answered = self.answer(operation, target, body).await;
+        let outcome = self.count(operation, &answered, of_answer);
+        if outcome != Outcome::Answered {
+            let failures = &self.0.failures;
+            match &answered {
+                Ok(answer) => {
+                    let reason = format!("KMS refused the call: {}", answer.refusal());
+                    failures.tell(operation, outcome, &reason);
+                }
+                Err(error) => failures.tell(operation, outcome, error),
+            }
+        }
+        answered
+    }
+
+    async fn answer(
+        &self,
+        operation: &str,
+        target: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Answer, KmsError> {
         match Released::by(operation) {
             Some(released) if !message::has_recipient(&body)? => {
                 let (members, plaintext) = self.release(operation, released, &body).await?;
@@ -95,6 +134,22 @@ impl Kms {
                 Ok(call.await?)
             }
         }
+    }
+
+    fn count<T>(
+        &self,
+        operation: &str,
+        called: &Result<T, KmsError>,
+        outcome: impl Fn(&T) -> Outcome,
+    ) -> Outcome {
+        let outcome = called.as_ref().map_or_else(of_error, outcome);
+        self.0.counts.count(operation, outcome);
+        outcome
+    }
+
+    /// What the agent is to be told of the calls, if that is more than it has been.
+    pub(crate) fn news(&self, told: &mut Told) -> Option<FromInit> {
+        self.0.counts.news(self.0.service.load(), told)
     }
 
     /// Makes a call with a recipient, and opens what it releases.

@@ -26,7 +26,8 @@ use tokio::sync::mpsc;
 use crate::agent::Control;
 use crate::credentials::{answers, asks};
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code};
-use crate::kms::{HOST, SSM_HOST, Tls, give, sdk_credentials, serve};
+use crate::kms_world::{give, sdk_credentials, serve};
+use crate::tls::{HOST, SSM_HOST, Tls};
 
 const ID: &str = "ASIA1";
 /// Part of every value: the tests look for it where none may be.

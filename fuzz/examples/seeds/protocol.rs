@@ -5,6 +5,7 @@ use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, Loss, LossReason, Losses,
 };
 use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
+use link::kms;
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, Refusal, Reply};
 use link::{Bytes, Credentials, Secret, Text};
@@ -120,6 +121,18 @@ fn link_control() {
             FromInit::SecretRefused {
                 id: 6,
                 reason: Text::new("no such name"),
+            },
+        ),
+        (
+            "kms",
+            FromInit::Kms {
+                calls: vec![kms::Calls {
+                    operation: kms::Operation::Decrypt,
+                    outcome: kms::Outcome::AccessDenied,
+                    count: 3,
+                }],
+                open: 2,
+                waiting: 1,
             },
         ),
     ];

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use crate::channels::egress::Egress;
 use crate::clock::ClockStatus;
 use crate::crash::{Crash, LastEnd};
+use crate::credentials::{CredentialsStatus, Renewals};
 use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
 use crate::history::{History, Reported};
 use crate::ingress::{IngressPort, OpenPort};
+use crate::kms::KmsStatus;
 use crate::self_check::SelfCheck;
 use crate::throttle;
 use crate::traffic::{Counts, InitPlaces};
@@ -136,6 +138,12 @@ pub struct Status {
     /// How often the init had no place for a connection.
     #[serde(default)]
     pub init_places: InitPlaces,
+    /// The calls to KMS that the init has made, once it has told of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<KmsStatus>,
+    /// The AWS credentials that the enclave is handed, if its image gets any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialsStatus>,
     /// Lines that this agent did not write because there were too many, by kind.
     #[serde(default)]
     pub lines_left_out: BTreeMap<String, u64>,
@@ -192,6 +200,10 @@ pub struct Live {
     pub limits: LimitsStatus,
     /// How often the init had no place for a connection.
     pub places: InitPlaces,
+    /// The calls to KMS that the init has made.
+    pub kms: Option<KmsStatus>,
+    /// What became of the AWS credentials that it is handed, if its image gets any.
+    pub(crate) credentials: Option<Arc<Renewals>>,
     /// What of the enclave's life was told already.
     pub reported: Reported,
     /// The boot steps so far, the first [`MAX_STEPS`].
@@ -251,6 +263,8 @@ impl Board {
                 pauses: 0,
                 limits: history.limits,
                 places: history.places,
+                kms: history.kms,
+                credentials: None,
                 reported: history.reported,
                 steps: history.boot_steps,
             }),
@@ -294,6 +308,7 @@ impl Board {
                 restarts: live.restarts,
                 limits: live.limits,
                 places: live.places,
+                kms: live.kms.clone(),
                 lost,
                 missing,
                 reported: live.reported,
@@ -348,6 +363,8 @@ impl Board {
                 })
                 .collect(),
             init_places: live.places,
+            kms: live.kms.clone(),
+            credentials: live.credentials.as_ref().map(|renewals| renewals.read()),
             lines_left_out: throttle::left_out(),
             boot_steps: live.steps.clone(),
             logs: self.logs.read(),

@@ -78,6 +78,20 @@ impl Status {
                 );
             }
         }
+        if let Some(kms) = &self.kms {
+            for line in kms.lines() {
+                row("kms", line);
+            }
+            if kms.open > 0 {
+                row(
+                    "kms",
+                    format!("{} calls are open, {} wait", kms.open, kms.waiting),
+                );
+            }
+        }
+        if let Some(credentials) = &self.credentials {
+            row("credentials", credentials.line());
+        }
         for (line, count) in &self.lines_left_out {
             row("left out", format!("{count} lines about {line}"));
         }
@@ -229,7 +243,9 @@ pub(super) mod tests {
     use super::*;
     use crate::clock::ClockStatus;
     use crate::crash::Crash;
+    use crate::credentials::CredentialsStatus;
     use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
+    use crate::kms::KmsStatus;
     use crate::self_check::SelfCheck;
     use crate::status::GateStatus;
     use crate::traffic::InitPlaces;
@@ -301,6 +317,20 @@ pub(super) mod tests {
                 },
                 ..InitPlaces::default()
             },
+            kms: Some(KmsStatus {
+                calls: BTreeMap::from([(
+                    "Decrypt".to_owned(),
+                    BTreeMap::from([("access-denied".to_owned(), 2)]),
+                )]),
+                open: 33,
+                waiting: 1,
+            }),
+            credentials: Some(CredentialsStatus {
+                renewals: 3,
+                failures: 1,
+                age_s: Some(61),
+                left_s: Some(3_600),
+            }),
             lines_left_out: BTreeMap::from([("health".to_owned(), 19_950)]),
             boot_steps: vec![BootStep {
                 name: "clock".to_owned(),
@@ -353,6 +383,9 @@ pub(super) mod tests {
             "left out    19950 lines about health",
             "12.345 ms  clock (0.045 ms)",
             "gate        waiting for a challenge by gate",
+            "kms         Decrypt: 2 access-denied\n",
+            "kms         33 calls are open, 1 wait\n",
+            "credentials handed in 61 s ago, valid for 3600 s; 3 renewals, 1 failures\n",
             "limits      3 processes killed for want of memory\n",
             "last end    boot failed at 2026-01-01T00:00:00.000000Z, boot failure (boot.root), 2 crashes in a row\n",
             "10 records, 4 lost in the enclave, 2.0 KiB in /spool",

@@ -96,6 +96,17 @@ impl Supervisor {
                 self.board.logs().ended(&losses, &numbered, in_order);
             }
             FromInit::Boot { .. } => {}
+            FromInit::Kms {
+                calls,
+                open,
+                waiting,
+            } => {
+                self.board.update(|live| {
+                    let kms = live.kms.get_or_insert_default();
+                    kms.told(&calls, open, waiting);
+                });
+                self.remember();
+            }
             FromInit::WantsCredentials => self.hand_in_credentials(),
             FromInit::Places { egress, ingress } => {
                 self.board.update(|live| {

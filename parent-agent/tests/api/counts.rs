@@ -2,6 +2,7 @@
 
 use link::Text;
 use link::control::{ClockState, ExitStatus, FromInit, Loss, LossReason, Losses, PlaceCounts};
+use link::kms::{Calls, Operation, Outcome};
 use link::logs::LogStream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,6 +38,16 @@ async fn tell(init: &mut Init, count: u64) {
     init.send(FromInit::Places {
         egress: places,
         ingress: places,
+    })
+    .await;
+    init.send(FromInit::Kms {
+        calls: vec![Calls {
+            operation: Operation::Decrypt,
+            outcome: Outcome::AccessDenied,
+            count,
+        }],
+        open: 2,
+        waiting: 1,
     })
     .await;
     init.send(FromInit::Limits {
@@ -203,6 +214,7 @@ async fn counts_do_not_begin_anew_for_those_who_read_them() {
     let status = agent.status().await;
     assert_eq!(status["limits"], json!({"oom_kills": 7, "pids_refused": 7}));
     assert_eq!(status["init_places"]["ingress"]["refused"], 7);
+    assert_eq!(status["kms"]["calls"]["Decrypt"]["access-denied"], 7);
     assert_eq!(status["logs"]["lost"]["application"]["queue-full"], 7);
     let mut init = Init::connect(&agent, 1).await;
     // And whatever it says then.

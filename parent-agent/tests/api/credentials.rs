@@ -50,6 +50,14 @@ async fn credentials_of_the_instances_role_are_handed_to_each_init_that_asks() {
         assert_eq!(&*credentials.region, "eu-west-1");
         init = Init::connect(&agent, 1).await;
     }
+    let status = agent.status().await;
+    assert_eq!(status["credentials"]["renewals"], 1, "{status}");
+    assert_eq!(status["credentials"]["failures"], 0);
+    assert!(status["credentials"]["left_s"].as_u64().unwrap() > 3_600);
+    let (_, metrics) = agent.request("GET", "/metrics", "").await;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let line = "\nenclave_credentials_renewals_total 1\n";
+    assert!(metrics.contains(line), "{metrics}");
     let asked = asked.lock().unwrap();
     let of_role = asked.iter().filter(|line| line.contains(OF_ROLE)).count();
     assert_eq!(of_role, 1, "{asked:#?}");
@@ -59,12 +67,15 @@ async fn credentials_of_the_instances_role_are_handed_to_each_init_that_asks() {
 async fn credentials_that_an_instance_does_not_have_are_explained() {
     let (endpoint, _) = serve(&[(REGION, "eu-west-1")]).await;
     let image = Builder::new(&[], &[]).aws_credentials();
-    let (_agent, mut init) = run(image, &endpoint).await;
+    let (agent, mut init) = run(image, &endpoint).await;
     init.send(FromInit::WantsCredentials).await;
     let Some(FromAgent::CredentialsUnavailable { reason }) = init.receive().await else {
         panic!("no reason");
     };
     assert!(!reason.is_empty());
+    let status = agent.status().await;
+    assert!(status["credentials"]["failures"].as_u64().unwrap() > 0);
+    assert_eq!(status["credentials"]["renewals"], 0);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use link::control::{
     MAX_RUNTIME_CONFIG, MAX_SEALED_SECRET, MAX_TEXT,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
+use link::kms;
 use link::logs::{self, LogStream, Record, Source};
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
 use link::{Bytes, Credentials, Secret, Text};
@@ -146,7 +147,27 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
         Just(FromInit::WantsCredentials),
         any::<u64>().prop_map(|id| FromInit::SecretOpened { id }),
         (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::SecretRefused { id, reason }),
+        (
+            vec(kms_calls(), 0..kms::MAX_CALLS),
+            any::<u32>(),
+            any::<u32>()
+        )
+            .prop_map(|(calls, open, waiting)| FromInit::Kms {
+                calls,
+                open,
+                waiting,
+            }),
     ]
+}
+
+fn kms_calls() -> impl Strategy<Value = kms::Calls> {
+    let operation = select(&kms::Operation::ALL[..]);
+    let outcome = select(&kms::Outcome::ALL[..]);
+    (operation, outcome, any::<u64>()).prop_map(|(operation, outcome, count)| kms::Calls {
+        operation,
+        outcome,
+        count,
+    })
 }
 
 fn place_counts() -> impl Strategy<Value = control::PlaceCounts> {
@@ -328,7 +349,25 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
             id: 4,
             reason: Text::new("no secret of that name is declared"),
         },
+        some_kms_calls(),
     ]
+}
+
+/// Calls that were answered, calls that were refused, and one that waits.
+pub(crate) fn some_kms_calls() -> control::FromInit {
+    let calls = |outcome, count| kms::Calls {
+        operation: kms::Operation::Decrypt,
+        outcome,
+        count,
+    };
+    control::FromInit::Kms {
+        calls: vec![
+            calls(kms::Outcome::Answered, 70_000),
+            calls(kms::Outcome::AccessDenied, 2),
+        ],
+        open: 33,
+        waiting: 1,
+    }
 }
 
 /// Losses of two streams.

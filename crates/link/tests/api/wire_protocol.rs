@@ -16,6 +16,8 @@ use link::{Bytes, Channel, Credentials, EndCode, Secret, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+use crate::samples::some_kms_calls;
+
 const PAGE: &str = include_str!("../../../../docs/wire-protocol.md");
 
 /// Who sends a line of the example.
@@ -236,6 +238,8 @@ async fn the_control_example_is_what_is_sent() {
             "Lost: 40 records of application, 0 (queue full)",
         )
         .await;
+    let what = "Kms: Decrypt 70000 times answered, 2 denied; 33 are being made, 1 waits";
+    listing.message(Init, &some_kms_calls(), what).await;
     let grace_ms = Some(10_000);
     let message = FromAgent::Shutdown { grace_ms };
     listing
