@@ -34,6 +34,7 @@
 //! them at once; then the machine is reset. Where even that fails the process
 //! aborts: the kernel panics, and resets the machine as its command line says.
 
+mod allocator;
 mod answers;
 mod api;
 mod args;
@@ -79,6 +80,7 @@ mod system;
 mod trust;
 mod workload;
 
+pub use allocator::Erasing;
 pub use args::{Arguments, Simulation};
 pub use exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 pub use logs::{Piece, Records};

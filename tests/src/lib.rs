@@ -17,6 +17,7 @@ pub mod agent;
 pub mod emulator;
 pub mod image;
 pub mod machine;
+pub mod memory;
 pub mod process;
 pub mod programs;
 

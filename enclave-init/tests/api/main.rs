@@ -25,6 +25,7 @@ mod hostile_agent;
 mod ingress;
 mod kms;
 mod kms_faults;
+mod kms_memory;
 mod kms_world;
 mod local_api;
 mod logs;

@@ -57,6 +57,28 @@ pub(crate) fn call(operation: &str, body: &str) {
     print(&signed(operation, body, credentials));
 }
 
+/// Calls with the body in this file, and tells no more than the status.
+pub(crate) fn call_quietly(operation: &str, file: &str) {
+    let credentials = CREDENTIALS.get_or_init(fetched).clone();
+    let body = std::fs::read_to_string(file).unwrap();
+    let url = variable("AWS_ENDPOINT_URL_KMS");
+    let request = signed(operation, &body, credentials);
+    let (status, _) = exchange(split(&url).0, request.as_bytes());
+    println!("status {status}");
+}
+
+/// The same without a signature, of the local API's own calls.
+pub(crate) fn call_api_quietly(path: &str, file: &str) {
+    let body = std::fs::read_to_string(file).unwrap();
+    let host = "127.0.0.1:7070";
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, _) = exchange(host, request.as_bytes());
+    println!("status {status}");
+}
+
 /// Calls with other credentials.
 pub(crate) fn call_as(id: &str, secret: &str, operation: &str, body: &str) {
     print(&signed(

@@ -91,6 +91,8 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "kms-together" => {
             kms::call_together(words[0].parse().unwrap(), words[1], &words[2..].join(" "));
         }
+        "kms-quietly" => kms::call_quietly(words[0], words[1]),
+        "kms-api-quietly" => kms::call_api_quietly(words[0], words[1]),
         "kms-unsigned" => kms::call_unsigned(words[0], &words[1..].join(" ")),
         "kms-with" => kms::call_with(words[0], words[1], &words[2..].join(" ")),
         "half" => network::half_request(words[0]),

@@ -11,6 +11,7 @@
 //! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
+//! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `exit N` | ends with that code |
 //! | `eat` | takes memory until it is killed for it |
@@ -34,6 +35,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::ptrace;
@@ -79,6 +81,7 @@ fn run() -> anyhow::Result<u8> {
         "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
+        "decrypt" => decrypt()?,
         "time" => time(number)?,
         "exit" => return Ok(u8::try_from(number)?),
         "eat" => eat(),
@@ -114,6 +117,28 @@ fn serve(
 fn echo(stream: &TcpStream) -> io::Result<()> {
     io::copy(&mut &*stream, &mut &*stream)?;
     stream.shutdown(Shutdown::Write)
+}
+
+/// What is decrypted is in this process's memory as long as it runs.
+fn decrypt() -> anyhow::Result<()> {
+    let body = r#"{"ciphertext":"AQ=="}"#;
+    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
+    write!(
+        stream,
+        "POST /v1/kms/decrypt HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{body}");
+    let body: serde_json::Value = serde_json::from_str(body)?;
+    let plaintext = body["plaintext"].as_str().context("no plaintext")?;
+    let plaintext = base64::engine::general_purpose::STANDARD.decode(plaintext)?;
+    println!("decrypted");
+    serve(echo)?;
+    drop(plaintext);
+    Ok(())
 }
 
 fn time(count: usize) -> anyhow::Result<()> {
