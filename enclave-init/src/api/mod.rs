@@ -79,7 +79,7 @@ pub(crate) struct Api {
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET and PUT /v1/identity, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
+const RESOURCES: &str = "there are POST /v1/attestation, GET, PUT and POST /v1/identity, POST /v1/sign, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -89,6 +89,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::POST, ["v1", "attestation"]) => attestation::create(&api, request).await,
         (&Method::GET, ["v1", "identity"]) => identity::read(&api),
         (&Method::PUT, ["v1", "identity"]) => identity::name(&api, request).await,
+        (&Method::POST, ["v1", "identity"]) => identity::make(&api),
+        (&Method::POST, ["v1", "sign"]) => identity::sign(&api, request).await,
         (&Method::GET, ["v1", "registers"]) => registers::list(&api).await,
         (&Method::POST, ["v1", "registers", index, "extend"]) => {
             registers::extend(&api, index, request).await

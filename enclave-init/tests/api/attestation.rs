@@ -157,6 +157,20 @@ async fn a_hostile_agent_chooses_the_nonce_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn identity_key_that_the_init_has_made_is_in_relayed_documents() {
+    let instructions = ["request tcp POST /v1/identity ", "say made", "wait"];
+    let (enclave, control) = Image::new(&instructions).boot().await;
+    enclave.said("made").await;
+    let (_, made) = crate::credentials::answers(&enclave).pop().unwrap();
+    let key = STANDARD
+        .decode(made["public_key"].as_str().unwrap())
+        .unwrap();
+    let mut control = control.send_body(&challenge_body(1, b"nonce", &[])).await;
+    let document = answer(&mut control, 1).await;
+    assert_the_agents_is_the_nonce(&enclave.prepared, &document, b"nonce", Some(&key));
+}
+
+#[tokio::test]
 async fn challenge_that_is_none_gets_no_document() {
     let (mut enclave, mut control) = Image::new(&["wait"]).boot().await;
     let text = |text: &str| [&[0x60 | u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();

@@ -1,6 +1,7 @@
 //! The HTTP API for the workload.
 
 use attestation::{Nonce, Policy, Purpose, Roots, Verifier};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::logs::LogStream;
@@ -154,6 +155,40 @@ async fn local_api_takes_an_identity_key_once() {
         assert_eq!(*status, code, "{body}");
         assert!(body.contains(part), "{body}");
     }
+}
+
+#[tokio::test]
+async fn local_api_signs_with_an_identity_key_that_the_init_has_made() {
+    let sign = |message: &[u8]| {
+        let body = json!({ "message": STANDARD.encode(message) });
+        format!("request unix POST /v1/sign {body}")
+    };
+    let requests = [
+        sign(b"too early"),
+        "request tcp POST /v1/identity ".to_owned(),
+        "request tcp POST /v1/identity ".to_owned(),
+        sign(b"a message"),
+        sign(&[7; 32 * 1024]),
+        sign(&[7; 48 * 1024]),
+        "request tcp POST /v1/sign {\"message\":\"?\"}".to_owned(),
+        "request tcp POST /v1/sign {}".to_owned(),
+        "request tcp PUT /v1/identity {\"public_key\":\"AA==\"}".to_owned(),
+        "request tcp GET /v1/identity".to_owned(),
+    ];
+    let (_enclave, answers) = answers(&requests).await;
+    let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [409, 200, 200, 200, 200, 413, 400, 400, 409, 200]);
+    let value = |index: usize| -> Value { serde_json::from_slice(&answers[index].1).unwrap() };
+    let bytes = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    assert_eq!((value(2), value(9)), (value(1), value(1)));
+    // P-384, as verifiers recognise it.
+    let key = bytes(&value(1)["public_key"]);
+    assert!(key.starts_with(&[0x30, 0x76]), "{key:?}");
+    assert_eq!(value(3)["algorithm"], "ecdsa-with-SHA384");
+    let signature = bytes(&value(3)["signature"]);
+    let verifier = UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, &key);
+    assert!(verifier.verify(b"a message", &signature).is_ok());
+    assert!(verifier.verify(b"another", &signature).is_err());
 }
 
 #[tokio::test]
