@@ -15,8 +15,10 @@ use anyhow::{Context, ensure};
 
 use crate::{fuzz, target};
 
-/// The package, and its program.
+/// The package, and its main program.
 pub(crate) const PACKAGE: &str = "enclave-init";
+/// The package's other program, which images get on request.
+pub(crate) const COMMAND: &str = "enclave-kms";
 const PROFILE: &str = "init";
 /// What stands in the program in place of the folder with the sources of dependencies.
 const CRATES: &str = "/crates";

@@ -60,15 +60,18 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
     cargo_build(workspace, &others, &["--bins"])?;
     let folder = released()?;
     if packages.contains(&init::PACKAGE) {
-        let (built, place) = (init::build(workspace)?, folder.join(init::PACKAGE));
-        // Not written over: cargo links what it has built to the same contents.
-        match fs::remove_file(&place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| place.display().to_string());
+        let built = init::build(workspace)?;
+        for name in [init::PACKAGE, init::COMMAND] {
+            let (built, place) = (built.with_file_name(name), folder.join(name));
+            // Not written over: cargo links what it has built to the same contents.
+            match fs::remove_file(&place) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| place.display().to_string());
+                }
+                _ => {}
             }
-            _ => {}
+            fs::copy(&built, &place).with_context(|| built.display().to_string())?;
         }
-        fs::copy(&built, &place).with_context(|| built.display().to_string())?;
     }
     Ok(folder)
 }

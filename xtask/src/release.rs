@@ -12,7 +12,8 @@ use command_output::out;
 use crate::functions::FUNCTIONS;
 use crate::{functions, init, programs, target};
 
-/// The programs that are released: each has its package's name.
+/// The packages of the programs that are released: each has its package's name, but for
+/// [`init::COMMAND`].
 const PROGRAMS: [&str; 5] = [
     "attest",
     "image-builder",
@@ -23,11 +24,12 @@ const PROGRAMS: [&str; 5] = [
 
 /// What a release must consist of, whatever was built and copied; users and other
 /// scripts know these names.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "SHA256SUMS",
     "attest-VERSION-ARCH-linux",
     "attestation-gate.zip",
     "enclave-init-VERSION-ARCH-linux",
+    "enclave-kms-VERSION-ARCH-linux",
     "enclavectl-VERSION-ARCH-linux",
     "error-handler.zip",
     "image-builder-VERSION-ARCH-linux",
@@ -96,7 +98,7 @@ impl Built {
         let copy = |from: &Path, name: &str| {
             fs::copy(from, folder.join(name)).with_context(|| from.display().to_string())
         };
-        for name in PROGRAMS {
+        for name in PROGRAMS.into_iter().chain([init::COMMAND]) {
             let program = self.programs.join(name);
             is_static(&program)?;
             copy(&program, &format!("{name}-{version}-{ARCH}-linux"))?;

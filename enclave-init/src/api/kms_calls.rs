@@ -27,6 +27,8 @@ pub(super) struct Decrypt {
     ciphertext: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption_algorithm: Option<String>,
     #[serde(default)]
     encryption_context: EncryptionContext,
 }

@@ -24,6 +24,7 @@ mod environment;
 mod hostile_agent;
 mod ingress;
 mod kms;
+mod kms_command;
 mod kms_faults;
 mod kms_memory;
 mod kms_world;
