@@ -38,6 +38,7 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
 pub(crate) fn test(workspace: &Path, junit: &Path) -> anyhow::Result<()> {
     let parts = Parts::build(workspace)?;
     let mut scenarios = parts.pytest("scenarios", junit);
+    scenarios.env("CONTROL_PLANE_KERNEL", demo::kernel(workspace, false)?);
     check(&mut scenarios, workspace, "a scenario failed")
 }
 

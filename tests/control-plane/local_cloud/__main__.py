@@ -16,6 +16,9 @@ from .local import Local
 from .screen import Screen
 from . import story
 
+# Images name the KMS with its port.
+KMS_PORT = 8443
+
 
 def main():
     parser = argparse.ArgumentParser(prog="cargo xtask cloud", description="The control plane on this machine.")
@@ -72,7 +75,7 @@ def up(arguments, folder, screen):
     from . import images
 
     image, measurements = images.build(folder / "image", arguments.programs, arguments.kernel)
-    local = Local(folder / "cloud", arguments.programs, arguments.functions, port=arguments.port or 4566)
+    local = Local(folder / "cloud", arguments.programs, arguments.functions, port=arguments.port or 4566, kms_port=KMS_PORT)
     try:
         images.publish(local.plane, story.REFERENCE, image, measurements)
         screen.title("The control plane is up", "Ctrl-C ends it, and everything that it started")
@@ -82,6 +85,8 @@ def up(arguments, folder, screen):
         screen.fact("then", "enclavectl --project enclaves --environment dev list")
         screen.fact("folder", folder)
         screen.fact("enclaves' root", folder / "cloud" / "nsm" / "root.pem")
+        screen.fact("KMS for enclaves", local.kms.endpoint)
+        screen.fact("its files", local.kms.folder)
         screen.fact("agents", folder / "cloud" / "instances")
         shown = 0
         while local.cloud.is_running():

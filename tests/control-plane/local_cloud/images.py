@@ -26,11 +26,12 @@ release = "always"
 """
 
 
-def build(folder, programs, kernel):
-    """Builds an enclave image, and gives its path and its measurements."""
-    folder.mkdir(parents=True)
+def build(folder, programs, kernel, manifest=_MANIFEST):
+    """Builds an enclave image, and gives its path and its measurements. What the manifest
+    names is in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     _layout(folder / "image", programs / "test-workload")
-    (folder / "enclave.toml").write_text(_MANIFEST)
+    (folder / "enclave.toml").write_text(manifest)
     image, measurements = folder / "hello.eif", folder / "measurements.json"
     done = subprocess.run(
         [programs / "image-builder", "build", "--manifest", folder / "enclave.toml",
@@ -40,6 +41,24 @@ def build(folder, programs, kernel):
     if done.returncode != 0:
         raise RuntimeError(f"image-builder failed: {done.stdout}")
     return image, json.loads(measurements.read_text())
+
+
+def with_secret(kms, key, name):
+    """The manifest with a secret of the KMS's in `NAME.kms`."""
+    manifest = _MANIFEST.replace('kind = "service"\n', 'kind = "service"\naws_credentials = true\n')
+    manifest = manifest.replace("[network]\n", f'[network]\negress = ["{kms.name}"]\n')
+    return f"""{manifest}
+[kms]
+endpoint = "{kms.endpoint}"
+region = "{kms.variables("enclave")["AWS_REGION"]}"
+roots = "authority.pem"
+
+[[secrets]]
+name = "{name}"
+kms = {{ file = "{name}.kms" }}
+key_id = "{key}"
+file = "/run/secrets/{name}"
+"""
 
 
 def publish(control_plane, reference, image, measurements):

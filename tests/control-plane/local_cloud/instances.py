@@ -4,8 +4,10 @@ each running instance is an agent whose enclave `sim` runs."""
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -17,7 +19,7 @@ END = 60
 class Agent:
     """An instance's agent."""
 
-    def __init__(self, program, parameter, folder, environment, nsm_root):
+    def __init__(self, program, parameter, folder, environment, nsm_root, options):
         folder.mkdir(parents=True)
         for name in ("state", "tmp", "kept"):
             (folder / name).mkdir()
@@ -30,7 +32,7 @@ class Agent:
              "--state-dir", folder / "state", "--image-dir", folder / "images",
              "--software-nsm-root", nsm_root,
              # The configuration's ports are an instance's; here many share one host.
-             "--publish", "127.0.0.1:0:8080"],
+             "--publish", "127.0.0.1:0:8080", *options],
             env={**environment, "TMPDIR": str(folder / "tmp"), "XDG_STATE_HOME": str(folder / "kept"),
                  "PATH": os.environ["PATH"]},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, text=True, errors="replace")
@@ -61,10 +63,11 @@ class Agent:
 class Instances:
     """Follows Terraform's states and EC2's instances."""
 
-    def __init__(self, control_plane, program, nsm_root):
+    def __init__(self, control_plane, programs, nsm_root, kms):
         self._plane = control_plane
-        self._program = program
+        self._programs = programs
         self._nsm_root = nsm_root
+        self._kms = kms
         self._folder = control_plane.cloud.folder / "instances"
         self._ec2 = control_plane.cloud.client("ec2")
         self.agents = {}
@@ -139,8 +142,28 @@ class Instances:
                     return
                 self._count += 1
                 self.agents[enclave_id] = Agent(
-                    self._program, running[enclave_id], self._folder / f"{self._count}",
-                    self._plane.cloud.environment(), self._nsm_root)
+                    self._programs / "parent-agent", running[enclave_id], self._folder / f"{self._count}",
+                    self._environment(), self._nsm_root, self._options(running[enclave_id]))
+
+    def _environment(self):
+        """An instance's, whose role is the one that the KMS knows."""
+        role = self._kms.variables("enclave")
+        return {**self._plane.cloud.environment(),
+                **{name: role[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}}
+
+    def _options(self, parameter):
+        """Leads an image that names the KMS to it: agents refuse this for others."""
+        answer = self._plane.cloud.client("ssm").get_parameter(Name=parameter)
+        bucket, key = re.search(r"s3://([^/\"]+)/([^\"]+)", answer["Parameter"]["Value"]).groups()
+        with tempfile.NamedTemporaryFile(suffix=".eif") as image:
+            self._plane.cloud.client("s3").download_fileobj(bucket, key, image)
+            image.flush()
+            done = subprocess.run([self._programs / "image-builder", "describe", "--json", image.name],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+        host = json.loads(done.stdout)["Metadata"]["CustomMetadata"]["Host"]
+        if self._kms.name not in host.get("egress", []):
+            return []
+        return ["--connect-to", f"{self._kms.name}={self._kms.address}"]
 
     def close(self):
         self._stop.set()

@@ -6,6 +6,7 @@ import threading
 
 from .cloud import Cloud, ControlPlane
 from .instances import Instances
+from .kms import Kms
 from .tasks import Runner, Tasks
 
 # On AWS the schedule is each minute.
@@ -15,7 +16,7 @@ MONITOR_INTERVAL = 5
 class Local:
     """A control plane on this machine. Everything it started ends with `close`."""
 
-    def __init__(self, folder, programs, functions, port=None, workers=64):
+    def __init__(self, folder, programs, functions, port=None, kms_port=None, workers=64):
         self._closing = []
         try:
             nsm = folder / "nsm"
@@ -26,7 +27,8 @@ class Local:
             agent = programs / "parent-agent"
             digest = hashlib.sha256(agent.read_bytes()).hexdigest()
             self.plane = ControlPlane(self.cloud, functions, agent_sha256=digest)
-            self.instances = self._own(Instances(self.plane, agent, nsm))
+            self.kms = self._own(Kms(programs / "local-kms", nsm / "root.pem", folder / "kms", port=kms_port))
+            self.instances = self._own(Instances(self.plane, programs, nsm, self.kms))
             self.runner = self._own(Runner(
                 self.plane, programs / "terraform-runner", done=lambda task, code: self.instances.apply(task.enclave_id)))
             self.tasks = self._own(Tasks(self.plane, self.runner, workers=8))
