@@ -5,10 +5,11 @@ use std::future::Future;
 use link::control::{FromAgent, FromInit, MAX_NONCE};
 use link::{Bytes, Text};
 use nsm::NsmError;
+use sealed_secret::PublicKey;
 use tokio::task::JoinSet;
 
 use crate::logs::Logs;
-use crate::sealed::SealedSecrets;
+use crate::secrets::{PutError, Secrets};
 use crate::security_module::{Nonce, SecurityModule};
 
 /// Requests that are answered at a time; a further one is refused.
@@ -17,20 +18,16 @@ const MAX_REQUESTS: usize = 16;
 /// The answers that are being made for one connection.
 pub(crate) struct Answers {
     nsm: SecurityModule,
-    sealed_secrets: Option<SealedSecrets>,
+    secrets: Option<Secrets>,
     logs: Logs,
     tasks: JoinSet<FromInit>,
 }
 
 impl Answers {
-    pub(crate) fn new(
-        nsm: SecurityModule,
-        sealed_secrets: Option<SealedSecrets>,
-        logs: Logs,
-    ) -> Self {
+    pub(crate) fn new(nsm: SecurityModule, secrets: Option<Secrets>, logs: Logs) -> Self {
         Self {
             nsm,
-            sealed_secrets,
+            secrets,
             logs,
             tasks: JoinSet::new(),
         }
@@ -55,7 +52,7 @@ impl Answers {
             }
             FromAgent::SealingChallenge { id, nonce } => {
                 let begun = nonce_of(nonce).and_then(|nonce| {
-                    let key = self.sealed_secrets()?.public_key();
+                    let key = self.sealing_key()?;
                     let nsm = self.nsm.clone();
                     self.spawn(async move {
                         document(id, nsm.run(move |nsm| nsm.sealing(&nonce, &key)).await)
@@ -64,12 +61,12 @@ impl Answers {
                 begun.err().map(|reason| challenge_failed(id, reason))
             }
             FromAgent::SealedSecret { id, sealed } => {
-                let begun = self.sealed_secrets().and_then(|secrets| {
+                let begun = self.declared().and_then(|secrets| {
                     let (nsm, logs) = (self.nsm.clone(), self.logs.clone());
                     self.spawn(async move {
                         match secrets.put(&nsm, &sealed).await {
                             Ok(name) => {
-                                logs.system(format!("secrets: `{name}` was put and opened"));
+                                logs.system(format!("secrets: `{name}` was put and delivered"));
                                 FromInit::SecretOpened { id }
                             }
                             // Not in the log, which whoever puts rubbish would fill.
@@ -83,10 +80,14 @@ impl Answers {
         }
     }
 
-    fn sealed_secrets(&self) -> Result<SealedSecrets, String> {
-        self.sealed_secrets.clone().ok_or_else(|| {
-            "the image declares no sealed secrets: add workload.sealed_secrets to its manifest, and build it again".to_owned()
-        })
+    fn declared(&self) -> Result<Secrets, String> {
+        let secrets = self.secrets.clone();
+        secrets.ok_or_else(|| PutError::NoneDeclared.to_string())
+    }
+
+    fn sealing_key(&self) -> Result<PublicKey, String> {
+        let key = self.declared()?.sealing_key();
+        key.ok_or_else(|| PutError::NoneDeclared.to_string())
     }
 
     fn spawn(

@@ -20,7 +20,7 @@ use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
-use crate::sealed::SealedSecrets;
+use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
 /// How long the boot waits for the agent's first message.
@@ -264,8 +264,8 @@ pub(crate) struct Parts {
     pub(crate) self_check: FromInit,
     /// What is asked for on every connection, if the workload is to have it.
     pub(crate) credentials: Option<AwsCredentials>,
-    /// Those that can be sealed to this boot, if any can.
-    pub(crate) sealed_secrets: Option<SealedSecrets>,
+    /// The image's, if it declares any.
+    pub(crate) secrets: Option<Secrets>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
     /// KMS, if the image calls it through the enclave.
@@ -364,12 +364,9 @@ impl Task {
     /// Serves one session; the error is why it ended before the last message.
     async fn serve(&mut self, mut session: Session) -> Result<(), String> {
         let Parts {
-            nsm,
-            sealed_secrets,
-            logs,
-            ..
+            nsm, secrets, logs, ..
         } = &self.parts;
-        let mut answers = Answers::new(nsm.clone(), sealed_secrets.clone(), logs.clone());
+        let mut answers = Answers::new(nsm.clone(), secrets.clone(), logs.clone());
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.parts.credentials.is_some() {

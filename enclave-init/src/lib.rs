@@ -67,7 +67,6 @@ mod reaper;
 mod registers;
 mod run;
 mod runtime_config;
-mod sealed;
 mod secrets;
 mod security_module;
 mod self_check;

@@ -83,9 +83,9 @@ pub(crate) struct Room {
     pub(crate) tmp: u64,
 }
 
-/// How the secrets' file system is mounted: each of the few files takes a page, and a
-/// second one while it is replaced.
-const SECRETS_OPTIONS: &str = "mode=0755,size=1m,nr_inodes=256";
+/// How the secrets' file system is mounted: each of the 64 files takes at most 32 KiB, and
+/// as much again while it is replaced.
+const SECRETS_OPTIONS: &str = "mode=0755,size=4m,nr_inodes=256";
 
 /// Where the machine's own `/dev` and `/proc` must be before anything else works.
 pub(crate) fn mount_early() -> Result<(), InitError> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, Losses};
+use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, HealthState, Losses};
 use link::{EndCode, Text};
 use manifest::{MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
@@ -160,7 +160,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         nsm,
         self_check: self_check.message(),
         credentials: credentials.clone(),
-        sealed_secrets: services.sealed_secrets,
+        secrets: secrets.clone(),
         logs: logs.clone(),
         pressure: services.pressure,
         kms: services.kms,
@@ -173,7 +173,13 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         credentials: credentials.as_ref(),
         secrets: secrets.as_ref(),
     };
-    let missing = match await_given(given, &config, &mut steps, &mut requests).await {
+    let waits = |detail: String| {
+        if !detail.is_empty() {
+            logs.system(format!("secrets: the workload's start {detail}"));
+        }
+        handle.set_health(HealthState::Starting, detail);
+    };
+    let missing = match await_given(given, &config, &mut steps, &mut requests, waits).await {
         Ok(missing) => missing,
         Err(end) => return farewell(end, &logs, closing).await,
     };
@@ -233,13 +239,15 @@ struct Missing {
     secrets: Vec<String>,
 }
 
-/// Waits for what the workload is started with. The error is the end of an enclave whose
+/// Waits for what the workload is started with, and calls `waits` with what somebody has
+/// to do for it. The error is the end of an enclave whose
 /// workload is not started.
 async fn await_given(
     given: Given<'_>,
     config: &MeasuredConfig,
     steps: &mut Steps,
     requests: &mut Requests,
+    waits: impl Fn(String),
 ) -> Result<Missing, End> {
     let shutdown = || End::shutdown(Outputs::default());
     let mut missing = Missing {
@@ -258,7 +266,7 @@ async fn await_given(
         missing.credentials = awaited.await.ok_or_else(shutdown)?.err();
     }
     if let Some(secrets) = given.secrets {
-        let opened = secrets.open();
+        let opened = secrets.open(waits);
         let opened = steps.wait("secrets", async {
             tokio::select! {
                 opened = opened => Some(opened),

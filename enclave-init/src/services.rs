@@ -14,7 +14,6 @@ use crate::error::{Doing, InitError};
 use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
-use crate::sealed::SealedSecrets;
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 use crate::trust::Trust;
@@ -41,8 +40,6 @@ pub(crate) struct Running {
     pub(crate) pressure: Pressure,
     /// The workload's, if it is to have any.
     pub(crate) credentials: Option<AwsCredentials>,
-    /// Those that can be sealed to this boot, if any can.
-    pub(crate) sealed_secrets: Option<SealedSecrets>,
     /// KMS, if the image calls it through the enclave.
     pub(crate) kms: Option<Kms>,
     /// The image's, if it declares any.
@@ -70,20 +67,20 @@ impl Services<'_> {
         } else {
             None
         };
-        let sealed_secrets = SealedSecrets::new(&config.workload.sealed_secrets)?;
         let network = Arc::new(config.network.clone());
         let out =
             egress::start(agent.clone(), Arc::clone(&network), capacity, logs.clone()).await?;
-        let (kms, secrets) = match (&config.kms, &credentials) {
+        let called = match (&config.kms, &credentials) {
             (Some(kms), Some(credentials)) => {
                 let roots = kms.roots.as_deref();
                 let client = Client::new(Arc::clone(&out), credentials.clone(), roots)?;
-                let kms = Kms::start(client.clone(), kms, nsm.clone(), logs.clone());
-                let secrets = Secrets::new(config, &kms, &client, simulated);
-                (Some(kms), secrets)
+                Some((Kms::start(client.clone(), kms, nsm.clone(), logs.clone()), client))
             }
-            _ => (None, None),
+            _ => None,
         };
+        let callers = called.as_ref().map(|(kms, client)| (kms, client));
+        let secrets = Secrets::new(config, callers, simulated)?;
+        let kms = called.map(|(kms, _)| kms);
         let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
         let into = ingress::places(&capacity);
         tokio::spawn(ingress::serve(
@@ -99,7 +96,7 @@ impl Services<'_> {
             verifications: Verifications::new(Arc::clone(trust)),
             credentials: credentials.clone(),
             kms: kms.clone(),
-            sealed_secrets: sealed_secrets.clone(),
+            secrets: secrets.clone(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
@@ -109,7 +106,6 @@ impl Services<'_> {
                 ingress: into,
             },
             credentials,
-            sealed_secrets,
             kms,
             secrets,
         })

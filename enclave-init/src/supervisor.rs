@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
-use manifest::{MeasuredConfig, WorkloadKind};
+use manifest::{MeasuredConfig, OnChange, WorkloadKind};
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -44,21 +44,20 @@ pub(crate) struct Requests {
     signals: Signals,
     shutdown: mpsc::Receiver<Shutdown>,
     /// What follows changes of secrets.
-    changes: mpsc::Receiver<Signal>,
+    changes: mpsc::Receiver<OnChange>,
 }
 
 enum Request {
     Shutdown(Shutdown),
     Forward(Signal),
-    /// For the main process alone.
-    SignalMain(Signal),
+    Follow(OnChange),
 }
 
 impl Requests {
     pub(crate) fn new(
         signals: Signals,
         shutdown: mpsc::Receiver<Shutdown>,
-        changes: mpsc::Receiver<Signal>,
+        changes: mpsc::Receiver<OnChange>,
     ) -> Self {
         Self {
             signals,
@@ -71,7 +70,7 @@ impl Requests {
     async fn next(&mut self) -> Request {
         tokio::select! {
             Some(shutdown) = self.shutdown.recv() => Request::Shutdown(shutdown),
-            Some(signal) = self.changes.recv() => Request::SignalMain(signal),
+            Some(change) = self.changes.recv() => Request::Follow(change),
             asked = self.signals.next() => match asked {
                 Asked::Shutdown => Request::Shutdown(Shutdown { grace: None }),
                 Asked::Forward(signal) => Request::Forward(signal),
@@ -300,7 +299,9 @@ impl Supervisor<'_> {
                 request = requests.next() => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
                     Request::Forward(signal) => workload::signal(started.pid, signal),
-                    Request::SignalMain(signal) => workload::signal_main(started.pid, signal),
+                    Request::Follow(OnChange { signal }) => {
+                        workload::signal_main(started.pid, signal);
+                    }
                 },
                 () = &mut probing => {}
             }

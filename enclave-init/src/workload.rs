@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
@@ -64,7 +64,7 @@ impl StandingBy {
         confinement: Arc<Confinement>,
         expedited: Option<Expedited>,
     ) -> Result<Self, InitError> {
-        if config.workload.aws_credentials {
+        if config.workload.aws_credentials || !config.secrets.is_empty() {
             return Ok(Self {
                 process: Process::Awaiting(config),
                 confinement,
@@ -265,7 +265,14 @@ pub(crate) fn signal(pid: Pid, signal: Signal) {
 }
 
 /// Sends a signal to the workload's main process alone.
-pub(crate) fn signal_main(pid: Pid, signal: Signal) {
+pub(crate) fn signal_main(pid: Pid, signal: ChangeSignal) {
+    let signal = match signal {
+        ChangeSignal::Hangup => Signal::SIGHUP,
+        ChangeSignal::Interrupt => Signal::SIGINT,
+        ChangeSignal::Terminate => Signal::SIGTERM,
+        ChangeSignal::User1 => Signal::SIGUSR1,
+        ChangeSignal::User2 => Signal::SIGUSR2,
+    };
     // It may have ended by itself.
     let _ = kill(pid, signal);
 }

@@ -22,7 +22,7 @@ use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::open_regular;
-use crate::{attestation, config, kernel, kms, memory, ramdisk, sealed_secrets, secrets};
+use crate::{attestation, config, kernel, kms, memory, ramdisk, secrets};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -200,7 +200,6 @@ fn tables(manifest: &Manifest) -> Result<Tables, ManifestError> {
         attestation: attestation::measured(manifest)?,
         kms: kms::measured(manifest)?,
         secrets: secrets::measured(manifest)?,
-        sealed_secrets: sealed_secrets::measured(manifest)?,
     })
 }
 

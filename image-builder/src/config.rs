@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, Profile, SealedSecret, Secret, SelfCheck, User,
-    WorkingDirectory, Workload, check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, Profile, Secret, SelfCheck, User, WorkingDirectory,
+    Workload, check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
@@ -26,7 +26,6 @@ pub(crate) struct Tables {
     pub(crate) attestation: Attestation,
     pub(crate) kms: Option<Kms>,
     pub(crate) secrets: Vec<Secret>,
-    pub(crate) sealed_secrets: Vec<SealedSecret>,
 }
 
 /// Combines the manifest with the container's own configuration, and checks
@@ -41,7 +40,6 @@ pub(crate) fn measured(
         attestation,
         kms,
         secrets,
-        sealed_secrets,
     } = tables;
     let source = &manifest.workload;
     let process = &image.process;
@@ -102,7 +100,6 @@ pub(crate) fn measured(
             health: source.health.clone(),
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
-            sealed_secrets,
         },
         network: manifest.network.clone(),
         logs: manifest.logs.clone(),

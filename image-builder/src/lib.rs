@@ -40,7 +40,6 @@ mod memory;
 mod path;
 mod program;
 mod ramdisk;
-mod sealed_secrets;
 mod secrets;
 mod spool;
 mod step;

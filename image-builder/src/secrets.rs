@@ -1,19 +1,28 @@
-//! The manifest's `[[secrets]]`, with the ciphertexts in the files that they name.
+//! The manifest's `[[secrets]]`, with the ciphertexts and the senders' keys in the files
+//! that they name.
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use manifest::{CiphertextBlob, MAX_CIPHERTEXT_BYTES, Manifest, ManifestError, Secret};
+use sealed_secret::Sender;
 
 use crate::stored::read_small;
 
-/// The longest file that is read: a ciphertext in base64, with room for line ends.
-const MAX_FILE: usize = 2 * MAX_CIPHERTEXT_BYTES;
+/// The longest file with a ciphertext: in base64, with room for line ends.
+const MAX_CIPHERTEXT_FILE: usize = 2 * MAX_CIPHERTEXT_BYTES;
+/// The longest file with a key, in bytes; OpenSSL's have 113.
+const MAX_KEY_FILE: usize = 8 * 1024;
 
 /// The secrets as they are measured.
 pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<Secret>, ManifestError> {
     let secrets = manifest.secrets.iter().enumerate().map(|(index, source)| {
-        source.measured(ciphertext).map_err(|reason| {
-            manifest.invalid(&["secrets", &index.to_string(), "kms", "file"], reason)
+        source.measured(ciphertext, sender).map_err(|reason| {
+            manifest.invalid(
+                &["secrets", &index.to_string(), source.origin_key()],
+                format!("the secret `{}`: {reason}", source.name),
+            )
         })
     });
     secrets.collect()
@@ -21,17 +30,27 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Vec<Secret>, ManifestError
 
 /// The ciphertext in a file.
 fn ciphertext(path: &Path) -> Result<CiphertextBlob, String> {
-    let about = |reason: String| format!("{}: {reason}", path.display());
-    let bytes =
-        read_small(path, MAX_FILE).map_err(|error| about(format!("it cannot be read: {error}")))?;
-    CiphertextBlob::from_stored(&bytes).map_err(|error| about(error.to_string()))
+    let bytes = read(path, MAX_CIPHERTEXT_FILE)?;
+    CiphertextBlob::from_stored(&bytes).map_err(|error| about(path, &error))
+}
+
+/// The sender's key in a file, as it is measured.
+fn sender(path: &Path) -> Result<String, String> {
+    let bytes = read(path, MAX_KEY_FILE)?;
+    let sender = Sender::from_pem(&bytes).map_err(|error| about(path, &error))?;
+    Ok(STANDARD.encode(sender.to_spki()))
+}
+
+fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+    read_small(path, limit).map_err(|error| about(path, &format!("it cannot be read: {error}")))
+}
+
+fn about(path: &Path, reason: &impl ToString) -> String {
+    format!("{}: {}", path.display(), reason.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-
     use super::*;
 
     #[test]

@@ -16,7 +16,6 @@ use crate::name::EnclaveName;
 use crate::network::{
     IngressRule, Network, NetworkError, check_egress, check_ingress, check_services,
 };
-use crate::sealed_secret::{self, SealedSecretsError};
 use crate::secrets::{self, Secret, SecretError};
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
@@ -58,9 +57,6 @@ pub enum ConfigError {
     /// Its list of peers breaks a limit.
     #[error("the image's configuration cannot be used: {0}")]
     Attestation(#[from] AttestationError),
-    /// Its list of sealed secrets breaks a limit.
-    #[error("the image's configuration cannot be used: {0}")]
-    SealedSecrets(#[from] SealedSecretsError),
     /// Its confinement contradicts itself.
     #[error("the image's configuration cannot be used: confinement.{key}: {reason}")]
     Confinement {
@@ -113,8 +109,6 @@ impl MeasuredConfig {
         let config = read(bytes, |config: &Self| config.schema)?;
         config.network.check()?;
         config.attestation.check()?;
-        let secrets = config.workload.sealed_secrets.iter();
-        sealed_secret::check(secrets.map(|secret| &secret.name))?;
         secrets::check(&config.secrets, config.kms.is_some())?;
         config
             .confinement

@@ -31,7 +31,6 @@ mod name;
 mod network;
 mod process;
 mod reserved;
-mod sealed_secret;
 mod secrets;
 mod shape;
 mod source;
@@ -69,12 +68,11 @@ pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
 };
 pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
-pub use sealed_secret::{MAX_SEALED_SECRETS, SealedSecret, SealedSecretSource, SealedSecretsError};
 pub use secrets::{
     ChangeSignal, Ciphertext, CiphertextBlob, CiphertextSource, EncryptionContext, KeyArn,
-    KmsEncrypted, MAX_CIPHERTEXT_BYTES, MAX_SECRETS, OnChange, OnFailure, SECRETS_FOLDER, Secret,
-    SecretError, SecretFile, SecretMode, SecretOrigin, SecretPath, SecretSource, StoredAt,
-    VariableName,
+    KmsEncrypted, MAX_CIPHERTEXT_BYTES, MAX_SECRETS, OnChange, OnFailure, OriginSource,
+    SECRETS_FOLDER, Sealed, SealedSource, Secret, SecretError, SecretFile, SecretMode,
+    SecretOrigin, SecretPath, SecretSource, StoredAt, VariableName,
 };
 pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};

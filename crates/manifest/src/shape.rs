@@ -21,7 +21,6 @@ restart = { policy = "on-failure", max = 5, backoff = "1s..30s" }
 health = { http = "http://127.0.0.1:8080/health", tcp = 8080, interval = "30s" }
 stop_grace = "10s"
 aws_credentials = true
-sealed_secrets = [{ name = "password", sender = "operator.pem" }]
 
 [network]
 egress = ["api.example.com:443"]
@@ -63,10 +62,13 @@ roots = "kms-roots.pem"
 [[secrets]]
 name = "database-password"
 kms = { ciphertext = "AQICAHhrZXk=", file = "password.kms", ssm = "/app/password", secretsmanager = "app/password" }
+sealed = { sender = "operator.pem" }
+wait = "10m"
 encryption_context = { app = "payments" }
 key_id = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 file = "/run/secrets/database-password"
 env = "DATABASE_PASSWORD"
+api = true
 mode = "0400"
 refresh = "10m"
 on_change = { signal = "SIGHUP" }

@@ -16,8 +16,7 @@ use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
 use crate::network::{Network, NetworkError};
-use crate::sealed_secret::{self, SealedSecretsError};
-use crate::secrets::{self, SecretError, SecretSource, SecretTable};
+use crate::secrets::{self, SecretSource, SecretTable};
 use crate::shape;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::WorkloadSource;
@@ -207,9 +206,6 @@ impl Manifest {
             if let Some(kms) = &mut manifest.kms {
                 kms.join_to(folder);
             }
-            for secret in &mut manifest.workload.sealed_secrets {
-                secret.join_to(folder);
-            }
             for secret in &mut manifest.secrets {
                 secret.join_to(folder);
             }
@@ -217,7 +213,6 @@ impl Manifest {
         manifest.check_network()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
-        manifest.check_sealed_secrets()?;
         manifest.check_confinement()?;
         manifest.check_kms()?;
         manifest.check_secrets()?;
@@ -281,30 +276,12 @@ impl Manifest {
         })
     }
 
-    fn check_sealed_secrets(&self) -> Result<(), ManifestError> {
-        let names = self
-            .workload
-            .sealed_secrets
-            .iter()
-            .map(|secret| &secret.name);
-        sealed_secret::check(names).map_err(|error| {
-            let index = match &error {
-                SealedSecretsError::Twice { index, .. } => index.to_string(),
-                SealedSecretsError::Count(_) => String::new(),
-            };
-            self.invalid(&["workload", "sealed_secrets", &index], error.to_string())
-        })
-    }
-
     /// Secrets must be within reach, and the only ones to set their variables.
     fn check_secrets(&self) -> Result<(), ManifestError> {
         secrets::check_network(&self.secrets, &self.network)
             .and_then(|()| secrets::check_variables(&self.secrets, &self.workload))
-            .map_err(|found| self.invalid_secret(&found))?;
-        if self.kms.is_none() && !self.secrets.is_empty() {
-            return Err(self.invalid_secret(&(0, "kms", SecretError::NoKms)));
-        }
-        Ok(())
+            .and_then(|()| secrets::check_kms(&self.secrets, self.kms.is_some()))
+            .map_err(|found| self.invalid_secret(&found))
     }
 
     fn invalid_secret(&self, (index, key, error): &secrets::Found) -> ManifestError {

@@ -58,7 +58,9 @@ impl Interval {
     pub const DEFAULT_HEALTH: Self = Self(Duration::from_secs(30));
     /// Between SIGTERM and SIGKILL, unless the manifest says otherwise: 10 s.
     pub const DEFAULT_STOP_GRACE: Self = Self(Duration::from_secs(10));
-
+    /// For a sealed secret that the workload's start waits for, unless the manifest says
+    /// otherwise: 10 min.
+    pub const DEFAULT_WAIT: Self = Self(Duration::from_secs(600));
     /// Between looks for another ciphertext of a secret, at least: 1 s.
     pub const SHORTEST_REFRESH: Self = Self(Duration::from_secs(1));
 

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
-use crate::sealed_secret::{SealedSecret, SealedSecretSource};
 use crate::units::{Backoff, Interval};
 
 /// The longest time between SIGTERM and SIGKILL: the agent waits for an enclave's end no
@@ -91,9 +90,6 @@ pub struct Workload {
     /// Whether it gets the AWS credentials of the instance that the enclave runs on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aws_credentials: bool,
-    /// The secrets that can be sealed to it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sealed_secrets: Vec<SealedSecret>,
 }
 
 impl Default for Restart {
@@ -139,8 +135,6 @@ pub struct WorkloadSource {
     /// Whether it gets the AWS credentials of the instance that the enclave runs on; not
     /// unless given.
     pub aws_credentials: bool,
-    /// The secrets that can be sealed to it; none unless given.
-    pub sealed_secrets: Vec<SealedSecretSource>,
 }
 
 impl Default for WorkloadSource {
@@ -155,7 +149,6 @@ impl Default for WorkloadSource {
             health: None,
             stop_grace: Interval::DEFAULT_STOP_GRACE,
             aws_credentials: false,
-            sealed_secrets: Vec::new(),
         }
     }
 }

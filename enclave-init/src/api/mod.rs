@@ -40,7 +40,7 @@ use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::kms::Kms;
 use crate::mounts::in_scratch;
-use crate::sealed::SealedSecrets;
+use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
 /// Where the workload finds the API.
@@ -74,8 +74,8 @@ pub(crate) struct Api {
     pub(crate) credentials: Option<AwsCredentials>,
     /// KMS, if the image calls it through the enclave.
     pub(crate) kms: Option<Kms>,
-    /// Those that can be sealed to this boot, if any can.
-    pub(crate) sealed_secrets: Option<SealedSecrets>,
+    /// The image's, if it declares any.
+    pub(crate) secrets: Option<Secrets>,
 }
 
 /// Told to whoever asks for anything else.

@@ -1,18 +1,18 @@
-//! `GET /v1/secrets/NAME[?wait=SECONDS]`: a secret that was sealed to this boot.
+//! `GET /v1/secrets/NAME[?wait=SECONDS]`: a declared secret that the API answers.
 
 use std::time::Duration;
 
 use hyper::StatusCode;
 
 use super::{Answer, Api, Failure};
-use crate::sealed::Missing;
+use crate::secrets::Missing;
 
 /// The longest wait, in seconds: the connection is closed a few seconds later.
 const MAX_WAIT: u64 = 10;
 
 pub(super) async fn read(api: &Api, name: &str, query: Option<&str>) -> Result<Answer, Failure> {
     let wait = wait(query)?;
-    let found = match &api.sealed_secrets {
+    let found = match &api.secrets {
         Some(secrets) => secrets.get(name, wait).await,
         None => Err(Missing::Undeclared),
     };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use hyper::StatusCode;
 use thiserror::Error;
 
-use super::MAX_VALUE;
 use crate::aws::{Answer, CallError};
 use crate::kms::KmsError;
 
@@ -51,9 +50,9 @@ pub(super) enum Failure {
     /// The region's service has no host name.
     #[error("{0} cannot be read: the service has no host in the region of [kms]")]
     NoHost(String),
-    /// Larger than any of KMS's.
-    #[error("its value has {0} bytes, more than the {MAX_VALUE} that a secret may have")]
-    TooLarge(usize),
+    /// Larger than any of KMS's, or than a variable may be.
+    #[error("its value has {0} bytes, more than the {1} that it may have")]
+    TooLarge(usize, usize),
     /// Not for an environment.
     #[error("its value has a zero byte, which no environment variable can have")]
     ZeroByte,
@@ -90,7 +89,7 @@ impl Failure {
             | Self::Answer(_)
             | Self::Stored(..)
             | Self::NoHost(_)
-            | Self::TooLarge(_)
+            | Self::TooLarge(..)
             | Self::ZeroByte
             | Self::Write(_) => false,
         }
@@ -136,8 +135,8 @@ impl Failure {
                 Some("store the CiphertextBlob that `aws kms encrypt` prints")
             }
             Self::NoHost(_) => Some("name an existing region in [kms]"),
-            Self::TooLarge(_) | Self::ZeroByte => {
-                Some("deliver it as `file`, with a value of at most 4096 bytes")
+            Self::TooLarge(..) | Self::ZeroByte => {
+                Some("deliver it as `file`, which may have 32768 bytes, or 4096 if KMS decrypts it")
             }
             Self::TimedOut(_) => Some("is the parent's agent well?"),
             Self::Write(_) => Some("this should not happen: report it"),

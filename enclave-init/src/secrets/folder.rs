@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use manifest::{SecretFile, User};
+use zeroize::Zeroizing;
 
 use crate::error::{Doing, InitError};
 
@@ -23,6 +24,13 @@ pub(super) fn write(
     write_new(&new, file.mode.bits(), owner, value)
         .and_then(|()| fs::rename(&new, folder.join(name)))
         .doing(|| format!("writing {}", file.path))
+}
+
+/// Whether the file that is there has this value.
+pub(super) fn has(folder: &Path, file: &SecretFile, value: &[u8]) -> Result<bool, InitError> {
+    let found = fs::read(folder.join(file.path.file_name())).map(Zeroizing::new);
+    let found = found.doing(|| format!("reading {}", file.path))?;
+    Ok(*found == value)
 }
 
 fn write_new(path: &Path, mode: u32, owner: Option<User>, value: &[u8]) -> io::Result<()> {
@@ -88,6 +96,8 @@ mod tests {
         open.read_to_string(&mut old).unwrap();
         assert_eq!(old, "old value");
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(has(folder.path(), &file("0400"), b"new").unwrap());
+        assert!(!has(folder.path(), &file("0400"), b"old").unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

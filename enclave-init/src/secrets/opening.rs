@@ -1,10 +1,10 @@
-//! Where secrets come from: ciphertexts, in the image or fetched, and who opens them.
+//! Secrets that KMS opens: their ciphertexts, in the image or fetched.
 
 use aws_endpoint::Variant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
-use manifest::{Ciphertext, CiphertextBlob, KmsEncrypted, SecretOrigin, StoredAt};
+use manifest::{Ciphertext, CiphertextBlob, KmsEncrypted, StoredAt};
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -67,18 +67,8 @@ impl Origins {
         }
     }
 
-    /// Opens a secret; nothing if its ciphertext is the known one.
+    /// Has KMS open a secret; nothing if its ciphertext is the known one.
     pub(super) async fn open(
-        &self,
-        origin: &SecretOrigin,
-        known: Option<&[u8]>,
-    ) -> Result<Option<Opened>, Failure> {
-        match origin {
-            SecretOrigin::Kms(encrypted) => self.decrypt(encrypted, known).await,
-        }
-    }
-
-    async fn decrypt(
         &self,
         encrypted: &KmsEncrypted<Ciphertext>,
         known: Option<&[u8]>,

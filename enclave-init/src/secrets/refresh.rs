@@ -1,7 +1,9 @@
-//! Looking for other ciphertexts while the workload runs.
+//! Values that come while the workload runs: of other ciphertexts, which are looked for,
+//! and of secrets that are put late.
 
-use manifest::ChangeSignal;
-use nix::sys::signal::Signal;
+use std::time::Duration;
+
+use manifest::{OnChange, SecretOrigin};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -10,61 +12,78 @@ use crate::logs::Logs;
 
 impl Secrets {
     /// Looks for other ciphertexts where they are stored, as often as the image says,
-    /// until the enclave ends. What a change is to be followed by goes to `signals`.
-    pub(crate) fn keep(&self, signals: &mpsc::Sender<Signal>, logs: &Logs) {
+    /// until the enclave ends. What a change is to be followed by goes to `changes`.
+    pub(crate) fn keep(&self, changes: &mpsc::Sender<OnChange>, logs: &Logs) {
         for (index, declared) in self.0.secrets.iter().enumerate() {
-            let Some(interval) = declared.config.refresh else {
-                continue;
+            let config = &declared.config;
+            let follow = Follow {
+                change: config.on_change.clone(),
+                changes: changes.clone(),
             };
-            let (secrets, signals, logs) = (self.clone(), signals.clone(), logs.clone());
-            let name = declared.config.name.clone();
-            let signal = declared
-                .config
-                .on_change
-                .map(|change| signal(change.signal));
-            tokio::spawn(async move {
-                let mut failed = 0_u64;
-                loop {
-                    sleep(interval.as_duration()).await;
-                    match secrets.deliver(index).await {
-                        Ok(is_changed) => {
-                            if failed > 0 {
-                                logs.system(format!(
-                                    "{SUBJECT}: `{name}` can be refreshed again, after {failed} failed attempts"
-                                ));
-                            }
-                            failed = 0;
-                            if !is_changed {
-                                continue;
-                            }
-                            logs.system(format!("{SUBJECT}: `{name}` has another value"));
-                            if let Some(signal) = signal {
-                                // Nobody takes it when the enclave ends.
-                                let _ = signals.send(signal).await;
-                            }
-                        }
-                        Err(failure) => {
-                            if failed == 0 {
-                                logs.error(format!(
-                                    "{SUBJECT}: `{name}` cannot be refreshed and keeps its value: {}",
-                                    failure.explain()
-                                ));
-                            }
-                            failed = failed.saturating_add(1);
-                        }
+            if let Some(interval) = config.refresh {
+                let (secrets, logs) = (self.clone(), logs.clone());
+                let interval = interval.as_duration();
+                tokio::spawn(secrets.refresh_every(interval, index, follow, logs));
+            } else if matches!(config.origin, SecretOrigin::Sealed(_))
+                && follow.change.is_some()
+                && !declared.held.borrow().is_delivered
+            {
+                let mut held = declared.held.subscribe();
+                tokio::spawn(async move {
+                    if held.wait_for(|held| held.is_delivered).await.is_ok() {
+                        follow.change().await;
+                    }
+                });
+            }
+        }
+    }
+
+    async fn refresh_every(self, interval: Duration, index: usize, follow: Follow, logs: Logs) {
+        let Some(declared) = self.0.secrets.get(index) else {
+            return;
+        };
+        let name = &declared.config.name;
+        let mut failed = 0_u64;
+        loop {
+            sleep(interval).await;
+            match self.refresh(index).await {
+                Ok(is_changed) => {
+                    if failed > 0 {
+                        logs.system(format!(
+                            "{SUBJECT}: `{name}` can be refreshed again, after {failed} failed attempts"
+                        ));
+                    }
+                    failed = 0;
+                    if is_changed {
+                        logs.system(format!("{SUBJECT}: `{name}` has another value"));
+                        follow.change().await;
                     }
                 }
-            });
+                Err(failure) => {
+                    if failed == 0 {
+                        logs.error(format!(
+                            "{SUBJECT}: `{name}` cannot be refreshed and keeps its value: {}",
+                            failure.explain()
+                        ));
+                    }
+                    failed = failed.saturating_add(1);
+                }
+            }
         }
     }
 }
 
-fn signal(signal: ChangeSignal) -> Signal {
-    match signal {
-        ChangeSignal::Hangup => Signal::SIGHUP,
-        ChangeSignal::Interrupt => Signal::SIGINT,
-        ChangeSignal::Terminate => Signal::SIGTERM,
-        ChangeSignal::User1 => Signal::SIGUSR1,
-        ChangeSignal::User2 => Signal::SIGUSR2,
+/// What follows a change of one secret.
+struct Follow {
+    change: Option<OnChange>,
+    changes: mpsc::Sender<OnChange>,
+}
+
+impl Follow {
+    async fn change(&self) {
+        if let Some(change) = &self.change {
+            // Nobody takes it when the enclave ends.
+            let _ = self.changes.send(change.clone()).await;
+        }
     }
 }

@@ -5,14 +5,14 @@ use attestation::{Nonce, Policy, Purpose, Roots, Rule, VerifiedClaims, Verifier}
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use link::Bytes;
-use link::control::{FromAgent, FromInit};
+use link::control::{EndCause, FromAgent, FromInit, HealthState};
 use link::logs::LogStream;
 use measurements::{Measurements, Pcr};
 use sealed_secret::{Binding, PublicKey, SenderKey, seal};
 use serde_json::{Value, json};
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, MEASUREMENTS, message};
+use crate::enclave::{Enclave, Image, MEASUREMENTS, ending, ending_with_code, message};
 
 const SENDER: &[u8] = include_bytes!("../../../crates/sealed-secret/tests/vectors/sender.key");
 const OTHER: &[u8] = include_bytes!("../../../crates/sealed-secret/tests/vectors/other.key");
@@ -23,12 +23,54 @@ fn sender() -> SenderKey {
     SenderKey::from_pem(SENDER).unwrap()
 }
 
-/// An image to which two secrets can be sealed.
+/// A secret that the sender seals. Its delivery, and what else is to be set.
+fn secret(name: &str, wait: Option<&str>, rest: &Value) -> Value {
+    let mut sealed = json!({"sender": STANDARD.encode(sender().sender().to_spki())});
+    if let Some(wait) = wait {
+        sealed["wait"] = wait.into();
+    }
+    let mut secret = json!({"name": name, "origin": {"sealed": sealed}, "on_failure": "stop"});
+    let members = rest.as_object().unwrap().clone();
+    secret.as_object_mut().unwrap().extend(members);
+    secret
+}
+
+/// An image to which two secrets can be sealed, while its workload runs.
 fn image(instructions: &[&str]) -> Image {
-    let sender = STANDARD.encode(sender().sender().to_spki());
-    let secret = |name: &str| json!({"name": name, "sender": sender});
-    let secrets = json!([secret("password"), secret("other")]);
-    Image::new(instructions).with("/workload/sealed_secrets", secrets)
+    let rest = json!({"api": true, "on_failure": "continue"});
+    let secrets = json!([
+        secret("password", None, &rest),
+        secret("other", None, &rest)
+    ]);
+    Image::new(instructions).with("/secrets", secrets)
+}
+
+fn file(name: &str) -> Value {
+    json!({"path": format!("/run/secrets/{name}"), "mode": "0400"})
+}
+
+/// Seals a secret to an enclave, and hands it in.
+async fn seal_and_put(
+    enclave: &Enclave,
+    control: &mut Control,
+    name: &str,
+    value: &[u8],
+) -> Result<(), String> {
+    let (key, binding) = attested(enclave, control).await;
+    let sealed = seal(value, name, &key, &binding, &sender()).unwrap();
+    put(control, 7, &sealed).await
+}
+
+/// Waits until the agent is told what the enclave waits for.
+async fn waits_for(control: &mut Control, text: &str) {
+    message(control, |message| match message {
+        FromInit::Health { state, detail } if detail.contains(text) => {
+            assert_eq!(*state, HealthState::Starting);
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
 }
 
 async fn document(control: &mut Control, id: u64, nonce: &[u8]) -> Result<Vec<u8>, String> {
@@ -117,7 +159,7 @@ async fn sealed_secret_reaches_the_workload() {
     let statuses: Vec<u16> = before.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [404, 404, 400]);
     assert!(error(&before[0].1).contains("nobody has put this"));
-    assert!(error(&before[1].1).contains("declares no sealed secret"));
+    assert!(error(&before[1].1).contains("declares no secret of that name"));
 
     let (key, binding) = attested(&enclave, &mut control).await;
     let sealed = seal(SECRET, "password", &key, &binding, &sender()).unwrap();
@@ -226,4 +268,111 @@ async fn sealed_secret_is_refused_by_an_image_that_declares_none() {
     assert!(reason.contains("declares no sealed secrets"), "{reason}");
     let reason = put(&mut control, 2, b"anything").await.unwrap_err();
     assert!(reason.contains("declares no sealed secrets"), "{reason}");
+}
+
+#[tokio::test]
+async fn sealed_secrets_are_files_and_variables_once_they_are_put() {
+    let secrets = json!([
+        secret("password", Some("60s"), &json!({"file": file("password")})),
+        secret("token", Some("60s"), &json!({"env": "TOKEN"})),
+    ]);
+    let image = Image::new(&[
+        "show /run/secrets/password",
+        "surroundings",
+        "request tcp GET /v1/secrets/token",
+        "say done",
+        "wait",
+    ])
+    .with("/secrets", secrets)
+    .with("/workload/user", json!({"uid": 1000, "gid": 1000}));
+    let (enclave, mut control) = image.boot().await;
+    waits_for(&mut control, "each to this boot: `password`, `token`").await;
+    let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
+    assert_eq!(put, Ok(()));
+    waits_for(&mut control, "for the sealed secret `token`: `attest seal").await;
+    // What is not for an environment leaves the place to what is.
+    for (value, reason) in [
+        (b"hush\0hush".as_slice(), "has a zero byte"),
+        (&[b'x'; 8193], "8193 bytes, more than the 8192"),
+    ] {
+        let put = seal_and_put(&enclave, &mut control, "token", value).await;
+        let refusal = put.unwrap_err();
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+    assert!(enclave.lines(LogStream::Application).is_empty());
+    let put = seal_and_put(&enclave, &mut control, "token", b"hush-token").await;
+    assert_eq!(put, Ok(()));
+    enclave.said("done").await;
+    let said = enclave.lines(LogStream::Application);
+    assert!(said.contains(&"\"hush-hunter2\"".to_owned()), "{said:?}");
+    assert!(said.contains(&"variable TOKEN=hush-token".to_owned()));
+    let [(status, refusal)] = &answers(&enclave)[..] else {
+        panic!("{said:?}");
+    };
+    assert_eq!(*status, 404);
+    assert!(error(refusal).contains("add `api = true`"));
+    // Sealed anew, the same value is the same; its file is what is compared.
+    let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
+    assert_eq!(put, Ok(()));
+    let put = seal_and_put(&enclave, &mut control, "password", b"hush-other").await;
+    assert!(put.unwrap_err().contains("has another value already"));
+    enclave
+        .line(LogStream::System, "secrets: 2 of 2 delivered")
+        .await;
+    enclave.line(LogStream::System, "boot step=secrets").await;
+    for stream in [LogStream::System, LogStream::Errors, LogStream::Health] {
+        let lines = enclave.lines(stream).join("\n");
+        assert!(!lines.contains("hush"), "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn sealed_secrets_that_nobody_puts_end_the_boot() {
+    let secrets = json!([secret(
+        "password",
+        Some("50ms"),
+        &json!({"env": "PASSWORD"})
+    )]);
+    let image = Image::new(&["say started"]).with("/secrets", secrets);
+    let (mut enclave, mut control) = image.boot().await;
+    let (cause, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!((cause, &*code), (EndCause::BootFailed, "boot.secrets"));
+    let expected = "boot step secrets failed: the secret `password`: nobody put it within 50ms; seal it to this boot with `attest seal --send`";
+    assert!(detail.starts_with(expected), "{detail}");
+    assert_eq!(enclave.ended().await.0, 1);
+    assert!(enclave.lines(LogStream::Application).is_empty());
+}
+
+#[tokio::test]
+async fn sealed_secrets_may_come_while_the_workload_runs() {
+    let rest = json!({
+        "file": file("password"),
+        "on_change": {"signal": "SIGHUP"},
+        "on_failure": "continue",
+    });
+    let secrets = json!([secret("password", Some("50ms"), &rest)]);
+    let image = Image::new(&["catch SIGHUP", "show /run/secrets/password", "wait"]);
+    let (enclave, mut control) = image.with("/secrets", secrets).boot().await;
+    enclave.said("catching").await;
+    let missing = "the workload is started without the secret `password`: nobody put it";
+    enclave.line(LogStream::Errors, missing).await;
+    let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
+    assert_eq!(put, Ok(()));
+    enclave.said("\"hush-hunter2\"").await;
+}
+
+#[tokio::test]
+async fn sealed_secrets_are_not_waited_for_after_a_shutdown() {
+    let secrets = json!([secret(
+        "password",
+        Some("168h"),
+        &json!({"env": "PASSWORD"})
+    )]);
+    let image = Image::new(&["say started"]).with("/secrets", secrets);
+    let (mut enclave, mut control) = image.boot().await;
+    waits_for(&mut control, "`password`").await;
+    control.send(FromAgent::Shutdown { grace_ms: None }).await;
+    assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+    assert_eq!(enclave.ended().await.0, 0);
+    assert!(enclave.lines(LogStream::Application).is_empty());
 }

@@ -192,8 +192,9 @@ impl Supervisor {
         });
         if changed && Line::Health.may_be_written() {
             let Health { state, detail } = &health;
+            let phase = self.enclave.phase();
             self.notifier
-                .status(&format!("the enclave is ready, {state}: {detail}"));
+                .status(&format!("the enclave is {phase}, {state}: {detail}"));
             self.reporter.report(&Report::Health(&health));
         }
     }

@@ -13,6 +13,7 @@
 //! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
 //! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
+//! | `secrets` | prints the secret `file-secret`, then `api-secret` once the local API has it |
 //! | `exit N` | ends with that code |
 //! | `eat` | takes memory until it is killed for it |
 //! | `stubborn` | takes no notice of SIGTERM |
@@ -83,6 +84,7 @@ fn run() -> anyhow::Result<u8> {
         "fetch" => fetch(number)?,
         "decrypt" => decrypt()?,
         "time" => time(number)?,
+        "secrets" => secrets()?,
         "exit" => return Ok(u8::try_from(number)?),
         "eat" => eat(),
         "stubborn" => {
@@ -142,18 +144,35 @@ fn decrypt() -> anyhow::Result<()> {
 }
 
 fn time(count: usize) -> anyhow::Result<()> {
-    const REQUEST: &[u8] =
-        b"GET /v1/time HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n";
     for _ in 0..count {
-        let mut stream = TcpStream::connect("127.0.0.1:7070")?;
-        stream.write_all(REQUEST)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        let (_, body) = ask("/v1/time")?;
         println!("time {body}");
         thread::park_timeout(Duration::from_secs(1));
     }
     sleep();
+}
+
+fn secrets() -> anyhow::Result<()> {
+    let value = std::fs::read_to_string("/run/secrets/file-secret")?;
+    println!("file {value}");
+    loop {
+        let (head, body) = ask("/v1/secrets/api-secret?wait=10")?;
+        if head.starts_with("HTTP/1.1 200 ") {
+            println!("api {body}");
+            sleep();
+        }
+    }
+}
+
+/// What the local API answers: head and body.
+fn ask(path: &str) -> anyhow::Result<(String, String)> {
+    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 fn answer(mut stream: &TcpStream, count: usize) -> io::Result<()> {

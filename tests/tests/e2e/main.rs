@@ -19,6 +19,7 @@ mod kills;
 mod logs;
 mod memory;
 mod reproducible;
+mod sealed_secrets;
 mod secrets_memory;
 mod traffic;
 

@@ -1,135 +1,28 @@
 //! Secrets that the image declares: where each comes from, and how the workload gets it.
 
+mod ciphertext;
+mod delivery;
+mod error;
 mod source;
-mod value;
 
 use std::collections::BTreeSet;
 
-use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-pub use self::source::{CiphertextSource, SecretSource};
-pub(crate) use self::source::{SecretTable, check_network, check_variables, parse};
-pub use self::value::{
-    ChangeSignal, CiphertextBlob, EncryptionContext, KeyArn, MAX_CIPHERTEXT_BYTES, OnChange,
-    OnFailure, SECRETS_FOLDER, SecretMode, SecretPath, StoredAt, VariableName,
+pub use self::ciphertext::{
+    CiphertextBlob, EncryptionContext, KeyArn, MAX_CIPHERTEXT_BYTES, StoredAt,
 };
+pub use self::delivery::{
+    ChangeSignal, OnChange, OnFailure, SECRETS_FOLDER, SecretMode, SecretPath, VariableName,
+};
+pub use self::error::SecretError;
+pub use self::source::{CiphertextSource, OriginSource, SealedSource, SecretSource};
+pub(crate) use self::source::{SecretTable, check_kms, check_network, check_variables, parse};
 use crate::name::EnclaveName;
 use crate::units::Interval;
 
 /// Most secrets of an image.
 pub const MAX_SECRETS: usize = 64;
-
-/// Why a secret was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SecretError {
-    /// More than [`MAX_SECRETS`].
-    #[error("{0} secrets are more than the {MAX_SECRETS} that are allowed")]
-    Count(usize),
-    /// Two secrets have one name.
-    #[error("the secret `{0}` is declared twice: give each its own name")]
-    NameTwice(EnclaveName),
-    /// Nothing says where it comes from.
-    #[error(
-        "nothing says where the secret comes from: write `kms = {{ ciphertext = \"BASE64\" }}`, or one of `file`, `ssm` and `secretsmanager` instead of `ciphertext`"
-    )]
-    NoOrigin,
-    /// More places than one for a ciphertext, or none.
-    #[error(
-        "kms needs one place of the ciphertext: write one of `ciphertext`, `file`, `ssm` and `secretsmanager`, as in `kms = {{ file = \"password.kms\" }}`"
-    )]
-    Place,
-    /// It would not be delivered.
-    #[error(
-        "the workload would not get the secret: write `file = \"{SECRETS_FOLDER}/NAME\"`, `env = \"NAME\"`, or both"
-    )]
-    NoDelivery,
-    /// Two secrets go to one file.
-    #[error("the file `{0}` is another secret's, too: give each its own")]
-    FileTwice(SecretPath),
-    /// Two secrets go to one variable.
-    #[error("the environment variable `{}` is another secret's, too: give each its own", &**.0)]
-    VariableTwice(VariableName),
-    /// A variable that the workload's environment has from elsewhere.
-    #[error("the environment variable `{name}` is set by {by}: give the secret another `env`")]
-    VariableTaken {
-        /// The variable.
-        name: String,
-        /// What sets it.
-        by: &'static str,
-    },
-    /// A mode of no file.
-    #[error("mode is that of `file`, which is not given: add `file`, or remove `mode`")]
-    ModeAlone,
-    /// Nothing outside the image could change.
-    #[error(
-        "refresh looks for another ciphertext where it is stored, and this one is part of the image: use `ssm` or `secretsmanager`, or remove `refresh`"
-    )]
-    RefreshOfImage,
-    /// Shorter than is allowed.
-    #[error("refresh of {0} is too often: write at least `1s`")]
-    RefreshTooOften(Interval),
-    /// Nothing would be noticed to change.
-    #[error(
-        "on_change follows a refresh, and there is none: add `refresh`, as in `refresh = \"10m\"`, or remove `on_change`"
-    )]
-    ChangeWithoutRefresh,
-    /// What has the ciphertext cannot be reached.
-    #[error(
-        "{place} is out of reach: write `aws_services = [\"{service}\"]` in [network], or name the service's host in `egress`, as in `egress = [\"{}:443\"]`",
-        service.host("eu-central-1", aws_endpoint::Variant::default())
-    )]
-    OutOfReach {
-        /// Where the ciphertext is.
-        place: String,
-        /// The service.
-        service: Service,
-    },
-    /// Nothing opens it.
-    #[error(
-        "the secret is KMS's to decrypt, and nothing says which KMS: add a table [kms], as in `endpoint = \"https://kms.eu-central-1.amazonaws.com\"`"
-    )]
-    NoKms,
-    /// Not base64.
-    #[error(
-        "the ciphertext is not base64: write the `CiphertextBlob` that `aws kms encrypt` prints, without spaces and line ends"
-    )]
-    Base64,
-    /// Nothing, or more than KMS takes.
-    #[error(
-        "a ciphertext of {0} bytes cannot be KMS's, which is one of 1 to {MAX_CIPHERTEXT_BYTES} bytes"
-    )]
-    CiphertextSize(usize),
-    /// No name of a parameter or a secret.
-    #[error(
-        "`{0}` is not the name of a stored ciphertext: write the name or the ARN, at most 2048 visible characters without spaces"
-    )]
-    StoredName(String),
-    /// Not an ARN of a key.
-    #[error(
-        "`{0}` is not the ARN of a key: write what KMS says that it used, as in `arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab`; an alias is not told by KMS"
-    )]
-    KeyArn(String),
-    /// An encryption context with an empty name, or more than fits.
-    #[error("encryption_context has names that are not empty, and at most {0} bytes in all")]
-    Context(usize),
-    /// A file elsewhere.
-    #[error(
-        "`{0}` is not a place for a secret: write `{SECRETS_FOLDER}/NAME` with letters, digits, `.`, `_` and `-`, no dot first, and at most 254 of them"
-    )]
-    Path(String),
-    /// Another mode.
-    #[error(
-        "mode `{0}` is not one of a secret: write `0400`, `0440` or `0444`, because nobody writes to the file or executes it"
-    )]
-    Mode(String),
-    /// No name of a variable.
-    #[error(
-        "`{0}` is not a name for a secret's environment variable: use 1 to 255 letters, digits and underscores, and no digit first"
-    )]
-    Variable(String),
-}
 
 /// A declared secret as it is measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +38,9 @@ pub struct Secret {
     /// The environment variable that it is delivered in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<VariableName>,
+    /// Whether the local API answers it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api: bool,
     /// How often another ciphertext is looked for where it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Interval>,
@@ -161,6 +57,20 @@ pub struct Secret {
 pub enum SecretOrigin {
     /// KMS decrypts it for the attested enclave.
     Kms(KmsEncrypted<Ciphertext>),
+    /// Somebody seals it to the enclave while it runs.
+    Sealed(Sealed),
+}
+
+/// What is sealed to a boot of the enclave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealed {
+    /// The Ed25519 key of whoever seals it: a `SubjectPublicKeyInfo` in DER, in base64.
+    /// Whether it is one is for whoever verifies with it to find out.
+    pub sender: String,
+    /// How long the workload's start waits for it; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Interval>,
 }
 
 /// What KMS decrypts; `C` is how the ciphertext is given.
@@ -237,11 +147,24 @@ impl From<Ciphertext> for Place {
 /// What the rules for more than one value look at.
 struct Outline<'a> {
     name: &'a EnclaveName,
-    is_stored: bool,
+    kind: Kind,
     file: Option<&'a SecretPath>,
     env: Option<&'a VariableName>,
+    api: bool,
     refresh: Option<Interval>,
-    on_change: Option<OnChange>,
+    has_on_change: bool,
+    on_failure: OnFailure,
+}
+
+/// Where a secret comes from, as far as rules tell origins apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Its ciphertext is part of the image.
+    Inline,
+    /// Its ciphertext is stored elsewhere.
+    Stored,
+    /// It is sealed, and the workload's start waits for it, or does not.
+    Sealed { is_awaited: bool },
 }
 
 /// Which secret is wrong, counted from zero, at which key.
@@ -249,19 +172,27 @@ pub(crate) type Found = (usize, &'static str, SecretError);
 
 /// Checks measured secrets.
 pub(crate) fn check(secrets: &[Secret], has_kms: bool) -> Result<(), SecretError> {
-    if !has_kms && !secrets.is_empty() {
+    let is_kms = |secret: &Secret| matches!(secret.origin, SecretOrigin::Kms(_));
+    if !has_kms && secrets.iter().any(is_kms) {
         return Err(SecretError::NoKms);
     }
-    let outlines = secrets.iter().map(|secret| {
-        let SecretOrigin::Kms(encrypted) = &secret.origin;
-        Outline {
-            name: &secret.name,
-            is_stored: matches!(encrypted.ciphertext, Ciphertext::Stored(_)),
-            file: secret.file.as_ref().map(|file| &file.path),
-            env: secret.env.as_ref(),
-            refresh: secret.refresh,
-            on_change: secret.on_change,
-        }
+    let outlines = secrets.iter().map(|secret| Outline {
+        name: &secret.name,
+        kind: match &secret.origin {
+            SecretOrigin::Kms(encrypted) => match encrypted.ciphertext {
+                Ciphertext::Inline(_) => Kind::Inline,
+                Ciphertext::Stored(_) => Kind::Stored,
+            },
+            SecretOrigin::Sealed(Sealed { wait, .. }) => Kind::Sealed {
+                is_awaited: wait.is_some(),
+            },
+        },
+        file: secret.file.as_ref().map(|file| &file.path),
+        env: secret.env.as_ref(),
+        api: secret.api,
+        refresh: secret.refresh,
+        has_on_change: secret.on_change.is_some(),
+        on_failure: secret.on_failure,
     });
     check_outlines(outlines).map_err(|(_, _, error)| error)
 }
@@ -293,15 +224,32 @@ fn is_new<T: Ord>(seen: &mut BTreeSet<T>, value: T) -> bool {
 
 /// Checks what concerns one secret alone; an error names the key.
 fn check_outline(secret: &Outline<'_>) -> Result<(), (&'static str, SecretError)> {
-    if secret.file.is_none() && secret.env.is_none() {
+    let is_for_start = secret.file.is_some() || secret.env.is_some();
+    if !is_for_start && !secret.api {
         return Err(("name", SecretError::NoDelivery));
     }
-    match (secret.refresh, secret.on_change) {
-        (Some(_), _) if !secret.is_stored => Err(("refresh", SecretError::RefreshOfImage)),
-        (Some(interval), _) if interval < Interval::SHORTEST_REFRESH => {
-            Err(("refresh", SecretError::RefreshTooOften(interval)))
+    match (secret.kind, secret.refresh) {
+        (Kind::Sealed { .. }, Some(_)) => return Err(("refresh", SecretError::RefreshOfSealed)),
+        (Kind::Inline, Some(_)) => return Err(("refresh", SecretError::RefreshOfImage)),
+        (_, Some(interval)) if interval < Interval::SHORTEST_REFRESH => {
+            return Err(("refresh", SecretError::RefreshTooOften(interval)));
         }
-        (None, Some(_)) => Err(("on_change", SecretError::ChangeWithoutRefresh)),
+        _ => {}
+    }
+    let may_change = match secret.kind {
+        Kind::Sealed { .. } => secret.on_failure == OnFailure::Continue,
+        Kind::Inline | Kind::Stored => secret.refresh.is_some(),
+    };
+    if secret.has_on_change && !may_change {
+        return Err(("on_change", SecretError::NoChange));
+    }
+    match secret.kind {
+        Kind::Sealed { is_awaited } if is_awaited && !is_for_start => {
+            Err(("wait", SecretError::ForApi("wait")))
+        }
+        Kind::Sealed { is_awaited } if !is_awaited && is_for_start => {
+            Err(("wait", SecretError::NoWait))
+        }
         _ => Ok(()),
     }
 }
@@ -328,6 +276,14 @@ mod tests {
         })
     }
 
+    fn sealed(wait: Option<&str>) -> Value {
+        let mut sealed = json!({"sender": "a2V5"});
+        if let Some(wait) = wait {
+            sealed["wait"] = wait.into();
+        }
+        json!({ "sealed": sealed })
+    }
+
     fn read(value: Value) -> Result<Vec<Secret>, String> {
         let secrets: Vec<Secret> =
             serde_json::from_value(value).map_err(|error| error.to_string())?;
@@ -352,8 +308,18 @@ mod tests {
             "env": "A",
             "on_failure": "continue"
         });
-        let secrets = read(json!([least])).unwrap();
-        assert_eq!(serde_json::to_value(&secrets).unwrap(), json!([least]));
+        let sealed = json!({
+            "name": "b",
+            "origin": sealed(Some("10m")),
+            "file": {"path": "/run/secrets/b", "mode": "0444"},
+            "api": true,
+            "on_failure": "stop"
+        });
+        let secrets = read(json!([least, sealed])).unwrap();
+        assert_eq!(
+            serde_json::to_value(&secrets).unwrap(),
+            json!([least, sealed])
+        );
     }
 
     #[test]
@@ -396,7 +362,15 @@ mod tests {
                 "part of the image",
             ),
             (json!([with("/refresh", json!("999ms"))]), "too often"),
-            (json!([with("/refresh", Value::Null)]), "there is none"),
+            (json!([with("/refresh", Value::Null)]), "would never happen"),
+            (
+                json!([{"name": "a", "origin": sealed(None), "env": "A", "on_failure": "stop"}]),
+                "has no `wait`",
+            ),
+            (
+                json!([{"name": "a", "origin": sealed(Some("1m")), "api": true, "on_failure": "stop"}]),
+                "remove `wait`",
+            ),
             (
                 json!([with("/origin", json!({"other": {}}))]),
                 "unknown variant",

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{
-    Ciphertext, CiphertextBlob, EncryptionContext, Found, KeyArn, KmsEncrypted, OnChange,
-    OnFailure, Outline, Secret, SecretError, SecretFile, SecretMode, SecretOrigin, SecretPath,
-    StoredAt, VariableName, check_outlines,
+    Ciphertext, CiphertextBlob, EncryptionContext, Found, KeyArn, Kind, KmsEncrypted, OnChange,
+    OnFailure, Outline, Sealed, Secret, SecretError, SecretFile, SecretMode, SecretOrigin,
+    SecretPath, StoredAt, VariableName, check_outlines,
 };
 use crate::egress::HostPattern;
 use crate::name::EnclaveName;
@@ -30,18 +30,38 @@ const OF_THE_INIT: [&str; 5] = [
 pub struct SecretSource {
     /// What it is called in messages.
     pub name: EnclaveName,
-    /// What KMS decrypts.
-    pub kms: KmsEncrypted<CiphertextSource>,
+    /// Where it comes from.
+    pub origin: OriginSource,
     /// The file that it is delivered as.
     pub file: Option<SecretFile>,
     /// The environment variable that it is delivered in.
     pub env: Option<VariableName>,
+    /// Whether the local API answers it.
+    pub api: bool,
     /// How often another ciphertext is looked for where it is stored.
     pub refresh: Option<Interval>,
     /// What follows a change.
     pub on_change: Option<OnChange>,
     /// What follows if it cannot be had before the workload starts.
     pub on_failure: OnFailure,
+}
+
+/// Where a secret comes from, as a person writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginSource {
+    /// KMS decrypts it.
+    Kms(KmsEncrypted<CiphertextSource>),
+    /// Somebody seals it.
+    Sealed(SealedSource),
+}
+
+/// Who seals a secret, as a person writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSource {
+    /// The PEM file with the sender's public key, which is read when the image is built.
+    pub sender: PathBuf,
+    /// How long the workload's start waits for it; absent if it does not.
+    pub wait: Option<Interval>,
 }
 
 /// The ciphertext, or where it is, as a person writes it.
@@ -54,40 +74,75 @@ pub enum CiphertextSource {
 }
 
 impl SecretSource {
-    /// The secret as it is measured; `read` gives the ciphertext in a file.
+    /// The secret as it is measured; `ciphertext` and `sender` read the files that it
+    /// names.
     pub fn measured<E>(
         &self,
-        read: impl FnOnce(&Path) -> Result<CiphertextBlob, E>,
+        ciphertext: impl FnOnce(&Path) -> Result<CiphertextBlob, E>,
+        sender: impl FnOnce(&Path) -> Result<String, E>,
     ) -> Result<Secret, E> {
-        let ciphertext = match &self.kms.ciphertext {
-            CiphertextSource::File(path) => Ciphertext::Inline(read(path)?),
-            CiphertextSource::Measured(ciphertext) => ciphertext.clone(),
+        let origin = match &self.origin {
+            OriginSource::Kms(encrypted) => SecretOrigin::Kms(KmsEncrypted {
+                ciphertext: match &encrypted.ciphertext {
+                    CiphertextSource::File(path) => Ciphertext::Inline(ciphertext(path)?),
+                    CiphertextSource::Measured(ciphertext) => ciphertext.clone(),
+                },
+                encryption_context: encrypted.encryption_context.clone(),
+                key_id: encrypted.key_id.clone(),
+            }),
+            OriginSource::Sealed(sealed) => SecretOrigin::Sealed(Sealed {
+                sender: sender(&sealed.sender)?,
+                wait: sealed.wait,
+            }),
         };
         Ok(Secret {
             name: self.name.clone(),
-            origin: SecretOrigin::Kms(KmsEncrypted {
-                ciphertext,
-                encryption_context: self.kms.encryption_context.clone(),
-                key_id: self.kms.key_id.clone(),
-            }),
+            origin,
             file: self.file.clone(),
             env: self.env.clone(),
+            api: self.api,
             refresh: self.refresh,
             on_change: self.on_change,
             on_failure: self.on_failure,
         })
     }
 
+    /// The key that names where it comes from.
+    pub fn origin_key(&self) -> &'static str {
+        match self.origin {
+            OriginSource::Kms(_) => "kms",
+            OriginSource::Sealed(_) => "sealed",
+        }
+    }
+
     pub(crate) fn join_to(&mut self, folder: &Path) {
-        if let CiphertextSource::File(path) = &mut self.kms.ciphertext {
-            *path = folder.join(&*path);
+        match &mut self.origin {
+            OriginSource::Kms(KmsEncrypted {
+                ciphertext: CiphertextSource::File(path),
+                ..
+            }) => *path = folder.join(&*path),
+            OriginSource::Sealed(sealed) => sealed.sender = folder.join(&sealed.sender),
+            OriginSource::Kms(_) => {}
         }
     }
 
     fn stored_at(&self) -> Option<&StoredAt> {
-        match &self.kms.ciphertext {
-            CiphertextSource::Measured(Ciphertext::Stored(place)) => Some(place),
-            CiphertextSource::Measured(Ciphertext::Inline(_)) | CiphertextSource::File(_) => None,
+        match &self.origin {
+            OriginSource::Kms(KmsEncrypted {
+                ciphertext: CiphertextSource::Measured(Ciphertext::Stored(place)),
+                ..
+            }) => Some(place),
+            OriginSource::Kms(_) | OriginSource::Sealed(_) => None,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.origin {
+            OriginSource::Sealed(sealed) => Kind::Sealed {
+                is_awaited: sealed.wait.is_some(),
+            },
+            OriginSource::Kms(_) if self.stored_at().is_some() => Kind::Stored,
+            OriginSource::Kms(_) => Kind::Inline,
         }
     }
 }
@@ -99,16 +154,24 @@ impl SecretSource {
 pub(crate) struct SecretTable {
     name: EnclaveName,
     kms: Option<KmsTable>,
-    #[serde(default)]
-    encryption_context: EncryptionContext,
+    sealed: Option<SealedTable>,
+    encryption_context: Option<EncryptionContext>,
     key_id: Option<KeyArn>,
+    wait: Option<Interval>,
     file: Option<SecretPath>,
     env: Option<VariableName>,
+    #[serde(default)]
+    api: bool,
     mode: Option<SecretMode>,
     refresh: Option<Interval>,
     on_change: Option<OnChange>,
-    #[serde(default)]
-    on_failure: OnFailure,
+    on_failure: Option<OnFailure>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SealedTable {
+    sender: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,41 +206,99 @@ impl KmsTable {
     }
 }
 
+impl SecretTable {
+    /// The secret; an error names the key.
+    fn parse(mut self) -> Result<SecretSource, (&'static str, SecretError)> {
+        if self.file.is_none() && self.mode.is_some() {
+            return Err(("mode", SecretError::ModeAlone));
+        }
+        let origin = match (self.kms.take(), self.sealed.take()) {
+            (Some(kms), None) => self.kms(kms)?,
+            (None, Some(sealed)) => self.sealed(sealed)?,
+            _ => return Err(("name", SecretError::Origin)),
+        };
+        let is_awaited = match &origin {
+            OriginSource::Kms(_) => true,
+            OriginSource::Sealed(sealed) => sealed.wait.is_some(),
+        };
+        if !is_awaited && self.on_failure.is_some() {
+            return Err(("on_failure", SecretError::ForApi("on_failure")));
+        }
+        let mode = self.mode.unwrap_or_default();
+        Ok(SecretSource {
+            name: self.name,
+            origin,
+            file: self.file.map(|path| SecretFile { path, mode }),
+            env: self.env,
+            api: self.api,
+            refresh: self.refresh,
+            on_change: self.on_change,
+            on_failure: self.on_failure.unwrap_or(if is_awaited {
+                OnFailure::Stop
+            } else {
+                OnFailure::Continue
+            }),
+        })
+    }
+
+    fn kms(&mut self, kms: KmsTable) -> Result<OriginSource, (&'static str, SecretError)> {
+        if self.wait.is_some() {
+            return Err(("wait", SecretError::WaitForKms));
+        }
+        let ciphertext = kms.ciphertext().map_err(|error| ("kms", error))?;
+        Ok(OriginSource::Kms(KmsEncrypted {
+            ciphertext,
+            encryption_context: self.encryption_context.take().unwrap_or_default(),
+            key_id: self.key_id.take(),
+        }))
+    }
+
+    fn sealed(&self, sealed: SealedTable) -> Result<OriginSource, (&'static str, SecretError)> {
+        for (key, is_given) in [
+            ("encryption_context", self.encryption_context.is_some()),
+            ("key_id", self.key_id.is_some()),
+        ] {
+            if is_given {
+                return Err((key, SecretError::OfKms(key)));
+            }
+        }
+        let is_for_start = self.file.is_some() || self.env.is_some();
+        Ok(OriginSource::Sealed(SealedSource {
+            sender: sealed.sender,
+            wait: self
+                .wait
+                .or_else(|| is_for_start.then_some(Interval::DEFAULT_WAIT)),
+        }))
+    }
+}
+
 /// The secrets of these tables.
 pub(crate) fn parse(tables: Vec<SecretTable>) -> Result<Vec<SecretSource>, Found> {
-    let sources = tables.into_iter().enumerate().map(|(index, table)| {
-        let about = |key| move |error| (index, key, error);
-        let kms = table.kms.ok_or(SecretError::NoOrigin);
-        let kms = kms.map_err(about("name"))?;
-        let ciphertext = kms.ciphertext().map_err(about("kms"))?;
-        if table.file.is_none() && table.mode.is_some() {
-            return Err((index, "mode", SecretError::ModeAlone));
-        }
-        let mode = table.mode.unwrap_or_default();
-        Ok(SecretSource {
-            name: table.name,
-            kms: KmsEncrypted {
-                ciphertext,
-                encryption_context: table.encryption_context,
-                key_id: table.key_id,
-            },
-            file: table.file.map(|path| SecretFile { path, mode }),
-            env: table.env,
-            refresh: table.refresh,
-            on_change: table.on_change,
-            on_failure: table.on_failure,
-        })
-    });
+    let sources = tables
+        .into_iter()
+        .enumerate()
+        .map(|(index, table)| table.parse().map_err(|(key, error)| (index, key, error)));
     let sources = sources.collect::<Result<Vec<_>, Found>>()?;
     check_outlines(sources.iter().map(|source| Outline {
         name: &source.name,
-        is_stored: source.stored_at().is_some(),
+        kind: source.kind(),
         file: source.file.as_ref().map(|file| &file.path),
         env: source.env.as_ref(),
+        api: source.api,
         refresh: source.refresh,
-        on_change: source.on_change,
+        has_on_change: source.on_change.is_some(),
+        on_failure: source.on_failure,
     }))?;
     Ok(sources)
+}
+
+/// Refuses secrets of KMS's where nothing says which KMS.
+pub(crate) fn check_kms(secrets: &[SecretSource], has_kms: bool) -> Result<(), Found> {
+    let is_kms = |secret: &SecretSource| matches!(secret.origin, OriginSource::Kms(_));
+    match secrets.iter().position(is_kms) {
+        Some(index) if !has_kms => Err((index, "kms", SecretError::NoKms)),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses ciphertexts that are stored where the enclave cannot connect to.
@@ -282,29 +403,111 @@ env = \"SECRET\"
             panic!("{:?}", manifest.secrets);
         };
         assert_eq!(inline.on_failure, OnFailure::Stop);
-        assert_eq!(
-            file.kms.ciphertext,
-            CiphertextSource::File("/project/password.kms".into())
-        );
         assert_eq!(file.file.as_ref().unwrap().mode.bits(), 0o400);
         assert_eq!(parameter.file.as_ref().unwrap().mode.bits(), 0o440);
         let read = |path: &Path| {
             assert_eq!(path, Path::new("/project/password.kms"));
             CiphertextBlob::try_from(vec![7])
         };
-        let SecretOrigin::Kms(measured) = file.measured(read).unwrap().origin;
+        let measured = file.measured(read, |_| unreachable!()).unwrap();
+        let SecretOrigin::Kms(measured) = measured.origin else {
+            panic!("{measured:?}");
+        };
         assert!(matches!(measured.ciphertext, Ciphertext::Inline(blob) if *blob == [7]));
         assert_eq!(manifest.secrets.len(), 4);
     }
 
     #[test]
+    fn secrets_that_are_sealed_are_read() {
+        let manifest = manifest(
+            "
+[[secrets]]
+name = \"file\"
+sealed = { sender = \"operator.pem\" }
+file = \"/run/secrets/file\"
+[[secrets]]
+name = \"late\"
+sealed = { sender = \"operator.pem\" }
+env = \"LATE\"
+api = true
+wait = \"30s\"
+on_change = { signal = \"SIGHUP\" }
+on_failure = \"continue\"
+[[secrets]]
+name = \"asked\"
+sealed = { sender = \"operator.pem\" }
+api = true
+",
+        )
+        .unwrap();
+        let measured = manifest.secrets.iter().map(|secret| {
+            let sender = |path: &Path| {
+                assert_eq!(path, Path::new("/project/operator.pem"));
+                Ok::<_, SecretError>("key".to_owned())
+            };
+            secret.measured(|_| unreachable!(), sender).unwrap()
+        });
+        let measured: Vec<_> = measured.collect();
+        let waits = measured.iter().map(|secret| match &secret.origin {
+            SecretOrigin::Sealed(sealed) => sealed.wait.map(|wait| wait.to_string()),
+            SecretOrigin::Kms(_) => panic!("{secret:?}"),
+        });
+        let waits: Vec<_> = waits.collect();
+        assert_eq!(
+            waits,
+            [Some("10m".to_owned()), Some("30s".to_owned()), None]
+        );
+        let on_failure: Vec<_> = measured.iter().map(|secret| secret.on_failure).collect();
+        let (stop, go_on) = (OnFailure::Stop, OnFailure::Continue);
+        assert_eq!(on_failure, [stop, go_on, go_on]);
+        assert_eq!(super::super::check(&measured, false), Ok(()));
+    }
+
+    #[test]
     fn secrets_that_are_wrong_are_named_with_their_line() {
         let kms = "kms = { ciphertext = \"AQID\" }";
+        let sealed = "sealed = { sender = \"operator.pem\" }";
         for (lines, message) in [
             (format!("{kms}\nenv = \"A\""), "4: missing field `name`"),
             (
                 "name = \"a\"\nenv = \"A\"".to_owned(),
-                "5: nothing says where the secret comes from",
+                "5: a secret comes from one place",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\n{sealed}\nenv = \"A\""),
+                "5: a secret comes from one place",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\nenv = \"A\"\nkey_id = \"arn:aws:kms:eu-central-1:111122223333:key/1\""),
+                "8: `key_id` is that of a ciphertext of KMS's",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\nenv = \"A\"\nencryption_context = {{}}"),
+                "8: `encryption_context` is that of a ciphertext of KMS's",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\nenv = \"A\"\nrefresh = \"1m\""),
+                "8: refresh looks for another ciphertext, and this secret is sealed",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\nenv = \"A\"\non_change = {{ signal = \"SIGHUP\" }}"),
+                "8: on_change would never happen",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\napi = true\nwait = \"1m\""),
+                "8: `wait` is for secrets that the workload's start waits for",
+            ),
+            (
+                format!("name = \"a\"\n{sealed}\napi = true\non_failure = \"stop\""),
+                "8: `on_failure` is for secrets that the workload's start waits for",
+            ),
+            (
+                format!("name = \"a\"\n{kms}\napi = true\nwait = \"1m\""),
+                "8: `wait` is for sealed secrets",
+            ),
+            (
+                "name = \"a\"\nsealed = {}\nenv = \"A\"".to_owned(),
+                "6: missing field `sender`",
             ),
             (
                 "name = \"a\"\nkms = {}\nenv = \"A\"".to_owned(),
@@ -341,7 +544,7 @@ env = \"SECRET\"
             ),
             (
                 format!("name = \"a\"\n{kms}\nenv = \"A\"\non_change = {{ signal = \"SIGHUP\" }}"),
-                "8: on_change follows a refresh",
+                "8: on_change would never happen",
             ),
             (
                 format!("name = \"a\"\n{kms}\nenv = \"A\"\nkey_id = \"alias/app\""),
