@@ -228,6 +228,24 @@ pub enum FromInit {
         #[n(2)]
         waiting: u32,
     },
+    /// The secrets that the image declares, when a count changes and on each new
+    /// connection if there are any.
+    #[n(17)]
+    Secrets(#[n(0)] SecretCounts),
+}
+
+/// How many secrets the image declares, and what has become of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SecretCounts {
+    /// Declared.
+    #[n(0)]
+    pub declared: u32,
+    /// Delivered, of these.
+    #[n(1)]
+    pub delivered: u32,
+    /// Attempts to look for another ciphertext that failed, in the enclave's whole life.
+    #[n(2)]
+    pub failed_refreshes: u64,
 }
 
 /// How often places for connections were wanted and not there.

@@ -135,6 +135,14 @@ fn link_control() {
                 waiting: 1,
             },
         ),
+        (
+            "secrets",
+            FromInit::Secrets(control::SecretCounts {
+                declared: 3,
+                delivered: 2,
+                failed_refreshes: 4,
+            }),
+        ),
     ];
     messages("link_control", 0, MAX_CONTROL, &from_init);
     let from_agent = [

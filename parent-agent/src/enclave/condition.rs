@@ -1,5 +1,6 @@
 //! How an enclave is, as its init tells.
 
+use link::control::SecretCounts;
 use serde::{Deserialize, Serialize};
 
 /// A boot step that ended well.
@@ -29,6 +30,41 @@ pub struct LimitsStatus {
     pub oom_kills: u64,
     /// Processes and threads that were refused.
     pub pids_refused: u64,
+}
+
+/// What has become of the secrets that the image declares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsStatus {
+    /// Declared.
+    pub declared: u32,
+    /// Delivered, of these.
+    pub delivered: u32,
+    /// Attempts to look for another ciphertext that failed, in the enclave's whole life.
+    pub failed_refreshes: u64,
+}
+
+impl SecretsStatus {
+    /// Takes in what the enclave says now. No more are delivered than declared, and
+    /// failures only grow, whatever it says.
+    pub fn told(&mut self, now: SecretCounts) {
+        self.declared = now.declared;
+        self.delivered = now.delivered.min(now.declared);
+        self.failed_refreshes = self.failed_refreshes.max(now.failed_refreshes);
+    }
+
+    /// Those that the workload does not have.
+    pub fn missing(self) -> u32 {
+        self.declared.saturating_sub(self.delivered)
+    }
+
+    /// For people.
+    pub fn describe(self) -> String {
+        let mut text = format!("{} of {} delivered", self.delivered, self.declared);
+        if self.failed_refreshes > 0 {
+            text += &format!(", {} refreshes failed", self.failed_refreshes);
+        }
+        text
+    }
 }
 
 impl LimitsStatus {

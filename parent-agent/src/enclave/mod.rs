@@ -17,7 +17,7 @@ use manifest::MAX_STOP_GRACE;
 use tokio::time::Instant;
 
 pub use code::Code;
-pub use condition::{BootStep, Health, LimitsStatus};
+pub use condition::{BootStep, Health, LimitsStatus, SecretsStatus};
 pub use end::{Cause, End};
 pub use phase::Phase;
 

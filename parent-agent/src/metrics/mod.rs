@@ -16,7 +16,7 @@ use log_sinks::telemetry::{LogsStatus, SinkStatus, ratio};
 use serde::Serialize;
 
 use crate::credentials::CredentialsStatus;
-use crate::enclave::{Code, Phase};
+use crate::enclave::{Code, Phase, SecretsStatus};
 use crate::kms::KmsStatus;
 use crate::self_check::Outcome;
 use crate::status::{EarlierEnd, GateStatus, Status};
@@ -81,6 +81,9 @@ pub fn text(status: &Status) -> String {
         "Processes and threads that the workload was refused.",
     );
     page.count(&[], status.limits.pids_refused);
+    if let Some(secrets) = status.secrets {
+        self::secrets(&mut page, secrets);
+    }
     if let Some(end) = &status.last_end {
         last_end(&mut page, end);
     }
@@ -131,6 +134,22 @@ fn clock(page: &mut Page, status: &Status) {
         );
         page.sample(&[], ratio(error_us, 1_000_000));
     }
+}
+
+fn secrets(page: &mut Page, secrets: SecretsStatus) {
+    page.family(
+        "enclave_secrets",
+        "gauge",
+        "Secrets that the image declares, by their state.",
+    );
+    page.count(&[("state", "delivered")], secrets.delivered.into());
+    page.count(&[("state", "missing")], secrets.missing().into());
+    page.family(
+        "enclave_secret_refresh_failures_total",
+        "counter",
+        "Attempts to look for another ciphertext of a secret that failed.",
+    );
+    page.count(&[], secrets.failed_refreshes);
 }
 
 /// How the enclave before this one ended: an agent ends with its enclave, so this is

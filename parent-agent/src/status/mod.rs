@@ -19,7 +19,7 @@ use crate::channels::egress::Egress;
 use crate::clock::ClockStatus;
 use crate::crash::{Crash, LastEnd};
 use crate::credentials::{CredentialsStatus, Renewals};
-use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
+use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase, SecretsStatus};
 use crate::history::{History, Reported};
 use crate::ingress::{IngressPort, OpenPort};
 use crate::kms::KmsStatus;
@@ -126,6 +126,9 @@ pub struct Status {
     /// What the workload's limits have refused it.
     #[serde(default)]
     pub limits: LimitsStatus,
+    /// The secrets that the image declares, once its init has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretsStatus>,
     /// How the enclave of this name ended the last time, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<EarlierEnd>,
@@ -198,6 +201,8 @@ pub struct Live {
     pub pauses: u64,
     /// What the workload's limits have refused it.
     pub limits: LimitsStatus,
+    /// The secrets that the image declares.
+    pub secrets: Option<SecretsStatus>,
     /// How often the init had no place for a connection.
     pub places: InitPlaces,
     /// The calls to KMS that the init has made.
@@ -262,6 +267,7 @@ impl Board {
                 clock: None,
                 pauses: 0,
                 limits: history.limits,
+                secrets: None,
                 places: history.places,
                 kms: history.kms,
                 credentials: None,
@@ -343,6 +349,7 @@ impl Board {
             clock: live.clock.clone(),
             agent_pauses: live.pauses,
             limits: live.limits,
+            secrets: live.secrets,
             last_end: self.fixed.last_end.clone(),
             pcrs: self.fixed.pcrs.clone(),
             ingress: self

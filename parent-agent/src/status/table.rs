@@ -47,6 +47,9 @@ impl Status {
         if let Some(refused) = self.limits.describe() {
             row("limits", refused);
         }
+        if let Some(secrets) = self.secrets {
+            row("secrets", secrets.describe());
+        }
         if let Some(end) = &self.last_end {
             row("last end", end.describe());
         }
@@ -244,7 +247,7 @@ pub(super) mod tests {
     use crate::clock::ClockStatus;
     use crate::crash::Crash;
     use crate::credentials::CredentialsStatus;
-    use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase};
+    use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase, SecretsStatus};
     use crate::kms::KmsStatus;
     use crate::self_check::SelfCheck;
     use crate::status::GateStatus;
@@ -289,6 +292,11 @@ pub(super) mod tests {
                 oom_kills: 3,
                 pids_refused: 0,
             },
+            secrets: Some(SecretsStatus {
+                declared: 3,
+                delivered: 2,
+                failed_refreshes: 4,
+            }),
             last_end: Some(EarlierEnd {
                 time_us: 1_767_225_600_000_000,
                 cause: Cause::BootFailed,
@@ -387,6 +395,7 @@ pub(super) mod tests {
             "kms         33 calls are open, 1 wait\n",
             "credentials handed in 61 s ago, valid for 3600 s; 3 renewals, 1 failures\n",
             "limits      3 processes killed for want of memory\n",
+            "secrets     2 of 3 delivered, 4 refreshes failed\n",
             "last end    boot failed at 2026-01-01T00:00:00.000000Z, boot failure (boot.root), 2 crashes in a row\n",
             "10 records, 4 lost in the enclave, 2.0 KiB in /spool",
             "lost        4 records of application (queue-full)\n",

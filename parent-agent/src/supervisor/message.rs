@@ -107,6 +107,9 @@ impl Supervisor {
                 });
                 self.remember();
             }
+            FromInit::Secrets(counts) => self
+                .board
+                .update(|live| live.secrets.get_or_insert_default().told(counts)),
             FromInit::WantsCredentials => self.hand_in_credentials(),
             FromInit::Places { egress, ingress } => {
                 self.board.update(|live| {

@@ -157,6 +157,7 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
                 open,
                 waiting,
             }),
+        secret_counts().prop_map(FromInit::Secrets),
     ]
 }
 
@@ -167,6 +168,16 @@ fn kms_calls() -> impl Strategy<Value = kms::Calls> {
         operation,
         outcome,
         count,
+    })
+}
+
+fn secret_counts() -> impl Strategy<Value = control::SecretCounts> {
+    (any::<u32>(), any::<u32>(), any::<u64>()).prop_map(|(declared, delivered, failed)| {
+        control::SecretCounts {
+            declared,
+            delivered,
+            failed_refreshes: failed,
+        }
     })
 }
 
@@ -350,6 +361,7 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
             reason: Text::new("no secret of that name is declared"),
         },
         some_kms_calls(),
+        FromInit::Secrets(some_secret_counts()),
     ]
 }
 
@@ -367,6 +379,15 @@ pub(crate) fn some_kms_calls() -> control::FromInit {
         ],
         open: 33,
         waiting: 1,
+    }
+}
+
+/// Not all of them delivered.
+pub(crate) fn some_secret_counts() -> control::SecretCounts {
+    control::SecretCounts {
+        declared: 3,
+        delivered: 2,
+        failed_refreshes: 4,
     }
 }
 

@@ -16,7 +16,7 @@ use link::{Bytes, Channel, Credentials, EndCode, Secret, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::samples::some_kms_calls;
+use crate::samples::{some_kms_calls, some_secret_counts};
 
 const PAGE: &str = include_str!("../../../../docs/wire-protocol.md");
 
@@ -240,6 +240,9 @@ async fn the_control_example_is_what_is_sent() {
         .await;
     let what = "Kms: Decrypt 70000 times answered, 2 denied; 33 are being made, 1 waits";
     listing.message(Init, &some_kms_calls(), what).await;
+    let message = FromInit::Secrets(some_secret_counts());
+    let what = "Secrets: 3 declared, 2 delivered, 4 refreshes failed";
+    listing.message(Init, &message, what).await;
     let grace_ms = Some(10_000);
     let message = FromAgent::Shutdown { grace_ms };
     listing
