@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use link::BootId;
 use link::control::{
-    FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG,
+    FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG, SecretCounts,
 };
 use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
 use link::hello::HelloError;
@@ -379,6 +379,7 @@ impl Task {
         let mut told = Losses::default();
         let mut places_told = Told::default();
         let mut kms_told = KmsTold::default();
+        let mut secrets_told = SecretCounts::default();
         if let Some(message) = &self.unsent {
             session.send(message).await?;
             self.unsent = None;
@@ -417,6 +418,8 @@ impl Task {
                         Next::Send(places)
                     } else if let Some(calls) = self.parts.kms.as_ref().and_then(|kms| kms.news(&mut kms_told)) {
                         Next::Send(calls)
+                    } else if let Some(counts) = news_of(&self.parts.secrets, &mut secrets_told) {
+                        Next::Send(FromInit::Secrets(counts))
                     } else {
                         continue;
                     }
@@ -484,6 +487,14 @@ impl Task {
         self.unsent = None;
         Ok(())
     }
+}
+
+/// What has become of the image's secrets, if it is not what was told.
+fn news_of(secrets: &Option<Secrets>, told: &mut SecretCounts) -> Option<SecretCounts> {
+    let counts = secrets.as_ref()?.counts();
+    let is_news = counts != *told;
+    *told = counts;
+    is_news.then_some(counts)
 }
 
 fn health(health: &mut watch::Receiver<(HealthState, String)>) -> FromInit {

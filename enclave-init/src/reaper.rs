@@ -1,6 +1,7 @@
-//! Waiting for every process that has ended: the workload, whose status is
-//! kept, and the orphans that PID 1 inherits.
+//! Waiting for every process that has ended: the workload and its commands, whose status
+//! is kept, and the orphans that PID 1 inherits.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +12,15 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-type Expected = Arc<Mutex<Option<(Pid, watch::Sender<Option<ExitStatus>>)>>>;
+/// Those whose status is to be kept.
+type Statuses = HashMap<Pid, watch::Sender<Option<ExitStatus>>>;
+type Expected = Arc<Mutex<Statuses>>;
 
 /// Reaps for as long as the runtime runs.
 #[derive(Debug)]
 pub(crate) struct Reaper(Expected);
 
-/// The end of a workload.
+/// The end of a process.
 #[derive(Debug)]
 pub(crate) struct Ended(watch::Receiver<Option<ExitStatus>>);
 
@@ -29,7 +32,7 @@ impl Ended {
         {
             return status;
         }
-        // Only a reaper that is replaced or gone forgets a process.
+        // Only a reaper that is gone forgets a process.
         std::future::pending().await
     }
 }
@@ -59,18 +62,18 @@ impl Reaper {
         let mut expected = lock(&self.0);
         let (pid, rest) = start()?;
         let (sender, receiver) = watch::channel(None);
-        *expected = Some((pid, sender));
+        expected.insert(pid, sender);
         Ok((pid, Ended(receiver), rest))
     }
 }
 
-fn lock(expected: &Expected) -> MutexGuard<'_, Option<(Pid, watch::Sender<Option<ExitStatus>>)>> {
+fn lock(expected: &Expected) -> MutexGuard<'_, Statuses> {
     expected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reap(expected: &mut Option<(Pid, watch::Sender<Option<ExitStatus>>)>) {
+fn reap(expected: &mut Statuses) {
     while let Some((pid, status)) = next() {
-        if let Some((_, sender)) = expected.take_if(|(expected, _)| *expected == pid) {
+        if let Some(sender) = expected.remove(&pid) {
             sender.send_replace(Some(status));
         }
     }

@@ -61,7 +61,7 @@ region = "eu-west-1"
 roots = "kms-roots.pem"
 [[secrets]]
 name = "database-password"
-kms = { ciphertext = "AQICAHhrZXk=", file = "password.kms", ssm = "/app/password", secretsmanager = "app/password" }
+kms = { ciphertext = "AQICAHhrZXk=", file = "password.kms", ssm = "/app/password", secretsmanager = "app/password", s3 = "s3://bucket/password" }
 sealed = { sender = "operator.pem" }
 wait = "10m"
 encryption_context = { app = "payments" }
@@ -71,7 +71,7 @@ env = "DATABASE_PASSWORD"
 api = true
 mode = "0400"
 refresh = "10m"
-on_change = { signal = "SIGHUP" }
+on_change = { signal = "SIGHUP", command = ["/bin/reload"] }
 on_failure = "stop"
 "#;
 
@@ -309,6 +309,8 @@ mod tests {
         let mut base = example.clone();
         let health = base["workload"]["health"].as_table_mut().unwrap();
         health.remove("tcp");
+        let on_change = base["secrets"][0]["on_change"].as_table_mut().unwrap();
+        on_change.remove("command");
         let mut keys_of_lists = BTreeSet::new();
         for (path, value) in &found {
             let Value::Table(table) = value else { continue };

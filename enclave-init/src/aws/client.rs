@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use link::Credentials;
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// What an answer's body is first read into where its length is not known.
 const FIRST_BUFFER: usize = 4096;
 /// The type of bodies in AWS's JSON protocol, version 1.1.
-const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
+const JSON: &str = "application/x-amz-json-1.1";
 
 /// Calls services of AWS with the workload's credentials; clones are the same one.
 #[derive(Clone)]
@@ -42,6 +42,17 @@ struct Shared {
     egress: Arc<Egress>,
     credentials: AwsCredentials,
     tls: Arc<ClientConfig>,
+}
+
+/// What a service is asked for.
+enum Wanted<'a> {
+    /// An operation of AWS's JSON protocol, version 1.1.
+    Operation {
+        target: &'a str,
+        body: Zeroizing<Vec<u8>>,
+    },
+    /// What is at a path of S3's, encoded.
+    Object(&'a str),
 }
 
 /// What a service has answered, of whatever status. The body may hold secrets, and is
@@ -88,7 +99,28 @@ impl Client {
         target: &str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Answer, CallError> {
-        timeout(CALL_TIMEOUT, self.call_in_time(service, target, body))
+        let wanted = Wanted::Operation { target, body };
+        self.within(service, wanted, MAX_ANSWER).await
+    }
+
+    /// Reads what is at a path, encoded as S3 signs it; an answer has at most this many
+    /// bytes.
+    pub(crate) async fn get(
+        &self,
+        service: &Service,
+        path: &str,
+        limit: usize,
+    ) -> Result<Answer, CallError> {
+        self.within(service, Wanted::Object(path), limit).await
+    }
+
+    async fn within(
+        &self,
+        service: &Service,
+        wanted: Wanted<'_>,
+        limit: usize,
+    ) -> Result<Answer, CallError> {
+        timeout(CALL_TIMEOUT, self.call_in_time(service, wanted, limit))
             .await
             .unwrap_or_else(|_| {
                 Err(CallError::TimedOut {
@@ -101,16 +133,17 @@ impl Client {
     async fn call_in_time(
         &self,
         service: &Service,
-        target: &str,
-        body: Zeroizing<Vec<u8>>,
+        wanted: Wanted<'_>,
+        limit: usize,
     ) -> Result<Answer, CallError> {
         let _turn = service.connections.turn().await?;
         let valid = self.0.credentials.valid();
         let valid = valid.map_err(CallError::NoCredentials)?;
-        let request = request(service, target, body, &valid.credentials)
+        let request = wanted
+            .request(service, &valid.credentials)
             .map_err(|Unsigned(reason)| CallError::Request(reason.to_owned()))?;
         let (connection, response) = self.send(service, request).await?;
-        let answer = read(service, response).await?;
+        let answer = read(service, response, limit).await?;
         // Not before the whole answer is read: what is left of it would be the next
         // call's.
         service.connections.keep(connection);
@@ -153,53 +186,60 @@ impl Client {
     }
 }
 
-fn request(
-    service: &Service,
-    target: &str,
-    body: Zeroizing<Vec<u8>>,
-    credentials: &Credentials,
-) -> Result<Request<Full<Bytes>>, Unsigned> {
-    let time = timestamp(OffsetDateTime::now_utc());
-    let digest = digest(&body);
-    let authority = service.authority();
-    let mut headers = BTreeMap::from([
-        ("content-type", JSON.to_str().unwrap_or_default().to_owned()),
-        ("host", authority.clone()),
-        ("x-amz-date", time.clone()),
-        ("x-amz-target", target.to_owned()),
-    ]);
-    let token = &*credentials.session_token;
-    if !token.is_empty() {
-        headers.insert("x-amz-security-token", token.to_owned());
+impl Wanted<'_> {
+    /// The request, signed at this time.
+    fn request(
+        self,
+        service: &Service,
+        credentials: &Credentials,
+    ) -> Result<Request<Full<Bytes>>, Unsigned> {
+        let time = timestamp(OffsetDateTime::now_utc());
+        let authority = service.authority();
+        let mut headers = BTreeMap::from([("host", authority), ("x-amz-date", time.clone())]);
+        let token = &*credentials.session_token;
+        if !token.is_empty() {
+            headers.insert("x-amz-security-token", token.to_owned());
+        }
+        let (method, path, body) = match self {
+            Self::Operation { target, body } => {
+                headers.insert("content-type", JSON.to_owned());
+                headers.insert("x-amz-target", target.to_owned());
+                (Method::POST, "/", body)
+            }
+            Self::Object(path) => (Method::GET, path, Zeroizing::default()),
+        };
+        let digest = digest(&body);
+        if method == Method::GET {
+            // S3 wants it, and no other service does.
+            headers.insert("x-amz-content-sha256", digest.clone());
+        }
+        let signable = Signable {
+            method: method.as_str(),
+            path,
+            query: "",
+            headers,
+            body: &digest,
+        };
+        let scope = Scope::new(&time, &service.region, service.name)?;
+        let authorization = signable.authorization(
+            &credentials.access_key_id,
+            &credentials.secret_access_key,
+            &scope,
+        )?;
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(AUTHORIZATION, authorization);
+        for (name, value) in signable.headers {
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| Unsigned("a header has characters that none can have"))?;
+            value.set_sensitive(name == "x-amz-security-token");
+            request = request.header(name, value);
+        }
+        request
+            .body(Full::new(Bytes::from_owner(body)))
+            .map_err(|_| Unsigned("it has characters that no request can have"))
     }
-    let signable = Signable {
-        method: "POST",
-        path: "/",
-        query: "",
-        headers,
-        body: &digest,
-    };
-    let scope = Scope::new(&time, &service.region, service.name)?;
-    let authorization = signable.authorization(
-        &credentials.access_key_id,
-        &credentials.secret_access_key,
-        &scope,
-    )?;
-    let mut request = Request::post("/")
-        .header(CONTENT_TYPE, JSON)
-        .header(HOST, authority)
-        .header("x-amz-date", &time)
-        .header("x-amz-target", target)
-        .header(AUTHORIZATION, authorization);
-    if !token.is_empty() {
-        let mut token = HeaderValue::from_str(token)
-            .map_err(|_| Unsigned("the session token is no header's value"))?;
-        token.set_sensitive(true);
-        request = request.header("x-amz-security-token", token);
-    }
-    request
-        .body(Full::new(Bytes::from_owner(body)))
-        .map_err(|_| Unsigned("a header has characters that none can have"))
 }
 
 /// A time as `x-amz-date` has it.
@@ -215,16 +255,20 @@ pub(super) fn timestamp(time: OffsetDateTime) -> String {
     )
 }
 
-async fn read(service: &Service, response: Response<Incoming>) -> Result<Answer, CallError> {
+async fn read(
+    service: &Service,
+    response: Response<Incoming>,
+    limit: usize,
+) -> Result<Answer, CallError> {
     let too_large = || CallError::TooLarge {
         endpoint: service.authority(),
-        limit: MAX_ANSWER,
+        limit,
     };
     let (head, mut incoming) = response.into_parts();
     let length = head.headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     let capacity = length.unwrap_or(FIRST_BUFFER);
-    if capacity > MAX_ANSWER {
+    if capacity > limit {
         return Err(too_large());
     }
     let mut body = Zeroizing::new(Vec::with_capacity(capacity));
@@ -236,7 +280,7 @@ async fn read(service: &Service, response: Response<Incoming>) -> Result<Answer,
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if body.len() + data.len() > MAX_ANSWER {
+        if body.len() + data.len() > limit {
             return Err(too_large());
         }
         append(&mut body, &data);

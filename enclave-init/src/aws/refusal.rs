@@ -26,10 +26,29 @@ struct Words {
     message: Option<String>,
 }
 
+impl Words {
+    /// Those of S3's errors, which are XML.
+    fn of_s3(body: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(body).ok()?;
+        let element = |start: &str, end: &str| {
+            let (_, rest) = text.split_once(start)?;
+            let (content, _) = rest.split_once(end)?;
+            Some(content.to_owned())
+        };
+        let name = element("<Code>", "</Code>")?;
+        let message = element("<Message>", "</Message>");
+        Some(Self {
+            name: Some(name),
+            message,
+        })
+    }
+}
+
 impl Answer {
     /// What it says, if it refuses the call.
     pub(crate) fn refusal(&self) -> Refusal {
-        let words: Option<Words> = serde_json::from_slice(&self.body).ok();
+        let words = serde_json::from_slice(&self.body).ok();
+        let words: Option<Words> = words.or_else(|| Words::of_s3(&self.body));
         let (name, message) = words.map_or((None, None), |words| (words.name, words.message));
         Refusal {
             // Some services write a name space before the name.
@@ -49,5 +68,37 @@ impl fmt::Display for Refusal {
             (None, None) => format!("it answered with status {} and no reason", self.status),
         };
         f.write_str(&plain(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aws_refusals_are_read_of_json_and_of_s3s_xml() {
+        let refusal = |body: &str| {
+            let answer = Answer {
+                status: StatusCode::FORBIDDEN,
+                headers: hyper::HeaderMap::new(),
+                body: body.as_bytes().to_vec().into(),
+            };
+            answer.refusal().to_string()
+        };
+        for (body, text) in [
+            (r#"{"__type":"a.b#Denied","Message":"no"}"#, "Denied: no"),
+            (
+                "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code><Message>It is\nnot there</Message></Error>",
+                "NoSuchKey: It is\\nnot there",
+            ),
+            ("<Error><Code>AccessDenied</Code></Error>", "AccessDenied"),
+            (
+                "<Code>x",
+                "it answered with status 403 Forbidden and no reason",
+            ),
+            ("", "it answered with status 403 Forbidden and no reason"),
+        ] {
+            assert_eq!(refusal(body), text, "{body}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, write};
+use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, write};
 
 use self::capabilities::Set;
 pub(crate) use self::cgroup::{Cgroup, Events};
@@ -179,6 +179,15 @@ impl Confinement {
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<T, InitError> {
         self.processes.in_new_namespace(start)
+    }
+
+    /// Starts a process beside the workload's first, in its PID namespace.
+    pub(crate) fn start_beside<T>(
+        &self,
+        workload: Pid,
+        start: impl FnOnce() -> Result<T, InitError>,
+    ) -> Result<T, InitError> {
+        self.processes.in_namespace_of(workload, start)
     }
 
     /// Confines this process. It is the workload's between fork and exec, so only

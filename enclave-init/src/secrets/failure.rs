@@ -10,7 +10,7 @@ use crate::aws::{Answer, CallError};
 use crate::kms::KmsError;
 
 /// What a service calls a failure that passes by itself.
-const TRANSIENT: [&str; 12] = [
+const TRANSIENT: [&str; 13] = [
     "DependencyTimeoutException",
     "ExpiredTokenException",
     "InternalServerError",
@@ -21,6 +21,7 @@ const TRANSIENT: [&str; 12] = [
     "RequestTimeoutException",
     "ServiceUnavailable",
     "ServiceUnavailableException",
+    "SlowDown",
     "ThrottlingException",
     "TooManyRequestsException",
 ];
@@ -129,7 +130,7 @@ impl Failure {
                 })
             }
             Self::Refused { .. } => Some(
-                "does it exist in the region of [kms], and may the instance's role read it (ssm:GetParameter, secretsmanager:GetSecretValue)?",
+                "does it exist in the region of [kms], and may the instance's role read it (ssm:GetParameter, secretsmanager:GetSecretValue, s3:GetObject)?",
             ),
             Self::Answer(_) | Self::Stored(..) => {
                 Some("store the CiphertextBlob that `aws kms encrypt` prints")

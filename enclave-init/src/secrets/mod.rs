@@ -17,8 +17,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use link::control::SecretCounts;
 use manifest::{EnclaveName, MeasuredConfig, OnFailure, Sealed, Secret, SecretOrigin, User};
 use sealed_secret::PublicKey;
 use thiserror::Error;
@@ -69,6 +71,7 @@ struct Shared {
     /// user by another name.
     owner: Option<User>,
     secrets: Vec<Declared>,
+    failed_refreshes: AtomicU64,
 }
 
 struct Declared {
@@ -130,6 +133,7 @@ impl Secrets {
             sealing: Sealing::new(&config.secrets)?,
             owner: (!simulated).then_some(config.workload.user),
             secrets: secrets.collect(),
+            failed_refreshes: AtomicU64::default(),
         }))))
     }
 
@@ -261,12 +265,32 @@ impl Secrets {
         })
     }
 
+    /// What has become of them.
+    pub(crate) fn counts(&self) -> SecretCounts {
+        let Shared {
+            secrets,
+            failed_refreshes,
+            ..
+        } = &*self.0;
+        let delivered = secrets
+            .iter()
+            .filter(|declared| declared.held.borrow().is_delivered);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        SecretCounts {
+            declared: count(secrets.len()),
+            delivered: count(delivered.count()),
+            failed_refreshes: failed_refreshes.load(Ordering::Relaxed),
+        }
+    }
+
     /// Logs how many were delivered, and why the others were not.
     pub(crate) fn report(&self, missing: &[String], logs: &Logs) {
-        let all = self.0.secrets.len();
-        let is_delivered = |declared: &&Declared| declared.held.borrow().is_delivered;
-        let delivered = self.0.secrets.iter().filter(is_delivered).count();
-        logs.system(format!("{SUBJECT}: {delivered} of {all} delivered"));
+        let SecretCounts {
+            declared,
+            delivered,
+            ..
+        } = self.counts();
+        logs.system(format!("{SUBJECT}: {delivered} of {declared} delivered"));
         for missing in missing {
             logs.error(format!("{SUBJECT}: {missing}"));
         }

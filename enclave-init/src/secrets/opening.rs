@@ -1,10 +1,12 @@
 //! Secrets that KMS opens: their ciphertexts, in the image or fetched.
 
-use aws_endpoint::Variant;
+use std::fmt::Write;
+
+use aws_endpoint::{Object, Variant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
-use manifest::{Ciphertext, CiphertextBlob, KmsEncrypted, StoredAt};
+use manifest::{Ciphertext, CiphertextBlob, KmsEncrypted, MAX_CIPHERTEXT_BYTES, StoredAt};
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -13,12 +15,17 @@ use super::failure::Failure;
 use crate::aws::{Answer, Client, Service};
 use crate::kms::Kms;
 
+/// The largest object that is read, in bytes: a ciphertext in base64, with room for line
+/// ends.
+const MAX_OBJECT: usize = 2 * MAX_CIPHERTEXT_BYTES;
+
 /// What opens secrets, and what has their ciphertexts.
 pub(super) struct Origins {
     kms: Kms,
     client: Client,
     ssm: Option<Service>,
     secretsmanager: Option<Service>,
+    s3: Option<Service>,
 }
 
 /// A secret that has been opened.
@@ -64,6 +71,7 @@ impl Origins {
             client,
             ssm: service(aws_endpoint::Service::Ssm),
             secretsmanager: service(aws_endpoint::Service::SecretsManager),
+            s3: service(aws_endpoint::Service::S3),
         }
     }
 
@@ -88,23 +96,29 @@ impl Origins {
 
     /// The ciphertext that is stored there.
     async fn fetch(&self, place: &StoredAt) -> Result<CiphertextBlob, Failure> {
-        let (service, target, body) = match place {
-            StoredAt::Ssm(name) => (
-                &self.ssm,
-                "AmazonSSM.GetParameter",
-                json!({ "Name": name, "WithDecryption": true }),
-            ),
-            StoredAt::SecretsManager(name) => (
-                &self.secretsmanager,
-                "secretsmanager.GetSecretValue",
-                json!({ "SecretId": name }),
-            ),
-        };
         let about = || place.to_string();
-        let service = service.as_ref().ok_or_else(|| Failure::NoHost(about()))?;
-        let body = Zeroizing::new(body.to_string().into_bytes());
-        let call = self.client.call(service, target, body).await;
-        let answer = call.map_err(|error| Failure::Fetch(about(), error))?;
+        let ask = |service, target, body: serde_json::Value| {
+            let body = Zeroizing::new(body.to_string().into_bytes());
+            self.client.call(service, target, body)
+        };
+        let answer = match place {
+            StoredAt::Ssm(name) => {
+                let body = json!({ "Name": name, "WithDecryption": true });
+                ask(at(&self.ssm, place)?, "AmazonSSM.GetParameter", body).await
+            }
+            StoredAt::SecretsManager(name) => {
+                let target = "secretsmanager.GetSecretValue";
+                let body = json!({ "SecretId": name });
+                ask(at(&self.secretsmanager, place)?, target, body).await
+            }
+            StoredAt::S3(object) => {
+                let path = object_path(object);
+                self.client
+                    .get(at(&self.s3, place)?, &path, MAX_OBJECT)
+                    .await
+            }
+        };
+        let answer = answer.map_err(|error| Failure::Fetch(about(), error))?;
         if answer.status != StatusCode::OK {
             return Err(Failure::Refused {
                 place: about(),
@@ -132,7 +146,29 @@ fn stored(place: &StoredAt, answer: &Answer) -> Option<Vec<u8>> {
                 _ => None,
             }
         }
+        StoredAt::S3(_) => Some(answer.body.to_vec()),
     }
+}
+
+/// The service that has it, if the region has that service.
+fn at<'s>(service: &'s Option<Service>, place: &StoredAt) -> Result<&'s Service, Failure> {
+    let service = service.as_ref();
+    service.ok_or_else(|| Failure::NoHost(place.to_string()))
+}
+
+/// Where S3 has an object, as requests name and sign it: `/BUCKET/KEY`. The bucket is not
+/// part of the host, because S3's certificates know no bucket with a dot.
+fn object_path(object: &Object) -> String {
+    let mut path = format!("/{}/", object.bucket);
+    for byte in object.key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            // To a string, which takes everything.
+            let _ = write!(path, "%{byte:02X}");
+        }
+    }
+    path
 }
 
 #[cfg(test)]
@@ -142,7 +178,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_read_from_the_answers_of_both_services() {
+    fn secrets_objects_are_named_as_s3_signs_them() {
+        let object = Object::new("my.bucket", "a b/c+d~\u{e4}.kms").unwrap();
+        assert_eq!(object_path(&object), "/my.bucket/a%20b/c%2Bd~%C3%A4.kms");
+    }
+
+    #[test]
+    fn secrets_are_read_from_the_answers_of_every_service() {
         let read = |place: &serde_json::Value, body: &str| {
             let ciphertext: Ciphertext = serde_json::from_value(place.clone()).unwrap();
             let Ciphertext::Stored(place) = ciphertext else {
@@ -157,6 +199,7 @@ mod tests {
         };
         let ssm = json!({"ssm": "/a"});
         let secretsmanager = json!({"secretsmanager": "a"});
+        let s3 = json!({"s3": "s3://bucket/a"});
         let value = Some(b"AQID".to_vec());
         for (place, body, expected) in [
             (
@@ -174,6 +217,7 @@ mod tests {
             (&secretsmanager, r#"{"SecretBinary":"QVFJRA=="}"#, &value),
             (&secretsmanager, r#"{"SecretBinary":"?"}"#, &None),
             (&secretsmanager, r#"{"Name":"a"}"#, &None),
+            (&s3, "AQID", &value),
         ] {
             assert_eq!(read(place, body), *expected, "{body}");
         }

@@ -1,6 +1,7 @@
 //! Values that come while the workload runs: of other ciphertexts, which are looked for,
 //! and of secrets that are put late.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use manifest::{OnChange, SecretOrigin};
@@ -67,6 +68,7 @@ impl Secrets {
                         ));
                     }
                     failed = failed.saturating_add(1);
+                    self.0.failed_refreshes.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

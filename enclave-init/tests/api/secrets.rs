@@ -2,11 +2,14 @@
 //! workload, looked for again, and told to nobody else.
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use attestation::Roots;
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
 use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +18,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use link::control::EndCause;
+use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
 use link::target::Reply;
 use serde_json::{Value, json};
@@ -25,9 +28,9 @@ use tokio::sync::mpsc;
 
 use crate::agent::Control;
 use crate::credentials::{answers, asks};
-use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code};
+use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code, message};
 use crate::kms_world::{give, sdk_credentials, serve};
-use crate::tls::{HOST, SSM_HOST, Tls};
+use crate::tls::{HOST, S3_HOST, SSM_HOST, Tls};
 
 const ID: &str = "ASIA1";
 /// Part of every value: the tests look for it where none may be.
@@ -40,6 +43,8 @@ struct Services {
     kms: Arc<SoftwareKms>,
     key: String,
     parameter: Arc<Mutex<Value>>,
+    /// Status and body of what S3 answers.
+    object: Arc<Mutex<(u16, String)>>,
 }
 
 impl Services {
@@ -73,6 +78,7 @@ impl Services {
             kms: Arc::new(kms),
             key,
             parameter: Arc::default(),
+            object: Arc::default(),
         }
     }
 
@@ -134,7 +140,7 @@ impl Services {
         Image::new(instructions)
             .with("/workload/aws_credentials", true.into())
             .with("/network/egress", json!([format!("{HOST}:443")]))
-            .with("/network/aws_services", json!(["ssm"]))
+            .with("/network/aws_services", json!(["ssm", "s3"]))
             .with("/kms", kms)
             .with("/secrets", secrets)
             .signed_by(&self.root)
@@ -146,25 +152,32 @@ impl Services {
         let (_, none) = mpsc::channel(1);
         let mut outgoing = std::mem::replace(&mut enclave.prepared.agent.egress, none);
         let (kms, acceptor) = (Arc::clone(&self.kms), self.tls.acceptor.clone());
-        let parameter = Arc::clone(&self.parameter);
+        let (parameter, object) = (Arc::clone(&self.parameter), Arc::clone(&self.object));
         tokio::spawn(async move {
             while let Some(next) = outgoing.recv().await {
-                let is_kms = &*next.target.host == HOST;
-                assert!(is_kms || &*next.target.host == SSM_HOST);
+                let host = next.target.host.to_string();
+                let is_kms = host == HOST;
+                assert!(is_kms || host == SSM_HOST || host == S3_HOST);
                 let stream = next.reply(Reply::Connected).await;
                 let (kms, acceptor) = (Arc::clone(&kms), acceptor.clone());
-                let parameter = Arc::clone(&parameter);
+                let (parameter, object) = (Arc::clone(&parameter), Arc::clone(&object));
                 tokio::spawn(async move {
                     if is_kms {
                         return serve(stream, acceptor, kms, None).await;
                     }
                     let stream = acceptor.accept(stream).await.unwrap();
                     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                        let target = request.headers()["x-amz-target"].clone();
-                        assert_eq!(target, "AmazonSSM.GetParameter");
-                        let body = parameter.lock().unwrap().clone();
-                        let status: u16 = if body["__type"].is_null() { 200 } else { 400 };
-                        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+                        let (status, body) = if host == S3_HOST {
+                            assert!(is_signed_for_s3(&request), "{request:?}");
+                            object.lock().unwrap().clone()
+                        } else {
+                            let target = request.headers()["x-amz-target"].clone();
+                            assert_eq!(target, "AmazonSSM.GetParameter");
+                            let body = parameter.lock().unwrap().clone();
+                            let status = if body["__type"].is_null() { 200 } else { 400 };
+                            (status, body.to_string())
+                        };
+                        let mut response = Response::new(Full::new(Bytes::from(body)));
                         *response.status_mut() = status.try_into().unwrap();
                         async { Ok::<_, std::convert::Infallible>(response) }
                     });
@@ -178,6 +191,34 @@ impl Services {
         give(&mut control, ID).await;
         (enclave, control)
     }
+}
+
+/// Whether AWS's own crate signs the request as the init has, at a time of the last seconds.
+fn is_signed_for_s3(request: &Request<hyper::body::Incoming>) -> bool {
+    let known = sdk_credentials(ID);
+    let (secret, token) = (known.secret_access_key, known.session_token);
+    let identity = Credentials::new(ID, secret, token, None, "test").into();
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    let url = format!("https://{S3_HOST}{}", request.uri());
+    (0..30).any(|seconds| {
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region("eu-west-1")
+            .name("s3")
+            .time(SystemTime::now() - Duration::from_secs(seconds))
+            .settings(settings.clone())
+            .build()
+            .unwrap();
+        let headers = std::iter::once(("host", S3_HOST));
+        let body = SignableBody::Bytes(b"");
+        let signable = SignableRequest::new("GET", &url, headers, body).unwrap();
+        let (instructions, _) = sign(signable, &parameters.into()).unwrap().into_parts();
+        let mut headers = instructions.headers();
+        request.method() == "GET" && headers.all(|(name, value)| request.headers()[name] == value)
+    })
 }
 
 fn pcr0() -> String {
@@ -391,6 +432,69 @@ async fn secrets_are_refreshed_and_the_workload_is_told() {
     assert_eq!(told.count(), 1, "{errors:?}");
     // The next start has the new value in the environment, too.
     enclave.said(&format!("variable PASSWORD={MARK} new")).await;
+    nothing_is_told(&enclave);
+}
+
+#[tokio::test]
+async fn secrets_of_s3_are_read_and_a_command_follows_their_change() {
+    let services = Services::new(&pcr0());
+    let put = |status, body: &str| *services.object.lock().unwrap() = (status, body.to_owned());
+    put(200, &services.encrypt(&format!("{MARK} old")));
+    let secrets = json!([secret(
+        "password",
+        &json!({"s3": "s3://my.bucket/app/pass word.kms"}),
+        &json!({
+            "file": file("password"),
+            "api": true,
+            "refresh": "1s",
+            // The workload's first process has this number in its namespace.
+            "on_change": {"command": [
+                "/bin/workload", "show /run/secrets/password", "status", "signal 2 SIGHUP", "exit 7",
+            ]},
+        }),
+    )]);
+    let instructions = [
+        "request tcp GET /v1/secrets/password",
+        "catch SIGHUP",
+        "request tcp GET /v1/secrets/password",
+        "say finished",
+        "wait",
+    ];
+    let image = services
+        .image(&instructions, secrets)
+        .with("/workload/user", json!({"uid": 1000, "gid": 1000}));
+    let (enclave, mut control) = services.boot(image).await;
+    enclave.said("catching").await;
+    let refusal = "<Error><Code>AccessDenied</Code><Message>its words</Message></Error>";
+    put(403, refusal);
+    let failed = "the object s3://my.bucket/app/pass word.kms cannot be read: AccessDenied: its words; does it exist";
+    enclave.line(LogStream::Errors, failed).await;
+    // Larger than any ciphertext.
+    put(200, &"A".repeat(12 * 1024 + 1));
+    let counts = message(&mut control, |message| match message {
+        FromInit::Secrets(counts) if counts.failed_refreshes > 0 => Some(*counts),
+        _ => None,
+    });
+    let counts = counts.await;
+    assert_eq!((counts.declared, counts.delivered), (1, 1));
+    put(200, &services.encrypt(&format!("{MARK} new")));
+    enclave.said("finished").await;
+    let said = enclave.lines(LogStream::Application);
+    for line in [
+        format!("\"{MARK} new\""),
+        "signal 2: done".to_owned(),
+        "caught SIGHUP".to_owned(),
+    ] {
+        assert!(said.contains(&line), "{line}: {said:?}");
+    }
+    // The command is as confined as the workload is.
+    let status = said.iter().filter(|line| line.contains("NoNewPrivs"));
+    assert!(status.count() > 0, "{said:?}");
+    let bodies = said.iter().filter_map(|line| line.strip_prefix("api 200 "));
+    let expected = ["old", "new"].map(|value| STANDARD.encode(format!("{MARK} {value}")));
+    assert!(bodies.eq(expected.iter().map(String::as_str)), "{said:?}");
+    let ended = "on_change: /bin/workload ended with exit code 7";
+    enclave.line(LogStream::Errors, ended).await;
     nothing_is_told(&enclave);
 }
 

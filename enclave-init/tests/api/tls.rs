@@ -10,6 +10,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub(crate) const HOST: &str = "kms.example.test";
 /// Where the init finds Systems Manager.
 pub(crate) const SSM_HOST: &str = "ssm.eu-west-1.amazonaws.com";
+pub(crate) const S3_HOST: &str = "s3.eu-west-1.amazonaws.com";
 
 /// An authority, and a certificate of its for the services.
 pub(crate) struct Tls {
@@ -25,7 +26,7 @@ impl Tls {
         let authority_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([HOST, SSM_HOST].map(str::to_owned))
+        let certificate = CertificateParams::new([HOST, SSM_HOST, S3_HOST].map(str::to_owned))
             .unwrap()
             .signed_by(&key, &issuer)
             .unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 
-use aws_endpoint::{Service, is_region};
+use aws_endpoint::{Object, Service, is_region};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub enum StoredAt {
     Ssm(String),
     /// In the secret of this name or ARN.
     SecretsManager(String),
+    /// In this object.
+    S3(Object),
 }
 
 impl StoredAt {
@@ -94,11 +96,16 @@ impl StoredAt {
         check_stored_name(&name).map(|()| Self::SecretsManager(name))
     }
 
+    pub(super) fn s3(address: &str) -> Result<Self, SecretError> {
+        address.parse().map(Self::S3).map_err(SecretError::S3)
+    }
+
     /// The service that has it.
     pub const fn service(&self) -> Service {
         match self {
             Self::Ssm(_) => Service::Ssm,
             Self::SecretsManager(_) => Service::SecretsManager,
+            Self::S3(_) => Service::S3,
         }
     }
 }
@@ -108,6 +115,7 @@ impl fmt::Display for StoredAt {
         match self {
             Self::Ssm(name) => write!(f, "the parameter {name} of Systems Manager"),
             Self::SecretsManager(name) => write!(f, "the secret {name} of Secrets Manager"),
+            Self::S3(object) => write!(f, "the object {object}"),
         }
     }
 }
@@ -257,6 +265,8 @@ mod tests {
             assert!(StoredAt::ssm(name.to_owned()).is_err(), "{name}");
             assert!(StoredAt::secretsmanager(name.to_owned()).is_err(), "{name}");
         }
+        let error = StoredAt::s3("https://bucket/key").unwrap_err().to_string();
+        assert!(error.contains("write s3://BUCKET/KEY"), "{error}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub enum SecretError {
     NameTwice(EnclaveName),
     /// Nothing says where it comes from, or two keys do.
     #[error(
-        "a secret comes from one place: write `kms = {{ ciphertext = \"BASE64\" }}`, with one of `file`, `ssm` and `secretsmanager` instead of `ciphertext` if it is not here, or `sealed = {{ sender = \"operator.pem\" }}`"
+        "a secret comes from one place: write `kms = {{ ciphertext = \"BASE64\" }}`, with one of `file`, `ssm`, `secretsmanager` and `s3` instead of `ciphertext` if it is not here, or `sealed = {{ sender = \"operator.pem\" }}`"
     )]
     Origin,
     /// What only KMS's ciphertexts have.
@@ -28,7 +28,7 @@ pub enum SecretError {
     OfKms(&'static str),
     /// More places than one for a ciphertext, or none.
     #[error(
-        "kms needs one place of the ciphertext: write one of `ciphertext`, `file`, `ssm` and `secretsmanager`, as in `kms = {{ file = \"password.kms\" }}`"
+        "kms needs one place of the ciphertext: write one of `ciphertext`, `file`, `ssm`, `secretsmanager` and `s3`, as in `kms = {{ file = \"password.kms\" }}`"
     )]
     Place,
     /// It would not be delivered.
@@ -55,7 +55,7 @@ pub enum SecretError {
     ModeAlone,
     /// Nothing outside the image could change.
     #[error(
-        "refresh looks for another ciphertext where it is stored, and this one is part of the image: use `ssm` or `secretsmanager`, or remove `refresh`"
+        "refresh looks for another ciphertext where it is stored, and this one is part of the image: use `ssm`, `secretsmanager` or `s3`, or remove `refresh`"
     )]
     RefreshOfImage,
     /// Nobody can look for a sealed secret.
@@ -66,6 +66,11 @@ pub enum SecretError {
     /// Shorter than is allowed.
     #[error("refresh of {0} is too often: write at least `1s`")]
     RefreshTooOften(Interval),
+    /// Two things would follow, or none.
+    #[error(
+        "on_change is one of `signal` and `command`, as in `on_change = {{ signal = \"SIGHUP\" }}`"
+    )]
+    OnChange,
     /// Nothing changes while the workload runs.
     #[error(
         "on_change would never happen: add `refresh`, as in `refresh = \"10m\"`, or, where the secret is sealed, `on_failure = \"continue\"`, so that it may come while the workload runs; or remove `on_change`"
@@ -115,6 +120,9 @@ pub enum SecretError {
         "`{0}` is not the name of a stored ciphertext: write the name or the ARN, at most 2048 visible characters without spaces"
     )]
     StoredName(String),
+    /// Not an object.
+    #[error("s3: {0}")]
+    S3(String),
     /// Not an ARN of a key.
     #[error(
         "`{0}` is not the ARN of a key: write what KMS says that it used, as in `arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab`; an alias is not told by KMS"

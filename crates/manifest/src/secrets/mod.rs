@@ -4,6 +4,7 @@ mod ciphertext;
 mod delivery;
 mod error;
 mod source;
+mod table;
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,8 @@ pub use self::delivery::{
 };
 pub use self::error::SecretError;
 pub use self::source::{CiphertextSource, OriginSource, SealedSource, SecretSource};
-pub(crate) use self::source::{SecretTable, check_kms, check_network, check_variables, parse};
+pub(crate) use self::source::{check_kms, check_network, check_variables};
+pub(crate) use self::table::{SecretTable, parse};
 use crate::name::EnclaveName;
 use crate::units::Interval;
 
@@ -117,16 +119,19 @@ struct Place {
     ssm: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     secretsmanager: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s3: Option<String>,
 }
 
 impl TryFrom<Place> for Ciphertext {
     type Error = SecretError;
 
     fn try_from(place: Place) -> Result<Self, SecretError> {
-        match (place.inline, place.ssm, place.secretsmanager) {
-            (Some(blob), None, None) => Ok(Self::Inline(blob)),
-            (None, Some(name), None) => StoredAt::ssm(name).map(Self::Stored),
-            (None, None, Some(name)) => StoredAt::secretsmanager(name).map(Self::Stored),
+        match (place.inline, place.ssm, place.secretsmanager, place.s3) {
+            (Some(blob), None, None, None) => Ok(Self::Inline(blob)),
+            (None, Some(name), None, None) => StoredAt::ssm(name).map(Self::Stored),
+            (None, None, Some(name), None) => StoredAt::secretsmanager(name).map(Self::Stored),
+            (None, None, None, Some(address)) => StoredAt::s3(&address).map(Self::Stored),
             _ => Err(SecretError::Place),
         }
     }
@@ -139,6 +144,7 @@ impl From<Ciphertext> for Place {
             Ciphertext::Inline(blob) => place.inline = Some(blob),
             Ciphertext::Stored(StoredAt::Ssm(name)) => place.ssm = Some(name),
             Ciphertext::Stored(StoredAt::SecretsManager(name)) => place.secretsmanager = Some(name),
+            Ciphertext::Stored(StoredAt::S3(object)) => place.s3 = Some(object.to_string()),
         }
         place
     }
@@ -297,6 +303,7 @@ mod tests {
         for place in [
             json!({"ssm": "/app/password"}),
             json!({"secretsmanager": "app/password"}),
+            json!({"s3": "s3://bucket/app/password"}),
         ] {
             inline["origin"]["kms"]["ciphertext"] = place;
             let secrets = read(json!([inline])).unwrap();

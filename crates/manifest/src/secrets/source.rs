@@ -1,13 +1,12 @@
-//! The `[[secrets]]` tables as a person writes them.
+//! The `[[secrets]]` of a manifest, and what they need of its other tables.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use aws_endpoint::Service;
 
 use super::{
-    Ciphertext, CiphertextBlob, EncryptionContext, Found, KeyArn, Kind, KmsEncrypted, OnChange,
-    OnFailure, Outline, Sealed, Secret, SecretError, SecretFile, SecretMode, SecretOrigin,
-    SecretPath, StoredAt, VariableName, check_outlines,
+    Ciphertext, CiphertextBlob, Found, Kind, KmsEncrypted, OnChange, OnFailure, Sealed, Secret,
+    SecretError, SecretFile, SecretOrigin, StoredAt, VariableName,
 };
 use crate::egress::HostPattern;
 use crate::name::EnclaveName;
@@ -102,7 +101,7 @@ impl SecretSource {
             env: self.env.clone(),
             api: self.api,
             refresh: self.refresh,
-            on_change: self.on_change,
+            on_change: self.on_change.clone(),
             on_failure: self.on_failure,
         })
     }
@@ -136,7 +135,7 @@ impl SecretSource {
         }
     }
 
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         match &self.origin {
             OriginSource::Sealed(sealed) => Kind::Sealed {
                 is_awaited: sealed.wait.is_some(),
@@ -145,151 +144,6 @@ impl SecretSource {
             OriginSource::Kms(_) => Kind::Inline,
         }
     }
-}
-
-/// A table, before the rules that concern more than one value: an error about one of
-/// these names the table's line, and the parser knows only the list's.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SecretTable {
-    name: EnclaveName,
-    kms: Option<KmsTable>,
-    sealed: Option<SealedTable>,
-    encryption_context: Option<EncryptionContext>,
-    key_id: Option<KeyArn>,
-    wait: Option<Interval>,
-    file: Option<SecretPath>,
-    env: Option<VariableName>,
-    #[serde(default)]
-    api: bool,
-    mode: Option<SecretMode>,
-    refresh: Option<Interval>,
-    on_change: Option<OnChange>,
-    on_failure: Option<OnFailure>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SealedTable {
-    sender: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KmsTable {
-    ciphertext: Option<CiphertextBlob>,
-    file: Option<PathBuf>,
-    ssm: Option<String>,
-    secretsmanager: Option<String>,
-}
-
-impl KmsTable {
-    fn ciphertext(self) -> Result<CiphertextSource, SecretError> {
-        let Self {
-            ciphertext,
-            file,
-            ssm,
-            secretsmanager,
-        } = self;
-        let stored = |place| CiphertextSource::Measured(Ciphertext::Stored(place));
-        match (ciphertext, file, ssm, secretsmanager) {
-            (Some(blob), None, None, None) => {
-                Ok(CiphertextSource::Measured(Ciphertext::Inline(blob)))
-            }
-            (None, Some(path), None, None) if !path.as_os_str().is_empty() => {
-                Ok(CiphertextSource::File(path))
-            }
-            (None, None, Some(name), None) => StoredAt::ssm(name).map(stored),
-            (None, None, None, Some(name)) => StoredAt::secretsmanager(name).map(stored),
-            _ => Err(SecretError::Place),
-        }
-    }
-}
-
-impl SecretTable {
-    /// The secret; an error names the key.
-    fn parse(mut self) -> Result<SecretSource, (&'static str, SecretError)> {
-        if self.file.is_none() && self.mode.is_some() {
-            return Err(("mode", SecretError::ModeAlone));
-        }
-        let origin = match (self.kms.take(), self.sealed.take()) {
-            (Some(kms), None) => self.kms(kms)?,
-            (None, Some(sealed)) => self.sealed(sealed)?,
-            _ => return Err(("name", SecretError::Origin)),
-        };
-        let is_awaited = match &origin {
-            OriginSource::Kms(_) => true,
-            OriginSource::Sealed(sealed) => sealed.wait.is_some(),
-        };
-        if !is_awaited && self.on_failure.is_some() {
-            return Err(("on_failure", SecretError::ForApi("on_failure")));
-        }
-        let mode = self.mode.unwrap_or_default();
-        Ok(SecretSource {
-            name: self.name,
-            origin,
-            file: self.file.map(|path| SecretFile { path, mode }),
-            env: self.env,
-            api: self.api,
-            refresh: self.refresh,
-            on_change: self.on_change,
-            on_failure: self.on_failure.unwrap_or(if is_awaited {
-                OnFailure::Stop
-            } else {
-                OnFailure::Continue
-            }),
-        })
-    }
-
-    fn kms(&mut self, kms: KmsTable) -> Result<OriginSource, (&'static str, SecretError)> {
-        if self.wait.is_some() {
-            return Err(("wait", SecretError::WaitForKms));
-        }
-        let ciphertext = kms.ciphertext().map_err(|error| ("kms", error))?;
-        Ok(OriginSource::Kms(KmsEncrypted {
-            ciphertext,
-            encryption_context: self.encryption_context.take().unwrap_or_default(),
-            key_id: self.key_id.take(),
-        }))
-    }
-
-    fn sealed(&self, sealed: SealedTable) -> Result<OriginSource, (&'static str, SecretError)> {
-        for (key, is_given) in [
-            ("encryption_context", self.encryption_context.is_some()),
-            ("key_id", self.key_id.is_some()),
-        ] {
-            if is_given {
-                return Err((key, SecretError::OfKms(key)));
-            }
-        }
-        let is_for_start = self.file.is_some() || self.env.is_some();
-        Ok(OriginSource::Sealed(SealedSource {
-            sender: sealed.sender,
-            wait: self
-                .wait
-                .or_else(|| is_for_start.then_some(Interval::DEFAULT_WAIT)),
-        }))
-    }
-}
-
-/// The secrets of these tables.
-pub(crate) fn parse(tables: Vec<SecretTable>) -> Result<Vec<SecretSource>, Found> {
-    let sources = tables
-        .into_iter()
-        .enumerate()
-        .map(|(index, table)| table.parse().map_err(|(key, error)| (index, key, error)));
-    let sources = sources.collect::<Result<Vec<_>, Found>>()?;
-    check_outlines(sources.iter().map(|source| Outline {
-        name: &source.name,
-        kind: source.kind(),
-        file: source.file.as_ref().map(|file| &file.path),
-        env: source.env.as_ref(),
-        api: source.api,
-        refresh: source.refresh,
-        has_on_change: source.on_change.is_some(),
-        on_failure: source.on_failure,
-    }))?;
-    Ok(sources)
 }
 
 /// Refuses secrets of KMS's where nothing says which KMS.
@@ -309,7 +163,11 @@ pub(crate) fn check_network(secrets: &[SecretSource], network: &Network) -> Resu
         };
         let service = place.service();
         let is_host = |host: &HostPattern| match host {
-            HostPattern::Exact(host) => service.has_host(host, None, false),
+            // Objects are read by the service's own name, not by their bucket's.
+            HostPattern::Exact(host) => {
+                let is_own = service != Service::S3 || host.starts_with("s3");
+                is_own && service.has_host(host, None, false)
+            }
             // Which of the hosts below it are meant is not known.
             HostPattern::Below(_) => true,
         };
@@ -369,7 +227,7 @@ mod tests {
         let manifest = manifest(
             "
 [network]
-aws_services = [\"kms\", \"ssm\", \"secretsmanager\"]
+aws_services = [\"kms\", \"ssm\", \"secretsmanager\", \"s3\"]
 [workload]
 aws_credentials = true
 [kms]
@@ -396,6 +254,12 @@ on_failure = \"continue\"
 name = \"secret\"
 kms = { secretsmanager = \"app/password\" }
 env = \"SECRET\"
+[[secrets]]
+name = \"object\"
+kms = { s3 = \"s3://bucket/app/password\" }
+env = \"OBJECT\"
+refresh = \"1h\"
+on_change = { command = [\"/bin/reload\", \"--now\"] }
 ",
         )
         .unwrap();
@@ -414,7 +278,7 @@ env = \"SECRET\"
             panic!("{measured:?}");
         };
         assert!(matches!(measured.ciphertext, Ciphertext::Inline(blob) if *blob == [7]));
-        assert_eq!(manifest.secrets.len(), 4);
+        assert_eq!(manifest.secrets.len(), 5);
     }
 
     #[test]
@@ -571,6 +435,10 @@ api = true
             (
                 "name = \"a\"\nkms = { ssm = \"/a\" }\nenv = \"A\"\n[network]\negress = [\"s3.eu-central-1.amazonaws.com:443\"]".to_owned(),
                 "as in `egress = [\"ssm.eu-central-1.amazonaws.com:443\"]`",
+            ),
+            (
+                "name = \"a\"\nkms = { s3 = \"s3://bucket/a\" }\nenv = \"A\"\n[network]\negress = [\"bucket.s3.eu-central-1.amazonaws.com:443\"]".to_owned(),
+                "6: the object s3://bucket/a is out of reach: write `aws_services = [\"s3\"]`",
             ),
             (
                 format!("name = \"a\"\n{kms}\nenv = \"A\""),
