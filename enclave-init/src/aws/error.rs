@@ -54,3 +54,17 @@ pub(crate) enum CallError {
     #[error("the request cannot be made: {0}")]
     Request(String),
 }
+
+impl CallError {
+    /// Whether the same call may be answered later.
+    pub(crate) const fn is_transient(&self) -> bool {
+        match self {
+            Self::NoCredentials(_)
+            | Self::Busy(_)
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TimedOut { .. } => true,
+            Self::Tls { .. } | Self::TooLarge { .. } | Self::Request(_) => false,
+        }
+    }
+}

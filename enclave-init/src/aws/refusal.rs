@@ -8,6 +8,23 @@ use serde::Deserialize;
 
 use super::client::Answer;
 
+/// What services call failures that pass by themselves.
+const TRANSIENT: [&str; 13] = [
+    "DependencyTimeoutException",
+    "ExpiredTokenException",
+    "InternalServerError",
+    "InternalServiceError",
+    "KMSInternalException",
+    "KeyUnavailableException",
+    "RequestLimitExceeded",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "SlowDown",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
 /// Why a service has refused a call, in its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -56,6 +73,14 @@ impl Answer {
             message,
             status: self.status,
         }
+    }
+
+    /// Whether the same call may be answered otherwise later, if this refuses it.
+    pub(crate) fn is_transient(&self) -> bool {
+        let refusal = self.refusal();
+        self.status.is_server_error()
+            || self.status == StatusCode::TOO_MANY_REQUESTS
+            || refusal.name.is_some_and(|name| TRANSIENT.contains(&&*name))
     }
 }
 

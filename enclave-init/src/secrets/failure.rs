@@ -3,28 +3,10 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use thiserror::Error;
 
 use crate::aws::{Answer, CallError};
 use crate::kms::KmsError;
-
-/// What a service calls a failure that passes by itself.
-const TRANSIENT: [&str; 13] = [
-    "DependencyTimeoutException",
-    "ExpiredTokenException",
-    "InternalServerError",
-    "InternalServiceError",
-    "KMSInternalException",
-    "KeyUnavailableException",
-    "RequestLimitExceeded",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-    "SlowDown",
-    "ThrottlingException",
-    "TooManyRequestsException",
-];
 
 /// Why a secret cannot be had. No message holds anything secret.
 #[derive(Debug, Error)]
@@ -70,21 +52,9 @@ impl Failure {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Kms(KmsError::Refused(answer)) | Self::Refused { answer, .. } => {
-                answer.status.is_server_error()
-                    || answer.status == StatusCode::TOO_MANY_REQUESTS
-                    || answer
-                        .refusal()
-                        .name
-                        .is_some_and(|name| TRANSIENT.contains(&&*name))
+                answer.is_transient()
             }
-            Self::Kms(KmsError::Call(error)) | Self::Fetch(_, error) => match error {
-                CallError::NoCredentials(_)
-                | CallError::Busy(_)
-                | CallError::Unreachable { .. }
-                | CallError::Broken { .. }
-                | CallError::TimedOut { .. } => true,
-                CallError::Tls { .. } | CallError::TooLarge { .. } | CallError::Request(_) => false,
-            },
+            Self::Kms(KmsError::Call(error)) | Self::Fetch(_, error) => error.is_transient(),
             Self::Kms(KmsError::Unopened) | Self::TimedOut(_) => true,
             Self::Kms(_)
             | Self::Answer(_)
@@ -148,7 +118,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use hyper::HeaderMap;
+    use hyper::{HeaderMap, StatusCode};
 
     use super::*;
 
