@@ -65,6 +65,11 @@ pub(crate) enum InitError {
     /// There is no key that secrets could be sealed to.
     #[error("making the key for sealed secrets: {0}")]
     SealingKey(String),
+    /// The measured family cannot be used.
+    #[error(
+        "the keys of the family cannot be had: {0}; build the image again with this version's image-builder"
+    )]
+    Family(String),
     /// The enclave's own document was refused, and the image demands that it is not.
     #[error("{finding}; {advice}")]
     SelfCheck {

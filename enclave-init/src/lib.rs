@@ -49,6 +49,7 @@ mod egress;
 mod entropy;
 mod error;
 mod exit;
+mod family;
 mod forward;
 mod health;
 mod identity;

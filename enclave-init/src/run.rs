@@ -17,6 +17,7 @@ use crate::args::{Arguments, Simulation};
 use crate::boot::{Booted, Failed, boot};
 use crate::control::{self, Closing, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
+use crate::family::FamilyKeys;
 use crate::logs::Logs;
 use crate::signals::Signals;
 use crate::steps::Steps;
@@ -154,6 +155,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         mut steps,
     } = booted;
     let (credentials, secrets) = (services.credentials, services.secrets);
+    let keys = services.keys;
     let parts = Parts {
         agent,
         boot,
@@ -183,6 +185,13 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         Ok(missing) => missing,
         Err(end) => return farewell(end, &logs, closing).await,
     };
+    let given_keys = match &keys {
+        Some(keys) => await_keys(keys, &logs, &mut steps, &mut requests).await,
+        None => Ok(()),
+    };
+    if let Err(end) = given_keys {
+        return farewell(end, &logs, closing).await;
+    }
     let confined = workload.confinement();
     // What the workload need not wait for.
     let booted = || {
@@ -282,6 +291,31 @@ async fn await_given(
         })?;
     }
     Ok(missing)
+}
+
+/// Waits for the seed of the family, if KMS unwraps it. The error is the end of an enclave
+/// that has none.
+async fn await_keys(
+    keys: &FamilyKeys,
+    logs: &Logs,
+    steps: &mut Steps,
+    requests: &mut Requests,
+) -> Result<(), End> {
+    let opened = steps.wait("keys", async {
+        tokio::select! {
+            opened = keys.open(logs) => Some(opened),
+            _ = requests.shutdown() => None,
+        }
+    });
+    let opened = opened
+        .await
+        .ok_or_else(|| End::shutdown(Outputs::default()))?;
+    opened.map_err(|reason| End {
+        cause: EndCause::BootFailed,
+        detail: format!("boot step keys failed: {reason}"),
+        code: Some(EndCode::BootKeys),
+        outputs: Outputs::default(),
+    })
 }
 
 /// Lets the last records and the last message leave.

@@ -11,6 +11,7 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
+use crate::family::FamilyKeys;
 use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
@@ -44,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) kms: Option<Kms>,
     /// The image's, if it declares any.
     pub(crate) secrets: Option<Secrets>,
+    /// Those of the image's family, if it has one.
+    pub(crate) keys: Option<FamilyKeys>,
 }
 
 impl Services<'_> {
@@ -80,6 +83,10 @@ impl Services<'_> {
         };
         let callers = called.as_ref().map(|(kms, client)| (kms, client));
         let secrets = Secrets::new(config, callers, simulated)?;
+        let keys = match &called {
+            Some((kms, client)) => FamilyKeys::new(config, kms, client)?,
+            None => None,
+        };
         let kms = called.map(|(kms, _)| kms);
         let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
         let into = ingress::places(&capacity);
@@ -97,6 +104,7 @@ impl Services<'_> {
             credentials: credentials.clone(),
             kms: kms.clone(),
             secrets: secrets.clone(),
+            keys: keys.clone(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
@@ -108,6 +116,7 @@ impl Services<'_> {
             credentials,
             kms,
             secrets,
+            keys,
         })
     }
 }

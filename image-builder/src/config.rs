@@ -114,6 +114,7 @@ pub(crate) fn measured(
         confinement: manifest.confinement.clone(),
         kms,
         secrets,
+        keys: manifest.keys.clone(),
     })
 }
 

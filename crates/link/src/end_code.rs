@@ -41,6 +41,8 @@ pub enum EndCode {
     BootServices,
     /// A declared secret could not be had before the workload's start.
     BootSecrets,
+    /// The seed of the image's family could not be had before the workload's start.
+    BootKeys,
     /// The workload could not be started for the first time.
     BootWorkload,
     /// The workload could not be started again.
@@ -59,7 +61,7 @@ pub enum EndCode {
 
 impl EndCode {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BootMounts,
         Self::BootConfiguration,
         Self::BootRoot,
@@ -75,6 +77,7 @@ impl EndCode {
         Self::BootRegisters,
         Self::BootServices,
         Self::BootSecrets,
+        Self::BootKeys,
         Self::BootWorkload,
         Self::WorkloadStart,
         Self::WorkloadOutOfMemory,
@@ -102,6 +105,7 @@ impl EndCode {
             Self::BootRegisters => "boot.registers",
             Self::BootServices => "boot.services",
             Self::BootSecrets => "boot.secrets",
+            Self::BootKeys => "boot.keys",
             Self::BootWorkload => "boot.workload",
             Self::WorkloadStart => "workload.start",
             Self::WorkloadOutOfMemory => "workload.out-of-memory",

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::attestation::{Attestation, AttestationError};
 use crate::confinement::{Confinement, ConfinementError};
 use crate::egress::EgressRule;
+use crate::keys::{Keys, KeysError};
 use crate::kms::{Kms, KmsError};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
@@ -71,6 +72,9 @@ pub enum ConfigError {
     /// Its secrets contradict each other.
     #[error("the image's configuration cannot be used: {0}")]
     Secrets(#[from] SecretError),
+    /// Its keys cannot be had.
+    #[error("the image's configuration cannot be used: keys: {0}")]
+    Keys(#[from] KeysError),
 }
 
 /// What the enclave is bound to do: part of the application ramdisk, so PCR0
@@ -100,6 +104,9 @@ pub struct MeasuredConfig {
     /// What it is given that nobody outside knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,
+    /// The keys that it shares with other enclaves, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
 }
 
 impl MeasuredConfig {
@@ -116,6 +123,9 @@ impl MeasuredConfig {
             .map_err(|(key, _, reason)| ConfigError::Confinement { key, reason })?;
         if let Some(kms) = &config.kms {
             kms.check(config.workload.aws_credentials, &config.network)?;
+        }
+        if let Some(keys) = &config.keys {
+            keys.check(config.kms.is_some(), &config.network)?;
         }
         Ok(config)
     }
@@ -275,6 +285,7 @@ mod tests {
             },
             "network": {
                 "egress": ["*.example.com:443", "kms.eu-west-1.amazonaws.com:443"],
+                "aws_services": ["ssm"],
                 "ingress": [{"port": 8080, "to": 80}]
             },
             "logs": {
@@ -312,7 +323,14 @@ mod tests {
                 "origin": {"kms": {"ciphertext": {"inline": "AQID"}}},
                 "file": {"path": "/run/secrets/password", "mode": "0400"},
                 "on_failure": "stop"
-            }]
+            }],
+            "keys": {
+                "family": "payments",
+                "kms": {
+                    "key_id": "arn:aws:kms:eu-west-1:111122223333:key/1",
+                    "ssm": "/payments/seed"
+                }
+            }
         })
     }
 
@@ -408,6 +426,11 @@ mod tests {
                 "/secrets/0/file/path",
                 json!("/tmp/password"),
                 "`/tmp/password` is not a place for a secret",
+            ),
+            (
+                "/network/aws_services",
+                json!([]),
+                "keys: the parameter /payments/seed of Systems Manager is out of reach",
             ),
             (
                 "/secrets/0/origin/kms/ciphertext",

@@ -24,6 +24,7 @@ mod confinement;
 mod contradiction;
 mod egress;
 mod health;
+mod keys;
 mod kms;
 mod logs;
 mod memory;
@@ -53,6 +54,7 @@ pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids,
 pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use keys::{Keys, KeysError, ParameterName, WrappedSeed};
 pub use kms::{
     HttpsEndpoint, Kms, KmsError, KmsSource, MAX_TLS_ROOTS_BYTES, Region, TlsRoots,
     check_kms_environment,

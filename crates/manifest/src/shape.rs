@@ -73,6 +73,10 @@ mode = "0400"
 refresh = "10m"
 on_change = { signal = "SIGHUP", command = ["/bin/reload"] }
 on_failure = "stop"
+
+[keys]
+family = "payments"
+kms = { key_id = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", ssm = "/payments/seed" }
 "#;
 
 /// Whether the keys of a table are the reader's own.

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
 use crate::contradiction;
+use crate::keys::Keys;
 use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
@@ -83,6 +84,8 @@ pub struct Manifest {
     pub kms: Option<KmsSource>,
     /// What it is given that nobody outside knows.
     pub secrets: Vec<SecretSource>,
+    /// The keys that it shares with other enclaves, if any.
+    pub keys: Option<Keys>,
 }
 
 /// The `[enclave]` table.
@@ -146,6 +149,7 @@ struct Tables {
     kms: Option<KmsSource>,
     #[serde(default)]
     secrets: Vec<SecretTable>,
+    keys: Option<Keys>,
 }
 
 impl Manifest {
@@ -197,6 +201,7 @@ impl Manifest {
             confinement: tables.confinement,
             kms: tables.kms,
             secrets: Vec::new(),
+            keys: tables.keys,
         };
         manifest.secrets =
             secrets::parse(tables.secrets).map_err(|found| manifest.invalid_secret(&found))?;
@@ -216,6 +221,7 @@ impl Manifest {
         manifest.check_confinement()?;
         manifest.check_kms()?;
         manifest.check_secrets()?;
+        manifest.check_keys()?;
         contradiction::check(&manifest.workload, &manifest.confinement)
             .map_err(|(path, message)| manifest.invalid(path, message))?;
         Ok(manifest)
@@ -282,6 +288,14 @@ impl Manifest {
             .and_then(|()| secrets::check_variables(&self.secrets, &self.workload))
             .and_then(|()| secrets::check_kms(&self.secrets, self.kms.is_some()))
             .map_err(|found| self.invalid_secret(&found))
+    }
+
+    fn check_keys(&self) -> Result<(), ManifestError> {
+        let Some(keys) = &self.keys else {
+            return Ok(());
+        };
+        keys.check(self.kms.is_some(), &self.network)
+            .map_err(|error| self.invalid(&["keys", "kms"], error.to_string()))
     }
 
     fn invalid_secret(&self, (index, key, error): &secrets::Found) -> ManifestError {

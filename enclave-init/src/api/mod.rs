@@ -5,6 +5,7 @@ mod attestation;
 mod credentials;
 mod guard;
 mod identity;
+mod keys;
 mod kms;
 mod kms_calls;
 mod random;
@@ -38,6 +39,7 @@ use self::guard::Transport;
 use crate::clock::Clock;
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
+use crate::family::FamilyKeys;
 use crate::kms::Kms;
 use crate::mounts::in_scratch;
 use crate::secrets::Secrets;
@@ -76,10 +78,12 @@ pub(crate) struct Api {
     pub(crate) kms: Option<Kms>,
     /// The image's, if it declares any.
     pub(crate) secrets: Option<Secrets>,
+    /// Those of the image's family, if it has one.
+    pub(crate) keys: Option<FamilyKeys>,
 }
 
 /// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET, PUT and POST /v1/identity, POST /v1/sign, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
+const RESOURCES: &str = "there are POST /v1/attestation, GET, PUT and POST /v1/identity, POST /v1/sign, GET /v1/keys, GET /v1/keys/PURPOSE, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -91,6 +95,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::PUT, ["v1", "identity"]) => identity::name(&api, request).await,
         (&Method::POST, ["v1", "identity"]) => identity::make(&api),
         (&Method::POST, ["v1", "sign"]) => identity::sign(&api, request).await,
+        (&Method::GET, ["v1", "keys"]) => keys::describe(&api),
+        (&Method::GET, ["v1", "keys", purpose]) => keys::read(&api, purpose, request.uri().query()),
         (&Method::GET, ["v1", "registers"]) => registers::list(&api).await,
         (&Method::POST, ["v1", "registers", index, "extend"]) => {
             registers::extend(&api, index, request).await

@@ -23,6 +23,7 @@ mod enclave;
 mod environment;
 mod hostile_agent;
 mod ingress;
+mod keys;
 mod kms;
 mod kms_command;
 mod kms_faults;

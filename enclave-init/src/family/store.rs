@@ -1,0 +1,266 @@
+//! The seed as a key of KMS wraps it, in a parameter of Systems Manager. The first enclave
+//! of the family has KMS make it; of two that do so at once, the one that stores it first
+//! has made it for both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_endpoint::Variant;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleet_key::{Seed, SeedError};
+use hyper::StatusCode;
+use manifest::{Keys, MAX_CIPHERTEXT_BYTES, WrappedSeed};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout_at};
+use zeroize::Zeroizing;
+
+use crate::aws::{Answer, CallError, Client, Service};
+use crate::kms::{Kms, KmsError};
+
+/// How long it may take to have the seed. With what else the workload's start waits for,
+/// it is within the times that people wait.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before another attempt; it is doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The member of the encryption context that names the family.
+const CONTEXT: &str = "enclave-key-family";
+
+/// What has the wrapped seed, and what unwraps it.
+pub(super) struct Store {
+    kms: Kms,
+    client: Client,
+    ssm: Option<Service>,
+    wrapped: WrappedSeed,
+    context: BTreeMap<String, String>,
+}
+
+/// A seed that KMS has unwrapped.
+pub(super) struct Opened {
+    pub(super) seed: Seed,
+    /// Whether this enclave has made it.
+    pub(super) is_new: bool,
+}
+
+/// A parameter, as Systems Manager gives it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ParameterAnswer {
+    parameter: Parameter,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parameter {
+    value: String,
+}
+
+/// What KMS gives with a data key. The key itself is not read: what is used is what is
+/// stored.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DataKey {
+    ciphertext_blob: String,
+}
+
+/// Why there is no seed. No message holds anything of it.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    #[error("Systems Manager cannot be called: {0}")]
+    Call(#[from] CallError),
+    #[error("Systems Manager refused {call}: {}", answer.refusal())]
+    Refused {
+        call: &'static str,
+        answer: Box<Answer>,
+    },
+    #[error("{0}'s answer is not understood")]
+    Answer(&'static str),
+    #[error("the parameter holds no ciphertext of KMS's")]
+    Stored,
+    #[error("what it unwraps to is no seed: {0}")]
+    Seed(#[from] SeedError),
+    #[error("the parameter was stored and cannot be read yet")]
+    NotReadYet,
+    #[error("Systems Manager has no host in the region of [kms]")]
+    NoHost,
+    #[error("it could not be had within {} s", OPENING_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+impl Store {
+    /// What has the seed of these keys, in a region, of whose hosts FIPS's may be meant.
+    pub(super) fn new(keys: &Keys, (region, fips): (&str, bool), kms: Kms, client: Client) -> Self {
+        let variant = Variant {
+            fips,
+            dual_stack: false,
+        };
+        let service = aws_endpoint::Service::Ssm;
+        let endpoint = format!("https://{}", service.host(region, variant)).parse();
+        let ssm = endpoint.ok();
+        Self {
+            kms,
+            client,
+            ssm: ssm.map(|endpoint| Service::new(service.name(), endpoint, region)),
+            wrapped: keys.kms.clone(),
+            context: BTreeMap::from([(CONTEXT.to_owned(), keys.family.to_string())]),
+        }
+    }
+
+    /// The seed, which is made if there is none. It is tried again for as long as that may
+    /// help; the error says what to do.
+    pub(super) async fn open(&self) -> Result<Opened, String> {
+        let deadline = Instant::now() + OPENING_TIMEOUT;
+        let mut pause = FIRST_PAUSE;
+        let mut last = None;
+        let mut is_new = false;
+        loop {
+            let failure = match timeout_at(deadline, self.try_open(&mut is_new)).await {
+                Ok(Ok(seed)) => return Ok(Opened { seed, is_new }),
+                Ok(Err(failure)) if !failure.is_transient() => return Err(self.explain(&failure)),
+                Ok(Err(failure)) => failure,
+                Err(_) => last.unwrap_or(Failure::TimedOut),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(self.explain(&failure));
+            }
+            last = Some(failure);
+            sleep(pause).await;
+            pause = pause.saturating_mul(2);
+        }
+    }
+
+    async fn try_open(&self, is_new: &mut bool) -> Result<Seed, Failure> {
+        let wrapped = match self.fetch().await? {
+            Some(wrapped) => wrapped,
+            None => {
+                let made = self.make().await?;
+                *is_new |= self.put_first(&made).await?;
+                // What was stored counts, whoever has made it.
+                self.fetch().await?.ok_or(Failure::NotReadYet)?
+            }
+        };
+        let key_id = Some(&*self.wrapped.key_id);
+        let seed = self.kms.decrypt(&wrapped, key_id, &self.context).await?;
+        Ok(Seed::new(&seed)?)
+    }
+
+    /// The wrapped seed that is stored, if there is one.
+    async fn fetch(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let body = json!({ "Name": &*self.wrapped.ssm });
+        let answer = self.call("AmazonSSM.GetParameter", &body).await?;
+        if answer.status != StatusCode::OK {
+            return match answer.refusal().name.as_deref() {
+                Some("ParameterNotFound") => Ok(None),
+                _ => Err(Failure::refused("GetParameter", answer)),
+            };
+        }
+        let parameter: ParameterAnswer =
+            serde_json::from_slice(&answer.body).map_err(|_| Failure::Answer("Systems Manager"))?;
+        let wrapped = STANDARD.decode(parameter.parameter.value.trim());
+        wrapped
+            .ok()
+            .filter(|wrapped| (1..=MAX_CIPHERTEXT_BYTES).contains(&wrapped.len()))
+            .map(Some)
+            .ok_or(Failure::Stored)
+    }
+
+    /// A new wrapped seed, which nobody has unwrapped.
+    async fn make(&self) -> Result<String, Failure> {
+        let body = json!({
+            "KeyId": &*self.wrapped.key_id,
+            "NumberOfBytes": Seed::BYTES,
+            "EncryptionContext": self.context,
+        });
+        let body = Zeroizing::new(body.to_string().into_bytes());
+        let answer = self
+            .kms
+            .forward("TrentService.GenerateDataKey", body)
+            .await?;
+        let data_key: DataKey =
+            serde_json::from_slice(&answer.body).map_err(|_| Failure::Answer("KMS"))?;
+        Ok(data_key.ciphertext_blob)
+    }
+
+    /// Stores it unless another one is there already; false if one is.
+    async fn put_first(&self, wrapped: &str) -> Result<bool, Failure> {
+        let body = json!({
+            "Name": &*self.wrapped.ssm,
+            "Value": wrapped,
+            "Type": "String",
+            "Overwrite": false,
+        });
+        let answer = self.call("AmazonSSM.PutParameter", &body).await?;
+        if answer.status == StatusCode::OK {
+            return Ok(true);
+        }
+        match answer.refusal().name.as_deref() {
+            Some("ParameterAlreadyExists") => Ok(false),
+            _ => Err(Failure::refused("PutParameter", answer)),
+        }
+    }
+
+    async fn call(&self, target: &str, body: &Value) -> Result<Answer, Failure> {
+        let service = self.ssm.as_ref().ok_or(Failure::NoHost)?;
+        let body = Zeroizing::new(body.to_string().into_bytes());
+        Ok(self.client.call(service, target, body).await?)
+    }
+
+    /// What failed, about what, and what to do.
+    fn explain(&self, failure: &Failure) -> String {
+        let parameter = &*self.wrapped.ssm;
+        let text = format!("the seed in the parameter {parameter}: {failure}");
+        match failure.advice() {
+            Some(advice) => format!("{text}; {advice}"),
+            None => text,
+        }
+    }
+}
+
+impl Failure {
+    fn refused(call: &'static str, answer: Answer) -> Self {
+        let answer = answer.into();
+        Self::Refused { call, answer }
+    }
+
+    /// Whether another attempt may help.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Kms(KmsError::Refused(answer)) | Self::Refused { answer, .. } => {
+                answer.is_transient()
+            }
+            Self::Kms(KmsError::Call(error)) | Self::Call(error) => error.is_transient(),
+            Self::Kms(KmsError::Unopened) | Self::NotReadYet | Self::TimedOut => true,
+            Self::Kms(_) | Self::Answer(_) | Self::Stored | Self::Seed(_) | Self::NoHost => false,
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Kms(KmsError::Refused(answer)) => {
+                Some(match answer.refusal().name.as_deref().unwrap_or_default() {
+                    "AccessDeniedException" => {
+                        "have the key's policy allow kms:Decrypt and kms:GenerateDataKey to the instance's role and to this image's measurements, as `image-builder kms-policy --fleet-key` writes it (in debug mode the measurements are zero)"
+                    }
+                    "InvalidCiphertextException" | "IncorrectKeyException" => {
+                        "what is stored was wrapped by another key, or for another family: put back what was there, or delete the parameter to begin a new family"
+                    }
+                    "NotFoundException" => "is [kms] in the key's region, and the key there?",
+                    _ => "look the error up in the documentation of KMS",
+                })
+            }
+            Self::Refused { .. } => Some(
+                "may the instance's role read and create it (ssm:GetParameter, ssm:PutParameter)?",
+            ),
+            Self::Stored | Self::Seed(_) => {
+                Some("put back what was there, or delete the parameter to begin a new family")
+            }
+            Self::NoHost => Some("name an existing region in [kms]"),
+            Self::TimedOut => Some("is the parent's agent well?"),
+            Self::Kms(_) | Self::Call(_) | Self::Answer(_) | Self::NotReadYet => None,
+        }
+    }
+}
