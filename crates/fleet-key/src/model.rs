@@ -55,7 +55,7 @@ impl Spec {
         Own {
             module_id: format!("i-{index}"),
             registers: Registers {
-                image: register(if self.is_debug { 0 } else { 1 }),
+                image: register(u8::from(!self.is_debug)),
                 role: register(self.role),
                 signer: register(self.signer),
                 family: family.register(self.generation),

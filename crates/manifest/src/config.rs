@@ -428,9 +428,9 @@ mod tests {
                 "`/tmp/password` is not a place for a secret",
             ),
             (
-                "/network/aws_services",
-                json!([]),
-                "keys: the parameter /payments/seed of Systems Manager is out of reach",
+                "/keys/kms/ssm",
+                json!("seed"),
+                "`seed` is not the name of a parameter",
             ),
             (
                 "/secrets/0/origin/kms/ciphertext",

@@ -134,14 +134,13 @@ impl Store {
     }
 
     async fn try_open(&self, is_new: &mut bool) -> Result<Seed, Failure> {
-        let wrapped = match self.fetch().await? {
-            Some(wrapped) => wrapped,
-            None => {
-                let made = self.make().await?;
-                *is_new |= self.put_first(&made).await?;
-                // What was stored counts, whoever has made it.
-                self.fetch().await?.ok_or(Failure::NotReadYet)?
-            }
+        let wrapped = if let Some(wrapped) = self.fetch().await? {
+            wrapped
+        } else {
+            let made = self.make().await?;
+            *is_new |= self.put_first(&made).await?;
+            // What was stored counts, whoever has made it.
+            self.fetch().await?.ok_or(Failure::NotReadYet)?
         };
         let key_id = Some(&*self.wrapped.key_id);
         let seed = self.kms.decrypt(&wrapped, key_id, &self.context).await?;
