@@ -39,6 +39,8 @@ pub struct KeyPolicyInputs<'a> {
     pub administrators: &'a [Principal],
     /// Who encrypts.
     pub encrypters: &'a [Principal],
+    /// Whether the key wraps the seed of a family of enclaves, and nothing else.
+    pub is_for_seed: bool,
 }
 
 /// Writes a key policy under which only enclaves of the images read.
@@ -66,7 +68,7 @@ pub fn write_key_policy(inputs: &KeyPolicyInputs<'_>) -> Result<WrittenPolicy, B
     let mut administrators = inputs.administrators.to_vec();
     administrators.extend(account.clone());
     let mut encrypters = inputs.encrypters.to_vec();
-    if encrypters.is_empty() {
+    if encrypters.is_empty() && !inputs.is_for_seed {
         encrypters.extend(account);
     }
     let rules = Rules {
@@ -77,15 +79,16 @@ pub fn write_key_policy(inputs: &KeyPolicyInputs<'_>) -> Result<WrittenPolicy, B
         callers,
         administrators,
         encrypters,
+        is_for_seed: inputs.is_for_seed,
     };
     rules
         .write()
         .map_err(|error| BuildError::Argument(error.to_string()))
 }
 
-/// Says who could read under a key policy without being an attested enclave. `-` is standard
-/// input.
-pub fn review_key_policy(path: &Path) -> Result<Review, BuildError> {
+/// Says who could read under a key policy without being an attested enclave, and of a key
+/// for the seed of a family of enclaves who could choose it. `-` is standard input.
+pub fn review_key_policy(path: &Path, is_for_seed: bool) -> Result<Review, BuildError> {
     let read = BuildError::read(path, FILE_ADVICE);
     let text = if path == Path::new("-") {
         read_text(&mut io::stdin().lock())
@@ -93,7 +96,11 @@ pub fn review_key_policy(path: &Path) -> Result<Review, BuildError> {
         open_regular(path).and_then(|mut file| read_text(&mut file))
     };
     let policy: Policy = text.map_err(read)?.parse().map_err(unusable(path))?;
-    Ok(policy.review())
+    Ok(if is_for_seed {
+        policy.review_for_seed()
+    } else {
+        policy.review()
+    })
 }
 
 /// One byte more than a policy can have, which is how it is found out that one has more.

@@ -122,6 +122,10 @@ struct KmsPolicyArgs {
     /// Let this principal encrypt. May be repeated.
     #[arg(long, value_name = "PRINCIPAL")]
     encrypter: Vec<Principal>,
+    /// The key wraps the seed of a family of enclaves (`keys` in enclave.toml), and nothing
+    /// else: nobody encrypts, because whoever could would choose the seed.
+    #[arg(long, conflicts_with = "encrypter")]
+    fleet_key: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,6 +139,9 @@ enum KmsPolicyCommand {
         /// The policy, as `aws kms get-key-policy --output text --query Policy` prints it;
         /// `-` is standard input.
         policy: PathBuf,
+        /// The key wraps the seed of a family of enclaves: also say who could choose it.
+        #[arg(long)]
+        fleet_key: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -183,7 +190,14 @@ fn main() -> ExitCode {
             json,
         } => diff(&first, &second, json),
         Command::KmsPolicy { write, command } => match (command, write) {
-            (Some(KmsPolicyCommand::Check { policy, json }), _) => check_kms_policy(&policy, json),
+            (
+                Some(KmsPolicyCommand::Check {
+                    policy,
+                    fleet_key,
+                    json,
+                }),
+                _,
+            ) => check_kms_policy(&policy, fleet_key, json),
             (None, Some(args)) => write_kms_policy(&args).map(|()| ExitCode::SUCCESS),
             (None, None) => Err(BuildError::Argument(
                 "kms-policy needs --measurements, or check and a policy".to_owned(),
@@ -299,12 +313,13 @@ fn write_kms_policy(args: &KmsPolicyArgs) -> Result<(), BuildError> {
         account: args.account.as_ref(),
         administrators: &args.administrator,
         encrypters: &args.encrypter,
+        is_for_seed: args.fleet_key,
     })?;
     print(&format!("{policy}\n"))
 }
 
-fn check_kms_policy(path: &Path, json: bool) -> Result<ExitCode, BuildError> {
-    let review = review_key_policy(path)?;
+fn check_kms_policy(path: &Path, fleet_key: bool, json: bool) -> Result<ExitCode, BuildError> {
+    let review = review_key_policy(path, fleet_key)?;
     if json {
         print(&format!("{:#}\n", json!(review)))?;
     } else {

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use std::path::Path;
 
 use image_builder::{Built, Change, Description, Difference};
-use key_policy::{Principal, Review, WrittenCondition};
+use key_policy::{Principal, Review, Way, WrittenCondition};
 use measurements::{Measurements, Pcr};
 use plain_text::plain;
 
@@ -190,6 +190,8 @@ pub(crate) fn review(review: &Review) -> String {
     }
     let result = if review.holes.is_empty() {
         "as long as the policy stands, nobody reads without attestation"
+    } else if review.holes.iter().all(|hole| hole.way == Way::ChosenSeed) {
+        "others than attested enclaves could choose the seed"
     } else {
         "others than attested enclaves could read"
     };

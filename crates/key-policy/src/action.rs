@@ -42,6 +42,8 @@ impl Action {
     pub const PUT_KEY_POLICY: Self = Self(Cow::Borrowed("kms:PutKeyPolicy"));
     /// Opens a ciphertext, to encrypt it with another key.
     pub const RE_ENCRYPT_FROM: Self = Self(Cow::Borrowed("kms:ReEncryptFrom"));
+    /// Encrypts with this key what another key has encrypted.
+    pub const RE_ENCRYPT_TO: Self = Self(Cow::Borrowed("kms:ReEncryptTo"));
     /// Copies a multi-Region key to another region, under a policy of the caller's choice.
     pub const REPLICATE_KEY: Self = Self(Cow::Borrowed("kms:ReplicateKey"));
 
@@ -54,6 +56,9 @@ impl Action {
         Self::GENERATE_DATA_KEY_PAIR,
         Self::RE_ENCRYPT_FROM,
     ];
+
+    /// The calls by which somebody makes a ciphertext of what somebody chose.
+    pub const CHOOSING: [Self; 2] = [Self::ENCRYPT, Self::RE_ENCRYPT_TO];
 
     /// One that this crate itself names.
     pub(crate) const fn known(text: &'static str) -> Self {

@@ -61,6 +61,8 @@ pub enum Way {
     Grant,
     /// The policy can be replaced, or put aside in a copy of the key.
     AnotherPolicy,
+    /// What enclaves decrypt for their seed can be made of a seed that somebody chose.
+    ChosenSeed,
 }
 
 /// A statement that lets attested enclaves read.
@@ -128,6 +130,23 @@ impl Policy {
             }
         }
         find_replacing_callers(&mut review);
+        review
+    }
+
+    /// The same of a key that wraps the seed of a family of enclaves: also who could choose
+    /// the seed.
+    pub fn review_for_seed(&self) -> Review {
+        let mut review = self.review();
+        for (index, statement) in self.statements.iter().enumerate() {
+            if statement.effect == Effect::Allow {
+                let allowing = Allowing {
+                    policy: self,
+                    statement,
+                    index,
+                };
+                review.holes.extend(allowing.choosing());
+            }
+        }
         review
     }
 
@@ -206,6 +225,29 @@ impl Allowing<'_> {
             });
         }
         review.attested.extend(self.attested());
+    }
+
+    /// How somebody could choose what enclaves take for their seed: by a call, or by a
+    /// grant for one.
+    fn choosing(&self) -> Vec<Hole> {
+        let calls = |principal: &Principal, action: &Action| {
+            self.allows(principal, action, Calls::WithoutDocument)
+        };
+        let grants = |principal: &Principal, _: &Action| {
+            Action::CHOOSING.iter().any(|action| {
+                let scenario = Scenario::granting(principal, action);
+                self.allows_in(principal, &Action::CREATE_GRANT, &scenario)
+                    && self.policy.leaves_to_grants(action)
+            })
+        };
+        let found = [
+            self.who(&Action::CHOOSING, calls),
+            self.who(&[Action::CREATE_GRANT], grants),
+        ];
+        let found = found.into_iter().flatten();
+        found
+            .map(|found| self.hole(Way::ChosenSeed, found))
+            .collect()
     }
 
     fn attested(&self) -> Option<Attested> {
@@ -387,6 +429,7 @@ impl fmt::Display for Way {
             Self::DebugMode => "with the document of an enclave in debug mode",
             Self::Grant => "for grants by which others read",
             Self::AnotherPolicy => "to put another policy in place of this one",
+            Self::ChosenSeed => "to choose the seed of the enclaves",
         })
     }
 }

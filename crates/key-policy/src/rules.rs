@@ -20,6 +20,8 @@ const ATTESTED: [Action; 4] = [
     Action::GENERATE_DATA_KEY,
     Action::GENERATE_DATA_KEY_PAIR,
 ];
+/// Those of them that an enclave needs for a seed.
+const ATTESTED_FOR_SEED: [Action; 2] = [Action::DECRYPT, Action::GENERATE_DATA_KEY];
 /// What an administrator does. Nothing of it gives what the key protects; but who may replace
 /// the policy may allow that.
 const ADMINISTRATION: [&str; 19] = [
@@ -44,6 +46,9 @@ const ADMINISTRATION: [&str; 19] = [
     "kms:UpdateKeyDescription",
 ];
 
+/// What an encrypter does, for people.
+const ENCRYPTS: &str = "encrypts";
+
 /// What a key policy for enclaves is written from.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -60,8 +65,11 @@ pub struct Rules {
     /// Who administers the key. KMS refuses a policy that does not let who puts it put
     /// another.
     pub administrators: Vec<Principal>,
-    /// Who encrypts.
+    /// Who encrypts; nobody if the key is for a seed.
     pub encrypters: Vec<Principal>,
+    /// Whether the key wraps the seed of a family of enclaves, and nothing else: whoever
+    /// could encrypt with it would choose the seed.
+    pub is_for_seed: bool,
 }
 
 /// The measurements of an image that may read.
@@ -94,6 +102,11 @@ pub enum RulesError {
     /// Nobody in a role that somebody must have.
     #[error("the policy names nobody who {0}: name at least one principal")]
     Nobody(&'static str),
+    /// Somebody encrypts with a key that is for a seed.
+    #[error(
+        "{0} is to encrypt with a key that wraps the enclaves' seed, and so could choose it: name no encrypter"
+    )]
+    Encrypter(Principal),
     /// A principal that can have no part in the policy.
     #[error("{principal} cannot be who {part}: name an account, a user or a role")]
     Principal {
@@ -163,7 +176,7 @@ impl Rules {
     /// Writes the policy:
     ///
     /// * administrators manage the key, and neither decrypt nor let others do so by a grant;
-    /// * encrypters encrypt;
+    /// * encrypters encrypt; if the key is for a seed, that is denied to everybody;
     /// * callers decrypt and make data keys with the document of an enclave of one of the
     ///   releases;
     /// * without such a document, those calls are denied to everybody, whatever else is
@@ -175,23 +188,29 @@ impl Rules {
         let partition = self.partition()?;
         let registers = [(3, self.role), (4, self.instance)];
         let releases = self.releases();
-        let mut statements = vec![
-            allow(
-                "Administration",
-                listed(&self.administrators, partition),
-                ADMINISTRATION.map(Action::known).to_vec(),
-            ),
-            allow(
+        let mut statements = vec![allow(
+            "Administration",
+            listed(&self.administrators, partition),
+            ADMINISTRATION.map(Action::known).to_vec(),
+        )];
+        if !self.is_for_seed {
+            statements.push(allow(
                 "Encryption",
                 listed(&self.encrypters, partition),
                 vec![Action::DESCRIBE_KEY, Action::ENCRYPT],
-            ),
-        ];
+            ));
+        }
+        let attested = if self.is_for_seed {
+            ATTESTED_FOR_SEED.to_vec()
+        } else {
+            ATTESTED.to_vec()
+        };
         for (sid, release) in ["CurrentRelease", "NextRelease"].into_iter().zip(&releases) {
             let demanded = [(0, Some(release.image)), (8, release.signer)];
             let demanded = demanded.into_iter().chain(registers);
             let demanded = demanded.filter_map(|(index, pcr)| Some((name(index)?, vec![pcr?])));
-            let mut statement = allow(sid, listed(&self.callers, partition), ATTESTED.to_vec());
+            let callers = listed(&self.callers, partition);
+            let mut statement = allow(sid, callers, attested.clone());
             statement.condition = condition("StringEqualsIgnoreCase", demanded);
             statements.push(statement);
         }
@@ -218,6 +237,11 @@ impl Rules {
                 statements.push(statement);
             }
         }
+        if self.is_for_seed {
+            let mut statement = deny("ChosenSeeds");
+            statement.action = Action::CHOOSING.to_vec();
+            statements.push(statement);
+        }
         let document = Document {
             version: VERSION,
             statement: statements,
@@ -240,12 +264,16 @@ impl Rules {
                 return Err(RulesError::Zero(index));
             }
         }
+        if let (true, Some(encrypter)) = (self.is_for_seed, self.encrypters.first()) {
+            return Err(RulesError::Encrypter(encrypter.clone()));
+        }
         for (part, principals) in [
             ("administers the key", &self.administrators),
-            ("encrypts", &self.encrypters),
+            (ENCRYPTS, &self.encrypters),
             ("calls KMS for the enclave", &self.callers),
         ] {
-            if principals.is_empty() {
+            let may_be_nobody = self.is_for_seed && part == ENCRYPTS;
+            if principals.is_empty() && !may_be_nobody {
                 return Err(RulesError::Nobody(part));
             }
             for principal in principals {

@@ -107,6 +107,7 @@ fn local_kms_gives_a_secret_to_the_image_that_its_policy_names() {
         callers: vec![ENCLAVE_ROLE.parse().unwrap()],
         administrators: vec![OPERATOR.parse().unwrap()],
         encrypters: vec![OPERATOR.parse().unwrap()],
+        is_for_seed: false,
     };
     let policy: Value = serde_json::from_str(&policy.write().unwrap().to_string()).unwrap();
     let key = RecipientKey::generate().unwrap();

@@ -20,6 +20,7 @@ pub(crate) fn write_all() {
         callers: vec![principal("arn:aws:iam::123456789012:role/a")],
         administrators: vec![principal("123456789012")],
         encrypters: vec![principal("123456789012")],
+        is_for_seed: false,
     };
     let written = rules.write().expect("a policy");
     write("key_policy", "written", written.to_string().as_bytes());

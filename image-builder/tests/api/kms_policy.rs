@@ -297,3 +297,36 @@ fn kms_policy_check_says_who_could_read_and_ends_with_5() {
         json!(["kms:PutKeyPolicy", "kms:ReplicateKey"])
     );
 }
+
+#[test]
+fn kms_policy_for_a_fleet_key_lets_nobody_choose_the_seed() {
+    let folder = Folder::new();
+    let arguments = [
+        "--measurements",
+        "current.json",
+        "--role",
+        ROLE,
+        "--account",
+        "123456789012",
+    ];
+    let usual = folder.written(&arguments);
+    let text = folder.written(&[&arguments[..], &["--fleet-key"]].concat());
+    let policy: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(statement(&policy, "ChosenSeeds")["Effect"], "Deny");
+    assert!(!text.contains("\"Encryption\""), "{text}");
+    let output = folder.check(&text, &["--fleet-key"]);
+    assert_eq!(output.status.code(), Some(0));
+    // Of a key for secrets it is right that somebody encrypts.
+    assert_eq!(folder.check(&usual, &[]).status.code(), Some(0));
+    let output = folder.check(&usual, &["--fleet-key"]);
+    assert_eq!(output.status.code(), Some(5));
+    let said = String::from_utf8(output.stdout).unwrap();
+    for words in [
+        "may call kms:Encrypt to choose the seed of the enclaves",
+        "others than attested enclaves could choose the seed",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let both = [&arguments[..], &["--fleet-key", "--encrypter", ROLE]].concat();
+    folder.refused(&both, 2, "cannot be used with");
+}

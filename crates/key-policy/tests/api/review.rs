@@ -4,7 +4,7 @@ use key_policy::{Policy, Principal, Review, Way};
 use serde_json::{Value, json};
 
 use crate::calls::{ADMINISTRATOR, ENCLAVE, STRANGER, pcr};
-use crate::written::rules;
+use crate::written::{rules, seed_rules};
 
 fn written() -> Value {
     serde_json::from_str(&rules().write().unwrap().to_string()).unwrap()
@@ -244,4 +244,45 @@ fn reviews_note_values_that_never_match_or_are_of_debug_mode() {
             None => assert_eq!(notes, &[]),
         }
     }
+}
+
+#[test]
+fn reviews_for_a_seed_find_who_could_choose_it() {
+    let seed = || -> Value {
+        let written = seed_rules().write().unwrap().to_string();
+        without_denials(serde_json::from_str(&written).unwrap())
+    };
+    let found = |policy: &Value| -> Vec<(String, String)> {
+        let policy: Policy = policy.to_string().parse().unwrap();
+        let holes = policy.review_for_seed().holes.into_iter();
+        let chosen = holes.filter(|hole| hole.way == Way::ChosenSeed);
+        chosen
+            .map(|hole| (hole.statement.sid.unwrap(), hole.actions[0].to_string()))
+            .collect()
+    };
+    assert_eq!(found(&seed()), []);
+    for action in [
+        "kms:Encrypt",
+        "kms:ReEncryptTo",
+        "kms:ReEncrypt*",
+        "kms:CreateGrant",
+    ] {
+        let mut policy = seed();
+        add(&mut policy, &json!({ "AWS": STRANGER }), action);
+        let found = found(&policy);
+        assert_eq!(found.len(), 1, "{action}: {found:?}");
+        assert_eq!(found[0].0, "Added");
+    }
+    // Of any other key that is nothing to find.
+    let policy = written();
+    assert_eq!(review(&policy).holes, []);
+    assert_eq!(
+        found(&policy),
+        [("Encryption".to_owned(), "kms:Encrypt".to_owned())]
+    );
+    // What is denied to everybody is nobody's, whatever else allows it.
+    let written = seed_rules().write().unwrap().to_string();
+    let mut policy: Value = serde_json::from_str(&written).unwrap();
+    add(&mut policy, &json!({ "AWS": STRANGER }), "kms:*");
+    assert_eq!(found(&policy), []);
 }

@@ -33,6 +33,16 @@ pub(crate) fn rules() -> Rules {
         callers: vec![principal(ENCLAVE)],
         administrators: vec![principal(ADMINISTRATOR)],
         encrypters: vec![principal(ENCRYPTER)],
+        is_for_seed: false,
+    }
+}
+
+/// Of a key that wraps the seed of a family of enclaves.
+pub(crate) fn seed_rules() -> Rules {
+    Rules {
+        encrypters: Vec::new(),
+        is_for_seed: true,
+        ..rules()
     }
 }
 
@@ -200,6 +210,30 @@ proptest! {
         prop_assert!(review.attested.iter().all(|attested| attested.notes.is_empty()));
         prop_assert_eq!(&review.replacing[0].principals.len(), &rules.administrators.len());
     }
+}
+
+#[test]
+fn written_policies_for_a_seed_let_nobody_encrypt() {
+    let rules = seed_rules();
+    let policy = read(&rules);
+    for caller in [ENCLAVE, ENCRYPTER, ADMINISTRATOR, STRANGER, FOREIGNER] {
+        for action in ["kms:Encrypt", "kms:ReEncryptTo"] {
+            let request = request(caller, action);
+            assert_eq!(decide(&policy, &request).0, "deny", "{caller} {action}");
+        }
+    }
+    let attested = registers(&rules, &rules.current);
+    for action in [Action::DECRYPT, Action::GENERATE_DATA_KEY] {
+        let without = call(ENCLAVE, &action, BTreeMap::new());
+        assert_eq!(decide(&policy, &without).0, "deny");
+        let with = call(ENCLAVE, &action, attested.clone());
+        assert_eq!(decide(&policy, &with).0, "allow");
+    }
+    assert_eq!(policy.review_for_seed().holes, []);
+    let mut named = seed_rules();
+    named.encrypters = vec![principal(ENCRYPTER)];
+    let error = named.write().unwrap_err();
+    assert_eq!(error, RulesError::Encrypter(principal(ENCRYPTER)));
 }
 
 #[test]
