@@ -49,7 +49,7 @@ fn refusal(name: &str) -> Fault {
 }
 
 /// Answers requests by the faults in turn, over as many connections as that takes.
-async fn misbehave(world: &mut World, faults: Vec<Fault>) {
+fn misbehave(world: &mut World, faults: Vec<Fault>) {
     let mut outgoing = std::mem::replace(&mut world.outgoing, mpsc::channel(1).1);
     let acceptor = world.tls.acceptor.clone();
     tokio::spawn(async move {
@@ -122,6 +122,7 @@ fn of_random(outcome: Outcome, count: u64) -> Calls {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of faults")]
 async fn kms_faults_are_told_in_kmss_words_and_counted() {
     let answered = |sealed: &[u8]| {
         let body = json!({ "Plaintext": "", "CiphertextForRecipient": STANDARD.encode(sealed) });
@@ -241,7 +242,7 @@ async fn kms_faults_are_told_in_kmss_words_and_counted() {
     let calls = vec![CALL; expected.len()];
     let last = ["kms ListGrants {}", "say done", "wait"];
     let mut world = World::new(&[calls.as_slice(), &last].concat(), &["ASIA1"]).await;
-    misbehave(&mut world, faults).await;
+    misbehave(&mut world, faults);
     world.give("ASIA1").await;
     let answers = world.done().await;
     for (((status, name), told, _), (found, body)) in expected.iter().zip(&answers) {
@@ -386,7 +387,7 @@ async fn kms_that_throttles_is_asked_again_by_botocore() {
         Fault::Cut(String::new()),
         Fault::Sent(whole("200 OK", "{}")),
     ];
-    misbehave(&mut world, faults).await;
+    misbehave(&mut world, faults);
     world.give("ASIA1").await;
     world.enclave.said("started").await;
     let python = world

@@ -42,11 +42,8 @@ fn found_in(process: Pid, texts: &[(&'static str, Vec<u8>)]) -> Vec<&'static str
             continue;
         }
         for (name, text) in texts {
-            let pieces = text.chunks_exact(FRAGMENT);
-            if pieces
-                .into_iter()
-                .any(|piece| memchr::memmem::find(&bytes, piece).is_some())
-            {
+            let mut pieces = text.chunks_exact(FRAGMENT);
+            if pieces.any(|piece| memchr::memmem::find(&bytes, piece).is_some()) {
                 found.push(*name);
             }
         }

@@ -81,19 +81,8 @@ impl Status {
                 );
             }
         }
-        if let Some(kms) = &self.kms {
-            for line in kms.lines() {
-                row("kms", line);
-            }
-            if kms.open > 0 {
-                row(
-                    "kms",
-                    format!("{} calls are open, {} wait", kms.open, kms.waiting),
-                );
-            }
-        }
-        if let Some(credentials) = &self.credentials {
-            row("credentials", credentials.line());
+        for (key, line) in self.calls_to_aws() {
+            row(key, line);
         }
         for (line, count) in &self.lines_left_out {
             row("left out", format!("{count} lines about {line}"));
@@ -128,6 +117,22 @@ impl Status {
         );
         row("process", self.process_id.to_string());
         table
+    }
+
+    /// The calls to KMS, and what they are signed with.
+    fn calls_to_aws(&self) -> Vec<(&'static str, String)> {
+        let mut rows = Vec::new();
+        if let Some(kms) = &self.kms {
+            rows.extend(kms.lines().map(|line| ("kms", line)));
+            if kms.open > 0 {
+                let open = format!("{} calls are open, {} wait", kms.open, kms.waiting);
+                rows.push(("kms", open));
+            }
+        }
+        if let Some(credentials) = &self.credentials {
+            rows.push(("credentials", credentials.line()));
+        }
+        rows
     }
 }
 
@@ -255,6 +260,22 @@ pub(super) mod tests {
     use enclave_host::image::Pcrs;
     use log_spool::SpoolStatus;
 
+    const HANDED_IN: CredentialsStatus = CredentialsStatus {
+        renewals: 3,
+        failures: 1,
+        age_s: Some(61),
+        left_s: Some(3_600),
+    };
+
+    fn called() -> KmsStatus {
+        let denied = BTreeMap::from([("access-denied".to_owned(), 2)]);
+        KmsStatus {
+            calls: BTreeMap::from([("Decrypt".to_owned(), denied)]),
+            open: 33,
+            waiting: 1,
+        }
+    }
+
     /// An enclave of which there is something to say in every line.
     pub(crate) fn eventful() -> Status {
         Status {
@@ -325,20 +346,8 @@ pub(super) mod tests {
                 },
                 ..InitPlaces::default()
             },
-            kms: Some(KmsStatus {
-                calls: BTreeMap::from([(
-                    "Decrypt".to_owned(),
-                    BTreeMap::from([("access-denied".to_owned(), 2)]),
-                )]),
-                open: 33,
-                waiting: 1,
-            }),
-            credentials: Some(CredentialsStatus {
-                renewals: 3,
-                failures: 1,
-                age_s: Some(61),
-                left_s: Some(3_600),
-            }),
+            kms: Some(called()),
+            credentials: Some(HANDED_IN),
             lines_left_out: BTreeMap::from([("health".to_owned(), 19_950)]),
             boot_steps: vec![BootStep {
                 name: "clock".to_owned(),

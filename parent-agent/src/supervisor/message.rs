@@ -3,6 +3,7 @@
 use enclave_host::duration::milliseconds;
 use link::EndCode;
 use link::control::{ExitStatus, FromInit, HealthState};
+use link::kms::Calls;
 
 use super::Supervisor;
 use crate::clock::ClockStatus;
@@ -100,13 +101,7 @@ impl Supervisor {
                 calls,
                 open,
                 waiting,
-            } => {
-                self.board.update(|live| {
-                    let kms = live.kms.get_or_insert_default();
-                    kms.told(&calls, open, waiting);
-                });
-                self.remember();
-            }
+            } => self.called_kms(&calls, open, waiting),
             FromInit::Secrets(counts) => self
                 .board
                 .update(|live| live.secrets.get_or_insert_default().told(counts)),
@@ -122,6 +117,14 @@ impl Supervisor {
             }
         }
         action
+    }
+
+    fn called_kms(&self, calls: &[Calls], open: u32, waiting: u32) {
+        self.board.update(|live| {
+            let kms = live.kms.get_or_insert_default();
+            kms.told(calls, open, waiting);
+        });
+        self.remember();
     }
 
     fn step(&self, step: BootStep) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Options that the enclave needs nothing of: it has credentials, a region and a way out
 /// of its own.
@@ -68,14 +68,8 @@ impl Arguments {
                 None if is_unused => &mut unused,
                 None => return Err(format!("there is no option --{name}")),
             };
-            let value = match value {
-                Some(value) => value,
-                None => {
-                    let next = arguments.next().transpose()?;
-                    next.ok_or_else(|| format!("--{name} needs a value"))?
-                }
-            };
-            *place = Some(value);
+            let value = value.map_or_else(|| arguments.next().transpose(), |value| Ok(Some(value)));
+            *place = Some(value?.ok_or_else(|| format!("--{name} needs a value"))?);
         }
         options.call(&command).map(Some)
     }
@@ -107,12 +101,21 @@ impl Options {
                 Some(Value::Object(context))
             }
         };
-        let (call, mut body, printed): (_, _, &[_]) = match command {
-            "decrypt" => (
-                "decrypt",
-                json!({ "ciphertext": needed(self.ciphertext, "ciphertext")? }),
-                &[("PLAINTEXT", "plaintext")],
-            ),
+        let optional = |value: Option<String>| value.map(Value::from);
+        let (call, members, printed): (_, Vec<_>, &[_]) = match command {
+            "decrypt" => {
+                let ciphertext = needed(self.ciphertext, "ciphertext")?;
+                (
+                    "decrypt",
+                    vec![
+                        ("ciphertext", Some(ciphertext.into())),
+                        ("key_id", optional(self.key_id)),
+                        ("encryption_context", context),
+                        ("encryption_algorithm", optional(self.encryption_algorithm)),
+                    ],
+                    &[("PLAINTEXT", "plaintext")],
+                )
+            }
             "genkey" => {
                 let bytes = match &*needed(self.key_spec, "key-spec")? {
                     "AES-256" | "AES_256" => 32,
@@ -121,12 +124,14 @@ impl Options {
                         return Err(format!("--key-spec {other} is neither AES-256 nor AES-128"));
                     }
                 };
-                if self.key_id.is_none() {
-                    return Err("genkey needs --key-id".to_owned());
-                }
+                let key_id = needed(self.key_id, "key-id")?;
                 (
                     "generate-data-key",
-                    json!({ "bytes": bytes }),
+                    vec![
+                        ("bytes", Some(bytes.into())),
+                        ("key_id", Some(key_id.into())),
+                        ("encryption_context", context),
+                    ],
                     &[("CIPHERTEXT", "ciphertext"), ("PLAINTEXT", "plaintext")],
                 )
             }
@@ -137,7 +142,7 @@ impl Options {
                     .map_err(|_| format!("--length {length} is no number of bytes"))?;
                 (
                     "random",
-                    json!({ "bytes": length }),
+                    vec![("bytes", Some(length.into()))],
                     &[("PLAINTEXT", "plaintext")],
                 )
             }
@@ -147,25 +152,12 @@ impl Options {
                 ));
             }
         };
-        if call != "random" {
-            let optional = [
-                ("key_id", self.key_id.map(Value::from)),
-                ("encryption_context", context),
-            ];
-            for (name, value) in optional {
-                if let Some(value) = value {
-                    body[name] = value;
-                }
-            }
-        }
-        if call == "decrypt"
-            && let Some(algorithm) = self.encryption_algorithm
-        {
-            body["encryption_algorithm"] = algorithm.into();
-        }
+        let given = members
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Ok(Arguments {
             call,
-            body,
+            body: Value::Object(given.collect()),
             printed,
         })
     }
@@ -174,6 +166,8 @@ impl Options {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Option<Arguments>, String> {

@@ -49,12 +49,12 @@ fn read(answer: &[u8], arguments: &Arguments) -> Result<Zeroizing<String>, Strin
     let mut body: Value = serde_json::from_str(body).map_err(|_| not_http())?;
     let is_answered = head.split(' ').nth(1) == Some("200");
     if !is_answered {
-        let reason = body["error"].as_str().map(str::to_owned);
-        return Err(reason.unwrap_or_else(not_http));
+        let reason = body.get("error").and_then(Value::as_str);
+        return Err(reason.map_or_else(not_http, str::to_owned));
     }
     let mut printed = Zeroizing::new(String::new());
     for (label, member) in arguments.printed {
-        let Value::String(value) = body[*member].take() else {
+        let Some(Value::String(value)) = body.get_mut(*member).map(Value::take) else {
             return Err(format!("the answer has no {member}"));
         };
         let value = Zeroizing::new(value);
