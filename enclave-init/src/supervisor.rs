@@ -318,8 +318,9 @@ impl Supervisor<'_> {
                         workload::signal_main(started.pid, signal);
                     }
                     Request::Follow(OnChange::Command(command)) => {
-                        // One that waits already will find what has changed meanwhile.
-                        let _ = commands.try_send(command);
+                        if let Err(left_out) = commands.try_send(command) {
+                            self.logs.error(format!("on_change: a command is left out: {left_out}"));
+                        }
                     }
                 },
                 () = &mut probing => {}
