@@ -19,6 +19,7 @@ mod python;
 mod release;
 mod report;
 mod reproducible;
+mod sdks;
 mod stages;
 mod target;
 mod terraform;
@@ -48,6 +49,8 @@ usage: cargo xtask COMMAND
                    flow, and check each line (--help lists the options)
   systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
                    (needs root, systemd and cgroup v2)
+  sdks             boto3, the aws command and AWS's SDK for JavaScript, unmodified, decrypt a
+                   secret in an enclave under sim (needs the registries of npm and Python)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation
@@ -123,6 +126,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "qemu" => outln!("{}", QEMU.get(&root)?.display()),
         "figures" => programs::run(&root, "figures", &[])?,
         "endurance" => programs::run(&root, "log-endurance", arguments)?,
+        "sdks" => sdks::run(&root)?,
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "terraform" => terraform::check(&root, arguments)?,
