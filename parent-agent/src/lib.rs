@@ -37,7 +37,7 @@ mod clock;
 pub mod config;
 mod copy;
 pub mod crash;
-mod credentials;
+pub mod credentials;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod enclave;

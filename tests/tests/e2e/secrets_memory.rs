@@ -58,7 +58,7 @@ async fn serve_kms(secret: Vec<u8>) -> (SocketAddr, String) {
             let stream = acceptor.accept(stream).await.unwrap();
             let answer = service_fn(|request: Request<Incoming>| {
                 let secret = secret.clone();
-                async move { Ok::<_, hyper::Error>(decrypt(request, &secret).await?) }
+                async move { decrypt(request, &secret).await }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), answer);
