@@ -418,7 +418,7 @@ impl Task {
                         Next::Send(places)
                     } else if let Some(calls) = self.parts.kms.as_ref().and_then(|kms| kms.news(&mut kms_told)) {
                         Next::Send(calls)
-                    } else if let Some(counts) = news_of(&self.parts.secrets, &mut secrets_told) {
+                    } else if let Some(counts) = news_of(self.parts.secrets.as_ref(), &mut secrets_told) {
                         Next::Send(FromInit::Secrets(counts))
                     } else {
                         continue;
@@ -490,8 +490,8 @@ impl Task {
 }
 
 /// What has become of the image's secrets, if it is not what was told.
-fn news_of(secrets: &Option<Secrets>, told: &mut SecretCounts) -> Option<SecretCounts> {
-    let counts = secrets.as_ref()?.counts();
+fn news_of(secrets: Option<&Secrets>, told: &mut SecretCounts) -> Option<SecretCounts> {
+    let counts = secrets?.counts();
     let is_news = counts != *told;
     *told = counts;
     is_news.then_some(counts)

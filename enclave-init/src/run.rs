@@ -154,8 +154,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         services,
         mut steps,
     } = booted;
-    let (credentials, secrets) = (services.credentials, services.secrets);
-    let keys = services.keys;
+    let (credentials, secrets, keys) = (services.credentials, services.secrets, services.keys);
     let parts = Parts {
         agent,
         boot,

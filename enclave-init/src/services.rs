@@ -77,7 +77,10 @@ impl Services<'_> {
             (Some(kms), Some(credentials)) => {
                 let roots = kms.roots.as_deref();
                 let client = Client::new(Arc::clone(&out), credentials.clone(), roots)?;
-                Some((Kms::start(client.clone(), kms, nsm.clone(), logs.clone()), client))
+                Some((
+                    Kms::start(client.clone(), kms, nsm.clone(), logs.clone()),
+                    client,
+                ))
             }
             _ => None,
         };

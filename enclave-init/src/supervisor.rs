@@ -347,7 +347,7 @@ impl Supervisor<'_> {
                 Err(error) => self.logs.error(format!("on_change: {program}: {error}")),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Runs a command beside the workload's first process, for a time.

@@ -146,6 +146,7 @@ pub(crate) fn start_beside(
 }
 
 /// What is executed, and where.
+#[derive(Clone, Copy)]
 struct Program<'a> {
     command: &'a manifest::Command,
     /// The process in whose PID namespace it belongs; a new one without.

@@ -104,17 +104,22 @@ impl Origins {
         let answer = match place {
             StoredAt::Ssm(name) => {
                 let body = json!({ "Name": name, "WithDecryption": true });
-                ask(at(&self.ssm, place)?, "AmazonSSM.GetParameter", body).await
+                ask(
+                    at(self.ssm.as_ref(), place)?,
+                    "AmazonSSM.GetParameter",
+                    body,
+                )
+                .await
             }
             StoredAt::SecretsManager(name) => {
                 let target = "secretsmanager.GetSecretValue";
                 let body = json!({ "SecretId": name });
-                ask(at(&self.secretsmanager, place)?, target, body).await
+                ask(at(self.secretsmanager.as_ref(), place)?, target, body).await
             }
             StoredAt::S3(object) => {
                 let path = object_path(object);
                 self.client
-                    .get(at(&self.s3, place)?, &path, MAX_OBJECT)
+                    .get(at(self.s3.as_ref(), place)?, &path, MAX_OBJECT)
                     .await
             }
         };
@@ -151,8 +156,7 @@ fn stored(place: &StoredAt, answer: &Answer) -> Option<Vec<u8>> {
 }
 
 /// The service that has it, if the region has that service.
-fn at<'s>(service: &'s Option<Service>, place: &StoredAt) -> Result<&'s Service, Failure> {
-    let service = service.as_ref();
+fn at<'s>(service: Option<&'s Service>, place: &StoredAt) -> Result<&'s Service, Failure> {
     service.ok_or_else(|| Failure::NoHost(place.to_string()))
 }
 

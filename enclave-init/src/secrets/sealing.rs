@@ -126,9 +126,10 @@ impl Secrets {
         };
         if declared.held.borrow().is_delivered {
             let is_same = declared.has(&value);
-            return match is_same.map_err(|error| cannot(error.to_string()))? {
-                true => Ok(name),
-                false => Err(PutError::OtherValue(name)),
+            return if is_same.map_err(|error| cannot(error.to_string()))? {
+                Ok(name)
+            } else {
+                Err(PutError::OtherValue(name))
             };
         }
         self.deliver(declared, value, None)

@@ -59,11 +59,11 @@ impl SecretsStatus {
 
     /// For people.
     pub fn describe(self) -> String {
-        let mut text = format!("{} of {} delivered", self.delivered, self.declared);
-        if self.failed_refreshes > 0 {
-            text += &format!(", {} refreshes failed", self.failed_refreshes);
+        let text = format!("{} of {} delivered", self.delivered, self.declared);
+        match self.failed_refreshes {
+            0 => text,
+            failed => format!("{text}, {failed} refreshes failed"),
         }
-        text
     }
 }
 

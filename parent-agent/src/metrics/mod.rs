@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use link::control::{ClockState, LossReason};
-use link::kms::{Operation, Outcome};
+use link::kms::{Operation, Outcome as CallOutcome};
 use link::logs::LogStream;
 use log_sinks::telemetry::{LogsStatus, SinkStatus, ratio};
 use serde::Serialize;
@@ -279,7 +279,7 @@ fn kms(page: &mut Page, kms: &KmsStatus) {
         "Calls to KMS that the init has made, by operation and what came of them.",
     );
     for operation in Operation::ALL {
-        for outcome in Outcome::ALL {
+        for outcome in CallOutcome::ALL {
             let labels = [("operation", operation.name()), ("outcome", outcome.name())];
             page.count(&labels, kms.count(operation, outcome));
         }

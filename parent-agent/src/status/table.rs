@@ -47,9 +47,6 @@ impl Status {
         if let Some(refused) = self.limits.describe() {
             row("limits", refused);
         }
-        if let Some(secrets) = self.secrets {
-            row("secrets", secrets.describe());
-        }
         if let Some(end) = &self.last_end {
             row("last end", end.describe());
         }
@@ -81,7 +78,7 @@ impl Status {
                 );
             }
         }
-        for (key, line) in self.calls_to_aws() {
+        for (key, line) in self.of_secrets() {
             row(key, line);
         }
         for (line, count) in &self.lines_left_out {
@@ -119,9 +116,10 @@ impl Status {
         table
     }
 
-    /// The calls to KMS, and what they are signed with.
-    fn calls_to_aws(&self) -> Vec<(&'static str, String)> {
-        let mut rows = Vec::new();
+    /// The secrets, the calls to KMS, and what these are signed with.
+    fn of_secrets(&self) -> Vec<(&'static str, String)> {
+        let secrets = self.secrets.map(|secrets| ("secrets", secrets.describe()));
+        let mut rows = Vec::from_iter(secrets);
         if let Some(kms) = &self.kms {
             rows.extend(kms.lines().map(|line| ("kms", line)));
             if kms.open > 0 {

@@ -135,7 +135,8 @@ fn decrypt() -> anyhow::Result<()> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
     ensure!(head.starts_with("HTTP/1.1 200 "), "{body}");
     let body: serde_json::Value = serde_json::from_str(body)?;
-    let plaintext = body["plaintext"].as_str().context("no plaintext")?;
+    let plaintext = body.get("plaintext").and_then(|value| value.as_str());
+    let plaintext = plaintext.context("no plaintext")?;
     let plaintext = base64::engine::general_purpose::STANDARD.decode(plaintext)?;
     println!("decrypted");
     serve(echo)?;

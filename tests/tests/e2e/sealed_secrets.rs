@@ -116,8 +116,9 @@ impl Sender {
 async fn refusal(agent: &Agent, sealed: &[u8]) -> String {
     let file = agent.folder().join("refused");
     fs::write(&file, sealed).unwrap();
-    let put = agent.command("secret", &["put", file.to_str().unwrap()]);
-    format!("{:#}", put.await.unwrap_err())
+    let arguments = ["put", file.to_str().unwrap()];
+    let put = agent.command("secret", &arguments).await;
+    format!("{:#}", put.unwrap_err())
 }
 
 fn errors(output: &Output) -> String {
