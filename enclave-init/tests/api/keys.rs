@@ -23,7 +23,8 @@ use tokio::sync::{Barrier, mpsc};
 use crate::agent::Control;
 use crate::credentials::asks;
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code};
-use crate::kms::{HOST, SSM_HOST, Tls, give, sdk_credentials, serve};
+use crate::kms_world::{give, sdk_credentials, serve};
+use crate::tls::{HOST, SSM_HOST, Tls};
 
 const ID: &str = "ASIA1";
 const NEXT: Measurements = Measurements {

@@ -68,12 +68,12 @@ async fn connections(
     carrier: &Carrier,
     screen: &Screen,
 ) -> anyhow::Result<()> {
-    let carried = carrier.carried();
-    let (Some(first), Some(last)) = (carried.first(), carried.last()) else {
+    let connections = carrier.carried();
+    let (Some(first), Some(last)) = (connections.first(), connections.last()) else {
         bail!("image A has not called KMS through the parent");
     };
     ensure!(
-        first.is_changed && carried.len() > 1,
+        first.is_changed && connections.len() > 1,
         "image A has believed an answer with a changed byte"
     );
     screen.fact(
@@ -83,7 +83,7 @@ async fn connections(
     let secret = &runs.prices.key;
     let encoded = STANDARD.encode(secret);
     let secrets = [secret.as_str(), encoded.as_str()];
-    for bytes in carried.iter().flat_map(|one| [&one.up, &one.down]) {
+    for bytes in connections.iter().flat_map(|one| [&one.up, &one.down]) {
         for text in secrets.iter().chain(&READABLE) {
             ensure!(
                 !contains(bytes, text.as_bytes()),

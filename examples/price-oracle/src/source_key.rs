@@ -70,7 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         assert!(SourceKey::open(&file).unwrap().is_none());
-        std::fs::write(&file, "a key").unwrap();
+        fs::write(&file, "a key").unwrap();
         let signature = SourceKey::new(b"a key").sign("/", 0);
         let read = SourceKey::open(&file).unwrap().unwrap();
         assert!(read.has_signed("/", 0, &signature));

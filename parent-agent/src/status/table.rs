@@ -274,6 +274,34 @@ pub(super) mod tests {
         }
     }
 
+    /// Logs with losses, and a sink that lags.
+    fn lossy() -> LogsStatus {
+        LogsStatus {
+            records: 10,
+            missing: 1,
+            lost: BTreeMap::from([(
+                "application".to_owned(),
+                BTreeMap::from([("queue-full".to_owned(), 4)]),
+            )]),
+            complete: false,
+            spool: SpoolStatus {
+                directory: "/spool".into(),
+                bytes: 2048,
+                ..SpoolStatus::default()
+            },
+            sinks: vec![SinkStatus {
+                sink: "cloudwatch".to_owned(),
+                stream: Some("application".to_owned()),
+                records: 7,
+                lag_records: 3,
+                lag_bytes: 100,
+                lag_seconds: 2.5,
+                lost: BTreeMap::from([("too old".to_owned(), 1)]),
+                ..SinkStatus::default()
+            }],
+        }
+    }
+
     /// An enclave of which there is something to say in every line.
     pub(crate) fn eventful() -> Status {
         Status {
@@ -352,30 +380,7 @@ pub(super) mod tests {
                 at_us: 12_345,
                 took_us: 45,
             }],
-            logs: LogsStatus {
-                records: 10,
-                missing: 1,
-                lost: BTreeMap::from([(
-                    "application".to_owned(),
-                    BTreeMap::from([("queue-full".to_owned(), 4)]),
-                )]),
-                complete: false,
-                spool: SpoolStatus {
-                    directory: "/spool".into(),
-                    bytes: 2048,
-                    ..SpoolStatus::default()
-                },
-                sinks: vec![SinkStatus {
-                    sink: "cloudwatch".to_owned(),
-                    stream: Some("application".to_owned()),
-                    records: 7,
-                    lag_records: 3,
-                    lag_bytes: 100,
-                    lag_seconds: 2.5,
-                    lost: BTreeMap::from([("too old".to_owned(), 1)]),
-                    ..SinkStatus::default()
-                }],
-            },
+            logs: lossy(),
             gate: Some(GateStatus {
                 function: "gate".to_owned(),
                 ..GateStatus::default()

@@ -342,7 +342,9 @@ api = true
                 "5: a secret comes from one place",
             ),
             (
-                format!("name = \"a\"\n{sealed}\nenv = \"A\"\nkey_id = \"arn:aws:kms:eu-central-1:111122223333:key/1\""),
+                format!(
+                    "name = \"a\"\n{sealed}\nenv = \"A\"\nkey_id = \"arn:aws:kms:eu-central-1:111122223333:key/1\""
+                ),
                 "8: `key_id` is that of a ciphertext of KMS's",
             ),
             (
@@ -354,7 +356,9 @@ api = true
                 "8: refresh looks for another ciphertext, and this secret is sealed",
             ),
             (
-                format!("name = \"a\"\n{sealed}\nenv = \"A\"\non_change = {{ signal = \"SIGHUP\" }}"),
+                format!(
+                    "name = \"a\"\n{sealed}\nenv = \"A\"\non_change = {{ signal = \"SIGHUP\" }}"
+                ),
                 "8: on_change would never happen",
             ),
             (
@@ -414,6 +418,16 @@ api = true
                 format!("name = \"a\"\n{kms}\nenv = \"A\"\nkey_id = \"alias/app\""),
                 "8: `alias/app` is not the ARN of a key",
             ),
+        ] {
+            let error = manifest(&format!("[[secrets]]\n{lines}")).unwrap_err();
+            assert!(error.contains(message), "{lines}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_another_table_contradicts_are_named_with_their_line() {
+        let kms = "kms = { ciphertext = \"AQID\" }";
+        for (lines, message) in [
             (
                 format!("name = \"a\"\n{kms}\nenv = \"HOSTNAME\""),
                 "7: the environment variable `HOSTNAME` is set by the enclave itself",
