@@ -19,6 +19,8 @@ use crate::{fuzz, target};
 pub(crate) const PACKAGE: &str = "enclave-init";
 /// The package's other program, which images get on request.
 pub(crate) const COMMAND: &str = "enclave-kms";
+/// All of its programs.
+pub(crate) const PROGRAMS: [&str; 2] = [PACKAGE, COMMAND];
 const PROFILE: &str = "init";
 /// What stands in the program in place of the folder with the sources of dependencies.
 const CRATES: &str = "/crates";
@@ -35,9 +37,9 @@ pub(crate) struct Place {
     home: Option<PathBuf>,
 }
 
-/// Builds it in the workspace, and gives its path.
-pub(crate) fn build(workspace: &Path) -> anyhow::Result<PathBuf> {
-    Place::here(workspace)?.build()
+/// Builds programs of the package in the workspace, and gives their folder.
+pub(crate) fn build(workspace: &Path, programs: &[&str]) -> anyhow::Result<PathBuf> {
+    Place::here(workspace)?.build(programs)
 }
 
 impl Place {
@@ -100,14 +102,17 @@ impl Place {
         Ok(place)
     }
 
-    pub(crate) fn build(&self) -> anyhow::Result<PathBuf> {
+    /// Builds programs of the package, and gives their folder.
+    pub(crate) fn build(&self, programs: &[&str]) -> anyhow::Result<PathBuf> {
         let triple = fuzz::host_triple()?;
         // First, so that the folders that are replaced are there.
         self.cargo(&["fetch", "--locked", "--target", &triple], &[])?;
-        let build = ["build", "--locked", "--bins", "--profile", PROFILE];
+        let mut build = vec!["build", "--locked", "--profile", PROFILE];
+        build.extend(["--package", PACKAGE]);
+        build.extend(programs.iter().flat_map(|name| ["--bin", name]));
         let flags = [("CARGO_ENCODED_RUSTFLAGS", self.flags()?)];
-        self.cargo(&[&build[..], &["--package", PACKAGE]].concat(), &flags)?;
-        Ok(self.target.join(triple).join(PROFILE).join(PACKAGE))
+        self.cargo(&build, &flags)?;
+        Ok(self.target.join(triple).join(PROFILE))
     }
 
     /// The compiler's flags, in place of those of the workspace's configuration. They

@@ -109,7 +109,10 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     match command {
         "bindings" => bindings::test(&root)?,
         "functions" => functions::run(&root)?,
-        "init" => outln!("{}", init::build(&root)?.display()),
+        "init" => {
+            let folder = init::build(&root, &init::PROGRAMS)?;
+            outln!("{}", folder.join(init::PACKAGE).display());
+        }
         "release" => release::run(&root, arguments)?,
         "reproducible" => reproducible::run(&root)?,
         "bench" => bench::run(&root, arguments)?,

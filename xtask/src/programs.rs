@@ -33,13 +33,12 @@ pub(crate) const TESTED: [&str; 10] = [
 ];
 
 /// Builds what the demo shows, and gives its folder: without clients of AWS, which it
-/// does not ask, and with PID 1 in the same call and profile as the others. Images are the
-/// same on every machine with that of `init`, which takes as long again to compile.
+/// does not ask, and no other programs of these packages.
 pub(crate) fn shown(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let programs = SHOWN.iter().filter(|name| **name != init::PACKAGE);
     let mut arguments = vec!["--no-default-features"];
-    arguments.extend(SHOWN.iter().flat_map(|name| ["--bin", name]));
-    cargo_build(workspace, &SHOWN, &arguments)?;
-    released()
+    arguments.extend(programs.flat_map(|name| ["--bin", name]));
+    build_with(workspace, &SHOWN, &arguments, &[init::PACKAGE])
 }
 
 /// Builds everything that tests and figures start, and gives its folder.
@@ -52,17 +51,28 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    build_with(workspace, packages, &["--bins"], &init::PROGRAMS)
+}
+
+/// The same with these arguments of cargo's, and these programs of the init's package.
+fn build_with(
+    workspace: &Path,
+    packages: &[&str],
+    arguments: &[&str],
+    of_init: &[&str],
+) -> anyhow::Result<PathBuf> {
     let others: Vec<_> = packages
         .iter()
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others, &["--bins"])?;
-    let folder = released()?;
+    cargo_build(workspace, &others, arguments)?;
+    // This program is in the folder of another profile, next to those looked for.
+    let folder = target::above(2)?.join("release");
     if packages.contains(&init::PACKAGE) {
-        let built = init::build(workspace)?;
-        for name in [init::PACKAGE, init::COMMAND] {
-            let (built, place) = (built.with_file_name(name), folder.join(name));
+        let built = init::build(workspace, of_init)?;
+        for name in of_init {
+            let (built, place) = (built.join(name), folder.join(name));
             // Not written over: cargo links what it has built to the same contents.
             match fs::remove_file(&place) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -74,12 +84,6 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathB
         }
     }
     Ok(folder)
-}
-
-/// The folder of released programs.
-fn released() -> anyhow::Result<PathBuf> {
-    // This program is in the folder of another profile, next to those looked for.
-    Ok(target::above(2)?.join("release"))
 }
 
 fn cargo_build(workspace: &Path, packages: &[&str], arguments: &[&str]) -> anyhow::Result<()> {

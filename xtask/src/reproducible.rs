@@ -12,9 +12,9 @@ use crate::init::{PACKAGE, Place};
 /// of the user, and compares.
 pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
     let here = Place::here(workspace)?;
-    let first = here.build()?;
+    let first = here.build(&[PACKAGE])?.join(PACKAGE);
     let folder = std::env::temp_dir().join(format!("enclave-init-{}", std::process::id()));
-    let second = here.elsewhere(&folder)?.build()?;
+    let second = here.elsewhere(&folder)?.build(&[PACKAGE])?.join(PACKAGE);
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
     let (one, other) = (read(&first)?, read(&second)?);
     let differs = one.iter().zip(&other).position(|(one, other)| one != other);

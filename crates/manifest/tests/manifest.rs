@@ -482,7 +482,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[logs]",
         "[log]",
-        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`, `confinement`, `kms`, `secrets`",
+        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`, `confinement`, `kms`, `secrets`, `keys`",
     ),
     (
         "self_check = \"report\"",

@@ -328,5 +328,8 @@ fn kms_policy_for_a_fleet_key_lets_nobody_choose_the_seed() {
         assert!(said.contains(words), "{said}");
     }
     let both = [&arguments[..], &["--fleet-key", "--encrypter", ROLE]].concat();
-    folder.refused(&both, 2, "cannot be used with");
+    let output = folder.command(&both).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot be used with"), "{said}");
 }
