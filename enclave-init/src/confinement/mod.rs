@@ -18,12 +18,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use manifest::{Confinement as Settings, MeasuredConfig, User};
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, write};
+use nix::unistd::{Gid, Uid, fchdir, setgroups, setresgid, setresuid, write};
 
 use self::capabilities::Set;
 pub(crate) use self::cgroup::{Cgroup, Events};
@@ -181,15 +181,6 @@ impl Confinement {
         self.processes.in_new_namespace(start)
     }
 
-    /// Starts a process beside the workload's first, in its PID namespace.
-    pub(crate) fn start_beside<T>(
-        &self,
-        workload: Pid,
-        start: impl FnOnce() -> Result<T, InitError>,
-    ) -> Result<T, InitError> {
-        self.processes.in_namespace_of(workload, start)
-    }
-
     /// Confines this process. It is the workload's between fork and exec, so only
     /// system calls are made, on memory that was prepared before.
     pub(crate) fn take_on(&self, mut at: impl FnMut(Step)) -> io::Result<()> {
@@ -202,7 +193,7 @@ impl Confinement {
         at(Step::View);
         self.view.enter(&mut at)?;
         at(Step::WorkingDirectory);
-        chdir(self.working_directory.as_c_str())?;
+        self.enter_working_directory()?;
         at(Step::Descriptors);
         close_others()?;
         at(Step::User);
@@ -223,6 +214,18 @@ impl Confinement {
         prctl::set_no_new_privs()?;
         at(Step::Filter);
         self.filter.install()
+    }
+
+    /// A workload that is started again may have put a link of procfs in the folder's place,
+    /// by which this process, still with all capabilities, would leave the workload's root:
+    /// `/proc/1/root` is the init's.
+    fn enter_working_directory(&self) -> io::Result<()> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let folder = openat2(AT_FDCWD, self.working_directory.as_c_str(), how)?;
+        fchdir(folder)?;
+        Ok(())
     }
 
     fn map_user(&self) -> io::Result<()> {

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::wait;
-use nix::unistd::{Pid, pause};
+use nix::unistd::pause;
 
 use crate::args::REAPER;
 use crate::error::{Doing, InitError};
@@ -51,23 +51,6 @@ impl Processes {
     ) -> Result<T, InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
         let started = self.start_pid1().and_then(|()| start());
-        setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
-            .doing(|| "leaving the workload's PID namespace".to_owned())?;
-        started
-    }
-
-    /// Runs `start`, whose children belong to the namespace of this process, which must
-    /// not have been reaped. Meanwhile this thread cannot make threads.
-    pub(crate) fn in_namespace_of<T>(
-        &self,
-        process: Pid,
-        start: impl FnOnce() -> Result<T, InitError>,
-    ) -> Result<T, InitError> {
-        let path = format!("/proc/{process}/ns/pid");
-        let namespace = File::open(&path).doing(|| format!("opening {path}"))?;
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWPID)
-            .doing(|| "entering the workload's PID namespace".to_owned())?;
-        let started = start();
         setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started

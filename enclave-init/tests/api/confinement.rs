@@ -289,6 +289,25 @@ async fn confinement_view_is_made_anew_when_the_workload_has_removed_it() {
     );
 }
 
+/// The link leads to the root of PID 1 of the workload's namespace, which is the init's.
+#[tokio::test]
+async fn confinement_is_not_left_by_the_working_directory() {
+    for target in ["/proc/1/root", "/proc/self/cwd"] {
+        let relink = format!("first relink /srv {target}");
+        let (enclave, mut control) = Image::new(&[&relink, "say inside", "wait"])
+            .file("srv/kept", "")
+            .with("/workload/working_directory", "/srv".into())
+            .restarted(3)
+            .boot()
+            .await;
+        let (_, detail, code) = ending_with_code(&mut control).await;
+        assert_eq!(code, "workload.start", "{detail}");
+        assert!(detail.contains("working directory"), "{detail}");
+        assert!(detail.contains("symbolic link"), "{detail}");
+        assert!(enclave.lines(LogStream::Application).is_empty());
+    }
+}
+
 #[tokio::test]
 async fn confinement_keeps_shared_memory_and_queues_from_the_next_run() {
     let instructions = [

@@ -69,6 +69,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "until" => until(words[0]),
         "mark" => fs::write(words[0], "").unwrap(),
         "usurp" => usurpation::usurp(words[0]),
+        "relink" => usurpation::relink(words[0], words[1]),
         "look" => usurpation::look(),
         "answer" => network::answer(words[0].parse().unwrap(), words[1]),
         "name" => network::name(words[0], words[1].parse().unwrap()),
