@@ -1,7 +1,6 @@
-//! Waiting for every process that has ended: the workload and its commands, whose status
-//! is kept, and the orphans that PID 1 inherits.
+//! Waiting for every process that has ended: the workload, whose status is
+//! kept, and the orphans that PID 1 inherits.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,15 +11,13 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Those whose status is to be kept.
-type Statuses = HashMap<Pid, watch::Sender<Option<ExitStatus>>>;
-type Expected = Arc<Mutex<Statuses>>;
+type Expected = Arc<Mutex<Option<(Pid, watch::Sender<Option<ExitStatus>>)>>>;
 
 /// Reaps for as long as the runtime runs.
 #[derive(Debug)]
 pub(crate) struct Reaper(Expected);
 
-/// The end of a process.
+/// The end of a workload.
 #[derive(Debug)]
 pub(crate) struct Ended(watch::Receiver<Option<ExitStatus>>);
 
@@ -32,7 +29,7 @@ impl Ended {
         {
             return status;
         }
-        // Only a reaper that is gone forgets a process.
+        // Only a reaper that is replaced or gone forgets a process.
         std::future::pending().await
     }
 }
@@ -62,18 +59,18 @@ impl Reaper {
         let mut expected = lock(&self.0);
         let (pid, rest) = start()?;
         let (sender, receiver) = watch::channel(None);
-        expected.insert(pid, sender);
+        *expected = Some((pid, sender));
         Ok((pid, Ended(receiver), rest))
     }
 }
 
-fn lock(expected: &Expected) -> MutexGuard<'_, Statuses> {
+fn lock(expected: &Expected) -> MutexGuard<'_, Option<(Pid, watch::Sender<Option<ExitStatus>>)>> {
     expected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reap(expected: &mut Statuses) {
+fn reap(expected: &mut Option<(Pid, watch::Sender<Option<ExitStatus>>)>) {
     while let Some((pid, status)) = next() {
-        if let Some(sender) = expected.remove(&pid) {
+        if let Some((_, sender)) = expected.take_if(|(expected, _)| *expected == pid) {
             sender.send_replace(Some(status));
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
-use manifest::{Command, MAX_SECRETS, MeasuredConfig, OnChange, WorkloadKind};
+use manifest::{MeasuredConfig, OnChange, WorkloadKind};
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -29,10 +29,6 @@ use crate::workload::{self, Given, Pipes, Restarts, StandingBy, describe};
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a command may take that follows a change of a secret.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long its output may be open after its end.
-const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the workload's supervision ended.
 pub(crate) struct End {
@@ -188,7 +184,7 @@ impl Supervisor<'_> {
                     return failed(EndCause::InitFailed, code, error.to_string());
                 }
             };
-            let status = match self.watch(&reaper, &mut started, &mut requests).await {
+            let status = match self.watch(&mut started, &mut requests).await {
                 Watched::Exited(status) => status,
                 Watched::Shutdown(shutdown) => {
                     self.stop(&mut started, shutdown).await;
@@ -279,14 +275,6 @@ impl Supervisor<'_> {
         } = running;
         self.logs
             .system(format!("workload started pid={pid} at_us={at_us}"));
-        Ok(Started {
-            pid,
-            ended,
-            outputs: self.take_over(pipes)?,
-        })
-    }
-
-    fn take_over(&self, pipes: Pipes) -> Result<Outputs, InitError> {
         let mut outputs = Outputs::default();
         for (pipe, source) in pipes {
             let receiver = pipe::Receiver::from_owned_fd(pipe)
@@ -294,88 +282,30 @@ impl Supervisor<'_> {
             let carrying = self.logs.clone().carry(receiver, source);
             outputs.0.spawn(carrying);
         }
-        Ok(outputs)
+        Ok(Started {
+            pid,
+            ended,
+            outputs,
+        })
     }
 
     /// Probes until the workload ends or a shutdown is asked for.
-    async fn watch(
-        &self,
-        reaper: &Reaper,
-        started: &mut Started,
-        requests: &mut Requests,
-    ) -> Watched {
-        let (commands, waiting) = mpsc::channel(MAX_SECRETS);
-        let commanding = self.carry_out(reaper, started.pid, waiting);
+    async fn watch(&self, started: &mut Started, requests: &mut Requests) -> Watched {
         let probing = self.probe();
-        tokio::pin!(commanding, probing);
+        tokio::pin!(probing);
         loop {
             tokio::select! {
                 status = started.ended.wait() => return Watched::Exited(status),
                 request = requests.next() => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
                     Request::Forward(signal) => workload::signal(started.pid, signal),
-                    Request::Follow(OnChange::Signal(signal)) => {
+                    Request::Follow(OnChange { signal }) => {
                         workload::signal_main(started.pid, signal);
-                    }
-                    Request::Follow(OnChange::Command(command)) => {
-                        if let Err(left_out) = commands.try_send(command) {
-                            self.logs.error(format!("on_change: a command is left out: {left_out}"));
-                        }
                     }
                 },
                 () = &mut probing => {}
-                () = &mut commanding => {}
             }
         }
-    }
-
-    /// Carries out commands that follow changes of secrets, one after the other.
-    async fn carry_out(
-        &self,
-        reaper: &Reaper,
-        workload: Pid,
-        mut commands: mpsc::Receiver<Command>,
-    ) {
-        while let Some(command) = commands.recv().await {
-            let program = command.program();
-            match self.run_beside(reaper, workload, &command).await {
-                Ok(ExitStatus::Code(0)) => self.logs.system(format!("on_change: {program} ended")),
-                Ok(status) => self.logs.error(format!(
-                    "on_change: {program} ended with {}",
-                    describe(status)
-                )),
-                Err(error) => self.logs.error(format!("on_change: {program}: {error}")),
-            }
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// Runs a command beside the workload's first process, for a time.
-    async fn run_beside(
-        &self,
-        reaper: &Reaper,
-        workload: Pid,
-        command: &Command,
-    ) -> Result<ExitStatus, InitError> {
-        let Self {
-            config,
-            confinement,
-            given,
-            ..
-        } = *self;
-        let start = || workload::start_beside(workload, command, config, confinement, given);
-        let (pid, mut ended, pipes) = reaper.spawn(start)?;
-        let mut outputs = self.take_over(pipes)?;
-        let status = timeout(COMMAND_TIMEOUT, ended.wait()).await;
-        // What it has left behind as well.
-        workload::signal(pid, Signal::SIGKILL);
-        let status = status.map_err(|_| {
-            let seconds = COMMAND_TIMEOUT.as_secs();
-            InitError::Workload(format!("it took longer than {seconds} s and was killed"))
-        });
-        // A process that has left the group may hold its pipes.
-        let _ = timeout(OUTPUT_TIMEOUT, outputs.finished()).await;
-        status
     }
 
     /// Probes the workload for as long as it is asked to.

@@ -77,16 +77,7 @@ impl StandingBy {
         std::thread::Builder::new()
             .name("workload".to_owned())
             // Whoever gave up the boot does not want to know.
-            .spawn(move || {
-                let program = Program::workload(&config);
-                drop(sender.send(start(
-                    &config,
-                    &of_thread,
-                    program,
-                    awaited,
-                    Given::default(),
-                )));
-            })
+            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, Given::default()))))
             .doing(|| "starting the workload's thread".to_owned())?;
         Ok(Self {
             process: Process::Made { word, started },
@@ -124,42 +115,7 @@ pub(crate) fn start_now(
 ) -> Started {
     let word = Word::new()?;
     word.give()?;
-    start(config, confinement, Program::workload(config), word, given)
-}
-
-/// Starts a command beside the workload's first process: as its user, confined as it is,
-/// and in its PID namespace, so that it can send it signals.
-pub(crate) fn start_beside(
-    workload: Pid,
-    command: &manifest::Command,
-    config: &MeasuredConfig,
-    confinement: &Arc<Confinement>,
-    given: Given<'_>,
-) -> Started {
-    let word = Word::new()?;
-    word.give()?;
-    let program = Program {
-        command,
-        beside: Some(workload),
-    };
-    start(config, confinement, program, word, given)
-}
-
-/// What is executed, and where.
-#[derive(Clone, Copy)]
-struct Program<'a> {
-    command: &'a manifest::Command,
-    /// The process in whose PID namespace it belongs; a new one without.
-    beside: Option<Pid>,
-}
-
-impl<'a> Program<'a> {
-    fn workload(config: &'a MeasuredConfig) -> Self {
-        Self {
-            command: &config.workload.command,
-            beside: None,
-        }
-    }
+    start(config, confinement, word, given)
 }
 
 /// The word that a process waits for: a byte through a pipe.
@@ -194,22 +150,20 @@ impl Word {
     }
 }
 
-/// Starts a program of the workload's as its user and confined, in a session of its own,
-/// with nothing to read and its output going through pipes. It is executed when the
+/// Starts the workload as its user and confined, in a session of its own, with
+/// nothing to read and its output going through pipes. Its program is executed when the
 /// word has been given.
 fn start(
     config: &MeasuredConfig,
     confinement: &Arc<Confinement>,
-    program: Program<'_>,
     word: Word,
     given: Given<'_>,
 ) -> Started {
     let workload = &config.workload;
-    let Program { command, beside } = program;
-    let (program, arguments) = (command.program(), command.arguments());
+    let program = workload.command.program();
     let folder = workload.working_directory.as_str();
     let mut command = Command::new(program);
-    command.args(arguments).env_clear();
+    command.args(workload.command.arguments()).env_clear();
     if config.network.has_egress() {
         let (address, port) = crate::egress::PROXY;
         let proxy = format!("http://{address}:{port}");
@@ -251,7 +205,7 @@ fn start(
             taken
         });
     }
-    let spawn = || {
+    let spawned = confinement.start(|| {
         command.spawn().map_err(|error| {
             let mut step = [0];
             InitError::Workload(match nix::unistd::read(&failed, &mut step) {
@@ -259,11 +213,7 @@ fn start(
                 _ => explain(program, &error),
             })
         })
-    };
-    let spawned = match beside {
-        Some(workload) => confinement.start_beside(workload, spawn),
-        None => confinement.start(spawn),
-    };
+    });
     let mut child = spawned?;
     let stdout = child
         .stdout

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, OnChange, Profile, Secret, SelfCheck, User,
-    WorkingDirectory, Workload, check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, Profile, Secret, SelfCheck, User, WorkingDirectory,
+    Workload, check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
@@ -87,13 +87,6 @@ pub(crate) fn measured(
     surroundings
         .check(command.program())
         .map_err(about("command"))?;
-    for (index, secret) in secrets.iter().enumerate() {
-        if let Some(OnChange::Command(command)) = &secret.on_change {
-            surroundings.check(command.program()).map_err(|reason| {
-                manifest.invalid(&["secrets", &index.to_string(), "on_change"], reason)
-            })?;
-        }
-    }
     Ok(MeasuredConfig {
         schema: CONFIG_SCHEMA,
         name: manifest.enclave.name.clone(),

@@ -307,6 +307,11 @@ pub fn check_kms_environment(environment: &Environment) -> Result<(), KmsError> 
     }
 }
 
+/// Whether SDKs are told by this variable where KMS is.
+pub(crate) fn is_of_endpoint(variable: &str) -> bool {
+    OTHER_ENDPOINTS.contains(&variable)
+}
+
 /// Root certificates in PEM, one after the other. They have the marks of PEM; whether
 /// they are certificates is for whoever verifies with them to find out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,7 +71,7 @@ env = "DATABASE_PASSWORD"
 api = true
 mode = "0400"
 refresh = "10m"
-on_change = { signal = "SIGHUP", command = ["/bin/reload"] }
+on_change = { signal = "SIGHUP" }
 on_failure = "stop"
 
 [keys]
@@ -313,8 +313,6 @@ mod tests {
         let mut base = example.clone();
         let health = base["workload"]["health"].as_table_mut().unwrap();
         health.remove("tcp");
-        let on_change = base["secrets"][0]["on_change"].as_table_mut().unwrap();
-        on_change.remove("command");
         let mut keys_of_lists = BTreeSet::new();
         for (path, value) in &found {
             let Value::Table(table) = value else { continue };

@@ -285,7 +285,9 @@ impl Manifest {
     /// Secrets must be within reach, and the only ones to set their variables.
     fn check_secrets(&self) -> Result<(), ManifestError> {
         secrets::check_network(&self.secrets, &self.network)
-            .and_then(|()| secrets::check_variables(&self.secrets, &self.workload))
+            .and_then(|()| {
+                secrets::check_variables(&self.secrets, &self.workload, self.kms.is_some())
+            })
             .and_then(|()| secrets::check_kms(&self.secrets, self.kms.is_some()))
             .map_err(|found| self.invalid_secret(&found))
     }

@@ -128,6 +128,28 @@ fn every_key_is_read() {
     assert_eq!(sizes, [1024, 100, 200, 10, 64]);
 }
 
+/// What the reference shows is right, and complete but for `[enclave]`.
+#[test]
+fn examples_of_the_reference_are_manifests() {
+    let page = include_str!("../../../docs/enclave-toml.md");
+    let examples = page.split("```toml\n").skip(1);
+    // But for a policy, which is another file.
+    let examples: Vec<_> = examples
+        .filter(|example| !example.starts_with("[pcrs]"))
+        .collect();
+    assert!(examples.len() > 3);
+    for example in examples {
+        let (example, _) = example.split_once("```").unwrap();
+        let enclave = "[enclave]\nname = \"a\"\nimage = \"oci:a\"\n";
+        let whole = if example.contains("[enclave]") {
+            example.to_owned()
+        } else {
+            format!("{enclave}{example}")
+        };
+        parse(&whole).unwrap_or_else(|error| panic!("{error}\n{example}"));
+    }
+}
+
 #[test]
 fn confinement_is_tight_unless_the_file_says_otherwise() {
     let manifest = parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n").unwrap();

@@ -48,9 +48,6 @@ fn sealed_secrets_of_unknown_senders_are_refused_with_the_line() {
         project.refused(2, &[line, "not an Ed25519 public key", "openssl pkey"]);
     }
     project.write("operator.pem", PUBLIC);
-    let command = "on_change = { command = [\"/missing\"] }\n";
-    project.manifest(&format!("{DECLARED}{command}"));
-    project.refused(2, &["enclave.toml:9: ", "/missing"]);
     project.manifest(&format!("{DECLARED}{DECLARED}"));
     project.refused(2, &["enclave.toml:10: ", "`password` is declared twice"]);
 }

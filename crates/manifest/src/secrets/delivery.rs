@@ -6,7 +6,6 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 use super::error::SecretError;
-use crate::process::Command;
 
 /// The folder of secrets that are delivered as files.
 pub const SECRETS_FOLDER: &str = "/run/secrets";
@@ -155,50 +154,11 @@ pub enum ChangeSignal {
 }
 
 /// What follows a change of a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "OnChangeTable", into = "OnChangeTable")]
-pub enum OnChange {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnChange {
     /// Sent to the workload's main process.
-    Signal(ChangeSignal),
-    /// Carried out beside the workload's main process.
-    Command(Command),
-}
-
-/// The same as it is written.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct OnChangeTable {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<ChangeSignal>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<Command>,
-}
-
-impl TryFrom<OnChangeTable> for OnChange {
-    type Error = SecretError;
-
-    fn try_from(table: OnChangeTable) -> Result<Self, SecretError> {
-        match (table.signal, table.command) {
-            (Some(signal), None) => Ok(Self::Signal(signal)),
-            (None, Some(command)) => Ok(Self::Command(command)),
-            _ => Err(SecretError::OnChange),
-        }
-    }
-}
-
-impl From<OnChange> for OnChangeTable {
-    fn from(change: OnChange) -> Self {
-        match change {
-            OnChange::Signal(signal) => Self {
-                signal: Some(signal),
-                command: None,
-            },
-            OnChange::Command(command) => Self {
-                signal: None,
-                command: Some(command),
-            },
-        }
-    }
+    pub signal: ChangeSignal,
 }
 
 /// What follows if a secret cannot be had before the workload starts.
@@ -252,10 +212,6 @@ mod tests {
         }
         let error = read::<OnChange>(json!({"signal": "SIGKILL"})).unwrap_err();
         assert!(error.contains("`SIGHUP`"), "{error}");
-        for both in [json!({}), json!({"signal": "SIGHUP", "command": ["/a"]})] {
-            let error = read::<OnChange>(both).unwrap_err();
-            assert!(error.contains("one of `signal` and `command`"), "{error}");
-        }
     }
 
     #[test]
@@ -270,7 +226,6 @@ mod tests {
         }
         same::<VariableName>(&json!("_DATABASE_1"));
         same::<OnChange>(&json!({"signal": "SIGUSR1"}));
-        same::<OnChange>(&json!({"command": ["/bin/reload", "--now"]}));
         same::<OnFailure>(&json!("continue"));
     }
 

@@ -66,11 +66,6 @@ pub enum SecretError {
     /// Shorter than is allowed.
     #[error("refresh of {0} is too often: write at least `1s`")]
     RefreshTooOften(Interval),
-    /// Two things would follow, or none.
-    #[error(
-        "on_change is one of `signal` and `command`, as in `on_change = {{ signal = \"SIGHUP\" }}`"
-    )]
-    OnChange,
     /// Nothing changes while the workload runs.
     #[error(
         "on_change would never happen: add `refresh`, as in `refresh = \"10m\"`, or, where the secret is sealed, `on_failure = \"continue\"`, so that it may come while the workload runs; or remove `on_change`"

@@ -101,7 +101,7 @@ impl SecretSource {
             env: self.env.clone(),
             api: self.api,
             refresh: self.refresh,
-            on_change: self.on_change.clone(),
+            on_change: self.on_change,
             on_failure: self.on_failure,
         })
     }
@@ -186,6 +186,7 @@ pub(crate) fn check_network(secrets: &[SecretSource], network: &Network) -> Resu
 pub(crate) fn check_variables(
     secrets: &[SecretSource],
     workload: &WorkloadSource,
+    has_kms: bool,
 ) -> Result<(), Found> {
     for (index, secret) in secrets.iter().enumerate() {
         let Some(name) = &secret.env else { continue };
@@ -195,6 +196,8 @@ pub(crate) fn check_variables(
             "the enclave itself"
         } else if workload.aws_credentials && crate::contradiction::is_of_credentials(name) {
             "workload.aws_credentials, or overrides what it gives"
+        } else if has_kms && crate::kms::is_of_endpoint(name) {
+            "the enclave itself, or has AWS's SDKs call another KMS than that of [kms]"
         } else {
             continue;
         };
@@ -259,7 +262,7 @@ name = \"object\"
 kms = { s3 = \"s3://bucket/app/password\" }
 env = \"OBJECT\"
 refresh = \"1h\"
-on_change = { command = [\"/bin/reload\", \"--now\"] }
+on_change = { signal = \"SIGUSR1\" }
 ",
         )
         .unwrap();
@@ -441,6 +444,12 @@ api = true
                     "name = \"a\"\n{kms}\nenv = \"AWS_SESSION_TOKEN\"\n[workload]\naws_credentials = true"
                 ),
                 "7: the environment variable `AWS_SESSION_TOKEN` is set by workload.aws_credentials",
+            ),
+            (
+                format!(
+                    "name = \"a\"\n{kms}\nenv = \"AWS_ENDPOINT_URL_KMS\"\n[workload]\naws_credentials = true\n[network]\naws_services = [\"kms\"]\n[kms]\nendpoint = \"https://kms.eu-central-1.amazonaws.com\""
+                ),
+                "7: the environment variable `AWS_ENDPOINT_URL_KMS` is set by the enclave itself, or has AWS's SDKs call another KMS",
             ),
             (
                 "name = \"a\"\nkms = { ssm = \"/a\" }\nenv = \"A\"".to_owned(),
