@@ -6,6 +6,7 @@
 //! (`docs/security-model.md`), and it can hand in others: which account answers is known
 //! from ARNs in the answers, never from the credentials.
 
+mod account;
 mod client;
 mod connection;
 mod error;
@@ -14,6 +15,7 @@ mod roots;
 mod service;
 mod sign;
 
+pub(crate) use account::is_shared as is_of_same_account;
 pub(crate) use client::{Answer, Client, append};
 pub(crate) use connection::Load;
 pub(crate) use error::CallError;

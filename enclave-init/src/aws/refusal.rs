@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::client::Answer;
 
 /// What services call failures that pass by themselves.
-const TRANSIENT: [&str; 13] = [
+const TRANSIENT: [&str; 14] = [
     "DependencyTimeoutException",
     "ExpiredTokenException",
     "InternalServerError",
@@ -23,6 +23,8 @@ const TRANSIENT: [&str; 13] = [
     "SlowDown",
     "ThrottlingException",
     "TooManyRequestsException",
+    // Two enclaves that create one parameter at the same time.
+    "TooManyUpdates",
 ];
 
 /// Why a service has refused a call, in its own words.

@@ -17,11 +17,11 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::aws::{Answer, CallError, Client, Service};
+use crate::aws::{Answer, CallError, Client, Service, is_of_same_account};
 use crate::kms::{Kms, KmsError};
 
-/// How long it may take to have the seed. With what else the workload's start waits for,
-/// it is within the times that people wait.
+/// How long it may take to have the seed. The agent hears the init's health meanwhile, so that
+/// its patience with the boot does not end.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before another attempt; it is doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -54,6 +54,8 @@ struct ParameterAnswer {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Parameter {
+    #[serde(rename = "ARN")]
+    arn: String,
     value: String,
 }
 
@@ -79,6 +81,8 @@ enum Failure {
     },
     #[error("{0}'s answer is not understood")]
     Answer(&'static str),
+    #[error("the parameter is {0}, in another account than the key")]
+    OtherAccount(String),
     #[error("the parameter holds no ciphertext of KMS's")]
     Stored,
     #[error("what it unwraps to is no seed: {0}")]
@@ -159,7 +163,13 @@ impl Store {
         }
         let parameter: ParameterAnswer =
             serde_json::from_slice(&answer.body).map_err(|_| Failure::Answer("Systems Manager"))?;
-        let wrapped = STANDARD.decode(parameter.parameter.value.trim());
+        let Parameter { arn, value } = parameter.parameter;
+        // The parent hands in the credentials, and could hand in those of an account in which
+        // it may store what it likes.
+        if !is_of_same_account(&arn, &self.wrapped.key_id) {
+            return Err(Failure::OtherAccount(arn));
+        }
+        let wrapped = STANDARD.decode(value.trim());
         wrapped
             .ok()
             .filter(|wrapped| (1..=MAX_CIPHERTEXT_BYTES).contains(&wrapped.len()))
@@ -233,7 +243,12 @@ impl Failure {
             }
             Self::Kms(KmsError::Call(error)) | Self::Call(error) => error.is_transient(),
             Self::Kms(KmsError::Unopened) | Self::NotReadYet | Self::TimedOut => true,
-            Self::Kms(_) | Self::Answer(_) | Self::Stored | Self::Seed(_) | Self::NoHost => false,
+            Self::Kms(_)
+            | Self::Answer(_)
+            | Self::OtherAccount(_)
+            | Self::Stored
+            | Self::Seed(_)
+            | Self::NoHost => false,
         }
     }
 
@@ -256,6 +271,9 @@ impl Failure {
             ),
             Self::Stored | Self::Seed(_) => {
                 Some("put back what was there, or delete the parameter to begin a new family")
+            }
+            Self::OtherAccount(_) => {
+                Some("are the credentials that the agent hands in those of the key's account?")
             }
             Self::NoHost => Some("name an existing region in [kms]"),
             Self::TimedOut => Some("is the parent's agent well?"),

@@ -27,6 +27,9 @@ pub(super) enum Failure {
     /// It says something else.
     #[error("{0} cannot be read: the service's answer has no value that could be a ciphertext")]
     Answer(String),
+    /// The parameter or secret of that name in another account.
+    #[error("{0} is {1}, in another account than the manifest means")]
+    OtherAccount(String, String),
     /// What is stored is not KMS's.
     #[error("{0} holds no ciphertext of KMS's: {1}")]
     Stored(String, String),
@@ -58,6 +61,7 @@ impl Failure {
             Self::Kms(KmsError::Unopened) | Self::TimedOut(_) => true,
             Self::Kms(_)
             | Self::Answer(_)
+            | Self::OtherAccount(..)
             | Self::Stored(..)
             | Self::NoHost(_)
             | Self::TooLarge(..)
@@ -105,6 +109,9 @@ impl Failure {
             Self::Answer(_) | Self::Stored(..) => {
                 Some("store the CiphertextBlob that `aws kms encrypt` prints")
             }
+            Self::OtherAccount(..) => Some(
+                "are the credentials that the agent hands in those of the right account? If another account than the key's has it, name it by its ARN",
+            ),
             Self::NoHost(_) => Some("name an existing region in [kms]"),
             Self::TooLarge(..) | Self::ZeroByte => {
                 Some("deliver it as `file`, which may have 32768 bytes, or 4096 if KMS decrypts it")

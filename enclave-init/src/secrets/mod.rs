@@ -39,7 +39,8 @@ use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::mounts::SECRETS_FOLDER;
 
-/// How long KMS may take to open all of its secrets before the workload starts.
+/// How long KMS may take to open all of its secrets before the workload starts. The agent
+/// hears the init's health meanwhile, so that its patience with the boot does not end.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(45);
 /// Secrets that KMS opens at the same time, before the workload starts.
 const AT_A_TIME: usize = 8;

@@ -12,7 +12,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use crate::aws::{Answer, Client, Service};
+use crate::aws::{Answer, Client, Service, is_of_same_account};
 use crate::kms::Kms;
 
 /// The largest object that is read, in bytes: a ciphertext in base64, with room for line
@@ -44,6 +44,8 @@ struct ParameterAnswer {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Parameter {
+    #[serde(rename = "ARN")]
+    arn: String,
     value: String,
 }
 
@@ -51,8 +53,18 @@ struct Parameter {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SecretAnswer {
+    #[serde(rename = "ARN")]
+    arn: String,
     secret_string: Option<String>,
     secret_binary: Option<String>,
+}
+
+/// What is stored at a place.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The ARN of the parameter or the secret; an object of S3 is its bucket's, whoever asks.
+    arn: Option<String>,
+    bytes: Vec<u8>,
 }
 
 impl Origins {
@@ -83,7 +95,10 @@ impl Origins {
     ) -> Result<Option<Opened>, Failure> {
         let ciphertext = match &encrypted.ciphertext {
             Ciphertext::Inline(blob) => blob.to_vec(),
-            Ciphertext::Stored(place) => self.fetch(place).await?.to_vec(),
+            Ciphertext::Stored(place) => {
+                let key = encrypted.key_id.as_deref();
+                self.fetch(place, key).await?.to_vec()
+            }
         };
         if known == Some(&*ciphertext) {
             return Ok(None);
@@ -94,8 +109,9 @@ impl Origins {
         Ok(Some(Opened { ciphertext, value }))
     }
 
-    /// The ciphertext that is stored there.
-    async fn fetch(&self, place: &StoredAt) -> Result<CiphertextBlob, Failure> {
+    /// The ciphertext that is stored there, in the account that the place or else the key
+    /// names: the parent hands in the credentials, and could hand in those of another one.
+    async fn fetch(&self, place: &StoredAt, key: Option<&str>) -> Result<CiphertextBlob, Failure> {
         let about = || place.to_string();
         let ask = |service, target, body: serde_json::Value| {
             let body = Zeroizing::new(body.to_string().into_bytes());
@@ -130,29 +146,38 @@ impl Origins {
                 answer: answer.into(),
             });
         }
-        let stored = stored(place, &answer).ok_or_else(|| Failure::Answer(about()))?;
-        CiphertextBlob::from_stored(&stored)
+        let Found { arn, bytes } =
+            stored(place, &answer).ok_or_else(|| Failure::Answer(about()))?;
+        if let (Some(arn), Some(expected)) = (arn, place.arn().or(key))
+            && !is_of_same_account(&arn, expected)
+        {
+            return Err(Failure::OtherAccount(about(), arn));
+        }
+        CiphertextBlob::from_stored(&bytes)
             .map_err(|error| Failure::Stored(about(), error.to_string()))
     }
 }
 
 /// What is stored there, by the service's answer.
-fn stored(place: &StoredAt, answer: &Answer) -> Option<Vec<u8>> {
-    match place {
+fn stored(place: &StoredAt, answer: &Answer) -> Option<Found> {
+    let (arn, bytes) = match place {
         StoredAt::Ssm(_) => {
             let answer: ParameterAnswer = serde_json::from_slice(&answer.body).ok()?;
-            Some(answer.parameter.value.into_bytes())
+            let Parameter { arn, value } = answer.parameter;
+            (Some(arn), value.into_bytes())
         }
         StoredAt::SecretsManager(_) => {
             let answer: SecretAnswer = serde_json::from_slice(&answer.body).ok()?;
-            match (answer.secret_string, answer.secret_binary) {
-                (Some(text), None) => Some(text.into_bytes()),
-                (None, Some(base64)) => STANDARD.decode(base64).ok(),
-                _ => None,
-            }
+            let bytes = match (answer.secret_string, answer.secret_binary) {
+                (Some(text), None) => text.into_bytes(),
+                (None, Some(base64)) => STANDARD.decode(base64).ok()?,
+                _ => return None,
+            };
+            (Some(answer.arn), bytes)
         }
-        StoredAt::S3(_) => Some(answer.body.to_vec()),
-    }
+        StoredAt::S3(_) => (None, answer.body.to_vec()),
+    };
+    Some(Found { arn, bytes })
 }
 
 /// The service that has it, if the region has that service.
@@ -204,26 +229,39 @@ mod tests {
         let ssm = json!({"ssm": "/a"});
         let secretsmanager = json!({"secretsmanager": "a"});
         let s3 = json!({"s3": "s3://bucket/a"});
-        let value = Some(b"AQID".to_vec());
-        for (place, body, expected) in [
+        for (place, body, arn) in [
             (
                 &ssm,
-                r#"{"Parameter":{"Name":"/a","Value":"AQID"}}"#,
-                &value,
+                r#"{"Parameter":{"ARN":"arn:p","Value":"AQID"}}"#,
+                Some("arn:p"),
             ),
-            (&ssm, r#"{"Parameter":{"Name":"/a"}}"#, &None),
-            (&ssm, "<html>", &None),
             (
                 &secretsmanager,
-                r#"{"Name":"a","SecretString":"AQID"}"#,
-                &value,
+                r#"{"ARN":"arn:s","SecretString":"AQID"}"#,
+                Some("arn:s"),
             ),
-            (&secretsmanager, r#"{"SecretBinary":"QVFJRA=="}"#, &value),
-            (&secretsmanager, r#"{"SecretBinary":"?"}"#, &None),
-            (&secretsmanager, r#"{"Name":"a"}"#, &None),
-            (&s3, "AQID", &value),
+            (
+                &secretsmanager,
+                r#"{"ARN":"arn:s","SecretBinary":"QVFJRA=="}"#,
+                Some("arn:s"),
+            ),
+            (&s3, "AQID", None),
         ] {
-            assert_eq!(read(place, body), *expected, "{body}");
+            let expected = Found {
+                arn: arn.map(str::to_owned),
+                bytes: b"AQID".to_vec(),
+            };
+            assert_eq!(read(place, body), Some(expected), "{body}");
+        }
+        for (place, body) in [
+            (&ssm, r#"{"Parameter":{"ARN":"arn:p"}}"#),
+            (&ssm, r#"{"Parameter":{"Value":"AQID"}}"#),
+            (&ssm, "<html>"),
+            (&secretsmanager, r#"{"ARN":"arn:s","SecretBinary":"?"}"#),
+            (&secretsmanager, r#"{"ARN":"arn:s"}"#),
+            (&secretsmanager, r#"{"SecretString":"AQID"}"#),
+        ] {
+            assert_eq!(read(place, body), None, "{body}");
         }
     }
 }

@@ -40,6 +40,8 @@ const OTHER: Measurements = Measurements {
 #[derive(Default)]
 struct Parameter {
     value: Option<String>,
+    /// Of another account than the key's.
+    is_elsewhere: bool,
     /// Those who look first: they wait for each other, and find nothing.
     meeting: Vec<Arc<Barrier>>,
     /// The operations that were called.
@@ -52,7 +54,15 @@ impl Parameter {
         assert_eq!(body["Name"], "/payments/seed");
         match operation {
             "AmazonSSM.GetParameter" => match &self.value {
-                Some(value) => json!({"Parameter": {"Value": value}}),
+                Some(value) => {
+                    let account = if self.is_elsewhere {
+                        "444455556666"
+                    } else {
+                        "123456789012"
+                    };
+                    let arn = format!("arn:aws:ssm:eu-west-1:{account}:parameter/payments/seed");
+                    json!({"Parameter": {"ARN": arn, "Value": value}})
+                }
                 None => json!({"__type": "ParameterNotFound"}),
             },
             "AmazonSSM.PutParameter" => {
@@ -205,7 +215,7 @@ pub(crate) fn answers(enclave: &Enclave) -> Vec<(u16, Vec<u8>)> {
         .collect()
 }
 
-/// Neither a key nor the seed is in what leaves the enclave, in any of the usual forms.
+/// Whether what leaves the enclave has the secret, in any of the usual forms.
 fn is_told(enclave: &Enclave, secret: &[u8]) -> bool {
     let streams = [LogStream::System, LogStream::Errors, LogStream::Health];
     let mut lines = streams.into_iter().flat_map(|stream| enclave.lines(stream));
@@ -320,6 +330,19 @@ async fn keys_of_other_images_families_and_ciphertexts_end_the_boot() {
         assert_eq!(enclave.ended().await.0, 1);
         assert!(enclave.lines(LogStream::Application).is_empty());
     }
+    // What was there, in an account of somebody else's.
+    {
+        let mut parameter = cloud.parameter.lock().unwrap();
+        parameter.value = Some(good);
+        parameter.is_elsewhere = true;
+    }
+    let (_enclave, mut control) = cloud.boot(image("payments", &cloud.key)).await;
+    let (cause, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!((cause, &*code), (EndCause::BootFailed, "boot.keys"));
+    assert!(
+        detail.contains("in another account than the key"),
+        "{detail}"
+    );
     // What was there was never replaced.
     let puts = cloud
         .calls()
@@ -340,7 +363,9 @@ async fn keys_are_not_there_without_a_family() {
     .boot()
     .await;
     enclave.said("done").await;
-    for (status, body) in answers(&enclave) {
+    let answers = answers(&enclave);
+    assert_eq!(answers.len(), 2);
+    for (status, body) in answers {
         let body: Value = serde_json::from_slice(&body).unwrap();
         let error = body["error"].as_str().unwrap();
         assert!(

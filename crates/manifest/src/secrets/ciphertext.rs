@@ -100,6 +100,16 @@ impl StoredAt {
         address.parse().map(Self::S3).map_err(SecretError::S3)
     }
 
+    /// Its ARN, if it is named by that.
+    pub fn arn(&self) -> Option<&str> {
+        match self {
+            Self::Ssm(name) | Self::SecretsManager(name) => {
+                name.starts_with("arn:").then_some(name)
+            }
+            Self::S3(_) => None,
+        }
+    }
+
     /// The service that has it.
     pub const fn service(&self) -> Service {
         match self {
