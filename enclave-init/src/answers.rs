@@ -65,8 +65,11 @@ impl Answers {
                     let (nsm, logs) = (self.nsm.clone(), self.logs.clone());
                     self.spawn(async move {
                         match secrets.put(&nsm, &sealed).await {
-                            Ok(name) => {
-                                logs.system(format!("secrets: `{name}` was put and delivered"));
+                            Ok(delivered) => {
+                                // Once: whoever has a sealed secret may put it again and again.
+                                if let Some(name) = delivered {
+                                    logs.system(format!("secrets: `{name}` was put and delivered"));
+                                }
                                 FromInit::SecretOpened { id }
                             }
                             // Not in the log, which whoever puts rubbish would fill.

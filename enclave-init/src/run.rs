@@ -248,8 +248,7 @@ struct Missing {
 }
 
 /// Waits for what the workload is started with, and calls `waits` with what somebody has
-/// to do for it. The error is the end of an enclave whose
-/// workload is not started.
+/// to do for it. The error is the end of an enclave whose workload is not started.
 async fn await_given(
     given: Given<'_>,
     config: &MeasuredConfig,

@@ -8,7 +8,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
-use crate::sender::SIGNATURE_BYTES;
+use crate::sender::{SIGNATURE_BYTES, Sender};
 use crate::suite::{KEY_BYTES, SUITE, TAG_BYTES};
 
 /// The format's version.
@@ -107,6 +107,12 @@ impl Sealed {
             return Err(FormatError::Form);
         }
         Ok(Self { envelope, content })
+    }
+
+    /// Whether this sender has signed it. [`SealingKey::open`](crate::SealingKey::open)
+    /// demands that, too.
+    pub fn is_signed_by(&self, sender: &Sender) -> bool {
+        sender.has_signed(&self.envelope.content, &self.envelope.signature)
     }
 
     /// The name that it claims to have.

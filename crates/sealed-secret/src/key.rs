@@ -104,10 +104,8 @@ impl SealingKey {
         sender: &Sender,
         binding: &Binding,
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let Sealed { envelope, content } = sealed;
-        if !sender.has_signed(&envelope.content, &envelope.signature)
-            || content.registers != binding.mask()
-        {
+        let Sealed { content, .. } = sealed;
+        if !sealed.is_signed_by(sender) || content.registers != binding.mask() {
             return Err(OpenError);
         }
         let encapsulated = EncapsulatedSecret(content.encapsulated.to_vec());

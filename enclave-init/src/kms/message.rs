@@ -84,8 +84,11 @@ impl<'de> Deserialize<'de> for Members {
 impl Members {
     fn of_request(body: &[u8]) -> Result<Self, KmsError> {
         let body = if body.is_empty() { b"{}" } else { body };
-        // The parser's words hold none of the text.
-        serde_json::from_slice(body).map_err(|error| KmsError::Request(error.to_string()))
+        // The parser's own words may hold some of the text.
+        serde_json::from_slice(body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            KmsError::Request(format!("line {line}, column {column}"))
+        })
     }
 
     /// A member that is there, and is not null.

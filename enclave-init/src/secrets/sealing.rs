@@ -96,8 +96,12 @@ impl Sealing {
 
 impl Secrets {
     /// Opens a sealed secret and delivers it; gives its name. The same value may be put
-    /// again.
-    pub(crate) async fn put(&self, nsm: &SecurityModule, bytes: &[u8]) -> Result<String, PutError> {
+    /// again, of which nothing comes.
+    pub(crate) async fn put(
+        &self,
+        nsm: &SecurityModule,
+        bytes: &[u8],
+    ) -> Result<Option<String>, PutError> {
         let sealing = self.0.sealing.as_ref().ok_or(PutError::NoneDeclared)?;
         let sealed = Sealed::parse(bytes)?;
         let name = sealed.name().to_owned();
@@ -108,6 +112,10 @@ impl Secrets {
             let known = known.join(", ");
             return Err(PutError::Undeclared { name, known });
         };
+        // Before the module is asked for registers that somebody has chosen.
+        if !sealed.is_signed_by(sender) {
+            return Err(OpenError.into());
+        }
         let registers = sealed.registers();
         let binding = nsm
             .run(move |nsm| {
@@ -127,14 +135,14 @@ impl Secrets {
         if declared.held.borrow().is_delivered {
             let is_same = declared.has(&value);
             return if is_same.map_err(|error| cannot(error.to_string()))? {
-                Ok(name)
+                Ok(None)
             } else {
                 Err(PutError::OtherValue(name))
             };
         }
         self.deliver(declared, value, None)
             .map_err(|failure| cannot(failure.explain()))?;
-        Ok(name)
+        Ok(Some(name))
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn make(arguments: &Arguments) -> Result<Zeroizing<String>, String> {
 /// What is to be printed of an answer.
 fn read(answer: &[u8], arguments: &Arguments) -> Result<Zeroizing<String>, String> {
     let not_http =
-        || "the enclave's local API gave no answer: is the init's log telling why?".to_owned();
+        || "the enclave's local API gave no answer: the init's log may say why".to_owned();
     let text = std::str::from_utf8(answer).map_err(|_| not_http())?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(not_http)?;
     let mut body: Value = serde_json::from_str(body).map_err(|_| not_http())?;
