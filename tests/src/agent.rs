@@ -185,7 +185,7 @@ impl Agent {
     /// The output of another of the agent's commands for this enclave.
     pub async fn command(&self, command: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let state = self.folder().join("state").display().to_string();
-        let arguments = [&["--state-dir", &state], arguments].concat();
+        let arguments = [arguments, &["--state-dir", &state]].concat();
         self.output(command, &arguments).await
     }
 
