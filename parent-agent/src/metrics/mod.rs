@@ -1,6 +1,7 @@
 //! What is known of an enclave, for Prometheus: text exposition format 0.0.4.
 
 mod page;
+mod secrets;
 mod server;
 
 use std::collections::BTreeMap;
@@ -10,14 +11,11 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use link::control::{ClockState, LossReason};
-use link::kms::{Operation, Outcome as CallOutcome};
 use link::logs::LogStream;
 use log_sinks::telemetry::{LogsStatus, SinkStatus, ratio};
 use serde::Serialize;
 
-use crate::credentials::CredentialsStatus;
-use crate::enclave::{Code, Phase, SecretsStatus};
-use crate::kms::KmsStatus;
+use crate::enclave::{Code, Phase};
 use crate::self_check::Outcome;
 use crate::status::{EarlierEnd, GateStatus, Status};
 use crate::traffic::Counts;
@@ -82,7 +80,7 @@ pub fn text(status: &Status) -> String {
     );
     page.count(&[], status.limits.pids_refused);
     if let Some(secrets) = status.secrets {
-        self::secrets(&mut page, secrets);
+        secrets::delivery(&mut page, secrets);
     }
     if let Some(end) = &status.last_end {
         last_end(&mut page, end);
@@ -90,10 +88,10 @@ pub fn text(status: &Status) -> String {
     traffic(&mut page, status);
     pressure(&mut page, status);
     if let Some(status) = &status.kms {
-        kms(&mut page, status);
+        secrets::kms(&mut page, status);
     }
     if let Some(status) = &status.credentials {
-        credentials(&mut page, status);
+        secrets::credentials(&mut page, status);
     }
     if let Some(status) = &status.gate {
         gate(&mut page, status);
@@ -134,22 +132,6 @@ fn clock(page: &mut Page, status: &Status) {
         );
         page.sample(&[], ratio(error_us, 1_000_000));
     }
-}
-
-fn secrets(page: &mut Page, secrets: SecretsStatus) {
-    page.family(
-        "enclave_secrets",
-        "gauge",
-        "Secrets that the image declares, by their state.",
-    );
-    page.count(&[("state", "delivered")], secrets.delivered.into());
-    page.count(&[("state", "missing")], secrets.missing().into());
-    page.family(
-        "enclave_secret_refresh_failures_total",
-        "counter",
-        "Attempts to look for another ciphertext of a secret that failed.",
-    );
-    page.count(&[], secrets.failed_refreshes);
 }
 
 /// How the enclave before this one ended: an agent ends with its enclave, so this is
@@ -270,62 +252,6 @@ fn pressure(page: &mut Page, status: &Status) {
     for (line, count) in &status.lines_left_out {
         page.count(&[("line", line.as_str())], *count);
     }
-}
-
-fn kms(page: &mut Page, kms: &KmsStatus) {
-    page.family(
-        "enclave_kms_calls_total",
-        "counter",
-        "Calls to KMS that the init has made, by operation and what came of them.",
-    );
-    for operation in Operation::ALL {
-        for outcome in CallOutcome::ALL {
-            let labels = [("operation", operation.name()), ("outcome", outcome.name())];
-            page.count(&labels, kms.count(operation, outcome));
-        }
-    }
-    page.family(
-        "enclave_kms_calls_open",
-        "gauge",
-        "Calls to KMS that are being made.",
-    );
-    page.count(&[], kms.open.into());
-    page.family(
-        "enclave_kms_calls_waiting",
-        "gauge",
-        "Those of them that wait because too many others are being made.",
-    );
-    page.count(&[], kms.waiting.into());
-}
-
-fn credentials(page: &mut Page, credentials: &CredentialsStatus) {
-    page.family(
-        "enclave_credentials_renewals_total",
-        "counter",
-        "Times that there were new AWS credentials for the enclave.",
-    );
-    page.count(&[], credentials.renewals);
-    page.family(
-        "enclave_credentials_failures_total",
-        "counter",
-        "Times that no AWS credentials were to be had.",
-    );
-    page.count(&[], credentials.failures);
-    let (Some(age), Some(left)) = (credentials.age_s, credentials.left_s) else {
-        return;
-    };
-    page.family(
-        "enclave_credentials_age_seconds",
-        "gauge",
-        "Since the last new AWS credentials.",
-    );
-    page.count(&[], age);
-    page.family(
-        "enclave_credentials_left_seconds",
-        "gauge",
-        "Until the AWS credentials expire.",
-    );
-    page.count(&[], left);
 }
 
 /// What a metric is called, what it means, and how it is read.
