@@ -1,4 +1,4 @@
-//! What `verify` and `fetch` demand of a document, and how they say what came
+//! What `verify`, `fetch` and `seal` demand of a document, and how they say what came
 //! of it.
 
 use std::io::IsTerminal;

@@ -31,7 +31,7 @@ const SLOW_STEP: u64 = 32 * 1024 * 1024;
 /// Exit codes: 0 done, 1 a file could not be read or written, 2 the manifest or
 /// the command line is wrong, 3 an input (kernel, init, image, key) cannot be used,
 /// 4 the images that `diff` compares are not the same, 5 the policy that `kms-policy check`
-/// reads lets others than attested enclaves read.
+/// reads lets others than attested enclaves read or, with `--fleet-key`, choose the seed.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {

@@ -68,11 +68,6 @@ impl Seed {
         Ok(Self(seed))
     }
 
-    /// For a sibling, to which it is sealed.
-    pub fn expose(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-
     /// The key for a purpose: the same in every enclave of the family, another for each
     /// purpose, family and length.
     pub fn key(&self, family: &Family, purpose: &Purpose, length: KeyLength) -> Zeroizing<Vec<u8>> {
@@ -95,7 +90,7 @@ impl Seed {
     }
 
     fn expand(&self, info: &[&[u8]], to: &mut [u8]) {
-        let key: Prk = Salt::new(HKDF_SHA256, &[]).extract(self.expose());
+        let key: Prk = Salt::new(HKDF_SHA256, &[]).extract(self.0.as_slice());
         // RFC 5869 allows 8160 bytes.
         let filled = key
             .expand(info, Length(to.len()))

@@ -28,7 +28,8 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     nsm_root: PathBuf,
     /// The folder for `authority.pem`, the root of its certificate, and for the credentials
-    /// of enclaves (`enclave.env`) and of who makes keys and encrypts (`operator.env`).
+    /// of enclaves (`enclave.env`), of another role (`other.env`), and of who makes keys and
+    /// encrypts (`operator.env`).
     #[arg(long, value_name = "PATH")]
     folder: PathBuf,
 }
