@@ -12,6 +12,7 @@ use clap::Args;
 use crate::demands::Demands;
 use crate::failure::{Failure, unreadable, usage};
 use crate::input::tls_authorities;
+use crate::runtime::runtime;
 
 #[derive(Debug, Args)]
 #[expect(
@@ -57,11 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(Some(server)) = &arguments.bind_tls {
         client = client.bind_tls(server.clone());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-        .map_err(usage)?;
+    let runtime = runtime()?;
     let attestation = runtime
         .block_on(client.attest(&arguments.endpoint, &policy))
         .map_err(|error| match error {

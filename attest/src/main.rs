@@ -14,6 +14,7 @@ mod inspect;
 mod pcr;
 mod result;
 mod roots;
+mod runtime;
 mod seal;
 mod serve;
 mod simulate;

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::demands::{good, parse_pcr};
 use crate::failure::{Failure, REJECTED, unreadable, usage};
 use crate::input::{Hex, parse_hex, parse_instant, read_input, tls_authorities};
+use crate::runtime::runtime;
 use crate::text::instant;
 
 /// How long a key set may take, from the look-up of the name to the last byte.
@@ -218,11 +219,7 @@ fn key_set(arguments: &Verify) -> Result<Jwks, Failure> {
 fn fetched_key_set(arguments: &Verify) -> Result<Vec<u8>, Failure> {
     use attestation_client::FetchError::{Endpoint, NotAuthentic};
     let trust = tls_authorities(arguments.ca.as_deref()).map_err(usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-        .map_err(usage)?;
+    let runtime = runtime()?;
     let fetched = fetch_key_set(&arguments.jwks, trust, MAX_JWKS, KEY_SET_TIMEOUT);
     runtime.block_on(fetched).map_err(|error| match error {
         Endpoint(_) | NotAuthentic(_) => usage(error.into()),

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::demands::Demands;
 use crate::failure::{Failure, failed, rejected, unreadable, usage};
 use crate::input::{read_input, read_private_key};
+use crate::runtime::runtime;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -53,11 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let secret = read_input(&arguments.file, MAX_SECRET).map_err(unreadable)?;
     let secret = Zeroizing::new(secret);
     let client = Client::new(verifier).timeout(arguments.timeout);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-        .map_err(usage)?;
+    let runtime = runtime()?;
     let attestation = runtime
         .block_on(client.attest_sealing_key(&arguments.to, &policy))
         .map_err(|error| match error {
