@@ -7,17 +7,21 @@
 //! from ARNs in the answers, never from the credentials.
 
 mod account;
+mod attempts;
 mod client;
 mod connection;
 mod error;
+mod parameter;
 mod refusal;
 mod roots;
 mod service;
 mod sign;
 
 pub(crate) use account::is_shared as is_of_same_account;
+pub(crate) use attempts::Patience;
 pub(crate) use client::{Answer, Client, append};
 pub(crate) use connection::Load;
 pub(crate) use error::CallError;
+pub(crate) use parameter::Parameter;
 pub(crate) use service::Service;
 pub(crate) use sign::{ALGORITHM, Scope, Signable, Unsigned, digest};

@@ -1,5 +1,6 @@
 //! A service: where it is, and what signatures name.
 
+use aws_endpoint::Variant;
 use manifest::HttpsEndpoint;
 
 use super::connection::{Connections, Load};
@@ -22,6 +23,20 @@ impl Service {
             region: region.to_owned(),
             connections: Connections::default(),
         }
+    }
+
+    /// The service in a region, of whose hosts FIPS's may be meant, if it has one there.
+    pub(crate) fn regional(
+        service: aws_endpoint::Service,
+        region: &str,
+        fips: bool,
+    ) -> Option<Self> {
+        let variant = Variant {
+            fips,
+            dual_stack: false,
+        };
+        let endpoint = format!("https://{}", service.host(region, variant));
+        Some(Self::new(service.name(), endpoint.parse().ok()?, region))
     }
 
     /// The calls that are being made.

@@ -2,10 +2,10 @@
 //! of the family has KMS make it; of two that do so at once, the one that stores it first
 //! has made it for both.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_endpoint::Variant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleet_key::{Seed, SeedError};
@@ -14,17 +14,15 @@ use manifest::{Keys, MAX_CIPHERTEXT_BYTES, WrappedSeed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::aws::{Answer, CallError, Client, Service, is_of_same_account};
+use crate::aws::{Answer, CallError, Client, Parameter, Patience, Service, is_of_same_account};
 use crate::kms::{Kms, KmsError};
 
 /// How long it may take to have the seed. The agent hears the init's health meanwhile, so that
 /// its patience with the boot does not end.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause before another attempt; it is doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The member of the encryption context that names the family.
 const CONTEXT: &str = "enclave-key-family";
 
@@ -42,21 +40,6 @@ pub(super) struct Opened {
     pub(super) seed: Seed,
     /// Whether this enclave has made it.
     pub(super) is_new: bool,
-}
-
-/// A parameter, as Systems Manager gives it.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ParameterAnswer {
-    parameter: Parameter,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Parameter {
-    #[serde(rename = "ARN")]
-    arn: String,
-    value: String,
 }
 
 /// What KMS gives with a data key. The key itself is not read: what is used is what is
@@ -98,17 +81,10 @@ enum Failure {
 impl Store {
     /// What has the seed of these keys, in a region, of whose hosts FIPS's may be meant.
     pub(super) fn new(keys: &Keys, (region, fips): (&str, bool), kms: Kms, client: Client) -> Self {
-        let variant = Variant {
-            fips,
-            dual_stack: false,
-        };
-        let service = aws_endpoint::Service::Ssm;
-        let endpoint = format!("https://{}", service.host(region, variant)).parse();
-        let ssm = endpoint.ok();
         Self {
             kms,
             client,
-            ssm: ssm.map(|endpoint| Service::new(service.name(), endpoint, region)),
+            ssm: Service::regional(aws_endpoint::Service::Ssm, region, fips),
             wrapped: keys.kms.clone(),
             context: BTreeMap::from([(CONTEXT.to_owned(), keys.family.to_string())]),
         }
@@ -117,32 +93,29 @@ impl Store {
     /// The seed, which is made if there is none. It is tried again for as long as that may
     /// help; the error says what to do.
     pub(super) async fn open(&self) -> Result<Opened, String> {
-        let deadline = Instant::now() + OPENING_TIMEOUT;
-        let mut pause = FIRST_PAUSE;
-        let mut last = None;
-        let mut is_new = false;
-        loop {
-            let failure = match timeout_at(deadline, self.try_open(&mut is_new)).await {
-                Ok(Ok(seed)) => return Ok(Opened { seed, is_new }),
-                Ok(Err(failure)) if !failure.is_transient() => return Err(self.explain(&failure)),
-                Ok(Err(failure)) => failure,
-                Err(_) => last.unwrap_or(Failure::TimedOut),
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(self.explain(&failure));
-            }
-            last = Some(failure);
-            sleep(pause).await;
-            pause = pause.saturating_mul(2);
-        }
+        let patience = Patience {
+            deadline: Instant::now() + OPENING_TIMEOUT,
+            longest_pause: OPENING_TIMEOUT,
+        };
+        let is_new = Cell::new(false);
+        let seed = patience
+            .attempt(Failure::TimedOut, Failure::is_transient, || {
+                self.try_open(&is_new)
+            })
+            .await
+            .map_err(|(failure, _)| self.explain(&failure))?;
+        let is_new = is_new.get();
+        Ok(Opened { seed, is_new })
     }
 
-    async fn try_open(&self, is_new: &mut bool) -> Result<Seed, Failure> {
+    async fn try_open(&self, is_new: &Cell<bool>) -> Result<Seed, Failure> {
         let wrapped = if let Some(wrapped) = self.fetch().await? {
             wrapped
         } else {
             let made = self.make().await?;
-            *is_new |= self.put_first(&made).await?;
+            if self.put_first(&made).await? {
+                is_new.set(true);
+            }
             // What was stored counts, whoever has made it.
             self.fetch().await?.ok_or(Failure::NotReadYet)?
         };
@@ -161,9 +134,8 @@ impl Store {
                 _ => Err(Failure::refused("GetParameter", answer)),
             };
         }
-        let parameter: ParameterAnswer =
-            serde_json::from_slice(&answer.body).map_err(|_| Failure::Answer("Systems Manager"))?;
-        let Parameter { arn, value } = parameter.parameter;
+        let Parameter { arn, value } =
+            Parameter::of_answer(&answer.body).ok_or(Failure::Answer("Systems Manager"))?;
         // The parent hands in the credentials, and could hand in those of an account in which
         // it may store what it likes.
         if !is_of_same_account(&arn, &self.wrapped.key_id) {
@@ -238,13 +210,11 @@ impl Failure {
     /// Whether another attempt may help.
     fn is_transient(&self) -> bool {
         match self {
-            Self::Kms(KmsError::Refused(answer)) | Self::Refused { answer, .. } => {
-                answer.is_transient()
-            }
-            Self::Kms(KmsError::Call(error)) | Self::Call(error) => error.is_transient(),
-            Self::Kms(KmsError::Unopened) | Self::NotReadYet | Self::TimedOut => true,
-            Self::Kms(_)
-            | Self::Answer(_)
+            Self::Kms(error) => error.is_transient(),
+            Self::Call(error) => error.is_transient(),
+            Self::Refused { answer, .. } => answer.is_transient(),
+            Self::NotReadYet | Self::TimedOut => true,
+            Self::Answer(_)
             | Self::OtherAccount(_)
             | Self::Stored
             | Self::Seed(_)

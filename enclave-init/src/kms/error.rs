@@ -49,6 +49,21 @@ pub(crate) enum KmsError {
 }
 
 impl KmsError {
+    /// Whether the same call may be answered otherwise later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(answer) => answer.is_transient(),
+            Self::Call(error) => error.is_transient(),
+            Self::Unopened => true,
+            Self::UnknownOperation
+            | Self::Request(_)
+            | Self::Caller { .. }
+            | Self::Document(_)
+            | Self::InClear
+            | Self::OtherKey { .. } => false,
+        }
+    }
+
     /// The status, and the name by which SDKs know the error.
     pub(crate) fn kind(&self) -> (StatusCode, &'static str) {
         match self {

@@ -54,13 +54,11 @@ impl Failure {
     /// Whether another attempt may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Kms(KmsError::Refused(answer)) | Self::Refused { answer, .. } => {
-                answer.is_transient()
-            }
-            Self::Kms(KmsError::Call(error)) | Self::Fetch(_, error) => error.is_transient(),
-            Self::Kms(KmsError::Unopened) | Self::TimedOut(_) => true,
-            Self::Kms(_)
-            | Self::Answer(_)
+            Self::Kms(error) => error.is_transient(),
+            Self::Fetch(_, error) => error.is_transient(),
+            Self::Refused { answer, .. } => answer.is_transient(),
+            Self::TimedOut(_) => true,
+            Self::Answer(_)
             | Self::OtherAccount(..)
             | Self::Stored(..)
             | Self::NoHost(_)

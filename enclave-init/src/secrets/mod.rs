@@ -26,14 +26,14 @@ use sealed_secret::PublicKey;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use self::failure::Failure;
 use self::opening::{Opened, Origins};
 pub(crate) use self::sealing::PutError;
 use self::sealing::Sealing;
-use crate::aws::Client;
+use crate::aws::{Client, Patience};
 use crate::error::InitError;
 use crate::kms::Kms;
 use crate::logs::Logs;
@@ -44,9 +44,7 @@ use crate::mounts::SECRETS_FOLDER;
 const OPENING_TIMEOUT: Duration = Duration::from_secs(45);
 /// Secrets that KMS opens at the same time, before the workload starts.
 const AT_A_TIME: usize = 8;
-/// The pause before a call is made again; it is doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest of these pauses.
+/// The longest pause before a call is made again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// What the logs say of secrets begins so.
 const SUBJECT: &str = "secrets";
@@ -148,7 +146,10 @@ impl Secrets {
     /// is about one without which it is not. Calls `waits` with what it waits for, when
     /// that changes, and with nothing in the end. Cancellation safe.
     pub(crate) async fn open(&self, waits: impl Fn(String)) -> Result<Vec<String>, String> {
-        let deadline = Instant::now() + OPENING_TIMEOUT;
+        let patience = Patience {
+            deadline: Instant::now() + OPENING_TIMEOUT,
+            longest_pause: LONGEST_PAUSE,
+        };
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let mut opening = JoinSet::new();
         for (index, declared) in self.0.secrets.iter().enumerate() {
@@ -157,7 +158,7 @@ impl Secrets {
                     let (secrets, places) = (self.clone(), Arc::clone(&places));
                     opening.spawn(async move {
                         let _place = places.acquire_owned().await;
-                        (index, secrets.open_until(index, deadline).await)
+                        (index, secrets.open_until(index, patience).await)
                     });
                 }
                 SecretOrigin::Sealed(Sealed {
@@ -298,24 +299,17 @@ impl Secrets {
     }
 
     /// Opens and delivers one, and tries again for as long as that may help.
-    async fn open_until(&self, index: usize, deadline: Instant) -> Result<(), String> {
-        let mut pause = FIRST_PAUSE;
-        let mut attempts = 0_u32;
-        let mut last: Option<Failure> = None;
-        loop {
-            attempts = attempts.saturating_add(1);
-            let failure = match timeout_at(deadline, self.refresh(index)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(failure)) if !failure.is_transient() => return Err(failure.explain()),
-                Ok(Err(failure)) => failure,
-                Err(_) => last.unwrap_or(Failure::TimedOut(OPENING_TIMEOUT)),
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(format!("{} ({attempts} attempts)", failure.explain()));
+    async fn open_until(&self, index: usize, patience: Patience) -> Result<(), String> {
+        let timed_out = Failure::TimedOut(OPENING_TIMEOUT);
+        let opened = patience
+            .attempt(timed_out, Failure::is_transient, || self.refresh(index))
+            .await;
+        match opened {
+            Ok(_) => Ok(()),
+            Err((failure, attempts)) if failure.is_transient() => {
+                Err(format!("{} ({attempts} attempts)", failure.explain()))
             }
-            last = Some(failure);
-            sleep(pause).await;
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            Err((failure, _)) => Err(failure.explain()),
         }
     }
 

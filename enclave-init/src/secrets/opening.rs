@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use aws_endpoint::{Object, Variant};
+use aws_endpoint::Object;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
@@ -12,7 +12,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use crate::aws::{Answer, Client, Service, is_of_same_account};
+use crate::aws::{Answer, Client, Parameter, Service, is_of_same_account};
 use crate::kms::Kms;
 
 /// The largest object that is read, in bytes: a ciphertext in base64, with room for line
@@ -32,21 +32,6 @@ pub(super) struct Origins {
 pub(super) struct Opened {
     pub(super) ciphertext: Vec<u8>,
     pub(super) value: Zeroizing<Vec<u8>>,
-}
-
-/// A parameter, as Systems Manager gives it.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ParameterAnswer {
-    parameter: Parameter,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Parameter {
-    #[serde(rename = "ARN")]
-    arn: String,
-    value: String,
 }
 
 /// A secret, as Secrets Manager gives it: a text, or bytes in base64.
@@ -69,15 +54,7 @@ struct Found {
 
 impl Origins {
     pub(super) fn new(kms: Kms, client: Client, region: &str, fips: bool) -> Self {
-        let service = |service: aws_endpoint::Service| {
-            let variant = Variant {
-                fips,
-                dual_stack: false,
-            };
-            let endpoint = format!("https://{}", service.host(region, variant));
-            let endpoint = endpoint.parse().ok()?;
-            Some(Service::new(service.name(), endpoint, region))
-        };
+        let service = |service| Service::regional(service, region, fips);
         Self {
             kms,
             client,
@@ -162,8 +139,7 @@ impl Origins {
 fn stored(place: &StoredAt, answer: &Answer) -> Option<Found> {
     let (arn, bytes) = match place {
         StoredAt::Ssm(_) => {
-            let answer: ParameterAnswer = serde_json::from_slice(&answer.body).ok()?;
-            let Parameter { arn, value } = answer.parameter;
+            let Parameter { arn, value } = Parameter::of_answer(&answer.body)?;
             (Some(arn), value.into_bytes())
         }
         StoredAt::SecretsManager(_) => {
