@@ -4,7 +4,6 @@ use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::egress::HostPattern;
 use crate::name::EnclaveName;
 use crate::network::Network;
 use crate::secrets::KeyArn;
@@ -68,23 +67,12 @@ impl Keys {
         if !has_kms {
             return Err(KeysError::NoKms);
         }
-        if !reaches_ssm(network) {
+        if !network.reaches(Service::Ssm) {
             let parameter = self.kms.ssm.to_string();
             return Err(KeysError::OutOfReach { parameter });
         }
         Ok(())
     }
-}
-
-/// Whether the enclave can connect to some region's Systems Manager.
-fn reaches_ssm(network: &Network) -> bool {
-    let is_host = |host: &HostPattern| match host {
-        HostPattern::Exact(host) => Service::Ssm.has_host(host, None, false),
-        // Which of the hosts below it are meant is not known.
-        HostPattern::Below(_) => true,
-    };
-    network.aws_services.contains(&Service::Ssm)
-        || network.egress.iter().any(|rule| is_host(rule.host()))
 }
 
 impl TryFrom<String> for ParameterName {

@@ -6,7 +6,7 @@ use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::egress::EgressRule;
+use crate::egress::{EgressRule, HostPattern};
 use crate::reserved::reserved_for;
 use crate::units::Port;
 
@@ -134,6 +134,21 @@ pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
 }
 
 impl Network {
+    /// Whether the enclave can connect to this service of AWS, in some region and by the
+    /// service's own name.
+    pub(crate) fn reaches(&self, service: Service) -> bool {
+        let is_host = |host: &HostPattern| match host {
+            // A bucket's host is not S3's own.
+            HostPattern::Exact(host) => {
+                let is_own = service != Service::S3 || host.starts_with("s3");
+                is_own && service.has_host(host, None, false)
+            }
+            // Which of the hosts below it are meant is not known.
+            HostPattern::Below(_) => true,
+        };
+        self.aws_services.contains(&service) || self.egress.iter().any(|rule| is_host(rule.host()))
+    }
+
     /// Whether a connection to `host` on `port` is allowed, by a rule or by a
     /// service of AWS. A trailing dot and the letters' case make no difference.
     pub fn allows(&self, host: &str, port: u16) -> bool {

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_endpoint::Service;
-
 use super::{
     Ciphertext, CiphertextBlob, Found, Kind, KmsEncrypted, OnChange, OnFailure, Sealed, Secret,
     SecretError, SecretFile, SecretOrigin, StoredAt, VariableName,
 };
-use crate::egress::HostPattern;
 use crate::name::EnclaveName;
 use crate::network::Network;
 use crate::units::Interval;
@@ -162,18 +159,7 @@ pub(crate) fn check_network(secrets: &[SecretSource], network: &Network) -> Resu
             continue;
         };
         let service = place.service();
-        let is_host = |host: &HostPattern| match host {
-            // Objects are read by the service's own name, not by their bucket's.
-            HostPattern::Exact(host) => {
-                let is_own = service != Service::S3 || host.starts_with("s3");
-                is_own && service.has_host(host, None, false)
-            }
-            // Which of the hosts below it are meant is not known.
-            HostPattern::Below(_) => true,
-        };
-        let is_reachable = network.aws_services.contains(&service)
-            || network.egress.iter().any(|rule| is_host(rule.host()));
-        if !is_reachable {
+        if !network.reaches(service) {
             let place = place.to_string();
             let error = SecretError::OutOfReach { place, service };
             return Err((index, "kms", error));
