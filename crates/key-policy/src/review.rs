@@ -119,15 +119,8 @@ impl Policy {
             attested: Vec::new(),
             replacing: Vec::new(),
         };
-        for (index, statement) in self.statements.iter().enumerate() {
-            if statement.effect == Effect::Allow {
-                let allowing = Allowing {
-                    policy: self,
-                    statement,
-                    index,
-                };
-                allowing.review(&mut review);
-            }
+        for allowing in self.allowing() {
+            allowing.review(&mut review);
         }
         find_replacing_callers(&mut review);
         review
@@ -137,17 +130,20 @@ impl Policy {
     /// the seed.
     pub fn review_for_seed(&self) -> Review {
         let mut review = self.review();
-        for (index, statement) in self.statements.iter().enumerate() {
-            if statement.effect == Effect::Allow {
-                let allowing = Allowing {
-                    policy: self,
-                    statement,
-                    index,
-                };
-                review.holes.extend(allowing.choosing());
-            }
-        }
+        let chosen = self.allowing().flat_map(|allowing| allowing.choosing());
+        review.holes.extend(chosen);
         review
+    }
+
+    /// The statements that allow something.
+    fn allowing(&self) -> impl Iterator<Item = Allowing<'_>> {
+        let statements = self.statements.iter().enumerate();
+        let allowing = statements.filter(|(_, statement)| statement.effect == Effect::Allow);
+        allowing.map(|(index, statement)| Allowing {
+            policy: self,
+            statement,
+            index,
+        })
     }
 
     /// Whether a statement is certain to deny the call.
