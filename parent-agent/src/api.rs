@@ -38,7 +38,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::enclave::{Cause, Code, End, Phase};
-use crate::event::{self, DetachError, Event, Question, RequestError};
+use crate::event::{DetachError, Event, Question, RequestError};
 use crate::metrics;
 use crate::socket::{SocketError, remove_stale};
 use crate::status::Board;
@@ -55,8 +55,6 @@ const MAX_SECRET_BODY: usize = MAX_SEALED_SECRET / 3 * 4 + 1024;
 const MAX_DISCARDED: usize = 1024 * 1024;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the enclave may take for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers may take to leave once the enclave has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait after an error that the next connection would meet as well.
@@ -245,30 +243,16 @@ impl Api {
 
     /// Has the enclave answer.
     async fn ask(&self, question: Question) -> Result<Vec<u8>, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let request = event::Request { question, reply };
-        let answer = async {
-            self.events
-                .send(Event::Request(request))
-                .await
-                .map_err(|_| RequestError::NotConnected("ending"))?;
-            answer
-                .await
-                .unwrap_or(Err(RequestError::NotConnected("ending")))
-        };
-        let answer = timeout(ANSWER_TIMEOUT, answer).await;
-        answer
-            .unwrap_or(Err(RequestError::TimedOut))
-            .map_err(|error| {
-                let status = match error {
-                    RequestError::NotConnected(_) | RequestError::Busy => {
-                        StatusCode::SERVICE_UNAVAILABLE
-                    }
-                    RequestError::Refused(_) => StatusCode::BAD_GATEWAY,
-                    RequestError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-                };
-                Refusal(status, error.to_string())
-            })
+        question.ask(&self.events).await.map_err(|error| {
+            let status = match error {
+                RequestError::NotConnected(_) | RequestError::Busy => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                RequestError::Refused(_) => StatusCode::BAD_GATEWAY,
+                RequestError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            };
+            Refusal(status, error.to_string())
+        })
     }
 
     async fn stop(&self, request: Request<Incoming>) -> Answer {

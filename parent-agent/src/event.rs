@@ -6,11 +6,14 @@ use link::BootId;
 use link::control::{FromAgent, FromInit, MAX_NONCE, MAX_SEALED_SECRET};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::enclave::Phase;
 
 /// Most events that wait.
 pub const MAX_EVENTS: usize = 256;
+/// How long the enclave may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Something that the supervisor must know.
 #[derive(Debug)]
@@ -90,6 +93,21 @@ pub enum Question {
 }
 
 impl Question {
+    /// Has the enclave answer, within [`ANSWER_TIMEOUT`].
+    pub(crate) async fn ask(self, events: &mpsc::Sender<Event>) -> Result<Vec<u8>, RequestError> {
+        const ENDING: RequestError = RequestError::NotConnected("ending");
+        let (reply, answer) = oneshot::channel();
+        let question = self;
+        let request = Request { question, reply };
+        let answer = async {
+            let sent = events.send(Event::Request(request)).await;
+            sent.map_err(|_| ENDING)?;
+            answer.await.unwrap_or(Err(ENDING))
+        };
+        let answer = timeout(ANSWER_TIMEOUT, answer).await;
+        answer.unwrap_or(Err(RequestError::TimedOut))
+    }
+
     /// The message to the init.
     pub(crate) fn message(self, id: u64) -> FromAgent {
         match self {

@@ -18,17 +18,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::Args;
-use link::control::MAX_NONCE;
 use manifest::Interval;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::enclave::Phase;
-use crate::event::{self, Event, Request, RequestError};
+use crate::event::{self, Event, RequestError};
 use crate::report::{Report, Reporter};
 use crate::status::{Board, GateBoard, GateStatus};
 
@@ -37,8 +36,6 @@ use protocol::{ChallengeAnswer, DocumentAnswer, Question};
 
 /// How often the gate is asked, unless it is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the enclave may take for a document.
-const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether the enclave is ready.
 const READY_POLL: Duration = Duration::from_millis(250);
 /// How often one challenge is answered, if its answers are refused.
@@ -238,7 +235,7 @@ impl Gate {
         if !last.may_answer(&challenge.nonce) {
             return Ok(Round::Idle);
         }
-        let document = self.document(nonce).await?;
+        let document = event::Question::Challenge(nonce).ask(&self.events).await?;
         let document = STANDARD.encode(document);
         let self_check = self.board.update(|live| live.self_check.clone());
         let question = Question::Document {
@@ -271,24 +268,6 @@ impl Gate {
             accepted,
             message: &message,
         });
-    }
-
-    /// A document that the enclave makes with the nonce.
-    async fn document(&self, nonce: link::Bytes<MAX_NONCE>) -> Result<Vec<u8>, RequestError> {
-        let (reply, document) = oneshot::channel();
-        let question = event::Question::Challenge(nonce);
-        let request = Request { question, reply };
-        let ending = || RequestError::NotConnected("ending");
-        let document = async {
-            self.events
-                .send(Event::Request(request))
-                .await
-                .map_err(|_| ending())?;
-            document.await.unwrap_or_else(|_| Err(ending()))
-        };
-        timeout(DOCUMENT_TIMEOUT, document)
-            .await
-            .unwrap_or(Err(RequestError::TimedOut))
     }
 
     /// Invokes the function. That a question arrives twice does no harm.
