@@ -17,7 +17,6 @@ pub mod agent;
 pub mod emulator;
 pub mod image;
 pub mod machine;
-pub mod memory;
 pub mod process;
 pub mod programs;
 

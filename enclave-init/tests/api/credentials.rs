@@ -3,8 +3,6 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use link::control::{EndCause, FromAgent, FromInit};
 use link::logs::LogStream;
 use link::{Bytes, Credentials, Secret, Text};
@@ -59,19 +57,11 @@ pub(crate) async fn is_taken_in(control: &mut Control) {
     .await;
 }
 
-/// What the workload was answered so far.
+/// What the workload was answered so far, of which all is JSON.
 pub(crate) fn answers(enclave: &Enclave) -> Vec<(u16, Value)> {
-    let lines = enclave.lines(LogStream::Application);
-    let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
+    let answers = enclave.answers().into_iter();
     answers
-        .map(|line| {
-            let (status, body) = line.split_once(' ').unwrap();
-            let body = STANDARD.decode(body).unwrap();
-            (
-                status.parse().unwrap(),
-                serde_json::from_slice(&body).unwrap(),
-            )
-        })
+        .map(|(status, body)| (status, serde_json::from_slice(&body).unwrap()))
         .collect()
 }
 

@@ -8,6 +8,8 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
 use measurements::{Measurements, Pcr};
@@ -348,6 +350,18 @@ impl Enclave {
     pub(crate) fn lines(&self, stream: LogStream) -> Vec<String> {
         let records = self.records(stream);
         records.iter().map(Received::text).collect()
+    }
+
+    /// What the workload's requests were answered so far, as status and body.
+    pub(crate) fn answers(&self) -> Vec<(u16, Vec<u8>)> {
+        let lines = self.lines(LogStream::Application);
+        let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
+        answers
+            .map(|line| {
+                let (status, body) = line.split_once(' ').unwrap();
+                (status.parse().unwrap(), STANDARD.decode(body).unwrap())
+            })
+            .collect()
     }
 
     /// Waits for a record that contains this text.

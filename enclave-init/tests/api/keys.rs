@@ -6,24 +6,17 @@ use std::sync::{Arc, Mutex};
 use attestation::Roots;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use link::control::EndCause;
 use link::logs::LogStream;
-use link::target::Reply;
 use measurements::{Measurements, Pcr};
 use serde_json::{Value, json};
 use software_kms::SoftwareKms;
 use software_nsm::TestRoot;
-use tokio::sync::{Barrier, mpsc};
+use tokio::sync::Barrier;
 
 use crate::agent::Control;
-use crate::credentials::asks;
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code};
-use crate::kms_world::{give, sdk_credentials, serve};
+use crate::kms_world::{boot, sdk_credentials};
 use crate::tls::{HOST, SSM_HOST, Tls};
 
 const ID: &str = "ASIA1";
@@ -154,65 +147,24 @@ impl Cloud {
 
     /// Boots it, with credentials and its connections carried.
     async fn boot(&self, image: Image) -> (Enclave, Control) {
-        let (mut enclave, mut control) = image.boot().await;
-        let (_, none) = mpsc::channel(1);
-        let mut outgoing = std::mem::replace(&mut enclave.prepared.agent.egress, none);
-        let (kms, acceptor) = (Arc::clone(&self.kms), self.tls.acceptor.clone());
         let parameter = Arc::clone(&self.parameter);
-        tokio::spawn(async move {
-            while let Some(next) = outgoing.recv().await {
-                let is_kms = &*next.target.host == HOST;
-                assert!(is_kms || &*next.target.host == SSM_HOST);
-                let stream = next.reply(Reply::Connected).await;
-                let (kms, acceptor) = (Arc::clone(&kms), acceptor.clone());
-                let parameter = Arc::clone(&parameter);
-                tokio::spawn(async move {
-                    if is_kms {
-                        return serve(stream, acceptor, kms, None).await;
-                    }
-                    let stream = acceptor.accept(stream).await.unwrap();
-                    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                        let parameter = Arc::clone(&parameter);
-                        async move {
-                            let (head, body) = request.into_parts();
-                            let body = body.collect().await.unwrap().to_bytes();
-                            let body = serde_json::from_slice(&body).unwrap();
-                            let operation = head.headers["x-amz-target"].to_str().unwrap();
-                            let answer = answer(&parameter, operation, &body).await;
-                            let is_refusal = answer["__type"].is_string();
-                            let answer = Full::new(Bytes::from(answer.to_string()));
-                            let mut response = Response::new(answer);
-                            let status = if is_refusal { 400 } else { 200 };
-                            *response.status_mut() = status.try_into().unwrap();
-                            Ok::<_, std::convert::Infallible>(response)
-                        }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
+        boot(image, ID, &self.kms, &self.tls, move |host, request| {
+            let parameter = Arc::clone(&parameter);
+            async move {
+                assert_eq!(host, SSM_HOST);
+                let body = serde_json::from_slice(request.body()).unwrap();
+                let operation = request.headers()["x-amz-target"].to_str().unwrap();
+                let answer = answer(&parameter, operation, &body).await;
+                let is_refusal = answer["__type"].is_string();
+                (if is_refusal { 400 } else { 200 }, answer.to_string())
             }
-        });
-        asks(&mut control).await;
-        give(&mut control, ID).await;
-        (enclave, control)
+        })
+        .await
     }
 
     fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.parameter.lock().unwrap().calls)
     }
-}
-
-/// What the workload was answered so far.
-pub(crate) fn answers(enclave: &Enclave) -> Vec<(u16, Vec<u8>)> {
-    let lines = enclave.lines(LogStream::Application);
-    let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
-    answers
-        .map(|line| {
-            let (status, body) = line.split_once(' ').unwrap();
-            (status.parse().unwrap(), STANDARD.decode(body).unwrap())
-        })
-        .collect()
 }
 
 /// Whether what leaves the enclave has the secret, in any of the usual forms.
@@ -256,9 +208,9 @@ async fn keys_are_the_same_in_the_enclaves_of_a_family_and_in_its_next_release()
     third.said("done").await;
     assert_eq!(cloud.calls(), ["AmazonSSM.GetParameter"]);
 
-    let found = answers(&first.0);
-    assert_eq!(answers(&second.0), found);
-    assert_eq!(answers(&third), found);
+    let found = first.0.answers();
+    assert_eq!(second.0.answers(), found);
+    assert_eq!(third.answers(), found);
     let statuses: Vec<u16> = found.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [200, 200, 200, 200, 200, 400, 400]);
     let about: Value = serde_json::from_slice(&found[0].1).unwrap();
@@ -363,7 +315,7 @@ async fn keys_are_not_there_without_a_family() {
     .boot()
     .await;
     enclave.said("done").await;
-    let answers = answers(&enclave);
+    let answers = enclave.answers();
     assert_eq!(answers.len(), 2);
     for (status, body) in answers {
         let body: Value = serde_json::from_slice(&body).unwrap();

@@ -160,6 +160,49 @@ pub(crate) async fn give_for(control: &mut Control, id: &str, life: Duration) {
     control.send(FromAgent::Credentials(credentials)).await;
 }
 
+/// Boots an image, hands in credentials, and carries the init's connections to the KMS and
+/// to other services of AWS, which answer with a status and a body.
+pub(crate) async fn boot<A: Future<Output = (u16, String)> + Send>(
+    image: Image,
+    id: &str,
+    kms: &Arc<SoftwareKms>,
+    tls: &Tls,
+    answer: impl Fn(String, Request<Bytes>) -> A + Clone + Send + Sync + 'static,
+) -> (Enclave, Control) {
+    let (mut enclave, mut control) = image.boot().await;
+    let (_, none) = mpsc::channel(1);
+    let mut outgoing = std::mem::replace(&mut enclave.prepared.agent.egress, none);
+    let (kms, acceptor) = (Arc::clone(kms), tls.acceptor.clone());
+    tokio::spawn(async move {
+        while let Some(next) = outgoing.recv().await {
+            let host = next.target.host.to_string();
+            let stream = next.reply(Reply::Connected).await;
+            let (kms, acceptor, answer) = (Arc::clone(&kms), acceptor.clone(), answer.clone());
+            tokio::spawn(async move {
+                if host == HOST {
+                    return serve(stream, acceptor, kms, None).await;
+                }
+                let stream = acceptor.accept(stream).await.unwrap();
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let request = Request::from_parts(head, body);
+                    let (status, body) = answer(host.clone(), request).await;
+                    let mut response = Response::new(Full::new(Bytes::from(body)));
+                    *response.status_mut() = status.try_into().unwrap();
+                    Ok::<_, std::convert::Infallible>(response)
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    asks(&mut control).await;
+    give(&mut control, id).await;
+    (enclave, control)
+}
+
 pub(crate) async fn serve(
     stream: Stream,
     acceptor: TlsAcceptor,

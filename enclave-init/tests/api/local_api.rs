@@ -4,7 +4,6 @@ use attestation::{Nonce, Policy, Purpose, Roots, Verifier};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use link::logs::LogStream;
 use serde_json::{Value, json};
 
 use crate::enclave::{Enclave, Image, MEASUREMENTS};
@@ -25,15 +24,7 @@ pub(crate) async fn answers_of(
     let image = image.with("/workload/command", instructions.into());
     let (enclave, _control) = image.boot().await;
     enclave.said("done").await;
-    let lines = enclave.lines(LogStream::Application);
-    let answers = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("api "))
-        .map(|line| {
-            let (status, body) = line.split_once(' ').unwrap();
-            (status.parse().unwrap(), STANDARD.decode(body).unwrap())
-        })
-        .collect();
+    let answers = enclave.answers();
     (enclave, answers)
 }
 

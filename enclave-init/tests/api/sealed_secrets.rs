@@ -122,18 +122,6 @@ async fn put(control: &mut Control, id: u64, sealed: &[u8]) -> Result<(), String
     .await
 }
 
-/// What the workload was answered so far.
-fn answers(enclave: &Enclave) -> Vec<(u16, Vec<u8>)> {
-    let lines = enclave.lines(LogStream::Application);
-    let answers = lines.iter().filter_map(|line| line.strip_prefix("api "));
-    answers
-        .map(|line| {
-            let (status, body) = line.split_once(' ').unwrap();
-            (status.parse().unwrap(), STANDARD.decode(body).unwrap())
-        })
-        .collect()
-}
-
 fn error(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap();
     body["error"].as_str().unwrap().to_owned()
@@ -155,7 +143,7 @@ async fn sealed_secret_reaches_the_workload() {
     .boot()
     .await;
     enclave.said("before").await;
-    let before = answers(&enclave);
+    let before = enclave.answers();
     let statuses: Vec<u16> = before.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [404, 404, 400]);
     assert!(error(&before[0].1).contains("nobody has put this"));
@@ -166,7 +154,7 @@ async fn sealed_secret_reaches_the_workload() {
     assert_eq!(put(&mut control, 2, &sealed).await, Ok(()));
     enclave.said("after").await;
     let secret = (200, SECRET.to_vec());
-    assert_eq!(answers(&enclave)[3..], [secret.clone(), secret]);
+    assert_eq!(enclave.answers()[3..], [secret.clone(), secret]);
     // Whoever has not heard the answer tries again.
     assert_eq!(put(&mut control, 3, &sealed).await, Ok(()));
     let system = enclave.lines(LogStream::System).join("\n");
@@ -306,7 +294,7 @@ async fn sealed_secrets_are_files_and_variables_once_they_are_put() {
     let said = enclave.lines(LogStream::Application);
     assert!(said.contains(&"\"hush-hunter2\"".to_owned()), "{said:?}");
     assert!(said.contains(&"variable TOKEN=hush-token".to_owned()));
-    let [(status, refusal)] = &answers(&enclave)[..] else {
+    let [(status, refusal)] = &enclave.answers()[..] else {
         panic!("{said:?}");
     };
     assert_eq!(*status, 404);

@@ -14,22 +14,17 @@ use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Request;
 use link::control::{EndCause, FromInit};
 use link::logs::LogStream;
-use link::target::Reply;
 use serde_json::{Value, json};
 use software_kms::SoftwareKms;
 use software_nsm::TestRoot;
-use tokio::sync::mpsc;
 
 use crate::agent::Control;
-use crate::credentials::{answers, asks};
+use crate::credentials::answers;
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code, message};
-use crate::kms_world::{give, sdk_credentials, serve};
+use crate::kms_world::{boot, sdk_credentials};
 use crate::tls::{HOST, S3_HOST, SSM_HOST, Tls};
 
 const ID: &str = "ASIA1";
@@ -153,53 +148,27 @@ impl Services {
 
     /// Boots it, with credentials and its connections carried.
     async fn boot(&self, image: Image) -> (Enclave, Control) {
-        let (mut enclave, mut control) = image.boot().await;
-        let (_, none) = mpsc::channel(1);
-        let mut outgoing = std::mem::replace(&mut enclave.prepared.agent.egress, none);
-        let (kms, acceptor) = (Arc::clone(&self.kms), self.tls.acceptor.clone());
         let (parameter, object) = (Arc::clone(&self.parameter), Arc::clone(&self.object));
-        tokio::spawn(async move {
-            while let Some(next) = outgoing.recv().await {
-                let host = next.target.host.to_string();
-                let is_kms = host == HOST;
-                assert!(is_kms || host == SSM_HOST || host == S3_HOST);
-                let stream = next.reply(Reply::Connected).await;
-                let (kms, acceptor) = (Arc::clone(&kms), acceptor.clone());
-                let (parameter, object) = (Arc::clone(&parameter), Arc::clone(&object));
-                tokio::spawn(async move {
-                    if is_kms {
-                        return serve(stream, acceptor, kms, None).await;
-                    }
-                    let stream = acceptor.accept(stream).await.unwrap();
-                    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                        let (status, body) = if host == S3_HOST {
-                            assert!(is_signed_for_s3(&request), "{request:?}");
-                            object.lock().unwrap().clone()
-                        } else {
-                            let target = request.headers()["x-amz-target"].clone();
-                            assert_eq!(target, "AmazonSSM.GetParameter");
-                            let body = parameter.lock().unwrap().clone();
-                            let status = if body["__type"].is_null() { 200 } else { 400 };
-                            (status, body.to_string())
-                        };
-                        let mut response = Response::new(Full::new(Bytes::from(body)));
-                        *response.status_mut() = status.try_into().unwrap();
-                        async { Ok::<_, std::convert::Infallible>(response) }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        asks(&mut control).await;
-        give(&mut control, ID).await;
-        (enclave, control)
+        boot(image, ID, &self.kms, &self.tls, move |host, request| {
+            let answer = if host == S3_HOST {
+                assert!(is_signed_for_s3(&request), "{request:?}");
+                object.lock().unwrap().clone()
+            } else {
+                assert_eq!(host, SSM_HOST);
+                let target = request.headers()["x-amz-target"].clone();
+                assert_eq!(target, "AmazonSSM.GetParameter");
+                let body = parameter.lock().unwrap().clone();
+                let status = if body["__type"].is_null() { 200 } else { 400 };
+                (status, body.to_string())
+            };
+            std::future::ready(answer)
+        })
+        .await
     }
 }
 
 /// Whether AWS's own crate signs the request as the init has, at a time of the last seconds.
-fn is_signed_for_s3(request: &Request<hyper::body::Incoming>) -> bool {
+fn is_signed_for_s3(request: &Request<Bytes>) -> bool {
     let known = sdk_credentials(ID);
     let (secret, token) = (known.secret_access_key, known.session_token);
     let identity = Credentials::new(ID, secret, token, None, "test").into();

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use enclave_tests::memory::{Found, find};
 use enclave_tests::process::descendants;
 use enclave_tests::{Agent, Hypervisor, Workload};
 use enveloped_data::{Encoding, seal};
@@ -19,6 +18,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
+use test_support::memory::{Found, find};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
