@@ -6,15 +6,15 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, Profile, Secret, SelfCheck, User, WorkingDirectory,
-    Workload, check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck, UserSource,
+    WorkingDirectory, Workload, check_credentials, check_kms_environment,
 };
 
 use crate::container::Process;
 use crate::image::Image;
 use crate::program::Surroundings;
 use crate::tree::{Content, Kind};
-use crate::user;
+use crate::user::{self, Account};
 
 /// `PATH` where neither image nor manifest sets one: Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,7 +55,8 @@ pub(crate) fn measured(
         None => Command::try_from(process.command())
             .map_err(|error| about("command")(format!("the image's entrypoint: {error}")))?,
     };
-    let env = environment(process, &source.env).map_err(about("env"))?;
+    let account = account(manifest, image).map_err(about("user"))?;
+    let env = environment(process, &source.env, &account.home).map_err(about("env"))?;
     check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
     if kms.is_some() {
         check_kms_environment(&env).map_err(|error| about("env")(error.to_string()))?;
@@ -75,12 +76,11 @@ pub(crate) fn measured(
             "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
         )));
     }
-    let user = user(manifest, image).map_err(about("user"))?;
     let surroundings = Surroundings {
         tree: &image.tree,
         environment: &env,
         working_directory: &working_directory,
-        user,
+        user: account.user,
         architecture,
         read: &|content, limit| read(image, content, limit),
     };
@@ -95,7 +95,7 @@ pub(crate) fn measured(
             command,
             env,
             working_directory,
-            user,
+            user: account.user,
             restart: source.restart(),
             health: source.health.clone(),
             stop_grace: source.stop_grace,
@@ -183,8 +183,13 @@ fn credentials_note(config: &MeasuredConfig) -> Option<&'static str> {
     )
 }
 
-/// The image's environment, overlaid with the manifest's.
-fn environment(process: &Process, overlay: &Environment) -> Result<Environment, String> {
+/// The image's environment, overlaid with the manifest's. As in any container, `HOME` is
+/// the user's own unless one of them sets it to something.
+fn environment(
+    process: &Process,
+    overlay: &Environment,
+    home: &str,
+) -> Result<Environment, String> {
     let mut environment = Environment::default();
     for (name, value) in process.environment() {
         environment
@@ -201,17 +206,25 @@ fn environment(process: &Process, overlay: &Environment) -> Result<Environment, 
             .set(name, value)
             .map_err(|error| error.to_string())?;
     }
+    if environment.get("HOME").is_none_or(String::is_empty) {
+        environment
+            .set("HOME".to_owned(), home.to_owned())
+            .map_err(|error| format!("the user's home in the image's /etc/passwd: {error}"))?;
+    }
     Ok(environment)
 }
 
-/// The user in numbers.
-fn user(manifest: &Manifest, image: &Image) -> Result<User, String> {
+/// The workload's user, as the image's accounts describe it.
+fn account(manifest: &Manifest, image: &Image) -> Result<Account, String> {
     let source = match (&manifest.workload.user, &image.process.user) {
         (Some(user), _) => user.clone(),
         (None, Some(user)) if !user.is_empty() => user
             .parse()
             .map_err(|error: manifest::ProcessError| format!("the image's {error}"))?,
-        _ => return Ok(User { uid: 0, gid: 0 }),
+        _ => UserSource {
+            user: NameOrId::Id(0),
+            group: None,
+        },
     };
     let accounts = |path: &str| match image.tree.lookup(path.as_bytes()).map(|node| &node.kind) {
         Some(Kind::File { content, .. }) if content.size > MAX_ACCOUNTS => Err(format!(

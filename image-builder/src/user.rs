@@ -1,23 +1,28 @@
-//! From a user as people write it to the numbers that the kernel knows.
+//! From a user as people write it to what the kernel and the programs are told.
 
 use manifest::{NameOrId, User, UserSource};
 
+/// A user as the image's accounts describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// The user in numbers.
+    pub(crate) user: User,
+    /// The home directory: `/` for a user that is not listed, or listed without one.
+    pub(crate) home: String,
+}
+
 /// Resolves a user in the image's own `/etc/passwd` and `/etc/group` (OCI image
 /// specification, `config.User`). A number need not be listed there.
-pub(crate) fn resolve(source: &UserSource, passwd: &str, group: &str) -> Result<User, String> {
+pub(crate) fn resolve(source: &UserSource, passwd: &str, group: &str) -> Result<Account, String> {
+    let listed = passwd.lines().find(|line| match &source.user {
+        NameOrId::Id(uid) => number(line, 2) == Some(*uid),
+        NameOrId::Name(name) => line.split(':').next() == Some(name),
+    });
     let (uid, own_group) = match &source.user {
-        NameOrId::Id(uid) => {
-            let listed = passwd.lines().find(|line| number(line, 2) == Some(*uid));
-            (*uid, listed.and_then(|line| number(line, 3)).unwrap_or(0))
-        }
-        NameOrId::Name(name) => {
-            let listed = passwd
-                .lines()
-                .find(|line| line.split(':').next() == Some(name));
-            listed
-                .and_then(|line| Some((number(line, 2)?, number(line, 3)?)))
-                .ok_or_else(|| format!("user `{name}` is not in the image's /etc/passwd: use one that is, or a number"))?
-        }
+        NameOrId::Id(uid) => (*uid, listed.and_then(|line| number(line, 3)).unwrap_or(0)),
+        NameOrId::Name(name) => listed
+            .and_then(|line| Some((number(line, 2)?, number(line, 3)?)))
+            .ok_or_else(|| format!("user `{name}` is not in the image's /etc/passwd: use one that is, or a number"))?,
     };
     let gid = match &source.group {
         None => own_group,
@@ -32,7 +37,13 @@ pub(crate) fn resolve(source: &UserSource, passwd: &str, group: &str) -> Result<
                 )
             })?,
     };
-    Ok(User { uid, gid })
+    let home = listed
+        .and_then(|line| line.split(':').nth(5))
+        .filter(|home| !home.is_empty());
+    Ok(Account {
+        user: User { uid, gid },
+        home: home.unwrap_or("/").to_owned(),
+    })
 }
 
 /// A field of a line in one of these files (passwd(5), group(5)). The largest
@@ -46,11 +57,15 @@ fn number(line: &str, field: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/false\nbroken\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/srv/app:/bin/false\nbare:x:7:7::::\nshort:x:8:8\nbroken\n";
     const GROUP: &str = "root:x:0:\nstaff:x:50:app\n";
 
+    fn account(text: &str) -> Account {
+        resolve(&text.parse().unwrap(), PASSWD, GROUP).unwrap()
+    }
+
     #[test]
-    fn names_and_numbers() {
+    fn user_names_and_numbers_are_resolved() {
         for (text, uid, gid) in [
             ("app", 1000, 1001),
             ("1000", 1000, 1001),
@@ -60,16 +75,28 @@ mod tests {
             ("4242:staff", 4242, 50),
             ("0:0", 0, 0),
         ] {
-            assert_eq!(
-                resolve(&text.parse().unwrap(), PASSWD, GROUP),
-                Ok(User { uid, gid }),
-                "{text}"
-            );
+            assert_eq!(account(text).user, User { uid, gid }, "{text}");
         }
     }
 
     #[test]
-    fn unknown_names_say_what_to_do() {
+    fn user_home_is_that_of_the_accounts_or_the_root() {
+        for (text, home) in [
+            ("root", "/root"),
+            ("0", "/root"),
+            ("app", "/srv/app"),
+            ("1000", "/srv/app"),
+            ("1000:50", "/srv/app"),
+            ("4242", "/"),
+            ("bare", "/"),
+            ("short", "/"),
+        ] {
+            assert_eq!(account(text).home, home, "{text}");
+        }
+    }
+
+    #[test]
+    fn user_names_that_are_unknown_say_what_to_do() {
         assert!(
             resolve(&"nobody".parse().unwrap(), PASSWD, GROUP)
                 .unwrap_err()

@@ -286,7 +286,8 @@ fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
     let workload = config(&project).workload;
     assert_eq!(*workload.command, ["/app", "--port", "80"]);
     let env: Vec<_> = workload.env.iter().collect();
-    let expected = [("A", "2"), ("E", ""), ("PATH", "/bin")].map(|(a, b)| (a.into(), b.into()));
+    let expected = [("A", "2"), ("E", ""), ("HOME", "/"), ("PATH", "/bin")];
+    let expected = expected.map(|(a, b)| (a.into(), b.into()));
     assert_eq!(
         env,
         expected
@@ -319,7 +320,38 @@ fn what_an_image_leaves_out_has_dockers_defaults() {
         let workload = config(&project).workload;
         assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
         assert_eq!(workload.working_directory.as_str(), "/");
-        assert_eq!(workload.env.len(), 1);
+        assert_eq!(workload.env.len(), 2);
+        assert_eq!(workload.env["HOME"], "/");
         assert!(workload.env["PATH"].contains("/usr/local/bin"));
+    }
+}
+
+#[test]
+fn the_home_of_the_user_is_home_unless_somebody_sets_it() {
+    let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n";
+    let layer = app().file("etc/passwd", passwd);
+    for (user, variables, more, home) in [
+        ("", json!(null), "", "/root"),
+        ("app", json!(null), "", "/srv/app"),
+        ("1000:7", json!(null), "", "/srv/app"),
+        ("4242", json!(null), "", "/"),
+        ("app", json!(["HOME="]), "", "/srv/app"),
+        ("app", json!(["HOME=/data"]), "", "/data"),
+        ("app", json!(["HOME=/data"]), "user = \"0\"\n", "/data"),
+        ("app", json!(null), "user = \"0\"\n", "/root"),
+        (
+            "app",
+            json!(["HOME=/data"]),
+            "env = { HOME = \"/own\" }\n",
+            "/own",
+        ),
+    ] {
+        let image = Image::new(std::slice::from_ref(&layer))
+            .with("User", json!(user))
+            .with("Env", variables);
+        let project = Project::of(&image);
+        project.manifest(&format!("[workload]\n{more}"));
+        let workload = config(&project).workload;
+        assert_eq!(workload.env["HOME"], home, "{user} {more}");
     }
 }
