@@ -10,6 +10,7 @@ use manifest::{
     WorkingDirectory, Workload, check_credentials, check_kms_environment,
 };
 
+use crate::access::Access;
 use crate::container::Process;
 use crate::image::Image;
 use crate::program::Surroundings;
@@ -80,7 +81,7 @@ pub(crate) fn measured(
         tree: &image.tree,
         environment: &env,
         working_directory: &working_directory,
-        user: account.user,
+        access: Access::new(account.user, &account.groups, &manifest.confinement),
         architecture,
         read: &|content, limit| read(image, content, limit),
     };
@@ -96,6 +97,7 @@ pub(crate) fn measured(
             env,
             working_directory,
             user: account.user,
+            groups: account.groups,
             restart: source.restart(),
             health: source.health.clone(),
             stop_grace: source.stop_grace,

@@ -3,50 +3,77 @@
 use std::io;
 
 use eif::Architecture;
-use manifest::{Environment, User};
+use manifest::Environment;
 
+use crate::access::Access;
 use crate::elf::{Elf, HEAD_BYTES};
-use crate::tree::{Content, Kind, Node, Tree};
+use crate::tree::{Content, Kind, Metadata, Node, Tree};
 
 /// How often a script may be run by a script (Linux, `exec_binprm`).
 const MAX_SCRIPTS: usize = 5;
-const EXECUTE: u32 = 0o111;
 
 /// What a program is executed in.
 pub(crate) struct Surroundings<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) environment: &'a Environment,
     pub(crate) working_directory: &'a str,
-    pub(crate) user: User,
+    pub(crate) access: Access<'a>,
     pub(crate) architecture: Architecture,
     /// Reads the beginning of a file.
     pub(crate) read: &'a dyn Fn(Content, u64) -> io::Result<Vec<u8>>,
 }
 
+/// What is at a path, and whether the workload gets there.
+struct Found<'a> {
+    path: String,
+    node: &'a Node,
+    /// The first folder on the way that the workload may not pass through.
+    closed: Option<(String, Metadata)>,
+}
+
 impl Surroundings<'_> {
     /// Checks that the kernel will be able to execute `program`.
     pub(crate) fn check(&self, program: &str) -> Result<(), String> {
-        let (path, node) = self.find(program).ok_or_else(|| self.missing(program))?;
-        self.check_file(&path, node, MAX_SCRIPTS)
+        let found = self.find(program).ok_or_else(|| self.missing(program))?;
+        self.check_file(&found, MAX_SCRIPTS)
     }
 
     /// As `execvp` does.
-    fn find(&self, program: &str) -> Option<(String, &Node)> {
-        let at = |path: String| {
-            let node = self.tree.lookup(path.as_bytes())?;
-            Some((path, node))
-        };
+    fn find(&self, program: &str) -> Option<Found<'_>> {
         if program.contains('/') {
-            return at(self.absolute(program));
+            return self.locate(program);
         }
         let path = self.environment.get("PATH")?;
         let found: Vec<_> = path
             .split(':')
-            .filter_map(|folder| at(format!("{}/{program}", self.absolute(folder))))
+            .filter_map(|folder| self.locate(&format!("{folder}/{program}")))
             .collect();
-        let executable = found.iter().position(|(_, node)| self.may_execute(node));
+        let executable = found.iter().position(|found| self.may_execute(found));
         // If none is, the error names the first.
         found.into_iter().nth(executable.unwrap_or(0))
+    }
+
+    /// What is at a path.
+    fn locate(&self, path: &str) -> Option<Found<'_>> {
+        let absolute = self.absolute(path);
+        // The init has entered the working directory: what is above it is not passed through.
+        let (start, _) = self
+            .tree
+            .walk(self.working_directory.as_bytes(), &mut |_, _| {})?;
+        let is_above = |folder: &[u8]| folder.len() < start.len() && start.starts_with(folder);
+        let mut closed = None;
+        let (_, node) = self.tree.walk(absolute.as_bytes(), &mut |folder, node| {
+            let is_passed = path.starts_with('/') || !is_above(folder);
+            if is_passed && closed.is_none() && !self.access.searches(node) {
+                let folder = format!("/{}", String::from_utf8_lossy(folder));
+                closed = Some((folder, node.metadata));
+            }
+        })?;
+        Some(Found {
+            path: absolute,
+            node,
+            closed,
+        })
     }
 
     fn absolute(&self, path: &str) -> String {
@@ -57,35 +84,33 @@ impl Surroundings<'_> {
         }
     }
 
-    fn may_execute(&self, node: &Node) -> bool {
-        let bit = match (self.user.uid, self.user.gid) {
-            (0, _) => EXECUTE,
-            (uid, _) if uid == node.metadata.uid => 0o100,
-            (_, gid) if gid == node.metadata.gid => 0o010,
-            _ => 0o001,
-        };
-        content(node).is_some() && node.metadata.permissions & bit != 0
+    fn may_execute(&self, found: &Found<'_>) -> bool {
+        found.closed.is_none() && self.access.executes(found.node)
     }
 
-    fn check_file(&self, path: &str, node: &Node, scripts_left: usize) -> Result<(), String> {
+    fn check_file(&self, found: &Found<'_>, scripts_left: usize) -> Result<(), String> {
+        let Found { path, node, closed } = found;
         let Some(content) = content(node) else {
             return Err(format!(
                 "{path} is not a file: set workload.command to a program"
             ));
         };
-        if node.metadata.permissions & EXECUTE == 0 {
+        if node.metadata.permissions & 0o111 == 0 {
             return Err(format!(
                 "{path} is not executable: make it so in the image (chmod +x)"
             ));
         }
-        if !self.may_execute(node) {
+        let refused = match closed {
+            Some((folder, metadata)) => Some(("in a folder that is closed to", folder, metadata)),
+            None if !self.access.executes(node) => {
+                Some(("not executable for", path, &node.metadata))
+            }
+            None => None,
+        };
+        if let Some((what, place, metadata)) = refused {
             return Err(format!(
-                "{path} is not executable for user {}:{}: it belongs to {}:{} and has the mode {:04o}",
-                self.user.uid,
-                self.user.gid,
-                node.metadata.uid,
-                node.metadata.gid,
-                node.metadata.permissions
+                "{path} is {what} {}: {place} belongs to {}:{} and has the mode {:04o}; change that in the image, or set workload.user",
+                self.access, metadata.uid, metadata.gid, metadata.permissions
             ));
         }
         let head = (self.read)(content, HEAD_BYTES).map_err(|error| error.to_string())?;
@@ -114,11 +139,9 @@ impl Surroundings<'_> {
                 "{path} is a script for `{name}`, which the image does not have: add it, or use another program"
             )
         };
-        let place = self.absolute(interpreter);
-        let Some(node) = self
-            .tree
-            .lookup(place.as_bytes())
-            .filter(|node| content(node).is_some())
+        let Some(found) = self
+            .locate(interpreter)
+            .filter(|found| content(found.node).is_some())
         else {
             return Err(absent(interpreter));
         };
@@ -127,7 +150,7 @@ impl Surroundings<'_> {
                 "{path} is a script for a script, more than {MAX_SCRIPTS} deep: Linux does not run it"
             ));
         };
-        self.check_file(&place, node, scripts_left)?;
+        self.check_file(&found, scripts_left)?;
         // `env` looks for the program itself.
         match (interpreter.rsplit('/').next(), words.next(), words.next()) {
             (Some("env"), Some(name), None)
@@ -154,11 +177,15 @@ impl Surroundings<'_> {
         let Some(loader) = elf.interpreter else {
             return Ok(());
         };
-        match self.tree.lookup(loader) {
-            Some(node) if self.may_execute(node) => Ok(()),
-            _ => Err(format!(
-                "{path} needs the loader {}, which the image does not have: link it statically, or use a base image with its C library",
-                String::from_utf8_lossy(loader)
+        let loader = String::from_utf8_lossy(loader);
+        match self.locate(&loader) {
+            Some(found) if self.may_execute(&found) => Ok(()),
+            Some(_) => Err(format!(
+                "{path} needs the loader {loader}, which is closed to {}: change its mode in the image, or set workload.user",
+                self.access
+            )),
+            None => Err(format!(
+                "{path} needs the loader {loader}, which the image does not have: link it statically, or use a base image with its C library"
             )),
         }
     }
@@ -170,7 +197,7 @@ impl Surroundings<'_> {
             .tree
             .iter()
             .filter(|(path, node)| {
-                path.rsplit(|&byte| byte == b'/').next() == Some(name) && self.may_execute(node)
+                path.rsplit(|&byte| byte == b'/').next() == Some(name) && self.access.executes(node)
             })
             .map(|(path, _)| format!("/{}", String::from_utf8_lossy(path)))
             .take(3)

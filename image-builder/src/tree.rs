@@ -127,6 +127,24 @@ impl Tree {
         self.get(&self.resolve(path, true).ok()?)
     }
 
+    /// The same, with the entry's own path. `through` is told the path of every directory
+    /// that is passed through on the way.
+    pub(crate) fn walk(
+        &self,
+        path: &[u8],
+        through: &mut dyn FnMut(&[u8], &Node),
+    ) -> Option<(Vec<u8>, &Node)> {
+        let path = self
+            .resolve_through(path, true, &mut |folder| {
+                if let Some(node) = self.get(folder) {
+                    through(folder, node);
+                }
+            })
+            .ok()?;
+        let node = self.get(&path)?;
+        Some((path, node))
+    }
+
     pub(crate) fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
         self.count(name.len())?;
         let path = self.place(name)?;
@@ -330,11 +348,21 @@ impl Tree {
     /// The path with every link in its parents followed, and in its last part
     /// if `follow_last`. `..` never leads above the root of the image.
     fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, TreeError> {
+        self.resolve_through(name, follow_last, &mut |_| {})
+    }
+
+    fn resolve_through(
+        &self,
+        name: &[u8],
+        follow_last: bool,
+        through: &mut dyn FnMut(&[u8]),
+    ) -> Result<Vec<u8>, TreeError> {
         checked(name)?;
         let mut pending: Vec<&[u8]> = components(name).rev().collect();
         let mut path = Vec::new();
         let mut links = 0;
         while let Some(component) = pending.pop() {
+            through(&path);
             let before = path.len();
             if component == b".." {
                 path.truncate(parent(&path).len());

@@ -23,6 +23,7 @@ mod config;
 mod confinement;
 mod contradiction;
 mod egress;
+mod groups;
 mod health;
 mod keys;
 mod kms;
@@ -53,6 +54,7 @@ pub use config::{
 pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids, Profile};
 pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
+pub use groups::{Groups, GroupsError};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
 pub use keys::{Keys, KeysError, ParameterName, WrappedSeed};
 pub use kms::{

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::groups::Groups;
 use crate::health::Health;
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
 use crate::units::{Backoff, Interval};
@@ -80,6 +81,9 @@ pub struct Workload {
     pub working_directory: WorkingDirectory,
     /// Whom it runs as.
     pub user: User,
+    /// The groups that it is in beside its user's primary one.
+    #[serde(default, skip_serializing_if = "none")]
+    pub groups: Groups,
     /// When it is started again.
     pub restart: Restart,
     /// How its health is probed, if at all.
@@ -90,6 +94,10 @@ pub struct Workload {
     /// Whether it gets the AWS credentials of the instance that the enclave runs on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aws_credentials: bool,
+}
+
+fn none(groups: &Groups) -> bool {
+    groups.is_empty()
 }
 
 impl Default for Restart {

@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use manifest::{Confinement as Settings, MeasuredConfig, User};
+use manifest::{Confinement as Settings, Groups, MeasuredConfig, User};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
@@ -50,6 +50,8 @@ pub(crate) struct Confinement {
     view: View,
     working_directory: CString,
     user: User,
+    /// Its primary group, and the others.
+    groups: Vec<Gid>,
     /// Files of a user namespace and what is written there, under `sim`.
     mapping: Vec<(&'static CStr, String)>,
     /// The init's `/proc`, which those files are in.
@@ -147,6 +149,7 @@ impl Confinement {
             lowered: meter::lowered(settings, sizes),
             working_directory: text(config.workload.working_directory.as_str())?,
             user,
+            groups: groups(user, &config.workload.groups),
             mapping,
             proc: open(
                 "/proc",
@@ -205,7 +208,7 @@ impl Confinement {
         if !is_simulated {
             prctl::set_keepcaps(true)?;
             let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
-            setgroups(&[])?;
+            setgroups(&self.groups)?;
             setresgid(gid, gid, gid)?;
             setresuid(uid, uid, uid)?;
         }
@@ -237,6 +240,15 @@ impl Confinement {
         }
         Ok(())
     }
+}
+
+/// The primary group is among the supplementary ones, as with Docker and containerd: a
+/// program that changes its primary group must not lose what that group is denied
+/// (CVE-2022-36109).
+fn groups(user: User, others: &Groups) -> Vec<Gid> {
+    let own = std::iter::once(user.gid);
+    let others = others.iter().copied().filter(|gid| *gid != user.gid);
+    own.chain(others).map(Gid::from_raw).collect()
 }
 
 /// Has the kernel close every descriptor but the first three when the program is

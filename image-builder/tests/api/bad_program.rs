@@ -60,11 +60,68 @@ fn programs_that_are_not_executable() {
         "0700",
     ];
     refused(&image, "[workload]\nuser = \"9:9\"\n", &words);
-    let project = Project::of(&image);
-    for user in ["5", "0"] {
-        project.manifest(&format!("[workload]\nuser = \"{user}\"\n"));
-        project.build();
+    let words = ["user 0:0, who is root without root's capabilities"];
+    refused(&image, "", &words);
+    for table in [
+        "[workload]\nuser = \"5\"\n",
+        "[confinement]\nprofile = \"container\"\n",
+    ] {
+        let project = Project::of(&image);
+        project.manifest(table);
+        let output = project.command().output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
+}
+
+#[test]
+fn programs_in_folders_that_are_closed_to_their_user() {
+    let layer = app()
+        .file("etc/passwd", "app:x:9:9::/:/bin/sh\n")
+        .file("etc/group", "tls:x:101:app\n")
+        .directory("opt")
+        .with(|entry| (entry.mode, entry.gid) = (0o750, 101))
+        .program("opt/server", elf())
+        .with(|entry| (entry.mode, entry.gid) = (0o750, 101))
+        .directory("srv")
+        .symlink("srv/link", "../opt/server")
+        .program("script", "#!/opt/server\n");
+    let image = Image::new(&[layer]);
+    let workload = |user: &str, program: &str, folder: &str| {
+        format!(
+            "[workload]\nuser = \"{user}\"\ncommand = [\"{program}\"]\nworking_directory = \"{folder}\"\nenv = {{ PATH = \"/none:/opt\" }}\n"
+        )
+    };
+    for program in ["/opt/server", "/srv/link", "server", "/script"] {
+        // The group is named, so the others do not count.
+        refused(
+            &image,
+            &workload("app:9", program, "/"),
+            &[
+                "is in a folder that is closed to user 9:9: /opt belongs to 0:101 and has the mode 0750",
+                "workload.user",
+            ],
+        );
+        for user in ["app", "9:tls"] {
+            let project = Project::of(&image);
+            project.manifest(&workload(user, program, "/"));
+            project.build();
+        }
+    }
+    // The init enters the working directory, whose own folder need not be open.
+    let layer = app()
+        .directory("opt")
+        .with(|entry| entry.mode = 0o700)
+        .directory("opt/app")
+        .program("opt/app/server", elf());
+    let image = Image::new(&[layer]);
+    let project = Project::of(&image);
+    project.manifest(&workload("9", "./server", "/opt/app"));
+    project.build();
+    refused(
+        &image,
+        &workload("9", "/opt/app/server", "/opt/app"),
+        &["/opt belongs to 0:0"],
+    );
 }
 
 #[test]

@@ -355,3 +355,25 @@ fn the_home_of_the_user_is_home_unless_somebody_sets_it() {
         assert_eq!(workload.env["HOME"], home, "{user} {more}");
     }
 }
+
+#[test]
+fn the_groups_of_the_user_are_those_that_list_it() {
+    let layer = app()
+        .file("etc/passwd", "root:x:0:0::/root:\napp:x:1000:1000::/:\n")
+        .file(
+            "etc/group",
+            "root:x:0:root\nbin:x:1:root,daemon\nssl:x:101:app\napp:x:1000:app\n",
+        );
+    for (user, groups) in [
+        ("", &[0, 1][..]),
+        ("app", &[101, 1000]),
+        ("1000", &[101, 1000]),
+        ("app:ssl", &[]),
+        ("1000:1000", &[]),
+        ("4242", &[]),
+    ] {
+        let image = Image::new(std::slice::from_ref(&layer)).with("User", json!(user));
+        let workload = config(&Project::of(&image)).workload;
+        assert_eq!(*workload.groups, *groups, "{user}");
+    }
+}
