@@ -342,15 +342,15 @@ impl Supervisor<'_> {
         self.handle.set_ready((self.elapsed_us)());
     }
 
-    /// SIGTERM, the grace, SIGKILL to everything.
+    /// The stop signal, the grace, SIGKILL to everything.
     async fn stop(&self, started: &mut Started, shutdown: Shutdown) {
-        let grace = shutdown
-            .grace
-            .unwrap_or(self.config.workload.stop_grace.as_duration());
-        workload::signal(started.pid, Signal::SIGTERM);
+        let workload = &self.config.workload;
+        let grace = shutdown.grace.unwrap_or(workload.stop_grace.as_duration());
+        workload::ask_to_stop(started.pid, workload.stop_signal);
         if timeout(grace, started.ended.wait()).await.is_err() {
             self.logs.error(format!(
-                "the workload did not stop within {grace:?} of SIGTERM and was killed"
+                "the workload did not stop within {grace:?} of {} and was killed",
+                workload.stop_signal
             ));
         }
         workload::kill_all();

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, StopSignal, WorkloadKind};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
@@ -262,6 +263,19 @@ fn explain(program: &str, error: &io::Error) -> String {
 pub(crate) fn signal(pid: Pid, signal: Signal) {
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(-pid.as_raw()), signal);
+}
+
+/// Asks the workload to stop. SIGTERM is for its whole process group. Another signal is for
+/// its main process alone, as with Docker: what it asks for is that program's own, and a
+/// program to which it means nothing would end at once.
+pub(crate) fn ask_to_stop(pid: Pid, asked: StopSignal) {
+    if asked == StopSignal::TERMINATE {
+        return signal(pid, Signal::SIGTERM);
+    }
+    // It may have ended by itself.
+    // SAFETY: the call takes two numbers and touches no memory. `nix` has no real-time
+    // signals.
+    let _ = unsafe { libc::kill(pid.as_raw(), asked.number()) };
 }
 
 /// Sends a signal to the workload's main process alone.

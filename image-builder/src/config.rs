@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck, UserSource,
-    WorkingDirectory, Workload, check_credentials, check_kms_environment,
+    Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck, StopSignal,
+    UserSource, WorkingDirectory, Workload, check_credentials, check_kms_environment,
 };
 
 use crate::access::Access;
@@ -77,6 +77,13 @@ pub(crate) fn measured(
             "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
         )));
     }
+    let stop_signal = match (source.stop_signal, &process.stop_signal) {
+        (Some(signal), _) => signal,
+        (None, Some(text)) if !text.is_empty() => text
+            .parse::<StopSignal>()
+            .map_err(|error| about("stop_signal")(format!("the image's StopSignal: {error}")))?,
+        _ => StopSignal::default(),
+    };
     let surroundings = Surroundings {
         tree: &image.tree,
         environment: &env,
@@ -100,6 +107,7 @@ pub(crate) fn measured(
             groups: account.groups,
             restart: source.restart(),
             health: source.health.clone(),
+            stop_signal,
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
         },

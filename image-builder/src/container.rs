@@ -31,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) cmd: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) working_dir: Option<String>,
+    #[serde(default)]
+    pub(crate) stop_signal: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -85,7 +85,7 @@ pub struct SecretRequest {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopRequest {
-    /// Milliseconds between SIGTERM and SIGKILL, if not the manifest's.
+    /// Milliseconds between the stop signal and SIGKILL, if not the manifest's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
 }

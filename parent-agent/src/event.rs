@@ -49,7 +49,7 @@ pub enum Event {
     Request(Request),
     /// Somebody asks for the end.
     Stop {
-        /// What the workload gets between SIGTERM and SIGKILL, if not the manifest's.
+        /// What the workload gets between the stop signal and SIGKILL, if not the manifest's.
         grace: Option<Duration>,
         /// Whether a second request means that patience has ended.
         insists: bool,

@@ -437,7 +437,7 @@ pub enum FromAgent {
     /// Asks the enclave to stop the workload and power off.
     #[n(2)]
     Shutdown {
-        /// Milliseconds between SIGTERM and SIGKILL, if not the manifest's own.
+        /// Milliseconds between the stop signal and SIGKILL, if not the manifest's own.
         #[n(0)]
         grace_ms: Option<u64>,
     },

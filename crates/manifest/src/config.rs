@@ -281,6 +281,7 @@ mod tests {
                 "groups": [27, 50],
                 "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
                 "health": {"tcp": 8080, "interval": "30s"},
+                "stop_signal": "SIGQUIT",
                 "stop_grace": "10s",
                 "aws_credentials": true
             },
@@ -396,6 +397,11 @@ mod tests {
             ),
             ("/workload/health", json!({}), "needs one probe"),
             ("/workload/stop_grace", json!("0s"), "out of range"),
+            (
+                "/workload/stop_signal",
+                json!("SIGSTOPPED"),
+                "`SIGSTOPPED` is not a signal",
+            ),
             ("/network/egress", json!(["a.com:1", "a.com:1"]), "twice"),
             ("/network/ingress/0/port", json!(0), "`0` is not a port"),
             ("/network/ingress/0/to", json!(7070), "local API"),

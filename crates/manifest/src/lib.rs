@@ -36,6 +36,7 @@ mod reserved;
 mod secrets;
 mod shape;
 mod source;
+mod stop_signal;
 mod text;
 mod units;
 mod workload;
@@ -79,6 +80,7 @@ pub use secrets::{
     SecretOrigin, SecretPath, SecretSource, StoredAt, VariableName,
 };
 pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
+pub use stop_signal::{StopSignal, StopSignalError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
 pub use workload::{
     MAX_STOP_GRACE, Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource,

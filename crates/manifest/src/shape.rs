@@ -19,6 +19,7 @@ user = "1000:1000"
 working_directory = "/app"
 restart = { policy = "on-failure", max = 5, backoff = "1s..30s" }
 health = { http = "http://127.0.0.1:8080/health", tcp = 8080, interval = "30s" }
+stop_signal = "SIGQUIT"
 stop_grace = "10s"
 aws_credentials = true
 

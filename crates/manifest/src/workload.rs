@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::groups::Groups;
 use crate::health::Health;
 use crate::process::{Command, Environment, UserSource, WorkingDirectory};
+use crate::stop_signal::StopSignal;
 use crate::units::{Backoff, Interval};
 
-/// The longest time between SIGTERM and SIGKILL: the agent waits for an enclave's end no
+/// The longest time between the stop signal and SIGKILL: the agent waits for an enclave's end no
 /// longer than this.
 pub const MAX_STOP_GRACE: Duration = Duration::from_secs(300);
 
@@ -89,7 +90,10 @@ pub struct Workload {
     /// How its health is probed, if at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// How long it has between SIGTERM and SIGKILL.
+    /// What asks it to stop.
+    #[serde(default)]
+    pub stop_signal: StopSignal,
+    /// How long it has between that and SIGKILL.
     pub stop_grace: Interval,
     /// Whether it gets the AWS credentials of the instance that the enclave runs on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -138,7 +142,9 @@ pub struct WorkloadSource {
     pub restart: Option<Restart>,
     /// How its health is probed.
     pub health: Option<Health>,
-    /// Between SIGTERM and SIGKILL; `10s` unless given.
+    /// What asks it to stop; the image's unless given, SIGTERM if that has none.
+    pub stop_signal: Option<StopSignal>,
+    /// Between that and SIGKILL; `10s` unless given.
     pub stop_grace: Interval,
     /// Whether it gets the AWS credentials of the instance that the enclave runs on; not
     /// unless given.
@@ -155,6 +161,7 @@ impl Default for WorkloadSource {
             working_directory: None,
             restart: None,
             health: None,
+            stop_signal: None,
             stop_grace: Interval::DEFAULT_STOP_GRACE,
             aws_credentials: false,
         }

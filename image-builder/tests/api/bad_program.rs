@@ -227,6 +227,26 @@ fn users_that_are_not_there() {
 }
 
 #[test]
+fn stop_signals_that_linux_does_not_have() {
+    let image = Image::new(&[app()]).with("StopSignal", json!("SIGBYE"));
+    refused(
+        &image,
+        "",
+        &[
+            "the image's StopSignal: `SIGBYE` is not a signal",
+            "`SIGQUIT`",
+        ],
+    );
+    refused(
+        &image,
+        "[workload]\nstop_signal = \"33\"\n",
+        &["enclave.toml:6: ", "`33` is not a signal"],
+    );
+    let project = Project::of(&image.with("StopSignal", json!("")));
+    project.build();
+}
+
+#[test]
 fn images_that_do_not_fit_into_the_memory() {
     let noise: Vec<u8> = {
         // Not compressible: a linear congruential generator.

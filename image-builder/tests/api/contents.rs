@@ -281,7 +281,8 @@ fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
         .with("Cmd", json!(["--port", "80"]))
         .with("Env", json!(["PATH=/bin", "A=1", "A=2", "NONE", "E="]))
         .with("WorkingDir", json!("/srv"))
-        .with("User", json!("web:log"));
+        .with("User", json!("web:log"))
+        .with("StopSignal", json!("RTMIN+3"));
     let project = Project::of(&image);
     let workload = config(&project).workload;
     assert_eq!(*workload.command, ["/app", "--port", "80"]);
@@ -296,10 +297,11 @@ fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
             .collect::<Vec<(&String, &String)>>()
     );
     assert_eq!(workload.working_directory.as_str(), "/srv");
+    assert_eq!(workload.stop_signal.to_string(), "SIGRTMIN+3");
     assert_eq!((workload.user.uid, workload.user.gid), (33, 55));
 
     project.manifest(
-        "[workload]\ncommand = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\n",
+        "[workload]\ncommand = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\nstop_signal = \"3\"\n",
     );
     let workload = config(&project).workload;
     assert_eq!(*workload.command, ["app"]);
@@ -307,6 +309,7 @@ fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
     assert_eq!(workload.env["A"], "2");
     assert_eq!(workload.env["B"], "3");
     assert_eq!(workload.working_directory.as_str(), "/");
+    assert_eq!(workload.stop_signal.to_string(), "SIGQUIT");
     assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
 }
 
@@ -320,6 +323,7 @@ fn what_an_image_leaves_out_has_dockers_defaults() {
         let workload = config(&project).workload;
         assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
         assert_eq!(workload.working_directory.as_str(), "/");
+        assert_eq!(workload.stop_signal.to_string(), "SIGTERM");
         assert_eq!(workload.env.len(), 2);
         assert_eq!(workload.env["HOME"], "/");
         assert!(workload.env["PATH"].contains("/usr/local/bin"));

@@ -64,7 +64,7 @@ pub struct StopArgs {
     /// Which enclave.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// What the workload gets between SIGTERM and SIGKILL [default: the manifest's].
+    /// What the workload gets between the stop signal and SIGKILL [default: the manifest's].
     #[arg(long, value_name = "TIME")]
     pub grace: Option<Interval>,
 }

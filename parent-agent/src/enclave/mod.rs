@@ -59,7 +59,7 @@ pub enum Input<'a> {
     Incompatible(String),
     /// Somebody asks for the end.
     Stop {
-        /// What the workload gets between SIGTERM and SIGKILL, if not the manifest's.
+        /// What the workload gets between the stop signal and SIGKILL, if not the manifest's.
         grace: Option<Duration>,
         /// Whether a second request means that patience has ended.
         insists: bool,
