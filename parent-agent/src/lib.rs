@@ -64,6 +64,7 @@ pub mod run;
 pub mod run_config;
 pub mod self_check;
 mod session;
+mod signals;
 mod socket;
 pub mod status;
 mod supervisor;

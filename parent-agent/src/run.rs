@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use enclave_host::hypervisor::{HypervisorConfig, Nitro, Qemu, Sim};
 use log_sinks::Output;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
@@ -21,6 +19,7 @@ use crate::notify::Notifier;
 use crate::report::Reporter;
 use crate::run_config::{RunArgs, RunConfig};
 use crate::session::Session;
+use crate::signals;
 use crate::supervisor::Outcome;
 
 /// How long standard output's last lines may take.
@@ -30,11 +29,11 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn run(args: RunArgs, stderr: &Output) -> Result<Exit, Error> {
     // First, so that no signal is lost.
     let (events, mut receiver) = mpsc::channel(MAX_EVENTS);
-    let signals = watch_signals(events.clone())?;
+    let watching = signals::watch(events.clone())?;
     let notifier = Notifier::from_environment();
     let living = tokio::spawn(notifier.clone().keep_alive());
     let result = run_after_pause(args, stderr, &notifier, events, &mut receiver).await;
-    signals.abort();
+    watching.abort();
     living.abort();
     if matches!(result, Ok(Exit::Success)) {
         // Also one that was told to stop before it was ready has done its work.
@@ -158,27 +157,4 @@ async fn stop_asked(events: &mut mpsc::Receiver<Event>) {
             None => std::future::pending().await,
         }
     }
-}
-
-/// Turns SIGTERM and SIGINT into requests to stop; a second one insists.
-fn watch_signals(events: mpsc::Sender<Event>) -> Result<JoinHandle<()>, Error> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(Error::system("signals cannot be received"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(Error::system("signals cannot be received"))?;
-    Ok(tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            let stop = Event::Stop {
-                grace: None,
-                insists: true,
-            };
-            if events.send(stop).await.is_err() {
-                return;
-            }
-        }
-    }))
 }

@@ -49,6 +49,22 @@ async fn shutdown_by_sigterm_and_sigint_is_orderly() {
 }
 
 #[tokio::test]
+async fn shutdown_by_two_signals_is_one_shutdown() {
+    let image = Image::new(&["catch SIGTERM", "until /end", "say goodbye"]);
+    let (mut enclave, mut control) = image.boot().await;
+    enclave.said("catching").await;
+    enclave.signal(Signal::SIGTERM);
+    enclave.said("caught SIGTERM").await;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        enclave.signal(signal);
+    }
+    std::fs::write(enclave.path("end"), "").unwrap();
+    assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+    assert_eq!(enclave.ended().await.0, 0);
+    enclave.said("goodbye").await;
+}
+
+#[tokio::test]
 async fn signals_that_are_others_are_the_workloads() {
     let image = Image::new(&["catch SIGHUP SIGUSR1 SIGUSR2", "wait"]);
     let (enclave, _control) = image.boot().await;

@@ -1,5 +1,7 @@
 //! From the start to every kind of end.
 
+use std::time::Duration;
+
 use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::{Text, hello};
 use nix::sys::signal::{Signal, kill};
@@ -196,7 +198,7 @@ exec sleep 1000
 }
 
 #[tokio::test]
-async fn signal_stops_and_a_second_kills() {
+async fn signal_stops_and_a_second_kills_unless_it_follows_at_once() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
     agent.signal(Signal::SIGINT);
@@ -204,6 +206,11 @@ async fn signal_stops_and_a_second_kills() {
         init.receive().await,
         Some(FromAgent::Shutdown { grace_ms: None })
     );
+    // As `timeout` of coreutils does.
+    agent.signal(Signal::SIGINT);
+    agent.signal(Signal::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(agent.status().await["state"], "ending");
     agent.signal(Signal::SIGTERM);
     let (code, ended, _) = agent.ended().await;
     assert_eq!((code, ended["cause"].as_str()), (13, Some("killed")));
