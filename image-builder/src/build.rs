@@ -129,7 +129,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     memory::check(0, unpacked, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     let measured = config::measured(&manifest, tables, &image, architecture)?;
-    let notes = config::notes(&measured);
+    let notes = config::notes(&manifest, &image, &measured);
     let measured = measured
         .to_json()
         .map_err(|error| config::too_large(&manifest, &measured, &error))?;

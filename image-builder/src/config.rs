@@ -7,8 +7,10 @@ use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
     Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck, StopSignal,
-    UserSource, WorkingDirectory, Workload, check_credentials, check_kms_environment,
+    UserSource, WorkingDirectory, Workload, WorkloadSource, check_credentials,
+    check_kms_environment,
 };
+use plain_text::plain;
 
 use crate::access::Access;
 use crate::container::Process;
@@ -46,16 +48,7 @@ pub(crate) fn measured(
     let process = &image.process;
     let about =
         |key: &'static str| move |reason: String| manifest.invalid(&["workload", key], reason);
-    let command = match &source.command {
-        Some(command) => command.clone(),
-        None if process.command().is_empty() => {
-            return Err(about("command")(
-                "the image has no entrypoint: set workload.command".to_owned(),
-            ));
-        }
-        None => Command::try_from(process.command())
-            .map_err(|error| about("command")(format!("the image's entrypoint: {error}")))?,
-    };
+    let command = command(source, process).map_err(about(program_key(source, process)))?;
     let account = account(manifest, image).map_err(about("user"))?;
     let env = environment(process, &source.env, &account.home).map_err(about("env"))?;
     check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
@@ -94,7 +87,7 @@ pub(crate) fn measured(
     };
     surroundings
         .check(command.program())
-        .map_err(about("command"))?;
+        .map_err(about(program_key(source, process)))?;
     Ok(MeasuredConfig {
         schema: CONFIG_SCHEMA,
         name: manifest.enclave.name.clone(),
@@ -121,6 +114,43 @@ pub(crate) fn measured(
     })
 }
 
+/// The command line, as Compose makes it of the image's and its own: an entrypoint that is
+/// given takes the image's command away, which was meant for the image's entrypoint.
+fn command(source: &WorkloadSource, process: &Process) -> Result<Command, String> {
+    let own_entrypoint = source.entrypoint.as_deref();
+    let entrypoint = own_entrypoint.or(process.entrypoint.as_deref());
+    let command = match (source.command.as_deref(), own_entrypoint) {
+        (Some(command), _) => command,
+        (None, Some(_)) => &[],
+        (None, None) => process.cmd.as_deref().unwrap_or_default(),
+    };
+    let words = [entrypoint.unwrap_or_default(), command].concat();
+    match words.first() {
+        None if source.entrypoint.is_some() || source.command.is_some() => Err(
+            "there is no program to run: name one in workload.entrypoint, as in `[\"/app/server\"]`"
+                .to_owned(),
+        ),
+        None => Err(
+            "the image has no entrypoint and no command: set workload.entrypoint".to_owned(),
+        ),
+        Some(program) if program.is_empty() => Err(
+            "the first word of the command line, which is the program, is empty: set workload.entrypoint to a program"
+                .to_owned(),
+        ),
+        Some(_) => Command::try_from(words).map_err(|error| error.to_string()),
+    }
+}
+
+/// The key that the program's name comes from, or would.
+fn program_key(source: &WorkloadSource, process: &Process) -> &'static str {
+    let own = source.entrypoint.as_deref();
+    let entrypoint = own.or(process.entrypoint.as_deref());
+    match &source.command {
+        Some(_) if entrypoint.is_none_or(<[String]>::is_empty) => "command",
+        _ => "entrypoint",
+    }
+}
+
 /// The error about a configuration that is larger than the enclave reads.
 pub(crate) fn too_large(
     manifest: &Manifest,
@@ -143,13 +173,14 @@ pub(crate) fn too_large(
 }
 
 /// What is allowed and should be known.
-pub(crate) fn notes(config: &MeasuredConfig) -> Vec<String> {
+pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig) -> Vec<String> {
     let notes = [
         profile_note(config),
         release_note(config),
         credentials_note(config),
     ];
     let mut notes: Vec<String> = notes.into_iter().flatten().map(str::to_owned).collect();
+    notes.extend(entrypoint_note(&manifest.workload, &image.process));
     for rule in &config.network.egress {
         let HostPattern::Exact(host) = rule.host() else {
             continue;
@@ -162,6 +193,19 @@ pub(crate) fn notes(config: &MeasuredConfig) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Who means the whole command line is told that it is not.
+fn entrypoint_note(source: &WorkloadSource, process: &Process) -> Option<String> {
+    let entrypoint = process
+        .entrypoint
+        .as_ref()
+        .filter(|words| !words.is_empty());
+    let entrypoint = entrypoint.filter(|_| source.command.is_some() && source.entrypoint.is_none());
+    Some(format!(
+        "workload.command is passed to the image's entrypoint, `{}`: to run it by itself, set workload.entrypoint = []",
+        plain(&entrypoint?.join(" "))
+    ))
 }
 
 fn profile_note(config: &MeasuredConfig) -> Option<&'static str> {

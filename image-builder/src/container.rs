@@ -42,12 +42,6 @@ pub(crate) struct RootFs {
 }
 
 impl Process {
-    /// Entrypoint followed by command.
-    pub(crate) fn command(&self) -> Vec<String> {
-        let parts = [&self.entrypoint, &self.cmd];
-        parts.into_iter().flatten().flatten().cloned().collect()
-    }
-
     /// The variables; of one that is there twice, the last. A text without `=`
     /// is none.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {

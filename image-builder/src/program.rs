@@ -92,7 +92,7 @@ impl Surroundings<'_> {
         let Found { path, node, closed } = found;
         let Some(content) = content(node) else {
             return Err(format!(
-                "{path} is not a file: set workload.command to a program"
+                "{path} is not a file: set workload.entrypoint to a program"
             ));
         };
         if node.metadata.permissions & 0o111 == 0 {
@@ -203,7 +203,7 @@ impl Surroundings<'_> {
             .take(3)
             .collect();
         let hint = if similar.is_empty() {
-            "set workload.command to a program that is in the image".to_owned()
+            "set workload.entrypoint to a program that is in the image".to_owned()
         } else {
             format!("did you mean {}?", similar.join(" or "))
         };

@@ -70,7 +70,8 @@ pub use memory::needed_mib;
 pub use name::{EnclaveName, NameError};
 pub use network::{IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network, NetworkError};
 pub use process::{
-    Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, WorkingDirectory,
+    Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, Words,
+    WorkingDirectory,
 };
 pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
 pub use secrets::{

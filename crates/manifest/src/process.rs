@@ -77,10 +77,7 @@ impl TryFrom<Vec<String>> for Command {
         if words.first().is_none_or(String::is_empty) {
             return Err(ProcessError::NoProgram);
         }
-        for word in &words {
-            check_text("an argument of the command", word.len(), word)?;
-        }
-        Ok(Self { words })
+        Words::try_from(words).map(|Words(words)| Self { words })
     }
 }
 
@@ -101,6 +98,31 @@ impl Deref for Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words.join(" "))
+    }
+}
+
+/// Words of a command line, each passed as it stands: none has a zero byte. There may be
+/// none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Words(Vec<String>);
+
+impl TryFrom<Vec<String>> for Words {
+    type Error = ProcessError;
+
+    fn try_from(words: Vec<String>) -> Result<Self, ProcessError> {
+        for word in &words {
+            check_text("an argument of the command", word.len(), word)?;
+        }
+        Ok(Self(words))
+    }
+}
+
+impl Deref for Words {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
     }
 }
 

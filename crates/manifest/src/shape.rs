@@ -13,7 +13,8 @@ memory_mib = 1024
 
 [workload]
 kind = "service"
-command = ["/app/server", "--fast"]
+entrypoint = ["/app/server"]
+command = ["--fast"]
 env = { RUST_LOG = "info" }
 user = "1000:1000"
 working_directory = "/app"

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::groups::Groups;
 use crate::health::Health;
-use crate::process::{Command, Environment, UserSource, WorkingDirectory};
+use crate::process::{Command, Environment, UserSource, Words, WorkingDirectory};
 use crate::stop_signal::StopSignal;
 use crate::units::{Backoff, Interval};
 
@@ -129,8 +129,11 @@ impl Restart {
 pub struct WorkloadSource {
     /// How the enclave ends; `service` unless given.
     pub kind: WorkloadKind,
-    /// Program and arguments; the image's entrypoint and command unless given.
-    pub command: Option<Command>,
+    /// Program and first arguments; the image's entrypoint unless given. If it is given, the
+    /// image's command is not used.
+    pub entrypoint: Option<Words>,
+    /// What follows the entrypoint; the image's command unless given.
+    pub command: Option<Words>,
     /// Added to the image's environment.
     pub env: Environment,
     /// The image's user unless given, root if that has none.
@@ -155,6 +158,7 @@ impl Default for WorkloadSource {
     fn default() -> Self {
         Self {
             kind: WorkloadKind::Service,
+            entrypoint: None,
             command: None,
             env: Environment::default(),
             user: None,

@@ -74,9 +74,8 @@ fn every_key_is_read() {
     assert_eq!(manifest.enclave.memory_mib.get(), 2048);
     let workload = &manifest.workload;
     assert_eq!(workload.kind, WorkloadKind::Daemon);
-    let command = workload.command.as_ref().unwrap();
-    assert_eq!(command.program(), "/app/server");
-    assert_eq!(command.arguments(), ["--fast"]);
+    let command = workload.command.as_deref().unwrap();
+    assert_eq!(command, ["/app/server", "--fast"]);
     assert_eq!(workload.env.get("RUST_LOG").unwrap(), "info");
     assert_eq!(workload.user.as_ref().unwrap().to_string(), "1000:app");
     assert_eq!(workload.working_directory.as_deref(), Some("/srv"));
@@ -358,8 +357,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "command = [\"/app/server\", \"--fast\"]",
-        "command = []",
-        "10: command is empty: give the program and its arguments, as in `[\"/app/server\", \"--port\", \"8080\"]`",
+        "entrypoint = \"/app/server\"",
+        "10: `workload.entrypoint` is a text where a list is wanted: write as in `entrypoint = [\"/app/server\"]`",
     ),
     (
         "command = [\"/app/server\", \"--fast\"]",
@@ -608,4 +607,22 @@ fn files_that_are_no_manifest_are_refused() {
             .to_string()
             .contains("more than")
     );
+}
+
+#[test]
+fn workload_entrypoint_and_stop_signal_are_absent_unless_given() {
+    let manifest = |more: &str| {
+        let text = format!("[enclave]\nname = \"a\"\nimage = \"oci:a\"\n[workload]\n{more}");
+        parse(&text)
+    };
+    let workload = manifest("").unwrap().workload;
+    assert_eq!((workload.entrypoint, workload.command), (None, None));
+    assert_eq!(workload.stop_signal, None);
+    let given = "entrypoint = []\ncommand = [\"\", \"b c\"]\nstop_signal = \"QUIT\"\n";
+    let workload = manifest(given).unwrap().workload;
+    assert_eq!(workload.entrypoint.as_deref(), Some([].as_slice()));
+    assert_eq!(*workload.command.unwrap(), ["", "b c"]);
+    assert_eq!(workload.stop_signal.unwrap().to_string(), "SIGQUIT");
+    let error = manifest("stop_signal = \"BYE\"\n").unwrap_err().to_string();
+    assert!(error.contains(":5: `BYE` is not a signal"), "{error}");
 }

@@ -150,7 +150,7 @@ fn one_file_for_two_outputs() {
 fn what_was_there_stays_when_a_build_fails() {
     let project = Project::new();
     project.write("out.eif", "precious");
-    project.manifest("[workload]\ncommand = [\"/none\"]\n");
+    project.manifest("[workload]\nentrypoint = [\"/none\"]\n");
     project.refused(2, &["/none"]);
     assert_eq!(fs::read(project.path("out.eif")).unwrap(), b"precious");
 }

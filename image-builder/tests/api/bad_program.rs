@@ -23,7 +23,7 @@ fn builds(layer: Layer) {
 fn programs_that_are_not_there() {
     let layer = app().program("opt/server/bin/server", elf());
     let image = Image::new(&[layer]);
-    let command = |program: &str| format!("[workload]\ncommand = [\"{program}\"]\n");
+    let command = |program: &str| format!("[workload]\nentrypoint = [\"{program}\"]\n");
     let meant = "did you mean /opt/server/bin/server?";
     for (program, word) in [
         ("/server", meant),
@@ -31,7 +31,7 @@ fn programs_that_are_not_there() {
         ("./server", meant),
         (
             "/none",
-            "set workload.command to a program that is in the image",
+            "set workload.entrypoint to a program that is in the image",
         ),
     ] {
         let words = ["enclave.toml:6: ", program, word];
@@ -43,9 +43,17 @@ fn programs_that_are_not_there() {
 #[test]
 fn images_that_say_nothing_of_a_program() {
     let image = Image::new(&[app()]).with("Entrypoint", json!(null));
-    refused(&image, "", &["no entrypoint", "set workload.command"]);
+    let words = ["no entrypoint and no command", "set workload.entrypoint"];
+    refused(&image, "", &words);
+    let nothing = "[workload]\nentrypoint = []\n";
+    refused(&image, nothing, &["enclave.toml:6: there is no program"]);
     let image = Image::new(&[app()]).with("Entrypoint", json!([""]));
-    refused(&image, "", &["the image's entrypoint"]);
+    refused(&image, "", &["the program, is empty"]);
+    // The image's command is for the image's entrypoint.
+    let image = Image::new(&[app()]).with("Cmd", json!(["/app"]));
+    refused(&image, nothing, &["there is no program"]);
+    let empty = "[workload]\nentrypoint = []\ncommand = [\"\", \"x\"]\n";
+    refused(&image, empty, &["enclave.toml:7: ", "is empty"]);
 }
 
 #[test]
@@ -88,7 +96,7 @@ fn programs_in_folders_that_are_closed_to_their_user() {
     let image = Image::new(&[layer]);
     let workload = |user: &str, program: &str, folder: &str| {
         format!(
-            "[workload]\nuser = \"{user}\"\ncommand = [\"{program}\"]\nworking_directory = \"{folder}\"\nenv = {{ PATH = \"/none:/opt\" }}\n"
+            "[workload]\nuser = \"{user}\"\nentrypoint = [\"{program}\"]\nworking_directory = \"{folder}\"\nenv = {{ PATH = \"/none:/opt\" }}\n"
         )
     };
     for program in ["/opt/server", "/srv/link", "server", "/script"] {

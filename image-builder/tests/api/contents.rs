@@ -301,7 +301,7 @@ fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
     assert_eq!((workload.user.uid, workload.user.gid), (33, 55));
 
     project.manifest(
-        "[workload]\ncommand = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\nstop_signal = \"3\"\n",
+        "[workload]\nentrypoint = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\nstop_signal = \"3\"\n",
     );
     let workload = config(&project).workload;
     assert_eq!(*workload.command, ["app"]);
@@ -379,5 +379,40 @@ fn the_groups_of_the_user_are_those_that_list_it() {
         let image = Image::new(std::slice::from_ref(&layer)).with("User", json!(user));
         let workload = config(&Project::of(&image)).workload;
         assert_eq!(*workload.groups, *groups, "{user}");
+    }
+}
+
+#[test]
+fn the_command_line_is_made_as_compose_makes_it() {
+    let both = (json!(["/app", "-e"]), json!(["-c"]));
+    let no_entrypoint = (json!(null), json!(["/app", "-c"]));
+    let no_command = (json!(["/app", "-e"]), json!(null));
+    for ((entrypoint, command), more, expected) in [
+        (&both, "", &["/app", "-e", "-c"][..]),
+        (&no_entrypoint, "", &["/app", "-c"]),
+        (&no_command, "", &["/app", "-e"]),
+        (&both, "command = [\"-x\"]", &["/app", "-e", "-x"]),
+        (&both, "command = []", &["/app", "-e"]),
+        (&no_entrypoint, "command = [\"/app\"]", &["/app"]),
+        (&both, "entrypoint = [\"/app\"]", &["/app"]),
+        (&no_entrypoint, "entrypoint = [\"/app\"]", &["/app"]),
+        (
+            &both,
+            "entrypoint = [\"/app\", \"1\"]\ncommand = [\"2\"]",
+            &["/app", "1", "2"],
+        ),
+        (&both, "entrypoint = []\ncommand = [\"/app\"]", &["/app"]),
+    ] {
+        let image = Image::new(&[app()])
+            .with("Entrypoint", entrypoint.clone())
+            .with("Cmd", command.clone());
+        let project = Project::of(&image);
+        project.manifest(&format!("[workload]\n{more}\n"));
+        let output = project.command().output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let image = std::fs::read(project.path("out.eif")).unwrap();
+        let application = ramdisks(&image).pop().unwrap();
+        let config = MeasuredConfig::from_json(&file(&application, MEASURED_CONFIG_PATH)).unwrap();
+        assert_eq!(*config.workload.command, *expected, "{more}");
     }
 }

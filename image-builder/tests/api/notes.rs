@@ -32,6 +32,10 @@ fn notes_say_what_means_less_than_it_seems() {
             "logs.release = \"debug-only\" releases lines in debug mode alone",
         ),
         (
+            "command = [\"/app\", \"--fast\"]\n",
+            "workload.command is passed to the image's entrypoint, `/app`: to run it by itself, set workload.entrypoint = []",
+        ),
+        (
             "[network]\negress = [\"a.example:443\", \"127.0.0.1:443\"]\n",
             "the egress rule `127.0.0.1:443` is for the parent's own loopback address",
         ),
@@ -54,6 +58,8 @@ fn notes_say_what_means_less_than_it_seems() {
 fn notes_are_not_about_what_is_as_it_seems() {
     for tables in [
         "",
+        "entrypoint = []\ncommand = [\"/app\"]\n",
+        "entrypoint = [\"/app\"]\n",
         "[logs]\nrelease = \"debug-only\"\n[attestation]\nallow_debug = true\n",
         "[logs]\nrelease = \"debug-only\"\n[attestation]\nself_check = \"report\"\n",
         "aws_credentials = true\n[network]\naws_services = [\"kms\"]\n",
@@ -91,7 +97,7 @@ fn a_configuration_that_is_too_large_names_its_largest_part() {
     image.config["config"]["Env"] = json!([format!("A={long}")]);
     let project = Project::of(&image);
     project.manifest(&format!(
-        "[workload]\ncommand = [\"/app\", \"{long}\"]\nenv = {{ B = \"{long}\" }}\n"
+        "[workload]\nentrypoint = [\"/app\", \"{long}\"]\nenv = {{ B = \"{long}\" }}\n"
     ));
     project.refused(
         2,

@@ -120,7 +120,7 @@ async fn qemu_flood_of_lines() {
 async fn qemu_end_for_lack_of_memory_is_named() {
     let text = manifest("1000:1000").replace(
         "restart = {",
-        "command = [\"/app/hostile-workload\", \"memory\"]\nrestart = {",
+        "command = [\"memory\"]\nrestart = {",
     );
     let text = text.replace("on-failure", "never");
     let folder = folder("memory");
