@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use tar::Header;
 use thiserror::Error;
 
+use crate::left_out::Attributes;
 use crate::tree::{Content, Metadata};
 
 /// Longest name in a GNU header: Linux's `PATH_MAX`, with its zero byte.
@@ -58,6 +59,7 @@ pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
     pub(crate) kind: Type,
     pub(crate) metadata: Metadata,
+    pub(crate) attributes: Attributes,
     /// What a link points to.
     pub(crate) target: Vec<u8>,
     /// A file's bytes.
@@ -83,6 +85,7 @@ struct Extended {
     size: Option<u64>,
     uid: Option<u64>,
     gid: Option<u64>,
+    attributes: Attributes,
     sparse: bool,
 }
 
@@ -183,6 +186,7 @@ impl<'a> Entries<'a> {
             name,
             kind,
             metadata,
+            attributes: extended.attributes,
             target,
             content,
         })
@@ -291,9 +295,12 @@ impl Extended {
             b"size" => self.size = Some(number()?),
             b"uid" => self.uid = Some(number()?),
             b"gid" => self.gid = Some(number()?),
-            // Times, names of owners and extended attributes, which a ramdisk
-            // cannot hold.
-            _ => {}
+            // Times and names of owners.
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.attributes.set(name, value);
+                }
+            }
         }
         Some(())
     }

@@ -22,7 +22,7 @@ use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::open_regular;
-use crate::{attestation, config, kernel, kms, memory, ramdisk, secrets};
+use crate::{attestation, config, fields, kernel, kms, memory, ramdisk, secrets};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -129,7 +129,9 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     memory::check(0, unpacked, memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     let measured = config::measured(&manifest, tables, &image, architecture)?;
-    let notes = config::notes(&manifest, &image, &measured);
+    let mut notes = config::notes(&manifest, &image, &measured);
+    notes.extend(fields::notes(&image.fields, &manifest));
+    notes.extend(image.tree.left_out().notes());
     let measured = measured
         .to_json()
         .map_err(|error| config::too_large(&manifest, &measured, &error))?;

@@ -10,7 +10,6 @@ use manifest::{
     UserSource, WorkingDirectory, Workload, WorkloadSource, check_credentials,
     check_kms_environment,
 };
-use plain_text::plain;
 
 use crate::access::Access;
 use crate::container::Process;
@@ -204,7 +203,7 @@ fn entrypoint_note(source: &WorkloadSource, process: &Process) -> Option<String>
     let entrypoint = entrypoint.filter(|_| source.command.is_some() && source.entrypoint.is_none());
     Some(format!(
         "workload.command is passed to the image's entrypoint, `{}`: to run it by itself, set workload.entrypoint = []",
-        plain(&entrypoint?.join(" "))
+        entrypoint?.join(" ")
     ))
 }
 

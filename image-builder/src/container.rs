@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::digest::Digest;
 
@@ -33,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) working_dir: Option<String>,
     #[serde(default)]
     pub(crate) stop_signal: Option<String>,
+    #[serde(default)]
+    pub(crate) volumes: Option<BTreeMap<String, Value>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,9 +1,11 @@
 //! A container image: found, checked, its layers merged.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use eif::Architecture;
 use manifest::ImageReference;
+use serde_json::{Map, Value};
 
 use crate::container::{Config, Process};
 use crate::digest::Digest;
@@ -11,7 +13,7 @@ use crate::error::{BuildError, ImageError};
 use crate::spool::{Range, Spool};
 use crate::step::Step;
 use crate::stored::{Parts, open, parse};
-use crate::tree::Tree;
+use crate::tree::{Tree, TreeError};
 use crate::{docker, layer, layout};
 
 /// Most layers of an image.
@@ -22,6 +24,8 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(crate) process: Process,
+    /// All of the configuration, which has more fields than decide anything.
+    pub(crate) fields: Map<String, Value>,
     /// The digest of the configuration.
     pub(crate) config_digest: Digest,
     pub(crate) tree: Tree,
@@ -116,10 +120,40 @@ fn merge(
                 error.about(&format!("layer {number} ({})", stored.name), &stored.file)
             })?;
     }
+    let process = config.config.unwrap_or_default();
+    make_directories(&process, &mut tree)?;
     Ok(Image {
-        process: config.config.unwrap_or_default(),
+        process,
+        fields: parse(&parts.config, "its configuration")?,
         config_digest: Digest::of(&parts.config),
         tree,
         spool,
     })
+}
+
+/// As container runtimes do when they start a container: the directories of its volumes, and
+/// the one that it starts in, are made where the layers have none.
+fn make_directories(process: &Process, tree: &mut Tree) -> Result<(), ImageError> {
+    for volume in process.volumes.iter().flat_map(BTreeMap::keys) {
+        if !volume.starts_with('/') {
+            return Err(ImageError::Invalid(format!(
+                "its volume `{volume}` is not an absolute path: write VOLUME with one that begins with `/`"
+            )));
+        }
+        tree.ensure_directory(volume.as_bytes()).map_err(|error| {
+            ImageError::Invalid(format!(
+                "its volume {volume} cannot be a directory: {error}; remove what is in its place, or the VOLUME"
+            ))
+        })?;
+    }
+    match &process.working_dir {
+        // Whether it can be used is checked where it is known which one is.
+        Some(folder) if folder.starts_with('/') => match tree.ensure_directory(folder.as_bytes()) {
+            Err(error @ (TreeError::Entries | TreeError::Names)) => {
+                Err(ImageError::Invalid(error.to_string()))
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }

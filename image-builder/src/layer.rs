@@ -109,8 +109,9 @@ pub(crate) fn add(entry: &Entry, tree: &mut Tree) -> Result<(), TreeError> {
         Type::HardLink => tree.hard_link(name, &entry.target),
         Type::Fifo => tree.fifo(name, *metadata),
         // The enclave's init makes /dev, and nothing else may reach a device.
-        Type::Device => tree.omitted(name),
-    }
+        Type::Device => return tree.device(name),
+    }?;
+    tree.attributes(name, &entry.attributes)
 }
 
 fn for_each(

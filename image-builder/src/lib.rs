@@ -13,7 +13,7 @@
 //! Files, directories, symbolic links, hard links and pipes of the layers are
 //! there with their owners and modes. Times are those of 1970. Extended
 //! attributes, which a ramdisk cannot hold, and device nodes, which the
-//! enclave's init makes itself, are left out. Memory does not grow with the
+//! enclave's init makes itself, are left out, which is noted. Memory does not grow with the
 //! size of an image, only with the number of its files, which is limited.
 
 #![forbid(unsafe_code)]
@@ -31,12 +31,14 @@ mod digest;
 mod docker;
 mod elf;
 mod error;
+mod fields;
 mod image;
 mod kernel;
 mod kms;
 mod kms_policy;
 mod layer;
 mod layout;
+mod left_out;
 mod memory;
 mod path;
 mod program;

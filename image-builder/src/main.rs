@@ -244,7 +244,7 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
         &mut progress,
     )?;
     for note in &built.notes {
-        errln!("image-builder: note: {note}");
+        errln!("image-builder: note: {}", plain_text::plain(note));
     }
     if args.json {
         print(&format!("{:#}\n", json!(built.measurements)))

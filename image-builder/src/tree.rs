@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::left_out::{Attributes, LeftOut};
 use crate::path::{
     MAX_DEPTH, MAX_NAME, MAX_PATH, components, is_possible, leads_upwards, parent, push,
 };
@@ -88,6 +89,7 @@ pub(crate) struct Node {
 pub(crate) struct Tree {
     root: Node,
     nodes: BTreeMap<Vec<u8>, Node>,
+    left_out: LeftOut,
     next_inode: u32,
     entries_left: usize,
     names_left: usize,
@@ -101,6 +103,7 @@ impl Default for Tree {
                 metadata: Metadata::DIRECTORY,
             },
             nodes: BTreeMap::new(),
+            left_out: LeftOut::default(),
             next_inode: 0,
             entries_left: MAX_ENTRIES,
             names_left: MAX_NAMES,
@@ -112,6 +115,11 @@ impl Tree {
     /// The root directory.
     pub(crate) fn root(&self) -> &Node {
         &self.root
+    }
+
+    /// What the layers have and this has not.
+    pub(crate) fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// Every entry but the root, parents first.
@@ -148,6 +156,7 @@ impl Tree {
     pub(crate) fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
         self.count(name.len())?;
         let path = self.place(name)?;
+        self.left_out.forget(&path);
         let existing = if path.is_empty() {
             Some(&mut self.root)
         } else {
@@ -160,6 +169,17 @@ impl Tree {
                 Ok(())
             }
             _ => self.replace(path, Kind::Directory, metadata),
+        }
+    }
+
+    /// A directory, where there is none: every link on the way is followed, and missing
+    /// directories are made.
+    pub(crate) fn ensure_directory(&mut self, name: &[u8]) -> Result<(), TreeError> {
+        let path = self.resolve(name, true)?;
+        match self.get(&path).map(|node| &node.kind) {
+            Some(Kind::Directory) => Ok(()),
+            Some(_) => Err(TreeError::NotADirectory),
+            None => self.directory(&path, Metadata::DIRECTORY),
         }
     }
 
@@ -196,11 +216,23 @@ impl Tree {
         self.replace(path, Kind::Fifo, metadata)
     }
 
-    /// An entry that takes the place of what was there, without being put there.
-    pub(crate) fn omitted(&mut self, name: &[u8]) -> Result<(), TreeError> {
+    /// A device node, which takes the place of what was there, without being put there.
+    pub(crate) fn device(&mut self, name: &[u8]) -> Result<(), TreeError> {
         self.count(name.len())?;
         let path = self.place(name)?;
         self.remove_at(&path);
+        self.left_out.device(path);
+        Ok(())
+    }
+
+    /// The extended attributes of the entry that has just been put there.
+    pub(crate) fn attributes(
+        &mut self,
+        name: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), TreeError> {
+        let path = self.resolve(name, false)?;
+        self.left_out.attributes(path, attributes.clone());
         Ok(())
     }
 
@@ -283,6 +315,7 @@ impl Tree {
 
     fn remove_at(&mut self, path: &[u8]) {
         self.nodes.remove(path);
+        self.left_out.forget(path);
         self.remove_children(path);
     }
 
@@ -300,6 +333,7 @@ impl Tree {
         for path in removed {
             self.nodes.remove(&path);
         }
+        self.left_out.forget_all(&prefix);
     }
 
     /// The place of an entry: links in its parents are followed, missing
@@ -330,7 +364,7 @@ impl Tree {
         if path.is_empty() {
             return Err(TreeError::Root);
         }
-        self.remove_children(&path);
+        self.remove_at(&path);
         self.nodes.insert(path, Node { kind, metadata });
         Ok(())
     }
@@ -525,7 +559,7 @@ mod tests {
             tree.file(b"d/a", META, CONTENT),
             Err(TreeError::NotADirectory)
         );
-        tree.omitted(b"d").unwrap();
+        tree.device(b"d").unwrap();
         assert_eq!(paths(&tree), ["d-x"]);
     }
 

@@ -126,10 +126,13 @@ impl Capability {
     }
 
     fn name(self) -> &'static str {
-        CAPABILITIES
-            .get(usize::from(self.0))
-            .map_or("", |(name, _)| name)
+        capability_name(self.0).unwrap_or_default()
     }
+}
+
+/// Linux's name of a capability without `CAP_`, whether a workload may have it or not.
+pub fn capability_name(number: u8) -> Option<&'static str> {
+    CAPABILITIES.get(usize::from(number)).map(|(name, _)| *name)
 }
 
 impl FromStr for Capability {

@@ -47,7 +47,7 @@ pub use attestation::{
 };
 /// A service of AWS.
 pub use aws_endpoint::Service as AwsService;
-pub use capability::{Capability, CapabilityError};
+pub use capability::{Capability, CapabilityError, capability_name};
 pub use config::{
     CONFIG_SCHEMA, ConfigError, HOST_CONFIG_KEY, HostConfig, MAX_CONFIG_BYTES,
     MEASURED_CONFIG_PATH, MeasuredConfig,

@@ -214,7 +214,74 @@ fn device_nodes_are_left_out_and_hide_what_was_there() {
     let upper = Layer::new()
         .entry(EntryType::Char, "dev/null", 0o666, (0, 0))
         .entry(EntryType::Block, "dev/sda", 0o660, (0, 6));
-    assert_rootfs(&[lower, upper], &[ROOT, APP, "drwxr-xr-x 1 0 0 0 /dev"]);
+    let (image, notes) = Project::of(&Image::new(&[lower, upper])).build_with_notes();
+    assert_eq!(rootfs(&image), [ROOT, APP, "drwxr-xr-x 1 0 0 0 /dev"]);
+    let expected =
+        ["device nodes are left out: /dev/null, /dev/sda; the enclave has a /dev of its own"];
+    assert_eq!(notes, expected);
+}
+
+#[test]
+fn what_is_left_out_is_noted_if_it_is_there_at_the_end() {
+    const CAPABILITY: &str = "SCHILY.xattr.security.capability";
+    let net_raw = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let lower = app()
+        .pax(&[(CAPABILITY, net_raw)])
+        .program("bin/ping", elf())
+        .pax(&[(CAPABILITY, net_raw)])
+        .program("bin/replaced", elf())
+        .pax(&[("SCHILY.xattr.user.a\nb", b"1")])
+        .directory("data")
+        .pax(&[("SCHILY.xattr.user.gone", b"1")])
+        .file("gone/file", "")
+        .entry(EntryType::Char, "gone/device", 0o666, (0, 0));
+    let upper = Layer::new()
+        .program("bin/replaced", elf())
+        .file(".wh.gone", "");
+    let (_, notes) = Project::of(&Image::new(&[lower, upper])).build_with_notes();
+    assert_eq!(
+        notes,
+        [
+            "file capabilities are left out: /bin/ping (NET_RAW); what the workload needs of them is for confinement.capabilities",
+            "extended attributes are left out: /data (user.a\\nb); an enclave image cannot hold them",
+        ]
+    );
+}
+
+#[test]
+fn directories_of_volumes_and_of_the_start_are_made_where_there_are_none() {
+    let layer = app()
+        .directory("var/data")
+        .with(|entry| (entry.mode, entry.uid) = (0o700, 5))
+        .symlink("link", "/var/new");
+    let image = Image::new(&[layer])
+        .with(
+            "Volumes",
+            json!({ "/var/data": {}, "/link": {}, "/a/b/": {}, "/": {} }),
+        )
+        .with("WorkingDir", json!("/work"));
+    assert_eq!(
+        rootfs(&Project::of(&image).build()),
+        [
+            ROOT,
+            "drwxr-xr-x 1 0 0 0 /a",
+            "drwxr-xr-x 1 0 0 0 /a/b",
+            APP,
+            "lrwxrwxrwx 1 0 0 8 /link -> /var/new",
+            "drwxr-xr-x 1 0 0 0 /var",
+            "drwx------ 1 5 0 0 /var/data",
+            "drwxr-xr-x 1 0 0 0 /var/new",
+            "drwxr-xr-x 1 0 0 0 /work",
+        ]
+    );
+    for (volume, word) in [
+        ("/app", "its volume /app cannot be a directory"),
+        ("/app/x", "not a directory"),
+        ("data", "its volume `data` is not an absolute path"),
+    ] {
+        let image = Image::new(&[app()]).with("Volumes", json!({ volume: {} }));
+        Project::of(&image).refused(3, &["image image: ", word]);
+    }
 }
 
 #[test]

@@ -70,6 +70,25 @@ fn notes_are_not_about_what_is_as_it_seems() {
 }
 
 #[test]
+fn notes_name_fields_of_the_image_that_nothing_follows_from() {
+    let mut image = Image::new(&[app()])
+        .with("ExposedPorts", json!({ "80/tcp": {} }))
+        .with("Healthcheck", json!({ "Test": ["CMD", "/check", "-q"] }))
+        .with("Labels", json!({ "maintainer": "somebody" }))
+        .with("Surprise", json!(true));
+    image.config["history"] = json!([{ "created_by": "COPY" }]);
+    let (_, notes) = Project::of(&image).build_with_notes();
+    for (note, part) in notes.iter().zip([
+        "the image exposes 80/tcp, which no rule of network.ingress leads to",
+        "the image's HEALTHCHECK is not run (`/check -q`): have workload.health probe",
+        "which image-builder does not know: config.Surprise",
+    ]) {
+        assert!(note.contains(part), "{note}");
+    }
+    assert_eq!(notes.len(), 3, "{notes:?}");
+}
+
+#[test]
 fn a_configuration_that_is_too_large_names_its_largest_part() {
     let project = Project::new();
     // Each has less than a policy's file may have, and all have more than the

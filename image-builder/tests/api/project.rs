@@ -84,15 +84,25 @@ impl Project {
         shell
     }
 
-    /// Builds, and gives the image's bytes.
+    /// Builds without a note, and gives the image's bytes.
     pub(crate) fn build(&self) -> Vec<u8> {
+        let (image, notes) = self.build_with_notes();
+        assert_eq!(notes, [""; 0]);
+        image
+    }
+
+    /// Builds, and gives the image's bytes and what is noted.
+    pub(crate) fn build_with_notes(&self) -> (Vec<u8>, Vec<String>) {
         let output = self.command().output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{message}");
         let said = message.lines().filter(|line| !line.starts_with(ROOT_NOTE));
-        assert_eq!(said.collect::<Vec<_>>(), [""; 0]);
+        let notes = said.map(|line| {
+            let note = line.strip_prefix("image-builder: note: ");
+            note.unwrap_or_else(|| panic!("{line}")).to_owned()
+        });
         assert!(fs::read_dir(self.path("tmp")).unwrap().next().is_none());
-        fs::read(self.path("out.eif")).unwrap()
+        (fs::read(self.path("out.eif")).unwrap(), notes.collect())
     }
 
     /// Fails to build, with this exit code and one line with these words, and

@@ -1,0 +1,211 @@
+//! What the layers have and an enclave image cannot: said, and not lost in silence.
+
+use std::collections::BTreeMap;
+
+use manifest::capability_name;
+
+/// The capability without which anybody may listen on any port in the enclave.
+const NET_BIND_SERVICE: u64 = 1 << 10;
+/// Most files that a line names.
+const MOST: usize = 3;
+
+/// The extended attributes of an entry, which a ramdisk cannot hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// The capabilities that a program gets, as a bit mask (`security.capability`).
+    pub(crate) capabilities: u64,
+    /// The name of another attribute.
+    pub(crate) other: Option<String>,
+}
+
+impl Attributes {
+    /// Takes over one attribute.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) {
+        if name == b"security.capability" {
+            self.capabilities = permitted(value) & !NET_BIND_SERVICE;
+        } else {
+            let name = || String::from_utf8_lossy(name).into_owned();
+            self.other.get_or_insert_with(name);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The mask of permitted capabilities (`struct vfs_cap_data` in `linux/capability.h`, whose
+/// versions 2 and 3 have 64 bits in two parts).
+fn permitted(value: &[u8]) -> u64 {
+    let word = |offset: usize| {
+        let bytes = value.get(offset..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
+    };
+    word(4) | (word(12) << 32)
+}
+
+/// One thing that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Thing {
+    Device,
+    Attributes(Attributes),
+}
+
+/// What is left out of a tree, by path.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut(BTreeMap<Vec<u8>, Thing>);
+
+impl LeftOut {
+    /// A device node that would be at this path.
+    pub(crate) fn device(&mut self, path: Vec<u8>) {
+        self.0.insert(path, Thing::Device);
+    }
+
+    /// The attributes of what is at this path.
+    pub(crate) fn attributes(&mut self, path: Vec<u8>, attributes: Attributes) {
+        if !attributes.is_empty() {
+            self.0.insert(path, Thing::Attributes(attributes));
+        }
+    }
+
+    /// Something else is at this path now, or nothing.
+    pub(crate) fn forget(&mut self, path: &[u8]) {
+        self.0.remove(path);
+    }
+
+    /// Nothing is at any path that begins so.
+    pub(crate) fn forget_all(&mut self, prefix: &[u8]) {
+        let range = self.0.range(prefix.to_vec()..);
+        let gone: Vec<_> = range
+            .map(|(path, _)| path)
+            .take_while(|path| path.starts_with(prefix))
+            .cloned()
+            .collect();
+        for path in gone {
+            self.0.remove(&path);
+        }
+    }
+
+    /// A line for each kind.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let devices = self.listed(|thing| (*thing == Thing::Device).then(String::new));
+        let capabilities = self.listed(|thing| match thing {
+            Thing::Attributes(Attributes { capabilities, .. }) if *capabilities != 0 => {
+                Some(format!(" ({})", names(*capabilities)))
+            }
+            _ => None,
+        });
+        let others = self.listed(|thing| match thing {
+            Thing::Attributes(Attributes { other, .. }) => {
+                other.as_ref().map(|name| format!(" ({name})"))
+            }
+            Thing::Device => None,
+        });
+        let notes = [
+            (
+                devices,
+                "device nodes are left out",
+                "the enclave has a /dev of its own",
+            ),
+            (
+                capabilities,
+                "file capabilities are left out",
+                "what the workload needs of them is for confinement.capabilities",
+            ),
+            (
+                others,
+                "extended attributes are left out",
+                "an enclave image cannot hold them",
+            ),
+        ];
+        notes
+            .into_iter()
+            .filter_map(|(listed, what, why)| Some(format!("{what}: {}; {why}", listed?)))
+            .collect()
+    }
+
+    /// The first paths with what is said of them, and how many there are.
+    fn listed(&self, say: impl Fn(&Thing) -> Option<String>) -> Option<String> {
+        let all: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|(path, thing)| {
+                Some(format!("/{}{}", String::from_utf8_lossy(path), say(thing)?))
+            })
+            .collect();
+        let shown = all.get(..MOST.min(all.len()))?.join(", ");
+        match all.len() {
+            0 => None,
+            count if count > MOST => Some(format!("{shown} and {} more", count - MOST)),
+            _ => Some(shown),
+        }
+    }
+}
+
+/// The names of the capabilities in a mask.
+fn names(mask: u64) -> String {
+    let names: Vec<_> = (0..64)
+        .filter(|number| (mask >> number) & 1 == 1)
+        .map(|number| capability_name(number).map_or_else(|| number.to_string(), str::to_owned))
+        .collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `setcap cap_net_raw,cap_net_bind_service+ep`, as the kernel stores it (version 2).
+    const NET_RAW: &[u8] = b"\x01\0\0\x02\0\x24\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn attributes(name: &[u8], value: &[u8]) -> Attributes {
+        let mut attributes = Attributes::default();
+        attributes.set(name, value);
+        attributes
+    }
+
+    #[test]
+    fn left_out_capabilities_have_names() {
+        let capability = |value: &[u8]| attributes(b"security.capability", value).capabilities;
+        assert_eq!(names(capability(NET_RAW)), "NET_RAW");
+        let mut high = [0; 20];
+        high[0..4].copy_from_slice(&[1, 0, 0, 2]);
+        high[12] = 0b1000_0001;
+        assert_eq!(names(capability(&high)), "MAC_OVERRIDE, BPF");
+        high[15] = 0x80;
+        assert_eq!(names(capability(&high)), "MAC_OVERRIDE, BPF, 63");
+        for length in 0..NET_RAW.len() {
+            capability(&NET_RAW[..length]);
+        }
+        // Any user may listen on any port, so it is not missed.
+        assert_eq!(capability(b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0"), 0);
+    }
+
+    #[test]
+    fn left_out_things_are_one_line_for_each_kind() {
+        let mut left_out = LeftOut::default();
+        assert_eq!(left_out.notes(), [""; 0]);
+        for name in ["dev/a", "dev/b", "dev/c", "dev/d", "dev-e"] {
+            left_out.device(name.into());
+        }
+        let net_raw = attributes(b"security.capability", NET_RAW);
+        left_out.attributes(b"bin/ping".to_vec(), net_raw);
+        left_out.attributes(b"x".to_vec(), attributes(b"user.a", b""));
+        left_out.attributes(b"none".to_vec(), Attributes::default());
+        assert_eq!(
+            left_out.notes(),
+            [
+                "device nodes are left out: /dev-e, /dev/a, /dev/b and 2 more; the enclave has a /dev of its own",
+                "file capabilities are left out: /bin/ping (NET_RAW); what the workload needs of them is for confinement.capabilities",
+                "extended attributes are left out: /x (user.a); an enclave image cannot hold them",
+            ]
+        );
+        left_out.forget_all(b"dev/");
+        left_out.forget(b"x");
+        left_out.forget(b"bin/ping");
+        assert_eq!(
+            left_out.notes(),
+            ["device nodes are left out: /dev-e; the enclave has a /dev of its own"]
+        );
+    }
+}
