@@ -19,6 +19,7 @@ image = "oci:image"
 memory_mib = 256
 
 [workload]
+user = "app"
 restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
 stop_grace = "2s"
 

@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 const FOLDER: &str = "app/";
 /// Nobody but the service itself; a static program needs no other file.
 const PASSWD: &str = "app:x:1000:1000::/app:/sbin/nologin\n";
-const GROUP: &str = "app:x:1000:\n";
+const GROUP: &str = "app:x:1000:\nkeys:x:101:app\n";
 const USER: &str = "1000:1000";
 /// The bits that a program runs as its owner or group with (chmod(2)).
 const SET_ID: u32 = 0o6000;

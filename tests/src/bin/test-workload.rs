@@ -44,7 +44,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, getgroups};
 
 fn main() -> ExitCode {
     match run() {
@@ -357,6 +357,9 @@ fn confined() -> anyhow::Result<()> {
     let socket = |family| socket(family, SockType::Stream, SockFlag::empty(), None).map(drop);
     tried("vsock", socket(AddressFamily::Vsock));
     tried("inet", socket(AddressFamily::Inet));
+    let mut groups: Vec<_> = getgroups()?.into_iter().map(Gid::as_raw).collect();
+    groups.sort_unstable();
+    println!("groups: {groups:?}");
     let null = makedev(1, 3);
     let mode = Mode::from_bits_truncate(0o666);
     tried("device", mknod("/tmp/null", SFlag::S_IFCHR, mode, null));

@@ -39,6 +39,7 @@ async fn confinement_refuses_every_way_out() {
     for line in [
         "vsock: EAFNOSUPPORT",
         "inet: done",
+        "groups: [101, 1000]",
         "device: EPERM",
         "mount: EPERM",
         "unmount: EPERM",
