@@ -6,11 +6,11 @@ use eif::Architecture;
 pub(crate) const HEAD_BYTES: u64 = 64 * 1024;
 
 /// 64 bits, little-endian.
-const MAGIC: &[u8] = b"\x7fELF\x02\x01";
+pub(crate) const MAGIC: &[u8] = b"\x7fELF\x02\x01";
 const MACHINE: usize = 18;
-const TABLE_OFFSET: usize = 32;
-const TABLE_ENTRY_SIZE: usize = 54;
-const TABLE_ENTRIES: usize = 56;
+pub(crate) const TABLE_OFFSET: usize = 32;
+pub(crate) const TABLE_ENTRY_SIZE: usize = 54;
+pub(crate) const TABLE_ENTRIES: usize = 56;
 /// The program header that names the loader, `PT_INTERP`.
 const INTERPRETER: u32 = 3;
 const INTERPRETER_OFFSET: usize = 8;
@@ -43,7 +43,7 @@ impl<'a> Elf<'a> {
 }
 
 fn interpreter(head: &[u8]) -> Option<&[u8]> {
-    let table = long(head, TABLE_OFFSET)?;
+    let table = usize::try_from(long(head, TABLE_OFFSET)?).ok()?;
     let size = usize::from(half(head, TABLE_ENTRY_SIZE)?);
     let count = usize::from(half(head, TABLE_ENTRIES)?);
     let header = (0..count)
@@ -51,18 +51,19 @@ fn interpreter(head: &[u8]) -> Option<&[u8]> {
         .find(|header| {
             header.first_chunk().map(|kind| u32::from_le_bytes(*kind)) == Some(INTERPRETER)
         })?;
-    let path = head.get(long(header, INTERPRETER_OFFSET)?..)?;
+    let offset = usize::try_from(long(header, INTERPRETER_OFFSET)?).ok()?;
+    let path = head.get(offset..)?;
     path.split(|&byte| byte == 0).next()
 }
 
-fn half(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn half(bytes: &[u8], offset: usize) -> Option<u16> {
     let bytes = bytes.get(offset..)?.first_chunk()?;
     Some(u16::from_le_bytes(*bytes))
 }
 
-fn long(bytes: &[u8], offset: usize) -> Option<usize> {
+pub(crate) fn long(bytes: &[u8], offset: usize) -> Option<u64> {
     let bytes = bytes.get(offset..)?.first_chunk()?;
-    usize::try_from(u64::from_le_bytes(*bytes)).ok()
+    Some(u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

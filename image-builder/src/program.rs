@@ -7,6 +7,7 @@ use manifest::Environment;
 
 use crate::access::Access;
 use crate::elf::{Elf, HEAD_BYTES};
+use crate::libraries::Loading;
 use crate::tree::{Content, Kind, Metadata, Node, Tree};
 
 /// How often a script may be run by a script (Linux, `exec_binprm`).
@@ -179,7 +180,7 @@ impl Surroundings<'_> {
         };
         let loader = String::from_utf8_lossy(loader);
         match self.locate(&loader) {
-            Some(found) if self.may_execute(&found) => Ok(()),
+            Some(found) if self.may_execute(&found) => self.loading().check(path, &loader),
             Some(_) => Err(format!(
                 "{path} needs the loader {loader}, which is closed to {}: change its mode in the image, or set workload.user",
                 self.access
@@ -187,6 +188,16 @@ impl Surroundings<'_> {
             None => Err(format!(
                 "{path} needs the loader {loader}, which the image does not have: link it statically, or use a base image with its C library"
             )),
+        }
+    }
+
+    fn loading(&self) -> Loading<'_> {
+        Loading {
+            tree: self.tree,
+            environment: self.environment,
+            working_directory: self.working_directory,
+            architecture: self.architecture,
+            read: self.read,
         }
     }
 

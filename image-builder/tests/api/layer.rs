@@ -172,6 +172,62 @@ pub(crate) fn dynamic_elf(loader: &str) -> Vec<u8> {
     program
 }
 
+/// What a program or library of these tests is linked with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Linked<'a> {
+    pub(crate) loader: Option<&'a str>,
+    pub(crate) needed: &'a [&'a str],
+    pub(crate) own_name: Option<&'a str>,
+    pub(crate) rpath: Option<&'a str>,
+    pub(crate) runpath: Option<&'a str>,
+}
+
+impl Linked<'_> {
+    /// The file: headers, the dynamic section, its strings, all at the address of their place
+    /// in it.
+    pub(crate) fn elf(&self) -> Vec<u8> {
+        let mut strings = vec![0];
+        let mut string = |text: &str| {
+            let at = strings.len() as u64;
+            strings.extend(text.bytes());
+            strings.push(0);
+            at
+        };
+        let loader = self.loader.map(&mut string);
+        let mut entries: Vec<(u64, u64)> = Vec::new();
+        entries.extend(self.needed.iter().map(|name| (1, string(name))));
+        for (tag, text) in [(14, self.own_name), (15, self.rpath), (29, self.runpath)] {
+            entries.extend(text.map(|text| (tag, string(text))));
+        }
+        let dynamic = 64 + 3 * 56;
+        let place = dynamic + 16 * (entries.len() as u64 + 2);
+        let end = place + strings.len() as u64;
+        let segments = [
+            (1_u32, 0, end),
+            (2, dynamic, place - dynamic),
+            // No loader: a segment that nobody reads.
+            loader.map_or((6, 0, 0), |at| (3, place + at, 0)),
+        ];
+        let mut bytes = elf();
+        bytes[32] = 64;
+        bytes[56] = 3;
+        for (kind, offset, size) in segments {
+            let mut segment = [0; 56];
+            segment[..4].copy_from_slice(&kind.to_le_bytes());
+            segment[8..16].copy_from_slice(&offset.to_le_bytes());
+            segment[16..24].copy_from_slice(&offset.to_le_bytes());
+            segment[32..40].copy_from_slice(&size.to_le_bytes());
+            bytes.extend(segment);
+        }
+        for (tag, value) in entries.into_iter().chain([(5, place), (0, 0)]) {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend(strings);
+        bytes
+    }
+}
+
 pub(crate) fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
     encoder.write_all(bytes).unwrap();

@@ -17,6 +17,7 @@ mod diff;
 mod image;
 mod kms_policy;
 mod layer;
+mod libraries;
 mod limits;
 mod merge;
 mod notes;
