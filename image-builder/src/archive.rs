@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use tar::Header;
 use thiserror::Error;
 
+use crate::large_file::advice;
 use crate::left_out::Attributes;
 use crate::tree::{Content, Metadata};
 
@@ -38,7 +39,7 @@ pub(crate) enum ArchiveError {
     Extended(u64),
     #[error("an extended header or long name has {0} bytes, more than is allowed")]
     TooLong(u64),
-    #[error("entry {name}: {reason}")]
+    #[error("entry {name}: {reason}{}", advice(.name))]
     Entry { name: String, reason: &'static str },
 }
 
@@ -87,6 +88,7 @@ struct Extended {
     gid: Option<u64>,
     attributes: Attributes,
     sparse: bool,
+    sparse_name: Option<Vec<u8>>,
 }
 
 impl<'a> Entries<'a> {
@@ -135,7 +137,8 @@ impl<'a> Entries<'a> {
         let long_name = self.long_name.take();
         let long_target = self.long_target.take();
         let name = extended
-            .name
+            .sparse_name
+            .or(extended.name)
             .or(long_name)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let refuse = |reason| ArchiveError::Entry {
@@ -152,11 +155,17 @@ impl<'a> Entries<'a> {
             b'3' | b'4' => Type::Device,
             b'5' => Type::Directory,
             b'6' => Type::Fifo,
-            b'S' => return Err(refuse("sparse files are not supported: archive it whole")),
+            b'S' => {
+                return Err(refuse(
+                    "sparse files are not supported: archive it whole, or leave it out",
+                ));
+            }
             _ => return Err(refuse("it has a type that layers do not have")),
         };
         if extended.sparse {
-            return Err(refuse("sparse files are not supported: archive it whole"));
+            return Err(refuse(
+                "sparse files are not supported: archive it whole, or leave it out",
+            ));
         }
         let target = extended.target.or(long_target).unwrap_or_else(|| {
             let target = header.link_name_bytes();
@@ -287,7 +296,13 @@ impl Extended {
     fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let number = || std::str::from_utf8(value).ok()?.parse().ok();
         match key {
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+            _ if key.starts_with(b"GNU.sparse.") => {
+                self.sparse = true;
+                // Its path is another, which says nothing to people.
+                if key == b"GNU.sparse.name" {
+                    self.sparse_name = Some(value.to_vec());
+                }
+            }
             // An empty value takes back one that was set for all entries.
             _ if value.is_empty() => {}
             b"path" => self.name = Some(value.to_vec()),

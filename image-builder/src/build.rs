@@ -126,7 +126,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .len();
     let unpacked = memory::of_file(init_bytes).saturating_add(files.unpacked);
     // Before the work; what the image itself takes is known after it.
-    memory::check(0, unpacked, memory)
+    memory::check(0, unpacked, files.largest.as_ref(), memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     let measured = config::measured(&manifest, tables, &image, architecture)?;
     let mut notes = config::notes(&manifest, &image, &measured);
@@ -179,7 +179,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .metadata()
         .map_err(BuildError::write(inputs.output))?
         .len();
-    memory::check(size, unpacked, memory)
+    memory::check(size, unpacked, files.largest.as_ref(), memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     if let Some(path) = inputs.measurements {
         let mut file = new_file(path)?;

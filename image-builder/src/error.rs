@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use manifest::ManifestError;
 use thiserror::Error;
 
+use crate::large_file::LargeFile;
+
 /// Why an image could not be built.
 #[derive(Debug, Error)]
 pub enum BuildError {
@@ -126,8 +128,8 @@ pub(crate) enum ImageError {
     },
     /// A temporary file cannot be written or read.
     Temporary(io::Error),
-    /// It has more bytes than are unpacked.
-    Full,
+    /// It has more bytes than are unpacked; the largest file of the layer that is too much.
+    Full(Option<LargeFile>),
 }
 
 impl ImageError {
@@ -143,7 +145,7 @@ impl ImageError {
                 path: path.or_else(|| Some(file.to_owned())),
                 source,
             },
-            Self::Temporary(_) | Self::Full => self,
+            Self::Temporary(_) | Self::Full(_) => self,
         }
     }
 }

@@ -69,11 +69,12 @@ pub(crate) fn load(
                 image: path.to_owned(),
                 reason,
             },
-            ImageError::Full => BuildError::Image {
+            ImageError::Full(largest) => BuildError::Image {
                 image: path.to_owned(),
                 reason: format!(
-                    "its layers have more than {} MiB when decompressed, four times enclave.memory_mib: make the image smaller, or raise memory_mib",
-                    limit / MIB
+                    "its layers have more than {} MiB when decompressed, four times enclave.memory_mib{}: make the image smaller, or raise memory_mib",
+                    limit / MIB,
+                    largest.map_or_else(String::new, |file| format!("; the largest file is {file}"))
                 ),
             },
             ImageError::Read { path: file, source } => {

@@ -6,6 +6,7 @@ use std::io::Read;
 use crate::archive::{ArchiveError, Entry, Type};
 use crate::digest::{Digest, Hashing};
 use crate::error::ImageError;
+use crate::large_file::LargeFile;
 use crate::path::components;
 use crate::spool::{Spool, SpoolError};
 use crate::tree::{Content, Tree, TreeError};
@@ -29,6 +30,7 @@ pub(crate) fn unpack(
     diff_id: &Digest,
     spool: &mut Spool,
 ) -> Result<Content, ImageError> {
+    let begun = spool.end();
     let mut stored = Hashing::new(stored);
     let mut start = Vec::new();
     stored
@@ -64,7 +66,7 @@ pub(crate) fn unpack(
         ),
         SpoolError::Source(source) => ImageError::read(source),
         SpoolError::Temporary(source) => ImageError::Temporary(source),
-        SpoolError::Full => ImageError::Full,
+        SpoolError::Full => ImageError::Full(largest(spool, begun)),
     })?;
     if computed != *diff_id {
         return Err(ImageError::Invalid(format!(
@@ -72,6 +74,24 @@ pub(crate) fn unpack(
         )));
     }
     Ok(content)
+}
+
+/// The largest file of an archive of which only the beginning is in the spool: the one at
+/// whose contents it ends is among them.
+fn largest(spool: &Spool, begun: u64) -> Option<LargeFile> {
+    let whole = Content {
+        offset: begun,
+        size: u64::MAX - begun,
+    };
+    let entries = spool.entries(whole).map_while(Result::ok);
+    entries.fold(None, |largest, entry| match entry.kind {
+        Type::File => Some(LargeFile::or_larger(
+            largest,
+            &entry.name,
+            entry.content.size,
+        )),
+        _ => largest,
+    })
 }
 
 /// Whether these are the first bytes of something compressed.

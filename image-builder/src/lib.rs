@@ -37,6 +37,7 @@ mod image;
 mod kernel;
 mod kms;
 mod kms_policy;
+mod large_file;
 mod layer;
 mod layout;
 mod left_out;

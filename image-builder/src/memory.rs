@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use manifest::{MemoryMib, needed_mib};
 
+use crate::large_file::LargeFile;
 use crate::tree::{Kind, Tree};
 
 const MIB: u64 = 1024 * 1024;
@@ -19,6 +20,8 @@ pub(crate) struct Files {
     pub(crate) contents: u64,
     /// The memory that they take when the kernel has unpacked them.
     pub(crate) unpacked: u64,
+    /// The largest of them.
+    pub(crate) largest: Option<LargeFile>,
 }
 
 impl Files {
@@ -33,11 +36,14 @@ impl Files {
                 Kind::Directory | Kind::Fifo | Kind::Symlink(_) => 0,
             };
             if size > eif::cpio::MAX_CONTENTS {
+                let file = LargeFile::new(path, size);
                 return Err(format!(
-                    "/{} has {} MiB, but a file in an enclave image has less than 4096: split it",
-                    String::from_utf8_lossy(path),
-                    size / MIB
+                    "it has the file {file}, but a file in an enclave image has less than 4096: split it"
                 ));
+            }
+            if matches!(node.kind, Kind::File { .. }) {
+                let largest = LargeFile::or_larger(files.largest.take(), path, size);
+                files.largest = Some(largest);
             }
             files.contents = files.contents.saturating_add(size);
             files.unpacked = files.unpacked.saturating_add(of_file(size));
@@ -55,7 +61,12 @@ pub(crate) const fn of_file(size: u64) -> u64 {
 
 /// Checks that an enclave with this memory starts. The image's size is 0 while it is not
 /// known yet.
-pub(crate) fn check(image: u64, unpacked: u64, memory: MemoryMib) -> Result<(), String> {
+pub(crate) fn check(
+    image: u64,
+    unpacked: u64,
+    largest: Option<&LargeFile>,
+    memory: MemoryMib,
+) -> Result<(), String> {
     let needed = needed_mib(image, unpacked);
     if needed <= u64::from(memory.get()) {
         return Ok(());
@@ -67,8 +78,9 @@ pub(crate) fn check(image: u64, unpacked: u64, memory: MemoryMib) -> Result<(), 
             "the enclave image has {image} MiB and its files take {unpacked} MiB of memory when they are unpacked, both at once"
         ),
     };
+    let largest = largest.map_or_else(String::new, |file| format!("; the largest is {file}"));
     Err(format!(
-        "{size}: set enclave.memory_mib to at least {needed} (it is {memory}), and to more for what the workload needs"
+        "{size}{largest}: set enclave.memory_mib to at least {needed} (it is {memory}), and to more for what the workload needs"
     ))
 }
 
@@ -88,6 +100,8 @@ mod tests {
         file(b"large", u64::from(u32::MAX));
         tree.hard_link(b"b", b"a").unwrap();
         let files = Files::of(&tree).unwrap();
+        let largest = files.largest.as_ref().unwrap().to_string();
+        assert_eq!(largest, "/large with 4096 MiB");
         assert_eq!(files.contents, 7 + u64::from(u32::MAX));
         assert_eq!(files.unpacked, PAGE + (1 << 32) + 2 * INODE);
         let content = Content {
@@ -97,13 +111,16 @@ mod tests {
         tree.file(b"d/larger", Metadata::DIRECTORY, content)
             .unwrap();
         let reason = Files::of(&tree).unwrap_err();
-        assert!(reason.starts_with("/d/larger has 4096 MiB"), "{reason}");
+        assert!(
+            reason.starts_with("it has the file /d/larger with 4096 MiB, but"),
+            "{reason}"
+        );
     }
 
     #[test]
     fn memory_that_an_error_names_is_enough() {
         let memory = |mib| MemoryMib::holding(mib * MIB).unwrap();
-        let check = |image, files, mib| check(image * MIB, files * MIB, memory(mib));
+        let check = |image, files, mib| check(image * MIB, files * MIB, None, memory(mib));
         assert_eq!(check(4, 18, 64), Ok(()));
         for (image, files) in [(18, 38), (1, 700), (100, 700), (0, 300)] {
             let error = check(image, files, 64).unwrap_err();

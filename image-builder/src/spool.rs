@@ -72,6 +72,11 @@ impl Spool {
         Ok((place, Digest::from(context)))
     }
 
+    /// Where what is appended next will begin.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// The entries of an archive in it.
     pub(crate) fn entries(
         &self,

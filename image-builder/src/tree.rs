@@ -26,7 +26,9 @@ pub(crate) enum TreeError {
         "its path or target is empty, has a zero byte, or is longer than {MAX_PATH} bytes, {MAX_NAME} in one name, or {MAX_DEPTH} directories"
     )]
     Path,
-    #[error("its path goes through too many symbolic links")]
+    #[error(
+        "its path goes through more than {MAX_LINKS} symbolic links: remove those that lead to each other"
+    )]
     Links,
     #[error("its path goes through a file that is not a directory")]
     NotADirectory,
@@ -36,9 +38,9 @@ pub(crate) enum TreeError {
     HardLink,
     #[error("it hides a file in a directory that is a symbolic link")]
     WhiteoutThroughLink,
-    #[error("the layers have more than {MAX_ENTRIES} entries")]
+    #[error("the layers have more than {MAX_ENTRIES} entries: make the image smaller")]
     Entries,
-    #[error("the layers have paths of more than {MAX_NAMES} bytes")]
+    #[error("the layers have paths of more than {MAX_NAMES} bytes: make the image smaller")]
     Names,
 }
 

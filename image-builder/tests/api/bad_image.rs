@@ -189,7 +189,7 @@ fn entries_that_linux_cannot_have() {
     layer_refused(Layer::new().file("d/.wh...", ""), &[path]);
     layer_refused(
         Layer::new().symlink("l", "l").file("l/x", ""),
-        &["too many symbolic links"],
+        &["entry l/x", "more than 40 symbolic links"],
     );
     layer_refused(
         Layer::new().file("app/x", ""),
@@ -225,6 +225,13 @@ fn entries_that_programs_read_differently() {
         .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")])
         .file("s", "1\n0\n512\n");
     layer_refused(pax, &["entry s", sparse]);
+    let pax = Layer::new()
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.name", b"var/log/lastlog"),
+        ])
+        .file("GNUSparseFile.0/lastlog", "1\n0\n512\n");
+    layer_refused(pax, &["entry var/log/lastlog", sparse, "give it `-l`"]);
     layer_refused(
         Layer::new().entry(EntryType::new(b'V'), "v", 0, (0, 0)),
         &["entry v", "type"],

@@ -184,6 +184,31 @@ fn higher_layers_replace_lower_ones() {
 fn the_last_of_entries_with_one_name_counts() {
     let layer = app().file("x", "first").symlink("x", "app").file("x", "3");
     assert_rootfs(&[layer], &[ROOT, APP, "-rw-r--r-- 1 0 0 1 /x"]);
+    // As when containerd unpacks them, one after the other: a link keeps the file that it was
+    // made to, and a file takes a directory away.
+    let layer = app()
+        .file("a", "first")
+        .hard_link("b", "a")
+        .file("a", "2")
+        .directory("d")
+        .file("d/inside", "")
+        .file("d", "file")
+        .directory("e")
+        .with(|entry| entry.mode = 0o700)
+        .file("e/stays", "")
+        .directory("e");
+    assert_rootfs(
+        &[layer],
+        &[
+            ROOT,
+            "-rw-r--r-- 1 0 0 1 /a",
+            APP,
+            "-rw-r--r-- 1 0 0 5 /b",
+            "-rw-r--r-- 1 0 0 4 /d",
+            "drwxr-xr-x 1 0 0 0 /e",
+            "-rw-r--r-- 1 0 0 0 /e/stays",
+        ],
+    );
 }
 
 #[test]

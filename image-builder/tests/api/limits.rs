@@ -11,7 +11,11 @@ const MIB: usize = 1024 * 1024;
 
 /// A tar archive with one file of zeros, and its zstd form, which is small.
 fn zeros(mebibytes: usize) -> (String, Vec<u8>) {
-    let mut header = Layer::new().file("zeros", "").entries[0].clone();
+    file_of_zeros("zeros", mebibytes)
+}
+
+fn file_of_zeros(name: &str, mebibytes: usize) -> (String, Vec<u8>) {
+    let mut header = Layer::new().file(name, "").entries[0].clone();
     header.contents.clear();
     let mut head = tar::Header::from_byte_slice(&header.tar()).clone();
     head.set_size((mebibytes * MIB) as u64);
@@ -47,10 +51,42 @@ fn layers_that_unpack_to_too_much() {
     // 64 MiB of memory allow 256 MiB of layers, in one or in several.
     let bomb = zeros(257);
     assert!(bomb.1.len() < MIB);
-    let words = ["image image: ", "more than 256 MiB", "memory_mib"];
+    let words = [
+        "image image: ",
+        "more than 256 MiB",
+        "the largest file is /zeros with",
+        "memory_mib",
+    ];
     Project::of(&image(&[bomb])).refused(3, &words);
     let half = zeros(129);
     Project::of(&image(&[half.clone(), half])).refused(3, &words);
+}
+
+#[test]
+fn files_that_are_too_large_are_named() {
+    // `useradd -u 2000000000` makes one of 544 GB.
+    let lastlog = file_of_zeros("var/log/lastlog", 257);
+    let words = ["the largest file is /var/log/lastlog with 257 MiB", "`-l`"];
+    Project::of(&image(&[lastlog])).refused(3, &words);
+    let lastlog = file_of_zeros("./var/log/lastlog", 80);
+    let words = [
+        "enclave.toml:4: ",
+        "the largest is /var/log/lastlog with 80 MiB (useradd",
+        "enclave.memory_mib to at least",
+    ];
+    Project::of(&image(&[lastlog])).refused(2, &words);
+}
+
+#[test]
+fn links_that_multiply() {
+    let mut layer = app();
+    for number in 0..50 {
+        let next = number + 1;
+        layer = layer.symlink(&format!("l{number}"), &format!("l{next}/../l{next}"));
+    }
+    let layer = layer.directory("l50").file("l0/x", "");
+    let words = ["entry l0/x", "more than 40 symbolic links"];
+    Project::of(&Image::new(&[layer])).refused(3, &words);
 }
 
 #[test]
