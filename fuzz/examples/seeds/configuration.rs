@@ -22,12 +22,14 @@ memory_mib = 2048
 
 [workload]
 kind = "daemon"
-command = ["/app/server", "--fast"]
+entrypoint = ["/app/server"]
+command = ["--fast"]
 env = { RUST_LOG = "info" }
 user = "1000:app"
 working_directory = "/srv"
 restart = { policy = "always", max = 3, backoff = "100ms..1m" }
 health = { http = "http://127.0.0.1:8080/health", interval = "5s" }
+stop_signal = "SIGRTMIN+3"
 stop_grace = "30s"
 
 [network]
@@ -60,8 +62,10 @@ fn configurations() {
             "env": {"RUST_LOG": "info"},
             "working_directory": "/srv",
             "user": {"uid": 1000, "gid": 1000},
+            "groups": [27, 50],
             "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
             "health": {"tcp": 8080, "interval": "30s"},
+            "stop_signal": "SIGQUIT",
             "stop_grace": "10s"
         },
         "network": {
