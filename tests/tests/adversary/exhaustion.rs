@@ -118,10 +118,7 @@ async fn qemu_flood_of_lines() {
 /// One whose main process takes all memory, and that is not started again.
 #[tokio::test]
 async fn qemu_end_for_lack_of_memory_is_named() {
-    let text = manifest("1000:1000").replace(
-        "restart = {",
-        "command = [\"memory\"]\nrestart = {",
-    );
+    let text = manifest("1000:1000").replace("restart = {", "command = [\"memory\"]\nrestart = {");
     let text = text.replace("on-failure", "never");
     let folder = folder("memory");
     let image = Workload::build_from(&PROGRAMS, &folder, "hostile-workload", &[], &text).unwrap();
