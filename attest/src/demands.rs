@@ -37,7 +37,7 @@ pub(crate) struct Demands {
     #[arg(long, value_name = "N=HEX", value_parser = parse_pcr)]
     pcr: Vec<(u8, Pcr)>,
     /// Demand a document that was made for this: relayed-challenge, self-check, clock,
-    /// key-release, sealing or workload.
+    /// key-release, sealing, key-request, key-gift or workload.
     #[arg(long)]
     purpose: Option<Purpose>,
     /// Accept any image: to know only that AWS signed the document.

@@ -200,7 +200,11 @@ fn check_purpose(policy: &Policy) -> Result<(), PolicyError> {
     if purpose.user_data().is_some() && policy.user_data.is_some() {
         return Err(PolicyError::UserDataOfTheInit(purpose));
     }
-    if matches!(purpose, Purpose::SelfCheck | Purpose::Clock) && policy.public_key.is_some() {
+    if matches!(
+        purpose,
+        Purpose::SelfCheck | Purpose::Clock | Purpose::KeyGift
+    ) && policy.public_key.is_some()
+    {
         return Err(PolicyError::KeyOfTheInit(purpose));
     }
     if let Some(Binding::Equal(bytes) | Binding::Prefix(bytes)) = &policy.user_data

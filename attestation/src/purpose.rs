@@ -36,6 +36,13 @@ pub enum Purpose {
     /// A challenge that came over the parent, for the key that secrets are sealed to.
     /// Only the nonce is the challenger's; `public_key` is the init's own, of this boot.
     Sealing,
+    /// A request to an enclave of the same family for its seed, which is to be encrypted to
+    /// `public_key`, a key that the init made for this request. The nonce is the other
+    /// enclave's, and came over the parents.
+    KeyRequest,
+    /// The init's answer to such a request. The nonce is a digest over the request and what
+    /// was encrypted.
+    KeyGift,
     /// The workload asked for it, and chose nonce, `user_data` and `public_key`.
     Workload,
     /// The init made it for something that this release does not know.
@@ -44,21 +51,25 @@ pub enum Purpose {
 
 impl Purpose {
     /// Those that a verifier can demand.
-    pub const KNOWN: [Self; 6] = [
+    pub const KNOWN: [Self; 8] = [
         Self::RelayedChallenge,
         Self::SelfCheck,
         Self::Clock,
         Self::KeyRelease,
         Self::Sealing,
+        Self::KeyRequest,
+        Self::KeyGift,
         Self::Workload,
     ];
     /// Those whose `user_data` the init writes.
-    const OF_THE_INIT: [Self; 5] = [
+    const OF_THE_INIT: [Self; 7] = [
         Self::RelayedChallenge,
         Self::SelfCheck,
         Self::Clock,
         Self::KeyRelease,
         Self::Sealing,
+        Self::KeyRequest,
+        Self::KeyGift,
     ];
 
     /// The purpose of the document that holds this `user_data`.
@@ -79,7 +90,9 @@ impl Purpose {
             | Self::SelfCheck
             | Self::Clock
             | Self::KeyRelease
-            | Self::Sealing => Some([PREFIX, self.name().as_bytes()].concat()),
+            | Self::Sealing
+            | Self::KeyRequest
+            | Self::KeyGift => Some([PREFIX, self.name().as_bytes()].concat()),
             Self::Workload | Self::Unknown => None,
         }
     }
@@ -91,6 +104,8 @@ impl Purpose {
             Self::Clock => "clock",
             Self::KeyRelease => "key-release",
             Self::Sealing => "sealing",
+            Self::KeyRequest => "key-request",
+            Self::KeyGift => "key-gift",
             Self::Workload => "workload",
             Self::Unknown => "unknown",
         }
@@ -225,7 +240,7 @@ mod tests {
             let error = text.parse::<Purpose>().unwrap_err();
             assert!(
                 error.contains(
-                    "relayed-challenge, self-check, clock, key-release, sealing, workload"
+                    "relayed-challenge, self-check, clock, key-release, sealing, key-request, key-gift, workload"
                 ),
                 "{error}"
             );

@@ -22,6 +22,8 @@ fn a_purpose_is_met_by_documents_of_that_purpose_only() {
         (b"enclave-purpose:clock", Purpose::Clock),
         (b"enclave-purpose:key-release", Purpose::KeyRelease),
         (b"enclave-purpose:sealing", Purpose::Sealing),
+        (b"enclave-purpose:key-request", Purpose::KeyRequest),
+        (b"enclave-purpose:key-gift", Purpose::KeyGift),
         (b"enclave-purpose:", Purpose::Unknown),
         (b"enclave-purpose:workload", Purpose::Unknown),
         (b"enclave-purpose:self-check ", Purpose::Unknown),

@@ -248,7 +248,7 @@ fn errors_name_the_line_and_the_fix() {
             "allow_any_image = true\npurpose = \"unknown\"",
             [
                 "line 2",
-                "relayed-challenge, self-check, clock, key-release, sealing, workload",
+                "relayed-challenge, self-check, clock, key-release, sealing, key-request, key-gift, workload",
             ],
         ),
         (

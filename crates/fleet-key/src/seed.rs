@@ -34,6 +34,11 @@ pub struct SeedError(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; FINGERPRINT_BYTES]);
 
+/// A text is no fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a fingerprint has {} hexadecimal digits", 2 * FINGERPRINT_BYTES)]
+pub struct FingerprintError;
+
 /// What a key is for: 1 to [`MAX_PURPOSE`] letters, digits, `-`, `_` and `.`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purpose(String);
@@ -57,6 +62,11 @@ pub struct KeyLengthError;
 impl Seed {
     /// The number of a seed's bytes.
     pub const BYTES: usize = SEED_BYTES;
+
+    /// The bytes, for whoever encrypts them to another enclave of the family.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
 
     /// The seed of these bytes, which are to be random.
     pub fn new(bytes: &[u8]) -> Result<Self, SeedError> {
@@ -109,6 +119,16 @@ impl fmt::Debug for Seed {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&hex::encode(self.0))
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let mut fingerprint = [0; FINGERPRINT_BYTES];
+        hex::decode_to_slice(text, &mut fingerprint).map_err(|_| FingerprintError)?;
+        Ok(Self(fingerprint))
     }
 }
 
@@ -210,6 +230,15 @@ mod tests {
         }
         for text in ["", "a/b", "a b", "ä", "%41", &"p".repeat(MAX_PURPOSE + 1)] {
             assert_eq!(text.parse::<Purpose>(), Err(PurposeError), "{text}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_read_as_they_are_written() {
+        let fingerprint = seed(7).fingerprint(&"a".parse().unwrap());
+        assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+        for text in ["", "ab", &"g".repeat(32), &"a".repeat(34)] {
+            assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
         }
     }
 

@@ -96,6 +96,10 @@ impl SealingKey {
         self.public
     }
 
+    pub(crate) const fn private(&self) -> &HpkePrivateKey {
+        &self.private
+    }
+
     /// The secret, if the sender has signed it and it was sealed to this key, for this
     /// binding. Nothing that others made is decrypted.
     pub fn open(

@@ -9,6 +9,10 @@
 //! may encrypt to a public key. So an enclave opens only what the [`Sender`] has signed
 //! that its measured configuration names.
 //!
+//! A seed that one enclave hands to another is encrypted in the same suite
+//! ([`seal_seed`]), for another context, and without a sender: a document of the enclave
+//! that gives it goes with it.
+//!
 //! ```
 //! use measurements::Pcr;
 //! use sealed_secret::{Binding, Sealed, Sender, SealingKey, SenderKey, seal};
@@ -34,12 +38,14 @@
 
 mod binding;
 mod format;
+mod hand_over;
 mod key;
 mod sender;
 mod suite;
 
 pub use binding::Binding;
 pub use format::{FORMAT_VERSION, FormatError, MAX_NAME, MAX_SEALED, MAX_SECRET, Sealed};
+pub use hand_over::seal_seed;
 pub use key::{OpenError, SealError, SealingKey, seal};
 pub use sender::{Sender, SenderError, SenderKey};
 pub use suite::{PublicKey, PublicKeyError, RandomError, SUITE};

@@ -157,6 +157,8 @@ class Policy:
                 "clock",
                 "key-release",
                 "sealing",
+                "key-request",
+                "key-gift",
                 "workload",
             ]
         ] = None,

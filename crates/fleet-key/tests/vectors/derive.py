@@ -1,4 +1,6 @@
-"""The vectors of src/seed.rs: python3 derive.py, with pyca/cryptography."""
+"""The vectors of src: python3 derive.py, with pyca/cryptography."""
+
+from hashlib import sha384
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -19,3 +21,6 @@ PURPOSE = counted(b"session-tokens")
 LENGTH = (32).to_bytes(2, "big")
 print(derive(b"enclave family key, version 1\0" + FAMILY + PURPOSE + LENGTH, 32))
 print(derive(b"enclave family fingerprint, version 1\0" + FAMILY, 16))
+
+MEASURED = b"enclave key family and generation, version 1\0" + FAMILY + (3).to_bytes(4, "big")
+print(sha384(bytes(48) + sha384(MEASURED).digest()).hexdigest())
