@@ -8,6 +8,8 @@ use anyhow::Context;
 use attestation::pcr8_of_signer;
 use clap::{ArgGroup, Args};
 use command_output::outln;
+use fleet_key::Family;
+use fleet_key::hand_over::{self, Generation};
 use measurements::{InstanceId, Pcr, RoleArn};
 
 use crate::failure::{Failure, usage};
@@ -16,7 +18,7 @@ use crate::input::read_pem;
 #[derive(Debug, Args)]
 #[command(group(
     ArgGroup::new("sources")
-        .args(["role", "instance", "certificate"])
+        .args(["role", "instance", "certificate", "family"])
         .required(true)
         .multiple(true)
 ))]
@@ -30,6 +32,12 @@ pub(crate) struct Arguments {
     /// PCR8 of an enclave whose image was signed under the first certificate in this file.
     #[arg(long, value_name = "PEM")]
     certificate: Option<PathBuf>,
+    /// PCR31 of an enclave of this family, whose seed enclaves hand over, and of --generation.
+    #[arg(long, value_name = "NAME", requires = "generation")]
+    family: Option<Family>,
+    /// The generation of the family that the image is of.
+    #[arg(long, value_name = "N", requires = "family")]
+    generation: Option<Generation>,
     /// Print JSON, as nitro-cli does.
     #[arg(long)]
     json: bool,
@@ -47,6 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(file) = &arguments.certificate {
         let pcr8 = read_pem(file, pcr8_of_signer).map_err(usage)?;
         registers.insert(8, pcr8);
+    }
+    if let (Some(family), Some(generation)) = (&arguments.family, arguments.generation) {
+        let pcr31 = hand_over::register(family, generation);
+        registers.insert(hand_over::REGISTER, pcr31);
     }
     if arguments.json {
         let named = registers.iter();

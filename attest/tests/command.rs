@@ -363,7 +363,7 @@ fn what_cannot_be_used_has_its_exit_code() {
         (
             vec!["verify", file, "--allow-any-image", "--purpose", "unknown"],
             2,
-            "relayed-challenge, self-check, clock, key-release, sealing, workload",
+            "relayed-challenge, self-check, clock, key-release, sealing, key-request, key-gift, workload",
         ),
         (
             vec!["verify", file, "--time", "yesterday"],
@@ -444,6 +444,16 @@ fn pcr_prints_the_registers_of_a_role_an_instance_and_a_signer() {
     };
     assert_eq!(run(&all), format!("3={pcr3}\n4={pcr4}\n8={pcr8}\n"));
     assert_eq!(run(&all[2..4]), format!("4={pcr4}\n"));
+    // As the crate `fleet-key` has it of another implementation.
+    let family = run(&["--family", "payments", "--generation", "3"]);
+    assert!(
+        family.starts_with("31=5c2aef86a37ed1646b81e1d5060bbc79ef487121"),
+        "{family}"
+    );
+    let alone = attest(&["pcr", "--family", "payments"]);
+    assert_eq!(alone.status.code(), Some(2));
+    let zero = attest(&["pcr", "--family", "payments", "--generation", "0"]);
+    assert_eq!(zero.status.code(), Some(2));
     let json: Value = serde_json::from_str(&run(&[all.as_slice(), &["--json"]].concat())).unwrap();
     assert_eq!(
         json,

@@ -1,4 +1,5 @@
-//! What the agent asks for and gets an answer to: challenges, and sealed secrets.
+//! What the agent asks for and gets an answer to: challenges, sealed secrets, and steps of
+//! handing a seed over.
 
 use std::future::Future;
 
@@ -8,6 +9,7 @@ use nsm::NsmError;
 use sealed_secret::PublicKey;
 use tokio::task::JoinSet;
 
+use crate::family::{FamilyKeys, Missing};
 use crate::logs::Logs;
 use crate::secrets::{PutError, Secrets};
 use crate::security_module::{Nonce, SecurityModule};
@@ -19,15 +21,22 @@ const MAX_REQUESTS: usize = 16;
 pub(crate) struct Answers {
     nsm: SecurityModule,
     secrets: Option<Secrets>,
+    keys: Option<FamilyKeys>,
     logs: Logs,
     tasks: JoinSet<FromInit>,
 }
 
 impl Answers {
-    pub(crate) fn new(nsm: SecurityModule, secrets: Option<Secrets>, logs: Logs) -> Self {
+    pub(crate) fn new(
+        nsm: SecurityModule,
+        secrets: Option<Secrets>,
+        keys: Option<FamilyKeys>,
+        logs: Logs,
+    ) -> Self {
         Self {
             nsm,
             secrets,
+            keys,
             logs,
             tasks: JoinSet::new(),
         }
@@ -79,6 +88,21 @@ impl Answers {
                 });
                 begun.err().map(|reason| secret_refused(id, reason))
             }
+            FromAgent::Keys { id, step } => {
+                let keys = self.keys.clone();
+                let begun = keys.ok_or_else(|| Missing::NoFamily.to_string());
+                let begun = begun.and_then(|keys| {
+                    let logs = self.logs.clone();
+                    self.spawn(async move {
+                        match keys.step(step, &logs).await.map(Bytes::new) {
+                            Ok(Some(answer)) => FromInit::KeysDone { id, answer },
+                            Ok(None) => keys_refused(id, "the answer is too large".to_owned()),
+                            Err(error) => keys_refused(id, error.to_string()),
+                        }
+                    })
+                });
+                begun.err().map(|reason| keys_refused(id, reason))
+            }
             _ => None,
         }
     }
@@ -120,6 +144,11 @@ fn document(id: u64, document: Result<Vec<u8>, NsmError>) -> FromInit {
 fn challenge_failed(id: u64, reason: String) -> FromInit {
     let reason = Text::new(reason);
     FromInit::ChallengeFailed { id, reason }
+}
+
+fn keys_refused(id: u64, reason: String) -> FromInit {
+    let reason = Text::new(reason);
+    FromInit::KeysRefused { id, reason }
 }
 
 fn secret_refused(id: u64, reason: String) -> FromInit {

@@ -200,7 +200,7 @@ async fn run_steps(
         &mut reached.self_check,
         &nsm,
         &trust,
-        &config.attestation,
+        &config,
         signing,
         || clock.known_ms(),
     )

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::answers::Answers;
 use crate::credentials::AwsCredentials;
 use crate::error::InitError;
+use crate::family::FamilyKeys;
 use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
 use crate::panic::Line;
@@ -266,6 +267,8 @@ pub(crate) struct Parts {
     pub(crate) credentials: Option<AwsCredentials>,
     /// The image's, if it declares any.
     pub(crate) secrets: Option<Secrets>,
+    /// Those of the image's family, if it has one.
+    pub(crate) keys: Option<FamilyKeys>,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
     /// KMS, if the image calls it through the enclave.
@@ -364,9 +367,13 @@ impl Task {
     /// Serves one session; the error is why it ended before the last message.
     async fn serve(&mut self, mut session: Session) -> Result<(), String> {
         let Parts {
-            nsm, secrets, logs, ..
+            nsm,
+            secrets,
+            keys,
+            logs,
+            ..
         } = &self.parts;
-        let mut answers = Answers::new(nsm.clone(), secrets.clone(), logs.clone());
+        let mut answers = Answers::new(nsm.clone(), secrets.clone(), keys.clone(), logs.clone());
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.parts.credentials.is_some() {
@@ -442,7 +449,8 @@ impl Task {
                 Next::Received(Some(
                     request @ (FromAgent::Challenge { .. }
                     | FromAgent::SealingChallenge { .. }
-                    | FromAgent::SealedSecret { .. }),
+                    | FromAgent::SealedSecret { .. }
+                    | FromAgent::Keys { .. }),
                 )) => {
                     if let Some(refusal) = answers.begin(request) {
                         session.send(&refusal).await?;

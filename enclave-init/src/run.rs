@@ -162,6 +162,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         self_check: self_check.message(),
         credentials: credentials.clone(),
         secrets: secrets.clone(),
+        keys: keys.clone(),
         logs: logs.clone(),
         pressure: services.pressure,
         kms: services.kms,
@@ -174,18 +175,23 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         credentials: credentials.as_ref(),
         secrets: secrets.as_ref(),
     };
-    let waits = |detail: String| {
-        if !detail.is_empty() {
-            logs.system(format!("secrets: the workload's start {detail}"));
+    let waits = |subject: &'static str| {
+        let (logs, handle) = (&logs, &handle);
+        move |detail: String| {
+            if !detail.is_empty() {
+                logs.system(format!("{subject}: the workload's start {detail}"));
+            }
+            handle.set_health(HealthState::Starting, detail);
         }
-        handle.set_health(HealthState::Starting, detail);
     };
-    let missing = match await_given(given, &config, &mut steps, &mut requests, waits).await {
-        Ok(missing) => missing,
-        Err(end) => return farewell(end, &logs, closing).await,
-    };
+    let waits_for_secrets = waits("secrets");
+    let missing =
+        match await_given(given, &config, &mut steps, &mut requests, waits_for_secrets).await {
+            Ok(missing) => missing,
+            Err(end) => return farewell(end, &logs, closing).await,
+        };
     let given_keys = match &keys {
-        Some(keys) => await_keys(keys, &logs, &mut steps, &mut requests).await,
+        Some(keys) => await_keys(keys, &logs, &mut steps, &mut requests, waits("keys")).await,
         None => Ok(()),
     };
     if let Err(end) = given_keys {
@@ -291,17 +297,18 @@ async fn await_given(
     Ok(missing)
 }
 
-/// Waits for the seed of the family, if KMS unwraps it. The error is the end of an enclave
-/// that has none.
+/// Waits for the seed of the family, and calls `waits` with what somebody has to do for it.
+/// The error is the end of an enclave that has none.
 async fn await_keys(
     keys: &FamilyKeys,
     logs: &Logs,
     steps: &mut Steps,
     requests: &mut Requests,
+    waits: impl Fn(String),
 ) -> Result<(), End> {
     let opened = steps.wait("keys", async {
         tokio::select! {
-            opened = keys.open(logs) => Some(opened),
+            opened = keys.open(logs, waits) => Some(opened),
             _ = requests.shutdown() => None,
         }
     });

@@ -10,9 +10,12 @@
 //! | sealing | the challenger's | the purpose | the init's key of this boot |
 //! | self-check, clock | the module's | the purpose | none |
 //! | key release | none | the purpose | the init's, for this boot |
+//! | key request | the giver's | the purpose | the init's, for this request |
+//! | key gift | a digest over request and ciphertext | the purpose | none |
 //! | workload | the workload's | the workload's, unless it begins as a purpose | the workload's |
 
 use attestation::Purpose;
+use fleet_key::hand_over::{Challenge, GIFT_NONCE_BYTES};
 use link::Bytes;
 use measurements::Pcr;
 use nsm::{Description, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Nsm, NsmError};
@@ -222,6 +225,23 @@ impl Module {
         let user_data = Purpose::KeyRelease.user_data();
         self.nsm
             .attestation(user_data.as_deref(), None, Some(public_key))
+    }
+
+    /// A document for a request to another enclave of the family, whose nonce this is said
+    /// to be, and which encrypts its seed to the key.
+    pub(crate) fn key_request(
+        &mut self,
+        challenge: &Challenge,
+        key: &PublicKey,
+    ) -> Result<Vec<u8>, NsmError> {
+        let user_data = Purpose::KeyRequest.user_data();
+        self.nsm
+            .attestation(user_data.as_deref(), Some(challenge), Some(&key.to_spki()))
+    }
+
+    /// A document for the answer to such a request; the nonce is a digest over both.
+    pub(crate) fn key_gift(&mut self, nonce: &[u8; GIFT_NONCE_BYTES]) -> Result<Vec<u8>, NsmError> {
+        self.own(Purpose::KeyGift, nonce)
     }
 
     /// A document that the workload asked for, with what it chose.

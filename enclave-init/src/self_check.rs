@@ -10,11 +10,12 @@
 use attestation::{AuditTime, Nonce, Policy, PolicyError, Purpose, Rejection, Rule, is_unsigned};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, EndCode, Text};
-use manifest::{Attestation, SelfCheck};
+use manifest::{Attestation, MeasuredConfig, SelfCheck};
 use measurements::Pcr;
 use nsm::NsmError;
 
 use crate::error::InitError;
+use crate::family;
 use crate::registers::{self, REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument, SecurityModule};
 use crate::steps::Steps;
@@ -48,7 +49,7 @@ pub(crate) struct Finding {
     document: Vec<u8>,
 }
 
-/// Locks the registers that nobody uses, and verifies the enclave's own document.
+/// Measures the family, locks the registers that nobody uses, and verifies the enclave's own document.
 /// `now` gives the time in milliseconds since 1970, if it is known. What came of it is
 /// noted in `found` even if it ends the boot.
 pub(crate) async fn check_itself(
@@ -56,15 +57,22 @@ pub(crate) async fn check_itself(
     found: &mut Option<FromInit>,
     nsm: &SecurityModule,
     trust: &Trust,
-    demands: &Attestation,
+    config: &MeasuredConfig,
     signing: Signing,
     now: impl Fn() -> Option<u64>,
 ) -> Result<Finding, InitError> {
+    let demands = &config.attestation;
     let open = demands.open_registers.clone();
     steps
         .run(EndCode::BootRegisters, async {
-            nsm.run(move |nsm| registers::lock_unused(nsm, &open))
-                .await?;
+            let family = family::measured(config)?;
+            nsm.run(move |nsm| {
+                if let Some((register, measured)) = family {
+                    nsm.extend_pcr(register, &measured)?;
+                }
+                registers::lock_unused(nsm, &open)
+            })
+            .await?;
             Ok(())
         })
         .await?;

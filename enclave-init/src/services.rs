@@ -11,7 +11,7 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
-use crate::family::FamilyKeys;
+use crate::family::{FamilyKeys, Surroundings};
 use crate::kms::Kms;
 use crate::logs::Logs;
 use crate::pressure::Pressure;
@@ -86,10 +86,14 @@ impl Services<'_> {
         };
         let callers = called.as_ref().map(|(kms, client)| (kms, client));
         let secrets = Secrets::new(config, callers, simulated)?;
-        let keys = match &called {
-            Some((kms, client)) => FamilyKeys::new(config, kms, client)?,
-            None => None,
-        };
+        let keys = FamilyKeys::new(config, callers, || Surroundings {
+            nsm: nsm.clone(),
+            trust: Arc::clone(trust),
+            no_time: {
+                let clock = clock.clone();
+                Box::new(move || clock.no_time())
+            },
+        })?;
         let kms = called.map(|(kms, _)| kms);
         let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
         let into = ingress::places(&capacity);

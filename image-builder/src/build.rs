@@ -22,7 +22,7 @@ use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::open_regular;
-use crate::{attestation, config, fields, kernel, kms, memory, ramdisk, secrets};
+use crate::{attestation, config, fields, kernel, keys, kms, memory, ramdisk, secrets};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -98,6 +98,8 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .signing
         .map(|files| load_signer(&files))
         .transpose()?;
+    let signed = signer.as_ref().map(Signer::pcr8);
+    keys::check_signer(&manifest, tables.keys.as_ref(), signed)?;
     if inputs.measurements == Some(inputs.output) {
         return Err(BuildError::Argument(format!(
             "{} cannot be both the image and its measurements: give two files",
@@ -202,6 +204,7 @@ fn tables(manifest: &Manifest) -> Result<Tables, ManifestError> {
         attestation: attestation::measured(manifest)?,
         kms: kms::measured(manifest)?,
         secrets: secrets::measured(manifest)?,
+        keys: keys::measured(manifest)?,
     })
 }
 

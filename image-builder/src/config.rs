@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use eif::Architecture;
 use manifest::{
-    Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Kms, LogRelease,
-    Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck, StopSignal,
-    UserSource, WorkingDirectory, Workload, WorkloadSource, check_credentials,
+    Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Keys, Kms,
+    LogRelease, Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck,
+    StopSignal, UserSource, WorkingDirectory, Workload, WorkloadSource, check_credentials,
     check_kms_environment,
 };
 
@@ -28,6 +28,7 @@ pub(crate) struct Tables {
     pub(crate) attestation: Attestation,
     pub(crate) kms: Option<Kms>,
     pub(crate) secrets: Vec<Secret>,
+    pub(crate) keys: Option<Keys>,
 }
 
 /// Combines the manifest with the container's own configuration, and checks
@@ -42,6 +43,7 @@ pub(crate) fn measured(
         attestation,
         kms,
         secrets,
+        keys,
     } = tables;
     let source = &manifest.workload;
     let process = &image.process;
@@ -109,7 +111,7 @@ pub(crate) fn measured(
         confinement: manifest.confinement.clone(),
         kms,
         secrets,
-        keys: manifest.keys.clone(),
+        keys,
     })
 }
 

@@ -35,6 +35,7 @@ mod error;
 mod fields;
 mod image;
 mod kernel;
+mod keys;
 mod kms;
 mod kms_policy;
 mod large_file;

@@ -6,6 +6,7 @@
 //! | `GET /metrics` | the same for Prometheus ([`metrics`]) |
 //! | `POST /v1/attest`, [`AttestRequest`] | the document, `application/cbor` |
 //! | `POST /v1/secrets`, [`SecretRequest`] | `{}`, once the enclave has opened the secret |
+//! | `POST /v1/keys`, [`KeysRequest`] | what came of the step, `application/octet-stream` |
 //! | `POST /v1/stop`, [`StopRequest`] | an [`EndResponse`], once the enclave has ended |
 //! | `POST /v1/detach` | `{}`, once the agent is about to leave the enclave to the next |
 //!
@@ -27,7 +28,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use link::control::{MAX_NONCE, MAX_SEALED_SECRET};
+use link::control::{KeyStep, MAX_HAND_OVER, MAX_NONCE, MAX_SEALED_SECRET};
 use log_sinks::losses::LostRecords;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ const MAX_CONNECTIONS: usize = 32;
 const MAX_BODY: usize = 16 * 1024;
 /// Largest body with a sealed secret, in bytes: it in base64, with room.
 const MAX_SECRET_BODY: usize = MAX_SEALED_SECRET / 3 * 4 + 1024;
+/// Largest body with what enclaves hand to each other, in bytes: it in base64, with room.
+const MAX_KEYS_BODY: usize = MAX_HAND_OVER / 3 * 4 + 1024;
 /// How much of a larger one is read all the same, so that its sender reads the
 /// refusal instead of a broken connection.
 const MAX_DISCARDED: usize = 1024 * 1024;
@@ -79,6 +82,32 @@ pub struct AttestRequest {
 pub struct SecretRequest {
     /// What was sealed to the enclave, in base64.
     pub sealed: String,
+}
+
+/// The body of `POST /v1/keys`: a step of what is done with the seed of a family, each with
+/// what another enclave has answered, in base64.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum KeysRequest {
+    /// Make the first seed.
+    Create,
+    /// Begin to give it.
+    Challenge,
+    /// Ask for it.
+    Request {
+        /// What the giver answered to `challenge`.
+        challenge: String,
+    },
+    /// Give it.
+    Give {
+        /// What the receiver answered to `request`.
+        request: String,
+    },
+    /// Take it.
+    Take {
+        /// What the giver answered to `give`.
+        gift: String,
+    },
 }
 
 /// The body of `POST /v1/stop`; may be left out.
@@ -196,15 +225,16 @@ impl Api {
             (&Method::GET, "/metrics") => Ok(metrics::response(&self.board.read())),
             (&Method::POST, "/v1/attest") => self.attest(request).await,
             (&Method::POST, "/v1/secrets") => self.put_secret(request).await,
+            (&Method::POST, "/v1/keys") => self.keys(request).await,
             (&Method::POST, "/v1/stop") => self.stop(request).await,
             (&Method::POST, "/v1/detach") => self.detach().await,
-            (_, "/v1/status" | "/metrics" | "/v1/attest" | "/v1/secrets" | "/v1/stop" | "/v1/detach") => Err(Refusal(
+            (_, "/v1/status" | "/metrics" | "/v1/attest" | "/v1/secrets" | "/v1/keys" | "/v1/stop" | "/v1/detach") => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "use GET for /v1/status and /metrics, and POST for /v1/attest, /v1/secrets, /v1/stop and /v1/detach".to_owned(),
+                "use GET for /v1/status and /metrics, and POST for /v1/attest, /v1/secrets, /v1/keys, /v1/stop and /v1/detach".to_owned(),
             )),
             (_, path) => Err(Refusal(
                 StatusCode::NOT_FOUND,
-                format!("there is no {path}: use /v1/status, /metrics, /v1/attest, /v1/secrets, /v1/stop or /v1/detach"),
+                format!("there is no {path}: use /v1/status, /metrics, /v1/attest, /v1/secrets, /v1/keys, /v1/stop or /v1/detach"),
             )),
         };
         answer.unwrap_or_else(|Refusal(status, error)| json(status, &ErrorResponse { error }))
@@ -239,6 +269,27 @@ impl Api {
         })?;
         self.ask(Question::SealedSecret(sealed)).await?;
         Ok(json(StatusCode::OK, &serde_json::json!({})))
+    }
+
+    async fn keys(&self, request: Request<Incoming>) -> Answer {
+        let step = match read(request, MAX_KEYS_BODY).await? {
+            KeysRequest::Create => KeyStep::Create,
+            KeysRequest::Challenge => KeyStep::Challenge,
+            KeysRequest::Request { challenge } => KeyStep::Request {
+                challenge: handed("challenge", &challenge)?,
+            },
+            KeysRequest::Give { request } => KeyStep::Give {
+                request: handed("request", &request)?,
+            },
+            KeysRequest::Take { gift } => KeyStep::Take {
+                gift: handed("gift", &gift)?,
+            },
+        };
+        let answer = self.ask(Question::Keys(step)).await?;
+        let mut response = Response::new(Full::from(answer));
+        let content_type = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        Ok(response)
     }
 
     /// Has the enclave answer.
@@ -354,6 +405,14 @@ async fn read_body(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, Refu
         ));
     }
     Ok(body)
+}
+
+/// What another enclave has answered.
+fn handed<const MAX: usize>(what: &str, base64: &str) -> Result<link::Bytes<MAX>, Refusal> {
+    let bytes = STANDARD
+        .decode(base64)
+        .map_err(|error| bad(format!("the {what} is not base64: {error}")))?;
+    link::Bytes::new(bytes).ok_or_else(|| bad(format!("the {what} has more than {MAX} bytes")))
 }
 
 fn nonce(base64: &str) -> Result<link::Bytes<MAX_NONCE>, Refusal> {

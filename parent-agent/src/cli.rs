@@ -7,7 +7,7 @@ use enclave_host::guard::TetherArgs;
 use enclave_host::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
 
 use crate::bootstrap::{BootstrapArgs, DoctorArgs};
-use crate::client::{AttestArgs, PutArgs, StatusArgs, StopArgs, TargetArgs};
+use crate::client::{AttestArgs, HandOverArgs, PutArgs, StatusArgs, StopArgs, TargetArgs};
 use crate::exit::EXIT_CODES;
 use crate::logs::LogsArgs;
 use crate::run_config::RunArgs;
@@ -36,6 +36,9 @@ pub enum Command {
     /// Hand secrets to a running enclave.
     #[command(subcommand)]
     Secret(Secret),
+    /// Make the seed of a family of enclaves, or hand it from one to another.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Stop a running enclave and wait until it is gone.
     Stop(StopArgs),
     /// End a running enclave's agent, but not the enclave: the next `run` with
@@ -81,6 +84,23 @@ pub enum Command {
 pub enum Secret {
     /// Hand in a sealed secret, which only the enclave that it was sealed to opens.
     Put(PutArgs),
+}
+
+/// What is done with the seed of a family. The agents learn nothing of it.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Have an enclave make the first seed of its family, and print its fingerprint.
+    Create(TargetArgs),
+    /// Have one enclave hand the seed to another one on this host, and print its fingerprint.
+    HandOver(HandOverArgs),
+    /// Between two hosts, first: the giver's challenge, to standard output.
+    Challenge(TargetArgs),
+    /// Between two hosts, second: the receiver's request, from the challenge.
+    Request(TargetArgs),
+    /// Between two hosts, third: the giver's gift, from the request.
+    Give(TargetArgs),
+    /// Between two hosts, last: the receiver takes the gift; print its fingerprint.
+    Take(TargetArgs),
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use link::BootId;
-use link::control::{FromAgent, FromInit, MAX_NONCE, MAX_SEALED_SECRET};
+use link::control::{FromAgent, FromInit, KeyStep, MAX_NONCE, MAX_SEALED_SECRET};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -76,7 +76,7 @@ pub enum DetachError {
 pub struct Request {
     /// What is asked.
     pub question: Question,
-    /// Where the answer goes: a document, or nothing.
+    /// Where the answer goes: a document, what came of a step, or nothing.
     pub reply: oneshot::Sender<Result<Vec<u8>, RequestError>>,
 }
 
@@ -90,6 +90,8 @@ pub enum Question {
     SealingChallenge(link::Bytes<MAX_NONCE>),
     /// To open a sealed secret and keep it.
     SealedSecret(link::Bytes<MAX_SEALED_SECRET>),
+    /// To do a step with the seed of its family.
+    Keys(KeyStep),
 }
 
 impl Question {
@@ -114,6 +116,7 @@ impl Question {
             Self::Challenge(nonce) => FromAgent::Challenge { id, nonce },
             Self::SealingChallenge(nonce) => FromAgent::SealingChallenge { id, nonce },
             Self::SealedSecret(sealed) => FromAgent::SealedSecret { id, sealed },
+            Self::Keys(step) => FromAgent::Keys { id, step },
         }
     }
 }

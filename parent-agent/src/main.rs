@@ -9,7 +9,8 @@ use anyhow::Context;
 use command_output::errln;
 use enclave_host::{guard, hypervisor};
 use log_sinks::Output;
-use parent_agent::cli::{Cli, Command, Secret};
+use parent_agent::cli::{Cli, Command, Keys, Secret};
+use parent_agent::client::Step;
 use parent_agent::{Error, Exit, bootstrap, client, diagnostics, dispatch, logs, run};
 use tokio::runtime;
 
@@ -95,6 +96,17 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Secret(Secret::Put(args)) => {
             block_on(async { Ok(client::put_secret(args).await.map_err(Error::from)?) })
         }
+        Command::Keys(keys) => block_on(async {
+            let done = match keys {
+                Keys::Create(args) => client::create_keys(args).await,
+                Keys::HandOver(args) => client::hand_over_keys(args).await,
+                Keys::Challenge(args) => client::keys_step(Step::Challenge, args).await,
+                Keys::Request(args) => client::keys_step(Step::Request, args).await,
+                Keys::Give(args) => client::keys_step(Step::Give, args).await,
+                Keys::Take(args) => client::keys_step(Step::Take, args).await,
+            };
+            Ok(done.map_err(Error::from)?)
+        }),
         Command::Detach(args) => {
             block_on(async { Ok(client::detach(args).await.map_err(Error::from)?) })
         }

@@ -16,6 +16,9 @@ pub const MAX_DOCUMENT: usize = 12 * 1024;
 pub const MAX_NONCE: usize = 512;
 /// Largest sealed secret, in bytes.
 pub const MAX_SEALED_SECRET: usize = 33 * 1024;
+/// Largest message from one enclave of a family to another, in bytes: a document, and
+/// what goes with it.
+pub const MAX_HAND_OVER: usize = MAX_DOCUMENT + 256;
 /// Longest code meant for programs, in bytes.
 pub const MAX_CODE: usize = 64;
 /// Most entries of [`Losses`]: four streams, and reasons with room for more.
@@ -232,6 +235,26 @@ pub enum FromInit {
     /// connection if there are any.
     #[n(17)]
     Secrets(#[n(0)] SecretCounts),
+    /// A [`FromAgent::Keys`] was done.
+    #[n(18)]
+    KeysDone {
+        /// The step's number.
+        #[n(0)]
+        id: u64,
+        /// What came of it, as its [`KeyStep`] says.
+        #[n(1)]
+        answer: Bytes<MAX_HAND_OVER>,
+    },
+    /// A [`FromAgent::Keys`] was not done.
+    #[n(19)]
+    KeysRefused {
+        /// The step's number.
+        #[n(0)]
+        id: u64,
+        /// Why.
+        #[n(1)]
+        reason: Text<MAX_TEXT>,
+    },
 }
 
 /// How many secrets the image declares, and what has become of them.
@@ -474,5 +497,47 @@ pub enum FromAgent {
         /// What was sealed.
         #[n(1)]
         sealed: Bytes<MAX_SEALED_SECRET>,
+    },
+    /// A step of what is done with the seed of the enclave's family.
+    #[n(7)]
+    Keys {
+        /// Its number, repeated in the answer; of the same sequence.
+        #[n(0)]
+        id: u64,
+        /// What is to be done.
+        #[n(1)]
+        step: KeyStep,
+    },
+}
+
+/// What is done with the seed of a family. Whoever relays it learns nothing of a seed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum KeyStep {
+    /// Make the first one. Answered by its fingerprint, as text.
+    #[n(0)]
+    Create,
+    /// Begin to give it. Answered by a nonce.
+    #[n(1)]
+    Challenge,
+    /// Ask for it. Answered by a request.
+    #[n(2)]
+    Request {
+        /// The giver's nonce.
+        #[n(0)]
+        challenge: Bytes<MAX_NONCE>,
+    },
+    /// Give it. Answered by a gift.
+    #[n(3)]
+    Give {
+        /// The receiver's request.
+        #[n(0)]
+        request: Bytes<MAX_HAND_OVER>,
+    },
+    /// Take it. Answered by its fingerprint, as text.
+    #[n(4)]
+    Take {
+        /// The giver's gift.
+        #[n(0)]
+        gift: Bytes<MAX_HAND_OVER>,
     },
 }

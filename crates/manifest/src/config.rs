@@ -125,7 +125,10 @@ impl MeasuredConfig {
             kms.check(config.workload.aws_credentials, &config.network)?;
         }
         if let Some(keys) = &config.keys {
-            keys.check(config.kms.is_some(), &config.network)?;
+            let open = &config.attestation.open_registers;
+            keys.check(config.kms.is_some(), &config.network, open)
+                .map_err(|(_, error)| error)?;
+            keys.check_signer()?;
         }
         Ok(config)
     }

@@ -1,15 +1,25 @@
 //! The keys that the enclaves of a family share.
 
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
 use aws_endpoint::Service;
+use measurements::{Pcr, RoleArn};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::attestation::OpenRegisters;
 use crate::name::EnclaveName;
 use crate::network::Network;
 use crate::secrets::KeyArn;
+use crate::units::Interval;
 
 /// The longest name of a parameter in bytes, as Systems Manager takes it.
 const MAX_PARAMETER_BYTES: usize = 1011;
+/// Hexadecimal digits of a seed's fingerprint.
+const FINGERPRINT_DIGITS: usize = 32;
+/// The register that family and generation are measured into.
+const FAMILY_REGISTER: u8 = 31;
 
 /// Why the `[keys]` table was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -19,6 +29,16 @@ pub enum KeysError {
         "`{0}` is not the name of a parameter: write letters, digits, `.`, `-`, `_` and `/`, a `/` first, as in `/payments/seed`"
     )]
     Parameter(String),
+    /// No fingerprint of a seed.
+    #[error(
+        "`{0}` is not a seed's fingerprint: write the {FINGERPRINT_DIGITS} hexadecimal digits that `parent-agent keys create` prints"
+    )]
+    Fingerprint(String),
+    /// Nothing says where the seed comes from, or two things do.
+    #[error(
+        "a seed comes from one place: write either `kms`, whose key wraps it, or `siblings`, the enclaves that hand it over"
+    )]
+    Origin,
     /// Nothing unwraps the seed.
     #[error(
         "the seed is KMS's to unwrap, and nothing says which KMS: add a table [kms], as in `endpoint = \"https://kms.eu-central-1.amazonaws.com\"`"
@@ -33,17 +53,45 @@ pub enum KeysError {
         /// The parameter.
         parameter: String,
     },
+    /// The register of images that were signed by nobody.
+    #[error("the signer is zero, as PCR8 is of images that nobody has signed")]
+    Signer,
+    /// The workload could measure another family.
+    #[error(
+        "the family and its generation are measured into register {FAMILY_REGISTER}, and `open_registers` leaves it to the workload: choose another one"
+    )]
+    OpenRegister,
 }
 
-/// The `[keys]` table: whose seed the enclave has, and how it gets it. It is measured as it
-/// is written.
+/// The `[keys]` table: whose seed the enclave has, and how it gets it. `P` is what stands
+/// for the signer of its siblings: PCR8, as it is measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
+#[serde(
+    try_from = "Table<P>",
+    into = "Table<P>",
+    bound(
+        serialize = "P: Clone + Serialize",
+        deserialize = "P: Deserialize<'de>"
+    )
+)]
+pub struct Keys<P = Pcr> {
     /// The family.
     pub family: EnclaveName,
+    /// Where the seed comes from.
+    pub origin: SeedOrigin<P>,
+}
+
+/// The table as a person writes it, with the file of the siblings' certificate. In a
+/// [`Manifest`](crate::Manifest), a relative path has been joined to the manifest's folder.
+pub type KeysSource = Keys<PathBuf>;
+
+/// Where a seed comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeedOrigin<P = Pcr> {
     /// KMS unwraps the family's seed for attested enclaves.
-    pub kms: WrappedSeed,
+    Kms(WrappedSeed),
+    /// Enclaves of the family hand it over.
+    Siblings(Siblings<P>),
 }
 
 /// A seed that a key of KMS wraps.
@@ -56,22 +104,165 @@ pub struct WrappedSeed {
     pub ssm: ParameterName,
 }
 
+/// The enclaves that hand the seed over, and take it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Siblings<P = Pcr> {
+    /// Whose signature their images have: PCR8.
+    pub signer: P,
+    /// Which role their parents have (PCR3), if that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleArn>,
+    /// Which generation of the family the image is of: it gives to the same and higher ones,
+    /// and takes from the same and lower ones.
+    pub generation: NonZeroU32,
+    /// What the only seed that is accepted is known by, if there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<SeedFingerprint>,
+    /// How long the workload's start waits for a seed.
+    #[serde(default = "default_wait")]
+    pub wait: Interval,
+}
+
+/// What a seed is known by: 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SeedFingerprint(String);
+
+/// The keys of the table.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table<P> {
+    family: EnclaveName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kms: Option<WrappedSeed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    siblings: Option<Siblings<P>>,
+}
+
 /// The name of a parameter that can be created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ParameterName(String);
 
+impl<P> Keys<P> {
+    /// Checks the table beside the others. The error is about this key of the table.
+    pub(crate) fn check(
+        &self,
+        has_kms: bool,
+        network: &Network,
+        open: &OpenRegisters,
+    ) -> Result<(), (&'static str, KeysError)> {
+        match &self.origin {
+            SeedOrigin::Kms(_) if !has_kms => Err(("kms", KeysError::NoKms)),
+            SeedOrigin::Kms(wrapped) if !network.reaches(Service::Ssm) => {
+                let parameter = wrapped.ssm.to_string();
+                Err(("kms", KeysError::OutOfReach { parameter }))
+            }
+            SeedOrigin::Siblings(_) if open.contains(&FAMILY_REGISTER) => {
+                Err(("siblings", KeysError::OpenRegister))
+            }
+            SeedOrigin::Kms(_) | SeedOrigin::Siblings(_) => Ok(()),
+        }
+    }
+}
+
 impl Keys {
-    /// Checks the table beside the others.
-    pub(crate) fn check(&self, has_kms: bool, network: &Network) -> Result<(), KeysError> {
-        if !has_kms {
-            return Err(KeysError::NoKms);
+    /// Refuses a signer that no image has.
+    pub(crate) fn check_signer(&self) -> Result<(), KeysError> {
+        match &self.origin {
+            SeedOrigin::Siblings(siblings) if siblings.signer == Pcr::ZERO => {
+                Err(KeysError::Signer)
+            }
+            SeedOrigin::Siblings(_) | SeedOrigin::Kms(_) => Ok(()),
         }
-        if !network.reaches(Service::Ssm) {
-            let parameter = self.kms.ssm.to_string();
-            return Err(KeysError::OutOfReach { parameter });
+    }
+}
+
+impl KeysSource {
+    /// The table as it is measured; `signer` reads the certificate that it names.
+    pub fn measured<E>(&self, signer: impl FnOnce(&Path) -> Result<Pcr, E>) -> Result<Keys, E> {
+        let origin = match &self.origin {
+            SeedOrigin::Kms(wrapped) => SeedOrigin::Kms(wrapped.clone()),
+            SeedOrigin::Siblings(siblings) => SeedOrigin::Siblings(Siblings {
+                signer: signer(&siblings.signer)?,
+                role: siblings.role.clone(),
+                generation: siblings.generation,
+                fingerprint: siblings.fingerprint.clone(),
+                wait: siblings.wait,
+            }),
+        };
+        Ok(Keys {
+            family: self.family.clone(),
+            origin,
+        })
+    }
+
+    pub(crate) fn join_to(&mut self, folder: &Path) {
+        if let SeedOrigin::Siblings(siblings) = &mut self.origin {
+            siblings.signer = folder.join(&siblings.signer);
         }
-        Ok(())
+    }
+}
+
+impl<P> TryFrom<Table<P>> for Keys<P> {
+    type Error = KeysError;
+
+    fn try_from(table: Table<P>) -> Result<Self, KeysError> {
+        let origin = match (table.kms, table.siblings) {
+            (Some(wrapped), None) => SeedOrigin::Kms(wrapped),
+            (None, Some(siblings)) => SeedOrigin::Siblings(siblings),
+            (None, None) | (Some(_), Some(_)) => return Err(KeysError::Origin),
+        };
+        Ok(Self {
+            family: table.family,
+            origin,
+        })
+    }
+}
+
+impl<P> From<Keys<P>> for Table<P> {
+    fn from(keys: Keys<P>) -> Self {
+        let (kms, siblings) = match keys.origin {
+            SeedOrigin::Kms(wrapped) => (Some(wrapped), None),
+            SeedOrigin::Siblings(siblings) => (None, Some(siblings)),
+        };
+        Self {
+            family: keys.family,
+            kms,
+            siblings,
+        }
+    }
+}
+
+const fn default_wait() -> Interval {
+    Interval::DEFAULT_WAIT
+}
+
+impl TryFrom<String> for SeedFingerprint {
+    type Error = KeysError;
+
+    fn try_from(text: String) -> Result<Self, KeysError> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() == FINGERPRINT_DIGITS && text.bytes().all(is_digit) {
+            Ok(Self(text))
+        } else {
+            Err(KeysError::Fingerprint(text))
+        }
+    }
+}
+
+impl From<SeedFingerprint> for String {
+    fn from(fingerprint: SeedFingerprint) -> Self {
+        fingerprint.0
+    }
+}
+
+impl std::ops::Deref for SeedFingerprint {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
     }
 }
 
@@ -124,10 +315,45 @@ mod tests {
         })
     }
 
+    fn handed_over() -> Value {
+        json!({
+            "family": "payments",
+            "siblings": {
+                "signer": "01".repeat(48),
+                "role": "arn:aws:iam::111122223333:role/payments",
+                "generation": 3,
+                "fingerprint": "e9903d08a8b5bf5439229e7432653e04",
+                "wait": "30m"
+            }
+        })
+    }
+
     #[test]
     fn keys_are_measured_as_they_are_read() {
-        let keys: Keys = serde_json::from_value(wrapped()).unwrap();
-        assert_eq!(serde_json::to_value(keys).unwrap(), wrapped());
+        for value in [wrapped(), handed_over()] {
+            let keys: Keys = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(keys.check_signer(), Ok(()));
+            assert_eq!(serde_json::to_value(keys).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn keys_of_siblings_have_the_register_of_their_signer() {
+        let mut value = handed_over();
+        value["siblings"] = json!({"signer": "signer.pem", "generation": 1});
+        let mut source: KeysSource = serde_json::from_value(value).unwrap();
+        source.join_to(Path::new("/project"));
+        let read = |path: &Path| {
+            assert_eq!(path, Path::new("/project/signer.pem"));
+            Ok::<_, KeysError>(Pcr::new([1; 48]))
+        };
+        let measured = serde_json::to_value(source.measured(read).unwrap()).unwrap();
+        let expected = json!({"signer": "01".repeat(48), "generation": 1, "wait": "10m"});
+        assert_eq!(measured["siblings"], expected);
+        let error = source.measured(|_| Err(KeysError::Signer));
+        assert_eq!(error, Err(KeysError::Signer));
+        let zero = source.measured(|_| Ok::<_, KeysError>(Pcr::ZERO)).unwrap();
+        assert_eq!(zero.check_signer(), Err(KeysError::Signer));
     }
 
     #[test]
@@ -138,7 +364,35 @@ mod tests {
             value
         };
         for (value, message) in [
-            (json!({"family": "a"}), "missing field `kms`"),
+            (json!({"family": "a"}), "write either `kms`"),
+            (
+                with(wrapped(), "/siblings", handed_over()["siblings"].clone()),
+                "write either `kms`",
+            ),
+            (
+                with(handed_over(), "/siblings/generation", json!(0)),
+                "expected a nonzero u32",
+            ),
+            (
+                with(
+                    handed_over(),
+                    "/siblings/generation",
+                    json!(4_294_967_296_u64),
+                ),
+                "expected a nonzero u32",
+            ),
+            (
+                with(handed_over(), "/siblings/fingerprint", json!("E9")),
+                "`E9` is not a seed's fingerprint",
+            ),
+            (
+                with(handed_over(), "/siblings/role", json!("payments")),
+                "is not a role's ARN",
+            ),
+            (
+                with(handed_over(), "/siblings/signer", json!("signer.pem")),
+                "a PCR value has 96 hexadecimal digits",
+            ),
             (with(wrapped(), "/family", json!("A")), "name `A`"),
             (
                 with(wrapped(), "/kms/ssm", json!("seed")),
@@ -182,7 +436,16 @@ endpoint = \"https://kms.eu-central-1.amazonaws.com\"
         for egress in egress {
             assert!(read(&format!("{kms}\n{egress}\n{wrapped}")).is_ok());
         }
+        let siblings = "[keys]
+family = \"payments\"
+siblings = { signer = \"signer.pem\", generation = 2 }";
+        assert!(read(siblings).is_ok());
+        assert!(read(&format!("{siblings}\n[attestation]\nopen_registers = [30]")).is_ok());
         for (tables, message) in [
+            (
+                format!("{siblings}\n[attestation]\nopen_registers = [17, 31]"),
+                "/e.toml:6: the family and its generation are measured into register 31",
+            ),
             (wrapped.to_owned(), "/e.toml:6: the seed is KMS's to unwrap"),
             (
                 format!("{kms}\naws_services = [\"kms\"]\n{wrapped}"),

@@ -57,7 +57,9 @@ pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use groups::{Groups, GroupsError};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
-pub use keys::{Keys, KeysError, ParameterName, WrappedSeed};
+pub use keys::{
+    Keys, KeysError, KeysSource, ParameterName, SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,
+};
 pub use kms::{
     HttpsEndpoint, Kms, KmsError, KmsSource, MAX_TLS_ROOTS_BYTES, Region, TlsRoots,
     check_kms_environment,

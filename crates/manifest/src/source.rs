@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
 use crate::contradiction;
-use crate::keys::Keys;
+use crate::keys::KeysSource;
 use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
 use crate::name::EnclaveName;
@@ -85,7 +85,7 @@ pub struct Manifest {
     /// What it is given that nobody outside knows.
     pub secrets: Vec<SecretSource>,
     /// The keys that it shares with other enclaves, if any.
-    pub keys: Option<Keys>,
+    pub keys: Option<KeysSource>,
 }
 
 /// The `[enclave]` table.
@@ -149,7 +149,7 @@ struct Tables {
     kms: Option<KmsSource>,
     #[serde(default)]
     secrets: Vec<SecretTable>,
-    keys: Option<Keys>,
+    keys: Option<KeysSource>,
 }
 
 impl Manifest {
@@ -213,6 +213,9 @@ impl Manifest {
             }
             for secret in &mut manifest.secrets {
                 secret.join_to(folder);
+            }
+            if let Some(keys) = &mut manifest.keys {
+                keys.join_to(folder);
             }
         }
         manifest.check_network()?;
@@ -296,8 +299,9 @@ impl Manifest {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        keys.check(self.kms.is_some(), &self.network)
-            .map_err(|error| self.invalid(&["keys", "kms"], error.to_string()))
+        let open = &self.attestation.open_registers;
+        keys.check(self.kms.is_some(), &self.network, open)
+            .map_err(|(key, error)| self.invalid(&["keys", key], error.to_string()))
     }
 
     fn invalid_secret(&self, (index, key, error): &secrets::Found) -> ManifestError {

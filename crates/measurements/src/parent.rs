@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 #[cfg(feature = "extend")]
@@ -19,7 +20,8 @@ const ACCOUNT_DIGITS: usize = 12;
 const INSTANCE_DIGITS: [usize; 2] = [17, 8];
 
 /// The ARN of an IAM role, as IAM shows it: with the role's path, if it has one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RoleArn(String);
 
 /// The id of an EC2 instance, `i-0123456789abcdef0`.
@@ -103,6 +105,20 @@ impl FromStr for RoleArn {
             }
             _ => Err(ParentError::Role(refused())),
         }
+    }
+}
+
+impl TryFrom<String> for RoleArn {
+    type Error = ParentError;
+
+    fn try_from(text: String) -> Result<Self, ParentError> {
+        text.parse()
+    }
+}
+
+impl From<RoleArn> for String {
+    fn from(role: RoleArn) -> Self {
+        role.0
     }
 }
 

@@ -14,7 +14,10 @@ pub(super) fn describe(api: &Api) -> Result<Answer, Failure> {
     let fingerprint = keys
         .fingerprint()
         .map(|fingerprint| fingerprint.to_string());
-    let body = json!({ "family": keys.family().as_str(), "fingerprint": fingerprint });
+    let mut body = json!({ "family": keys.family().as_str(), "fingerprint": fingerprint });
+    if let Some(generation) = keys.generation() {
+        body["generation"] = generation.get().into();
+    }
     Ok(Answer::json(StatusCode::OK, &body))
 }
 

@@ -7,7 +7,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use link::control::ClockState;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -81,9 +80,7 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     let Some(policy) = verifications.trust.peer(&request.peer) else {
         return Err(unknown_peer(&verifications.trust));
     };
-    // A clock that cannot be read is none.
-    let state = api.clock.report().map(|report| report.state);
-    if let Some(why) = no_time(state.unwrap_or(ClockState::NoSource)) {
+    if let Some(why) = api.clock.no_time() {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!(
@@ -100,15 +97,6 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     }
     let verdict = verifications.run(document, policy.clone(), nonce).await?;
     Ok(Answer::json(StatusCode::OK, &verdict))
-}
-
-/// Why the clock is nothing to judge certificates by, if it is not.
-fn no_time(state: ClockState) -> Option<&'static str> {
-    match state {
-        ClockState::Synchronised | ClockState::Holdover => None,
-        ClockState::Disagreement => Some("the enclave's sources of time contradict each other"),
-        ClockState::NoSource => Some("the enclave has no source of time"),
-    }
 }
 
 fn unknown_peer(trust: &Trust) -> Failure {
@@ -158,17 +146,4 @@ fn refuse(rejection: &Rejection) -> Value {
         "rule": rejection.rule,
         "reason": rejection.reason,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verify_takes_no_document_without_a_time() {
-        assert_eq!(no_time(ClockState::Synchronised), None);
-        assert_eq!(no_time(ClockState::Holdover), None);
-        assert!(no_time(ClockState::Disagreement).is_some());
-        assert!(no_time(ClockState::NoSource).is_some());
-    }
 }

@@ -122,6 +122,13 @@ impl Clock {
         })
     }
 
+    /// Why the clock is nothing to judge certificates by, if it is not.
+    pub(crate) fn no_time(&self) -> Option<&'static str> {
+        // A clock that cannot be read is none.
+        let state = self.report().map(|report| report.state);
+        no_time(state.unwrap_or(ClockState::NoSource))
+    }
+
     /// The time in milliseconds since 1970, if the clock is known to be right.
     pub(crate) fn known_ms(&self) -> Option<u64> {
         let report = self.report().ok()?;
@@ -303,6 +310,15 @@ fn limits(oscillator: &str, has_hypervisor: bool, is_simulated: bool) -> Limits 
     }
 }
 
+/// Why a clock in this state is nothing to judge certificates by, if it is not.
+fn no_time(state: ClockState) -> Option<&'static str> {
+    match state {
+        ClockState::Synchronised | ClockState::Holdover => None,
+        ClockState::Disagreement => Some("the enclave's sources of time contradict each other"),
+        ClockState::NoSource => Some("the enclave has no source of time"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,5 +338,13 @@ mod tests {
         assert_eq!(microseconds(1), 1);
         assert_eq!(microseconds(1_000), 1);
         assert_eq!(microseconds(Nanos::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn verify_takes_no_document_without_a_time() {
+        assert_eq!(no_time(ClockState::Synchronised), None);
+        assert_eq!(no_time(ClockState::Holdover), None);
+        assert!(no_time(ClockState::Disagreement).is_some());
+        assert!(no_time(ClockState::NoSource).is_some());
     }
 }

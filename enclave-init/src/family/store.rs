@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fleet_key::{Seed, SeedError};
+use fleet_key::{Family, Seed, SeedError};
 use hyper::StatusCode;
-use manifest::{Keys, MAX_CIPHERTEXT_BYTES, WrappedSeed};
+use manifest::{MAX_CIPHERTEXT_BYTES, WrappedSeed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -79,14 +79,20 @@ enum Failure {
 }
 
 impl Store {
-    /// What has the seed of these keys, in a region, of whose hosts FIPS's may be meant.
-    pub(super) fn new(keys: &Keys, (region, fips): (&str, bool), kms: Kms, client: Client) -> Self {
+    /// What has the seed of this family, in a region, of whose hosts FIPS's may be meant.
+    pub(super) fn new(
+        family: &Family,
+        wrapped: &WrappedSeed,
+        (region, fips): (&str, bool),
+        kms: Kms,
+        client: Client,
+    ) -> Self {
         Self {
             kms,
             client,
             ssm: Service::regional(aws_endpoint::Service::Ssm, region, fips),
-            wrapped: keys.kms.clone(),
-            context: BTreeMap::from([(CONTEXT.to_owned(), keys.family.to_string())]),
+            wrapped: wrapped.clone(),
+            context: BTreeMap::from([(CONTEXT.to_owned(), family.to_string())]),
         }
     }
 

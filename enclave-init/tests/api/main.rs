@@ -21,6 +21,7 @@ mod credentials;
 mod egress;
 mod enclave;
 mod environment;
+mod hand_over;
 mod hostile_agent;
 mod ingress;
 mod keys;

@@ -58,6 +58,20 @@ pub struct PutArgs {
     pub file: PathBuf,
 }
 
+/// The arguments of `keys hand-over`.
+#[derive(Debug, Args)]
+pub struct HandOverArgs {
+    /// The enclave that has the seed.
+    #[arg(long, value_name = "NAME")]
+    pub from: EnclaveName,
+    /// The enclave that waits for it.
+    #[arg(long, value_name = "NAME")]
+    pub to: EnclaveName,
+    /// Where enclaves' folders are.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
 /// The arguments of `stop`.
 #[derive(Debug, Args)]
 pub struct StopArgs {

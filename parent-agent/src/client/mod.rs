@@ -1,7 +1,8 @@
-//! Talking to a running enclave's agent: `status`, `attest`, `secret`,
+//! Talking to a running enclave's agent: `status`, `attest`, `secret`, `keys`,
 //! `stop` and `detach`.
 
 mod args;
+mod keys;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,7 +31,9 @@ use crate::enclave::Cause;
 use crate::exit::Exit;
 use crate::status::Status;
 
-pub use args::{AttestArgs, HexBytes, PutArgs, StatusArgs, StopArgs, TargetArgs};
+pub use args::{AttestArgs, HandOverArgs, HexBytes, PutArgs, StatusArgs, StopArgs, TargetArgs};
+
+pub use keys::{Step, create_keys, hand_over_keys, keys_step};
 
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -88,6 +91,9 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// Standard input has nothing that another enclave answered.
+    #[error("standard input cannot be used: {0}")]
+    Input(String),
     /// Standard output cannot be written to.
     #[error("standard output cannot be written: {0}")]
     Output(#[from] io::Error),

@@ -47,7 +47,10 @@ impl Supervisor {
                 self.requests.answer(id, Ok(document.into_vec()));
             }
             FromInit::SecretOpened { id } => self.requests.answer(id, Ok(Vec::new())),
-            FromInit::ChallengeFailed { id, reason } | FromInit::SecretRefused { id, reason } => {
+            FromInit::KeysDone { id, answer } => self.requests.answer(id, Ok(answer.into_vec())),
+            FromInit::ChallengeFailed { id, reason }
+            | FromInit::SecretRefused { id, reason }
+            | FromInit::KeysRefused { id, reason } => {
                 let refused = RequestError::Refused(reason.to_string());
                 self.requests.answer(id, Err(refused));
             }

@@ -29,6 +29,7 @@ mod hostile_enclave;
 mod image;
 mod ingress;
 mod instance;
+mod keys;
 mod lifecycle;
 mod logs;
 mod losses;

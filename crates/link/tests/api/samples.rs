@@ -158,6 +158,8 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
                 waiting,
             }),
         secret_counts().prop_map(FromInit::Secrets),
+        (any::<u64>(), bytes()).prop_map(|(id, answer)| FromInit::KeysDone { id, answer }),
+        (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::KeysRefused { id, reason }),
     ]
 }
 
@@ -196,6 +198,18 @@ pub(crate) fn control_from_agent() -> impl Strategy<Value = control::FromAgent> 
         text().prop_map(|reason| FromAgent::CredentialsUnavailable { reason }),
         (any::<u64>(), bytes()).prop_map(|(id, nonce)| FromAgent::SealingChallenge { id, nonce }),
         (any::<u64>(), bytes()).prop_map(|(id, sealed)| FromAgent::SealedSecret { id, sealed }),
+        (any::<u64>(), key_step()).prop_map(|(id, step)| FromAgent::Keys { id, step }),
+    ]
+}
+
+fn key_step() -> impl Strategy<Value = control::KeyStep> {
+    use control::KeyStep;
+    prop_oneof![
+        Just(KeyStep::Create),
+        Just(KeyStep::Challenge),
+        bytes().prop_map(|challenge| KeyStep::Request { challenge }),
+        bytes().prop_map(|request| KeyStep::Give { request }),
+        bytes().prop_map(|gift| KeyStep::Take { gift }),
     ]
 }
 
@@ -362,6 +376,14 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         },
         some_kms_calls(),
         FromInit::Secrets(some_secret_counts()),
+        FromInit::KeysDone {
+            id: 5,
+            answer: filled(200),
+        },
+        FromInit::KeysRefused {
+            id: 6,
+            reason: Text::new("this enclave has a seed already"),
+        },
     ]
 }
 
@@ -432,6 +454,30 @@ pub(crate) fn every_control_from_agent() -> Vec<control::FromAgent> {
         FromAgent::SealedSecret {
             id: 3,
             sealed: filled(200),
+        },
+        FromAgent::Keys {
+            id: 4,
+            step: control::KeyStep::Create,
+        },
+        FromAgent::Keys {
+            id: 5,
+            step: control::KeyStep::Challenge,
+        },
+        FromAgent::Keys {
+            id: 6,
+            step: control::KeyStep::Request {
+                challenge: filled(32),
+            },
+        },
+        FromAgent::Keys {
+            id: 7,
+            step: control::KeyStep::Give {
+                request: filled(200),
+            },
+        },
+        FromAgent::Keys {
+            id: 8,
+            step: control::KeyStep::Take { gift: filled(200) },
         },
     ]
 }

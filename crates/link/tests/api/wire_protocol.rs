@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HEALTH_INTERVAL_MS, HealthState,
-    LossReason, MAX_CODE, MAX_DOCUMENT, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG,
+    LossReason, MAX_CODE, MAX_DOCUMENT, MAX_HAND_OVER, MAX_LOSSES, MAX_NONCE, MAX_RUNTIME_CONFIG,
     MAX_SEALED_SECRET, MAX_TEXT,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
@@ -207,6 +207,22 @@ async fn the_control_example_is_what_is_sent() {
     let message = FromInit::SecretRefused { id: 3, reason };
     let what = "SecretRefused 3, had it been refused: \"not here\"";
     listing.message(Init, &message, what).await;
+    let step = control::KeyStep::Challenge;
+    let message = FromAgent::Keys { id: 4, step };
+    listing.message(Agent, &message, "Keys 4: Challenge").await;
+    let answer = bytes(b"nonce");
+    let message = FromInit::KeysDone { id: 4, answer };
+    let what = "KeysDone 4: a nonce (of 32 bytes)";
+    listing.message(Init, &message, what).await;
+    let request = bytes(&[0x84, 0x01]);
+    let step = control::KeyStep::Give { request };
+    let message = FromAgent::Keys { id: 5, step };
+    let what = "Keys 5: Give to this request (here its first two bytes)";
+    listing.message(Agent, &message, what).await;
+    let reason = Text::new("no seed");
+    let message = FromInit::KeysRefused { id: 5, reason };
+    let what = "KeysRefused 5, had it been refused: \"no seed\"";
+    listing.message(Init, &message, what).await;
     let status = ExitStatus::Code(3);
     let message = FromInit::WorkloadExited {
         status,
@@ -398,6 +414,7 @@ fn the_numbers_are_the_codes_own() {
         ("attestation document", MAX_DOCUMENT),
         ("nonce", MAX_NONCE),
         ("sealed secret", MAX_SEALED_SECRET),
+        ("request and gift of a seed", MAX_HAND_OVER),
         (
             "text for people (detail, reason of a failed challenge)",
             MAX_TEXT,
