@@ -40,6 +40,15 @@ pub struct Workload {
     pub measurements: Measurements,
 }
 
+/// What an image is signed with.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// The private key, as PEM.
+    pub key: PathBuf,
+    /// Its certificate, as PEM.
+    pub certificate: PathBuf,
+}
+
 impl Workload {
     /// The image in `folder` that tests share, each of which is a process of its own:
     /// the first builds it with `build`, and so does the first after a program has
@@ -95,6 +104,17 @@ impl Workload {
         Self::build_from(programs, folder, "test-workload", &[], &text)
     }
 
+    /// The same, signed.
+    pub fn build_signed(
+        programs: &Programs,
+        folder: &Path,
+        tables: &str,
+        signing: &Signing,
+    ) -> anyhow::Result<Self> {
+        let text = format!("{MANIFEST}{tables}");
+        Self::run_builder(programs, folder, "test-workload", &[], &text, Some(signing))
+    }
+
     /// Builds an image from a manifest, whose container image `oci:image` has one
     /// of the programs, and files of this machine.
     pub fn build_from(
@@ -104,13 +124,29 @@ impl Workload {
         files: &[PathBuf],
         text: &str,
     ) -> anyhow::Result<Self> {
+        Self::run_builder(programs, folder, program, files, text, None)
+    }
+
+    fn run_builder(
+        programs: &Programs,
+        folder: &Path,
+        program: &str,
+        files: &[PathBuf],
+        text: &str,
+        signing: Option<&Signing>,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).context("no folder for the image")?;
         demo::oci::write_with(&folder.join("image"), &programs.path(program), files)?;
         let manifest = folder.join("enclave.toml");
         fs::write(&manifest, text).context("cannot write the manifest")?;
         let path = folder.join(FILE);
-        let output = Command::new(programs.path("image-builder"))
-            .arg("build")
+        let mut builder = Command::new(programs.path("image-builder"));
+        builder.arg("build");
+        if let Some(Signing { key, certificate }) = signing {
+            builder.arg("--signing-key").arg(key);
+            builder.arg("--signing-certificate").arg(certificate);
+        }
+        let output = builder
             .arg("--json")
             .arg("--manifest")
             .arg(&manifest)

@@ -21,6 +21,6 @@ pub mod process;
 pub mod programs;
 
 pub use agent::Agent;
-pub use image::Workload;
+pub use image::{Signing, Workload};
 pub use machine::Machine;
 pub use programs::{Hypervisor, Programs};

@@ -1,6 +1,7 @@
 //! What init and agent say to each other.
 
 use fuzz::encode;
+use fleet_key::hand_over::{CHALLENGE_BYTES, Generation, Gift, Request};
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, Loss, LossReason, Losses,
 };
@@ -21,6 +22,27 @@ pub(crate) fn write_all() {
     write("link_hello", "older", b"ENCL\0\x01\x02\0");
     write("link_hello", "newer", b"ENCL\0\x05\x02\0");
     write("link_hello", "http", b"GET / HTTP/1.1\r\n");
+    hand_over();
+}
+
+fn hand_over() {
+    let request = Request {
+        challenge: [7; CHALLENGE_BYTES],
+        generation: Generation::MIN.saturating_add(1),
+        document: vec![0x84, 0x43, 0xa1, 0x01],
+    };
+    let gift = Gift {
+        generation: Generation::MIN,
+        sealed: vec![9; 80],
+        document: vec![0x84, 0x43, 0xa1, 0x01],
+    };
+    write("hand_over", "request", &request.to_bytes());
+    write("hand_over", "gift", &gift.to_bytes());
+    let mut newer = request.to_bytes();
+    if let Some(version) = newer.get_mut(1) {
+        *version = 2;
+    }
+    write("hand_over", "version", &newer);
 }
 
 fn link_control() {
@@ -124,6 +146,20 @@ fn link_control() {
             },
         ),
         (
+            "keys-done",
+            FromInit::KeysDone {
+                id: 7,
+                answer: bytes(&[7; 24]),
+            },
+        ),
+        (
+            "keys-refused",
+            FromInit::KeysRefused {
+                id: 8,
+                reason: Text::new("no seed"),
+            },
+        ),
+        (
             "kms",
             FromInit::Kms {
                 calls: vec![kms::Calls {
@@ -193,6 +229,22 @@ fn link_control() {
             FromAgent::SealedSecret {
                 id: 5,
                 sealed: bytes(&[0x82; 24]),
+            },
+        ),
+        (
+            "key-create",
+            FromAgent::Keys {
+                id: 6,
+                step: control::KeyStep::Create,
+            },
+        ),
+        (
+            "key-give",
+            FromAgent::Keys {
+                id: 7,
+                step: control::KeyStep::Give {
+                    request: bytes(&[0x84; 24]),
+                },
             },
         ),
     ];

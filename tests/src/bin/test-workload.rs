@@ -14,6 +14,7 @@
 //! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `secrets` | prints the secret `file-secret`, then `api-secret` once the local API has it |
+//! | `keys` | prints a key of its family in hexadecimal, and sleeps |
 //! | `exit N` | ends with that code |
 //! | `eat` | takes memory until it is killed for it |
 //! | `stubborn` | takes no notice of SIGTERM |
@@ -85,6 +86,7 @@ fn run() -> anyhow::Result<u8> {
         "decrypt" => decrypt()?,
         "time" => time(number)?,
         "secrets" => secrets()?,
+        "keys" => keys()?,
         "exit" => return Ok(u8::try_from(number)?),
         "eat" => eat(),
         "stubborn" => {
@@ -165,15 +167,29 @@ fn secrets() -> anyhow::Result<()> {
     }
 }
 
+fn keys() -> anyhow::Result<()> {
+    let (head, body) = ask_for_bytes("/v1/keys/end-to-end")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    println!("key {}", hex::encode(body));
+    sleep();
+}
+
 /// What the local API answers: head and body.
 fn ask(path: &str) -> anyhow::Result<(String, String)> {
+    let (head, body) = ask_for_bytes(path)?;
+    Ok((head, String::from_utf8(body)?))
+}
+
+/// The same where the body is no text.
+fn ask_for_bytes(path: &str) -> anyhow::Result<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect("127.0.0.1:7070")?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    Ok((head.to_owned(), body.to_owned()))
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let body = answer.split_off(end.context("no body")? + 4);
+    Ok((String::from_utf8(answer)?, body))
 }
 
 fn answer(mut stream: &TcpStream, count: usize) -> io::Result<()> {

@@ -15,6 +15,7 @@ mod confinement;
 mod demo;
 mod dispatch;
 mod exit_codes;
+mod hand_over;
 mod kills;
 mod logs;
 mod memory;
