@@ -76,10 +76,10 @@ mod tests {
             secret.content.ciphertext.to_vec(),
         ]
         .concat();
-        let context = [binding.digest().as_slice(), b"a"].concat();
-        assert_eq!(key.open_seed(&bytes, &context), Err(OpenError));
+        let bound_to = [binding.digest().as_slice(), b"a"].concat();
+        assert_eq!(key.open_seed(&bytes, &bound_to), Err(OpenError));
 
-        let sealed = seal_seed(&[7; 32], &key.public_key(), &context).unwrap();
+        let sealed = seal_seed(&[7; 32], &key.public_key(), &bound_to).unwrap();
         let (encapsulated, ciphertext) = sealed.split_at(KEY_BYTES);
         let mut content = secret.content.clone();
         content.encapsulated = encapsulated.to_vec().into();
