@@ -366,14 +366,7 @@ impl Task {
 
     /// Serves one session; the error is why it ended before the last message.
     async fn serve(&mut self, mut session: Session) -> Result<(), String> {
-        let Parts {
-            nsm,
-            secrets,
-            keys,
-            logs,
-            ..
-        } = &self.parts;
-        let mut answers = Answers::new(nsm.clone(), secrets.clone(), keys.clone(), logs.clone());
+        let mut answers = self.answers();
         let mut beat = interval(Duration::from_millis(HEALTH_INTERVAL_MS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.parts.credentials.is_some() {
@@ -473,6 +466,18 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// What answers the requests of one connection.
+    fn answers(&self) -> Answers {
+        let Parts {
+            nsm,
+            secrets,
+            keys,
+            logs,
+            ..
+        } = &self.parts;
+        Answers::new(nsm.clone(), secrets.clone(), keys.clone(), logs.clone())
     }
 
     /// Takes what the agent says of credentials, which it does only if asked.

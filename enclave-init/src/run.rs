@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::args::{Arguments, Simulation};
 use crate::boot::{Booted, Failed, boot};
-use crate::control::{self, Closing, Parts};
+use crate::control::{self, Closing, Handle, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::family::FamilyKeys;
 use crate::logs::Logs;
@@ -175,23 +175,16 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         credentials: credentials.as_ref(),
         secrets: secrets.as_ref(),
     };
-    let waits = |subject: &'static str| {
-        let (logs, handle) = (&logs, &handle);
-        move |detail: String| {
-            if !detail.is_empty() {
-                logs.system(format!("{subject}: the workload's start {detail}"));
-            }
-            handle.set_health(HealthState::Starting, detail);
-        }
+    let told = waits("secrets", &logs, &handle);
+    let missing = match await_given(given, &config, &mut steps, &mut requests, told).await {
+        Ok(missing) => missing,
+        Err(end) => return farewell(end, &logs, closing).await,
     };
-    let waits_for_secrets = waits("secrets");
-    let missing =
-        match await_given(given, &config, &mut steps, &mut requests, waits_for_secrets).await {
-            Ok(missing) => missing,
-            Err(end) => return farewell(end, &logs, closing).await,
-        };
     let given_keys = match &keys {
-        Some(keys) => await_keys(keys, &logs, &mut steps, &mut requests, waits("keys")).await,
+        Some(keys) => {
+            let told = waits("keys", &logs, &handle);
+            await_keys(keys, &logs, &mut steps, &mut requests, told).await
+        }
         None => Ok(()),
     };
     if let Err(end) = given_keys {
@@ -245,6 +238,16 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     };
     let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
+}
+
+/// Tells the log and the agent what the workload's start waits for.
+fn waits(subject: &'static str, logs: &Logs, handle: &Handle) -> impl Fn(String) {
+    move |detail: String| {
+        if !detail.is_empty() {
+            logs.system(format!("{subject}: the workload's start {detail}"));
+        }
+        handle.set_health(HealthState::Starting, detail);
+    }
 }
 
 /// What the workload is started without, and why.

@@ -98,8 +98,8 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .signing
         .map(|files| load_signer(&files))
         .transpose()?;
-    let signed = signer.as_ref().map(Signer::pcr8);
-    keys::check_signer(&manifest, tables.keys.as_ref(), signed)?;
+    let pcr8 = signer.as_ref().map(Signer::pcr8);
+    keys::check_signer(&manifest, tables.keys.as_ref(), pcr8)?;
     if inputs.measurements == Some(inputs.output) {
         return Err(BuildError::Argument(format!(
             "{} cannot be both the image and its measurements: give two files",

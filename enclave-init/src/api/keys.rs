@@ -15,8 +15,8 @@ pub(super) fn describe(api: &Api) -> Result<Answer, Failure> {
         .fingerprint()
         .map(|fingerprint| fingerprint.to_string());
     let mut body = json!({ "family": keys.family().as_str(), "fingerprint": fingerprint });
-    if let Some(generation) = keys.generation() {
-        body["generation"] = generation.get().into();
+    if let (Some(generation), Some(fields)) = (keys.generation(), body.as_object_mut()) {
+        fields.insert("generation".to_owned(), generation.get().into());
     }
     Ok(Answer::json(StatusCode::OK, &body))
 }

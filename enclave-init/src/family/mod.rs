@@ -45,7 +45,7 @@ type Held = watch::Sender<Option<Arc<Seed>>>;
 /// Where the seed comes from.
 enum Origin {
     /// A key of KMS's wraps it.
-    Store(Store),
+    Store(Box<Store>),
     /// Enclaves of the family hand it over.
     Siblings(Box<Siblings>),
 }
@@ -100,7 +100,7 @@ impl FamilyKeys {
             (SeedOrigin::Kms(wrapped), Some((kms, client)), Some(of_kms)) => {
                 let place = (&*of_kms.region, config.network.aws_fips);
                 let store = Store::new(&family, wrapped, place, kms.clone(), client.clone());
-                Origin::Store(store)
+                Origin::Store(Box::new(store))
             }
             // A configuration with a seed of KMS's and without KMS is refused when it is read.
             (SeedOrigin::Kms(_), _, _) => return Ok(None),
