@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use attestation::{VerifiedClaims, Verifier, parse_duration};
+use anyhow::Context;
+use attestation::{Verifier, parse_duration};
 use attestation_client::{Client, Endpoint, FetchError};
 use clap::Args;
-use sealed_secret::{Binding, MAX_SECRET, PublicKey, SenderKey, seal};
+use sealed_secret::{MAX_SECRET, SealToError, SenderKey, seal_to};
 use zeroize::Zeroizing;
 
 use crate::demands::Demands;
@@ -70,9 +70,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Ok(claims) = attestation.outcome else {
         return Ok(concluded);
     };
-    let key = recipient(&claims).map_err(rejected)?;
-    let sealed = seal(&secret, &arguments.name, &key, &binding(&claims), &sender)
-        .map_err(|error| usage(error.into()))?;
+    let sealed =
+        seal_to(&claims, &secret, &arguments.name, &sender).map_err(|error| match error {
+            SealToError::Secret(_) => usage(error.into()),
+            _ => rejected(error.into()),
+        })?;
     if let Some(file) = &arguments.output {
         write(file, &sealed)
             .with_context(|| format!("cannot write {}", file.display()))
@@ -84,21 +86,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             .map_err(|error| unreadable(error.into()))?;
     }
     Ok(concluded)
-}
-
-/// The key in an accepted document.
-fn recipient(claims: &VerifiedClaims) -> anyhow::Result<PublicKey> {
-    let key = claims.public_key().unwrap_or_default();
-    PublicKey::from_spki(key)
-        .map_err(|error| anyhow!("the document's public_key cannot be sealed to: {error}"))
-}
-
-/// The module, and every register in the document.
-fn binding(claims: &VerifiedClaims) -> Binding {
-    let registers = claims
-        .pcrs()
-        .filter_map(|(index, value)| Some((u8::try_from(index).ok()?, value)));
-    Binding::new(claims.module_id(), registers)
 }
 
 fn write(file: &Path, sealed: &[u8]) -> io::Result<()> {

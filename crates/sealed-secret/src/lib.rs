@@ -1,8 +1,8 @@
 //! A secret that one boot of one enclave can open, and nobody else.
 //!
 //! An enclave makes a [`SealingKey`] when it boots, and attests its public half in a
-//! document. Whoever has verified that document [`seal`]s a secret to it: HPKE (RFC 9180)
-//! encrypts it, bound to the secret's name, the module's id and every register in the
+//! document. Whoever has verified that document seals a secret to it ([`seal_to`]): HPKE
+//! (RFC 9180) encrypts it, bound to the secret's name, the module's id and every register in the
 //! document, and the sender signs the result.
 //!
 //! HPKE's base mode keeps a secret from others and says nothing of who sent it: anybody
@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attested;
 mod binding;
 mod format;
 mod hand_over;
@@ -43,6 +44,7 @@ mod key;
 mod sender;
 mod suite;
 
+pub use attested::{SealToError, seal_to};
 pub use binding::Binding;
 pub use format::{FORMAT_VERSION, FormatError, MAX_NAME, MAX_SEALED, MAX_SECRET, Sealed};
 pub use hand_over::seal_seed;
