@@ -6,6 +6,7 @@
 //! holds the published measurements and the configuration that names this enclave.
 
 mod ear;
+mod sealing;
 mod self_check;
 mod trust;
 mod verdict;
@@ -49,12 +50,17 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the gate is asked.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "action", rename_all = "lowercase")]
-enum Request {
+#[serde(tag = "action", rename_all = "snake_case")]
+enum Question {
     /// By a workflow: a nonce, and to be told through the token.
     Issue(Issue),
-    /// By an agent: whether there is a challenge.
-    Challenge { enclave_id: String },
+    /// By an agent: whether there is a challenge, or something for a sealed secret.
+    Challenge {
+        enclave_id: String,
+        /// What the enclave waits for before its workload starts.
+        #[serde(default)]
+        waiting: Option<String>,
+    },
     /// By an agent: a document, in base64.
     Document {
         enclave_id: String,
@@ -65,6 +71,14 @@ enum Request {
     },
     /// By anybody: the keys that results are signed with.
     Jwks {},
+    /// By an operator: a document of the key that secrets are sealed to.
+    SealRequest(sealing::Request),
+    /// By an agent: that document, in base64.
+    SealDocument(sealing::Brought),
+    /// By an operator: what was sealed to that key, in base64.
+    SealPut(sealing::Put),
+    /// By an agent: what the enclave said to it.
+    SealOutcome(sealing::Outcome),
 }
 
 /// A workflow's question.
@@ -116,6 +130,8 @@ impl Issue {
         update
             .set(name::ATTESTATION, attestation.to_attribute())
             .set(name::ATTESTATION_TOKEN, text(self.task_token.as_str()))
+            // It may be of an earlier boot; the agent tells it again.
+            .remove(name::WAITING)
     }
 }
 
@@ -176,9 +192,12 @@ impl Gate {
     /// Handles an invocation.
     pub async fn handle(&self, event: Value) -> Result<Value, Failure> {
         match serde_json::from_value(event).map_err(Failure::input)? {
-            Request::Issue(issue) => self.issue(&issue).await,
-            Request::Challenge { enclave_id } => self.challenge(&enclave_id).await,
-            Request::Document {
+            Question::Issue(issue) => self.issue(&issue).await,
+            Question::Challenge {
+                enclave_id,
+                waiting,
+            } => self.challenge(&enclave_id, waiting.as_deref()).await,
+            Question::Document {
                 enclave_id,
                 document,
                 self_check,
@@ -186,10 +205,14 @@ impl Gate {
                 self.document(&enclave_id, &document, self_check.as_ref())
                     .await
             }
-            Request::Jwks {} => match &self.ear {
+            Question::Jwks {} => match &self.ear {
                 Some(ear) => ear.jwks().await,
                 None => Err(Failure::unset("EAR_KEY_ID")),
             },
+            Question::SealRequest(request) => self.seal_request(&request).await,
+            Question::SealDocument(brought) => self.seal_document(&brought).await,
+            Question::SealPut(put) => self.seal_put(&put).await,
+            Question::SealOutcome(outcome) => self.seal_outcome(&outcome).await,
         }
     }
 
@@ -215,12 +238,18 @@ impl Gate {
         Ok(json!({ "issued": true }))
     }
 
-    async fn challenge(&self, id: &str) -> Result<Value, Failure> {
+    async fn challenge(&self, id: &str, waiting: Option<&str>) -> Result<Value, Failure> {
+        let now = OffsetDateTime::now_utc();
         let item = self.item(id).await?;
-        let challenge = open(&item, OffsetDateTime::now_utc()).map(|attestation| {
+        let challenge = open(&item, now).map(|attestation| {
             json!({ "nonce": attestation.nonce, "expires_at": attestation.expires_at })
         });
-        Ok(json!({ "challenge": challenge }))
+        if let Some(note) = sealing::note(&item, waiting, now) {
+            // If it is lost, the next question brings it again.
+            self.store.apply(&note).await?;
+        }
+        let sealing = sealing::offer(&item, now);
+        Ok(json!({ "challenge": challenge, "sealing": sealing }))
     }
 
     async fn document(

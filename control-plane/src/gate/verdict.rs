@@ -4,13 +4,9 @@ use attestation::{
     Nonce, Outcome, Policy, PolicyBuilder, PolicyError, Purpose, Report, Rule, Verification,
     Verifier,
 };
-use aws_lc_rs::digest::{SHA384, digest};
-use control_plane_model::item::Image;
+use control_plane_model::item::{Image, RUNTIME_CONFIGURATION_PCR, runtime_register};
 use measurements::{Measurements, Pcr};
 use thiserror::Error;
-
-/// The register that the runtime configuration is measured into.
-const RUNTIME_CONFIGURATION_PCR: u8 = 16;
 
 /// Why an item's image says nothing that a document could be held against.
 #[derive(Debug, Error)]
@@ -40,13 +36,18 @@ pub(super) fn self_check_policy(image: &Image) -> Result<Policy, UnusableImage> 
     Ok(demands(image)?.purpose(Purpose::SelfCheck).build()?)
 }
 
+/// What the document of the key that secrets are sealed to must say: the same, but that
+/// it was made for this.
+pub(super) fn sealing_policy(image: &Image) -> Result<Policy, UnusableImage> {
+    Ok(demands(image)?.purpose(Purpose::Sealing).build()?)
+}
+
 /// What every document of the enclave must say.
 fn demands(image: &Image) -> Result<PolicyBuilder, UnusableImage> {
     let measurements: Measurements = serde_json::from_str(&image.published.measurements)?;
-    let configuration = digest(&SHA384, image.runtime_configuration.as_bytes());
     let builder = Policy::builder().pcr(
         RUNTIME_CONFIGURATION_PCR,
-        Pcr::ZERO.extend(configuration.as_ref()),
+        runtime_register(&image.runtime_configuration),
     );
     if !image.enable_debug {
         return Ok(builder.image(image.published.reference.as_str(), measurements));
@@ -116,6 +117,7 @@ fn verdict(verification: Verification<'_>) -> (Verdict, Report) {
 #[cfg(test)]
 mod tests {
     use attestation::Roots;
+    use aws_lc_rs::digest::{SHA384, digest};
     use nsm::{Request, Response};
     use software_nsm::{Identity, SoftwareNsm, TestRoot};
 

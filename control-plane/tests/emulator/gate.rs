@@ -17,7 +17,7 @@ use software_nsm::{Identity, SoftwareNsm, TestRoot};
 
 use crate::cloud::Cloud;
 
-const ID: &str = "e-1";
+pub(crate) const ID: &str = "e-1";
 const OWNER: &str = "arn:aws:states:us-west-2:1:execution:deployment:deploy-e-1";
 
 fn measurements(fill: u8) -> Measurements {
@@ -30,14 +30,14 @@ fn measurements(fill: u8) -> Measurements {
 }
 
 /// A cloud with one enclave that is being deployed, and the gate.
-struct World {
-    cloud: Cloud,
-    gate: Gate,
+pub(crate) struct World {
+    pub(crate) cloud: Cloud,
+    pub(crate) gate: Gate,
     root_key: (String, String),
 }
 
 impl World {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cloud = Cloud::start().await;
         let image = Image {
             published: PublishedImage {
@@ -90,6 +90,18 @@ impl World {
 
     /// The document of an enclave with these measurements and this configuration.
     fn document(&self, fill: u8, configuration: &str, nonce: &[u8]) -> String {
+        self.made(fill, configuration, nonce, Purpose::RelayedChallenge, None)
+    }
+
+    /// The same, made for something else, with this key in it.
+    pub(crate) fn made(
+        &self,
+        fill: u8,
+        configuration: &str,
+        nonce: &[u8],
+        purpose: Purpose,
+        public_key: Option<Vec<u8>>,
+    ) -> String {
         let root = TestRoot::from_pem(&self.root_key.0, &self.root_key.1).unwrap();
         let identity = Identity {
             instance_id: "i-0123456789abcdef0".to_owned(),
@@ -102,9 +114,9 @@ impl World {
         module.answer(Request::LockPCR { index: 16 });
         let nonce = Some(nonce.to_vec().into());
         let request = Request::Attestation {
-            user_data: Purpose::RelayedChallenge.user_data().map(Into::into),
+            user_data: purpose.user_data().map(Into::into),
             nonce,
-            public_key: None,
+            public_key: public_key.map(Into::into),
         };
         match module.answer(request) {
             Response::Attestation { document } => STANDARD.encode(document),
@@ -117,7 +129,7 @@ impl World {
         self.gate.handle(event).await.unwrap()
     }
 
-    async fn item(&self) -> Enclave {
+    pub(crate) async fn item(&self) -> Enclave {
         self.cloud.store.get(ID).await.unwrap().unwrap()
     }
 

@@ -5,5 +5,6 @@
 
 mod cloud;
 mod gate;
+mod sealing;
 mod store;
 mod trigger;

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA384, digest};
 use aws_sdk_dynamodb::types::AttributeValue;
+use measurements::Pcr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::attributes::{Attributes, get_number, get_text, to_json};
 use crate::execution::Reason;
+use crate::sealing::Sealing;
 use crate::status::Status;
+
+pub use crate::instant::{parse_timestamp, timestamp};
 
 /// Names of attributes.
 pub mod name {
@@ -33,24 +37,12 @@ pub mod name {
     pub const REQUEST: &str = "request";
     pub const REFUSED: &str = "refused";
     pub const NOTICED_AT: &str = "noticed_at";
+    pub const WAITING: &str = "waiting";
+    pub const SEALING: &str = "sealing";
 }
 
 /// The provider whose items these are. Others may share the table.
 pub const PROVIDER: &str = "aws-nitro";
-
-/// An instant as items have it: RFC 3339, UTC, whole seconds.
-pub fn timestamp(instant: OffsetDateTime) -> String {
-    instant
-        .replace_nanosecond(0)
-        .expect("zero is a nanosecond")
-        .format(&Rfc3339)
-        .expect("a year of four digits")
-}
-
-/// The instant of a [`timestamp`].
-pub fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
-}
 
 /// An item.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -91,6 +83,10 @@ pub struct Enclave {
     pub refused: Option<String>,
     /// When the monitor first saw a request that nobody took.
     pub noticed_at: Option<String>,
+    /// What the enclave waits for before its workload starts, in its agent's words.
+    pub waiting: Option<String>,
+    /// A secret on its way to the enclave, or what became of the last one.
+    pub sealing: Option<Sealing>,
 }
 
 impl Enclave {
@@ -117,6 +113,8 @@ impl Enclave {
             request: get_text(attributes, name::REQUEST),
             refused: get_text(attributes, name::REFUSED),
             noticed_at: get_text(attributes, name::NOTICED_AT),
+            waiting: get_text(attributes, name::WAITING),
+            sealing: serde_json::from_value(json(name::SEALING)).ok(),
         }
     }
 
@@ -238,9 +236,18 @@ impl PublishedImage {
     }
 }
 
+/// The register that the runtime configuration is measured into.
+pub const RUNTIME_CONFIGURATION_PCR: u8 = 16;
+
 /// What an enclave is given at its start.
 pub fn runtime_configuration(enclave_id: &str) -> String {
     serde_json::json!({ "enclave_id": enclave_id }).to_string()
+}
+
+/// The value of [`RUNTIME_CONFIGURATION_PCR`] in an enclave that was given this.
+pub fn runtime_register(configuration: &str) -> Pcr {
+    let configuration = digest(&SHA384, configuration.as_bytes());
+    Pcr::ZERO.extend(configuration.as_ref())
 }
 
 #[cfg(test)]
@@ -284,12 +291,5 @@ mod tests {
     #[test]
     fn the_runtime_configuration_is_exactly_what_agents_get() {
         assert_eq!(runtime_configuration("e-1"), r#"{"enclave_id":"e-1"}"#);
-    }
-
-    #[test]
-    fn timestamps_are_utc_and_whole_seconds() {
-        let text = timestamp(OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(1500));
-        assert_eq!(text, "1970-01-01T00:00:01Z");
-        assert!(parse_timestamp(&text).is_some());
     }
 }

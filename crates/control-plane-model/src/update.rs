@@ -45,10 +45,16 @@ pub struct Update {
 impl Update {
     /// A write that leaves the status.
     pub fn amend(id: &str, now: OffsetDateTime) -> Self {
+        Self::note(id).set(name::UPDATED_AT, text(timestamp(now)))
+    }
+
+    /// A write that does not count for the item's age: what it says of an enclave is no
+    /// sign that anything works on it.
+    pub fn note(id: &str) -> Self {
         Self {
             id: id.to_owned(),
             conditions: vec![Condition::Exists],
-            set: vec![(name::UPDATED_AT, text(timestamp(now)))],
+            set: Vec::new(),
             restore: Vec::new(),
             remove: Vec::new(),
         }
@@ -125,16 +131,16 @@ impl Update {
             let (path, value) = (expressions.path(name), expressions.value(value.clone()));
             set.push(format!("{path} = if_not_exists({path}, {value})"));
         }
-        expressions.update = format!("SET {}", set.join(", "));
         let remove: Vec<_> = self
             .remove
             .iter()
             .map(|name| expressions.path(name))
             .collect();
-        if !remove.is_empty() {
-            expressions.update.push_str(" REMOVE ");
-            expressions.update.push_str(&remove.join(", "));
-        }
+        let clauses = [("SET", set), ("REMOVE", remove)]
+            .into_iter()
+            .filter(|(_, parts)| !parts.is_empty())
+            .map(|(clause, parts)| format!("{clause} {}", parts.join(", ")));
+        expressions.update = clauses.collect::<Vec<_>>().join(" ");
         expressions
     }
 }
@@ -229,6 +235,17 @@ mod tests {
         );
         assert_eq!(expressions.values[":v0"], text("DEPLOYING"));
         assert_eq!(expressions.names.len(), 6);
+    }
+
+    #[test]
+    fn a_note_leaves_the_items_age_and_may_only_remove() {
+        let update = Update::note("a").remove(name::WAITING);
+        let expressions = update.expressions();
+        assert_eq!(expressions.update, "REMOVE #waiting");
+        assert!(expressions.values.is_empty());
+        let update = update.set(name::SEALING, text("x"));
+        let expected = "SET #sealing = :v0 REMOVE #waiting";
+        assert_eq!(update.expressions().update, expected);
     }
 
     #[test]
