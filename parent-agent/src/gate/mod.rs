@@ -3,10 +3,12 @@
 //!
 //! The agent asks it for a challenge at an interval, has the enclave make a
 //! document with that nonce, and hands it over. It judges nothing: what the gate
-//! says is kept for `status`, for metrics and in the log.
+//! says is kept for `status`, for metrics and in the log. In the same way it takes
+//! [sealed secrets](sealing) to the enclave, also while that boots and waits for them.
 
 mod pace;
 mod protocol;
+mod sealing;
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,8 +38,8 @@ use protocol::{ChallengeAnswer, DocumentAnswer, Question};
 
 /// How often the gate is asked, unless it is said.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
-/// How often it is looked whether the enclave is ready.
-const READY_POLL: Duration = Duration::from_millis(250);
+/// How often it is looked whether there is something to ask for.
+const PHASE_POLL: Duration = Duration::from_millis(250);
 /// How often one challenge is answered, if its answers are refused.
 const MAX_SUBMISSIONS: u32 = 5;
 
@@ -125,6 +127,9 @@ enum GateError {
     /// The enclave made no document.
     #[error("the enclave made no document: {0}")]
     Document(#[from] RequestError),
+    /// The enclave said nothing to a secret.
+    #[error("the enclave did not answer to a sealed secret: {0}")]
+    Secret(RequestError),
 }
 
 impl GateError {
@@ -152,6 +157,17 @@ enum Round {
     Accepted,
     /// The document was refused.
     Refused,
+    /// Something was done for a sealed secret.
+    Sealing,
+}
+
+/// Why the gate is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Occasion {
+    /// The enclave is ready.
+    Ready,
+    /// It boots, and waits for what is said here before its workload starts.
+    Waits(String),
 }
 
 /// How a gate is asked.
@@ -187,24 +203,40 @@ pub(crate) struct Gate {
 impl Gate {
     /// Asks until the future is dropped.
     pub(crate) async fn serve(self) {
-        while self.board.phase() != Phase::Ready {
-            sleep(READY_POLL).await;
-        }
         let mut pace = Pace::new(self.client.config.interval, Instant::now());
-        let mut last = Submitted::default();
+        let mut was_ready = false;
+        let mut last = Last::default();
         loop {
-            let pause = if self.board.phase() == Phase::Ready {
-                self.turn(&mut last, &mut pace).await
-            } else {
-                READY_POLL
+            let pause = match self.occasion() {
+                Some(occasion) => {
+                    let is_ready = occasion == Occasion::Ready;
+                    if is_ready && !was_ready {
+                        pace = Pace::new(self.client.config.interval, Instant::now());
+                    }
+                    was_ready = is_ready;
+                    self.turn(&occasion, &mut last, &mut pace).await
+                }
+                None => PHASE_POLL,
             };
             sleep(pause).await;
         }
     }
 
+    /// Why the gate is asked now, if it is.
+    fn occasion(&self) -> Option<Occasion> {
+        self.board.update(|live| match live.phase {
+            Phase::Ready => Some(Occasion::Ready),
+            // What secrets an enclave has is told on the control channel, which is up then.
+            Phase::Booting if live.secrets.is_some_and(|secrets| secrets.missing() > 0) => {
+                Some(Occasion::Waits(live.health.detail.clone()))
+            }
+            _ => None,
+        })
+    }
+
     /// One round, its result noted, and the pause after it.
-    async fn turn(&self, last: &mut Submitted, pace: &mut Pace) -> Duration {
-        match self.round(last).await {
+    async fn turn(&self, occasion: &Occasion, last: &mut Last, pace: &mut Pace) -> Duration {
+        match self.round(occasion, last).await {
             Ok(round) => {
                 if self.outcome.update(GateStatus::reached) {
                     info!(function = %self.client.config.function, enclave = %self.client.config.enclave_id, "the attestation gate answers again");
@@ -213,6 +245,7 @@ impl Gate {
                     Round::Idle => pace.idle(Instant::now()),
                     Round::Accepted => pace.accepted(),
                     Round::Refused => pace.failed(),
+                    Round::Sealing => pace.awaited(Instant::now()),
                 }
             }
             Err(error) => {
@@ -225,26 +258,41 @@ impl Gate {
         }
     }
 
-    async fn round(&self, last: &mut Submitted) -> Result<Round, GateError> {
-        let enclave_id = &self.client.config.enclave_id;
-        let answer: ChallengeAnswer = self.ask(&Question::Challenge { enclave_id }).await?;
-        let Some(challenge) = answer.challenge else {
-            return Ok(Round::Idle);
+    async fn round(&self, occasion: &Occasion, last: &mut Last) -> Result<Round, GateError> {
+        let question = Question::Challenge {
+            enclave_id: &self.client.config.enclave_id,
+            waiting: match occasion {
+                Occasion::Ready => None,
+                Occasion::Waits(detail) => Some(detail.as_str()).filter(|text| !text.is_empty()),
+            },
         };
-        let nonce = protocol::nonce(&challenge.nonce).map_err(GateError::Answer)?;
-        if !last.may_answer(&challenge.nonce) {
-            return Ok(Round::Idle);
+        let answer: ChallengeAnswer = self.ask(&question).await?;
+        // A workload that does not run yet is not what a deployment asks for.
+        if *occasion == Occasion::Ready
+            && let Some(challenge) = answer.challenge
+            && last.challenge.may_answer(&challenge.nonce)
+        {
+            return self.answer(&challenge.nonce, &mut last.challenge).await;
         }
+        match answer.sealing {
+            Some(request) => self.seal(&request, &mut last.sealing).await,
+            None => Ok(Round::Idle),
+        }
+    }
+
+    /// Has the enclave answer a challenge.
+    async fn answer(&self, challenge: &str, last: &mut Submitted) -> Result<Round, GateError> {
+        let nonce = protocol::nonce(challenge).map_err(GateError::Answer)?;
         let document = event::Question::Challenge(nonce).ask(&self.events).await?;
         let document = STANDARD.encode(document);
         let self_check = self.board.update(|live| live.self_check.clone());
         let question = Question::Document {
-            enclave_id,
+            enclave_id: &self.client.config.enclave_id,
             document: &document,
             self_check: self_check.as_ref(),
         };
         let answer: DocumentAnswer = self.ask(&question).await?;
-        last.answered(&challenge.nonce);
+        last.answered(challenge);
         self.note(&answer);
         Ok(if answer.accepted {
             Round::Accepted
@@ -281,6 +329,14 @@ impl Gate {
             .await?;
         serde_json::from_slice(&answer).map_err(|error| GateError::Answer(error.to_string()))
     }
+}
+
+/// What was answered last.
+#[derive(Debug, Default)]
+struct Last {
+    challenge: Submitted,
+    /// Questions for a document to seal a secret to.
+    sealing: Submitted,
 }
 
 /// The challenge that was answered last, and how often.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// While a deployment may be waiting for the enclave it is asked this often.
+/// While a deployment or an operator may be waiting for the enclave it is asked this often.
 const EAGER_INTERVAL: Duration = Duration::from_secs(2);
 /// How long that is.
 const EAGER_TIME: Duration = Duration::from_secs(10 * 60);
@@ -15,8 +15,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    start: Instant,
-    was_accepted: bool,
+    eager_until: Option<Instant>,
     failures: u32,
 }
 
@@ -24,8 +23,7 @@ impl Pace {
     pub(super) fn new(interval: Duration, start: Instant) -> Self {
         Self {
             interval,
-            start,
-            was_accepted: false,
+            eager_until: Some(start + EAGER_TIME),
             failures: 0,
         }
     }
@@ -33,17 +31,22 @@ impl Pace {
     /// After a round in which there was no challenge.
     pub(super) fn idle(&mut self, now: Instant) -> Duration {
         self.failures = 0;
-        let is_eager = !self.was_accepted && now.duration_since(self.start) < EAGER_TIME;
-        if is_eager {
+        if self.eager_until.is_some_and(|until| now < until) {
             jittered(self.interval.min(EAGER_INTERVAL))
         } else {
             jittered(self.interval)
         }
     }
 
+    /// After a round that somebody waits for the next of.
+    pub(super) fn awaited(&mut self, now: Instant) -> Duration {
+        self.eager_until = Some(now + EAGER_TIME);
+        self.idle(now)
+    }
+
     /// After a document was accepted.
     pub(super) fn accepted(&mut self) -> Duration {
-        self.was_accepted = true;
+        self.eager_until = None;
         self.failures = 0;
         jittered(self.interval)
     }
@@ -81,6 +84,9 @@ mod tests {
         is_about(pace.idle(start + EAGER_TIME), 30.0);
         is_about(pace.accepted(), 30.0);
         is_about(pace.idle(start), 30.0);
+        is_about(pace.awaited(start), 2.0);
+        is_about(pace.idle(start + EAGER_TIME / 2), 2.0);
+        is_about(pace.idle(start + EAGER_TIME), 30.0);
         let mut quick = Pace::new(Duration::from_millis(100), start);
         is_about(quick.idle(start), 0.1);
     }

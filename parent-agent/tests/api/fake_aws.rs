@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) gate_faults: VecDeque<Fault>,
     /// The nonce that is asked for, in hexadecimal.
     pub(crate) nonce: Option<String>,
+    /// What there is for a sealed secret, as the gate offers it.
+    pub(crate) sealing: Option<Value>,
     /// What the gate says to the next documents; then it accepts.
     pub(crate) verdicts: VecDeque<Value>,
     /// What the gate was asked.
@@ -189,7 +191,19 @@ fn gate(state: &mut State, body: &[u8]) -> Response<Content> {
     let answer = match question["action"].as_str().unwrap() {
         "challenge" => {
             let nonce = state.nonce.as_ref();
-            json!({ "challenge": nonce.map(|nonce| json!({ "nonce": nonce, "expires_at": "2030-01-01T00:00:00Z" })) })
+            json!({ "challenge": nonce.map(|nonce| json!({ "nonce": nonce, "expires_at": "2030-01-01T00:00:00Z" })), "sealing": state.sealing })
+        }
+        "seal_document" => {
+            let accepted = json!({ "accepted": true, "message": "accepted" });
+            let verdict = state.verdicts.pop_front().unwrap_or(accepted);
+            if verdict["accepted"] == true {
+                state.sealing = None;
+            }
+            verdict
+        }
+        "seal_outcome" => {
+            state.sealing = None;
+            json!({ "noted": true, "message": "" })
         }
         "document" => {
             let verdict = state.verdicts.pop_front();

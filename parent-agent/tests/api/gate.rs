@@ -18,10 +18,15 @@ const ARGUMENTS: [&str; 6] = [
     "E_1",
 ];
 
-pub(crate) async fn start(aws: &FakeAws) -> (Agent, Init) {
+/// An agent that serves the gate.
+pub(crate) fn spawn(aws: &FakeAws) -> Agent {
     let folder = tempfile::tempdir().unwrap();
     let image = Builder::new(&[], &[]);
-    let mut agent = Agent::spawn_with(folder, image, &ARGUMENTS, &aws.environment());
+    Agent::spawn_with(folder, image, &ARGUMENTS, &aws.environment())
+}
+
+pub(crate) async fn start(aws: &FakeAws) -> (Agent, Init) {
+    let mut agent = spawn(aws);
     agent.until_init_waits().await;
     let init = agent.boot().await;
     (agent, init)
