@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use command_output::{errln, out, outln};
 use control_plane_model::Failure;
 use control_plane_model::execution::execution_name;
@@ -23,10 +22,7 @@ use crate::table::pairs;
 use crate::watch::attested;
 use plain_text::plain;
 
-/// The gate's key in the parameter.
-const GATE: &str = "attestation-gate";
 const PAUSE: Duration = Duration::from_secs(2);
-const INVOKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 struct KeySet {
@@ -106,16 +102,8 @@ async fn attest_again(cloud: &Cloud, id: &str, timeout: u64) -> anyhow::Result<E
 }
 
 async fn keys(cloud: &Cloud) -> anyhow::Result<KeySet> {
-    let function = cloud
-        .parts
-        .functions
-        .get(GATE)
-        .with_context(|| format!("the control plane's parameter names no function {GATE}"))?;
-    let payload = Bytes::from_static(br#"{"action":"jwks"}"#);
     let answer = cloud
-        .aws
-        .lambda()
-        .invoke(function, payload, true, INVOKE_TIMEOUT)
+        .ask_gate(&json!({ "action": "jwks" }))
         .await
         .context("the keys of signed results cannot be read")?;
     Ok(serde_json::from_slice(&answer)?)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use attestation::Partition;
 use clap::{Args, Parser, Subcommand};
 
 /// Deploy, watch and destroy enclaves.
@@ -10,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 /// tools.
 ///
 /// Exit codes: 0 done, 1 an error, 2 the command line or the request is wrong, 3 the
-/// enclave or a check failed, 4 the time is up and the enclave is still in motion.
+/// enclave or a check failed or a secret was refused, 4 the time is up and the enclave is still in motion.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -72,6 +73,12 @@ pub(crate) enum Command {
     Events {
         /// The enclave's id.
         id: String,
+    },
+    /// Give secrets to running enclaves.
+    Secret {
+        /// What is done.
+        #[command(subcommand)]
+        command: SecretCommand,
     },
     /// Upload an image, and record its name and its measurements.
     Publish(Publish),
@@ -170,6 +177,44 @@ pub(crate) struct Attest {
     pub(crate) again: bool,
     /// Stop waiting after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Verify a running enclave, and seal a secret that only this boot of it can open.
+    Put(Box<PutSecret>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutSecret {
+    /// The enclave's id.
+    pub(crate) id: String,
+    /// What the image's manifest calls the secret.
+    pub(crate) name: String,
+    /// The secret, 1 to 32768 bytes; `-` is standard input. Its last line feed is part
+    /// of it.
+    pub(crate) file: PathBuf,
+    /// The sender's private key, whose public half the image's manifest names: Ed25519,
+    /// in PEM.
+    #[arg(long, value_name = "PEM")]
+    pub(crate) sender: PathBuf,
+    /// The measurements of the image that may have the secret, as image-builder wrote
+    /// them; may be given more than once.
+    #[arg(long, value_name = "FILE", required_unless_present = "policy")]
+    pub(crate) measurements: Vec<PathBuf>,
+    /// A policy of `attest` that the enclave must satisfy, TOML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Trust AWS's root for this partition, `aws` or `aws-us-gov`; `aws` unless said.
+    #[arg(long, value_name = "PARTITION")]
+    pub(crate) partition: Vec<Partition>,
+    /// Trust the certificates in this PEM file, and AWS's root only if --partition names
+    /// it.
+    #[arg(long, value_name = "PEM")]
+    pub(crate) root: Option<PathBuf>,
+    /// How long it may take until the enclave has answered, in seconds, at most 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,
 }
 

@@ -1,14 +1,22 @@
 //! The control plane as it is found: names from its parameter, clients for them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use control_plane_model::clients::sdk_config;
 use control_plane_model::item::Enclave;
 use control_plane_model::store::Store;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cli::Installation;
+
+/// The gate's key in the parameter.
+const GATE: &str = "attestation-gate";
+/// How long the gate's function may take.
+const GATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the root configuration writes about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,6 +92,17 @@ impl Cloud {
             aws,
             parts,
         })
+    }
+
+    /// The gate's answer. It may be asked twice, where the first answer was lost.
+    pub(crate) async fn ask_gate(&self, event: &Value) -> anyhow::Result<Bytes> {
+        let function =
+            self.parts.functions.get(GATE).with_context(|| {
+                format!("the control plane's parameter names no function {GATE}")
+            })?;
+        let payload = Bytes::from(event.to_string());
+        let lambda = self.aws.lambda();
+        Ok(lambda.invoke(function, payload, true, GATE_TIMEOUT).await?)
     }
 
     /// The enclave of this id.

@@ -14,6 +14,7 @@ mod list;
 mod logs;
 mod publish;
 mod request;
+mod secret;
 mod table;
 mod watch;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use command_output::errln;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, SecretCommand};
 use crate::cloud::Cloud;
 
 /// How a command ended, if nothing went wrong with the command itself.
@@ -87,6 +88,9 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Logs(arguments) => logs::run(&cloud, &arguments, json).await,
         Command::Attest(arguments) => attest::run(&cloud, &arguments, json).await,
         Command::Events { id } => events::run(&cloud, &id, json).await,
+        Command::Secret {
+            command: SecretCommand::Put(arguments),
+        } => secret::put(&cloud, &arguments, json).await,
         Command::Publish(arguments) => publish::run(&cloud, &arguments, json).await,
         Command::Doctor => Ok(End::Done),
     }

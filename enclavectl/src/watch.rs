@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use command_output::{errln, out, outln};
 use control_plane_model::item::{Attestation, AttestationState, Enclave, Image};
+use control_plane_model::sealing::{Sealing, SealingState};
 use control_plane_model::status::Status;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -97,7 +98,11 @@ fn line(item: &Enclave) -> String {
                 .as_ref()
                 .is_some_and(|attestation| attestation.state == AttestationState::Waiting) =>
         {
-            Some("waits for the enclave's attestation".to_owned())
+            let waiting = item.waiting.as_ref();
+            Some(waiting.map_or_else(
+                || "waits for the enclave's attestation".to_owned(),
+                |waiting| format!("the enclave {waiting}"),
+            ))
         }
         Some(Status::Deploying | Status::Destroying) => item.progress.clone(),
         Some(Status::Pausing) => Some("the instance is being stopped".to_owned()),
@@ -123,6 +128,22 @@ pub(crate) fn attested(attestation: &Attestation, short: bool) -> String {
             format!("did not attest: {why}; last attested: {at}")
         }
         (AttestationState::Failed, _) => format!("did not attest; last attested: {at}"),
+    }
+}
+
+/// How the last sealed secret stands, in words.
+fn sealed(sealing: &Sealing) -> String {
+    let name = sealing.name.as_deref().unwrap_or("one");
+    let expires_at = &sealing.expires_at;
+    match sealing.state {
+        SealingState::Asked => format!("asked for the enclave's document, until {expires_at}"),
+        SealingState::Attested => format!("the enclave's document is there, until {expires_at}"),
+        SealingState::Sealed => format!("{name} waits for the enclave, until {expires_at}"),
+        SealingState::Opened => format!("{name} was opened, its agent says"),
+        SealingState::Refused => {
+            let why = sealing.message.as_deref().unwrap_or("without a reason");
+            format!("{name} was refused: {why}")
+        }
     }
 }
 
@@ -155,6 +176,8 @@ fn as_text(item: &Enclave) -> String {
             "attestation",
             item.attestation.as_ref().map(|a| attested(a, false)),
         ),
+        ("waiting", item.waiting.clone()),
+        ("sealed secret", item.sealing.as_ref().map(sealed)),
         ("instance", output(item, "instance_id")),
         ("address", output(item, "private_ip")),
         ("log group", output(item, "log_group_name")),
@@ -164,8 +187,13 @@ fn as_text(item: &Enclave) -> String {
     pairs(&rows.map(|(name, value)| (name, value.map(|value| plain(&value)))))
 }
 
-/// What a program wants to know of an item. Tokens are left out.
+/// What a program wants to know of an item. Tokens are left out, and what is carried to
+/// the enclave.
 pub(crate) fn as_json(item: &Enclave) -> Value {
+    let sealing = item.sealing.as_ref().map(|sealing| {
+        json!({ "state": sealing.state, "name": sealing.name,
+            "expires_at": sealing.expires_at, "message": sealing.message })
+    });
     json!({
         "id": item.id,
         "status": item.status_text,
@@ -175,6 +203,8 @@ pub(crate) fn as_json(item: &Enclave) -> Value {
         "request": item.provider_config,
         "image": image(item),
         "attestation": item.attestation,
+        "waiting": item.waiting,
+        "sealing": sealing,
         "outputs": item.outputs,
         "wallet_address": item.wallet_address,
         "generation": item.generation,
@@ -200,6 +230,36 @@ mod tests {
         item.error_message = Some("no capacity".to_owned());
         assert_eq!(line(&item), "FAILED  no capacity");
         assert_eq!(elapsed(Duration::from_secs(125)), " 2:05");
+    }
+
+    #[test]
+    fn waiting_is_said_while_the_deployment_waits_for_the_enclave() {
+        let attestation = json!({ "state": "waiting", "reason": "deploy", "nonce": "00",
+            "expires_at": "", "execution_arn": "arn" });
+        let item = Enclave {
+            status_text: Some("DEPLOYING".to_owned()),
+            attestation: serde_json::from_value(attestation).unwrap(),
+            waiting: Some("waits for the sealed secret `a`".to_owned()),
+            ..Enclave::default()
+        };
+        let said = "DEPLOYING  the enclave waits for the sealed secret `a`";
+        assert_eq!(line(&item), said);
+        assert!(as_text(&item).contains("waits for the sealed secret `a`"));
+    }
+
+    #[test]
+    fn what_is_sealed_is_said_without_what_is_carried() {
+        let sealing = json!({ "state": "refused", "nonce": "nonce", "expires_at": "soon",
+            "name": "password", "sealed": "carried", "message": "another sender" });
+        let item = Enclave {
+            sealing: serde_json::from_value(sealing).unwrap(),
+            ..Enclave::default()
+        };
+        let said = "password was refused: another sender";
+        assert!(as_text(&item).contains(said), "{}", as_text(&item));
+        let shown = as_json(&item);
+        assert_eq!(shown["sealing"]["message"], "another sender");
+        assert!(!shown.to_string().contains("carried"));
     }
 
     #[test]
