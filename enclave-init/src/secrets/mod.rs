@@ -170,7 +170,7 @@ impl Secrets {
                         let put = timeout(wait.as_duration(), put).await;
                         let put = put.map(drop).map_err(|_| {
                             format!(
-                                "nobody put it within {wait}; seal it to this boot with `attest seal --send`, or write a longer `wait`"
+                                "nobody put it within {wait}; seal it to this boot with `attest seal --send` or `enclavectl secret put`, or write a longer `wait`"
                             )
                         });
                         (index, put)
@@ -226,10 +226,10 @@ impl Secrets {
         match &*names {
             [] => String::new(),
             [name] => format!(
-                "waits for the sealed secret {name}: `attest seal --send` seals it to this boot"
+                "waits for the sealed secret {name}: seal it to this boot with `attest seal --send` or `enclavectl secret put`"
             ),
             _ => format!(
-                "waits for sealed secrets: `attest seal --send` seals each to this boot: {}",
+                "waits for the sealed secrets {}: seal each to this boot with `attest seal --send` or `enclavectl secret put`",
                 names.join(", ")
             ),
         }

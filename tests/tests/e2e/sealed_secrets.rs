@@ -57,7 +57,7 @@ impl Sender {
     async fn when_awaited(agent: &mut Agent, image: &Workload) -> Self {
         let is_start = |event: &Value| event["event"] == "starting";
         let starting = agent.event(is_start).await.unwrap();
-        let expected = "waits for the sealed secret `file-secret`: `attest seal --send`";
+        let expected = "waits for the sealed secret `file-secret`: seal it to this boot";
         let is_told = |event: &Value| {
             let detail = event["detail"].as_str().unwrap_or_default();
             event["event"] == "health" && detail.starts_with(expected)
