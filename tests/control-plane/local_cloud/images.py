@@ -61,6 +61,16 @@ file = "/run/secrets/{name}"
 """
 
 
+def with_sealed_secret(name, sender):
+    """The manifest with a secret that this sender seals; the file is in the folder."""
+    return f"""{_MANIFEST}
+[[secrets]]
+name = "{name}"
+sealed = {{ sender = "{sender}" }}
+file = "/run/secrets/{name}"
+"""
+
+
 def publish(control_plane, reference, image, measurements):
     """Uploads an image, and says what the reference stands for from now on."""
     data = image.read_bytes()

@@ -22,7 +22,7 @@
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
 //! | `fill` | fills every file system that its user may write to, and serves |
-//! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so |
+//! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so; before that it prints the secret `file-secret`, if it has that |
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
@@ -47,6 +47,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Pid, getgroups};
 
+const FILE_SECRET: &str = "/run/secrets/file-secret";
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code.into(),
@@ -67,6 +69,9 @@ fn run() -> anyhow::Result<u8> {
     let role = std::fs::read_to_string(&file).with_context(|| file.clone())?;
     if role.starts_with('{') {
         println!("told {role}");
+        if let Ok(value) = std::fs::read_to_string(FILE_SECRET) {
+            println!("file {value}");
+        }
         // It is needed as long as the program runs.
         let told: &'static str = role.leak();
         serve(move |stream| answer_http(stream, told))?;
@@ -156,7 +161,7 @@ fn time(count: usize) -> anyhow::Result<()> {
 }
 
 fn secrets() -> anyhow::Result<()> {
-    let value = std::fs::read_to_string("/run/secrets/file-secret")?;
+    let value = std::fs::read_to_string(FILE_SECRET)?;
     println!("file {value}");
     loop {
         let (head, body) = ask("/v1/secrets/api-secret?wait=10")?;
