@@ -11,7 +11,7 @@ use command_output::{out, outln};
 use crate::cold_start;
 use crate::{outside, packages, programs};
 
-const USAGE: &str = "cargo xtask bench attestation | service | proxy | bootstrap | logs | functions | instructions [--record]";
+const USAGE: &str = "cargo xtask bench attestation | service | proxy | kms | bootstrap | logs | functions | instructions [--record]";
 /// The crate of the benchmarks, which is not in the workspace.
 const CRATE: &str = "attestation/benches/verification";
 
@@ -34,6 +34,10 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         ["bootstrap"] => programs::run(workspace, "bootstrap-figures", &[]),
         ["logs"] => programs::run(workspace, "log-figures", &[]),
         ["proxy"] => proxy(workspace),
+        ["kms", options @ ..] => {
+            let options: Vec<_> = options.iter().map(|&text| text.to_owned()).collect();
+            programs::run(workspace, "kms-figures", &options)
+        }
         ["functions"] => cold_start::run(workspace),
         ["instructions"] => compare(workspace),
         ["instructions", "--record"] => record(workspace),

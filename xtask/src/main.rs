@@ -57,6 +57,9 @@ usage: cargo xtask COMMAND
                    time verification beside bare signatures and beside another crate
   bench service    the verification service beside the library: rate, latency, memory
   bench proxy      the agent's proxy beside vsock-proxy's loop and socat: rate, latency, memory
+  bench kms [--seconds N]
+                   a decrypt from the workload beside the same call without Recipient;
+                   then 500 a second while credentials expire: rate, memory
   bench bootstrap  from bootstrap to the first attested response under QEMU, step by step
   bench logs       lines a second into the spool and out of it, and the memory for that
   bench functions  the functions' packages: size, and time from start to first answer

@@ -92,7 +92,9 @@ impl Recipient {
 }
 
 /// Makes documents, one at a time. The security module takes milliseconds for each, so
-/// all who wait when one is begun get that one: for each of them it is new.
+/// all who wait when one is begun get that one: for each of them it is new. None is kept
+/// for later calls, although KMS takes one for five minutes: what the workload has extended
+/// or locked since would not be in it, and KMS is to decide by the registers as they are.
 async fn make_documents(
     nsm: SecurityModule,
     key: Arc<LazyKey>,
