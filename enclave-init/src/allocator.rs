@@ -4,6 +4,10 @@
 //! overwritten when they are dropped, or that are moved when they grow. So the allocator
 //! overwrites all that is freed, whoever has used it. AWS-LC has an allocator of its own,
 //! which does the same.
+//!
+//! Beside the system's allocator alone, a block that is made and given back takes 1 to 2 ns
+//! more with up to 256 bytes, 25 ns with 4 KiB and 2 µs with 64 KiB, as measured on x86-64
+//! with blocks in the processor's caches.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
