@@ -108,6 +108,7 @@ fn check(layer: &[u8]) {
             manifest: &at("enclave.toml"),
             kernel: &at("kernel"),
             init: &at("init"),
+            enclave_kms: &at("enclave-kms"),
             output,
             measurements: None,
             signing: None,

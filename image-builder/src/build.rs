@@ -1,7 +1,7 @@
 //! Putting an enclave image together.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,12 +17,13 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::config::Tables;
 use crate::digest::Hashing;
-use crate::elf::{Elf, HEAD_BYTES};
 use crate::error::BuildError;
 use crate::image::{self, Image};
 use crate::step::Step;
-use crate::stored::open_regular;
-use crate::{attestation, config, fields, kernel, keys, kms, memory, ramdisk, secrets};
+use crate::stored::{open_regular, read_head};
+use crate::{
+    attestation, config, enclave_kms, fields, kernel, keys, kms, memory, ramdisk, released, secrets,
+};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -34,6 +35,8 @@ const COMMAND_LINE: &str = "reboot=k panic=-1 pci=off nomodules no_timer_check q
 /// The layers may have as many bytes as this many enclaves have memory: what
 /// is not replaced by a higher layer must fit into one.
 const LAYERS_PER_MEMORY: u64 = 4;
+/// What to do where the init cannot be used.
+const INIT_ADVICE: &str = "give the enclave-init of this release with --init";
 /// Largest signing key or certificate that is read, in bytes.
 const MAX_PEM: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
@@ -47,6 +50,8 @@ pub struct Inputs<'a> {
     pub kernel: &'a Path,
     /// The `enclave-init` binary.
     pub init: &'a Path,
+    /// The `enclave-kms` binary, which is read if the manifest has it put into the image.
+    pub enclave_kms: &'a Path,
     /// Where the image goes; replaced in one step when it is whole.
     pub output: &'a Path,
     /// Where the measurements go, as JSON; likewise.
@@ -93,7 +98,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     let manifest = Manifest::load(inputs.manifest)?;
     let tables = tables(&manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
-    let mut init = open_init(inputs.init, architecture)?;
+    let mut init = released::open(inputs.init, architecture, INIT_ADVICE)?;
     let signer = inputs
         .signing
         .map(|files| load_signer(&files))
@@ -112,12 +117,13 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
 
     let memory = manifest.enclave.memory_mib;
     let memory_bytes = u64::from(memory.get()).saturating_mul(MIB);
-    let image = image::load(
+    let mut image = image::load(
         &manifest.enclave.image,
         architecture,
         memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
         progress,
     )?;
+    enclave_kms::add(&manifest, inputs.enclave_kms, architecture, &mut image)?;
     let files = memory::Files::of(&image.tree).map_err(|reason| BuildError::Image {
         image: image::path(&manifest.enclave.image).to_owned(),
         reason,
@@ -276,33 +282,6 @@ fn open_kernel(path: &Path) -> Result<(File, Architecture, String), BuildError> 
         reason,
     })?;
     Ok((file, architecture, version))
-}
-
-fn open_init(path: &Path, architecture: Architecture) -> Result<File, BuildError> {
-    const ADVICE: &str = "give the enclave-init of this release with --init";
-    let mut file = open_regular(path).map_err(BuildError::read(path, ADVICE))?;
-    let head = read_head(&mut file, HEAD_BYTES).map_err(BuildError::read(path, ADVICE))?;
-    let wrong = match Elf::parse(&head) {
-        None => "it is not a 64-bit ELF program".to_owned(),
-        Some(elf) if elf.architecture != Some(architecture) => {
-            format!("it is not built for the kernel's processor, {architecture}")
-        }
-        Some(elf) if elf.interpreter.is_some() => {
-            "it is not static, and nothing is beside it when the enclave starts".to_owned()
-        }
-        Some(_) => return Ok(file),
-    };
-    Err(BuildError::Input {
-        path: path.to_owned(),
-        reason: format!("{wrong}: {ADVICE}"),
-    })
-}
-
-fn read_head(file: &mut File, limit: u64) -> std::io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    Read::by_ref(file).take(limit).read_to_end(&mut head)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(head)
 }
 
 fn load_signer(files: &SigningFiles<'_>) -> Result<Signer, BuildError> {

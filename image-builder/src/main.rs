@@ -159,6 +159,10 @@ struct BuildArgs {
     /// The enclave-init program [default: the one beside this program].
     #[arg(long)]
     init: Option<PathBuf>,
+    /// The enclave-kms program, which images get whose manifest sets `command` in `[kms]`
+    /// [default: the one beside this program].
+    #[arg(long, value_name = "FILE")]
+    enclave_kms: Option<PathBuf>,
     /// Where to write the image.
     #[arg(long, short)]
     output: PathBuf,
@@ -214,10 +218,14 @@ fn main() -> ExitCode {
 }
 
 fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
-    let init = args.init.clone().unwrap_or_else(|| {
-        let program = std::env::current_exe().unwrap_or_default();
-        program.with_file_name("enclave-init")
-    });
+    let given_or_beside = |given: &Option<PathBuf>, name: &str| {
+        given.clone().unwrap_or_else(|| {
+            let program = std::env::current_exe().unwrap_or_default();
+            program.with_file_name(name)
+        })
+    };
+    let init = given_or_beside(&args.init, "enclave-init");
+    let enclave_kms = given_or_beside(&args.enclave_kms, "enclave-kms");
     let signing = match (&args.signing_key, &args.signing_certificate) {
         (Some(key), Some(certificate)) => Some(SigningFiles { key, certificate }),
         _ => None,
@@ -236,6 +244,7 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
             manifest: &args.manifest,
             kernel: &args.kernel,
             init: &init,
+            enclave_kms: &enclave_kms,
             output: &args.output,
             measurements: args.measurements.as_deref(),
             signing,

@@ -1,7 +1,7 @@
 //! A container image as it is stored: its parts, and how they are read.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -49,6 +49,14 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
         ));
     }
     File::open(path)
+}
+
+/// Reads the beginning of a file, and goes back to it.
+pub(crate) fn read_head(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    Read::by_ref(file).take(limit).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(head)
 }
 
 /// Reads a file that the manifest names, of at most this many bytes.

@@ -34,6 +34,8 @@ pub(crate) enum TreeError {
     NotADirectory,
     #[error("it would replace the root directory")]
     Root,
+    #[error("something is there already")]
+    Taken,
     #[error("it is a hard link to something that is not a file in the image")]
     HardLink,
     #[error("it hides a file in a directory that is a symbolic link")]
@@ -196,6 +198,20 @@ impl Tree {
         let inode = self.next_inode;
         self.next_inode = inode.checked_add(1).ok_or(TreeError::Entries)?;
         self.replace(path, Kind::File { content, inode }, metadata)
+    }
+
+    /// A file where there is none yet, and no link.
+    pub(crate) fn new_file(
+        &mut self,
+        name: &[u8],
+        metadata: Metadata,
+        content: Content,
+    ) -> Result<(), TreeError> {
+        let path = self.resolve(name, false)?;
+        if self.get(&path).is_some() {
+            return Err(TreeError::Taken);
+        }
+        self.file(name, metadata, content)
     }
 
     pub(crate) fn symlink(

@@ -224,6 +224,9 @@ pub struct KmsSource {
     /// A PEM file of the certificates that the endpoint's must lead to; Amazon's roots
     /// unless given.
     pub roots: Option<PathBuf>,
+    /// Whether the image gets the program `enclave-kms`, for scripts.
+    #[serde(default)]
+    pub command: bool,
 }
 
 impl KmsSource {

@@ -61,6 +61,7 @@ shm_mib = 64
 endpoint = "https://kms.eu-west-1.amazonaws.com"
 region = "eu-west-1"
 roots = "kms-roots.pem"
+command = true
 [[secrets]]
 name = "database-password"
 kms = { ciphertext = "AQICAHhrZXk=", file = "password.kms", ssm = "/app/password", secretsmanager = "app/password", s3 = "s3://bucket/password" }

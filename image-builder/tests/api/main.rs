@@ -14,6 +14,7 @@ mod bad_program;
 mod contents;
 mod describe;
 mod diff;
+mod enclave_kms;
 mod image;
 mod kms_policy;
 mod layer;

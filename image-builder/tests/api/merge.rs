@@ -271,6 +271,7 @@ proptest! {
                 manifest: &project.path("enclave.toml"),
                 kernel: &project.path("kernel"),
                 init: &project.path("enclave-init"),
+                enclave_kms: &project.path("enclave-kms"),
                 output: &output,
                 measurements: None,
                 signing: None,
