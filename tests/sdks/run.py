@@ -1,11 +1,13 @@
 """AWS's SDKs, unmodified, in an enclave under `sim`: each has KMS decrypt a secret.
 
-usage: run.py PROGRAMS KERNEL CACHE
+usage: run.py PROGRAMS KERNEL CACHE RUST
 
 PROGRAMS is the folder of the workspace's programs, CACHE one for the SDKs, which are
-downloaded once. boto3, the `aws` command and the SDK for JavaScript find credentials and
-KMS by their default chains; the software KMS gives the plaintext to this image alone. The
-same image is refused as another role, and every SDK says so in KMS's words.
+downloaded once, and RUST a program with the SDK for Rust. boto3, the `aws` command and the
+SDKs for JavaScript and Rust find credentials and KMS by their default chains; `enclave-kms`
+is in the image because the manifest says so. The software KMS gives the plaintext to this
+image alone. The same image is refused as another role, and every client says so in KMS's
+words.
 
 Exit codes: 0 all of this was shown, 1 something failed.
 """
@@ -32,7 +34,7 @@ from local_cloud.kms import Kms  # noqa: E402
 ENCLAVE = "arn:aws:iam::000000000000:role/Enclave"
 OPERATOR = "arn:aws:iam::000000000000:user/operator"
 SECRET = "the secret that SDKs decrypt"
-CLIENTS = ("boto3", "aws", "javascript")
+CLIENTS = ("boto3", "aws", "javascript", "rust", "enclave-kms")
 LIMIT = 300
 NODE = Path("/usr/bin/node")
 # What of Python's library no program here needs.
@@ -57,6 +59,7 @@ egress = ["{name}"]
 endpoint = "{endpoint}"
 region = "{region}"
 roots = "authority.pem"
+command = true
 
 [logs]
 release = "always"
@@ -64,7 +67,7 @@ release = "always"
 
 
 def main():
-    programs, kernel, cache = map(Path, sys.argv[1:])
+    programs, kernel, cache, rust = map(Path, sys.argv[1:])
     python, javascript = packages(cache)
     # A path of a socket has 107 bytes.
     with tempfile.TemporaryDirectory(prefix="sdks-") as folder:
@@ -82,7 +85,7 @@ def main():
                     "Action": ["kms:Encrypt", "kms:PutKeyPolicy"]}}))["KeyMetadata"]["Arn"]
             ciphertext = operator.encrypt(KeyId=key, Plaintext=SECRET)["CiphertextBlob"]
             image = build(programs, kernel, folder, kms, {"ciphertext": ciphertext, "key": key.encode()},
-                          python, javascript)
+                          python, javascript, rust)
             policy = subprocess.run(
                 [programs / "image-builder", "kms-policy", "--measurements", folder / "measurements.json",
                  "--caller", ENCLAVE, "--administrator", OPERATOR, "--encrypter", OPERATOR],
@@ -124,13 +127,15 @@ def packages(cache):
     return folder / "python", folder / "javascript"
 
 
-def build(programs, kernel, folder, kms, files, python, javascript):
+def build(programs, kernel, folder, kms, files, python, javascript, rust):
     """An image with interpreters, SDKs and the workload."""
     layer = Layer()
     interpreter = Path(os.path.realpath(sys.executable))
     library = Path(sysconfig.get_path("stdlib"))
     layer.program(interpreter)
     layer.program(NODE)
+    layer.file(rust, Path("/app/decrypt"))
+    layer.libraries(rust)
     for path in tree(library):
         layer.file(path, path)
         if ".so" in path.name:

@@ -83,6 +83,20 @@ pub(crate) const EAR_VERIFIER: Artefact = Artefact {
     duration: "2 minutes",
 };
 
+/// AWS's SDK for Rust, with a program that calls it.
+pub(crate) const SDK_FOR_RUST: Artefact = Artefact {
+    name: "sdk-for-rust",
+    recipe: &["tests/sdks/rust/build"],
+    inputs: &[
+        "tests/sdks/rust/build",
+        "tests/sdks/rust/Cargo.toml",
+        "tests/sdks/rust/Cargo.lock",
+        "tests/sdks/rust/src/main.rs",
+    ],
+    output: "bin/decrypt",
+    duration: "5 minutes",
+};
+
 /// The builder of fuzz targets.
 pub(crate) const CARGO_FUZZ: Artefact = Artefact {
     name: "cargo-fuzz",

@@ -49,8 +49,9 @@ usage: cargo xtask COMMAND
                    flow, and check each line (--help lists the options)
   systemd          run the unit of docs/agent-restarts.md under a systemd in namespaces
                    (needs root, systemd and cgroup v2)
-  sdks             boto3, the aws command and AWS's SDK for JavaScript, unmodified, decrypt a
-                   secret in an enclave under sim (needs the registries of npm and Python)
+  sdks             boto3, the aws command and AWS's SDKs for JavaScript and Rust, unmodified,
+                   and enclave-kms decrypt a secret in an enclave under sim (needs the
+                   registries of npm, Python and Rust)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation

@@ -20,6 +20,7 @@ pub(crate) fn run(workspace: &Path) -> anyhow::Result<()> {
         .arg(programs::tested(workspace)?)
         .arg(demo::kernel(workspace, false)?)
         .arg(cache::folder()?)
+        .arg(cache::SDK_FOR_RUST.get(workspace)?)
         .stdin(Stdio::null())
         .status()
         .context("cannot run the tests' Python")?;

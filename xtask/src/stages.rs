@@ -98,6 +98,17 @@ const LINTS: &[Step<'_>] = &[
         environment: &[],
     },
     Step {
+        name: "format of the program with AWS's SDK",
+        command: &[
+            "cargo",
+            "fmt",
+            "--manifest-path",
+            "tests/sdks/rust/Cargo.toml",
+            "--check",
+        ],
+        environment: &[],
+    },
+    Step {
         name: "scripts",
         command: &[
             "shellcheck",
@@ -110,6 +121,7 @@ const LINTS: &[Step<'_>] = &[
             "tests/ear/build",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
+            "tests/sdks/rust/build",
             "xtask/install-nextest",
             "xtask/install-program",
         ],
