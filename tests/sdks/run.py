@@ -154,6 +154,8 @@ def build(programs, kernel, folder, kms, files, python, javascript, rust):
             layer.file(path, Path("/app") / path.name)
     for name, data in files.items():
         layer.data(Path("/app") / name, data, 0o644)
+    # The SDK for Rust panics without root certificates, whatever it calls.
+    layer.file(kms.authority, Path("/etc/ssl/certs/ca-certificates.crt"))
     layer.data(Path("/etc/passwd"), b"app:x:1000:1000::/tmp:/sbin/nologin\n", 0o644)
     layer.write(folder / "image", [str(interpreter), "-B", "/app/main.py"])
     shutil.copy(kms.authority, folder / "authority.pem")
