@@ -105,15 +105,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         .transpose()?;
     let pcr8 = signer.as_ref().map(Signer::pcr8);
     keys::check_signer(&manifest, tables.keys.as_ref(), pcr8)?;
-    if inputs.measurements == Some(inputs.output) {
-        return Err(BuildError::Argument(format!(
-            "{} cannot be both the image and its measurements: give two files",
-            inputs.output.display()
-        )));
-    }
-    for output in std::iter::once(inputs.output).chain(inputs.measurements) {
-        check_writable(output)?;
-    }
+    check_outputs(inputs)?;
 
     let memory = manifest.enclave.memory_mib;
     let memory_bytes = u64::from(memory.get()).saturating_mul(MIB);
@@ -202,6 +194,19 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
         measurements,
         notes,
     })
+}
+
+/// Whether what is built can be put where it is wanted.
+fn check_outputs(inputs: &Inputs<'_>) -> Result<(), BuildError> {
+    if inputs.measurements == Some(inputs.output) {
+        return Err(BuildError::Argument(format!(
+            "{} cannot be both the image and its measurements: give two files",
+            inputs.output.display()
+        )));
+    }
+    std::iter::once(inputs.output)
+        .chain(inputs.measurements)
+        .try_for_each(check_writable)
 }
 
 /// What the manifest's tables name files for, with the files read.
