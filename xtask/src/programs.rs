@@ -32,13 +32,13 @@ pub(crate) const TESTED: [&str; 10] = [
     "enclave-tests",
 ];
 
-/// Builds what the demo shows, and gives its folder: without clients of AWS, which it
-/// does not ask, and no other programs of these packages.
+/// Builds what the demo shows, and gives its folder: not optimised, but for PID 1, without
+/// clients of AWS, which it does not ask, and no other programs of these packages.
 pub(crate) fn shown(workspace: &Path) -> anyhow::Result<PathBuf> {
     let programs = SHOWN.iter().filter(|name| **name != init::PACKAGE);
     let mut arguments = vec!["--no-default-features"];
     arguments.extend(programs.flat_map(|name| ["--bin", name]));
-    build_with(workspace, &SHOWN, &arguments, &[init::PACKAGE])
+    build_with(workspace, &SHOWN, "demo", &arguments, &[init::PACKAGE])
 }
 
 /// Builds everything that tests and figures start, and gives its folder.
@@ -51,13 +51,15 @@ pub(crate) fn tested(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// Programs only: tests and examples bring dependencies whose features would make
 /// the programs larger.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
-    build_with(workspace, packages, &["--bins"], &init::PROGRAMS)
+    build_with(workspace, packages, "release", &["--bins"], &init::PROGRAMS)
 }
 
-/// The same with these arguments of cargo's, and these programs of the init's package.
+/// The same in this profile, with these arguments of cargo's, and these programs of the
+/// init's package.
 fn build_with(
     workspace: &Path,
     packages: &[&str],
+    profile: &str,
     arguments: &[&str],
     of_init: &[&str],
 ) -> anyhow::Result<PathBuf> {
@@ -66,9 +68,9 @@ fn build_with(
         .copied()
         .filter(|name| *name != init::PACKAGE)
         .collect();
-    cargo_build(workspace, &others, arguments)?;
+    cargo_build(workspace, &others, profile, arguments)?;
     // This program is in the folder of another profile, next to those looked for.
-    let folder = target::above(2)?.join("release");
+    let folder = target::above(2)?.join(profile);
     if packages.contains(&init::PACKAGE) {
         let built = init::build(workspace, of_init)?;
         for name in of_init {
@@ -86,10 +88,15 @@ fn build_with(
     Ok(folder)
 }
 
-fn cargo_build(workspace: &Path, packages: &[&str], arguments: &[&str]) -> anyhow::Result<()> {
+fn cargo_build(
+    workspace: &Path,
+    packages: &[&str],
+    profile: &str,
+    arguments: &[&str],
+) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command
-        .args(["build", "--release", "--locked"])
+        .args(["build", "--locked", "--profile", profile])
         .args(arguments)
         .current_dir(workspace);
     for package in packages {
