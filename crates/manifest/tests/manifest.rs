@@ -17,13 +17,16 @@ memory_mib = 2048
 
 [workload]
 kind = "daemon"
-command = ["/app/server", "--fast"]
+command = ["--fast"]
 env = { RUST_LOG = "info" }
 user = "1000:app"
 working_directory = "/srv"
 restart = { policy = "always", max = 3, backoff = "100ms..1m" }
 health = { http = "http://127.0.0.1:8080/health", interval = "5s" }
 stop_grace = "30s"
+stop_signal = "SIGINT"
+entrypoint = ["/app/server"]
+aws_credentials = true
 
 [network]
 egress = ["kms.us-west-2.amazonaws.com:443", "*.example.com:443"]
@@ -60,6 +63,10 @@ root_mib = 100
 tmp_mib = 200
 run_mib = 10
 shm_mib = 64
+
+[kms]
+endpoint = "https://kms.us-west-2.amazonaws.com"
+command = true
 "#;
 
 fn parse(text: &str) -> Result<Manifest, ManifestError> {
@@ -74,8 +81,9 @@ fn every_key_is_read() {
     assert_eq!(manifest.enclave.memory_mib.get(), 2048);
     let workload = &manifest.workload;
     assert_eq!(workload.kind, WorkloadKind::Daemon);
-    let command = workload.command.as_deref().unwrap();
-    assert_eq!(command, ["/app/server", "--fast"]);
+    assert_eq!(workload.entrypoint.as_deref().unwrap(), ["/app/server"]);
+    assert_eq!(workload.command.as_deref().unwrap(), ["--fast"]);
+    assert_eq!(workload.stop_signal.unwrap().to_string(), "SIGINT");
     assert_eq!(workload.env.get("RUST_LOG").unwrap(), "info");
     assert_eq!(workload.user.as_ref().unwrap().to_string(), "1000:app");
     assert_eq!(workload.working_directory.as_deref(), Some("/srv"));
@@ -87,6 +95,8 @@ fn every_key_is_read() {
     assert!(matches!(probe, HealthProbe::Http(url) if url.target() == "/health"));
     assert_eq!(interval.to_string(), "5s");
     assert_eq!(workload.stop_grace.to_string(), "30s");
+    assert!(workload.aws_credentials);
+    assert!(manifest.kms.as_ref().unwrap().command);
     assert!(manifest.network.allows("api.example.com", 443));
     assert_eq!(manifest.network.ingress[0].to.get(), 80);
     let logs = &manifest.logs;
@@ -356,13 +366,13 @@ const WRONG: &[(&str, &str, &str)] = &[
         "14: a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`",
     ),
     (
-        "command = [\"/app/server\", \"--fast\"]",
+        "entrypoint = [\"/app/server\"]",
         "entrypoint = \"/app/server\"",
-        "10: `workload.entrypoint` is a text where a list is wanted: write as in `entrypoint = [\"/app/server\"]`",
+        "18: `workload.entrypoint` is a text where a list is wanted: write as in `entrypoint = [\"/app/server\"]`",
     ),
     (
-        "command = [\"/app/server\", \"--fast\"]",
-        "command = [\"/app/server\", \"\\u0000\"]",
+        "command = [\"--fast\"]",
+        "command = [\"--fast\", \"\\u0000\"]",
         "10: an argument of the command contains a zero byte: remove it",
     ),
     (
@@ -423,112 +433,112 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "\"*.example.com:443\"]",
         "\n  \"*.example.com\"]",
-        "20: `*.example.com` has no port: write `host:port`, as in `kms.us-west-2.amazonaws.com:443`",
+        "23: `*.example.com` has no port: write `host:port`, as in `kms.us-west-2.amazonaws.com:443`",
     ),
     (
         "\"*.example.com:443\"]",
         "\n  \"a.com:1\",\n  \"A.com:1\"]",
-        "21: the egress rule `a.com:1` is listed twice: remove one",
+        "24: the egress rule `a.com:1` is listed twice: remove one",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 80 },\n  { port = 8080, to = 81 }]",
-        "21: the ingress port 8080 is listed twice: remove one, or give it another `port`",
+        "24: the ingress port 8080 is listed twice: remove one, or give it another `port`",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 80 },\n  { port = 81, to = 7070 }]",
-        "21: ingress must not lead to port 7070, where the enclave's local API listens for the workload only: have the workload listen on another port",
+        "24: ingress must not lead to port 7070, where the enclave's local API listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 3128 }]",
-        "20: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload only: have the workload listen on another port",
+        "23: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 53, to = 53 }]",
-        "20: ingress must not lead to port 53, where the enclave's name server listens for the workload only: have the workload listen on another port",
+        "23: ingress must not lead to port 53, where the enclave's name server listens for the workload only: have the workload listen on another port",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080, to = 65536 }]",
-        "20: `65536` is not a port: ports are whole numbers from 1 to 65535",
+        "23: `65536` is not a port: ports are whole numbers from 1 to 65535",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",
         "ingress = [{ port = 8080 }]",
-        "20: missing field `to`",
+        "23: missing field `to`",
     ),
     (
         "release = \"debug-only\"",
         "release = \"sometimes\"",
-        "23: unknown variant `sometimes`, expected one of `always`, `debug-only`, `never`",
+        "26: unknown variant `sometimes`, expected one of `always`, `debug-only`, `never`",
     ),
     (
         "when_full = \"block\"",
         "when_full = \"drop\"",
-        "24: unknown variant `drop`, expected `drop-oldest` or `block`",
+        "27: unknown variant `drop`, expected `drop-oldest` or `block`",
     ),
     (
         "buffer = \"8MiB\"",
         "buffer = \"8MB\"",
-        "25: `8MB` is not a size for the log buffer: write a whole number of MiB from 1 to 64, as in `4MiB`",
+        "28: `8MB` is not a size for the log buffer: write a whole number of MiB from 1 to 64, as in `4MiB`",
     ),
     (
         "compression = \"zstd\"",
         "compression = \"gzip\"",
-        "26: unknown variant `gzip`, expected `none` or `zstd`",
+        "29: unknown variant `gzip`, expected `none` or `zstd`",
     ),
     (
         "start = '^\\S'",
         "start = '^('",
-        "27: `^(` is not a regular expression that can be used: unclosed group",
+        "30: `^(` is not a regular expression that can be used: unclosed group",
     ),
     (
         "pattern = 'key=\\w+'",
         "pattern = 'key=\\w++('",
-        "29: `key=\\w++(` is not a regular expression that can be used: unclosed group",
+        "32: `key=\\w++(` is not a regular expression that can be used: unclosed group",
     ),
     (
         "\"card.number\"",
         "\"card.\"",
-        "30: `card.` does not name a JSON field: write its name, or the names on the way to it joined by dots, as in `card.number`, at most 256 bytes",
+        "33: `card.` does not name a JSON field: write its name, or the names on the way to it joined by dots, as in `card.number`, at most 256 bytes",
     ),
     (
         "{ json_fields = [\"password\", \"card.number\"] }",
         "{ fields = [\"password\"] }",
-        "30: unknown field `fields`, expected one of `pattern`, `with`, `json_fields`",
+        "33: unknown field `fields`, expected one of `pattern`, `with`, `json_fields`",
     ),
     (
         "[logs]",
         "[log]",
-        "22: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`, `confinement`, `kms`, `secrets`, `keys`",
+        "25: unknown field `log`, expected one of `enclave`, `workload`, `network`, `logs`, `attestation`, `confinement`, `kms`, `secrets`, `keys`",
     ),
     (
         "self_check = \"report\"",
         "self_check = \"maybe\"",
-        "34: unknown variant `maybe`, expected `required` or `report`",
+        "37: unknown variant `maybe`, expected `required` or `report`",
     ),
     (
         "root = \"root.pem\"",
         "root = \"\"",
-        "35: a file's name is empty: write `aws`, `aws-us-gov`, or the name of a PEM file beside the manifest",
+        "38: a file's name is empty: write `aws`, `aws-us-gov`, or the name of a PEM file beside the manifest",
     ),
     (
         "[18, 17]",
         "[18, 16]",
-        "37: register 16 cannot be left open: write 17 to 31, because 0 to 15 are the platform's and 16 holds the runtime configuration",
+        "40: register 16 cannot be left open: write 17 to 31, because 0 to 15 are the platform's and 16 holds the runtime configuration",
     ),
     (
         "[18, 17]",
         "[18, 18]",
-        "37: register 18 is named twice: name it once",
+        "40: register 18 is named twice: name it once",
     ),
     (
         "policy = \"oracle.toml\"",
         "policy = \"oracle.toml\"\n[[attestation.peers]]\nname = \"oracle\"\npolicy = \"x\"",
-        "42: the peer `oracle` is named twice: give each its own name",
+        "45: the peer `oracle` is named twice: give each its own name",
     ),
 ];
 
@@ -555,7 +565,7 @@ fn a_log_buffer_must_fit_into_the_memory_four_times() {
     let error = parse(&small.replace("8MiB", "17MiB")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "deploy/enclave.toml:25: a log buffer of 17MiB needs an enclave with 68 MiB of memory, this one has 64: lower `buffer` or raise `memory_mib`"
+        "deploy/enclave.toml:28: a log buffer of 17MiB needs an enclave with 68 MiB of memory, this one has 64: lower `buffer` or raise `memory_mib`"
     );
 }
 
@@ -576,7 +586,7 @@ fn lines_are_found_however_the_value_is_written() {
     let dotted = "# a comment with name = 1\nenclave.image = \"oci:x\"\nenclave.name = \"a\"\n";
     assert_eq!(line(dotted, &["enclave", "name"]), 3);
     assert_eq!(line(COMPLETE, &["workload", "command"]), 10);
-    assert_eq!(line(COMPLETE, &["network", "egress", "1"]), 19);
+    assert_eq!(line(COMPLETE, &["network", "egress", "1"]), 22);
     let short = "[enclave]\nname = \"a\"\nimage = \"oci:x\"\n\n[workload]\nkind = \"daemon\"\n";
     assert_eq!(line(short, &["workload", "command"]), 5);
     assert_eq!(line(short, &["network", "egress"]), 1);
