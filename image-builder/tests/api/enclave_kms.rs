@@ -56,7 +56,7 @@ fn enclave_kms_is_put_into_the_image_on_request_and_changes_nothing_else() {
     assert_eq!(built(&project), with, "other bytes");
 
     // It is a program of the image as any other.
-    let command = "command = [\"/usr/bin/enclave-kms\", \"genrandom\"]\n[network]";
+    let command = "entrypoint = [\"/usr/bin/enclave-kms\", \"genrandom\"]\n[network]";
     let as_workload = KMS.replace("[network]", command);
     project.manifest(&format!("{as_workload}{COMMAND}"));
     built(&project);
