@@ -36,7 +36,7 @@ fn layers() {
         for (name, kind, link, contents) in entries {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(*kind);
-            header.set_mode(0o644);
+            header.set_mode(0o755);
             header.set_uid(0);
             header.set_gid(1);
             header.set_size(contents.len() as u64);
@@ -64,12 +64,82 @@ fn layers() {
         ("srv/.wh..wh..opq", EntryType::Regular, "", b""),
     ]);
     write("image_builder_layer", "whiteouts.tar", &whiteouts);
+    let needs_libraries = layer(&[
+        (
+            "app",
+            EntryType::Regular,
+            "",
+            &dynamic(&["liba.so", "libb.so"], "$ORIGIN/lib:"),
+        ),
+        (LOADER, EntryType::Regular, "", &dynamic(&[], "")),
+        (
+            "lib/liba.so",
+            EntryType::Regular,
+            "",
+            &dynamic(&["libc.so"], ""),
+        ),
+        (
+            "opt/libb.so",
+            EntryType::Regular,
+            "",
+            &dynamic(&[], "/$LIB"),
+        ),
+        (
+            "etc/ld.so.conf",
+            EntryType::Regular,
+            "",
+            b"include conf/*.x\n",
+        ),
+        ("etc/conf/a.x", EntryType::Regular, "", b"/opt # here\n"),
+        ("etc/ld.so.cache", EntryType::Regular, "", b"x\0libc.so\0"),
+    ]);
+    write("image_builder_layer", "libraries.tar", &needs_libraries);
     let long = "d/".repeat(60);
     write(
         "image_builder_layer",
         "long-name.tar",
         &layer(&[(&format!("{long}x"), EntryType::Regular, "", b"x")]),
     );
+}
+
+/// The loader of [`dynamic`] programs.
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+
+/// An x86-64 program that needs libraries (System V ABI, chapters 4 and 5): headers, the
+/// dynamic section and its strings, all at the address of their place in the file.
+fn dynamic(needed: &[&str], runpath: &str) -> Vec<u8> {
+    let mut strings = format!("/{LOADER}\0").into_bytes();
+    let mut entries = Vec::new();
+    let texts = needed.iter().map(|name| (1, *name));
+    for (tag, text) in texts.chain([(29, runpath)]) {
+        entries.push((tag, strings.len() as u64));
+        strings.extend(text.bytes());
+        strings.push(0);
+    }
+    let section = 64 + 3 * 56;
+    let place = section + 16 * (entries.len() as u64 + 2);
+    entries.extend([(5_u64, place), (0, 0)]);
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0".to_vec();
+    bytes.resize(64, 0);
+    (bytes[32], bytes[54], bytes[56]) = (64, 56, 3);
+    for (kind, offset, size) in [
+        (1_u32, 0, place + strings.len() as u64),
+        (2, section, place - section),
+        (3, place, LOADER.len() as u64 + 2),
+    ] {
+        let mut segment = [0; 56];
+        segment[..4].copy_from_slice(&kind.to_le_bytes());
+        segment[8..16].copy_from_slice(&u64::to_le_bytes(offset));
+        segment[16..24].copy_from_slice(&offset.to_le_bytes());
+        segment[32..40].copy_from_slice(&size.to_le_bytes());
+        bytes.extend(segment);
+    }
+    for (tag, value) in entries {
+        bytes.extend(u64::to_le_bytes(tag));
+        bytes.extend(u64::to_le_bytes(value));
+    }
+    bytes.extend(strings);
+    bytes
 }
 
 /// A whole image, as the agent opens them.
