@@ -5,7 +5,7 @@ use std::fmt;
 
 use manifest::{Confinement, Groups, User};
 
-use crate::tree::{Kind, Metadata, Node};
+use crate::node::{Kind, Metadata, Node};
 
 const EXECUTE: u32 = 0o1;
 /// Capabilities that pass over modes (`linux/capability.h`).
@@ -84,7 +84,7 @@ impl fmt::Display for Access<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Content;
+    use crate::node::Content;
 
     fn node(kind: Kind, permissions: u32, uid: u32, gid: u32) -> Node {
         Node {

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::large_file::advice;
 use crate::left_out::Attributes;
-use crate::tree::{Content, Metadata};
+use crate::node::{Content, Metadata};
 
 /// Longest name in a GNU header: Linux's `PATH_MAX`, with its zero byte.
 const MAX_LONG_NAME: u64 = 4096;
@@ -313,7 +313,7 @@ impl Extended {
             // Times and names of owners.
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attributes.set(name, value);
+                    self.attributes.set(name, value)?;
                 }
             }
         }

@@ -14,8 +14,8 @@ use manifest::{
 use crate::access::Access;
 use crate::container::Process;
 use crate::image::Image;
+use crate::node::{Content, Kind};
 use crate::program::Surroundings;
-use crate::tree::{Content, Kind};
 use crate::user::{self, Account};
 
 /// `PATH` where neither image nor manifest sets one: Docker's.

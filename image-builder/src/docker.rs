@@ -10,10 +10,11 @@ use serde::Deserialize;
 use crate::archive::{ArchiveError, Entries};
 use crate::error::ImageError;
 use crate::layer;
-use crate::layout::list;
+use crate::layout::named;
+use crate::node::{Content, Kind};
 use crate::spool::Range;
 use crate::stored::{Parts, StoredLayer, open, parse, read_document};
-use crate::tree::{Content, Kind, Tree};
+use crate::tree::Tree;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -43,7 +44,7 @@ pub(crate) fn find(path: &Path, tag: Option<&str>) -> Result<Parts, ImageError> 
     };
     let document = |name: &str| read_document(&file, content(name)?, name);
     let images: Vec<Manifest> = parse(&document("manifest.json")?, "manifest.json")?;
-    let all = list(images.iter().flat_map(Manifest::tags).cloned());
+    let all = named(images.iter().flat_map(Manifest::tags).cloned());
     let fitting: Vec<_> = match tag {
         Some(tag) => images
             .iter()

@@ -7,9 +7,10 @@ use manifest::Manifest;
 
 use crate::error::BuildError;
 use crate::image::Image;
+use crate::node::Metadata;
 use crate::released;
 use crate::spool::SpoolError;
-use crate::tree::{Metadata, TreeError};
+use crate::tree::TreeError;
 
 /// Where it is in the image.
 const PLACE: &str = "usr/bin/enclave-kms";

@@ -6,6 +6,11 @@ use std::collections::BTreeSet;
 use manifest::Manifest;
 use serde_json::{Map, Value};
 
+use crate::list::list;
+
+/// Most fields or ports that a note names.
+const MOST_NAMED: usize = 8;
+
 /// What follows from a field that is set.
 #[derive(Clone, Copy)]
 enum Meaning {
@@ -79,10 +84,9 @@ const PROCESS: [(&str, Meaning); 29] = [
     ("StopTimeout", Describes),
     ("Tty", Describes),
     ("User", Honoured),
+    ("VolumeDriver", Describes),
     ("Volumes", Honoured),
     ("WorkingDir", Honoured),
-    // Written by some versions of Docker, and always empty.
-    ("VolumeDriver", Describes),
 ];
 
 /// What is to be said of the fields that are set: a line for each, and one for all that are
@@ -103,7 +107,7 @@ pub(crate) fn notes(configuration: &Map<String, Value>, manifest: &Manifest) -> 
             match known.iter().find(|(field, _)| field == name) {
                 Some((_, Honoured | Describes)) => {}
                 Some((_, Limit(key))) => notes.push(format!(
-                    "nothing follows from the image's {name}, as in today's container runtimes: {key} is what limits the workload"
+                    "the image's {name} has no effect, as in today's container runtimes: {key} is what limits the workload"
                 )),
                 Some((_, Reported(report))) => notes.extend(report(value, manifest)),
                 None => {
@@ -112,10 +116,9 @@ pub(crate) fn notes(configuration: &Map<String, Value>, manifest: &Manifest) -> 
             }
         }
     }
-    if !unknown.is_empty() {
-        let list = crate::layout::list(unknown.into_iter());
+    if let Some(unknown) = list(unknown, MOST_NAMED) {
         notes.push(format!(
-            "nothing follows from these fields of the image's configuration, which image-builder does not know: {list}"
+            "these fields of the image's configuration have no effect, as image-builder does not know them: {unknown}"
         ));
     }
     notes
@@ -159,12 +162,11 @@ fn exposed_ports(value: &Value, manifest: &Manifest) -> Option<String> {
         rules.any(|rule| rule.to.to_string() == number)
     };
     let ports = value.as_object()?.keys();
-    let closed: Vec<_> = ports.filter(|port| !is_open(port)).cloned().collect();
-    let count = closed.len();
-    let list = crate::layout::list(closed.into_iter());
-    (count > 0).then(|| {
-        format!("the image exposes {list}, which no rule of network.ingress leads to: clients reach what has one, by TCP")
-    })
+    let closed: BTreeSet<_> = ports.filter(|port| !is_open(port)).cloned().collect();
+    let closed = list(closed, MOST_NAMED)?;
+    Some(format!(
+        "the image exposes {closed}, which no rule of network.ingress leads to: clients reach what has one, by TCP"
+    ))
 }
 
 #[cfg(test)]
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_nothing_follows_from_are_reported() {
+    fn fields_without_effect_are_reported() {
         let configuration = json!({
             "architecture": "amd64",
             "Surprise": 1,
@@ -245,11 +247,11 @@ mod tests {
             },
         });
         let expected = [
-            "nothing follows from the image's CpuShares, as in today's container runtimes: enclave.cpus is what limits the workload",
+            "the image's CpuShares has no effect, as in today's container runtimes: enclave.cpus is what limits the workload",
             "the image exposes 443, 53/udp, 80/tcp, which no rule of network.ingress leads to: clients reach what has one, by TCP",
             "the image's HEALTHCHECK is not run (`curl -f localhost`): have workload.health probe the workload, as in `health = { http = \"http://127.0.0.1:8080/health\" }`",
-            "nothing follows from the image's Memory, as in today's container runtimes: confinement.memory_mib is what limits the workload",
-            "nothing follows from these fields of the image's configuration, which image-builder does not know: Surprise, config.Novelty",
+            "the image's Memory has no effect, as in today's container runtimes: confinement.memory_mib is what limits the workload",
+            "these fields of the image's configuration have no effect, as image-builder does not know them: Surprise, config.Novelty",
         ];
         assert_eq!(said(&configuration, ""), expected);
     }

@@ -7,9 +7,10 @@ use crate::archive::{ArchiveError, Entry, Type};
 use crate::digest::{Digest, Hashing};
 use crate::error::ImageError;
 use crate::large_file::LargeFile;
+use crate::node::Content;
 use crate::path::components;
 use crate::spool::{Spool, SpoolError};
-use crate::tree::{Content, Tree, TreeError};
+use crate::tree::{Tree, TreeError};
 
 /// Largest window of a zstd frame, as a power of two: 128 MiB, what zstd itself
 /// accepts unless told otherwise. It is memory.

@@ -8,11 +8,14 @@ use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::list::list;
+use crate::node::Content;
 use crate::stored::{Parts, StoredLayer, open, parse, read_document};
-use crate::tree::Content;
 
 /// How deep an index may point to an index.
 const MAX_INDEX_DEPTH: usize = 4;
+/// Most tags or platforms that an error names.
+const MOST_NAMED: usize = 8;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,11 +157,11 @@ impl Layout {
 }
 
 fn choose<'a>(descriptors: &'a [Descriptor], platform: &str) -> Result<&'a Descriptor, ImageError> {
-    let named = |descriptor: &&Descriptor| {
+    let is_for_platform = |descriptor: &&Descriptor| {
         let named = descriptor.platform.as_ref();
         named.is_some_and(|named| named.os == "linux" && named.architecture == platform)
     };
-    let mut fitting: Vec<_> = descriptors.iter().filter(named).collect();
+    let mut fitting: Vec<_> = descriptors.iter().filter(is_for_platform).collect();
     if fitting.is_empty() {
         let unnamed = descriptors.iter().filter(|image| image.platform.is_none());
         fitting = unnamed.collect();
@@ -170,7 +173,7 @@ fn choose<'a>(descriptors: &'a [Descriptor], platform: &str) -> Result<&'a Descr
         [one] => Ok(one),
         [] => Err(ImageError::Invalid(format!(
             "it has no image for linux/{platform}, which the kernel is for, only for: {}; build it with --platform linux/{platform}, or give another kernel",
-            list(descriptors.iter().filter_map(|image| {
+            named(descriptors.iter().filter_map(|image| {
                 let platform = image.platform.as_ref()?;
                 Some(format!("{}/{}", platform.os, platform.architecture))
             }))
@@ -185,19 +188,11 @@ fn choose<'a>(descriptors: &'a [Descriptor], platform: &str) -> Result<&'a Descr
 
 fn tags(descriptors: &[Descriptor]) -> String {
     let tags = descriptors.iter().filter_map(Descriptor::tag);
-    list(tags.map(ToOwned::to_owned))
+    named(tags.map(ToOwned::to_owned))
 }
 
 /// The first few, each once.
-pub(crate) fn list(texts: impl Iterator<Item = String>) -> String {
-    const MOST: usize = 8;
+pub(crate) fn named(texts: impl Iterator<Item = String>) -> String {
     let texts: BTreeSet<String> = texts.collect();
-    match texts.len() {
-        0 => "none".to_owned(),
-        count => {
-            let shown: Vec<_> = texts.into_iter().take(MOST).collect();
-            let more = if count > MOST { ", ..." } else { "" };
-            format!("{}{more}", shown.join(", "))
-        }
-    }
+    list(texts, MOST_NAMED).unwrap_or_else(|| "none".to_owned())
 }

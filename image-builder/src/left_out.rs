@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use manifest::capability_name;
 
+use crate::list::list;
+use crate::path::below;
+
 /// The capability without which anybody may listen on any port in the enclave.
 const NET_BIND_SERVICE: u64 = 1 << 10;
+/// Longest name of an extended attribute, in bytes (Linux, `XATTR_NAME_MAX`).
+const MAX_ATTRIBUTE_NAME: usize = 255;
 /// Most files that a line names.
 const MOST: usize = 3;
 
@@ -19,17 +24,26 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Takes over one attribute.
-    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) {
+    /// Takes over one attribute; `None` if Linux cannot have one of this name.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        if name.len() > MAX_ATTRIBUTE_NAME {
+            return None;
+        }
         if name == b"security.capability" {
             self.capabilities = permitted(value) & !NET_BIND_SERVICE;
         } else {
             let name = || String::from_utf8_lossy(name).into_owned();
             self.other.get_or_insert_with(name);
         }
+        Some(())
     }
 
-    fn is_empty(&self) -> bool {
+    /// The bytes of the name that is kept.
+    pub(crate) fn name_bytes(&self) -> usize {
+        self.other.as_ref().map_or(0, String::len)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -73,14 +87,9 @@ impl LeftOut {
         self.0.remove(path);
     }
 
-    /// Nothing is at any path that begins so.
-    pub(crate) fn forget_all(&mut self, prefix: &[u8]) {
-        let range = self.0.range(prefix.to_vec()..);
-        let gone: Vec<_> = range
-            .map(|(path, _)| path)
-            .take_while(|path| path.starts_with(prefix))
-            .cloned()
-            .collect();
+    /// Nothing is below this folder any more.
+    pub(crate) fn forget_below(&mut self, folder: &[u8]) {
+        let gone: Vec<_> = below(&self.0, folder).map(<[u8]>::to_vec).collect();
         for path in gone {
             self.0.remove(&path);
         }
@@ -110,7 +119,7 @@ impl LeftOut {
             (
                 capabilities,
                 "file capabilities are left out",
-                "what the workload needs of them is for confinement.capabilities",
+                "grant those that the workload needs in confinement.capabilities",
             ),
             (
                 others,
@@ -126,19 +135,10 @@ impl LeftOut {
 
     /// The first paths with what is said of them, and how many there are.
     fn listed(&self, say: impl Fn(&Thing) -> Option<String>) -> Option<String> {
-        let all: Vec<_> = self
-            .0
-            .iter()
-            .filter_map(|(path, thing)| {
-                Some(format!("/{}{}", String::from_utf8_lossy(path), say(thing)?))
-            })
-            .collect();
-        let shown = all.get(..MOST.min(all.len()))?.join(", ");
-        match all.len() {
-            0 => None,
-            count if count > MOST => Some(format!("{shown} and {} more", count - MOST)),
-            _ => Some(shown),
-        }
+        let said = self.0.iter().filter_map(|(path, thing)| {
+            Some(format!("/{}{}", String::from_utf8_lossy(path), say(thing)?))
+        });
+        list(said, MOST)
     }
 }
 
@@ -160,8 +160,20 @@ mod tests {
 
     fn attributes(name: &[u8], value: &[u8]) -> Attributes {
         let mut attributes = Attributes::default();
-        attributes.set(name, value);
+        attributes.set(name, value).unwrap();
         attributes
+    }
+
+    #[test]
+    fn left_out_attributes_have_names_that_linux_can_have() {
+        let mut attributes = Attributes::default();
+        assert_eq!(attributes.set(&[b'a'; 256], b"1"), None);
+        assert!(attributes.is_empty());
+        assert_eq!(attributes.set(&[0xff; 255], b"1"), Some(()));
+        // What is not UTF-8 is kept as three bytes each.
+        assert_eq!(attributes.name_bytes(), 3 * 255);
+        attributes.set(b"user.another", b"1").unwrap();
+        assert_eq!(attributes.name_bytes(), 3 * 255);
     }
 
     #[test]
@@ -196,11 +208,11 @@ mod tests {
             left_out.notes(),
             [
                 "device nodes are left out: /dev-e, /dev/a, /dev/b and 2 more; the enclave has a /dev of its own",
-                "file capabilities are left out: /bin/ping (NET_RAW); what the workload needs of them is for confinement.capabilities",
+                "file capabilities are left out: /bin/ping (NET_RAW); grant those that the workload needs in confinement.capabilities",
                 "extended attributes are left out: /x (user.a); an enclave image cannot hold them",
             ]
         );
-        left_out.forget_all(b"dev/");
+        left_out.forget_below(b"dev");
         left_out.forget(b"x");
         left_out.forget(b"bin/ping");
         assert_eq!(

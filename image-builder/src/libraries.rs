@@ -11,7 +11,8 @@ use manifest::Environment;
 
 use crate::dynamic::Dynamic;
 use crate::elf::{Elf, HEAD_BYTES};
-use crate::tree::{Content, Kind, Node, Tree};
+use crate::node::{Content, Kind, Node};
+use crate::tree::Tree;
 
 /// Most libraries of a program that are looked at.
 const MAX_LIBRARIES: usize = 256;

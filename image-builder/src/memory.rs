@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use manifest::{MemoryMib, needed_mib};
 
 use crate::large_file::LargeFile;
-use crate::tree::{Kind, Tree};
+use crate::node::Kind;
+use crate::tree::Tree;
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's page, in bytes.
@@ -87,7 +88,7 @@ pub(crate) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Content, Metadata};
+    use crate::node::{Content, Metadata};
 
     #[test]
     fn files_are_counted_once_and_fit_into_a_ramdisk() {

@@ -1,4 +1,8 @@
-//! Paths as bytes, and which of them Linux can have.
+//! Paths as bytes: which of them Linux can have, and where they lead.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
 
 /// Longest path in bytes (`PATH_MAX` without its zero byte and the prefix that
 /// the ramdisk adds).
@@ -8,6 +12,23 @@ pub(crate) const MAX_PATH: usize = 4000;
 pub(crate) const MAX_NAME: usize = 255;
 /// Deepest path, in directories.
 pub(crate) const MAX_DEPTH: usize = 256;
+/// Most links followed to resolve one path (as Linux, `MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
+
+/// Why a path cannot be one of an image.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum PathError {
+    #[error("its path leads out of the image")]
+    Escape,
+    #[error(
+        "its path or target is empty, has a zero byte, or is longer than {MAX_PATH} bytes, {MAX_NAME} in one name, or {MAX_DEPTH} directories"
+    )]
+    Impossible,
+    #[error(
+        "its path goes through more than {MAX_LINKS} symbolic links: remove those that lead to each other"
+    )]
+    Links,
+}
 
 /// Whether a part of the path is `..`.
 pub(crate) fn leads_upwards(path: &[u8]) -> bool {
@@ -42,4 +63,76 @@ pub(crate) fn push(path: &mut Vec<u8>, component: &[u8]) {
         path.push(b'/');
     }
     path.extend_from_slice(component);
+}
+
+/// A name in an archive must not lead upwards; targets of symbolic links may.
+pub(crate) fn refuse_escape(name: &[u8]) -> Result<(), PathError> {
+    if leads_upwards(name) {
+        return Err(PathError::Escape);
+    }
+    Ok(())
+}
+
+pub(crate) fn checked(path: &[u8]) -> Result<(), PathError> {
+    if is_possible(path) {
+        return Ok(());
+    }
+    Err(PathError::Impossible)
+}
+
+/// The path with every link in its parents followed, and in its last part if
+/// `follow_last`. `..` never leads above the root of the image. `link` gives the target of
+/// a symbolic link; `through` is told every directory that is passed through.
+pub(crate) fn resolve<'a>(
+    name: &'a [u8],
+    follow_last: bool,
+    link: &dyn Fn(&[u8]) -> Option<&'a [u8]>,
+    through: &mut dyn FnMut(&[u8]),
+) -> Result<Vec<u8>, PathError> {
+    checked(name)?;
+    let mut pending: Vec<&[u8]> = components(name).rev().collect();
+    let mut path = Vec::new();
+    let mut links = 0;
+    while let Some(component) = pending.pop() {
+        through(&path);
+        let before = path.len();
+        if component == b".." {
+            path.truncate(parent(&path).len());
+            continue;
+        }
+        push(&mut path, component);
+        let Some(target) = link(&path) else {
+            continue;
+        };
+        if pending.is_empty() && !follow_last {
+            break;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(PathError::Links);
+        }
+        path.truncate(if target.first() == Some(&b'/') {
+            0
+        } else {
+            before
+        });
+        pending.extend(components(target).rev());
+    }
+    checked(&path)?;
+    Ok(path)
+}
+
+/// The paths of a map that are below a folder.
+pub(crate) fn below<'a, T>(
+    paths: &'a BTreeMap<Vec<u8>, T>,
+    folder: &[u8],
+) -> impl Iterator<Item = &'a [u8]> + use<'a, T> {
+    let mut prefix = folder.to_vec();
+    if !prefix.is_empty() {
+        prefix.push(b'/');
+    }
+    paths
+        .range(prefix.clone()..)
+        .map(|(path, _)| path.as_slice())
+        .take_while(move |path| path.starts_with(&prefix))
 }

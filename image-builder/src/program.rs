@@ -8,7 +8,8 @@ use manifest::Environment;
 use crate::access::Access;
 use crate::elf::{Elf, HEAD_BYTES};
 use crate::libraries::Loading;
-use crate::tree::{Content, Kind, Metadata, Node, Tree};
+use crate::node::{Content, Kind, Metadata, Node};
+use crate::tree::Tree;
 
 /// How often a script may be run by a script (Linux, `exec_binprm`).
 const MAX_SCRIPTS: usize = 5;

@@ -9,8 +9,9 @@ use eif::cpio::{Entry, Kind as EntryKind, Writer};
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
+use crate::node::{Kind, Node};
 use crate::spool::Spool;
-use crate::tree::{Kind, Node, Tree};
+use crate::tree::Tree;
 
 /// Mount points and devices that `enclave-init` finds when it starts.
 const FOLDERS: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::archive::{ArchiveError, Entries};
 use crate::digest::Digest;
-use crate::tree::Content;
+use crate::node::Content;
 
 const COPY_BYTES: usize = 64 * 1024;
 

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::node::Content;
 use crate::spool::Range;
-use crate::tree::Content;
 
 /// Largest JSON document of an image, in bytes.
 const MAX_JSON: u64 = 4 * 1024 * 1024;

@@ -6,30 +6,22 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::left_out::{Attributes, LeftOut};
+use crate::node::{Content, Kind, Metadata, Node};
 use crate::path::{
-    MAX_DEPTH, MAX_NAME, MAX_PATH, components, is_possible, leads_upwards, parent, push,
+    MAX_PATH, PathError, below, checked, components, parent, push, refuse_escape, resolve,
 };
 
-/// Most links followed to resolve one path (as Linux, `MAXSYMLINKS`).
-const MAX_LINKS: usize = 40;
 /// Most entries of all layers together; an agent unpacks no more than a million.
 pub(crate) const MAX_ENTRIES: usize = 999_000;
-/// Most bytes of all their paths and link targets together: they are in memory.
+/// Most bytes of all their paths, link targets and names of attributes together: they are
+/// in memory.
 const MAX_NAMES: usize = 256 * 1024 * 1024;
 
 /// Why an entry cannot be in the tree.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum TreeError {
-    #[error("its path leads out of the image")]
-    Escape,
-    #[error(
-        "its path or target is empty, has a zero byte, or is longer than {MAX_PATH} bytes, {MAX_NAME} in one name, or {MAX_DEPTH} directories"
-    )]
-    Path,
-    #[error(
-        "its path goes through more than {MAX_LINKS} symbolic links: remove those that lead to each other"
-    )]
-    Links,
+    #[error(transparent)]
+    Path(#[from] PathError),
     #[error("its path goes through a file that is not a directory")]
     NotADirectory,
     #[error("it would replace the root directory")]
@@ -42,50 +34,10 @@ pub(crate) enum TreeError {
     WhiteoutThroughLink,
     #[error("the layers have more than {MAX_ENTRIES} entries: make the image smaller")]
     Entries,
-    #[error("the layers have paths of more than {MAX_NAMES} bytes: make the image smaller")]
+    #[error(
+        "the layers have paths and names of attributes of more than {MAX_NAMES} bytes: make the image smaller"
+    )]
     Names,
-}
-
-/// Owner and permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Metadata {
-    pub(crate) permissions: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
-impl Metadata {
-    /// What a directory has that no layer describes.
-    pub(crate) const DIRECTORY: Self = Self {
-        permissions: 0o755,
-        uid: 0,
-        gid: 0,
-    };
-}
-
-/// Where a file's bytes are: a range of the file that holds the archives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Content {
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Directory,
-    /// Files with the same inode are hard links to each other.
-    File {
-        content: Content,
-        inode: u32,
-    },
-    Symlink(Vec<u8>),
-    Fifo,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    pub(crate) kind: Kind,
-    pub(crate) metadata: Metadata,
 }
 
 /// Paths without leading slash, in byte order.
@@ -131,6 +83,11 @@ impl Tree {
         self.nodes
             .iter()
             .map(|(path, node)| (path.as_slice(), node))
+    }
+
+    /// The paths of all that is below a folder, by its path without links.
+    pub(crate) fn below<'a>(&'a self, folder: &[u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        below(&self.nodes, folder)
     }
 
     /// The entry at `path`, every symbolic link on the way followed. As on
@@ -221,7 +178,7 @@ impl Tree {
         target: Vec<u8>,
     ) -> Result<(), TreeError> {
         if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
-            return Err(TreeError::Path);
+            return Err(PathError::Impossible.into());
         }
         self.count(name.len() + target.len())?;
         let path = self.place(name)?;
@@ -249,7 +206,11 @@ impl Tree {
         name: &[u8],
         attributes: &Attributes,
     ) -> Result<(), TreeError> {
+        if attributes.is_empty() {
+            return Ok(());
+        }
         let path = self.resolve(name, false)?;
+        self.count_names(path.len().saturating_add(attributes.name_bytes()))?;
         self.left_out.attributes(path, attributes.clone());
         Ok(())
     }
@@ -276,7 +237,7 @@ impl Tree {
     /// is behind one is not in the whiteout's directory.
     pub(crate) fn remove(&mut self, whiteout: &[u8], hidden: &[u8]) -> Result<(), TreeError> {
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(TreeError::Path);
+            return Err(PathError::Impossible.into());
         }
         if let Some(mut path) = self.whiteout_directory(whiteout)? {
             push(&mut path, hidden);
@@ -338,20 +299,11 @@ impl Tree {
     }
 
     fn remove_children(&mut self, path: &[u8]) {
-        let mut prefix = path.to_vec();
-        if !prefix.is_empty() {
-            prefix.push(b'/');
-        }
-        let below = self.nodes.range(prefix.clone()..);
-        let removed: Vec<_> = below
-            .map(|(path, _)| path)
-            .take_while(|path| path.starts_with(&prefix))
-            .cloned()
-            .collect();
+        let removed: Vec<_> = self.below(path).map(<[u8]>::to_vec).collect();
         for path in removed {
             self.nodes.remove(&path);
         }
-        self.left_out.forget_all(&prefix);
+        self.left_out.forget_below(path);
     }
 
     /// The place of an entry: links in its parents are followed, missing
@@ -390,16 +342,17 @@ impl Tree {
     /// Takes an entry off what is left of the limits.
     fn count(&mut self, name_bytes: usize) -> Result<(), TreeError> {
         self.entries_left = self.entries_left.checked_sub(1).ok_or(TreeError::Entries)?;
-        self.names_left = self
-            .names_left
-            .checked_sub(name_bytes)
-            .ok_or(TreeError::Names)?;
+        self.count_names(name_bytes)
+    }
+
+    fn count_names(&mut self, bytes: usize) -> Result<(), TreeError> {
+        let left = self.names_left.checked_sub(bytes);
+        self.names_left = left.ok_or(TreeError::Names)?;
         Ok(())
     }
 
-    /// The path with every link in its parents followed, and in its last part
-    /// if `follow_last`. `..` never leads above the root of the image.
-    fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, TreeError> {
+    /// See [`resolve`].
+    fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, PathError> {
         self.resolve_through(name, follow_last, &mut |_| {})
     }
 
@@ -408,54 +361,13 @@ impl Tree {
         name: &[u8],
         follow_last: bool,
         through: &mut dyn FnMut(&[u8]),
-    ) -> Result<Vec<u8>, TreeError> {
-        checked(name)?;
-        let mut pending: Vec<&[u8]> = components(name).rev().collect();
-        let mut path = Vec::new();
-        let mut links = 0;
-        while let Some(component) = pending.pop() {
-            through(&path);
-            let before = path.len();
-            if component == b".." {
-                path.truncate(parent(&path).len());
-                continue;
-            }
-            push(&mut path, component);
-            let Some(Kind::Symlink(target)) = self.nodes.get(&path).map(|node| &node.kind) else {
-                continue;
-            };
-            if pending.is_empty() && !follow_last {
-                break;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(TreeError::Links);
-            }
-            path.truncate(if target.first() == Some(&b'/') {
-                0
-            } else {
-                before
-            });
-            pending.extend(components(target).rev());
-        }
-        checked(&path)?;
-        Ok(path)
+    ) -> Result<Vec<u8>, PathError> {
+        let link = |path: &[u8]| match self.nodes.get(path).map(|node| &node.kind) {
+            Some(Kind::Symlink(target)) => Some(target.as_slice()),
+            _ => None,
+        };
+        resolve(name, follow_last, &link, through)
     }
-}
-
-/// A name in an archive must not lead upwards; targets of symbolic links may.
-fn refuse_escape(name: &[u8]) -> Result<(), TreeError> {
-    if leads_upwards(name) {
-        return Err(TreeError::Escape);
-    }
-    Ok(())
-}
-
-fn checked(path: &[u8]) -> Result<(), TreeError> {
-    if is_possible(path) {
-        return Ok(());
-    }
-    Err(TreeError::Path)
 }
 
 #[cfg(test)]
@@ -488,9 +400,15 @@ mod tests {
         let mut tree = tree(&["/abs/./x"]);
         for name in ["../a", "a/../../b", "a/.."] {
             let name = name.as_bytes();
-            assert_eq!(tree.file(name, META, CONTENT), Err(TreeError::Escape));
-            assert_eq!(tree.hard_link(b"b", name), Err(TreeError::Escape));
-            assert_eq!(tree.clear(name), Err(TreeError::Escape));
+            assert_eq!(
+                tree.file(name, META, CONTENT),
+                Err(TreeError::Path(PathError::Escape))
+            );
+            assert_eq!(
+                tree.hard_link(b"b", name),
+                Err(TreeError::Path(PathError::Escape))
+            );
+            assert_eq!(tree.clear(name), Err(TreeError::Path(PathError::Escape)));
         }
         assert_eq!(paths(&tree), ["abs", "abs/x"]);
     }
@@ -499,16 +417,31 @@ mod tests {
     fn names_that_linux_cannot_have_are_refused() {
         let mut tree = Tree::default();
         let mut file = |name: &[u8]| tree.file(name, META, CONTENT);
-        assert_eq!(file(&[b'x'; 256]), Err(TreeError::Path));
+        assert_eq!(
+            file(&[b'x'; 256]),
+            Err(TreeError::Path(PathError::Impossible))
+        );
         assert_eq!(file(&[b'x'; 255]), Ok(()));
-        assert_eq!(file(b"a\0b"), Err(TreeError::Path));
-        assert_eq!(file(&b"d/".repeat(257)), Err(TreeError::Path));
-        assert_eq!(file(&b"dd-ee-ff/".repeat(500)), Err(TreeError::Path));
+        assert_eq!(file(b"a\0b"), Err(TreeError::Path(PathError::Impossible)));
+        assert_eq!(
+            file(&b"d/".repeat(257)),
+            Err(TreeError::Path(PathError::Impossible))
+        );
+        assert_eq!(
+            file(&b"dd-ee-ff/".repeat(500)),
+            Err(TreeError::Path(PathError::Impossible))
+        );
         assert_eq!(file(b"/"), Err(TreeError::Root));
         assert_eq!(file(b"./"), Err(TreeError::Root));
-        assert_eq!(tree.symlink(b"l", META, vec![]), Err(TreeError::Path));
+        assert_eq!(
+            tree.symlink(b"l", META, vec![]),
+            Err(TreeError::Path(PathError::Impossible))
+        );
         let long = vec![b'x'; MAX_PATH + 1];
-        assert_eq!(tree.symlink(b"l", META, long), Err(TreeError::Path));
+        assert_eq!(
+            tree.symlink(b"l", META, long),
+            Err(TreeError::Path(PathError::Impossible))
+        );
     }
 
     #[test]
@@ -522,7 +455,10 @@ mod tests {
         let expected = ["lib", "up", "usr", "usr/lib", "usr/lib/x", "y"];
         assert_eq!(paths(&tree), expected);
         tree.symlink(b"loop", META, b"loop".to_vec()).unwrap();
-        assert_eq!(tree.file(b"loop/x", META, CONTENT), Err(TreeError::Links));
+        assert_eq!(
+            tree.file(b"loop/x", META, CONTENT),
+            Err(TreeError::Path(PathError::Links))
+        );
         assert!(tree.lookup(b"loop").is_none());
     }
 
@@ -546,7 +482,10 @@ mod tests {
         tree.remove(b"./d//.wh.a//", b"a").unwrap();
         assert_eq!(paths(&tree), ["d", "e"]);
         for hidden in [&b""[..], b".", b".."] {
-            assert_eq!(tree.remove(b"d/.wh.", hidden), Err(TreeError::Path));
+            assert_eq!(
+                tree.remove(b"d/.wh.", hidden),
+                Err(TreeError::Path(PathError::Impossible))
+            );
         }
         tree.file(b"d/f", META, CONTENT).unwrap();
         tree.clear(b"d/.wh..wh..opq/").unwrap();
@@ -620,5 +559,17 @@ mod tests {
             tree.symlink(b"link", META, b"target!".to_vec()),
             Err(TreeError::Names)
         );
+        // A name of attributes is kept with the path once more.
+        let mut tree = Tree {
+            names_left: 10,
+            ..Tree::default()
+        };
+        let mut attributes = Attributes::default();
+        tree.file(b"abc", META, CONTENT).unwrap();
+        tree.attributes(b"abc", &attributes).unwrap();
+        attributes.set(b"user", b"1").unwrap();
+        tree.attributes(b"abc", &attributes).unwrap();
+        assert_eq!(tree.names_left, 0);
+        assert_eq!(tree.attributes(b"abc", &attributes), Err(TreeError::Names));
     }
 }

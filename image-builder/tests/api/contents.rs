@@ -267,7 +267,7 @@ fn what_is_left_out_is_noted_if_it_is_there_at_the_end() {
     assert_eq!(
         notes,
         [
-            "file capabilities are left out: /bin/ping (NET_RAW); what the workload needs of them is for confinement.capabilities",
+            "file capabilities are left out: /bin/ping (NET_RAW); grant those that the workload needs in confinement.capabilities",
             "extended attributes are left out: /data (user.a\\nb); an enclave image cannot hold them",
         ]
     );

@@ -10,14 +10,7 @@ use crate::project::Project;
 fn notes(tables: &str) -> Vec<String> {
     let project = Project::new();
     project.manifest(&format!("[workload]\nuser = \"1000\"\n{tables}"));
-    let output = project.command().output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{text}");
-    let notes = text.lines().map(|line| {
-        let note = line.strip_prefix("image-builder: note: ");
-        note.unwrap_or_else(|| panic!("{line}")).to_owned()
-    });
-    notes.collect()
+    project.build_with_notes().1
 }
 
 #[test]
@@ -70,7 +63,7 @@ fn notes_are_not_about_what_is_as_it_seems() {
 }
 
 #[test]
-fn notes_name_fields_of_the_image_that_nothing_follows_from() {
+fn notes_name_fields_of_the_image_without_effect() {
     let mut image = Image::new(&[app()])
         .with("ExposedPorts", json!({ "80/tcp": {} }))
         .with("Healthcheck", json!({ "Test": ["CMD", "/check", "-q"] }))
@@ -81,7 +74,7 @@ fn notes_name_fields_of_the_image_that_nothing_follows_from() {
     for (note, part) in notes.iter().zip([
         "the image exposes 80/tcp, which no rule of network.ingress leads to",
         "the image's HEALTHCHECK is not run (`/check -q`): have workload.health probe",
-        "which image-builder does not know: config.Surprise",
+        "as image-builder does not know them: config.Surprise",
     ]) {
         assert!(note.contains(part), "{note}");
     }
