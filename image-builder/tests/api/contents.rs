@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use eif::Eif;
-use manifest::{HostConfig, MEASURED_CONFIG_PATH, MeasuredConfig};
+use manifest::{HostConfig, MEASURED_CONFIG_PATH};
 use serde_json::json;
 use tar::EntryType;
 
@@ -22,7 +22,7 @@ const ROOT: &str = "drwxr-xr-x 1 0 0 0 ";
 const APP: &str = "-rwxr-xr-x 1 0 0 64 /app";
 
 #[test]
-fn the_boot_ramdisk_has_the_init_and_its_mount_points() {
+fn boot_ramdisk_has_the_init_and_its_mount_points() {
     let image = Project::new().build();
     let [boot, _] = ramdisks(&image).try_into().unwrap();
     let expected = [
@@ -39,7 +39,7 @@ fn the_boot_ramdisk_has_the_init_and_its_mount_points() {
 }
 
 #[test]
-fn the_measured_configuration_is_the_last_of_all_files() {
+fn measured_configuration_is_the_last_of_all_files() {
     let layer = app().file("z", "z").symlink("zz", "z");
     let image = Project::of(&Image::new(&[layer])).build();
     let application = ramdisks(&image).pop().unwrap();
@@ -49,7 +49,7 @@ fn the_measured_configuration_is_the_last_of_all_files() {
 }
 
 #[test]
-fn the_host_configuration_says_what_the_files_take_of_the_memory() {
+fn host_configuration_says_what_the_files_take_of_the_memory() {
     let layer = app()
         .file("d/large", "x".repeat(5000))
         .symlink("link", "app");
@@ -133,7 +133,7 @@ fn whiteouts_hide_lower_layers_wherever_they_are() {
 }
 
 #[test]
-fn a_directory_that_was_hidden_and_made_again_is_a_new_one() {
+fn whiteouts_and_a_directory_that_is_made_again_give_a_new_one() {
     let lower = app()
         .entry(EntryType::Directory, "d", 0o700, (5, 5))
         .file("d/old", "");
@@ -143,7 +143,7 @@ fn a_directory_that_was_hidden_and_made_again_is_a_new_one() {
 }
 
 #[test]
-fn higher_layers_replace_lower_ones() {
+fn layers_replace_lower_ones() {
     let lower = app()
         .file("a", "file")
         .file("b/inside", "file")
@@ -181,7 +181,7 @@ fn higher_layers_replace_lower_ones() {
 }
 
 #[test]
-fn the_last_of_entries_with_one_name_counts() {
+fn entries_with_one_name_count_as_the_last() {
     let layer = app().file("x", "first").symlink("x", "app").file("x", "3");
     assert_rootfs(&[layer], &[ROOT, APP, "-rw-r--r-- 1 0 0 1 /x"]);
     // As when containerd unpacks them, one after the other: a link keeps the file that it was
@@ -247,7 +247,7 @@ fn device_nodes_are_left_out_and_hide_what_was_there() {
 }
 
 #[test]
-fn what_is_left_out_is_noted_if_it_is_there_at_the_end() {
+fn left_out_things_are_noted_if_it_is_there_at_the_end() {
     const CAPABILITY: &str = "SCHILY.xattr.security.capability";
     let net_raw = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let lower = app()
@@ -356,155 +356,4 @@ fn file_contents_are_those_of_the_layers() {
     assert_eq!(file(&application, "rootfs/a"), b"upper");
     assert!(file(&application, "rootfs/large") == large);
     assert_eq!(file(&application, "rootfs/app"), elf());
-}
-
-fn config(project: &Project) -> MeasuredConfig {
-    let application = ramdisks(&project.build()).pop().unwrap();
-    MeasuredConfig::from_json(&file(&application, MEASURED_CONFIG_PATH)).unwrap()
-}
-
-#[test]
-fn the_configuration_is_the_images_where_the_manifest_says_nothing() {
-    let layer = app()
-        .directory("srv")
-        .file("etc/passwd", "web:x:33:44::/:/bin/sh\n")
-        .file("etc/group", "log:x:55:\n");
-    let image = Image::new(&[layer])
-        .with("Cmd", json!(["--port", "80"]))
-        .with("Env", json!(["PATH=/bin", "A=1", "A=2", "NONE", "E="]))
-        .with("WorkingDir", json!("/srv"))
-        .with("User", json!("web:log"))
-        .with("StopSignal", json!("RTMIN+3"));
-    let project = Project::of(&image);
-    let workload = config(&project).workload;
-    assert_eq!(*workload.command, ["/app", "--port", "80"]);
-    let env: Vec<_> = workload.env.iter().collect();
-    let expected = [("A", "2"), ("E", ""), ("HOME", "/"), ("PATH", "/bin")];
-    let expected = expected.map(|(a, b)| (a.into(), b.into()));
-    assert_eq!(
-        env,
-        expected
-            .iter()
-            .map(|(a, b)| (a, b))
-            .collect::<Vec<(&String, &String)>>()
-    );
-    assert_eq!(workload.working_directory.as_str(), "/srv");
-    assert_eq!(workload.stop_signal.to_string(), "SIGRTMIN+3");
-    assert_eq!((workload.user.uid, workload.user.gid), (33, 55));
-
-    project.manifest(
-        "[workload]\nentrypoint = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\nstop_signal = \"3\"\n",
-    );
-    let workload = config(&project).workload;
-    assert_eq!(*workload.command, ["app"]);
-    assert_eq!(workload.env["PATH"], "/usr/bin:/");
-    assert_eq!(workload.env["A"], "2");
-    assert_eq!(workload.env["B"], "3");
-    assert_eq!(workload.working_directory.as_str(), "/");
-    assert_eq!(workload.stop_signal.to_string(), "SIGQUIT");
-    assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
-}
-
-#[test]
-fn what_an_image_leaves_out_has_dockers_defaults() {
-    let mut image = Image::new(&[app()]);
-    for absent in [json!(null), json!({})] {
-        image.config["config"] = absent;
-        let project = Project::of(&image);
-        project.manifest("[workload]\ncommand = [\"/app\"]\n");
-        let workload = config(&project).workload;
-        assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
-        assert_eq!(workload.working_directory.as_str(), "/");
-        assert_eq!(workload.stop_signal.to_string(), "SIGTERM");
-        assert_eq!(workload.env.len(), 2);
-        assert_eq!(workload.env["HOME"], "/");
-        assert!(workload.env["PATH"].contains("/usr/local/bin"));
-    }
-}
-
-#[test]
-fn the_home_of_the_user_is_home_unless_somebody_sets_it() {
-    let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n";
-    let layer = app().file("etc/passwd", passwd);
-    for (user, variables, more, home) in [
-        ("", json!(null), "", "/root"),
-        ("app", json!(null), "", "/srv/app"),
-        ("1000:7", json!(null), "", "/srv/app"),
-        ("4242", json!(null), "", "/"),
-        ("app", json!(["HOME="]), "", "/srv/app"),
-        ("app", json!(["HOME=/data"]), "", "/data"),
-        ("app", json!(["HOME=/data"]), "user = \"0\"\n", "/data"),
-        ("app", json!(null), "user = \"0\"\n", "/root"),
-        (
-            "app",
-            json!(["HOME=/data"]),
-            "env = { HOME = \"/own\" }\n",
-            "/own",
-        ),
-    ] {
-        let image = Image::new(std::slice::from_ref(&layer))
-            .with("User", json!(user))
-            .with("Env", variables);
-        let project = Project::of(&image);
-        project.manifest(&format!("[workload]\n{more}"));
-        let workload = config(&project).workload;
-        assert_eq!(workload.env["HOME"], home, "{user} {more}");
-    }
-}
-
-#[test]
-fn the_groups_of_the_user_are_those_that_list_it() {
-    let layer = app()
-        .file("etc/passwd", "root:x:0:0::/root:\napp:x:1000:1000::/:\n")
-        .file(
-            "etc/group",
-            "root:x:0:root\nbin:x:1:root,daemon\nssl:x:101:app\napp:x:1000:app\n",
-        );
-    for (user, groups) in [
-        ("", &[0, 1][..]),
-        ("app", &[101, 1000]),
-        ("1000", &[101, 1000]),
-        ("app:ssl", &[]),
-        ("1000:1000", &[]),
-        ("4242", &[]),
-    ] {
-        let image = Image::new(std::slice::from_ref(&layer)).with("User", json!(user));
-        let workload = config(&Project::of(&image)).workload;
-        assert_eq!(*workload.groups, *groups, "{user}");
-    }
-}
-
-#[test]
-fn the_command_line_is_made_as_compose_makes_it() {
-    let both = (json!(["/app", "-e"]), json!(["-c"]));
-    let no_entrypoint = (json!(null), json!(["/app", "-c"]));
-    let no_command = (json!(["/app", "-e"]), json!(null));
-    for ((entrypoint, command), more, expected) in [
-        (&both, "", &["/app", "-e", "-c"][..]),
-        (&no_entrypoint, "", &["/app", "-c"]),
-        (&no_command, "", &["/app", "-e"]),
-        (&both, "command = [\"-x\"]", &["/app", "-e", "-x"]),
-        (&both, "command = []", &["/app", "-e"]),
-        (&no_entrypoint, "command = [\"/app\"]", &["/app"]),
-        (&both, "entrypoint = [\"/app\"]", &["/app"]),
-        (&no_entrypoint, "entrypoint = [\"/app\"]", &["/app"]),
-        (
-            &both,
-            "entrypoint = [\"/app\", \"1\"]\ncommand = [\"2\"]",
-            &["/app", "1", "2"],
-        ),
-        (&both, "entrypoint = []\ncommand = [\"/app\"]", &["/app"]),
-    ] {
-        let image = Image::new(&[app()])
-            .with("Entrypoint", entrypoint.clone())
-            .with("Cmd", command.clone());
-        let project = Project::of(&image);
-        project.manifest(&format!("[workload]\n{more}\n"));
-        let output = project.command().output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let image = std::fs::read(project.path("out.eif")).unwrap();
-        let application = ramdisks(&image).pop().unwrap();
-        let config = MeasuredConfig::from_json(&file(&application, MEASURED_CONFIG_PATH)).unwrap();
-        assert_eq!(*config.workload.command, *expected, "{more}");
-    }
 }

@@ -63,7 +63,7 @@ fn layers_that_unpack_to_too_much() {
 }
 
 #[test]
-fn files_that_are_too_large_are_named() {
+fn large_files_are_named() {
     // `useradd -u 2000000000` makes one of 544 GB.
     let lastlog = file_of_zeros("var/log/lastlog", 257);
     let words = ["the largest file is /var/log/lastlog with 257 MiB", "`-l`"];

@@ -11,6 +11,7 @@ mod attestation;
 mod bad_image;
 mod bad_input;
 mod bad_program;
+mod configuration;
 mod contents;
 mod describe;
 mod diff;
