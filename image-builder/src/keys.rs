@@ -1,15 +1,9 @@
 //! The manifest's `[keys]`, with the certificate that it names: its siblings' signer.
 
-use std::path::Path;
-
-use attestation::pcr8_of_signer;
 use manifest::{Keys, Manifest, ManifestError, SeedOrigin};
 use measurements::Pcr;
 
-use crate::stored::read_small;
-
-/// The longest file with a certificate, in bytes.
-const MAX_CERTIFICATE_FILE: usize = 64 * 1024;
+use crate::stored::{about, read_signer};
 
 /// The table as it is measured.
 pub(crate) fn measured(manifest: &Manifest) -> Result<Option<Keys>, ManifestError> {
@@ -17,7 +11,7 @@ pub(crate) fn measured(manifest: &Manifest) -> Result<Option<Keys>, ManifestErro
         return Ok(None);
     };
     let keys = source.measured(|path| {
-        signer(path).map_err(|reason| about_siblings(manifest, &reason_of(path, &reason)))
+        read_signer(path).map_err(|error| about_siblings(manifest, &about(path, &error)))
     });
     keys.map(Some)
 }
@@ -44,17 +38,6 @@ pub(crate) fn check_signer(
 
 fn about_siblings(manifest: &Manifest, reason: &str) -> ManifestError {
     manifest.invalid(&["keys", "siblings"], reason)
-}
-
-fn reason_of(path: &Path, reason: &str) -> String {
-    format!("{}: {reason}", path.display())
-}
-
-/// PCR8 of images that are signed under the first certificate in a file.
-fn signer(path: &Path) -> Result<Pcr, String> {
-    let bytes = read_small(path, MAX_CERTIFICATE_FILE)
-        .map_err(|error| format!("it cannot be read: {error}"))?;
-    pcr8_of_signer(&bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

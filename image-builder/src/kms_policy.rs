@@ -3,17 +3,15 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use attestation::{ImageMeasurements, pcr8_of_signer, read_measurements};
+use attestation::{ImageMeasurements, read_measurements};
 use key_policy::{
     Account, MAX_POLICY_BYTES, Policy, Principal, Release, Review, Rules, RulesError, WrittenPolicy,
 };
 use measurements::{InstanceId, Pcr, RoleArn};
 
 use crate::error::BuildError;
-use crate::stored::open_regular;
+use crate::stored::{SignerError, open_regular, read_signer};
 
-/// Largest certificate in bytes.
-const MAX_CERTIFICATE: u64 = 64 * 1024;
 const FILE_ADVICE: &str = "name a file that is there";
 
 /// What a key policy is written from.
@@ -45,7 +43,7 @@ pub struct KeyPolicyInputs<'a> {
 
 /// Writes a key policy under which only enclaves of the images read.
 pub fn write_key_policy(inputs: &KeyPolicyInputs<'_>) -> Result<WrittenPolicy, BuildError> {
-    let signer = inputs.signer.map(read_signer).transpose()?;
+    let signer = inputs.signer.map(signer_in).transpose()?;
     let release = |path: &Path| {
         let mut release = read_release(path)?;
         if let Some(signer) = signer {
@@ -126,12 +124,11 @@ fn read_release(path: &Path) -> Result<Release, BuildError> {
     }
 }
 
-fn read_signer(path: &Path) -> Result<Pcr, BuildError> {
-    let mut pem = Vec::new();
-    open_regular(path)
-        .and_then(|file| file.take(MAX_CERTIFICATE).read_to_end(&mut pem))
-        .map_err(BuildError::read(path, FILE_ADVICE))?;
-    pcr8_of_signer(&pem).map_err(unusable(path))
+fn signer_in(path: &Path) -> Result<Pcr, BuildError> {
+    read_signer(path).map_err(|error| match error {
+        SignerError::Read(source) => BuildError::read(path, FILE_ADVICE)(source),
+        SignerError::Certificate(error) => unusable(path)(error),
+    })
 }
 
 fn unusable<E: ToString>(path: &Path) -> impl FnOnce(E) -> BuildError {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use manifest::{CiphertextBlob, MAX_CIPHERTEXT_BYTES, Manifest, ManifestError, Secret};
 use sealed_secret::Sender;
 
-use crate::stored::read_small;
+use crate::stored::{about, read_small};
 
 /// The longest file with a ciphertext: in base64, with room for line ends.
 const MAX_CIPHERTEXT_FILE: usize = 2 * MAX_CIPHERTEXT_BYTES;
@@ -43,10 +43,6 @@ fn sender(path: &Path) -> Result<String, String> {
 
 fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
     read_small(path, limit).map_err(|error| about(path, &format!("it cannot be read: {error}")))
-}
-
-fn about(path: &Path, reason: &impl ToString) -> String {
-    format!("{}: {}", path.display(), reason.to_string())
 }
 
 #[cfg(test)]

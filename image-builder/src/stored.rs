@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use attestation::pcr8_of_signer;
+use measurements::Pcr;
 use serde::de::DeserializeOwned;
+use thiserror::Error;
 
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -13,6 +16,8 @@ use crate::spool::Range;
 
 /// Largest JSON document of an image, in bytes.
 const MAX_JSON: u64 = 4 * 1024 * 1024;
+/// Largest file with a signer's certificate, in bytes.
+const MAX_CERTIFICATE: usize = 64 * 1024;
 
 /// An image's parts, still unread.
 #[derive(Debug)]
@@ -74,6 +79,26 @@ pub(crate) fn read_small(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Why a signer's certificate cannot be had from a file.
+#[derive(Debug, Error)]
+pub(crate) enum SignerError {
+    #[error("it cannot be read: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Certificate(#[from] attestation::SignerError),
+}
+
+/// PCR8 of images that are signed under the first certificate in a file.
+pub(crate) fn read_signer(path: &Path) -> Result<Pcr, SignerError> {
+    let pem = read_small(path, MAX_CERTIFICATE).map_err(SignerError::Read)?;
+    Ok(pcr8_of_signer(&pem)?)
+}
+
+/// What is wrong with a file that the manifest names.
+pub(crate) fn about(path: &Path, reason: &impl ToString) -> String {
+    format!("{}: {}", path.display(), reason.to_string())
+}
+
 /// Reads a JSON document of the image.
 pub(crate) fn read_document(
     file: &File,
@@ -96,4 +121,28 @@ pub(crate) fn read_document(
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ImageError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ImageError::Invalid(format!("{what} cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384};
+
+    use super::*;
+
+    #[test]
+    fn signer_is_not_read_from_a_file_that_is_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signer.pem");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        let mut pem = certificate.pem().into_bytes();
+        pem.resize(MAX_CERTIFICATE, b'\n');
+        std::fs::write(&path, &pem).unwrap();
+        let signer = Pcr::of_signer(certificate.der());
+        assert_eq!(read_signer(&path).unwrap(), signer);
+        pem.push(b'\n');
+        std::fs::write(&path, &pem).unwrap();
+        let error = read_signer(&path).unwrap_err().to_string();
+        assert!(error.contains("is this the right file?"), "{error}");
+    }
 }

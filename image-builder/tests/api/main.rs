@@ -17,6 +17,7 @@ mod describe;
 mod diff;
 mod enclave_kms;
 mod image;
+mod keys;
 mod kms_policy;
 mod layer;
 mod libraries;

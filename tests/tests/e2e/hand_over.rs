@@ -119,26 +119,3 @@ async fn hand_over_gives_the_next_release_the_keys_of_the_one_before() {
     giver.stopped().await.unwrap();
     receiver.stopped().await.unwrap();
 }
-
-#[test]
-fn hand_over_needs_an_image_that_its_signer_signs() {
-    let folder = tempfile::tempdir().unwrap();
-    let (signer, other) = (
-        signing(folder.path(), "signer"),
-        signing(folder.path(), "other"),
-    );
-    let tables = "[keys]\nfamily = \"payments\"\nsiblings = { signer = \"../signer.pem\", generation = 1 }\n";
-    let build = |signing| {
-        let folder = folder.path().join("image");
-        Workload::build_signed(&PROGRAMS, &folder, tables, signing)
-    };
-    let refused = build(&other).unwrap_err().to_string();
-    assert!(refused.contains("under another certificate"), "{refused}");
-    let image = folder.path().join("image");
-    let refused = Workload::build_with(&PROGRAMS, &image, tables).unwrap_err();
-    assert!(
-        refused.to_string().contains("the image is not signed"),
-        "{refused}"
-    );
-    assert!(build(&signer).is_ok());
-}
