@@ -3,18 +3,18 @@
 
 use std::io;
 
-use crate::elf::{MAGIC, TABLE_ENTRIES, TABLE_ENTRY_SIZE, TABLE_OFFSET, half, long};
+use crate::elf::{HEADER_BYTES, MAGIC, TABLE_ENTRIES, TABLE_ENTRY_SIZE, TABLE_OFFSET, half, long};
 
 /// Most program headers that are looked at, and most bytes of a dynamic section: many times
 /// what linkers write.
 const MAX_HEADERS: usize = 512;
 const MAX_DYNAMIC: u64 = 128 * 1024;
-/// Most libraries that one needs.
-const MAX_NEEDED: usize = 256;
-/// Longest name, or list of folders, in bytes.
-const MAX_STRING: u64 = 16 * 1024;
-/// Bytes of an ELF header, of a program header, and of an entry of the section.
-const HEADER_BYTES: u64 = 64;
+/// Most strings of a dynamic section that are read: nearly all name a library that is needed.
+const MAX_STRINGS: usize = 256;
+/// Longest name of a library (Linux's `PATH_MAX`), and longest list of folders, in bytes.
+const MAX_NAME: u64 = 4096;
+const MAX_LIST: u64 = 16 * 1024;
+/// Bytes of a program header, and of an entry of the section.
 const SEGMENT_BYTES: usize = 56;
 const ENTRY_BYTES: usize = 16;
 /// Program headers, `PT_LOAD` and `PT_DYNAMIC`.
@@ -48,7 +48,7 @@ impl Dynamic {
         let Some((offset, size)) = table(&header) else {
             return Ok(None);
         };
-        let segments = segments(&read(offset, size)?, &header);
+        let segments = segments(&read(offset, size)?);
         let Some(section) = segments.iter().find(|segment| segment.kind == DYNAMIC) else {
             return Ok(Some(Self::default()));
         };
@@ -65,22 +65,23 @@ impl Dynamic {
         let Some(strings) = strings.and_then(|(_, address)| place(&segments, *address)) else {
             return Ok(None);
         };
-        let string = |at: u64| -> io::Result<Option<String>> {
+        let named: Vec<_> = entries
+            .iter()
+            .filter(|(tag, _)| matches!(*tag, NEEDED | OWN_NAME | RPATH | RUNPATH))
+            .collect();
+        if named.len() > MAX_STRINGS {
+            return Ok(None);
+        }
+        let mut dynamic = Self::default();
+        for &(tag, at) in named {
             let Some(offset) = strings.checked_add(at) else {
                 return Ok(None);
             };
-            let bytes = read(offset, MAX_STRING)?;
-            let end = bytes.iter().position(|&byte| byte == 0);
-            let text = end.and_then(|end| String::from_utf8(bytes.get(..end)?.to_vec()).ok());
-            Ok(text)
-        };
-        let mut dynamic = Self::default();
-        for &(tag, at) in &entries {
-            if !matches!(tag, NEEDED | OWN_NAME | RPATH | RUNPATH) {
-                continue;
-            }
-            let text = string(at)?.filter(|_| dynamic.needed.len() < MAX_NEEDED);
-            let Some(text) = text else {
+            let limit = match tag {
+                NEEDED | OWN_NAME => MAX_NAME,
+                _ => MAX_LIST,
+            };
+            let Some(text) = string(&read(offset, limit)?) else {
                 return Ok(None);
             };
             match tag {
@@ -94,6 +95,12 @@ impl Dynamic {
     }
 }
 
+/// The string that ends with the first zero byte.
+fn string(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    String::from_utf8(bytes.get(..end)?.to_vec()).ok()
+}
+
 /// Where the program headers are.
 fn table(header: &[u8]) -> Option<(u64, u64)> {
     if !header.starts_with(MAGIC) {
@@ -102,7 +109,8 @@ fn table(header: &[u8]) -> Option<(u64, u64)> {
     let size = usize::from(half(header, TABLE_ENTRY_SIZE)?);
     let count = usize::from(half(header, TABLE_ENTRIES)?);
     let offset = long(header, TABLE_OFFSET)?;
-    (size >= SEGMENT_BYTES && count <= MAX_HEADERS).then(|| (offset, (size * count) as u64))
+    // Neither Linux nor a loader takes headers of another size.
+    (size == SEGMENT_BYTES && count <= MAX_HEADERS).then(|| (offset, (size * count) as u64))
 }
 
 /// A program header, as far as it matters here.
@@ -114,8 +122,7 @@ struct Segment {
     size: u64,
 }
 
-fn segments(table: &[u8], header: &[u8]) -> Vec<Segment> {
-    let size = half(header, TABLE_ENTRY_SIZE).map_or(SEGMENT_BYTES, usize::from);
+fn segments(table: &[u8]) -> Vec<Segment> {
     let segment = |bytes: &[u8]| {
         Some(Segment {
             kind: u32::from_le_bytes(*bytes.first_chunk()?),
@@ -125,7 +132,7 @@ fn segments(table: &[u8], header: &[u8]) -> Vec<Segment> {
         })
     };
     table
-        .chunks_exact(size.max(SEGMENT_BYTES))
+        .chunks_exact(SEGMENT_BYTES)
         .filter_map(segment)
         .collect()
 }
@@ -222,5 +229,24 @@ mod tests {
         let mut bytes = library(&[], b"");
         bytes[120] = 6;
         assert_eq!(read(&bytes), Some(Dynamic::default()));
+    }
+    #[test]
+    fn dynamic_section_with_too_many_strings_is_not_read() {
+        let count = |entries: usize, tag| {
+            let library = library(&vec![(tag, 1); entries], b"\0a.so\0");
+            let reads = std::cell::Cell::new(0);
+            let dynamic = Dynamic::read(&|offset, limit| {
+                reads.set(reads.get() + 1);
+                let start = usize::try_from(offset).unwrap().min(library.len());
+                let end = start + usize::try_from(limit).unwrap();
+                Ok(library[start..end.min(library.len())].to_vec())
+            });
+            (dynamic.unwrap().is_some(), reads.get())
+        };
+        // The header, the program headers and the section are read before.
+        for tag in [NEEDED, OWN_NAME, RPATH, RUNPATH] {
+            assert_eq!(count(MAX_STRINGS, tag), (true, 3 + MAX_STRINGS));
+            assert_eq!(count(MAX_STRINGS + 1, tag), (false, 3));
+        }
     }
 }

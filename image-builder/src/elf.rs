@@ -4,6 +4,8 @@ use eif::Architecture;
 
 /// Bytes of a program that are looked at.
 pub(crate) const HEAD_BYTES: u64 = 64 * 1024;
+/// Bytes of an ELF header, which says what processor it is for.
+pub(crate) const HEADER_BYTES: u64 = 64;
 
 /// 64 bits, little-endian.
 pub(crate) const MAGIC: &[u8] = b"\x7fELF\x02\x01";

@@ -7,6 +7,7 @@ use manifest::Environment;
 
 use crate::access::Access;
 use crate::elf::{Elf, HEAD_BYTES};
+use crate::files::Files;
 use crate::libraries::Loading;
 use crate::node::{Content, Kind, Metadata, Node};
 use crate::tree::Tree;
@@ -194,11 +195,9 @@ impl Surroundings<'_> {
 
     fn loading(&self) -> Loading<'_> {
         Loading {
-            tree: self.tree,
+            files: Files::new(self.tree, self.working_directory, self.read),
             environment: self.environment,
-            working_directory: self.working_directory,
             architecture: self.architecture,
-            read: self.read,
         }
     }
 

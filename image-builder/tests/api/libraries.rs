@@ -214,3 +214,68 @@ fn libraries_are_not_missed_where_it_cannot_be_decided() {
     let large = vec![b'\n'; 65 * 1024];
     builds(debian(program(&["liba.so"])).file("etc/ld.so.conf", large));
 }
+
+#[test]
+fn libraries_in_the_working_directory_are_found_where_a_list_has_an_empty_part() {
+    let layer = |rpath| debian(linked(&["liba.so"], rpath, None)).file("srv/liba.so", library(&[]));
+    let project = |layer: Layer, environment: &str| {
+        let image = Image::new(&[layer]).with("WorkingDir", json!("/srv"));
+        Project::of(&image.with("Env", json!([environment])))
+    };
+    for list in ["/none:", ":/none", "/none::/none", "."] {
+        project(layer(None), &format!("LD_LIBRARY_PATH={list}")).build();
+        project(layer(Some(list)), "A=1").build();
+    }
+    // A list without parts is none.
+    for list in ["", "/none"] {
+        let words = ["/app needs the library liba.so"];
+        project(layer(None), &format!("LD_LIBRARY_PATH={list}")).refused(2, &words);
+        project(layer(Some(list)), "A=1").refused(2, &words);
+    }
+}
+
+/// Images that are made to take long: each is built, and nothing is said of a library that
+/// is missing, because the search ends before.
+#[test]
+fn libraries_are_not_looked_for_without_end() {
+    let needs = || debian(program(&["liba.so"]));
+    let origin = "d/".repeat(200);
+    let repeated = "$ORIGIN".repeat(2000);
+    let many = vec!["$ORIGIN"; 1000].join(":");
+    for rpath in [&repeated, &many] {
+        let program = linked(&["liba.so"], Some(rpath), None);
+        let layer = debian(vec![]).program(&format!("{origin}app"), program);
+        builds(layer.symlink("app", &format!("{origin}app")));
+    }
+    // Patterns that match each other's files, and the whole tree each time.
+    let mut layer = needs().file("etc/ld.so.conf", "include c/*\n".repeat(5000));
+    for number in 0..200 {
+        layer = layer.file(
+            &format!("etc/c/{number}"),
+            "include /etc/c/*\n".repeat(3000),
+        );
+    }
+    builds(layer);
+    // Folders that are many, and libraries that each name more.
+    let folders: String = (0..5000).map(|number| format!("/{number}\n")).collect();
+    builds(needs().file("etc/ld.so.conf", folders));
+    let names: Vec<_> = (0..250).map(|number| format!("lib{number}.so")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let folders: Vec<_> = (0..200).map(|number| format!("/x/{number}")).collect();
+    let greedy = linked(&names, None, Some(&folders.join(":")));
+    let mut layer = debian(greedy.clone());
+    for name in &names {
+        layer = layer.file(&format!("usr/lib/{name}"), greedy.clone());
+    }
+    let last = linked(&["liba.so"], None, Some(&folders.join(":")));
+    builds(layer.file("usr/lib/lib249.so", last));
+    // A cache that each name is looked for in.
+    let names: Vec<_> = (0..250).map(|number| format!("lib{number}.so\0")).collect();
+    let mut cache = names.concat();
+    cache.extend(std::iter::repeat_n('x', 2 << 20));
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| name.trim_end_matches('\0'))
+        .collect();
+    builds(debian(program(&[&names[..], &["liba.so"]].concat())).file("etc/ld.so.cache", cache));
+}
