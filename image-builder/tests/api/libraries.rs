@@ -257,8 +257,8 @@ fn libraries_are_not_looked_for_without_end() {
     }
     builds(layer);
     // Folders that are many, and libraries that each name more.
-    let folders: String = (0..5000).map(|number| format!("/{number}\n")).collect();
-    builds(needs().file("etc/ld.so.conf", folders));
+    let folders: Vec<_> = (0..5000).map(|number| format!("/{number}\n")).collect();
+    builds(needs().file("etc/ld.so.conf", folders.concat()));
     let names: Vec<_> = (0..250).map(|number| format!("lib{number}.so")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let folders: Vec<_> = (0..200).map(|number| format!("/x/{number}")).collect();
