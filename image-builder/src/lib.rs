@@ -59,6 +59,7 @@ mod step;
 mod stored;
 mod tree;
 mod user;
+mod whiteout;
 
 pub use build::{BuildTime, Built, Inputs, SigningFiles, build};
 pub use description::{Description, Init, describe_image};
