@@ -36,7 +36,10 @@ pub struct Fingerprint([u8; FINGERPRINT_BYTES]);
 
 /// A text is no fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a fingerprint has {} hexadecimal digits", 2 * FINGERPRINT_BYTES)]
+#[error(
+    "a seed's fingerprint has {} hexadecimal digits, in lower case",
+    Fingerprint::DIGITS
+)]
 pub struct FingerprintError;
 
 /// What a key is for: 1 to [`MAX_PURPOSE`] letters, digits, `-`, `_` and `.`.
@@ -115,7 +118,12 @@ impl fmt::Debug for Seed {
     }
 }
 
-/// In hexadecimal.
+impl Fingerprint {
+    /// The number of hexadecimal digits that it is written with.
+    pub const DIGITS: usize = 2 * FINGERPRINT_BYTES;
+}
+
+/// In hexadecimal, in lower case.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&hex::encode(self.0))
@@ -128,6 +136,9 @@ impl FromStr for Fingerprint {
     fn from_str(text: &str) -> Result<Self, FingerprintError> {
         let mut fingerprint = [0; FINGERPRINT_BYTES];
         hex::decode_to_slice(text, &mut fingerprint).map_err(|_| FingerprintError)?;
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(FingerprintError);
+        }
         Ok(Self(fingerprint))
     }
 }
@@ -237,7 +248,7 @@ mod tests {
     fn fingerprints_are_read_as_they_are_written() {
         let fingerprint = seed(7).fingerprint(&"a".parse().unwrap());
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
-        for text in ["", "ab", &"g".repeat(32), &"a".repeat(34)] {
+        for text in ["", "ab", &"g".repeat(32), &"A".repeat(32), &"a".repeat(34)] {
             assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
         }
     }

@@ -17,9 +17,9 @@ use crate::units::Interval;
 /// The longest name of a parameter in bytes, as Systems Manager takes it.
 const MAX_PARAMETER_BYTES: usize = 1011;
 /// Hexadecimal digits of a seed's fingerprint.
-const FINGERPRINT_DIGITS: usize = 32;
+pub const FINGERPRINT_DIGITS: usize = 32;
 /// The register that family and generation are measured into.
-const FAMILY_REGISTER: u8 = 31;
+pub const FAMILY_REGISTER: u8 = 31;
 
 /// Why the `[keys]` table was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,8 +54,15 @@ pub enum KeysError {
         parameter: String,
     },
     /// The register of images that were signed by nobody.
-    #[error("the signer is zero, as PCR8 is of images that nobody has signed")]
+    #[error(
+        "the signer is zero, as PCR8 is of images that nobody has signed: name the certificate under which the family's images are signed"
+    )]
     Signer,
+    /// A later generation accepts any seed, also one that a retired image has made.
+    #[error(
+        "`siblings` of generation {0} has no `fingerprint`: write the one of the family's seed, which `parent-agent keys create` printed and which the log and `GET /v1/keys` of its enclaves have. A family begins with generation 1: where no seed was made yet, build that first"
+    )]
+    Unpinned(NonZeroU32),
     /// The workload could measure another family.
     #[error(
         "the family and its generation are measured into register {FAMILY_REGISTER}, and `open_registers` leaves it to the workload: choose another one"
@@ -116,7 +123,8 @@ pub struct Siblings<P = Pcr> {
     /// Which generation of the family the image is of: it gives to the same and higher ones,
     /// and takes from the same and lower ones.
     pub generation: NonZeroU32,
-    /// What the only seed that is accepted is known by, if there is only one.
+    /// What the only seed that is accepted is known by. The first generation, where the seed
+    /// is made, can do without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<SeedFingerprint>,
     /// How long the workload's start waits for a seed.
@@ -211,7 +219,13 @@ impl<P> TryFrom<Table<P>> for Keys<P> {
     fn try_from(table: Table<P>) -> Result<Self, KeysError> {
         let origin = match (table.kms, table.siblings) {
             (Some(wrapped), None) => SeedOrigin::Kms(wrapped),
-            (None, Some(siblings)) => SeedOrigin::Siblings(siblings),
+            (None, Some(siblings)) => {
+                let generation = siblings.generation;
+                if generation > NonZeroU32::MIN && siblings.fingerprint.is_none() {
+                    return Err(KeysError::Unpinned(generation));
+                }
+                SeedOrigin::Siblings(siblings)
+            }
             (None, None) | (Some(_), Some(_)) => return Err(KeysError::Origin),
         };
         Ok(Self {
@@ -363,7 +377,15 @@ mod tests {
             value.pointer_mut(parent).unwrap()[name] = part;
             value
         };
+        let mut unpinned = handed_over();
+        let siblings = unpinned["siblings"].as_object_mut().unwrap();
+        siblings.remove("fingerprint");
         for (value, message) in [
+            (unpinned.clone(), "generation 3 has no `fingerprint`: write"),
+            (
+                with(unpinned, "/siblings/generation", json!(2)),
+                "A family begins with generation 1",
+            ),
             (json!({"family": "a"}), "write either `kms`"),
             (
                 with(wrapped(), "/siblings", handed_over()["siblings"].clone()),
@@ -438,8 +460,14 @@ endpoint = \"https://kms.eu-central-1.amazonaws.com\"
         }
         let siblings = "[keys]
 family = \"payments\"
-siblings = { signer = \"signer.pem\", generation = 2 }";
+siblings = { signer = \"signer.pem\", generation = 1 }";
         assert!(read(siblings).is_ok());
+        let later = siblings.replace("generation = 1", "generation = 2");
+        let error = read(&later).unwrap_err();
+        assert!(error.starts_with("/e.toml:"), "{error}");
+        assert!(error.contains("`fingerprint`: write"), "{error}");
+        let pin = "generation = 2, fingerprint = \"e9903d08a8b5bf5439229e7432653e04\"";
+        assert!(read(&later.replace("generation = 2", pin)).is_ok());
         assert!(read(&format!("{siblings}\n[attestation]\nopen_registers = [30]")).is_ok());
         for (tables, message) in [
             (

@@ -58,7 +58,8 @@ pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use groups::{Groups, GroupsError};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
 pub use keys::{
-    Keys, KeysError, KeysSource, ParameterName, SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,
+    FAMILY_REGISTER, FINGERPRINT_DIGITS, Keys, KeysError, KeysSource, ParameterName,
+    SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,
 };
 pub use kms::{
     HttpsEndpoint, Kms, KmsError, KmsSource, MAX_TLS_ROOTS_BYTES, Region, TlsRoots,

@@ -25,6 +25,12 @@ use crate::error::InitError;
 use crate::kms::Kms;
 use crate::logs::Logs;
 
+// The manifest refuses what the family's rules would, by the same numbers.
+const _: () = assert!(
+    hand_over::REGISTER == manifest::FAMILY_REGISTER
+        && Fingerprint::DIGITS == manifest::FINGERPRINT_DIGITS
+);
+
 /// What the logs say of keys begins so.
 const SUBJECT: &str = "keys";
 

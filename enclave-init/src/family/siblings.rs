@@ -32,7 +32,7 @@ const _: () = assert!(MAX_REQUEST <= MAX_HAND_OVER && MAX_GIFT <= MAX_HAND_OVER)
 /// milliseconds.
 const MAX_VERIFICATIONS: usize = 2;
 
-/// What the init has otherwise.
+/// The parts of the init that handing over a seed needs.
 pub(crate) struct Surroundings {
     pub(crate) nsm: SecurityModule,
     pub(crate) trust: Arc<Trust>,
@@ -54,7 +54,7 @@ pub(super) struct Siblings {
 #[derive(Debug, Error)]
 pub(crate) enum StepError {
     #[error(
-        "the image's seed is not handed over: its [keys] has no `siblings`, as enclave.toml would have to say"
+        "the image's seed does not come from other enclaves: replace `kms` in [keys] of enclave.toml by `siblings` to have it handed over"
     )]
     NoSiblings,
     #[error(transparent)]
@@ -66,13 +66,17 @@ pub(crate) enum StepError {
     },
     #[error("the challenge has {0} bytes instead of {CHALLENGE_BYTES}: is it the giver's?")]
     Challenge(usize),
-    #[error("{whose} document was refused: {rule}: {reason}")]
+    #[error(
+        "{whose} document was refused: {rule}: {reason}; begin again with a new challenge, between enclaves of one platform that are not in debug mode"
+    )]
     Document {
         whose: &'static str,
         rule: String,
         reason: String,
     },
-    #[error("{0}, so no document can be checked against the time")]
+    #[error(
+        "{0}, so no document can be checked against the time: repeat the step once `parent-agent status` says that the clock is synchronised"
+    )]
     NoTime(&'static str),
     #[error("the document could not be verified: try again")]
     Verification,
@@ -86,7 +90,7 @@ pub(crate) enum StepError {
     Nsm(#[from] nsm::NsmError),
 }
 
-/// What a document says, apart from it.
+/// What a verified document says, copied out of it.
 struct Said {
     purpose: Purpose,
     signer: Pcr,
@@ -107,18 +111,20 @@ impl Siblings {
         let fingerprint = siblings.fingerprint.as_deref().map(str::parse).transpose();
         let fingerprint =
             fingerprint.map_err(|error: FingerprintError| unusable(error.to_string()))?;
+        let member = Member::new(Rules {
+            family,
+            generation: siblings.generation,
+            signer: siblings.signer,
+            role: siblings.role.as_ref().map(measurements::RoleArn::pcr3),
+            fingerprint,
+        });
+        let member = member.map_err(|error| unusable(error.to_string()))?;
         let policy = Policy::builder().allow_any_image().build();
         let policy = policy.map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
             surroundings,
             policy,
-            member: Mutex::new(Member::new(Rules {
-                family,
-                generation: siblings.generation,
-                signer: siblings.signer,
-                role: siblings.role.as_ref().map(measurements::RoleArn::pcr3),
-                fingerprint,
-            })),
+            member: Mutex::new(member),
             wait: siblings.wait.as_duration(),
             places: Arc::new(Semaphore::new(MAX_VERIFICATIONS)),
         })
@@ -184,7 +190,7 @@ impl Siblings {
         let mut member = self.member();
         let family = member.rules().family.clone();
         let fingerprint = seed.fingerprint(&family);
-        member.create(Arc::clone(&seed), fingerprint)?;
+        member.create(Arc::clone(&seed))?;
         held.send_replace(Some(seed));
         logs.system(format!("{SUBJECT}: a new seed of {family} was made here"));
         Ok(fingerprint.to_string().into_bytes())

@@ -41,10 +41,21 @@ fn keys(family: &str, generation: u32) -> Value {
     })
 }
 
-/// An image of the family `payments`.
-fn image(root: &TestRoot, generation: u8) -> Image {
+/// An image of the family `payments` in which it can begin.
+fn first(root: &TestRoot) -> Image {
+    image(root, 1, keys("payments", 1))
+}
+
+/// An image of a later generation, for the seed with this fingerprint.
+fn later(root: &TestRoot, generation: u8, fingerprint: &str) -> Image {
+    let mut keys = keys("payments", generation.into());
+    keys["siblings"]["fingerprint"] = fingerprint.into();
+    image(root, generation, keys)
+}
+
+fn image(root: &TestRoot, generation: u8, keys: Value) -> Image {
     Image::new(&ASKS)
-        .with("/keys", keys("payments", generation.into()))
+        .with("/keys", keys)
         .measuring(release(generation))
         .signed_by(root)
 }
@@ -166,7 +177,8 @@ fn context(request: &Request, generation: NonZeroU32) -> Context {
         signer: SIGNER,
         role: None,
         fingerprint: None,
-    });
+    })
+    .unwrap();
     receiver.request(&request.document, ()).unwrap();
     let gift = Gift {
         generation,
@@ -179,20 +191,20 @@ fn context(request: &Request, generation: NonZeroU32) -> Context {
 #[tokio::test]
 async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
     let root = TestRoot::generate().unwrap();
-    let mut first = Sibling::boot(image(&root, 1)).await;
-    let detail = first.waits().await;
+    let mut original = Sibling::boot(first(&root)).await;
+    let detail = original.waits().await;
     assert!(detail.contains("`parent-agent keys create`"), "{detail}");
     // Nothing can be given yet.
-    let refused = first.challenge().await.unwrap_err();
+    let refused = original.challenge().await.unwrap_err();
     assert!(refused.contains("no seed to give"), "{refused}");
-    let fingerprint = first.create().await.unwrap();
-    first.enclave.said("done").await;
+    let fingerprint = original.create().await.unwrap();
+    original.enclave.said("done").await;
 
-    let mut second = Sibling::boot(image(&root, 2)).await;
-    let mut replica = Sibling::boot(image(&root, 2)).await;
+    let mut second = Sibling::boot(later(&root, 2, &fingerprint)).await;
+    let mut replica = Sibling::boot(later(&root, 2, &fingerprint)).await;
     second.waits().await;
     assert!(second.enclave.lines(LogStream::Application).is_empty());
-    let given = hand_over(&mut first, &mut second).await;
+    let given = hand_over(&mut original, &mut second).await;
     assert_eq!(given, Ok(fingerprint.clone()));
     second.enclave.said("done").await;
     // From the second generation on to another of it.
@@ -200,17 +212,17 @@ async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
     assert_eq!(given, Ok(fingerprint.clone()));
     replica.enclave.said("done").await;
 
-    let mut older = Sibling::boot(image(&root, 1)).await;
+    let mut older = Sibling::boot(first(&root)).await;
     let refused = hand_over(&mut second, &mut older).await.unwrap_err();
     assert!(refused.contains("of a lower generation"), "{refused}");
-    // One of the first generation may still give it to its like.
-    let given = hand_over(&mut first, &mut older).await;
+    // One of the original generation may still give it to its like.
+    let given = hand_over(&mut original, &mut older).await;
     assert_eq!(given, Ok(fingerprint.clone()));
     older.enclave.said("done").await;
 
-    let key = first.enclave.answers()[1].clone();
+    let key = original.enclave.answers()[1].clone();
     assert_eq!((key.0, key.1.len()), (200, 32));
-    for (sibling, generation) in [(&first, 1), (&second, 2), (&replica, 2), (&older, 1)] {
+    for (sibling, generation) in [(&original, 1), (&second, 2), (&replica, 2), (&older, 1)] {
         let answers = sibling.enclave.answers();
         assert_eq!(answers[1], key);
         let about: Value = serde_json::from_slice(&answers[0].1).unwrap();
@@ -222,12 +234,12 @@ async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
         sibling.enclave.line(LogStream::System, &line).await;
     }
     let given = "the seed was given to i-00000000000000000-enc0123456789abcdef, of generation 2";
-    first.enclave.line(LogStream::System, given).await;
+    original.enclave.line(LogStream::System, given).await;
     let taken = "the seed was taken from i-00000000000000000-enc0123456789abcdef, of generation 1";
     second.enclave.line(LogStream::System, taken).await;
 
     // What is held stays.
-    for sibling in [&mut first, &mut second] {
+    for sibling in [&mut original, &mut second] {
         let refused = sibling.create().await.unwrap_err();
         assert!(refused.contains("has a seed already"), "{refused}");
         let refused = sibling.request(&[1; CHALLENGE_BYTES]).await.unwrap_err();
@@ -238,7 +250,7 @@ async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
 #[tokio::test]
 async fn hand_over_refuses_receivers_that_are_not_of_the_family() {
     let root = TestRoot::generate().unwrap();
-    let mut giver = Sibling::boot(image(&root, 1)).await;
+    let mut giver = Sibling::boot(first(&root)).await;
     giver.create().await.unwrap();
     let other_signer = Measurements {
         pcr8: Some(Pcr::new([9; 48])),
@@ -250,23 +262,23 @@ async fn hand_over_refuses_receivers_that_are_not_of_the_family() {
     };
     let other_root = TestRoot::generate().unwrap();
     for (image, reason) in [
-        (image(&root, 1).measuring(other_signer), "(PCR8, `signer`"),
-        (image(&root, 1).measuring(unsigned), "(PCR8, `signer`"),
+        (first(&root).measuring(other_signer), "(PCR8, `signer`"),
+        (first(&root).measuring(unsigned), "(PCR8, `signer`"),
         (
-            image(&root, 1).with("/keys", keys("billing", 1)),
+            first(&root).with("/keys", keys("billing", 1)),
             "of another family",
         ),
-        (image(&root, 1).debug(), "policy.debug"),
-        (image(&other_root, 1), "document was refused: c"),
+        (first(&root).debug(), "policy.debug"),
+        (first(&other_root), "document was refused: chain.root: "),
     ] {
         let mut receiver = Sibling::boot(image).await;
         let refused = hand_over(&mut giver, &mut receiver).await.unwrap_err();
         assert!(refused.contains(reason), "{reason}: {refused}");
-        // Nor does a seed of theirs come into the family.
+        // Nor does a seed of theirs come into the family, even where any seed is accepted.
         receiver.create().await.unwrap();
-        let mut waiting = Sibling::boot(self::image(&root, 2)).await;
+        let mut waiting = Sibling::boot(first(&root)).await;
         let refused = hand_over(&mut receiver, &mut waiting).await.unwrap_err();
-        assert!(!refused.contains("no seed to give"), "{refused}");
+        assert!(refused.contains(reason), "{reason}: {refused}");
         let about = waiting.enclave.lines(LogStream::System);
         assert!(!about.iter().any(|line| line.contains("was taken")));
     }
@@ -275,9 +287,9 @@ async fn hand_over_refuses_receivers_that_are_not_of_the_family() {
 #[tokio::test]
 async fn hand_over_of_a_hostile_parent_gives_it_nothing() {
     let root = TestRoot::generate().unwrap();
-    let mut giver = Sibling::boot(image(&root, 1)).await;
-    giver.create().await.unwrap();
-    let mut receiver = Sibling::boot(image(&root, 2)).await;
+    let mut giver = Sibling::boot(first(&root)).await;
+    let fingerprint = giver.create().await.unwrap();
+    let mut receiver = Sibling::boot(later(&root, 2, &fingerprint)).await;
     let own_key = SealingKey::generate().unwrap().public_key();
     let challenge = giver.challenge().await.unwrap();
     let nonce: [u8; CHALLENGE_BYTES] = challenge.clone().try_into().unwrap();
@@ -318,7 +330,7 @@ async fn hand_over_of_a_hostile_parent_gives_it_nothing() {
     let refused = giver.give(&request).await.unwrap_err();
     assert!(refused.contains("answers no challenge"), "{refused}");
     // A request with a nonce that the giver did not give.
-    let mut other = Sibling::boot(image(&root, 2)).await;
+    let mut other = Sibling::boot(later(&root, 2, &fingerprint)).await;
     let foreign = other.request(&[7; CHALLENGE_BYTES]).await.unwrap();
     let refused = giver.give(&foreign).await.unwrap_err();
     assert!(refused.contains("answers no challenge"), "{refused}");
@@ -330,8 +342,8 @@ async fn hand_over_of_a_hostile_parent_gives_it_nothing() {
         assert!(receiver.take(&changed).await.is_err(), "{place}");
     }
     assert!(other.take(&gift).await.is_err());
-    let first = NonZeroU32::MIN;
-    let to_receiver = context(&parsed, first);
+    let lowest = NonZeroU32::MIN;
+    let to_receiver = context(&parsed, lowest);
     let key = attestation::Document::parse(&parsed.document).unwrap();
     let key = PublicKey::from_spki(key.unverified_public_key().unwrap()).unwrap();
     let sealed = seal_seed(&[7; Seed::BYTES], &key, to_receiver.as_bytes()).unwrap();
@@ -355,7 +367,7 @@ async fn hand_over_of_a_hostile_parent_gives_it_nothing() {
         ),
     ] {
         let gift = Gift {
-            generation: first,
+            generation: lowest,
             sealed: sealed.clone(),
             document: document(&root, of, user_data, &nonce, None),
         };
@@ -390,21 +402,39 @@ async fn hand_over_of_a_hostile_parent_gives_it_nothing() {
 #[tokio::test]
 async fn hand_over_of_another_seed_than_the_pinned_one_is_refused() {
     let root = TestRoot::generate().unwrap();
-    let mut first = Sibling::boot(image(&root, 1)).await;
-    let fingerprint = first.create().await.unwrap();
-    let mut fork = Sibling::boot(image(&root, 1)).await;
+    let mut original = Sibling::boot(first(&root)).await;
+    let fingerprint = original.create().await.unwrap();
+    // Of a retired image, say, whose fault tells the parent what it holds.
+    let mut fork = Sibling::boot(first(&root)).await;
     assert_ne!(fork.create().await.unwrap(), fingerprint);
-    let mut pinned = keys("payments", 2);
+    let mut pinned = keys("payments", 1);
     pinned["siblings"]["fingerprint"] = fingerprint.as_str().into();
-    let mut next = Sibling::boot(image(&root, 2).with("/keys", pinned)).await;
-    let detail = next.waits().await;
-    assert!(!detail.contains("keys create"), "{detail}");
-    let refused = next.create().await.unwrap_err();
-    assert!(refused.contains("one seed only"), "{refused}");
-    let refused = hand_over(&mut fork, &mut next).await.unwrap_err();
-    assert!(refused.contains("another seed than"), "{refused}");
-    assert_eq!(hand_over(&mut first, &mut next).await, Ok(fingerprint));
-    next.enclave.said("done").await;
+    for image in [
+        later(&root, 2, &fingerprint),
+        first(&root).with("/keys", pinned),
+    ] {
+        let mut next = Sibling::boot(image).await;
+        let detail = next.waits().await;
+        assert!(!detail.contains("keys create"), "{detail}");
+        let refused = next.create().await.unwrap_err();
+        assert!(refused.contains("one seed only"), "{refused}");
+        let refused = hand_over(&mut fork, &mut next).await.unwrap_err();
+        assert!(refused.contains("another seed than"), "{refused}");
+        let given = hand_over(&mut original, &mut next).await;
+        assert_eq!(given.as_ref(), Ok(&fingerprint));
+        next.enclave.said("done").await;
+    }
+}
+
+#[tokio::test]
+async fn hand_over_to_a_later_generation_needs_a_fingerprint() {
+    let root = TestRoot::generate().unwrap();
+    let (enclave, mut control) = image(&root, 2, keys("payments", 2)).boot().await;
+    let (cause, detail) = ending(&mut control).await;
+    assert_eq!(cause, EndCause::BootFailed);
+    let reason = "`siblings` of generation 2 has no `fingerprint`";
+    assert!(detail.contains(reason), "{detail}");
+    drop(enclave);
 }
 
 #[tokio::test]
@@ -412,14 +442,14 @@ async fn hand_over_that_nobody_makes_ends_the_boot_in_time_and_with_a_shutdown()
     let root = TestRoot::generate().unwrap();
     let mut short = keys("payments", 1);
     short["siblings"]["wait"] = "100ms".into();
-    let mut late = Sibling::boot(image(&root, 1).with("/keys", short)).await;
+    let mut late = Sibling::boot(first(&root).with("/keys", short)).await;
     let (cause, detail, code) = ending_with_code(&mut late.control).await;
     assert_eq!((cause, &*code), (EndCause::BootFailed, "boot.keys"));
     let expected = "boot step keys failed: nobody had the seed of the family `payments`";
     assert!(detail.starts_with(expected), "{detail}");
     assert_eq!(late.enclave.ended().await.0, 1);
 
-    let mut waiting = Sibling::boot(image(&root, 1)).await;
+    let mut waiting = Sibling::boot(first(&root)).await;
     waiting.waits().await;
     let grace_ms = None;
     waiting.control.send(FromAgent::Shutdown { grace_ms }).await;
@@ -433,7 +463,7 @@ async fn hand_over_needs_an_image_that_says_so() {
     let refused = other.create().await.unwrap_err();
     assert!(refused.contains("[keys]"), "{refused}");
     // The register is the family's alone.
-    let (enclave, mut control) = image(&TestRoot::generate().unwrap(), 1)
+    let (enclave, mut control) = first(&TestRoot::generate().unwrap())
         .attestation("open_registers", json!([31]))
         .boot()
         .await;

@@ -25,11 +25,17 @@ fn signing(folder: &Path, name: &str) -> Signing {
     }
 }
 
-/// The image of a generation of the family.
-fn image(folder: &Path, signing: &Signing, generation: u8) -> anyhow::Result<Workload> {
+/// The image of a generation of the family, and of the only seed that it accepts.
+fn image(
+    folder: &Path,
+    signing: &Signing,
+    generation: u8,
+    fingerprint: Option<&str>,
+) -> anyhow::Result<Workload> {
     let certificate = signing.certificate.display();
+    let pin = fingerprint.map_or_else(String::new, |pin| format!(", fingerprint = \"{pin}\""));
     let tables = format!(
-        "[keys]\nfamily = \"payments\"\nsiblings = {{ signer = \"{certificate}\", generation = {generation} }}\n"
+        "[keys]\nfamily = \"payments\"\nsiblings = {{ signer = \"{certificate}\", generation = {generation}{pin} }}\n"
     );
     let folder = folder.join(format!("{generation}"));
     Workload::build_signed(&PROGRAMS, &folder, &tables, signing)
@@ -89,21 +95,24 @@ async fn key(agent: &mut Agent) -> String {
 async fn hand_over_gives_the_next_release_the_keys_of_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let signing = signing(folder.path(), "signer");
-    let (first, second) = (1, 2);
-    let images =
-        [first, second].map(|generation| image(folder.path(), &signing, generation).unwrap());
-    assert_ne!(images[0].measurements.pcr0, images[1].measurements.pcr0);
+    let first = image(folder.path(), &signing, 1, None).unwrap();
     // One platform: its root signs both modules' documents.
     let root = folder.path().join("nsm");
     fs::create_dir(&root).unwrap();
     let root = ["--software-nsm-root", root.to_str().unwrap()];
     let start = |image| Agent::start(&PROGRAMS, image, Hypervisor::Sim, "keys", &root).unwrap();
 
-    let mut giver = start(&images[0]);
+    let mut giver = start(&first);
     waits(&mut giver).await;
     let fingerprint = step(&giver, "create", &[]).await.unwrap();
     let fingerprint = String::from_utf8(fingerprint).unwrap();
-    let mut receiver = start(&images[1]);
+    // The next release is built for the seed that the family has by now.
+    let unpinned = image(folder.path(), &signing, 2, None).unwrap_err();
+    let reason = "of generation 2 has no `fingerprint`";
+    assert!(unpinned.to_string().contains(reason), "{unpinned}");
+    let second = image(folder.path(), &signing, 2, Some(fingerprint.trim())).unwrap();
+    assert_ne!(first.measurements.pcr0, second.measurements.pcr0);
+    let mut receiver = start(&second);
     waits(&mut receiver).await;
     assert_eq!(hand_over(&giver, &receiver).await.unwrap(), fingerprint);
     let first_key = key(&mut giver).await;
@@ -111,7 +120,7 @@ async fn hand_over_gives_the_next_release_the_keys_of_the_one_before() {
     assert_eq!(first_key.len(), "key ".len() + 64);
 
     // Nothing goes back.
-    let mut older = start(&images[0]);
+    let mut older = start(&first);
     waits(&mut older).await;
     let refused = hand_over(&receiver, &older).await.unwrap_err();
     assert!(refused.contains("of a lower generation"), "{refused}");

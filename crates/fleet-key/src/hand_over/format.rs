@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::rules::Generation;
 
 /// The formats' version.
-pub const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 1;
 /// Bytes of a challenge.
 pub const CHALLENGE_BYTES: usize = 32;
 /// Largest document, in bytes: the NSM's response buffer is 12 KiB.

@@ -6,18 +6,18 @@ use attestation::Purpose;
 
 use super::context::{Context, DocumentDigest};
 use super::format::{Challenge, Gift, Request};
-use super::rules::{Claims, Generation, Refusal, Rules};
+use super::rules::{Claims, Generation, Refusal, Rules, Unpinned};
 use crate::seed::Fingerprint;
 
 /// Challenges that may wait for their requests; a further one takes the oldest's place.
-pub const MAX_CHALLENGES: usize = 16;
+const MAX_CHALLENGES: usize = 16;
 
 /// An enclave of a family: the seed, once it holds one, and what is under way. `S` is the
 /// seed, `K` the private half of a request's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member<S, K> {
     rules: Rules,
-    held: Option<(S, Fingerprint)>,
+    held: Option<S>,
     /// Given and not used.
     challenges: VecDeque<Challenge>,
     /// The last request, until it is answered.
@@ -42,14 +42,19 @@ pub struct Grant<'a, S> {
 }
 
 impl<S, K> Member<S, K> {
-    /// An enclave that holds no seed yet.
-    pub const fn new(rules: Rules) -> Self {
-        Self {
+    /// An enclave that holds no seed yet. An image that takes seeds from lower generations
+    /// has to say which one: any image of theirs may make another, and may be the one whose
+    /// fault the higher generation is there for.
+    pub fn new(rules: Rules) -> Result<Self, Unpinned> {
+        if rules.generation > Generation::MIN && rules.fingerprint.is_none() {
+            return Err(Unpinned(rules.generation));
+        }
+        Ok(Self {
             rules,
             held: None,
             challenges: VecDeque::new(),
             pending: None,
-        }
+        })
     }
 
     /// What its image has measured.
@@ -58,13 +63,8 @@ impl<S, K> Member<S, K> {
     }
 
     /// The seed, if one is held.
-    pub fn seed(&self) -> Option<&S> {
-        self.held.as_ref().map(|(seed, _)| seed)
-    }
-
-    /// What the seed is known by.
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.held.as_ref().map(|(_, fingerprint)| *fingerprint)
+    pub const fn seed(&self) -> Option<&S> {
+        self.held.as_ref()
     }
 
     /// Whether a seed can be made here.
@@ -79,9 +79,9 @@ impl<S, K> Member<S, K> {
     }
 
     /// Holds a new seed, because somebody has asked for one.
-    pub fn create(&mut self, seed: S, fingerprint: Fingerprint) -> Result<(), Refusal> {
+    pub fn create(&mut self, seed: S) -> Result<(), Refusal> {
         self.check_create()?;
-        self.hold(seed, fingerprint);
+        self.hold(seed);
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl<S, K> Member<S, K> {
         request: &Request,
         claims: &Claims<'_>,
     ) -> Result<Grant<'_, S>, Refusal> {
-        let Some((seed, _)) = &self.held else {
+        let Some(seed) = &self.held else {
             return Err(Refusal::Empty);
         };
         let mut challenges = self.challenges.iter();
@@ -178,12 +178,12 @@ impl<S, K> Member<S, K> {
         if pinned.is_some_and(|pinned| pinned != fingerprint) {
             return Err(Refusal::Fingerprint);
         }
-        self.hold(seed, fingerprint);
+        self.hold(seed);
         Ok(fingerprint)
     }
 
-    fn hold(&mut self, seed: S, fingerprint: Fingerprint) {
-        self.held = Some((seed, fingerprint));
+    fn hold(&mut self, seed: S) {
+        self.held = Some(seed);
         self.pending = None;
     }
 }
@@ -212,9 +212,29 @@ mod tests {
     }
 
     #[test]
+    fn hand_over_to_a_later_generation_is_of_one_seed_only() {
+        let member = |generation, fingerprint| {
+            Member::<(), ()>::new(Rules {
+                generation: Generation::new(generation).unwrap(),
+                fingerprint,
+                ..rules()
+            })
+        };
+        for generation in [2, u32::MAX] {
+            let error = member(generation, None).unwrap_err();
+            assert_eq!(error.0.get(), generation);
+            let mut pinned = member(generation, Some(fingerprint())).unwrap();
+            assert_eq!(pinned.create(()), Err(Refusal::Pinned));
+        }
+        assert_eq!(member(1, Some(fingerprint())).unwrap().seed(), None);
+        let mut first = member(1, None).unwrap();
+        assert_eq!(first.create(()), Ok(()));
+    }
+
+    #[test]
     fn hand_over_challenges_are_bounded_and_used_once() {
-        let mut giver = Member::<_, ()>::new(rules());
-        giver.create("seed", fingerprint()).unwrap();
+        let mut giver = Member::<_, ()>::new(rules()).unwrap();
+        giver.create("seed").unwrap();
         let challenge = |number: usize| [u8::try_from(number).unwrap(); CHALLENGE_BYTES];
         for number in 0..=MAX_CHALLENGES {
             giver.challenge(challenge(number)).unwrap();

@@ -22,8 +22,6 @@ mod member;
 mod rules;
 
 pub use context::{Context, GIFT_NONCE_BYTES};
-pub use format::{
-    CHALLENGE_BYTES, Challenge, FORMAT_VERSION, FormatError, Gift, MAX_GIFT, MAX_REQUEST, Request,
-};
-pub use member::{Grant, MAX_CHALLENGES, Member};
-pub use rules::{Claims, Generation, REGISTER, Refusal, Rules, measured, register};
+pub use format::{CHALLENGE_BYTES, Challenge, FormatError, Gift, MAX_GIFT, MAX_REQUEST, Request};
+pub use member::{Grant, Member};
+pub use rules::{Claims, Generation, REGISTER, Refusal, Rules, Unpinned, measured, register};

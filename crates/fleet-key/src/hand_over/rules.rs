@@ -29,7 +29,8 @@ pub struct Rules {
     pub signer: Pcr,
     /// PCR3 of the family's enclaves, if they are bound to a role.
     pub role: Option<Pcr>,
-    /// The only seed that is accepted, if there is one.
+    /// The only seed that is accepted, if there is one. Without one the image is of the
+    /// first generation.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -50,6 +51,13 @@ pub struct Claims<'a> {
     /// The public key, if there is one.
     pub public_key: Option<&'a [u8]>,
 }
+
+/// An image of a later generation than the first accepts any seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "generation {0} takes the seed that the family has, and no `fingerprint` in [keys] says which: a retired generation could put another one in its place"
+)]
+pub struct Unpinned(pub Generation);
 
 /// Why a seed is not made, given or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -75,7 +83,9 @@ pub enum Refusal {
     #[error("the gift answers no open request of this enclave's: begin again with a new challenge")]
     Request,
     /// A document of another purpose.
-    #[error("the document was not made for this")]
+    #[error(
+        "the document was not made for this step: pass on what the other enclave has answered to the step before, or begin again with a new challenge"
+    )]
     Purpose,
     /// The other image was signed under another certificate, or not at all.
     #[error(
@@ -83,7 +93,9 @@ pub enum Refusal {
     )]
     Signer,
     /// The other enclave's parent has another role.
-    #[error("the other enclave's parent does not have the family's role (PCR3, `role` in [keys])")]
+    #[error(
+        "the other enclave's parent does not have the family's role (PCR3, `role` in [keys]): run the enclave on an instance that has it"
+    )]
     Role,
     /// The other image is of another family, or not of the generation that is stated.
     #[error(
@@ -96,13 +108,19 @@ pub enum Refusal {
     )]
     Generation,
     /// The request names no key.
-    #[error("the request's document has no key to encrypt to")]
+    #[error(
+        "the request's document has no key to encrypt to: have the receiver make a new request for a new challenge"
+    )]
     NoKey,
     /// The seed was not encrypted for this request.
-    #[error("the seed does not open: it was not encrypted for this request")]
+    #[error(
+        "the seed does not open: it was not encrypted for this request; begin again with a new challenge"
+    )]
     Sealed,
     /// It is another seed than the pinned one.
-    #[error("it is another seed than the image accepts (`fingerprint` in [keys])")]
+    #[error(
+        "it is another seed than the image accepts (`fingerprint` in [keys]): have it handed over by an enclave that has this one"
+    )]
     Fingerprint,
 }
 

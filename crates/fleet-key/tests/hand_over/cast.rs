@@ -18,21 +18,26 @@ pub(crate) const OF_PARENT: u8 = 0;
 pub(crate) const FIRST: u8 = 1;
 
 /// What the parent can boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Image {
     First,
+    FirstPinned,
     Second,
-    SecondPinned,
     OtherFamily,
 }
 
 impl Image {
     pub(crate) const ALL: [Self; 4] = [
         Self::First,
+        Self::FirstPinned,
         Self::Second,
-        Self::SecondPinned,
         Self::OtherFamily,
     ];
+
+    /// Whether it accepts the first seed only.
+    pub(crate) const fn is_pinned(self) -> bool {
+        matches!(self, Self::FirstPinned | Self::Second)
+    }
 
     pub(crate) fn rules(self) -> Rules {
         let family = match self {
@@ -40,23 +45,25 @@ impl Image {
             _ => "payments",
         };
         let generation = match self {
-            Self::First | Self::OtherFamily => 1,
-            Self::Second | Self::SecondPinned => 2,
+            Self::First | Self::FirstPinned | Self::OtherFamily => 1,
+            Self::Second => 2,
         };
         Rules {
             family: family.parse().unwrap(),
             generation: Generation::new(generation).unwrap(),
             signer: SIGNER,
             role: Some(ROLE),
-            fingerprint: (self == Self::SecondPinned).then(|| fingerprint(FIRST)),
+            fingerprint: self.is_pinned().then(|| fingerprint(FIRST)),
         }
     }
 }
 
-/// A seed, and who handed it over, if it was not made where it is.
+/// A seed, which image has made it, if it is not the parent's own, and who handed it over, if
+/// it was not made where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ModelSeed {
     pub(crate) number: u8,
+    pub(crate) made_by: Option<Image>,
     pub(crate) from: Option<From>,
 }
 
@@ -162,7 +169,8 @@ impl Sealed {
 
     /// Other bytes for every other ciphertext.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let ModelSeed { number, from } = self.seed;
+        // No two images have made seeds of one number.
+        let ModelSeed { number, from, .. } = self.seed;
         let generation = from.map_or(0, |from| from.generation.get());
         let of = from.map_or([false; 2], |from| [from.is_payments, from.has_role]);
         [
