@@ -15,7 +15,6 @@ use measurements::Pcr;
 use nsm::NsmError;
 
 use crate::error::InitError;
-use crate::family;
 use crate::registers::{self, REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument, SecurityModule};
 use crate::steps::Steps;
@@ -49,7 +48,8 @@ pub(crate) struct Finding {
     document: Vec<u8>,
 }
 
-/// Measures the family, locks the registers that nobody uses, and verifies the enclave's own document.
+/// Measures what is known and locks the registers that nobody uses, and verifies the
+/// enclave's own document.
 /// `now` gives the time in milliseconds since 1970, if it is known. What came of it is
 /// noted in `found` even if it ends the boot.
 pub(crate) async fn check_itself(
@@ -62,18 +62,9 @@ pub(crate) async fn check_itself(
     now: impl Fn() -> Option<u64>,
 ) -> Result<Finding, InitError> {
     let demands = &config.attestation;
-    let open = demands.open_registers.clone();
     steps
         .run(EndCode::BootRegisters, async {
-            let family = family::measured(config)?;
-            nsm.run(move |nsm| {
-                if let Some((register, measured)) = family {
-                    nsm.extend_pcr(register, &measured)?;
-                }
-                registers::lock_unused(nsm, &open)
-            })
-            .await?;
-            Ok(())
+            registers::measure_and_lock(nsm, config).await
         })
         .await?;
     steps
