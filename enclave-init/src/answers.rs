@@ -94,9 +94,12 @@ impl Answers {
                 let begun = begun.and_then(|keys| {
                     let logs = self.logs.clone();
                     self.spawn(async move {
-                        match keys.step(step, &logs).await.map(Bytes::new) {
-                            Ok(Some(answer)) => FromInit::KeysDone { id, answer },
-                            Ok(None) => keys_refused(id, "the answer is too large".to_owned()),
+                        match keys.step(step, &logs).await {
+                            Ok(answer) => {
+                                let answer = Bytes::new(answer);
+                                let answer = answer.expect("requests and gifts fit the message");
+                                FromInit::KeysDone { id, answer }
+                            }
                             Err(error) => keys_refused(id, error.to_string()),
                         }
                     })
