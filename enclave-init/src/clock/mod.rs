@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn verify_takes_no_document_without_a_time() {
+    fn clock_without_a_source_gives_no_time_for_documents() {
         assert_eq!(no_time(ClockState::Synchronised), None);
         assert_eq!(no_time(ClockState::Holdover), None);
         assert!(no_time(ClockState::Disagreement).is_some());
