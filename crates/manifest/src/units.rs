@@ -56,7 +56,7 @@ pub struct Interval(Duration);
 impl Interval {
     /// Between health probes, unless the manifest says otherwise: 30 s.
     pub const DEFAULT_HEALTH: Self = Self(Duration::from_secs(30));
-    /// Between SIGTERM and SIGKILL, unless the manifest says otherwise: 10 s.
+    /// Between the stop signal and SIGKILL, unless the manifest says otherwise: 10 s.
     pub const DEFAULT_STOP_GRACE: Self = Self(Duration::from_secs(10));
     /// For a sealed secret that the workload's start waits for, unless the manifest says
     /// otherwise: 10 min.
