@@ -28,7 +28,9 @@ pub(crate) fn check_signer(
     };
     let reason = match signer {
         Some(signer) if signer == siblings.signer => return Ok(()),
-        Some(_) => "the image is signed under another certificate than `signer` names",
+        Some(_) => {
+            "the image is signed under another certificate than `signer` names: give the key and the certificate of that one (--signing-key, --signing-certificate), or name the other in `signer`"
+        }
         None => {
             "the image is not signed, and its siblings know each other by their signature: give --signing-key and --signing-certificate"
         }
