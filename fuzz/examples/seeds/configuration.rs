@@ -4,6 +4,9 @@ use serde_json::json;
 
 use crate::write;
 
+/// What a family's seed is known by.
+const FINGERPRINT: &str = "e9903d08a8b5bf5439229e7432653e04";
+
 pub(crate) fn write_all() {
     manifests();
     configurations();
@@ -50,6 +53,14 @@ redact = [{ pattern = 'key=\w+', with = "?" }, { json_fields = ["a", "b.c"] }]
         "exec = [\"/check\"]",
     );
     write("manifest_toml", "health", health.as_bytes());
+    let siblings = format!(
+        r#"{minimal}
+[keys]
+family = "payments"
+siblings = {{ signer = "signer.pem", role = "arn:aws:iam::111122223333:role/payments", generation = 2, fingerprint = "{FINGERPRINT}", wait = "30m" }}
+"#
+    );
+    write("manifest_toml", "siblings", siblings.as_bytes());
 }
 
 fn configurations() {
@@ -85,6 +96,22 @@ fn configurations() {
         "manifest_config",
         "measured.json",
         measured.to_string().as_bytes(),
+    );
+    let mut siblings = measured;
+    siblings["keys"] = json!({
+        "family": "payments",
+        "siblings": {
+            "signer": "01".repeat(48),
+            "role": "arn:aws:iam::111122223333:role/payments",
+            "generation": 2,
+            "fingerprint": FINGERPRINT,
+            "wait": "30m"
+        }
+    });
+    write(
+        "manifest_config",
+        "siblings.json",
+        siblings.to_string().as_bytes(),
     );
     write(
         "manifest_config",
