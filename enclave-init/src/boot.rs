@@ -21,7 +21,7 @@ use crate::services::{Running, Services};
 use crate::steps::Steps;
 use crate::system::System;
 use crate::workload::StandingBy;
-use crate::{entropy, runtime_config};
+use crate::{entropy, registers, runtime_config};
 
 /// An enclave that has booted, up to its workload.
 pub(crate) struct Booted {
@@ -191,6 +191,9 @@ async fn run_steps(
         })
         .await?;
 
+    let registers = registers::measure_and_lock(&nsm, &config);
+    steps.run(EndCode::BootRegisters, registers).await?;
+
     let signing = match parent {
         Parent::Vsock(HOST_CID) => Signing::Perhaps,
         Parent::Vsock(_) | Parent::Simulated(_) => Signing::Always,
@@ -200,7 +203,7 @@ async fn run_steps(
         &mut reached.self_check,
         &nsm,
         &trust,
-        &config,
+        &config.attestation,
         signing,
         || clock.known_ms(),
     )

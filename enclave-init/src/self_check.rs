@@ -10,12 +10,12 @@
 use attestation::{AuditTime, Nonce, Policy, PolicyError, Purpose, Rejection, Rule, is_unsigned};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, EndCode, Text};
-use manifest::{Attestation, MeasuredConfig, SelfCheck};
+use manifest::{Attestation, SelfCheck};
 use measurements::Pcr;
 use nsm::NsmError;
 
 use crate::error::InitError;
-use crate::registers::{self, REGISTERS, is_open};
+use crate::registers::{REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument, SecurityModule};
 use crate::steps::Steps;
 use crate::trust::Trust;
@@ -48,25 +48,17 @@ pub(crate) struct Finding {
     document: Vec<u8>,
 }
 
-/// Measures what is known and locks the registers that nobody uses, and verifies the
-/// enclave's own document.
-/// `now` gives the time in milliseconds since 1970, if it is known. What came of it is
-/// noted in `found` even if it ends the boot.
+/// Verifies the enclave's own document. `now` gives the time in milliseconds since 1970, if
+/// it is known. What came of it is noted in `found` even if it ends the boot.
 pub(crate) async fn check_itself(
     steps: &mut Steps,
     found: &mut Option<FromInit>,
     nsm: &SecurityModule,
     trust: &Trust,
-    config: &MeasuredConfig,
+    demands: &Attestation,
     signing: Signing,
     now: impl Fn() -> Option<u64>,
 ) -> Result<Finding, InitError> {
-    let demands = &config.attestation;
-    steps
-        .run(EndCode::BootRegisters, async {
-            registers::measure_and_lock(nsm, config).await
-        })
-        .await?;
     steps
         .run(EndCode::BootSelfCheck, async {
             let evidence = nsm.run(Evidence::gather).await?;
