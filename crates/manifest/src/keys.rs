@@ -60,7 +60,7 @@ pub enum KeysError {
     Signer,
     /// A later generation accepts any seed, also one that a retired image has made.
     #[error(
-        "`siblings` of generation {0} has no `fingerprint`: write the one of the family's seed, which `parent-agent keys create` printed and which the log and `GET /v1/keys` of its enclaves have. A family begins with generation 1: where no seed was made yet, build that first"
+        "`siblings` of generation {0} has no `fingerprint`: write the one of the family's seed, which `parent-agent keys create` printed and which the log and `GET /v1/keys` of its enclaves have. A family begins with generation 1: where no seed was made yet, build that one first"
     )]
     Unpinned(NonZeroU32),
     /// The workload could measure another family.
