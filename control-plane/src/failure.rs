@@ -81,7 +81,6 @@ impl Report {
             .only_from(status)
             .when(condition)
             .error(&kind, &message)
-            .remove(name::ATTESTATION_TOKEN)
             .remove(name::PROGRESS);
         if let Some(attestation) = &item.attestation
             && attestation.state == AttestationState::Waiting

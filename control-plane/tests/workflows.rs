@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use control_plane_model::item::name;
+use control_plane_model::sealing::STATUSES;
 use control_plane_model::status::{Actor, Status, TABLE, permits};
 use serde_json::Value;
 
@@ -14,6 +16,7 @@ struct Write {
     condition: String,
     from: Vec<Status>,
     to: Option<Status>,
+    removed: Vec<String>,
 }
 
 /// A definition with something in each of its places.
@@ -27,6 +30,12 @@ fn definition(name: &str) -> Value {
         text.replace_range(start..=end, "1");
     }
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The attributes that an update removes.
+fn removed(update: &str) -> Vec<String> {
+    let (_, names) = update.split_once(" REMOVE ").unwrap_or_default();
+    names.split(", ").map(str::to_owned).collect()
 }
 
 fn writes(definition: &Value) -> Vec<Write> {
@@ -52,6 +61,7 @@ fn writes(definition: &Value) -> Vec<Write> {
                     .filter_map(named)
                     .collect(),
                 to: named(":to"),
+                removed: removed(arguments["UpdateExpression"].as_str().unwrap()),
             }
         })
         .collect()
@@ -102,6 +112,26 @@ fn every_write_of_a_workflow_demands_that_the_item_is_its_own() {
             }
         }
     }
+}
+
+#[test]
+fn every_end_of_a_boot_and_every_claim_of_a_new_one_removes_what_is_about_it() {
+    let mut found = 0;
+    for (name, _) in MACHINES {
+        for write in writes(&definition(name)) {
+            let Some(to) = write.to else { continue };
+            let same_boot = |status| STATUSES.contains(status);
+            if same_boot(&to) && write.from.iter().all(same_boot) {
+                continue;
+            }
+            for attribute in name::OF_A_BOOT {
+                let is_removed = write.removed.iter().any(|removed| removed == attribute);
+                assert!(is_removed, "{name}: {attribute} stays: {write:?}");
+            }
+            found += 1;
+        }
+    }
+    assert_eq!(found, 6, "of three machines");
 }
 
 #[test]

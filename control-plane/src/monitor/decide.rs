@@ -196,7 +196,6 @@ fn pausing(item: &Enclave, instance: &Instance, now: OffsetDateTime) -> Step {
             Update::transition(&item.id, Event::MarkPaused, now)
                 .when(owner(item))
                 .remove(name::EXECUTION_ARN)
-                .remove(name::ATTESTATION_TOKEN)
                 .remove(name::ERROR_MESSAGE)
                 .remove(name::ERROR_TYPE),
         ),
@@ -252,7 +251,6 @@ fn abandon(
         .only_from(status)
         .error(kind, message)
         .remove(name::NOTICED_AT)
-        .remove(name::ATTESTATION_TOKEN)
         .remove(name::PROGRESS)
 }
 

@@ -39,6 +39,10 @@ pub mod name {
     pub const NOTICED_AT: &str = "noticed_at";
     pub const WAITING: &str = "waiting";
     pub const SEALING: &str = "sealing";
+
+    /// What is about one boot of the enclave. Nothing of it is true of the next boot, so
+    /// every write that leaves an item whose enclave does not run removes it.
+    pub const OF_A_BOOT: [&str; 3] = [ATTESTATION_TOKEN, WAITING, SEALING];
 }
 
 /// The provider whose items these are. Others may share the table.

@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 
 use crate::attributes::text;
 use crate::item::{name, timestamp};
-use crate::status::{Event, Status};
+use crate::sealing::STATUSES;
+use crate::status::{Actor, Event, Status};
 
 /// What must hold of the item as it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,11 +61,17 @@ impl Update {
         }
     }
 
-    /// The status that an event leads to, where the table permits the event.
+    /// The status that an event leads to, where the table permits the event. If the
+    /// enclave does not run then, what is about its boot is removed; a client's request
+    /// leaves that to whoever takes it, since it may be undone.
     pub fn transition(id: &str, event: Event, now: OffsetDateTime) -> Self {
-        Self::amend(id, now)
+        let mut update = Self::amend(id, now)
             .when(Condition::Status(event.from()))
-            .set(name::STATUS, text(event.to().name()))
+            .set(name::STATUS, text(event.to().name()));
+        if event.actor() != Actor::Client && !STATUSES.contains(&event.to()) {
+            update.remove.extend(name::OF_A_BOOT);
+        }
+        update
     }
 
     /// The old status, where a client wrote another that it may not.
@@ -231,14 +238,37 @@ mod tests {
         );
         assert_eq!(
             expressions.update,
-            "SET #updated_at = :v2, #status = :v3 REMOVE #progress"
+            "SET #updated_at = :v2, #status = :v3 REMOVE #attestation_token, #waiting, #sealing, #progress"
         );
         assert_eq!(expressions.values[":v0"], text("DEPLOYING"));
-        assert_eq!(expressions.names.len(), 6);
+        assert_eq!(expressions.names.len(), 9);
     }
 
     #[test]
-    fn a_note_leaves_the_items_age_and_may_only_remove() {
+    fn update_to_a_status_without_a_running_enclave_removes_what_is_about_its_boot() {
+        for (event, is_end) in [
+            (Event::Fail, true),
+            (Event::Reject, true),
+            (Event::Abandon, true),
+            (Event::MarkPaused, true),
+            (Event::MarkGone, true),
+            (Event::MarkDestroyed, true),
+            (Event::MarkDeployed, false),
+            (Event::MarkResumed, false),
+            (Event::Destroy, false),
+            (Event::Pause, false),
+            (Event::Resume, false),
+        ] {
+            let update = Update::transition("a", event, OffsetDateTime::UNIX_EPOCH);
+            for attribute in [name::ATTESTATION_TOKEN, name::WAITING, name::SEALING] {
+                let is_removed = update.remove.contains(&attribute);
+                assert_eq!(is_removed, is_end, "{event:?} {attribute}");
+            }
+        }
+    }
+
+    #[test]
+    fn update_that_is_a_note_leaves_the_items_age_and_may_only_remove() {
         let update = Update::note("a").remove(name::WAITING);
         let expressions = update.expressions();
         assert_eq!(expressions.update, "REMOVE #waiting");
