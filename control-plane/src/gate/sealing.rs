@@ -86,7 +86,7 @@ enum Closed {
     Replaced,
     #[error("the request to seal a secret expired at {0}: ask again, with more time")]
     Expired(String),
-    #[error("the request to seal a secret has not come so far, or is settled: ask again")]
+    #[error("the request to seal a secret is at another step, or is settled: ask again")]
     State,
 }
 
@@ -101,9 +101,10 @@ impl From<Closed> for Failure {
     }
 }
 
-/// The request that the nonce names, if its time is not up.
+/// The request that the nonce names, if its time is not up. What other providers have on
+/// their items is no request.
 fn find<'a>(item: &'a Enclave, nonce: &str, now: OffsetDateTime) -> Result<&'a Sealing, Closed> {
-    let sealing = item.sealing.as_ref();
+    let sealing = item.sealing.as_ref().filter(|_| !item.is_foreign());
     let sealing = sealing.filter(|sealing| sealing.nonce == nonce);
     let sealing = sealing.ok_or(Closed::Replaced)?;
     if sealing.is_expired(now) {
@@ -131,7 +132,7 @@ fn step(id: &str, before: &Sealing, after: &Sealing) -> Update {
 /// sealed.
 pub(super) fn offer(item: &Enclave, now: OffsetDateTime) -> Option<Value> {
     let sealing = item.sealing.as_ref()?;
-    if !sealing.is_open(now) {
+    if item.is_foreign() || !sealing.is_open(now) {
         return None;
     }
     match sealing.state {
@@ -145,10 +146,10 @@ pub(super) fn offer(item: &Enclave, now: OffsetDateTime) -> Option<Value> {
 
 /// The write of what the enclave waits for, if that is news, and of what has expired.
 pub(super) fn note(item: &Enclave, waiting: Option<&str>, now: OffsetDateTime) -> Option<Update> {
-    if !item
+    let is_running = item
         .status()
-        .is_some_and(|status| STATUSES.contains(&status))
-    {
+        .is_some_and(|status| STATUSES.contains(&status));
+    if item.is_foreign() || !is_running {
         return None;
     }
     let waiting = waiting
@@ -368,6 +369,8 @@ mod tests {
         ] {
             let written = update.set.iter().map(|(name, _)| *name);
             for name in written.chain(update.remove.iter().copied()) {
+                // Each of them is removed when this boot is over.
+                assert!(name::OF_A_BOOT.contains(&name), "{name}");
                 assert!([name::SEALING, name::WAITING].contains(&name), "{name}");
             }
             let status = Condition::Status(STATUSES.to_vec());

@@ -90,11 +90,11 @@ impl World {
 
     /// The document of an enclave with these measurements and this configuration.
     fn document(&self, fill: u8, configuration: &str, nonce: &[u8]) -> String {
-        self.made(fill, configuration, nonce, Purpose::RelayedChallenge, None)
+        self.document_for(fill, configuration, nonce, Purpose::RelayedChallenge, None)
     }
 
     /// The same, made for something else, with this key in it.
-    pub(crate) fn made(
+    pub(crate) fn document_for(
         &self,
         fill: u8,
         configuration: &str,

@@ -5,9 +5,12 @@ use std::time::Duration;
 use attestation::Purpose;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use control_plane_model::attributes::text;
 use control_plane_model::item::{name, runtime_configuration};
 use control_plane_model::sealing::{Sealing, SealingState};
 use control_plane_model::status::Status;
+use control_plane_model::store::Outcome;
+use control_plane_model::update::Update;
 use measurements::Pcr;
 use sealed_secret::{Binding, SealingKey, SenderKey, seal};
 use serde_json::{Value, json};
@@ -66,6 +69,15 @@ impl World {
         self.ask(outcome).await.unwrap()["noted"] == true
     }
 
+    /// Makes the item another provider's.
+    async fn disown(&self) {
+        let update = Update::note(ID).set(name::PROVIDER_ID, text("another"));
+        assert_eq!(
+            self.cloud.store.apply(&update).await.unwrap(),
+            Outcome::Done
+        );
+    }
+
     async fn sealing(&self) -> Sealing {
         self.item().await.sealing.unwrap()
     }
@@ -74,7 +86,7 @@ impl World {
     fn own(&self, nonce: &str) -> String {
         let key = SealingKey::generate().unwrap().public_key().to_spki();
         let nonce = hex::decode(nonce).unwrap();
-        self.made(
+        self.document_for(
             1,
             &runtime_configuration(ID),
             &nonce,
@@ -161,7 +173,7 @@ async fn sealing_takes_no_document_but_the_enclaves_for_this_nonce() {
     let bytes = hex::decode(&nonce).unwrap();
     let key = Some(SealingKey::generate().unwrap().public_key().to_spki());
     let made = |fill, id, purpose| {
-        world.made(
+        world.document_for(
             fill,
             &runtime_configuration(id),
             &bytes,
@@ -263,6 +275,26 @@ async fn sealing_is_for_enclaves_that_run() {
     world.cloud.put(ID, Status::Deployed, &foreign).await;
     let refused = world.seal_request(&nonce(1), 60).await.unwrap_err();
     assert_eq!(refused, "NotRunning");
+}
+
+#[tokio::test]
+async fn sealing_and_waiting_leave_items_of_other_providers_alone() {
+    let nonce = nonce(1);
+    let world = World::attested(&nonce).await;
+    world.disown().await;
+    let before = world.item().await;
+    assert!(before.is_foreign() && before.sealing.is_some());
+    let waits = json!({"action": "challenge", "waiting": "waits for the sealed secret `a`"});
+    let answer = world.ask(waits).await.unwrap();
+    assert_eq!(answer["sealing"], Value::Null);
+    let refused = world.put(&nonce, &sealed(1)).await.unwrap_err();
+    assert_eq!(refused, "SealingReplaced");
+    assert_eq!(
+        world.bring(&nonce, &world.own(&nonce)).await["accepted"],
+        false
+    );
+    assert!(!world.outcome(&nonce, false, "no").await);
+    assert_eq!(world.item().await, before);
 }
 
 #[tokio::test]
