@@ -40,7 +40,7 @@ use protocol::{ChallengeAnswer, DocumentAnswer, Question};
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 /// How often it is looked whether there is something to ask for.
 const PHASE_POLL: Duration = Duration::from_millis(250);
-/// How often one challenge is answered, if its answers are refused.
+/// How often one challenge or request is answered, if the gate goes on asking.
 const MAX_SUBMISSIONS: u32 = 5;
 
 /// Which gate is asked, and for whom.
@@ -226,8 +226,12 @@ impl Gate {
     fn occasion(&self) -> Option<Occasion> {
         self.board.update(|live| match live.phase {
             Phase::Ready => Some(Occasion::Ready),
-            // What secrets an enclave has is told on the control channel, which is up then.
-            Phase::Booting if live.secrets.is_some_and(|secrets| secrets.missing() > 0) => {
+            // For secrets, for the seed of its family, or for its health: before the control
+            // channel is up, nothing is known of them.
+            Phase::Booting
+                if !live.health.detail.is_empty()
+                    || live.secrets.is_some_and(|secrets| secrets.missing() > 0) =>
+            {
                 Some(Occasion::Waits(live.health.detail.clone()))
             }
             _ => None,
@@ -275,7 +279,7 @@ impl Gate {
             return self.answer(&challenge.nonce, &mut last.challenge).await;
         }
         match answer.sealing {
-            Some(request) => self.seal(&request, &mut last.sealing).await,
+            Some(request) => self.seal(&request, last).await,
             None => Ok(Round::Idle),
         }
     }
@@ -337,6 +341,8 @@ struct Last {
     challenge: Submitted,
     /// Questions for a document to seal a secret to.
     sealing: Submitted,
+    /// Secrets that the enclave was handed.
+    handed_in: Submitted,
 }
 
 /// The challenge that was answered last, and how often.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::protocol::{self, DocumentAnswer, GateSealing, Question};
-use super::{Gate, GateError, Round, Submitted};
+use super::{Gate, GateError, Last, Round, Submitted};
 use crate::event::{self, RequestError};
 
 impl Gate {
@@ -18,12 +18,15 @@ impl Gate {
     pub(super) async fn seal(
         &self,
         request: &GateSealing,
-        last: &mut Submitted,
+        last: &mut Last,
     ) -> Result<Round, GateError> {
+        let nonce = &request.nonce;
         match &request.sealed {
-            Some(sealed) => self.hand_in(&request.nonce, sealed).await,
-            None if last.may_answer(&request.nonce) => self.attest(&request.nonce, last).await,
-            None => Ok(Round::Idle),
+            Some(sealed) if last.handed_in.may_answer(nonce) => {
+                self.hand_in(nonce, sealed, &mut last.handed_in).await
+            }
+            None if last.sealing.may_answer(nonce) => self.attest(nonce, &mut last.sealing).await,
+            _ => Ok(Round::Idle),
         }
     }
 
@@ -33,7 +36,11 @@ impl Gate {
         let asked = event::Question::SealingChallenge(nonce).ask(&self.events);
         let document = match asked.await {
             Ok(document) => STANDARD.encode(document),
-            Err(RequestError::Refused(reason)) => return self.settle(request, Err(reason)).await,
+            Err(RequestError::Refused(reason)) => {
+                let settled = self.settle(request, Err(reason)).await?;
+                last.answered(request);
+                return Ok(settled);
+            }
             Err(error) => return Err(error.into()),
         };
         let answer: DocumentAnswer = self
@@ -53,16 +60,24 @@ impl Gate {
         Ok(Round::Refused)
     }
 
-    /// Hands the enclave what was sealed to it. If its answer does not reach the gate, it
-    /// is handed in again, of which nothing comes.
-    async fn hand_in(&self, request: &str, sealed: &str) -> Result<Round, GateError> {
+    /// Hands the enclave what was sealed to it. If the enclave's answer does not reach the
+    /// gate, it is handed in again, which changes nothing: the enclave keeps its first value.
+    async fn hand_in(
+        &self,
+        request: &str,
+        sealed: &str,
+        last: &mut Submitted,
+    ) -> Result<Round, GateError> {
         let sealed = protocol::sealed(sealed).map_err(GateError::Answer)?;
         let handed_in = event::Question::SealedSecret(sealed).ask(&self.events);
-        match handed_in.await {
-            Ok(_) => self.settle(request, Ok(())).await,
-            Err(RequestError::Refused(reason)) => self.settle(request, Err(reason)).await,
-            Err(error) => Err(GateError::Secret(error)),
-        }
+        let said = match handed_in.await {
+            Ok(_) => Ok(()),
+            Err(RequestError::Refused(reason)) => Err(reason),
+            Err(error) => return Err(GateError::Secret(error)),
+        };
+        let settled = self.settle(request, said).await?;
+        last.answered(request);
+        Ok(settled)
     }
 
     /// Tells the gate what the enclave has said.
@@ -84,7 +99,7 @@ impl Gate {
             }
             Err(reason) => {
                 let reason = plain_text::plain(&reason);
-                warn!(%function, %enclave, "the enclave has refused to be sealed a secret through the attestation gate: {reason}");
+                warn!(%function, %enclave, "the enclave has refused a sealed secret, or a document for one, that was asked for through the attestation gate: {reason}");
             }
         }
         Ok(Round::Sealing)

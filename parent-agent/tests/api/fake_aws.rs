@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) nonce: Option<String>,
     /// What there is for a sealed secret, as the gate offers it.
     pub(crate) sealing: Option<Value>,
+    /// It goes on offering that, whatever the outcome.
+    pub(crate) keeps_sealing: bool,
     /// What the gate says to the next documents; then it accepts.
     pub(crate) verdicts: VecDeque<Value>,
     /// What the gate was asked.
@@ -202,7 +204,9 @@ fn gate(state: &mut State, body: &[u8]) -> Response<Content> {
             verdict
         }
         "seal_outcome" => {
-            state.sealing = None;
+            if !state.keeps_sealing {
+                state.sealing = None;
+            }
             json!({ "noted": true, "message": "" })
         }
         "document" => {

@@ -16,6 +16,9 @@ use crate::agent::{Agent, Init, command, error_line, output};
 use crate::fake_aws::FakeAws;
 use crate::gate;
 
+/// How often one request of the gate is followed.
+const MAX_SUBMISSIONS: usize = 5;
+
 /// `parent-agent secret put` of these bytes.
 fn put(agent: &Agent, sealed: &[u8]) -> Command {
     let folder = agent.folder.path();
@@ -132,7 +135,7 @@ async fn asked(aws: &FakeAws, action: &str, times: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn secrets_through_the_gate_reach_an_enclave_that_waits_for_them() {
+async fn sealed_secrets_through_the_gate_reach_an_enclave_that_waits_for_them() {
     let aws = FakeAws::start().await;
     // A deployment waits for the enclave, too.
     aws.state().nonce = Some("01".to_owned());
@@ -173,7 +176,7 @@ async fn secrets_through_the_gate_reach_an_enclave_that_waits_for_them() {
 }
 
 #[tokio::test]
-async fn secrets_through_the_gate_are_refused_in_the_enclaves_own_words() {
+async fn sealed_secrets_through_the_gate_are_refused_in_the_enclaves_own_words() {
     let aws = FakeAws::start().await;
     let (agent, mut init) = gate::start(&aws).await;
     aws.state().sealing = Some(json!({ "nonce": "01" }));
@@ -219,4 +222,61 @@ async fn secrets_through_the_gate_are_refused_in_the_enclaves_own_words() {
         stderr.contains("through the attestation gate: another sender"),
         "{stderr}"
     );
+}
+
+/// How often the gate is told of the outcome, and the enclave asked, by a gate that goes on
+/// offering `sealing`.
+async fn outcomes_of(sealing: Value) -> usize {
+    let aws = FakeAws::start().await;
+    aws.state().keeps_sealing = true;
+    let (agent, mut init) = gate::start(&aws).await;
+    aws.state().sealing = Some(sealing);
+    for _ in 0..MAX_SUBMISSIONS {
+        match init.receive().await {
+            Some(FromAgent::SealingChallenge { id, .. }) => {
+                let reason = Text::new("none declared");
+                init.send(FromInit::ChallengeFailed { id, reason }).await;
+            }
+            Some(FromAgent::SealedSecret { id, .. }) => {
+                init.send(FromInit::SecretOpened { id }).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The gate is asked on, and its request is not followed any more.
+    let told = asked(&aws, "seal_outcome", MAX_SUBMISSIONS).await.len();
+    let so_far = asked(&aws, "challenge", 0).await.len();
+    asked(&aws, "challenge", so_far + 5).await;
+    let after = asked(&aws, "seal_outcome", told).await.len();
+    assert_eq!(after, told);
+    agent.end_init(0).await;
+    agent.ended().await;
+    after
+}
+
+#[tokio::test]
+async fn sealed_secrets_are_not_handed_in_for_ever_for_a_gate_that_goes_on_offering_them() {
+    let sealed = json!({ "nonce": "01", "sealed": STANDARD.encode("sealed") });
+    assert_eq!(outcomes_of(sealed).await, MAX_SUBMISSIONS);
+}
+
+#[tokio::test]
+async fn sealing_challenges_that_the_enclave_refuses_are_not_relayed_for_ever() {
+    assert_eq!(outcomes_of(json!({ "nonce": "01" })).await, MAX_SUBMISSIONS);
+}
+
+#[tokio::test]
+async fn sealed_secrets_are_not_all_that_the_gate_is_told_an_enclave_waits_for() {
+    let aws = FakeAws::start().await;
+    let mut agent = gate::spawn(&aws);
+    agent.until_init_waits().await;
+    agent.beat().await;
+    let mut init = Init::connect(&agent, 1).await;
+    let detail = Text::new("waits for the seed of the family `f`");
+    let state = HealthState::Starting;
+    init.send(FromInit::Health { state, detail }).await;
+    let waited = asked(&aws, "challenge", 1).await;
+    assert_eq!(waited[0]["waiting"], "waits for the seed of the family `f`");
+    agent.end_init(0).await;
+    agent.ended().await;
 }
