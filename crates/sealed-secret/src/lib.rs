@@ -2,8 +2,8 @@
 //!
 //! An enclave makes a [`SealingKey`] when it boots, and attests its public half in a
 //! document. Whoever has verified that document seals a secret to it ([`seal_to`]): HPKE
-//! (RFC 9180) encrypts it, bound to the secret's name, the module's id and every register in the
-//! document, and the sender signs the result.
+//! (RFC 9180) encrypts it, bound to the secret's name, the module's id and every register
+//! in the document, and the sender signs the result.
 //!
 //! HPKE's base mode keeps a secret from others and says nothing of who sent it: anybody
 //! may encrypt to a public key. So an enclave opens only what the [`Sender`] has signed
