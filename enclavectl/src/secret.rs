@@ -36,11 +36,15 @@ enum Progress<'a> {
     Waits,
     /// Its document is there, in base64.
     Attested(&'a str),
-    /// It has opened the secret.
+    /// It has opened the secret, the control plane says.
     Opened,
-    /// It has refused, with these words.
+    /// It has opened a secret, the control plane says, of which nothing was sealed yet.
+    Invented,
+    /// It makes no document to seal to, with these words.
+    NoDocument(&'a str),
+    /// It has refused what was sealed, with these words.
     Refused(&'a str),
-    /// Another command has asked since.
+    /// The request is not on the item any more.
     Replaced,
     /// The enclave does not run any more.
     Ended,
@@ -68,12 +72,12 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
     let request = json!({ "action": "seal_request", "enclave_id": id, "nonce": nonce,
         "lifetime_seconds": arguments.timeout });
     cloud.ask_gate(&request).await?;
-    tell("asked for the enclave's document");
-    let mut sealed_to = None;
+    tell(&format!("{id} is asked for its document"));
+    let mut sealed_to: Option<String> = None;
     loop {
         let item = cloud.enclave(id).await?;
-        match progress(&item, &nonce) {
-            Progress::Attested(document) if sealed_to.is_none() => {
+        match progress(&item, &nonce, sealed_to.is_some()) {
+            Progress::Attested(document) => {
                 let (claims, sealed) = match offer.seal(document) {
                     Ok(sealed) => sealed,
                     Err(error) => {
@@ -87,7 +91,11 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                 let put = json!({ "action": "seal_put", "enclave_id": id, "nonce": nonce,
                     "sealed": STANDARD.encode(sealed) });
                 cloud.ask_gate(&put).await?;
-                tell(&format!("verified and sealed to {}", claims.module_id()));
+                tell(&format!(
+                    "{id} is verified; `{}` is sealed to {}",
+                    offer.name,
+                    claims.module_id()
+                ));
                 sealed_to = Some(claims.module_id().to_owned());
             }
             Progress::Opened => {
@@ -97,9 +105,24 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                         json!({ "id": id, "name": offer.name, "opened": true, "enclave": sealed_to })
                     );
                 } else {
-                    outln!("opened, its agent says");
+                    outln!("{id} has opened `{}`, its agent says", offer.name);
                 }
                 return Ok(End::Done);
+            }
+            Progress::Invented => {
+                errln!(
+                    "enclavectl: the control plane says that {id} has opened `{}`, which was not sealed to it: nothing was handed over. Another instance with the gate's permissions may have said so; put the secret again",
+                    offer.name
+                );
+                return Ok(End::Failed);
+            }
+            Progress::NoDocument(words) => {
+                errln!(
+                    "enclavectl: {id} makes no document to seal `{}` to: {}; nothing was sealed",
+                    offer.name,
+                    plain(words)
+                );
+                return Ok(End::Failed);
             }
             Progress::Refused(words) => {
                 errln!(
@@ -110,7 +133,7 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                 return Ok(End::Failed);
             }
             Progress::Replaced => bail!(
-                "another `secret put` for {id} has replaced this one: put one secret after the other"
+                "the request is no longer there: another `secret put` for {id} has replaced it, or {id} was restarted or written anew; put one secret after the other"
             ),
             Progress::Ended => {
                 errln!(
@@ -119,16 +142,22 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                 );
                 return Ok(End::Failed);
             }
-            Progress::Attested(_) | Progress::Waits => {}
+            Progress::Waits => {}
         }
-        if Instant::now() >= deadline || command_output::reader_is_gone() {
-            let what = match sealed_to {
-                None => "brought no document",
-                Some(_) => "not answered to the sealed secret",
-            };
+        let missing = match sealed_to {
+            None => "brought no document",
+            Some(_) => "not answered to the sealed secret",
+        };
+        if Instant::now() >= deadline {
             errln!(
-                "enclavectl: {id} has {what} within {} s: its agent's log says what happened; put the secret again",
+                "enclavectl: {id} has {missing} within {} s: its agent's log says what happened; put the secret again",
                 arguments.timeout
+            );
+            return Ok(End::InMotion);
+        }
+        if command_output::reader_is_gone() {
+            errln!(
+                "enclavectl: nobody reads the output any more, and {id} has {missing} yet: `enclavectl status {id}` says what becomes of it"
             );
             return Ok(End::InMotion);
         }
@@ -153,7 +182,10 @@ async fn until_it_runs(cloud: &Cloud, id: &str, deadline: Instant) -> anyhow::Re
             }
         }
         if Instant::now() >= deadline {
-            errln!("enclavectl: {id} is still {}", status(&item));
+            errln!(
+                "enclavectl: {id} is still {}, and secrets are sealed to an enclave that is being deployed, deployed or resuming: `enclavectl status {id} --watch` follows it; put the secret again then, or with a longer --timeout",
+                status(&item)
+            );
             return Ok(Some(End::InMotion));
         }
         sleep(PAUSE).await;
@@ -164,18 +196,27 @@ fn status(item: &Enclave) -> String {
     plain(item.status_text.as_deref().unwrap_or("without a status"))
 }
 
-/// What has become of the request with this nonce.
-fn progress<'a>(item: &'a Enclave, nonce: &str) -> Progress<'a> {
+/// What has become of the request with this nonce, to which this command has sealed the
+/// secret or not yet. What the item says is compared with that: everybody who may invoke the
+/// gate can answer there.
+fn progress<'a>(item: &'a Enclave, nonce: &str, is_sealed: bool) -> Progress<'a> {
+    let runs = item.status().is_some_and(|s| STATUSES.contains(&s));
     let Some(sealing) = item.sealing.as_ref().filter(|s| s.nonce == nonce) else {
-        return Progress::Replaced;
+        // An enclave that ends takes the request with it.
+        return if runs {
+            Progress::Replaced
+        } else {
+            Progress::Ended
+        };
     };
+    let words = sealing.message.as_deref().unwrap_or("without a reason");
     match (sealing.state, &sealing.document) {
-        (SealingState::Opened, _) => Progress::Opened,
-        (SealingState::Refused, _) => {
-            Progress::Refused(sealing.message.as_deref().unwrap_or("without a reason"))
-        }
-        _ if !item.status().is_some_and(|s| STATUSES.contains(&s)) => Progress::Ended,
-        (SealingState::Attested, Some(document)) => Progress::Attested(document),
+        (SealingState::Opened, _) if is_sealed => Progress::Opened,
+        (SealingState::Opened, _) => Progress::Invented,
+        (SealingState::Refused, _) if is_sealed => Progress::Refused(words),
+        (SealingState::Refused, _) => Progress::NoDocument(words),
+        _ if !runs => Progress::Ended,
+        (SealingState::Attested, Some(document)) if !is_sealed => Progress::Attested(document),
         _ => Progress::Waits,
     }
 }
@@ -192,7 +233,7 @@ mod tests {
             status_text: Some("DEPLOYED".to_owned()),
             ..Enclave::default()
         };
-        assert_eq!(progress(&item, "aa"), Progress::Replaced);
+        assert_eq!(progress(&item, "aa", false), Progress::Replaced);
         let sealing = |state, document: Option<&str>, message: Option<&str>| Sealing {
             state,
             nonce: "aa".to_owned(),
@@ -202,27 +243,40 @@ mod tests {
             sealed: None,
             message: message.map(str::to_owned),
         };
-        for (told, expected) in [
-            (sealing(SealingState::Asked, None, None), Progress::Waits),
+        use Progress::{Attested, Invented, NoDocument, Opened, Refused, Waits};
+        // The item's state, document and message; then what that is before this command has
+        // sealed, and after.
+        for (state, document, message, before, after) in [
+            (SealingState::Asked, None, None, Waits, Waits),
             (
-                sealing(SealingState::Attested, Some("d"), None),
-                Progress::Attested("d"),
+                SealingState::Attested,
+                Some("d"),
+                None,
+                Attested("d"),
+                Waits,
             ),
             // The document is gone if its time is up.
-            (sealing(SealingState::Attested, None, None), Progress::Waits),
-            (sealing(SealingState::Sealed, None, None), Progress::Waits),
-            (sealing(SealingState::Opened, None, None), Progress::Opened),
+            (SealingState::Attested, None, None, Waits, Waits),
+            (SealingState::Sealed, None, None, Waits, Waits),
+            // Where nothing was sealed, nothing can have been opened or refused.
+            (SealingState::Opened, None, None, Invented, Opened),
             (
-                sealing(SealingState::Refused, None, Some("no")),
-                Progress::Refused("no"),
+                SealingState::Refused,
+                None,
+                Some("no"),
+                NoDocument("no"),
+                Refused("no"),
             ),
         ] {
-            item.sealing = Some(told);
-            assert_eq!(progress(&item, "aa"), expected);
-            assert_eq!(progress(&item, "bb"), Progress::Replaced);
+            item.sealing = Some(sealing(state, document, message));
+            assert_eq!(progress(&item, "aa", false), before);
+            assert_eq!(progress(&item, "aa", true), after);
+            assert_eq!(progress(&item, "bb", true), Progress::Replaced);
         }
         item.sealing = Some(sealing(SealingState::Sealed, None, None));
         item.status_text = Some("FAILED".to_owned());
-        assert_eq!(progress(&item, "aa"), Progress::Ended);
+        assert_eq!(progress(&item, "aa", true), Progress::Ended);
+        item.sealing = None;
+        assert_eq!(progress(&item, "aa", true), Progress::Ended);
     }
 }

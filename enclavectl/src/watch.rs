@@ -101,7 +101,7 @@ fn line(item: &Enclave) -> String {
             let waiting = item.waiting.as_ref();
             Some(waiting.map_or_else(
                 || "waits for the enclave's attestation".to_owned(),
-                |waiting| format!("the enclave {waiting}"),
+                |waiting| format!("the enclave is booting: {waiting}"),
             ))
         }
         Some(Status::Deploying | Status::Destroying) => item.progress.clone(),
@@ -242,13 +242,13 @@ mod tests {
             waiting: Some("waits for the sealed secret `a`".to_owned()),
             ..Enclave::default()
         };
-        let said = "DEPLOYING  the enclave waits for the sealed secret `a`";
+        let said = "DEPLOYING  the enclave is booting: waits for the sealed secret `a`";
         assert_eq!(line(&item), said);
         assert!(as_text(&item).contains("waits for the sealed secret `a`"));
     }
 
     #[test]
-    fn what_is_sealed_is_said_without_what_is_carried() {
+    fn sealing_is_said_without_what_is_carried() {
         let sealing = json!({ "state": "refused", "nonce": "nonce", "expires_at": "soon",
             "name": "password", "sealed": "carried", "message": "another sender" });
         let item = Enclave {
