@@ -11,11 +11,11 @@ use attestation::{
     Addition, Mode, Policy, PolicyError, Purpose, Report, Roots, parse_duration, read_measurements,
 };
 use clap::Args;
+use command_input::Trust;
 use command_output::{out, outln};
 use measurements::Pcr;
 
 use crate::failure::{Failure, REJECTED, rejected, usage};
-use crate::roots::Trust;
 use crate::table::table;
 use crate::text::{distance_from_now, instant};
 
@@ -92,7 +92,7 @@ impl Demands {
     }
 
     pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
-        self.trust.roots()
+        Ok(self.trust.roots()?)
     }
 
     /// Prints the report, keeps the public key of an accepted document, and gives the

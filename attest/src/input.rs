@@ -1,18 +1,14 @@
 //! What commands are given: files, documents among them, bytes in hexadecimal, instants.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use attestation_client::{DecodeError, MAX_ENCODED, Trust, decode_document};
+use command_input::read_pem;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use zeroize::Zeroizing;
-
-/// Largest file of certificates, in bytes: all authorities of a system have some 200 KiB.
-const MAX_PEM: usize = 1024 * 1024;
 
 /// Bytes given in hex.
 #[derive(Debug, Clone)]
@@ -32,66 +28,12 @@ pub(crate) fn parse_instant(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not an instant such as 2026-01-31T12:00:00Z"))
 }
 
-/// A file's bytes, up to a limit.
-fn read_file(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
-    read_limited(opened, file, limit)
-}
-
-/// A file's bytes, or those of standard input for `-`, up to a limit.
-pub(crate) fn read_input(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    if file == Path::new("-") {
-        return read_limited(std::io::stdin(), file, limit);
-    }
-    read_file(file, limit)
-}
-
-fn read_limited(input: impl Read, file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    input
-        .take(most)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    if bytes.len() > limit {
-        return Err(anyhow!(
-            "{} has more than {limit} bytes: is this the right file?",
-            file.display()
-        ));
-    }
-    Ok(bytes)
-}
-
-/// What a PEM file of certificates is read as.
-pub(crate) fn read_pem<T, E>(
-    file: &Path,
-    parse: impl FnOnce(&[u8]) -> Result<T, E>,
-) -> anyhow::Result<T>
-where
-    E: Error + Send + Sync + 'static,
-{
-    let pem = read_file(file, MAX_PEM)?;
-    parse(&pem).with_context(|| file.display().to_string())
-}
-
-/// What a PEM file with a private key is read as. What was read is overwritten.
-pub(crate) fn read_private_key<T, E>(
-    file: &Path,
-    parse: impl FnOnce(&[u8]) -> Result<T, E>,
-) -> anyhow::Result<T>
-where
-    E: Error + Send + Sync + 'static,
-{
-    let pem = Zeroizing::new(read_file(file, MAX_PEM)?);
-    parse(&pem).with_context(|| file.display().to_string())
-}
-
 /// Who vouches for TLS servers: the authorities in a PEM file, or the system's.
 pub(crate) fn tls_authorities(file: Option<&Path>) -> anyhow::Result<Trust> {
-    file.map_or_else(
-        || Ok(Trust::system()),
-        |file| read_pem(file, Trust::from_pem),
-    )
+    Ok(match file {
+        Some(file) => read_pem(file, Trust::from_pem)?,
+        None => Trust::system(),
+    })
 }
 
 /// The bytes of the document in a file; `-` is standard input.

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use attestation::pcr8_of_signer;
 use clap::{ArgGroup, Args};
+use command_input::read_pem;
 use command_output::outln;
 use fleet_key::Family;
 use fleet_key::hand_over::{self, Generation};
 use measurements::{InstanceId, Pcr, RoleArn};
 
 use crate::failure::{Failure, usage};
-use crate::input::read_pem;
 
 #[derive(Debug, Args)]
 #[command(group(
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         registers.insert(4, instance.pcr4());
     }
     if let Some(file) = &arguments.certificate {
-        let pcr8 = read_pem(file, pcr8_of_signer).map_err(usage)?;
+        let pcr8 = read_pem(file, pcr8_of_signer).map_err(|error| usage(error.into()))?;
         registers.insert(8, pcr8);
     }
     if let (Some(family), Some(generation)) = (&arguments.family, arguments.generation) {

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::demands::{good, parse_pcr};
 use crate::failure::{Failure, REJECTED, unreadable, usage};
-use crate::input::{Hex, parse_hex, parse_instant, read_input, tls_authorities};
+use crate::input::{Hex, parse_hex, parse_instant, tls_authorities};
 use crate::runtime::runtime;
 use crate::text::instant;
 
@@ -209,7 +209,9 @@ fn key_set(arguments: &Verify) -> Result<Jwks, Failure> {
     let json = if is_url {
         fetched_key_set(arguments)?
     } else {
-        read_input(Path::new(place), MAX_JWKS).map_err(unreadable)?
+        command_input::read(Path::new(place), MAX_JWKS)
+            .map_err(|error| unreadable(error.into()))?
+            .to_vec()
     };
     Jwks::from_json(&json)
         .with_context(|| place.clone())
@@ -233,7 +235,7 @@ fn token(text: &str) -> anyhow::Result<String> {
     if text.starts_with("eyJ") {
         return Ok(text.to_owned());
     }
-    let bytes = read_input(Path::new(text), MAX_TOKEN + 2)?;
+    let bytes = command_input::read(Path::new(text), MAX_TOKEN + 2)?;
     let token = std::str::from_utf8(&bytes)
         .map_err(|_| anyhow!("{text}: it is not text: is this a signed result?"))?;
     Ok(token.trim().to_owned())

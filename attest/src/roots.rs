@@ -1,39 +1,14 @@
-//! The roots that are trusted, and `attest roots`.
+//! `attest roots`: the roots of AWS's partitions.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use attestation::{Partition, Roots};
+use attestation::Partition;
 use clap::Args;
 use command_output::outln;
 use serde_json::json;
 
 use crate::failure::{Failure, usage};
-use crate::input::read_pem;
-
-/// The roots that documents must lead to.
-#[derive(Debug, Args)]
-pub(crate) struct Trust {
-    /// Trust AWS's root for this partition, `aws` or `aws-us-gov`; `aws` unless said. May
-    /// be repeated.
-    #[arg(long, value_name = "PARTITION")]
-    partition: Vec<Partition>,
-    /// Trust the certificates in this PEM file, and AWS's root only if --partition names
-    /// it.
-    #[arg(long, value_name = "PEM")]
-    root: Option<PathBuf>,
-}
-
-impl Trust {
-    pub(crate) fn roots(&self) -> anyhow::Result<Roots> {
-        let of_partitions = self.partition.iter().copied().map(Roots::partition);
-        let read = |file| read_pem(file, Roots::usable_from_pem);
-        let of_file = self.root.as_deref().map(read).transpose()?;
-        let roots = of_partitions.chain(of_file).reduce(Roots::and);
-        Ok(roots.unwrap_or_else(Roots::aws))
-    }
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -11,12 +11,11 @@ use anyhow::Context;
 use attestation::{Verifier, parse_duration};
 use attestation_client::{Client, Endpoint, FetchError};
 use clap::Args;
+use command_input::read_pem;
 use sealed_secret::{MAX_SECRET, SealToError, SenderKey, seal_to};
-use zeroize::Zeroizing;
 
 use crate::demands::Demands;
 use crate::failure::{Failure, failed, rejected, unreadable, usage};
-use crate::input::{read_input, read_private_key};
 use crate::runtime::runtime;
 
 #[derive(Debug, Args)]
@@ -50,9 +49,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let policy = arguments.demands.policy(None).map_err(usage)?;
     let verifier = Verifier::new(arguments.demands.roots().map_err(usage)?);
-    let sender = read_private_key(&arguments.sender, SenderKey::from_pem).map_err(usage)?;
-    let secret = read_input(&arguments.file, MAX_SECRET).map_err(unreadable)?;
-    let secret = Zeroizing::new(secret);
+    let sender =
+        read_pem(&arguments.sender, SenderKey::from_pem).map_err(|error| usage(error.into()))?;
+    let secret = command_input::read(&arguments.file, MAX_SECRET)
+        .map_err(|error| unreadable(error.into()))?;
     let client = Client::new(verifier).timeout(arguments.timeout);
     let runtime = runtime()?;
     let attestation = runtime

@@ -12,13 +12,13 @@ use attestation::parse_duration;
 use attestation_results::Issuer;
 use attestation_service::{Command, Config, ForwardedHeader, Service, listen};
 use clap::{Args, ValueEnum};
+use command_input::Trust;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Failure, failed, usage};
-use crate::roots::Trust;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

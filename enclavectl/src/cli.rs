@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use attestation::Partition;
 use clap::{Args, Parser, Subcommand};
+use command_input::Trust;
 
 /// Deploy, watch and destroy enclaves.
 ///
@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand};
 /// tools.
 ///
 /// Exit codes: 0 done, 1 an error, 2 the command line or the request is wrong, 3 the
-/// enclave or a check failed or a secret was refused, 4 the time is up and the enclave is still in motion.
+/// enclave or a check failed or a secret was refused, 4 the time is up and the enclave is
+/// still in motion.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -206,13 +207,8 @@ pub(crate) struct PutSecret {
     /// A policy of `attest` that the enclave must satisfy, TOML or JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// Trust AWS's root for this partition, `aws` or `aws-us-gov`; `aws` unless said.
-    #[arg(long, value_name = "PARTITION")]
-    pub(crate) partition: Vec<Partition>,
-    /// Trust the certificates in this PEM file, and AWS's root only if --partition names
-    /// it.
-    #[arg(long, value_name = "PEM")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// How long it may take until the enclave has answered, in seconds, at most 3600.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,

@@ -1,16 +1,11 @@
 //! A secret, and which enclave may have it: read from the operator's files alone.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
 use anyhow::{Context, anyhow, bail};
-use attestation::{
-    Addition, Nonce, Policy, Purpose, Roots, VerifiedClaims, Verifier, read_measurements,
-};
+use attestation::{Addition, Nonce, Policy, Purpose, VerifiedClaims, Verifier, read_measurements};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use command_input::read_pem;
 use control_plane_model::item::{
     RUNTIME_CONFIGURATION_PCR, runtime_configuration, runtime_register,
 };
@@ -19,9 +14,6 @@ use sealed_secret::{MAX_SECRET, SenderKey, seal_to};
 use zeroize::Zeroizing;
 
 use crate::cli::PutSecret;
-
-/// Largest file of keys and certificates, in bytes.
-const MAX_PEM: usize = 1024 * 1024;
 
 /// A secret, and the enclaves that may have it.
 pub(super) struct Offer {
@@ -35,12 +27,12 @@ pub(super) struct Offer {
 
 impl Offer {
     pub(super) fn read(arguments: &PutSecret) -> anyhow::Result<Self> {
-        let sender = Zeroizing::new(read(&arguments.sender, MAX_PEM)?);
+        let sender = read_pem(&arguments.sender, SenderKey::from_pem)?;
         let mut nonce = [0; NONCE_BYTES];
         SystemRandom::new()
             .fill(&mut nonce)
             .map_err(|_| anyhow!("there are no random bytes"))?;
-        let secret = Zeroizing::new(read(&arguments.file, MAX_SECRET)?);
+        let secret = command_input::read(&arguments.file, MAX_SECRET)?;
         if secret.is_empty() {
             bail!(
                 "{} is empty: a secret has 1 to {MAX_SECRET} bytes",
@@ -50,10 +42,9 @@ impl Offer {
         Ok(Self {
             secret,
             name: arguments.name.clone(),
-            sender: SenderKey::from_pem(&sender)
-                .with_context(|| arguments.sender.display().to_string())?,
+            sender,
             policy: policy(arguments)?,
-            verifier: Verifier::new(roots(arguments)?),
+            verifier: Verifier::new(arguments.trust.roots()?),
             nonce,
         })
     }
@@ -99,42 +90,6 @@ fn policy(arguments: &PutSecret) -> anyhow::Result<Policy> {
         );
     }
     Ok(policy)
-}
-
-fn roots(arguments: &PutSecret) -> anyhow::Result<Roots> {
-    let of_partitions = arguments.partition.iter().copied().map(Roots::partition);
-    let of_file = match &arguments.root {
-        Some(file) => {
-            let roots = Roots::usable_from_pem(&read(file, MAX_PEM)?);
-            Some(roots.with_context(|| file.display().to_string())?)
-        }
-        None => None,
-    };
-    let roots = of_partitions.chain(of_file).reduce(Roots::and);
-    Ok(roots.unwrap_or_else(Roots::aws))
-}
-
-/// A file's bytes, or those of standard input for `-`, up to a limit.
-fn read(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
-    let cannot = || format!("cannot read {}", file.display());
-    let input: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(file).with_context(cannot)?)
-    };
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let mut bytes = Vec::new();
-    input
-        .take(most)
-        .read_to_end(&mut bytes)
-        .with_context(cannot)?;
-    if bytes.len() > limit {
-        bail!(
-            "{} has more than {limit} bytes: is this the right file?",
-            file.display()
-        );
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
