@@ -268,7 +268,7 @@ async fn sealing_challenges_that_the_enclave_refuses_are_not_relayed_for_ever() 
 #[tokio::test]
 async fn sealed_secrets_are_not_all_that_the_gate_is_told_an_enclave_waits_for() {
     let aws = FakeAws::start().await;
-    let mut agent = gate::spawn(&aws);
+    let agent = gate::spawn(&aws);
     agent.until_init_waits().await;
     agent.beat().await;
     let mut init = Init::connect(&agent, 1).await;
