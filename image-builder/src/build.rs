@@ -22,7 +22,7 @@ use crate::image::{self, Image};
 use crate::step::Step;
 use crate::stored::{open_regular, read_head};
 use crate::{
-    attestation, config, enclave_kms, fields, kernel, keys, kms, memory, ramdisk, released, secrets,
+    attestation, config, enclave_kms, kernel, keys, kms, memory, ramdisk, released, secrets,
 };
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
@@ -129,9 +129,7 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     memory::check(0, unpacked, files.largest.as_ref(), memory)
         .map_err(|reason| manifest.invalid(&["enclave", "memory_mib"], reason))?;
     let measured = config::measured(&manifest, tables, &image, architecture)?;
-    let mut notes = config::notes(&manifest, &image, &measured);
-    notes.extend(fields::notes(&image.fields, &manifest));
-    notes.extend(image.tree.left_out().notes());
+    let notes = config::notes(&manifest, &image, &measured);
     let measured = measured
         .to_json()
         .map_err(|error| config::too_large(&manifest, &measured, &error))?;

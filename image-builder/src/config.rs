@@ -13,6 +13,7 @@ use manifest::{
 
 use crate::access::Access;
 use crate::container::Process;
+use crate::fields;
 use crate::image::Image;
 use crate::node::{Content, Kind};
 use crate::program::Surroundings;
@@ -193,6 +194,8 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
             ));
         }
     }
+    notes.extend(fields::notes(&image.fields, manifest));
+    notes.extend(image.tree.left_out().notes());
     notes
 }
 

@@ -160,6 +160,8 @@ pub(crate) fn folder(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::node::Metadata;
     use crate::path::MAX_PATH;
@@ -175,7 +177,10 @@ mod tests {
     }
 
     fn read(content: Content, limit: u64) -> io::Result<Vec<u8>> {
-        Ok(vec![0; usize::try_from(content.size.min(limit)).unwrap()])
+        let mut bytes = Vec::new();
+        let size = content.size.min(limit);
+        io::repeat(0).take(size).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     #[test]
