@@ -76,7 +76,12 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
     let mut sealed_to: Option<String> = None;
     loop {
         let item = cloud.enclave(id).await?;
-        match progress(&item, &nonce, sealed_to.is_some()) {
+        let progress = progress(&item, &nonce, sealed_to.is_some());
+        if let Some(why) = failure(&progress, &offer.name, &item) {
+            errln!("enclavectl: {id} {why}");
+            return Ok(End::Failed);
+        }
+        match progress {
             Progress::Attested(document) => {
                 let (claims, sealed) = match offer.seal(document) {
                     Ok(sealed) => sealed,
@@ -109,40 +114,14 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                 }
                 return Ok(End::Done);
             }
-            Progress::Invented => {
-                errln!(
-                    "enclavectl: the control plane says that {id} has opened `{}`, which was not sealed to it: nothing was handed over. Another instance with the gate's permissions may have said so; put the secret again",
-                    offer.name
-                );
-                return Ok(End::Failed);
-            }
-            Progress::NoDocument(words) => {
-                errln!(
-                    "enclavectl: {id} makes no document to seal `{}` to: {}; nothing was sealed",
-                    offer.name,
-                    plain(words)
-                );
-                return Ok(End::Failed);
-            }
-            Progress::Refused(words) => {
-                errln!(
-                    "enclavectl: {id} has refused `{}`: {}",
-                    offer.name,
-                    plain(words)
-                );
-                return Ok(End::Failed);
-            }
             Progress::Replaced => bail!(
                 "the request is no longer there: another `secret put` for {id} has replaced it, or {id} was restarted or written anew; put one secret after the other"
             ),
-            Progress::Ended => {
-                errln!(
-                    "enclavectl: {id} is {} by now: `enclavectl status {id}` says why",
-                    status(&item)
-                );
-                return Ok(End::Failed);
-            }
-            Progress::Waits => {}
+            Progress::Invented
+            | Progress::NoDocument(_)
+            | Progress::Refused(_)
+            | Progress::Ended
+            | Progress::Waits => {}
         }
         let missing = match sealed_to {
             None => "brought no document",
@@ -163,6 +142,29 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
         }
         sleep(PAUSE).await;
     }
+}
+
+/// What the enclave has done, or the control plane says of it, after which the secret cannot
+/// be put.
+fn failure(progress: &Progress<'_>, name: &str, item: &Enclave) -> Option<String> {
+    Some(match progress {
+        Progress::Invented => format!(
+            "has opened `{name}`, the control plane says, but it was not sealed to it: nothing was handed over. Another instance with the gate's permissions may have said so; put the secret again"
+        ),
+        Progress::NoDocument(words) => format!(
+            "makes no document to seal `{name}` to: {}; nothing was sealed",
+            plain(words)
+        ),
+        Progress::Refused(words) => format!("has refused `{name}`: {}", plain(words)),
+        Progress::Ended => format!(
+            "is {} by now: `enclavectl status {}` says why",
+            status(item),
+            plain(&item.id)
+        ),
+        Progress::Waits | Progress::Attested(_) | Progress::Opened | Progress::Replaced => {
+            return None;
+        }
+    })
 }
 
 /// Waits until the enclave is one that can be sealed to. Gives how the command ends if it
@@ -225,6 +227,7 @@ fn progress<'a>(item: &'a Enclave, nonce: &str, is_sealed: bool) -> Progress<'a>
 mod tests {
     use control_plane_model::sealing::Sealing;
 
+    use super::Progress::{Attested, Invented, NoDocument, Opened, Refused, Waits};
     use super::*;
 
     #[test]
@@ -243,7 +246,6 @@ mod tests {
             sealed: None,
             message: message.map(str::to_owned),
         };
-        use Progress::{Attested, Invented, NoDocument, Opened, Refused, Waits};
         // The item's state, document and message; then what that is before this command has
         // sealed, and after.
         for (state, document, message, before, after) in [
