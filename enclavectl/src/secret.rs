@@ -115,7 +115,7 @@ pub(crate) async fn put(cloud: &Cloud, arguments: &PutSecret, json: bool) -> any
                 return Ok(End::Done);
             }
             Progress::Replaced => bail!(
-                "the request is no longer there: another `secret put` for {id} has replaced it, or {id} was restarted or written anew; put one secret after the other"
+                "the request is no longer there: another `secret put` for {id} has replaced it, or {id} was deployed anew; put one secret after the other"
             ),
             Progress::Invented
             | Progress::NoDocument(_)

@@ -159,6 +159,10 @@ pub(crate) fn output(item: &Enclave, name: &str) -> Option<String> {
 
 fn as_text(item: &Enclave) -> String {
     let image = image(item);
+    let waiting = match item.status() {
+        Some(Status::Failed) => "waited at last",
+        _ => "waiting",
+    };
     let rows = [
         ("id", Some(item.id.clone())),
         ("status", item.status_text.clone()),
@@ -176,7 +180,7 @@ fn as_text(item: &Enclave) -> String {
             "attestation",
             item.attestation.as_ref().map(|a| attested(a, false)),
         ),
-        ("waiting", item.waiting.clone()),
+        (waiting, item.waiting.clone()),
         ("sealed secret", item.sealing.as_ref().map(sealed)),
         ("instance", output(item, "instance_id")),
         ("address", output(item, "private_ip")),
@@ -244,7 +248,13 @@ mod tests {
         };
         let said = "DEPLOYING  the enclave is booting: waits for the sealed secret `a`";
         assert_eq!(line(&item), said);
+        assert!(as_text(&item).contains("waiting"));
         assert!(as_text(&item).contains("waits for the sealed secret `a`"));
+        let failed = Enclave {
+            status_text: Some("FAILED".to_owned()),
+            ..item
+        };
+        assert!(as_text(&failed).contains("waited at last"));
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub mod name {
     pub const SEALING: &str = "sealing";
 
     /// What is about one boot of the enclave. Nothing of it is true of the next boot, so
-    /// every write that leaves an item whose enclave does not run removes it.
+    /// every write that leaves an item whose enclave does not run removes it, but for
+    /// [`WAITING`], which a failure leaves: it may say why.
     pub const OF_A_BOOT: [&str; 3] = [ATTESTATION_TOKEN, WAITING, SEALING];
 }
 

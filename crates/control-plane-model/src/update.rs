@@ -62,14 +62,19 @@ impl Update {
     }
 
     /// The status that an event leads to, where the table permits the event. If the
-    /// enclave does not run then, what is about its boot is removed; a client's request
-    /// leaves that to whoever takes it, since it may be undone.
+    /// enclave does not run then, what is about its boot is removed, but for what a failed
+    /// one waited for; a client's request leaves that to whoever takes it, since it may be
+    /// undone.
     pub fn transition(id: &str, event: Event, now: OffsetDateTime) -> Self {
         let mut update = Self::amend(id, now)
             .when(Condition::Status(event.from()))
             .set(name::STATUS, text(event.to().name()));
         if event.actor() != Actor::Client && !STATUSES.contains(&event.to()) {
-            update.remove.extend(name::OF_A_BOOT);
+            let is_kept = |attribute| event.to() == Status::Failed && attribute == name::WAITING;
+            let attributes = name::OF_A_BOOT.into_iter();
+            update
+                .remove
+                .extend(attributes.filter(|attribute| !is_kept(*attribute)));
         }
         update
     }
@@ -238,10 +243,10 @@ mod tests {
         );
         assert_eq!(
             expressions.update,
-            "SET #updated_at = :v2, #status = :v3 REMOVE #attestation_token, #waiting, #sealing, #progress"
+            "SET #updated_at = :v2, #status = :v3 REMOVE #attestation_token, #sealing, #progress"
         );
         assert_eq!(expressions.values[":v0"], text("DEPLOYING"));
-        assert_eq!(expressions.names.len(), 9);
+        assert_eq!(expressions.names.len(), 8);
     }
 
     #[test]
@@ -260,10 +265,14 @@ mod tests {
             (Event::Resume, false),
         ] {
             let update = Update::transition("a", event, OffsetDateTime::UNIX_EPOCH);
-            for attribute in [name::ATTESTATION_TOKEN, name::WAITING, name::SEALING] {
+            for attribute in [name::ATTESTATION_TOKEN, name::SEALING] {
                 let is_removed = update.remove.contains(&attribute);
                 assert_eq!(is_removed, is_end, "{event:?} {attribute}");
             }
+            // It may be why the enclave failed.
+            let is_removed = update.remove.contains(&name::WAITING);
+            let is_end = is_end && event.to() != Status::Failed;
+            assert_eq!(is_removed, is_end, "{event:?}");
         }
     }
 
