@@ -89,6 +89,7 @@ struct Extended {
     attributes: Attributes,
     sparse: bool,
     sparse_name: Option<Vec<u8>>,
+    is_attribute_too_long: bool,
 }
 
 impl<'a> Entries<'a> {
@@ -162,6 +163,11 @@ impl<'a> Entries<'a> {
             }
             _ => return Err(refuse("it has a type that layers do not have")),
         };
+        if extended.is_attribute_too_long {
+            return Err(refuse(
+                "an extended attribute has a name that Linux does not take, of more than 255 bytes: archive it without",
+            ));
+        }
         if extended.sparse {
             return Err(refuse(
                 "sparse files are not supported: archive it whole, or leave it out",
@@ -313,7 +319,7 @@ impl Extended {
             // Times and names of owners.
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attributes.set(name, value)?;
+                    self.is_attribute_too_long |= self.attributes.set(name, value).is_none();
                 }
             }
         }

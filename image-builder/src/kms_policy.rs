@@ -126,6 +126,8 @@ fn read_release(path: &Path) -> Result<Release, BuildError> {
 
 fn signer_in(path: &Path) -> Result<Pcr, BuildError> {
     read_signer(path).map_err(|error| match error {
+        // Not the system's: the file is too large.
+        SignerError::Read(source) if source.raw_os_error().is_none() => unusable(path)(source),
         SignerError::Read(source) => BuildError::read(path, FILE_ADVICE)(source),
         SignerError::Certificate(error) => unusable(path)(error),
     })

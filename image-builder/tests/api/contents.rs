@@ -357,3 +357,17 @@ fn file_contents_are_those_of_the_layers() {
     assert!(file(&application, "rootfs/large") == large);
     assert_eq!(file(&application, "rootfs/app"), elf());
 }
+
+#[test]
+fn left_out_attributes_have_names_that_linux_takes() {
+    for (length, is_taken) in [(255, true), (256, false)] {
+        let name = format!("SCHILY.xattr.{}", "a".repeat(length));
+        let layer = app().pax(&[(&name, b"1")]).file("data", "");
+        let project = Project::of(&Image::new(&[layer]));
+        if is_taken {
+            project.build_with_notes();
+        } else {
+            project.refused(3, &["data: an extended attribute", "more than 255 bytes"]);
+        }
+    }
+}
