@@ -1,4 +1,4 @@
-//! The workspace's own programs, as they are released.
+//! The workspace's own programs: as they are released, but for what the demo shows.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
