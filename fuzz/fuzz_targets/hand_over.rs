@@ -14,7 +14,11 @@ fn check(bytes: &[u8]) {
     let request = Request::parse(bytes);
     let gift = Gift::parse(bytes);
     assert!(request.is_err() || gift.is_err(), "it is both");
-    check_one(bytes, request.map(|request| request.to_bytes()), MAX_REQUEST);
+    check_one(
+        bytes,
+        request.map(|request| request.to_bytes()),
+        MAX_REQUEST,
+    );
     check_one(bytes, gift.map(|gift| gift.to_bytes()), MAX_GIFT);
 }
 

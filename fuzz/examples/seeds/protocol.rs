@@ -1,7 +1,7 @@
 //! What init and agent say to each other.
 
-use fuzz::encode;
 use fleet_key::hand_over::{CHALLENGE_BYTES, Generation, Gift, Request};
+use fuzz::encode;
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, Loss, LossReason, Losses,
 };
