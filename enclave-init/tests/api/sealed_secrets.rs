@@ -274,10 +274,18 @@ async fn sealed_secrets_are_files_and_variables_once_they_are_put() {
     .with("/secrets", secrets)
     .with("/workload/user", json!({"uid": 1000, "gid": 1000}));
     let (enclave, mut control) = image.boot().await;
-    waits_for(&mut control, "each to this boot: `password`, `token`").await;
+    waits_for(
+        &mut control,
+        "for the sealed secrets `password`, `token`: seal each",
+    )
+    .await;
     let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
     assert_eq!(put, Ok(()));
-    waits_for(&mut control, "for the sealed secret `token`: `attest seal").await;
+    waits_for(
+        &mut control,
+        "for the sealed secret `token`: seal it to this boot",
+    )
+    .await;
     // What is not for an environment leaves the place to what is.
     for (value, reason) in [
         (b"hush\0hush".as_slice(), "has a zero byte"),
