@@ -4,7 +4,7 @@
 //! The agent asks it for a challenge at an interval, has the enclave make a
 //! document with that nonce, and hands it over. It judges nothing: what the gate
 //! says is kept for `status`, for metrics and in the log. In the same way it takes
-//! [sealed secrets](sealing) to the enclave, also while that boots and waits for them.
+//! sealed secrets to the enclave, also while that boots and waits for them.
 
 mod pace;
 mod protocol;
