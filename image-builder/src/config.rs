@@ -119,14 +119,12 @@ pub(crate) fn measured(
 /// The command line, as Compose makes it of the image's and its own: an entrypoint that is
 /// given takes the image's command away, which was meant for the image's entrypoint.
 fn command(source: &WorkloadSource, process: &Process) -> Result<Command, String> {
-    let own_entrypoint = source.entrypoint.as_deref();
-    let entrypoint = own_entrypoint.or(process.entrypoint.as_deref());
-    let command = match (source.command.as_deref(), own_entrypoint) {
+    let command = match (source.command.as_deref(), &source.entrypoint) {
         (Some(command), _) => command,
         (None, Some(_)) => &[],
         (None, None) => process.cmd.as_deref().unwrap_or_default(),
     };
-    let words = [entrypoint.unwrap_or_default(), command].concat();
+    let words = [entrypoint(source, process), command].concat();
     match words.first() {
         None if source.entrypoint.is_some() || source.command.is_some() => Err(
             "there is no program to run: name one in workload.entrypoint, as in `[\"/app/server\"]`"
@@ -145,12 +143,17 @@ fn command(source: &WorkloadSource, process: &Process) -> Result<Command, String
 
 /// The key that the program's name comes from, or would.
 fn program_key(source: &WorkloadSource, process: &Process) -> &'static str {
-    let own = source.entrypoint.as_deref();
-    let entrypoint = own.or(process.entrypoint.as_deref());
-    match &source.command {
-        Some(_) if entrypoint.is_none_or(<[String]>::is_empty) => "command",
-        _ => "entrypoint",
+    if source.command.is_some() && entrypoint(source, process).is_empty() {
+        "command"
+    } else {
+        "entrypoint"
     }
+}
+
+/// The entrypoint that counts; none is empty.
+fn entrypoint<'a>(source: &'a WorkloadSource, process: &'a Process) -> &'a [String] {
+    let own = source.entrypoint.as_deref();
+    own.or(process.entrypoint.as_deref()).unwrap_or_default()
 }
 
 /// The error about a configuration that is larger than the enclave reads.
@@ -201,15 +204,14 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
 
 /// Who means the whole command line is told that it is not.
 fn entrypoint_note(source: &WorkloadSource, process: &Process) -> Option<String> {
-    let entrypoint = process
-        .entrypoint
-        .as_ref()
-        .filter(|words| !words.is_empty());
-    let entrypoint = entrypoint.filter(|_| source.command.is_some() && source.entrypoint.is_none());
-    Some(format!(
-        "workload.command is passed to the image's entrypoint, `{}`: to run it by itself, set workload.entrypoint = []",
-        entrypoint?.join(" ")
-    ))
+    let entrypoint = entrypoint(source, process);
+    let is_passed = source.command.is_some() && source.entrypoint.is_none();
+    (is_passed && !entrypoint.is_empty()).then(|| {
+        format!(
+            "workload.command is passed to the image's entrypoint, `{}`: to run it by itself, set workload.entrypoint = []",
+            entrypoint.join(" ")
+        )
+    })
 }
 
 fn profile_note(config: &MeasuredConfig) -> Option<&'static str> {

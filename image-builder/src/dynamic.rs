@@ -183,17 +183,16 @@ mod tests {
         bytes
     }
 
+    /// At most so many bytes from an offset, which may be behind the end.
+    fn part(bytes: &[u8], offset: u64, limit: u64) -> Vec<u8> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(limit).unwrap());
+        let size = bytes.len();
+        bytes[start.min(size)..end.min(size)].to_vec()
+    }
+
     fn read(bytes: &[u8]) -> Option<Dynamic> {
-        Dynamic::read(&|offset, limit| {
-            let start = usize::try_from(offset)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            let end = start
-                .saturating_add(usize::try_from(limit).unwrap())
-                .min(bytes.len());
-            Ok(bytes[start..end].to_vec())
-        })
-        .unwrap()
+        Dynamic::read(&|offset, limit| Ok(part(bytes, offset, limit))).unwrap()
     }
 
     #[test]
@@ -230,6 +229,7 @@ mod tests {
         bytes[120] = 6;
         assert_eq!(read(&bytes), Some(Dynamic::default()));
     }
+
     #[test]
     fn dynamic_section_with_too_many_strings_is_not_read() {
         let count = |entries: usize, tag| {
@@ -237,9 +237,7 @@ mod tests {
             let reads = std::cell::Cell::new(0);
             let dynamic = Dynamic::read(&|offset, limit| {
                 reads.set(reads.get() + 1);
-                let start = usize::try_from(offset).unwrap().min(library.len());
-                let end = start + usize::try_from(limit).unwrap();
-                Ok(library[start..end.min(library.len())].to_vec())
+                Ok(part(&library, offset, limit))
             });
             (dynamic.unwrap().is_some(), reads.get())
         };

@@ -319,23 +319,23 @@ impl Tree {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const META: Metadata = Metadata {
+    pub(crate) const META: Metadata = Metadata {
         permissions: 0o644,
         uid: 1,
         gid: 2,
     };
-    const CONTENT: Content = Content { offset: 7, size: 1 };
+    pub(crate) const CONTENT: Content = Content { offset: 7, size: 1 };
 
-    fn paths(tree: &Tree) -> Vec<String> {
+    pub(crate) fn paths(tree: &Tree) -> Vec<String> {
         tree.iter()
             .map(|(path, _)| String::from_utf8(path.to_vec()).unwrap())
             .collect()
     }
 
-    fn tree(files: &[&str]) -> Tree {
+    pub(crate) fn tree(files: &[&str]) -> Tree {
         let mut tree = Tree::default();
         for name in files {
             tree.file(name.as_bytes(), META, CONTENT).unwrap();

@@ -62,24 +62,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Content, Metadata};
-
-    const META: Metadata = Metadata::DIRECTORY;
-    const CONTENT: Content = Content { offset: 7, size: 1 };
-
-    fn paths(tree: &Tree) -> Vec<String> {
-        tree.iter()
-            .map(|(path, _)| String::from_utf8(path.to_vec()).unwrap())
-            .collect()
-    }
-
-    fn tree(files: &[&str]) -> Tree {
-        let mut tree = Tree::default();
-        for name in files {
-            tree.file(name.as_bytes(), META, CONTENT).unwrap();
-        }
-        tree
-    }
+    use crate::tree::tests::{CONTENT, META, paths, tree};
 
     #[test]
     fn whiteouts_hide_what_is_in_their_directory() {
