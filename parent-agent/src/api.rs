@@ -251,22 +251,12 @@ impl Api {
         } else {
             Question::Challenge(nonce)
         });
-        let mut response = Response::new(Full::from(document.await?));
-        let content_type = HeaderValue::from_static("application/cbor");
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-        Ok(response)
+        Ok(typed(StatusCode::OK, "application/cbor", document.await?))
     }
 
     async fn put_secret(&self, request: Request<Incoming>) -> Answer {
         let SecretRequest { sealed } = read(request, MAX_SECRET_BODY).await?;
-        let bytes = STANDARD
-            .decode(sealed)
-            .map_err(|error| bad(format!("the sealed secret is not base64: {error}")))?;
-        let sealed = link::Bytes::new(bytes).ok_or_else(|| {
-            bad(format!(
-                "the sealed secret has more than {MAX_SEALED_SECRET} bytes"
-            ))
-        })?;
+        let sealed = bounded("sealed secret", &sealed)?;
         self.ask(Question::SealedSecret(sealed)).await?;
         Ok(json(StatusCode::OK, &serde_json::json!({})))
     }
@@ -276,20 +266,17 @@ impl Api {
             KeysRequest::Create => KeyStep::Create,
             KeysRequest::Challenge => KeyStep::Challenge,
             KeysRequest::Request { challenge } => KeyStep::Request {
-                challenge: handed("challenge", &challenge)?,
+                challenge: bounded("challenge", &challenge)?,
             },
             KeysRequest::Give { request } => KeyStep::Give {
-                request: handed("request", &request)?,
+                request: bounded("request", &request)?,
             },
             KeysRequest::Take { gift } => KeyStep::Take {
-                gift: handed("gift", &gift)?,
+                gift: bounded("gift", &gift)?,
             },
         };
         let answer = self.ask(Question::Keys(step)).await?;
-        let mut response = Response::new(Full::from(answer));
-        let content_type = HeaderValue::from_static("application/octet-stream");
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-        Ok(response)
+        Ok(typed(StatusCode::OK, "application/octet-stream", answer))
     }
 
     /// Has the enclave answer.
@@ -407,18 +394,21 @@ async fn read_body(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, Refu
     Ok(body)
 }
 
-/// What another enclave has answered.
-fn handed<const MAX: usize>(what: &str, base64: &str) -> Result<link::Bytes<MAX>, Refusal> {
-    let bytes = STANDARD
+/// Bytes that are given in base64.
+fn decode(what: &str, base64: &str) -> Result<Vec<u8>, Refusal> {
+    STANDARD
         .decode(base64)
-        .map_err(|error| bad(format!("the {what} is not base64: {error}")))?;
-    link::Bytes::new(bytes).ok_or_else(|| bad(format!("the {what} has more than {MAX} bytes")))
+        .map_err(|error| bad(format!("the {what} is not base64: {error}")))
+}
+
+/// The same, for a message that has room for so many.
+fn bounded<const MAX: usize>(what: &str, base64: &str) -> Result<link::Bytes<MAX>, Refusal> {
+    link::Bytes::new(decode(what, base64)?)
+        .ok_or_else(|| bad(format!("the {what} has more than {MAX} bytes")))
 }
 
 fn nonce(base64: &str) -> Result<link::Bytes<MAX_NONCE>, Refusal> {
-    let bytes = STANDARD
-        .decode(base64)
-        .map_err(|error| bad(format!("the nonce is not base64: {error}")))?;
+    let bytes = decode("nonce", base64)?;
     let length = bytes.len();
     link::Bytes::new(bytes)
         .filter(|bytes| !bytes.is_empty())
@@ -435,9 +425,13 @@ fn bad(error: String) -> Refusal {
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let bytes = serde_json::to_vec(body).expect("nothing that JSON cannot express");
-    let mut response = Response::new(Full::from(bytes));
+    typed(status, "application/json", bytes)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("application/json");
+    let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
