@@ -3,13 +3,10 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
@@ -18,15 +15,18 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use demo::kms::{Clock, REGION};
+use demo::authority::connector;
+use demo::kms::Clock;
+use demo::signed::Place;
 
 /// The name in the KMS's certificate.
 const NAME: &str = "localhost";
+const KMS: Place<'static> = Place {
+    authority: NAME,
+    path: "/",
+};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -80,47 +80,17 @@ impl Caller {
     }
 
     fn sign(&self, call: &str, body: &Value, clock: &Clock) -> anyhow::Result<Request<Bytes>> {
-        let body = Bytes::from(body.to_string());
-        let target = format!("TrentService.{call}");
-        let headers = [
-            ("host", NAME),
-            ("content-type", "application/x-amz-json-1.1"),
-            ("x-amz-target", &target),
-        ];
-        let identity = self.credentials.clone().into();
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(REGION)
-            .name("kms")
-            .time(clock.now())
-            .settings(SigningSettings::default())
-            .build()?;
-        let signable =
-            SignableRequest::new("POST", "/", headers.into_iter(), SignableBody::Bytes(&body))?;
-        let signed = sign(signable, &parameters.into())?;
-        let mut request = Request::post("/");
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let mut request = request.body(body.clone())?;
-        signed.into_parts().0.apply_to_request_http1x(&mut request);
-        Ok(request)
+        let body = body.to_string().into();
+        KMS.request(call, &body, &self.credentials, clock.now())
     }
 }
 
 impl Kms {
     pub(crate) fn new(address: SocketAddr, authority: &str, clock: Clock) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(config));
         Ok(Self {
             address,
             clock,
-            tls,
+            tls: connector(authority)?,
         })
     }
 

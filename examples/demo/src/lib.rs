@@ -7,3 +7,4 @@ pub mod kms;
 pub mod leftovers;
 pub mod oci;
 mod private_file;
+pub mod signed;

@@ -13,6 +13,7 @@ use anyhow::Context;
 use attestation::Roots;
 use aws_credential_types::Credentials;
 use demo::authority::Authority;
+use demo::kms::REGION;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
@@ -29,7 +30,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) const REGION: &str = "eu-west-1";
 /// What the KMS is called in its certificate, and in the image.
 pub(crate) const HOST: &str = "kms.example";
 pub(crate) const ROLE: &str = "arn:aws:iam::000000000000:role/Enclave";

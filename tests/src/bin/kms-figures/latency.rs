@@ -1,9 +1,9 @@
 //! The same `Decrypt` in several ways, one call after the other.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{bail, ensure};
+use demo::authority::connector;
 use enveloped_data::RecipientKey;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -11,17 +11,13 @@ use hyper::client::conn::http1::SendRequest;
 use nsm::{Request, Response};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::call::{answer, connection};
-use crate::cloud::{HOST, of_host};
+use crate::cloud::HOST;
 use crate::order::{Latencies, Way};
 use crate::show;
-use crate::world::{KMS, World, check, decoded};
+use crate::world::{World, check, decoded, host_request};
 
 /// Rounds, in each of which so many calls are made in every way: what disturbs the machine
 /// for a while disturbs all of them.
@@ -81,17 +77,9 @@ async fn round(world: &mut World, host: &mut Host, figures: &mut Figures) -> any
 
 impl Host {
     async fn new(world: &World) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(
-            world.cloud.authority.as_bytes(),
-        )?)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let stream = TcpStream::connect(world.cloud.kms_address).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(Arc::new(config))
+        let stream = connector(&world.cloud.authority)?
             .connect(ServerName::try_from(HOST)?, stream)
             .await?;
         let identity = Identity {
@@ -109,7 +97,7 @@ impl Host {
 
     async fn plain(&mut self, world: &World, figures: &mut Figures) -> anyhow::Result<()> {
         let start = Instant::now();
-        let request = KMS.request("Decrypt", &world.open.body(None), &of_host())?;
+        let request = host_request("Decrypt", &world.open.body(None))?;
         let answered = answer(&mut self.connection, request.clone()).await?;
         check(&decoded(&answered, "Plaintext")?)?;
         figures.plain.push(start.elapsed());
@@ -125,7 +113,7 @@ impl Host {
         let document = self.document()?;
         let has_document = Instant::now();
         let body = world.attested.body(Some(&document));
-        let request = KMS.request("Decrypt", &body, &of_host())?;
+        let request = host_request("Decrypt", &body)?;
         let answered = answer(&mut self.connection, request).await?;
         let sealed = decoded(&answered, "CiphertextForRecipient")?;
         let has_answer = Instant::now();
@@ -137,7 +125,7 @@ impl Host {
         figures.with_recipient.push(end - start);
         // With another document: of one that it has seen, KMS might know something already.
         let body = world.attested.body(Some(&self.document()?));
-        let request = KMS.request("Decrypt", &body, &of_host())?;
+        let request = host_request("Decrypt", &body)?;
         let start = Instant::now();
         let answered = world.cloud.kms.handle(&request);
         ensure!(answered.status().is_success(), "KMS refuses: {answered:?}");

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use aws_credential_types::Credentials;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use demo::signed::Place;
 use hyper::Request;
 use hyper::body::Bytes;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Place, answer, connection};
+use crate::call::{answer, connection};
 use crate::order::{Done, Order, Way};
 
 /// How long credentials are kept before they are asked for again.
@@ -140,7 +141,8 @@ impl Client {
                     path: &self.kms_path,
                 };
                 let credentials = self.credentials().await?;
-                place.request("Decrypt", &body.to_string().into(), &credentials)?
+                let body = body.to_string().into();
+                place.request("Decrypt", &body, &credentials, SystemTime::now())?
             }
             Way::LocalApi => {
                 let body = json!({ "ciphertext": ciphertext, "key_id": key });

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use demo::kms::REGION;
+use demo::signed::Place;
 use enclave_tests::{Agent, Hypervisor, Programs, Workload};
+use hyper::Request;
 use hyper::body::Bytes;
 use measurements::Measurements;
 use nix::unistd::Pid;
@@ -15,14 +19,13 @@ use software_nsm::TestRoot;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::call::Place;
-use crate::cloud::{Cloud, HOST, REGION, create_key, of_host};
+use crate::cloud::{Cloud, HOST, create_key, of_host};
 use crate::order::{Done, Order, Way};
 
 /// What is decrypted: a data key.
 const PLAINTEXT: [u8; 32] = [0xa5; 32];
 /// Where the host calls KMS.
-pub(crate) const KMS: Place<'static> = Place {
+const KMS: Place<'static> = Place {
     authority: HOST,
     path: "/",
 };
@@ -158,11 +161,16 @@ impl World {
     }
 }
 
+/// A request of the host's, signed now.
+pub(crate) fn host_request(operation: &str, body: &Bytes) -> anyhow::Result<Request<Bytes>> {
+    KMS.request(operation, body, &of_host(), SystemTime::now())
+}
+
 /// A new key, and what it encrypts.
 fn seal(cloud: &Cloud, condition: Option<Value>) -> anyhow::Result<Sealed> {
     let key = create_key(&cloud.kms, condition)?;
     let body = json!({ "KeyId": key, "Plaintext": STANDARD.encode(PLAINTEXT) });
-    let request = KMS.request("Encrypt", &body.to_string().into(), &of_host())?;
+    let request = host_request("Encrypt", &body.to_string().into())?;
     let answer = cloud.kms.handle(&request);
     let answer: Value = serde_json::from_slice(answer.body())?;
     let ciphertext = answer.get("CiphertextBlob").and_then(Value::as_str);
