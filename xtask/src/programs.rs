@@ -1,8 +1,8 @@
 //! The workspace's own programs: as they are released, but for what the demo shows.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{fs, io};
 
 use anyhow::{Context, bail};
 
@@ -75,17 +75,22 @@ fn build_with(
         let built = init::build(workspace, of_init)?;
         for name in of_init {
             let (built, place) = (built.join(name), folder.join(name));
-            // Not written over: cargo links what it has built to the same contents.
-            match fs::remove_file(&place) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| place.display().to_string());
-                }
-                _ => {}
-            }
-            fs::copy(&built, &place).with_context(|| built.display().to_string())?;
+            replace(&place, &built)?;
         }
     }
     Ok(folder)
+}
+
+/// Puts a program in the place of another, unless that is the same: tests may be running
+/// it. It is not written over: cargo links what it has built to the same contents.
+fn replace(place: &Path, built: &Path) -> anyhow::Result<()> {
+    let wanted = fs::read(built).with_context(|| built.display().to_string())?;
+    if fs::read(place).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    let new = place.with_extension("new");
+    fs::copy(built, &new).with_context(|| built.display().to_string())?;
+    fs::rename(&new, place).with_context(|| place.display().to_string())
 }
 
 fn cargo_build(

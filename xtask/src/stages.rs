@@ -1,10 +1,12 @@
 //! `cargo xtask test`: the stages of everything that CI checks.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
+use command_output::{out, outln};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
@@ -15,6 +17,12 @@ const FUZZ_SECONDS: &str = "5";
 
 /// A stage: its name, and what runs its steps.
 type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
+
+/// Stages that mostly wait, or have one thread: they run beside the others where both are
+/// wanted, one after the other. What several of them write to is written by no other stage.
+const BESIDE: [&str; 5] = ["terraform", "cloud", "release", "bindings", "tutorials"];
+/// Followed by the file that a run leaves its report in for the run that started it.
+const REPORT: &str = "--report";
 
 /// The stages in the order of the whole run: the cheap ones first.
 const STAGES: [Stage; 9] = [
@@ -185,7 +193,11 @@ const E2E: &str = "enclave-tests";
 
 /// Runs the stages that are named, or all; stops at the first that fails, and ends
 /// with the time of each step and the slowest tests.
-pub(crate) fn test(workspace: &Path, wanted: &[String]) -> anyhow::Result<()> {
+pub(crate) fn test(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
+    let (saved, wanted) = match arguments {
+        [option, file, wanted @ ..] if option == REPORT => (Some(Path::new(file)), wanted),
+        wanted => (None, wanted),
+    };
     let known = STAGES.map(|(name, _)| name);
     for name in wanted {
         ensure!(
@@ -195,16 +207,85 @@ pub(crate) fn test(workspace: &Path, wanted: &[String]) -> anyhow::Result<()> {
         );
     }
     packages::install_needed()?;
-    let mut report = Report::new();
-    let mut stages = STAGES
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
+    let (beside, mut own): (Vec<_>, Vec<_>) = STAGES
         .into_iter()
-        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name));
-    let result = stages.try_for_each(|(name, run)| {
+        .filter(|(name, _)| is_wanted(name))
+        .partition(|(name, _)| BESIDE.contains(name));
+    let beside = if own.is_empty() || beside.is_empty() {
+        own.extend(beside);
+        None
+    } else {
+        let names: Vec<_> = beside.iter().map(|(name, _)| *name).collect();
+        Some(Beside::start(workspace, &names)?)
+    };
+    let mut report = Report::new();
+    let mut result = own.into_iter().try_for_each(|(name, run)| {
         report.stage(name);
         run(workspace, &mut report)
     });
-    report.print();
+    if let Some(beside) = beside {
+        result = result.and(beside.finish(&mut report));
+    }
+    match saved {
+        Some(file) => report.save(file)?,
+        None => report.print(),
+    }
     result
+}
+
+/// A run of stages beside this one. Its output would mix with this one's, so it is shown at
+/// the end.
+struct Beside {
+    run: Child,
+    output: PathBuf,
+    report: PathBuf,
+}
+
+impl Beside {
+    fn start(workspace: &Path, stages: &[&str]) -> anyhow::Result<Self> {
+        let folder = target::folder()?;
+        let (output, report) = (folder.join("beside.log"), folder.join("beside.report"));
+        outln!(
+            "beside the stages below: {}; their output follows at the end",
+            stages.join(", ")
+        );
+        let file = File::create(&output).with_context(|| output.display().to_string())?;
+        let errors = file
+            .try_clone()
+            .with_context(|| output.display().to_string())?;
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let run = Command::new(&program)
+            .args(["test", REPORT])
+            .arg(&report)
+            .args(stages)
+            .current_dir(workspace)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        Ok(Self {
+            run,
+            output,
+            report,
+        })
+    }
+
+    fn finish(mut self, report: &mut Report) -> anyhow::Result<()> {
+        let status = self
+            .run
+            .wait()
+            .context("cannot wait for the stages beside")?;
+        let output = fs::read(&self.output).with_context(|| self.output.display().to_string())?;
+        out!("\n{}", String::from_utf8_lossy(&output));
+        report.add(&self.report)?;
+        ensure!(
+            status.success(),
+            "a stage that ran beside the others failed; its messages are above"
+        );
+        Ok(())
+    }
 }
 
 /// What needs no run of our programs.
@@ -368,8 +449,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn stages_beside_others_are_stages() {
+        for name in BESIDE {
+            assert!(STAGES.iter().any(|(stage, _)| *stage == name), "{name}");
+        }
+    }
+
+    #[test]
     fn stages_are_the_jobs_of_the_workflow() {
-        let text = std::fs::read_to_string("../.github/workflows/ci.yml").unwrap();
+        let text = fs::read_to_string("../.github/workflows/ci.yml").unwrap();
         let stages = STAGES.map(|(name, _)| name).join(", ");
         assert!(text.contains(&format!("stage: [{stages}]\n")), "{stages}");
     }
