@@ -12,8 +12,10 @@ pub enum Arguments {
     Launcher(Simulation),
     /// As PID 1 of those namespaces.
     Simulated(Simulation),
-    /// As PID 1 of a workload's namespace.
+    /// As PID 1 of a workload's namespace, for the workload's program.
     Reaper,
+    /// To run a command beside the workload.
+    Companion,
 }
 
 /// Where a simulated enclave finds what hardware would give it.
@@ -35,6 +37,8 @@ const SIM: &str = "sim";
 const SIM_PID1: &str = "sim-pid1";
 /// The argument that the init starts PID 1 of a workload's namespace with.
 pub(crate) const REAPER: &str = "reaper";
+/// The argument that the init starts a process with that runs a command beside the workload.
+pub(crate) const COMPANION: &str = "companion";
 
 impl Arguments {
     /// Reads the arguments after the program's name. A kernel passes the words
@@ -50,6 +54,7 @@ impl Arguments {
             Some(SIM) => Simulation::parse(arguments).map(Self::Launcher),
             Some(SIM_PID1) => Simulation::parse(arguments).map(Self::Simulated),
             Some(REAPER) => Ok(Self::Reaper),
+            Some(COMPANION) => Ok(Self::Companion),
             _ if is_pid1 => Ok(Self::Machine),
             _ => Err(
                 "usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET --nsm-root FILE"
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(named, Ok(Arguments::Machine));
         assert!(parse("", false).unwrap_err().starts_with("usage"));
         assert_eq!(parse(REAPER, true), Ok(Arguments::Reaper));
+        assert_eq!(parse(COMPANION, false), Ok(Arguments::Companion));
         let Ok(Arguments::Launcher(simulation)) =
             parse("sim --nsm n --tree t --sockets s --nsm-root r", false)
         else {

@@ -95,6 +95,11 @@ impl Handle {
         self.limits.send_replace(Some(limits));
     }
 
+    /// Whether it was ready once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.borrow().is_some()
+    }
+
     /// The workload is ready, this many microseconds after the start.
     pub(crate) fn set_ready(&self, at_us: u64) {
         self.ready

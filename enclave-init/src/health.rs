@@ -9,25 +9,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
 
-/// Probes once; the error says what is wrong.
-pub(crate) async fn probe(probe: &HealthProbe) -> Result<(), String> {
+/// Probes once over the network, for no longer than `limit`; the error says what is wrong.
+pub(crate) async fn probe(probe: &HealthProbe, limit: Duration) -> Result<(), String> {
     let attempt = async {
         match probe {
             HealthProbe::Tcp(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port.get()))
                 .await
                 .map(drop),
             HealthProbe::Http(url) => get(url).await,
+            // Whoever has commands run runs it.
+            HealthProbe::Command(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     };
-    match timeout(PROBE_TIMEOUT, attempt).await {
+    match timeout(limit, attempt).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        Err(_) => Err(format!("no answer within {limit:?}")),
     }
 }
 

@@ -7,18 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use link::control::ExitStatus;
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-type Expected = Arc<Mutex<Option<(Pid, watch::Sender<Option<ExitStatus>>)>>>;
+/// Processes whose status is kept: the workload, and what runs beside it.
+type Expected = Vec<(Pid, watch::Sender<Option<ExitStatus>>)>;
 
 /// Reaps for as long as the runtime runs.
-#[derive(Debug)]
-pub(crate) struct Reaper(Expected);
+#[derive(Debug, Clone)]
+pub(crate) struct Reaper(Arc<Mutex<Expected>>);
 
-/// The end of a workload.
-#[derive(Debug)]
+/// The end of a process.
+#[derive(Debug, Clone)]
 pub(crate) struct Ended(watch::Receiver<Option<ExitStatus>>);
 
 impl Ended {
@@ -32,12 +34,17 @@ impl Ended {
         // Only a reaper that is replaced or gone forgets a process.
         std::future::pending().await
     }
+
+    /// Whether it has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.borrow().is_some()
+    }
 }
 
 impl Reaper {
     pub(crate) fn start() -> io::Result<Self> {
         let mut ended = signal(SignalKind::child())?;
-        let expected = Expected::default();
+        let expected = Arc::<Mutex<Expected>>::default();
         let reaper = Self(Arc::clone(&expected));
         tokio::spawn(async move {
             loop {
@@ -59,19 +66,28 @@ impl Reaper {
         let mut expected = lock(&self.0);
         let (pid, rest) = start()?;
         let (sender, receiver) = watch::channel(None);
-        *expected = Some((pid, sender));
+        expected.push((pid, sender));
         Ok((pid, Ended(receiver), rest))
+    }
+
+    /// Kills a process that [`spawn`](Self::spawn) has started. Its number is not another's:
+    /// nothing is reaped meanwhile.
+    pub(crate) fn kill(&self, pid: Pid) {
+        if lock(&self.0).iter().any(|(expected, _)| *expected == pid) {
+            // It may have ended by itself.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
 }
 
-fn lock(expected: &Expected) -> MutexGuard<'_, Option<(Pid, watch::Sender<Option<ExitStatus>>)>> {
+fn lock(expected: &Mutex<Expected>) -> MutexGuard<'_, Expected> {
     expected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reap(expected: &mut Option<(Pid, watch::Sender<Option<ExitStatus>>)>) {
+fn reap(expected: &mut Expected) {
     while let Some((pid, status)) = next() {
-        if let Some((_, sender)) = expected.take_if(|(expected, _)| *expected == pid) {
-            sender.send_replace(Some(status));
+        if let Some(index) = expected.iter().position(|(expected, _)| *expected == pid) {
+            expected.swap_remove(index).1.send_replace(Some(status));
         }
     }
 }

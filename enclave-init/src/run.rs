@@ -67,6 +67,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
         Ok(Arguments::Reaper) => confinement::reap(),
+        Ok(Arguments::Companion) => confinement::accompany(),
         Ok(Arguments::Machine) => {
             run(start, None);
             power_off()
@@ -328,10 +329,12 @@ async fn await_keys(
 
 /// Lets the last records and the last message leave.
 async fn farewell(mut end: End, logs: &Logs, closing: Closing) -> bool {
-    let orderly = matches!(
-        end.cause,
-        EndCause::Shutdown | EndCause::WorkloadExited(ExitStatus::Code(0))
-    );
+    // Code 0 may be that of a workload that was stopped for its health.
+    let orderly = end.code.is_none()
+        && matches!(
+            end.cause,
+            EndCause::Shutdown | EndCause::WorkloadExited(ExitStatus::Code(0))
+        );
     kill_all();
     let limit = match end.cause {
         EndCause::Shutdown => SHUTDOWN_DRAIN_TIMEOUT,

@@ -4,13 +4,14 @@
 //! killed, as in any container: nothing holds ports or pipes that the next
 //! start needs, and a program that puts itself into the background has ended.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
-use manifest::{MeasuredConfig, OnChange, WorkloadKind};
-use nix::libc;
+use manifest::{MeasuredConfig, OnChange, OnUnhealthy, StopSignal, WorkloadKind};
+use nix::libc::{self, c_int};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
@@ -18,17 +19,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::confinement::{Cgroup, Confinement, Events};
+use crate::companion::Companions;
+use crate::confinement::{Cgroup, Confinement, Events, Side};
 use crate::control::{Handle, Shutdown};
+use crate::disposition;
 use crate::error::{Doing, InitError};
-use crate::health;
 use crate::logs::Logs;
+use crate::probing::{Concern, Prober};
 use crate::reaper::{Ended, Reaper};
 use crate::signals::{Asked, Signals};
 use crate::workload::{self, Given, Pipes, Restarts, StandingBy, describe};
 
-/// How often a workload that is not ready yet is probed.
-const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a workload that was killed may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the workload's supervision ended.
 pub(crate) struct End {
@@ -66,11 +69,11 @@ impl Requests {
         }
     }
 
-    /// The next one. Cancellation safe.
-    async fn next(&mut self) -> Request {
+    /// The next one; what follows changes waits for its turn. Cancellation safe.
+    async fn next(&mut self, with_changes: bool) -> Request {
         tokio::select! {
             Some(shutdown) = self.shutdown.recv() => Request::Shutdown(shutdown),
-            Some(change) = self.changes.recv() => Request::Follow(change),
+            Some(change) = self.changes.recv(), if with_changes => Request::Follow(change),
             asked = self.signals.next() => match asked {
                 Asked::Shutdown => Request::Shutdown(Shutdown { grace: None }),
                 Asked::Forward(signal) => Request::Forward(signal),
@@ -81,7 +84,7 @@ impl Requests {
     /// Waits for a shutdown. Cancellation safe.
     pub(crate) async fn shutdown(&mut self) -> Shutdown {
         loop {
-            if let Request::Shutdown(shutdown) = self.next().await {
+            if let Request::Shutdown(shutdown) = self.next(true).await {
                 return shutdown;
             }
         }
@@ -105,6 +108,7 @@ impl Outputs {
 struct Running {
     pid: Pid,
     ended: Ended,
+    process: OwnedFd,
     pipes: Pipes,
     /// Microseconds from the init's start to the workload's.
     at_us: u64,
@@ -113,7 +117,21 @@ struct Running {
 struct Started {
     pid: Pid,
     ended: Ended,
+    /// Its main process.
+    process: OwnedFd,
+    /// The signal that it was killed in the place of.
+    killed_for: Option<c_int>,
     outputs: Outputs,
+}
+
+impl Started {
+    /// Waits for its end; cancellation safe.
+    async fn ended(&mut self) -> ExitStatus {
+        match (self.ended.wait().await, self.killed_for) {
+            (ExitStatus::Signal(libc::SIGKILL), Some(signal)) => ExitStatus::Signal(signal),
+            (status, _) => status,
+        }
+    }
 }
 
 /// Runs the workload.
@@ -165,6 +183,8 @@ impl Supervisor<'_> {
         let mut first = Some(first);
         let mut booted = Some(booted);
         let mut events = Events::default();
+        let companions = Companions::new(self.config, self.given, self.confinement, &reaper);
+        let mut was_ready = false;
         loop {
             let begun = Instant::now();
             let before = self.events(events);
@@ -184,11 +204,28 @@ impl Supervisor<'_> {
                     return failed(EndCause::InitFailed, code, error.to_string());
                 }
             };
-            let status = match self.watch(&mut started, &mut requests).await {
-                Watched::Exited(status) => status,
+            let watched = self.watch(&companions, &mut started, &mut requests).await;
+            was_ready |= self.handle.is_ready();
+            let (status, concern) = match watched {
+                Watched::Exited(status) => (status, None),
                 Watched::Shutdown(shutdown) => {
-                    self.stop(&mut started, shutdown).await;
+                    self.stop(&mut started, shutdown.grace).await;
                     return End::shutdown(started.outputs);
+                }
+                Watched::Concern(concern) => {
+                    let reason = concern.reason();
+                    self.logs.error(format!("{reason}; it is stopped"));
+                    let stopped = tokio::select! {
+                        status = self.stop(&mut started, None) => Ok(status),
+                        shutdown = requests.shutdown() => Err(shutdown),
+                    };
+                    match stopped {
+                        Ok(status) => (status, Some(concern)),
+                        Err(shutdown) => {
+                            self.stop(&mut started, shutdown.grace).await;
+                            return End::shutdown(started.outputs);
+                        }
+                    }
                 }
             };
             workload::kill_all();
@@ -197,9 +234,18 @@ impl Supervisor<'_> {
                 // Whoever watches the counts may not have been run yet.
                 self.handle.set_limits(events.into());
             }
-            let code = code(status, events.oom_kills > before.oom_kills);
-            let how = how(status, code);
-            let delay = restarts.next(status, begun.elapsed());
+            let code = match &concern {
+                Some(concern) => Some(concern.code()),
+                None => code(status, events.oom_kills > before.oom_kills),
+            };
+            let how = match &concern {
+                Some(concern) => concern.reason().to_owned(),
+                None => format!("{} ended with {}", self.subject(), how(status, code)),
+            };
+            let delay = match &concern {
+                Some(concern) if !self.may_restart(concern) => None,
+                _ => restarts.next(code.is_some(), begun.elapsed()),
+            };
             self.handle.set_health(HealthState::Starting, how.clone());
             self.handle.tell(FromInit::WorkloadExited {
                 status,
@@ -208,17 +254,18 @@ impl Supervisor<'_> {
                 code: EndCode::text(code),
             });
             let Some(delay) = delay else {
+                let cause = match concern {
+                    Some(Concern::NotReady(_)) if !was_ready => EndCause::BootFailed,
+                    _ => EndCause::WorkloadExited(status),
+                };
                 return End {
-                    cause: EndCause::WorkloadExited(status),
-                    detail: format!("{} ended with {how}", self.subject()),
+                    cause,
+                    detail: how,
                     code,
                     outputs: started.outputs,
                 };
             };
-            self.logs.error(format!(
-                "{} ended with {how}; restart in {delay:?}",
-                self.subject()
-            ));
+            self.logs.error(format!("{how}; restart in {delay:?}"));
             // The output of one run comes before that of the next.
             let pause = async {
                 sleep(delay).await;
@@ -253,13 +300,18 @@ impl Supervisor<'_> {
     }
 
     fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
-        let (pid, ended, pipes) = reaper.spawn(|| match first {
-            Some(workload) => workload.go(self.given),
-            None => workload::start_now(self.config, self.confinement, self.given),
+        let (pid, ended, (process, pipes)) = reaper.spawn(|| {
+            let (pid, pipes) = match first {
+                Some(workload) => workload.go(self.given),
+                None => workload::start_now(self.config, self.confinement, self.given),
+            }?;
+            // It has not been waited for, so the number is its own.
+            workload::descriptor(pid).map(|process| (pid, (process, pipes)))
         })?;
         Ok(Running {
             pid,
             ended,
+            process,
             pipes,
             at_us: (self.elapsed_us)(),
         })
@@ -270,6 +322,7 @@ impl Supervisor<'_> {
         let Running {
             pid,
             ended,
+            process,
             pipes,
             at_us,
         } = running;
@@ -285,75 +338,101 @@ impl Supervisor<'_> {
         Ok(Started {
             pid,
             ended,
+            process,
+            killed_for: None,
             outputs,
         })
     }
 
-    /// Probes until the workload ends or a shutdown is asked for.
-    async fn watch(&self, started: &mut Started, requests: &mut Requests) -> Watched {
-        let probing = self.probe();
+    /// Whether the workload may be started again after this.
+    fn may_restart(&self, concern: &Concern) -> bool {
+        let health = self.config.workload.health.as_ref();
+        let on_unhealthy = health.map(|health| health.on_unhealthy);
+        matches!(concern, Concern::Unhealthy(_)) && on_unhealthy == Some(OnUnhealthy::Restart)
+    }
+
+    /// Waits until the workload ends or has to be stopped, probes it, and hands on what is
+    /// for it.
+    async fn watch(
+        &self,
+        companions: &Companions<'_>,
+        started: &mut Started,
+        requests: &mut Requests,
+    ) -> Watched {
+        let process = match started.process.try_clone() {
+            Ok(process) => process,
+            Err(error) => return Watched::Concern(Concern::Unhealthy(error.to_string())),
+        };
+        let prober = Prober {
+            health: self.config.workload.health.as_ref(),
+            handle: self.handle,
+            logs: self.logs,
+            companions,
+            workload: process.as_fd(),
+            elapsed_us: self.elapsed_us,
+        };
+        let probing = prober.watch();
         tokio::pin!(probing);
+        // What follows a change, one after the other.
+        let mut change = JoinSet::new();
         loop {
             tokio::select! {
-                status = started.ended.wait() => return Watched::Exited(status),
-                request = requests.next() => match request {
+                status = started.ended() => return Watched::Exited(status),
+                request = requests.next(change.is_empty()) => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
-                    Request::Forward(signal) => workload::signal(started.pid, signal),
-                    Request::Follow(OnChange { signal }) => {
-                        workload::signal_main(started.pid, signal);
+                    Request::Forward(signal) => self.deliver(started, signal as c_int, true).await,
+                    Request::Follow(OnChange::Signal(signal)) => {
+                        let signal = workload::of_change(signal) as c_int;
+                        self.deliver(started, signal, false).await;
+                    }
+                    Request::Follow(OnChange::Command(command)) => {
+                        match companions.start(Side::Change, process.as_fd(), &command) {
+                            Ok(running) => {
+                                let logs = self.logs.clone();
+                                change.spawn(running.follow_change(command, logs));
+                            }
+                            Err(error) => self.logs.error(format!(
+                                "secrets: `{command}`, which follows a change, failed: {error}"
+                            )),
+                        }
                     }
                 },
-                () = &mut probing => {}
+                concern = &mut probing => return Watched::Concern(concern),
+                Some(_) = change.join_next() => {}
             }
         }
     }
 
-    /// Probes the workload for as long as it is asked to.
-    async fn probe(&self) {
-        let Some(health) = &self.config.workload.health else {
-            self.set_healthy();
-            return std::future::pending().await;
-        };
-        loop {
-            let result = health::probe(&health.probe).await;
-            let pause = match (result, self.handle.health()) {
-                (Ok(()), HealthState::Healthy) => health.interval.as_duration(),
-                (Ok(()), _) => {
-                    self.set_healthy();
-                    health.interval.as_duration()
-                }
-                (Err(reason), HealthState::Starting) => {
-                    self.handle.set_health(HealthState::Starting, reason);
-                    STARTING_PROBE_INTERVAL
-                }
-                (Err(reason), _) => {
-                    self.logs.health(format!("unhealthy: {reason}"));
-                    self.handle.set_health(HealthState::Unhealthy, reason);
-                    health.interval.as_duration()
-                }
-            };
-            sleep(pause).await;
+    /// Has a signal do to the workload what it does to any other program.
+    async fn deliver(&self, started: &mut Started, signal: c_int, to_group: bool) {
+        let (pid, proc) = (started.pid, self.confinement.proc());
+        if !self.config.workload.init && disposition::would_end(proc, pid, signal).await {
+            started.killed_for = Some(signal);
+            workload::signal_main(started.process.as_fd(), libc::SIGKILL);
+        } else if to_group {
+            workload::signal_group(pid, signal);
+        } else {
+            workload::signal_main(started.process.as_fd(), signal);
         }
     }
 
-    fn set_healthy(&self) {
-        self.logs.health("healthy");
-        self.handle.set_health(HealthState::Healthy, "");
-        self.handle.set_ready((self.elapsed_us)());
-    }
-
-    /// The stop signal, the grace, SIGKILL to everything.
-    async fn stop(&self, started: &mut Started, shutdown: Shutdown) {
+    /// The stop signal, the grace, SIGKILL to everything. SIGTERM is for the whole process
+    /// group. Another signal is for the main process alone, as with Docker: what it asks for
+    /// is that program's own, and a program to which it means nothing would end at once.
+    async fn stop(&self, started: &mut Started, grace: Option<Duration>) -> ExitStatus {
         let workload = &self.config.workload;
-        let grace = shutdown.grace.unwrap_or(workload.stop_grace.as_duration());
-        workload::ask_to_stop(started.pid, workload.stop_signal);
-        if timeout(grace, started.ended.wait()).await.is_err() {
+        let grace = grace.unwrap_or(workload.stop_grace.as_duration());
+        let asked = workload.stop_signal;
+        self.deliver(started, asked.number(), asked == StopSignal::TERMINATE)
+            .await;
+        if timeout(grace, started.ended()).await.is_err() {
             self.logs.error(format!(
-                "the workload did not stop within {grace:?} of {} and was killed",
-                workload.stop_signal
+                "the workload did not stop within {grace:?} of {asked} and was killed"
             ));
         }
         workload::kill_all();
+        let ended = timeout(KILL_TIMEOUT, started.ended()).await;
+        ended.unwrap_or(ExitStatus::Signal(libc::SIGKILL))
     }
 }
 
@@ -380,6 +459,7 @@ fn code(status: ExitStatus, oom: bool) -> Option<EndCode> {
 enum Watched {
     Exited(ExitStatus),
     Shutdown(Shutdown),
+    Concern(Concern),
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Starting the workload, signalling it, and counting its restarts.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
@@ -9,10 +11,10 @@ use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, StopSignal, WorkloadKind};
+use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc;
+use nix::libc::{self, c_int};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
@@ -151,6 +153,39 @@ impl Word {
     }
 }
 
+/// The environment of the workload, and of every command that is run beside it.
+pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsString, OsString)> {
+    let workload = &config.workload;
+    // What is set later takes the place of what was there.
+    let mut variables = BTreeMap::<OsString, OsString>::new();
+    let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
+    if config.network.has_egress() {
+        let (address, port) = crate::egress::PROXY;
+        let proxy = format!("http://{address}:{port}");
+        set("HTTPS_PROXY", proxy.clone().into());
+        set("https_proxy", proxy.into());
+    }
+    for (name, value) in &workload.env {
+        set(name, value.into());
+    }
+    let credentials = given.credentials;
+    let of_credentials = credentials.map(|credentials| credentials.variables(&workload.env));
+    for (name, value) in of_credentials.into_iter().flatten() {
+        set(name, value.into());
+    }
+    if config.kms.is_some() {
+        let (name, value) = crate::api::kms_variable();
+        set(name, value.into());
+    }
+    for (name, value) in given.secrets.map(Secrets::variables).into_iter().flatten() {
+        set(name, value);
+    }
+    set("HOSTNAME", config.name.as_str().into());
+    set("ENCLAVE_API", crate::api::URL.into());
+    set("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH.into());
+    variables.into_iter().collect()
+}
+
 /// Starts the workload as its user and confined, in a session of its own, with
 /// nothing to read and its output going through pipes. Its program is executed when the
 /// word has been given.
@@ -164,25 +199,10 @@ fn start(
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
     let mut command = Command::new(program);
-    command.args(workload.command.arguments()).env_clear();
-    if config.network.has_egress() {
-        let (address, port) = crate::egress::PROXY;
-        let proxy = format!("http://{address}:{port}");
-        command
-            .env("HTTPS_PROXY", &proxy)
-            .env("https_proxy", &proxy);
-    }
-    let credentials = given.credentials;
-    let variables = credentials.map(|credentials| credentials.variables(&workload.env));
-    let secrets = given.secrets.map(Secrets::variables);
     command
-        .envs(&workload.env)
-        .envs(variables.into_iter().flatten())
-        .envs(config.kms.as_ref().map(|_| crate::api::kms_variable()))
-        .envs(secrets.into_iter().flatten())
-        .env("HOSTNAME", config.name.as_str())
-        .env("ENCLAVE_API", crate::api::URL)
-        .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
+        .args(workload.command.arguments())
+        .env_clear()
+        .envs(variables(config, given))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -259,36 +279,50 @@ fn explain(program: &str, error: &io::Error) -> String {
     format!("{program}: {error}{hint}")
 }
 
-/// Sends a signal to the workload and its process group.
-pub(crate) fn signal(pid: Pid, signal: Signal) {
+/// Sends a signal to the workload and its process group; by its number, as real-time signals
+/// have no name.
+pub(crate) fn signal_group(pid: Pid, signal: c_int) {
     // It may have ended by itself.
-    let _ = kill(Pid::from_raw(-pid.as_raw()), signal);
-}
-
-/// Asks the workload to stop. SIGTERM is for its whole process group. Another signal is for
-/// its main process alone, as with Docker: what it asks for is that program's own, and a
-/// program to which it means nothing would end at once.
-pub(crate) fn ask_to_stop(pid: Pid, asked: StopSignal) {
-    if asked == StopSignal::TERMINATE {
-        return signal(pid, Signal::SIGTERM);
-    }
-    // It may have ended by itself.
-    // SAFETY: the call takes two numbers and touches no memory. `nix` has no real-time
-    // signals.
-    let _ = unsafe { libc::kill(pid.as_raw(), asked.number()) };
+    // SAFETY: the call takes two numbers and touches no memory.
+    let _ = unsafe { libc::kill(-pid.as_raw(), signal) };
 }
 
 /// Sends a signal to the workload's main process alone.
-pub(crate) fn signal_main(pid: Pid, signal: ChangeSignal) {
-    let signal = match signal {
+pub(crate) fn signal_main(process: BorrowedFd<'_>, signal: c_int) {
+    // It may have ended by itself.
+    // SAFETY: the call takes numbers; without further information on the signal it touches no
+    // memory.
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
+/// The signal that follows the change of a secret.
+pub(crate) fn of_change(signal: ChangeSignal) -> Signal {
+    match signal {
         ChangeSignal::Hangup => Signal::SIGHUP,
         ChangeSignal::Interrupt => Signal::SIGINT,
         ChangeSignal::Terminate => Signal::SIGTERM,
         ChangeSignal::User1 => Signal::SIGUSR1,
         ChangeSignal::User2 => Signal::SIGUSR2,
-    };
-    // It may have ended by itself.
-    let _ = kill(pid, signal);
+    }
+}
+
+/// Another hold of a process that has not been waited for: its namespaces can be entered by
+/// it, and by nobody else's.
+pub(crate) fn descriptor(pid: Pid) -> Result<OwnedFd, InitError> {
+    // SAFETY: the call takes two numbers. It gives a new descriptor, which is ours.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let opened = Errno::result(opened).doing(|| "holding the workload's process".to_owned())?;
+    let descriptor = c_int::try_from(opened).expect("descriptors are numbers of this type");
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Kills every process but PID 1 itself.
@@ -329,9 +363,8 @@ impl Restarts {
     }
 
     /// The delay before the next start of a workload that ran for `ran` and
-    /// ended so; `None` when it is not started again.
-    pub(crate) fn next(&mut self, status: ExitStatus, ran: Duration) -> Option<Duration> {
-        let failed = status != ExitStatus::Code(0);
+    /// has failed, or ended well; `None` when it is not started again.
+    pub(crate) fn next(&mut self, failed: bool, ran: Duration) -> Option<Duration> {
         let wanted = match self.policy.policy {
             RestartPolicy::Never => false,
             RestartPolicy::OnFailure => failed,
@@ -356,8 +389,8 @@ impl Restarts {
 mod tests {
     use super::*;
 
-    const OK: ExitStatus = ExitStatus::Code(0);
-    const FAILED: ExitStatus = ExitStatus::Code(1);
+    const OK: bool = false;
+    const FAILED: bool = true;
     const BRIEFLY: Duration = Duration::from_secs(1);
 
     fn restarts(kind: WorkloadKind, policy: RestartPolicy, max: u32) -> Restarts {
@@ -388,20 +421,20 @@ mod tests {
     #[test]
     fn policies() {
         use RestartPolicy::{Always, Never, OnFailure};
-        for (policy, status, restarted) in [
+        for (policy, failed, restarted) in [
             (Never, FAILED, false),
             (OnFailure, OK, false),
-            (OnFailure, ExitStatus::Signal(9), true),
+            (OnFailure, FAILED, true),
             (Always, OK, true),
         ] {
             assert_eq!(
                 restarts(WorkloadKind::Service, policy, 1)
-                    .next(status, BRIEFLY)
+                    .next(failed, BRIEFLY)
                     .is_some(),
                 restarted
             );
             assert_eq!(
-                restarts(WorkloadKind::Batch, policy, 1).next(status, BRIEFLY),
+                restarts(WorkloadKind::Batch, policy, 1).next(failed, BRIEFLY),
                 None
             );
         }

@@ -6,14 +6,15 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Keys, Kms,
-    LogRelease, Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Secret, SelfCheck,
-    StopSignal, UserSource, WorkingDirectory, Workload, WorkloadSource, check_credentials,
-    check_kms_environment,
+    LogRelease, Manifest, ManifestError, MeasuredConfig, NameOrId, OnChange, Profile, Secret,
+    SelfCheck, StopSignal, UserSource, WorkingDirectory, Workload, WorkloadSource,
+    check_credentials, check_kms_environment,
 };
 
 use crate::access::Access;
 use crate::container::Process;
 use crate::fields;
+use crate::healthcheck;
 use crate::image::Image;
 use crate::node::{Content, Kind};
 use crate::program::Surroundings;
@@ -87,21 +88,26 @@ pub(crate) fn measured(
         architecture,
         read: &|content, limit| read(image, content, limit),
     };
+    let key = program_key(source, process);
     surroundings
-        .check(command.program())
-        .map_err(about(program_key(source, process)))?;
+        .check(command.program(), "workload.entrypoint")
+        .and_then(|()| check_init(&surroundings, command.program()))
+        .map_err(about(key))?;
+    let health = healthcheck::measured(manifest, &image.fields, &surroundings)?;
+    check_changes(manifest, &surroundings)?;
     Ok(MeasuredConfig {
         schema: CONFIG_SCHEMA,
         name: manifest.enclave.name.clone(),
         workload: Workload {
             kind: source.kind,
             command,
+            init: source.init,
             env,
             working_directory,
             user: account.user,
             groups: account.groups,
             restart: source.restart(),
-            health: source.health.clone(),
+            health,
             stop_signal,
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
@@ -139,6 +145,34 @@ fn command(source: &WorkloadSource, process: &Process) -> Result<Command, String
         ),
         Some(_) => Command::try_from(words).map_err(|error| error.to_string()),
     }
+}
+
+/// Other inits run; this one is for machines.
+fn check_init(surroundings: &Surroundings<'_>, program: &str) -> Result<(), String> {
+    if surroundings.file_name(program).as_deref() != Some("systemd") {
+        return Ok(());
+    }
+    Err(format!(
+        "{program} is systemd, which mounts file systems and manages control groups that are not the workload's to change: run the service's own program, or several under s6-overlay, tini or dumb-init"
+    ))
+}
+
+/// What follows the change of a secret can be executed, too.
+fn check_changes(
+    manifest: &Manifest,
+    surroundings: &Surroundings<'_>,
+) -> Result<(), ManifestError> {
+    for (index, secret) in manifest.secrets.iter().enumerate() {
+        let Some(OnChange::Command(command)) = &secret.on_change else {
+            continue;
+        };
+        surroundings
+            .check(command.program(), "on_change.command")
+            .map_err(|reason| {
+                manifest.invalid(&["secrets", &index.to_string(), "on_change"], reason)
+            })?;
+    }
+    Ok(())
 }
 
 /// The key that the program's name comes from, or would.
@@ -197,6 +231,8 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
             ));
         }
     }
+    let health = config.workload.health.as_ref();
+    notes.extend(healthcheck::note(manifest, &image.fields, health));
     notes.extend(fields::notes(&image.fields, manifest));
     notes.extend(image.tree.left_out().notes());
     notes

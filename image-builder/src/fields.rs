@@ -66,7 +66,7 @@ const PROCESS: [(&str, Meaning); 29] = [
     ("Entrypoint", Honoured),
     ("Env", Honoured),
     ("ExposedPorts", Reported(exposed_ports)),
-    ("Healthcheck", Reported(healthcheck)),
+    ("Healthcheck", Honoured),
     ("Hostname", Describes),
     ("Image", Describes),
     ("Labels", Describes),
@@ -77,8 +77,8 @@ const PROCESS: [(&str, Meaning); 29] = [
     // For images that are built from this one.
     ("OnBuild", Describes),
     ("OpenStdin", Describes),
-    // For instructions of a Dockerfile.
-    ("Shell", Describes),
+    // For instructions of a Dockerfile, and for a health check by a shell.
+    ("Shell", Honoured),
     ("StdinOnce", Describes),
     ("StopSignal", Honoured),
     ("StopTimeout", Describes),
@@ -134,24 +134,6 @@ fn is_empty(value: &Value) -> bool {
         Value::Array(values) => values.is_empty(),
         Value::Object(fields) => fields.is_empty(),
     }
-}
-
-/// The image's health check is a command; what the manifest has takes its place.
-fn healthcheck(value: &Value, manifest: &Manifest) -> Option<String> {
-    let test: Vec<_> = value
-        .get("Test")?
-        .as_array()?
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    let (kind, words) = test.split_first()?;
-    if *kind == "NONE" || manifest.workload.health.is_some() {
-        return None;
-    }
-    Some(format!(
-        "the image's HEALTHCHECK is not run (`{}`): have workload.health probe the workload, as in `health = {{ http = \"http://127.0.0.1:8080/health\" }}`",
-        words.join(" ")
-    ))
 }
 
 /// Exposing a port opens none in a container either, but says that one is wanted.
@@ -249,7 +231,6 @@ mod tests {
         let expected = [
             "the image's CpuShares has no effect, as in today's container runtimes: enclave.cpus is what limits the workload",
             "the image exposes 443, 53/udp, 80/tcp, which no rule of network.ingress leads to: clients reach what has one, by TCP",
-            "the image's HEALTHCHECK is not run (`curl -f localhost`): have workload.health probe the workload, as in `health = { http = \"http://127.0.0.1:8080/health\" }`",
             "the image's Memory has no effect, as in today's container runtimes: confinement.memory_mib is what limits the workload",
             "these fields of the image's configuration have no effect, as image-builder does not know them: Surprise, config.Novelty",
         ];
@@ -259,17 +240,13 @@ mod tests {
     #[test]
     fn fields_whose_place_the_manifest_takes_are_not_reported() {
         let configuration = json!({ "config": {
-            "Healthcheck": {"Test": ["CMD", "/check"]},
             "ExposedPorts": {"80/tcp": {}},
         }});
-        let more =
-            "[workload]\nhealth = { tcp = 80 }\n[network]\ningress = [{ port = 443, to = 80 }]\n";
+        let more = "[network]\ningress = [{ port = 443, to = 80 }]\n";
         assert_eq!(said(&configuration, more), [""; 0]);
-        let none = json!({ "config": { "Healthcheck": {"Test": ["NONE"]} } });
-        assert_eq!(said(&none, ""), [""; 0]);
         for odd in [
             json!({"config": 7}),
-            json!({"config": {"Healthcheck": 7, "ExposedPorts": [1]}}),
+            json!({"config": {"ExposedPorts": [1]}}),
         ] {
             assert_eq!(said(&odd, ""), [""; 0]);
         }

@@ -35,6 +35,7 @@ mod enclave_kms;
 mod error;
 mod fields;
 mod files;
+mod healthcheck;
 mod image;
 mod kernel;
 mod keys;

@@ -35,10 +35,26 @@ struct Found<'a> {
 }
 
 impl Surroundings<'_> {
-    /// Checks that the kernel will be able to execute `program`.
-    pub(crate) fn check(&self, program: &str) -> Result<(), String> {
-        let found = self.find(program).ok_or_else(|| self.missing(program))?;
+    /// Checks that the kernel will be able to execute `program`, which `key` names.
+    pub(crate) fn check(&self, program: &str, key: &str) -> Result<(), String> {
+        let found = self
+            .find(program)
+            .ok_or_else(|| self.missing(program, key))?;
+        if content(found.node).is_none() {
+            return Err(format!(
+                "{} is not a file: set {key} to a program",
+                found.path
+            ));
+        }
         self.check_file(&found, MAX_SCRIPTS)
+    }
+
+    /// The name of the file that `program` is in the end, every link followed.
+    pub(crate) fn file_name(&self, program: &str) -> Option<String> {
+        let found = self.find(program)?;
+        let (path, _) = self.tree.walk(found.path.as_bytes(), &mut |_, _| {})?;
+        let name = path.rsplit(|byte| *byte == b'/').next()?;
+        Some(String::from_utf8_lossy(name).into_owned())
     }
 
     /// As `execvp` does.
@@ -94,9 +110,7 @@ impl Surroundings<'_> {
     fn check_file(&self, found: &Found<'_>, scripts_left: usize) -> Result<(), String> {
         let Found { path, node, closed } = found;
         let Some(content) = content(node) else {
-            return Err(format!(
-                "{path} is not a file: set workload.entrypoint to a program"
-            ));
+            return Err(format!("{path} is not a file"));
         };
         if node.metadata.permissions & 0o111 == 0 {
             return Err(format!(
@@ -202,7 +216,7 @@ impl Surroundings<'_> {
     }
 
     /// The message for a program that is not there, with the files of its name.
-    fn missing(&self, program: &str) -> String {
+    fn missing(&self, program: &str, key: &str) -> String {
         let name = program.rsplit('/').next().unwrap_or(program).as_bytes();
         let similar: Vec<_> = self
             .tree
@@ -214,7 +228,7 @@ impl Surroundings<'_> {
             .take(3)
             .collect();
         let hint = if similar.is_empty() {
-            "set workload.entrypoint to a program that is in the image".to_owned()
+            format!("set {key} to a program that is in the image")
         } else {
             format!("did you mean {}?", similar.join(" or "))
         };

@@ -356,9 +356,10 @@ fn describe_workload(
     restart_in_ms: Option<u64>,
     code: Option<&Code>,
 ) -> String {
-    let is_out_of_memory = code.is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
+    let is = |known| code.is_some_and(|code| code.is(known));
     let how = match status {
-        WorkloadStatus::Signal(_) if is_out_of_memory => {
+        _ if is(EndCode::WorkloadUnhealthy) => "was unhealthy and was stopped".to_owned(),
+        WorkloadStatus::Signal(_) if is(EndCode::WorkloadOutOfMemory) => {
             "was killed because its memory had run out".to_owned()
         }
         WorkloadStatus::Code(code) => format!("ended with code {code}"),

@@ -53,6 +53,10 @@ pub enum EndCode {
     WorkloadExitCode,
     /// A signal ended the workload.
     WorkloadSignal,
+    /// The workload was not ready in time.
+    WorkloadNotReady,
+    /// The workload was unhealthy, and stopped for it.
+    WorkloadUnhealthy,
     /// The init cannot receive the ends of processes.
     InitReaper,
     /// The init itself failed, at a place that rules this out.
@@ -61,7 +65,7 @@ pub enum EndCode {
 
 impl EndCode {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::BootMounts,
         Self::BootConfiguration,
         Self::BootRoot,
@@ -83,6 +87,8 @@ impl EndCode {
         Self::WorkloadOutOfMemory,
         Self::WorkloadExitCode,
         Self::WorkloadSignal,
+        Self::WorkloadNotReady,
+        Self::WorkloadUnhealthy,
         Self::InitReaper,
         Self::InitPanic,
     ];
@@ -111,6 +117,8 @@ impl EndCode {
             Self::WorkloadOutOfMemory => "workload.out-of-memory",
             Self::WorkloadExitCode => "workload.exit-code",
             Self::WorkloadSignal => "workload.signal",
+            Self::WorkloadNotReady => "workload.not-ready",
+            Self::WorkloadUnhealthy => "workload.unhealthy",
             Self::InitReaper => "init.reaper",
             Self::InitPanic => "init.panic",
         }

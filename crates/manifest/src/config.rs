@@ -283,7 +283,14 @@ mod tests {
                 "user": {"uid": 1000, "gid": 1000},
                 "groups": [27, 50],
                 "restart": {"policy": "on-failure", "max": 5, "backoff": "1s..30s"},
-                "health": {"tcp": 8080, "interval": "30s"},
+                "health": {
+                    "tcp": 8080,
+                    "interval": "30s",
+                    "timeout": "5s",
+                    "failures": 3,
+                    "ready_within": "10m",
+                    "on_unhealthy": "report"
+                },
                 "stop_signal": "SIGQUIT",
                 "stop_grace": "10s",
                 "aws_credentials": true

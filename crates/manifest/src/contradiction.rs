@@ -1,7 +1,7 @@
 //! Values of `enclave.toml` that are right by themselves and not beside others.
 
 use crate::confinement::{Confinement, Mebibytes};
-use crate::health::HealthProbe;
+use crate::health::{HealthProbe, OnUnhealthy};
 use crate::process::Environment;
 use crate::reserved::reserved_for;
 use crate::units::Port;
@@ -31,6 +31,7 @@ pub(crate) fn check(
     restart(workload)
         .or_else(|| stop_grace(workload))
         .or_else(|| health(workload))
+        .or_else(|| on_unhealthy(workload))
         .or_else(|| credentials(workload))
         .or_else(|| read_only_root(confinement))
         .or_else(|| sizes(confinement))
@@ -61,16 +62,26 @@ fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
 
 /// The init's own services are well whatever the workload does.
 fn health(workload: &WorkloadSource) -> Option<Contradiction> {
-    let health = workload.health.as_ref()?;
-    let port = match &health.probe {
+    let port = match &workload.health.as_ref()?.probe()?.probe {
         HealthProbe::Tcp(port) => *port,
         HealthProbe::Http(url) => Port::new(url.address().port())?,
+        HealthProbe::Command(_) => return None,
     };
     let service = reserved_for(port)?;
     let message = format!(
         "health must not be probed at port {port}, where {service} answers whatever the workload does: have the workload listen on another port"
     );
     Some((["workload", "health"].as_slice(), message))
+}
+
+/// A workload that is never started again is not restarted for its health either.
+fn on_unhealthy(workload: &WorkloadSource) -> Option<Contradiction> {
+    let health = workload.health.as_ref()?.probe()?;
+    let never = workload.restart().policy == RestartPolicy::Never;
+    (health.on_unhealthy == OnUnhealthy::Restart && never).then(|| {
+        let message = "`on_unhealthy = \"restart\"` restarts by the policy, which is `never`: choose another policy, or `on_unhealthy = \"end\"`";
+        (["workload", "health", "on_unhealthy"].as_slice(), message.to_owned())
+    })
 }
 
 /// An SDK takes the credentials that it finds first.
@@ -144,6 +155,10 @@ mod tests {
             (
                 "[workload]\nhealth = { tcp = 7070 }",
                 "5: health must not be probed at port 7070, where the enclave's local API",
+            ),
+            (
+                "[workload]\nkind = \"batch\"\nhealth = { tcp = 8080, on_unhealthy = \"restart\" }",
+                "6: `on_unhealthy = \"restart\"` restarts by the policy, which is `never`",
             ),
             (
                 "[workload]\nhealth = { http = \"http://localhost:3128/\" }",

@@ -8,19 +8,33 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::process::Command;
 use crate::units::{Interval, Port};
 
 /// The longest URL of a probe in bytes.
 const MAX_URL_BYTES: usize = 2048;
+/// Most failures in a row that a workload may be allowed.
+pub const MAX_FAILURES: u32 = 1000;
+/// Failures in a row that make a workload unhealthy, unless the manifest says otherwise: as
+/// with Docker and Kubernetes.
+pub const DEFAULT_FAILURES: u32 = 3;
 
 /// Why a `health` table was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HealthError {
-    /// Neither probe is given, or both.
+    /// No probe is given, or several are.
     #[error(
-        "health needs one probe: write `http = \"http://127.0.0.1:PORT/PATH\"` or `tcp = PORT`, not both"
+        "health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT` and `command = [\"PROGRAM\", \"ARGUMENT\"]`"
     )]
     Probe,
+    /// A probe that could never fail, or hardly.
+    #[error(
+        "failures of {0} is out of range: write how many probes in a row have to fail, 1 to {MAX_FAILURES}"
+    )]
+    Failures(u32),
+    /// A probe beside the wish for none.
+    #[error("`disable = true` is for a workload that is not probed: remove it, or everything else")]
+    Disabled,
     /// The URL is not one that can be probed.
     #[error(
         "`{0}` cannot be probed: write a plain HTTP URL on the enclave's loopback address, as in `http://127.0.0.1:8080/health`"
@@ -34,8 +48,51 @@ pub enum HealthError {
 pub struct Health {
     /// What is asked.
     pub probe: HealthProbe,
-    /// How often, from the workload's start; every 30 s unless given.
+    /// How often, once the workload is ready; every 30 s unless given.
     pub interval: Interval,
+    /// How long a probe may take; 5 s unless given.
+    pub timeout: Interval,
+    /// How many probes in a row have to fail before the workload is unhealthy;
+    /// [`DEFAULT_FAILURES`] unless given.
+    pub failures: u32,
+    /// How long after its start the workload may take to be ready; 10 min unless given. The
+    /// enclave ends if it is not ready by then.
+    pub ready_within: Interval,
+    /// What follows if the workload is unhealthy.
+    pub on_unhealthy: OnUnhealthy,
+}
+
+/// What follows if a workload is unhealthy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnhealthy {
+    /// It is reported, and the workload goes on.
+    #[default]
+    Report,
+    /// It is stopped, and started again as after a failure.
+    Restart,
+    /// It is stopped, and the enclave ends.
+    End,
+}
+
+/// The `health` table of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Table")]
+pub enum HealthSource {
+    /// This probe.
+    Probe(Health),
+    /// None, not the image's either.
+    Disabled,
+}
+
+impl HealthSource {
+    /// The probe, if there is one.
+    pub fn probe(&self) -> Option<&Health> {
+        match self {
+            Self::Probe(health) => Some(health),
+            Self::Disabled => None,
+        }
+    }
 }
 
 /// One way to ask a workload whether it is well.
@@ -45,6 +102,8 @@ pub enum HealthProbe {
     Http(HealthUrl),
     /// Connect to this TCP port on the enclave's loopback address.
     Tcp(Port),
+    /// Run this beside the workload; exit code 0 is healthy.
+    Command(Command),
 }
 
 /// `http://HOST[:PORT][/PATH]` with the host `127.0.0.1`, `localhost` (which
@@ -146,48 +205,88 @@ impl From<HealthUrl> for String {
 }
 
 /// The table as it is written: one key for each probe.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Table {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<HealthUrl>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<Port>,
-    #[serde(default = "default_interval")]
-    interval: Interval,
-}
-
-const fn default_interval() -> Interval {
-    Interval::DEFAULT_HEALTH
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<Command>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready_within: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_unhealthy: Option<OnUnhealthy>,
 }
 
 impl TryFrom<Table> for Health {
     type Error = HealthError;
 
     fn try_from(table: Table) -> Result<Self, HealthError> {
-        let probe = match (table.http, table.tcp) {
-            (Some(url), None) => HealthProbe::Http(url),
-            (None, Some(port)) => HealthProbe::Tcp(port),
+        let probe = match (table.http, table.tcp, table.command) {
+            (Some(url), None, None) => HealthProbe::Http(url),
+            (None, Some(port), None) => HealthProbe::Tcp(port),
+            (None, None, Some(command)) => HealthProbe::Command(command),
             _ => return Err(HealthError::Probe),
         };
+        let failures = table.failures.unwrap_or(DEFAULT_FAILURES);
+        if !(1..=MAX_FAILURES).contains(&failures) {
+            return Err(HealthError::Failures(failures));
+        }
+        if table.disable == Some(true) {
+            return Err(HealthError::Disabled);
+        }
         Ok(Self {
             probe,
-            interval: table.interval,
+            interval: table.interval.unwrap_or(Interval::DEFAULT_HEALTH),
+            timeout: table.timeout.unwrap_or(Interval::DEFAULT_HEALTH_TIMEOUT),
+            failures,
+            ready_within: table.ready_within.unwrap_or(Interval::DEFAULT_READY_WITHIN),
+            on_unhealthy: table.on_unhealthy.unwrap_or_default(),
         })
+    }
+}
+
+impl TryFrom<Table> for HealthSource {
+    type Error = HealthError;
+
+    fn try_from(table: Table) -> Result<Self, HealthError> {
+        let disabled_alone = Table {
+            disable: Some(true),
+            ..Table::default()
+        };
+        if table == disabled_alone {
+            return Ok(Self::Disabled);
+        }
+        Health::try_from(table).map(Self::Probe)
     }
 }
 
 impl From<Health> for Table {
     fn from(health: Health) -> Self {
-        let (http, tcp) = match health.probe {
-            HealthProbe::Http(url) => (Some(url), None),
-            HealthProbe::Tcp(port) => (None, Some(port)),
+        let mut table = Self {
+            interval: Some(health.interval),
+            timeout: Some(health.timeout),
+            failures: Some(health.failures),
+            ready_within: Some(health.ready_within),
+            on_unhealthy: Some(health.on_unhealthy),
+            ..Self::default()
         };
-        Self {
-            http,
-            tcp,
-            interval: health.interval,
+        match health.probe {
+            HealthProbe::Http(url) => table.http = Some(url),
+            HealthProbe::Tcp(port) => table.tcp = Some(port),
+            HealthProbe::Command(command) => table.command = Some(command),
         }
+        table
     }
 }
 
@@ -250,7 +349,13 @@ mod tests {
         let health = read(r#"{"tcp": 5432}"#).unwrap();
         assert_eq!(health.probe, HealthProbe::Tcp(Port::new(5432).unwrap()));
         assert_eq!(health.interval, Interval::DEFAULT_HEALTH);
-        for json in ["{}", r#"{"tcp": 1, "http": "http://127.0.0.1/"}"#] {
+        assert_eq!(health.failures, 3);
+        assert_eq!(health.on_unhealthy, OnUnhealthy::Report);
+        for json in [
+            "{}",
+            r#"{"tcp": 1, "http": "http://127.0.0.1/"}"#,
+            r#"{"tcp": 1, "command": ["/check"]}"#,
+        ] {
             assert!(read(json).unwrap_err().contains("needs one probe"));
         }
         assert!(
@@ -262,13 +367,38 @@ mod tests {
 
     #[test]
     fn a_table_is_written_as_it_is_read() {
+        let others = r#""timeout":"1s","failures":2,"ready_within":"5m","on_unhealthy":"restart"}"#;
         for json in [
-            r#"{"http":"http://127.0.0.1:8080/health","interval":"5s"}"#,
-            r#"{"tcp":5432,"interval":"30s"}"#,
+            r#"{"http":"http://127.0.0.1:8080/health","interval":"5s","#,
+            r#"{"tcp":5432,"interval":"30s","#,
+            r#"{"command":["/check","-q"],"interval":"30s","#,
         ] {
-            let health: Health = serde_json::from_str(json).unwrap();
+            let json = format!("{json}{others}");
+            let health: Health = serde_json::from_str(&json).unwrap();
             assert_eq!(serde_json::to_string(&health).unwrap(), json);
         }
+    }
+
+    #[test]
+    fn a_table_that_means_nothing_is_refused_with_what_would() {
+        let read = |json| serde_json::from_str::<HealthSource>(json);
+        assert_eq!(
+            read(r#"{"disable": true}"#).unwrap(),
+            HealthSource::Disabled
+        );
+        for (json, part) in [
+            (r#"{"tcp": 1, "failures": 0}"#, "1 to 1000"),
+            (r#"{"tcp": 1, "failures": 1001}"#, "1 to 1000"),
+            (r#"{"tcp": 1, "disable": true}"#, "remove it"),
+            (r#"{"disable": false}"#, "needs one probe"),
+            (r#"{"command": []}"#, "command is empty"),
+            (r#"{"tcp": 1, "on_unhealthy": "reboot"}"#, "`restart`"),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(part), "{json}: {error}");
+        }
+        // Measured, there is a probe or no table.
+        assert!(serde_json::from_str::<Health>(r#"{"disable": true}"#).is_err());
     }
 
     proptest! {

@@ -56,7 +56,10 @@ pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids,
 pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use groups::{Groups, GroupsError};
-pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use health::{
+    DEFAULT_FAILURES, Health, HealthError, HealthProbe, HealthSource, HealthUrl, MAX_FAILURES,
+    OnUnhealthy,
+};
 pub use keys::{
     FAMILY_REGISTER, FINGERPRINT_DIGITS, Keys, KeysError, KeysSource, ParameterName,
     SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,

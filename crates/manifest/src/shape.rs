@@ -15,11 +15,12 @@ memory_mib = 1024
 kind = "service"
 entrypoint = ["/app/server"]
 command = ["--fast"]
+init = true
 env = { RUST_LOG = "info" }
 user = "1000:1000"
 working_directory = "/app"
 restart = { policy = "on-failure", max = 5, backoff = "1s..30s" }
-health = { http = "http://127.0.0.1:8080/health", tcp = 8080, interval = "30s" }
+health = { http = "http://127.0.0.1:8080/health", tcp = 8080, command = ["/app/check"], disable = true, interval = "30s", timeout = "5s", failures = 3, ready_within = "10m", on_unhealthy = "report" }
 stop_signal = "SIGQUIT"
 stop_grace = "10s"
 aws_credentials = true
@@ -74,7 +75,7 @@ env = "DATABASE_PASSWORD"
 api = true
 mode = "0400"
 refresh = "10m"
-on_change = { signal = "SIGHUP" }
+on_change = { signal = "SIGHUP", command = ["/app/reload"] }
 on_failure = "stop"
 
 [keys]
@@ -316,7 +317,12 @@ mod tests {
         // What excludes another key is said before what follows it is read.
         let mut base = example.clone();
         let health = base["workload"]["health"].as_table_mut().unwrap();
-        health.remove("tcp");
+        for other in ["tcp", "command", "disable"] {
+            health.remove(other);
+        }
+        let secret = base["secrets"][0].as_table_mut().unwrap();
+        let on_change = secret["on_change"].as_table_mut().unwrap();
+        on_change.remove("command");
         let mut keys_of_lists = BTreeSet::new();
         for (path, value) in &found {
             let Value::Table(table) = value else { continue };

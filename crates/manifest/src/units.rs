@@ -56,6 +56,13 @@ pub struct Interval(Duration);
 impl Interval {
     /// Between health probes, unless the manifest says otherwise: 30 s.
     pub const DEFAULT_HEALTH: Self = Self(Duration::from_secs(30));
+    /// The longest: 7 days.
+    pub const LONGEST: Self = Self(MAX_INTERVAL);
+    /// For a health probe, unless the manifest says otherwise: 5 s.
+    pub const DEFAULT_HEALTH_TIMEOUT: Self = Self(Duration::from_secs(5));
+    /// Between a workload's start and its first good health probe, unless the manifest says
+    /// otherwise: 10 min.
+    pub const DEFAULT_READY_WITHIN: Self = Self(Duration::from_secs(600));
     /// Between the stop signal and SIGKILL, unless the manifest says otherwise: 10 s.
     pub const DEFAULT_STOP_GRACE: Self = Self(Duration::from_secs(10));
     /// For a sealed secret that the workload's start waits for, unless the manifest says

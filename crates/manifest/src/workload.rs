@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Groups;
-use crate::health::Health;
+use crate::health::{Health, HealthSource};
 use crate::process::{Command, Environment, UserSource, Words, WorkingDirectory};
 use crate::stop_signal::StopSignal;
 use crate::units::{Backoff, Interval};
@@ -76,6 +76,9 @@ pub struct Workload {
     pub kind: WorkloadKind,
     /// Program and arguments.
     pub command: Command,
+    /// Whether a process that reaps is PID 1 of the workload's namespace, and not the program.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// The environment: the image's, overlaid with the manifest's.
     pub env: Environment,
     /// The directory that the program starts in.
@@ -134,6 +137,9 @@ pub struct WorkloadSource {
     pub entrypoint: Option<Words>,
     /// What follows the entrypoint; the image's command unless given.
     pub command: Option<Words>,
+    /// Whether a process that reaps is PID 1 of the workload's namespace, and not the program;
+    /// not unless given.
+    pub init: bool,
     /// Added to the image's environment.
     pub env: Environment,
     /// The image's user unless given, root if that has none.
@@ -143,8 +149,8 @@ pub struct WorkloadSource {
     /// When it is started again; never for a batch workload, otherwise
     /// [`Restart::default`] unless given.
     pub restart: Option<Restart>,
-    /// How its health is probed.
-    pub health: Option<Health>,
+    /// How its health is probed; the image's `HEALTHCHECK` unless given.
+    pub health: Option<HealthSource>,
     /// What asks it to stop; the image's unless given, SIGTERM if that has none.
     pub stop_signal: Option<StopSignal>,
     /// Between that and SIGKILL; `10s` unless given.
@@ -160,6 +166,7 @@ impl Default for WorkloadSource {
             kind: WorkloadKind::Service,
             entrypoint: None,
             command: None,
+            init: false,
             env: Environment::default(),
             user: None,
             working_directory: None,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use manifest::{
-    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, ImageReference, LogRelease,
-    Logs, Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy, RootSource,
-    SelfCheck, WhenFull, WorkloadKind,
+    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, HealthSource, ImageReference,
+    LogRelease, Logs, Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy,
+    RootSource, SelfCheck, WhenFull, WorkloadKind,
 };
 
 const COMPLETE: &str = r#"
@@ -89,9 +89,10 @@ fn every_key_is_read() {
     assert_eq!(workload.working_directory.as_deref(), Some("/srv"));
     assert_eq!(workload.restart().policy, RestartPolicy::Always);
     assert_eq!(workload.restart().max, 3);
-    let Some(Health { probe, interval }) = &workload.health else {
-        panic!("no health");
-    };
+    let health = workload.health.as_ref().and_then(HealthSource::probe);
+    let Health {
+        probe, interval, ..
+    } = health.unwrap();
     assert!(matches!(probe, HealthProbe::Http(url) if url.target() == "/health"));
     assert_eq!(interval.to_string(), "5s");
     assert_eq!(workload.stop_grace.to_string(), "30s");
@@ -408,7 +409,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "health = { http = \"http://127.0.0.1:8080/health\", interval = \"5s\" }",
         "health = { interval = \"5s\" }",
-        "15: health needs one probe: write `http = \"http://127.0.0.1:PORT/PATH\"` or `tcp = PORT`, not both",
+        "15: health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT` and `command = [\"PROGRAM\", \"ARGUMENT\"]`",
     ),
     (
         "http = \"http://127.0.0.1:8080/health\"",

@@ -9,6 +9,7 @@
 //! | the root | the init, which no limit reaches |
 //! | `/workload` | the limits; no process, and no part of the workload's view |
 //! | `/workload/inner` | the workload, and the root of its namespace; the limits once more, for programs that read them |
+//! | `/workload/probe`, `/workload/change` | commands that run beside the workload, each so that all of it can be killed |
 
 use std::fs::{self, File};
 use std::io;
@@ -45,6 +46,24 @@ pub(crate) struct Cgroup {
     procs: File,
     memory: AsyncFd<File>,
     pids: AsyncFd<File>,
+}
+
+/// What runs beside the workload, one command of each at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A probe of its health.
+    Probe,
+    /// What follows the change of a secret.
+    Change,
+}
+
+impl Side {
+    fn group(self) -> &'static Path {
+        Path::new(match self {
+            Self::Probe => "/sys/fs/cgroup/workload/probe",
+            Self::Change => "/sys/fs/cgroup/workload/change",
+        })
+    }
 }
 
 /// How often the workload met its limits since the boot.
@@ -109,7 +128,7 @@ impl Cgroup {
     )]
     pub(crate) fn events(&self) -> io::Result<Events> {
         // Where the machine's memory runs out before the group's, the kernel may count
-        // in no group. The init and PID 1 of the workload's namespace are never killed
+        // in no group. The init, and a PID 1 that reaps for the workload, are never killed
         // for it, so all that the machine counts are processes of the workload's.
         let machine = fs::read_to_string(MACHINE)?;
         let machine = find(&machine, "oom_kill").unwrap_or_default();
@@ -131,6 +150,30 @@ impl Cgroup {
         // The kernel tells of changes since the descriptor was last read from.
         file.get_ref().read_at(&mut [0; MAX_EVENTS], 0)?;
         Ok(())
+    }
+
+    /// What a command beside the workload writes to, to enter its group.
+    #[expect(
+        clippy::unused_self,
+        reason = "there are such groups only where there is the workload's"
+    )]
+    pub(super) fn side(&self, side: Side) -> Result<File, InitError> {
+        let group = side.group();
+        fs::create_dir_all(group).doing(|| format!("making {}", group.display()))?;
+        let procs = group.join("cgroup.procs");
+        File::options()
+            .write(true)
+            .open(&procs)
+            .doing(|| format!("opening {}", procs.display()))
+    }
+
+    /// Kills all that is in such a group.
+    #[expect(
+        clippy::unused_self,
+        reason = "there are such groups only where there is the workload's"
+    )]
+    pub(crate) fn kill(&self, side: Side) -> io::Result<()> {
+        fs::write(side.group().join("cgroup.kill"), "1")
     }
 
     /// What a process writes to, to enter the group.

@@ -7,38 +7,35 @@
 
 mod capabilities;
 mod cgroup;
+mod companion;
 mod meter;
 mod processes;
 mod seccomp;
 mod sizes;
+mod standing;
 mod view;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use manifest::{Confinement as Settings, Groups, MeasuredConfig, User};
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::libc;
+use manifest::{Confinement as Settings, MeasuredConfig};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, fchdir, setgroups, setresgid, setresuid, write};
+use nix::unistd::write;
 
-use self::capabilities::Set;
-pub(crate) use self::cgroup::{Cgroup, Events};
+pub(crate) use self::cgroup::{Cgroup, Events, Side};
+pub(crate) use self::companion::{Errand, accompany};
 use self::meter::Bounds;
 pub(crate) use self::meter::report;
 use self::processes::Processes;
 pub(crate) use self::processes::reap;
-use self::seccomp::Filter;
 pub(crate) use self::sizes::{Memory, Sizes};
+use self::standing::{Standing, close_others};
 use self::view::View;
 use crate::error::{Doing, InitError};
 use crate::limits;
-
-/// Descriptors that a program starts with: input, output, errors.
-const FIRST_CLOSED: libc::c_uint = 3;
 
 /// What the workload's process takes on.
 pub(crate) struct Confinement {
@@ -48,16 +45,11 @@ pub(crate) struct Confinement {
     /// What is to be said of limits that are lower than the image's.
     lowered: Option<String>,
     view: View,
-    working_directory: CString,
-    user: User,
-    /// Its primary group, and the others.
-    groups: Vec<Gid>,
+    standing: Standing,
     /// Files of a user namespace and what is written there, under `sim`.
     mapping: Vec<(&'static CStr, String)>,
     /// The init's `/proc`, which those files are in.
     proc: OwnedFd,
-    capabilities: Set,
-    filter: Filter,
 }
 
 /// A step of taking it on, in their order.
@@ -125,10 +117,6 @@ impl Confinement {
             Some(Cgroup::create(sizes)?)
         };
         let user = config.workload.user;
-        let is_root = user.uid == 0;
-        let text = |text: &str| {
-            CString::new(text).map_err(|_| InitError::Workload(format!("{text:?} has a zero byte")))
-        };
         let mut mapping = Vec::new();
         if simulated && (user.uid, user.gid) != (0, 0) {
             // Only one user of the host can be mapped, so a user of the image is
@@ -142,14 +130,18 @@ impl Confinement {
             }
         }
         Ok(Self {
-            processes: Processes::open()?,
+            processes: Processes::open(config.workload.init)?,
             view: View::new(settings, config.has_secret_files(), simulated)?,
             cgroup,
             bounds: Bounds::new(settings, sizes),
             lowered: meter::lowered(settings, sizes),
-            working_directory: text(config.workload.working_directory.as_str())?,
-            user,
-            groups: groups(user, &config.workload.groups),
+            standing: Standing::new(
+                settings,
+                config.workload.working_directory.as_str(),
+                user,
+                &config.workload.groups,
+                simulated,
+            )?,
             mapping,
             proc: open(
                 "/proc",
@@ -157,8 +149,6 @@ impl Confinement {
                 Mode::empty(),
             )
             .doing(|| "opening /proc".to_owned())?,
-            capabilities: Set::new(&settings.capabilities_of(is_root)),
-            filter: Filter::new(settings),
         })
     }
 
@@ -171,9 +161,19 @@ impl Confinement {
         self.bounds
     }
 
+    /// The init's `/proc`, which no workload can mask.
+    pub(crate) fn proc(&self) -> BorrowedFd<'_> {
+        self.proc.as_fd()
+    }
+
     /// A line about limits that the machine makes lower than the image does.
     pub(crate) fn lowered(&self) -> Option<&str> {
         self.lowered.as_deref()
+    }
+
+    /// Whether its processes are in a user namespace of their own, as under `sim`.
+    fn has_user_namespace(&self) -> bool {
+        !self.mapping.is_empty()
     }
 
     /// Starts the workload's first process, in namespaces that are new each time.
@@ -196,39 +196,18 @@ impl Confinement {
         at(Step::View);
         self.view.enter(&mut at)?;
         at(Step::WorkingDirectory);
-        self.enter_working_directory()?;
+        self.standing.enter_working_directory()?;
         at(Step::Descriptors);
         close_others()?;
         at(Step::User);
-        let is_simulated = self.cgroup.is_none();
         if !self.mapping.is_empty() {
             self.map_user()?;
         }
-        self.capabilities.bound()?;
-        if !is_simulated {
-            prctl::set_keepcaps(true)?;
-            let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
-            setgroups(&self.groups)?;
-            setresgid(gid, gid, gid)?;
-            setresuid(uid, uid, uid)?;
-        }
+        self.standing.become_user()?;
         at(Step::Capabilities);
-        self.capabilities.keep()?;
-        prctl::set_no_new_privs()?;
+        self.standing.give_up_capabilities()?;
         at(Step::Filter);
-        self.filter.install()
-    }
-
-    /// A workload that is started again may have put a link of procfs in the folder's place,
-    /// by which this process, still with all capabilities, would leave the workload's root:
-    /// `/proc/1/root` is the init's.
-    fn enter_working_directory(&self) -> io::Result<()> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let folder = openat2(AT_FDCWD, self.working_directory.as_c_str(), how)?;
-        fchdir(folder)?;
-        Ok(())
+        self.standing.install_filter()
     }
 
     fn map_user(&self) -> io::Result<()> {
@@ -239,34 +218,5 @@ impl Confinement {
             write(file.as_fd(), contents.as_bytes())?;
         }
         Ok(())
-    }
-}
-
-/// The primary group is among the supplementary ones, as with Docker and containerd: a
-/// program that changes its primary group must not lose what that group is denied
-/// (CVE-2022-36109).
-fn groups(user: User, others: &Groups) -> Vec<Gid> {
-    let own = std::iter::once(user.gid);
-    let others = others.iter().copied().filter(|gid| *gid != user.gid);
-    own.chain(others).map(Gid::from_raw).collect()
-}
-
-/// Has the kernel close every descriptor but the first three when the program is
-/// executed, whatever opened it: a vsock connection must not be inherited.
-fn close_others() -> io::Result<()> {
-    // SAFETY: the call takes numbers, and closes nothing before the program is
-    // executed.
-    let closed = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            FIRST_CLOSED,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    match nix::errno::Errno::result(closed) {
-        // Linux before 5.11, which only `sim` can meet: the init opens everything so.
-        Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EINVAL) => Ok(()),
-        result => Ok(result.map(drop)?),
     }
 }

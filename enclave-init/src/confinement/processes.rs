@@ -1,10 +1,12 @@
 //! The PID namespace that a workload is started in.
 //!
 //! The workload sees no process but its own, and none of its signals reaches the
-//! init. PID 1 of its namespace is this program again, which does nothing but let
-//! the kernel reap the orphans: were it the workload itself, signals without a
-//! handler would not end it. Nor has it anything that a workload could take: it is
-//! executed anew, so it has neither memory nor descriptors of the init.
+//! init. PID 1 of its namespace is the workload's main process, as in any container:
+//! when it ends, the kernel ends everything else there. An image may ask for a PID 1
+//! that reaps instead (`init = true`), for programs that do not. That is this program
+//! again, which does nothing but let the kernel reap the orphans, and has nothing that a
+//! workload could take: it is executed anew, so it has neither memory nor descriptors of
+//! the init.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,17 +30,20 @@ pub(crate) struct Processes {
     own: File,
     /// The init's program.
     program: File,
+    /// Whether PID 1 of a namespace is to be a process that reaps.
+    has_reaper: bool,
 }
 
 /// Never chosen by the kernel when memory runs out (proc(5)).
 const NEVER_KILLED: &str = "-1000";
 
 impl Processes {
-    pub(crate) fn open() -> Result<Self, InitError> {
+    pub(crate) fn open(has_reaper: bool) -> Result<Self, InitError> {
         let open = |path: &str| File::open(path).doing(|| format!("opening {path}"));
         Ok(Self {
             own: open("/proc/self/ns/pid")?,
             program: open("/proc/self/exe")?,
+            has_reaper,
         })
     }
 
@@ -50,19 +55,30 @@ impl Processes {
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<T, InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
-        let started = self.start_pid1().and_then(|()| start());
+        let started = self.start_reaper().and_then(|()| start());
         setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started
     }
 
-    fn start_pid1(&self) -> Result<(), InitError> {
-        let starting = || "starting PID 1 of the workload's namespace".to_owned();
-        let pid1 = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+    /// This program anew, without the init's memory, environment and descriptors.
+    pub(super) fn own_program(&self, argument: &str) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        command
             .arg0("enclave-init")
-            .arg(REAPER)
+            .arg(argument)
             .env_clear()
-            .current_dir("/")
+            .current_dir("/");
+        command
+    }
+
+    fn start_reaper(&self) -> Result<(), InitError> {
+        if !self.has_reaper {
+            return Ok(());
+        }
+        let starting = || "starting PID 1 of the workload's namespace".to_owned();
+        let pid1 = self
+            .own_program(REAPER)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

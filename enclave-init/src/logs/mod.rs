@@ -20,6 +20,7 @@ use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Compressor, FromAgent, FromInit, LogStream, MAX_RECORD, Source};
 use link::{Channel, Endpoint, connect, hello};
 use manifest::{Compression, LogRelease};
+use plain_text::plain_start;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -37,6 +38,8 @@ const MIN_READ_BYTES: usize = 8 * 1024;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest acknowledgement, in bytes: a number for each stream.
 const MAX_STORED: usize = 256;
+/// Most characters of a command's output in a sentence about it.
+const MAX_OUTPUT: usize = 200;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the parent may take to say what it holds.
 const STORED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +85,19 @@ impl Logs {
     /// Whether text of the workload's may leave the enclave.
     pub(crate) fn is_released(&self) -> bool {
         self.0.is_released
+    }
+
+    /// A sentence about a command of the workload's, with what it has written, if text of the
+    /// workload's may leave the enclave: without its secrets, and in plain characters.
+    pub(crate) fn with_output(&self, sentence: String, line: Option<&[u8]>) -> String {
+        let line = line.filter(|_| self.is_released());
+        match line.and_then(|line| self.0.redactor.redact(line)) {
+            None => sentence,
+            Some(line) => {
+                let line = String::from_utf8_lossy(&line);
+                format!("{sentence}: {}", plain_start(line.trim(), MAX_OUTPUT))
+            }
+        }
     }
 
     /// Adds one of the init's own records.

@@ -18,7 +18,7 @@ impl Secrets {
         for (index, declared) in self.0.secrets.iter().enumerate() {
             let config = &declared.config;
             let follow = Follow {
-                change: config.on_change,
+                change: config.on_change.clone(),
                 changes: changes.clone(),
             };
             if let Some(interval) = config.refresh {
@@ -83,9 +83,9 @@ struct Follow {
 
 impl Follow {
     async fn change(&self) {
-        if let Some(change) = self.change {
+        if let Some(change) = &self.change {
             // Nobody takes it when the enclave ends.
-            let _ = self.changes.send(change).await;
+            let _ = self.changes.send(change.clone()).await;
         }
     }
 }

@@ -67,6 +67,11 @@ async fn health_follows_the_probe() {
     write("500");
     let reason = message(&mut control, health(HealthState::Unhealthy)).await;
     assert_eq!(reason, "it answers with status 500");
+    // Not by one failure, nor by two.
+    for failed in ["1 of 3", "2 of 3"] {
+        let line = format!("probe failed, {failed} in a row: it answers with status 500");
+        enclave.line(LogStream::Health, &line).await;
+    }
     enclave
         .line(LogStream::Health, "unhealthy: it answers")
         .await;

@@ -94,6 +94,11 @@ impl Image {
         self
     }
 
+    /// With a PID 1 that reaps for the workload.
+    pub(crate) fn with_reaper(self) -> Self {
+        self.with("/workload/init", true.into())
+    }
+
     /// Restarts after every exit.
     pub(crate) fn restarted(self, max: u32) -> Self {
         let restart = json!({"policy": "always", "max": max, "backoff": "10ms..1s"});

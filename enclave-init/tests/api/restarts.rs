@@ -81,7 +81,17 @@ async fn restart_of_a_batch_does_not_happen() {
 }
 
 #[tokio::test]
-async fn crash_is_reported_by_its_signal_whichever_it_is() {
+async fn crash_is_reported_by_its_signal() {
+    let (mut enclave, mut control) = Image::new(&["fault"]).boot().await;
+    let status = (ExitStatus::Signal(Signal::SIGSEGV as i32), None);
+    assert_eq!(exited(&mut control).await, status);
+    let (_, detail) = ending(&mut control).await;
+    assert_eq!(detail, "the workload ended with signal SIGSEGV");
+    assert_eq!(enclave.ended().await.0, 1);
+}
+
+#[tokio::test]
+async fn crash_under_a_reaper_is_reported_by_its_signal_whichever_it_is() {
     // SIGSEGV, SIGKILL, and a real-time signal, which has no name.
     for (signal, name) in [
         (11, "signal SIGSEGV"),
@@ -89,7 +99,7 @@ async fn crash_is_reported_by_its_signal_whichever_it_is() {
         (37, "signal 37"),
     ] {
         let die = format!("die {signal}");
-        let (mut enclave, mut control) = Image::new(&[&die]).boot().await;
+        let (mut enclave, mut control) = Image::new(&[&die]).with_reaper().boot().await;
         assert_eq!(
             exited(&mut control).await,
             (ExitStatus::Signal(signal), None)
@@ -101,8 +111,9 @@ async fn crash_is_reported_by_its_signal_whichever_it_is() {
 }
 
 #[tokio::test]
-async fn orphans_are_reaped_while_the_workload_runs() {
-    let (enclave, _control) = Image::new(&["orphans 20", "wait"]).boot().await;
+async fn orphans_are_reaped_while_the_workload_runs_if_the_image_asks_for_it() {
+    let image = Image::new(&["orphans 20", "wait"]).with_reaper();
+    let (enclave, _control) = image.boot().await;
     enclave.said("no process is left").await;
     let lines = enclave.lines(LogStream::Application);
     assert_eq!(lines.iter().filter(|line| *line == "orphan").count(), 20);

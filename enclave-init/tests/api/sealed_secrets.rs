@@ -372,3 +372,44 @@ async fn sealed_secrets_are_not_waited_for_after_a_shutdown() {
     assert_eq!(enclave.ended().await.0, 0);
     assert!(enclave.lines(LogStream::Application).is_empty());
 }
+
+#[tokio::test]
+async fn sealed_secrets_that_come_late_are_followed_by_a_command() {
+    let read = "/bin/workload open /run/secrets/password";
+    let good =
+        format!("secrets: `{read}` has ended with exit code 0: open /run/secrets/password: 1");
+    let bad = format!(
+        "secrets: `{read} exit 3`, which follows a change, failed: it ended with exit code 3: open /run/secrets/password: 1"
+    );
+    let missing = "secrets: `/bin/missing`, which follows a change, failed: it ended with exit code 127: /bin/missing: No such file or directory (os error 2)";
+    let open = "open /run/secrets/password";
+    for (command, stream, line) in [
+        (json!(["/bin/workload", open]), LogStream::System, good),
+        (
+            json!(["/bin/workload", open, "exit 3"]),
+            LogStream::Errors,
+            bad,
+        ),
+        (
+            json!(["/bin/missing"]),
+            LogStream::Errors,
+            missing.to_owned(),
+        ),
+    ] {
+        let rest = json!({
+            "file": file("password"),
+            "on_change": {"command": command},
+            "on_failure": "continue",
+        });
+        let secrets = json!([secret("password", Some("50ms"), &rest)]);
+        let image = Image::new(&["say here", "until /go", "say still", "wait"]);
+        let (enclave, mut control) = image.with("/secrets", secrets).boot().await;
+        enclave.said("here").await;
+        let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
+        assert_eq!(put, Ok(()));
+        assert_eq!(enclave.line(stream, "secrets: `/bin").await, line);
+        // A failure does not end the workload.
+        std::fs::write(enclave.path("go"), "").unwrap();
+        enclave.said("still").await;
+    }
+}

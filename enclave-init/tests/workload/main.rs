@@ -16,6 +16,7 @@ mod channel;
 mod confinement;
 mod kms;
 mod network;
+mod process;
 mod usurpation;
 
 use std::fs;
@@ -47,6 +48,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "say" => println!("{}", words.join(" ")),
         "exit" => exit(words[0].parse().unwrap()),
         "die" => die(words[0].parse().unwrap()),
+        "fault" => process::fault(),
         "wait" => wait_for_ever(),
         "surroundings" => surroundings(),
         "show" => println!("{:?}", fs::read_to_string(words[0]).unwrap()),
@@ -54,6 +56,13 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "flood" => flood(words[0].parse().unwrap()),
         "catch" => catch(words),
         "ignore" => ignore(words[0]),
+        "handle" => process::handle(words[0]),
+        "descriptor" => process::descriptor(words[0]),
+        "reign" => process::reign(words),
+        "note" => process::note_common(words[0]),
+        "compare" => process::compare_common(words[0]),
+        "judge" => process::judge(words[0]),
+        "stalk" => process::stalk(words),
         "orphans" => orphans(words[0].parse().unwrap()),
         "run" => run_program(words[0]),
         "leave" => leave(words),

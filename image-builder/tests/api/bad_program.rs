@@ -294,3 +294,60 @@ fn images_that_do_not_fit_into_the_memory() {
         ],
     );
 }
+
+#[test]
+fn programs_of_probes_and_changes_that_are_not_there() {
+    let image = Image::new(&[app().file("check", elf())]);
+    for (command, word) in [
+        (
+            "/none",
+            "set workload.health.command to a program that is in the image",
+        ),
+        ("/check", "/check is not executable"),
+    ] {
+        let health = format!("[workload]\nhealth = {{ command = [\"{command}\"] }}\n");
+        refused(&image, &health, &["enclave.toml:6: ", word]);
+        let image = Image::new(&[app().file("check", elf())])
+            .with("Healthcheck", json!({"Test": ["CMD", command, "-q"]}));
+        let words = ["the image's HEALTHCHECK: ", "disable = true"];
+        refused(&image, "", &words);
+    }
+    let shell = Image::new(&[app()]).with("Healthcheck", json!({"Test": ["CMD-SHELL", "true"]}));
+    refused(&shell, "", &["HEALTHCHECK: /bin/sh does not exist"]);
+    let odd = Image::new(&[app()]).with("Healthcheck", json!({"Test": "true"}));
+    refused(&odd, "", &["the image's HEALTHCHECK: it is not understood"]);
+    let secrets = r#"
+[[secrets]]
+name = "token"
+kms = { ssm = "/app/token" }
+env = "TOKEN"
+refresh = "1h"
+on_change = { command = ["/none"] }
+[kms]
+endpoint = "https://kms.eu-west-1.amazonaws.com"
+[workload]
+aws_credentials = true
+[network]
+aws_services = ["kms", "ssm"]
+"#;
+    let words = ["/none does not exist", "set on_change.command"];
+    refused(&image, secrets, &words);
+}
+
+#[test]
+fn programs_that_are_systemd() {
+    let layer = Layer::new()
+        .program("usr/lib/systemd/systemd", elf())
+        .symlink("usr/sbin/init", "../lib/systemd/systemd")
+        .symlink("sbin", "usr/sbin")
+        .program("s6-svscan", elf())
+        .symlink("init", "s6-svscan");
+    for program in ["/sbin/init", "/usr/lib/systemd/systemd"] {
+        let image =
+            Image::new(std::slice::from_ref(&layer)).with("Entrypoint", json!([program, "--x"]));
+        let words = [program, "is systemd", "s6-overlay, tini or dumb-init"];
+        refused(&image, "", &words);
+    }
+    let image = Image::new(&[layer]).with("Entrypoint", json!(["/init"]));
+    Project::of(&image).build();
+}

@@ -1,6 +1,6 @@
 //! The workload's configuration in an image: the container image's, and the manifest's.
 
-use manifest::{MEASURED_CONFIG_PATH, MeasuredConfig};
+use manifest::{HealthProbe, MEASURED_CONFIG_PATH, MeasuredConfig};
 use serde_json::json;
 
 use crate::image::{Image, app};
@@ -159,4 +159,48 @@ fn command_line_is_made_as_compose_makes_it() {
         let command = measured(&image).workload.command;
         assert_eq!(*command, *expected, "{more}");
     }
+}
+
+#[test]
+fn healthcheck_of_the_image_is_the_probe_unless_the_manifest_has_another() {
+    let check = json!({
+        "Test": ["CMD", "app", "-q"],
+        "Interval": 5_000_000_000_u64,
+        "Timeout": 2_000_000_000_u64,
+        "Retries": 4,
+    });
+    let image = Image::new(&[app()])
+        .with("Env", json!(["PATH=/"]))
+        .with("Healthcheck", check);
+    let project = Project::of(&image);
+    let health = |more: &str| {
+        project.manifest(more);
+        let (image, notes) = project.build_with_notes();
+        let noted = notes.iter().any(|note| note.contains("HEALTHCHECK"));
+        (measured(&image).workload.health, noted)
+    };
+    let (found, noted) = health("");
+    let found = found.unwrap();
+    let command = ["app", "-q"].map(str::to_owned).to_vec();
+    let command = HealthProbe::Command(command.try_into().unwrap());
+    assert_eq!(found.probe, command);
+    assert_eq!(found.interval.to_string(), "5s");
+    assert_eq!(found.timeout.to_string(), "2s");
+    assert_eq!((found.failures, noted), (4, true));
+    let (found, noted) = health("[workload]\nhealth = { tcp = 80, failures = 1 }\n");
+    assert_eq!((found.unwrap().failures, noted), (1, false));
+    assert_eq!(
+        health("[workload]\nhealth = { disable = true }\n"),
+        (None, false)
+    );
+    // It would end before it is asked.
+    assert_eq!(health("[workload]\nkind = \"batch\"\n"), (None, true));
+}
+
+#[test]
+fn init_of_the_manifest_is_measured() {
+    let project = Project::new();
+    assert!(!config(&project).workload.init);
+    project.manifest("[workload]\ninit = true\n");
+    assert!(config(&project).workload.init);
 }

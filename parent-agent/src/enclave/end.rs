@@ -96,11 +96,16 @@ pub(super) struct Announced {
 /// The end that the init has announced, with its own words where the cause
 /// alone does not say what happened.
 pub(super) fn announced(Announced { cause, words, code }: Announced) -> End {
-    let is_out_of_memory = code
-        .as_ref()
-        .is_some_and(|code| code.is(EndCode::WorkloadOutOfMemory));
+    let is = |known| code.as_ref().is_some_and(|code: &Code| code.is(known));
+    let is_out_of_memory = is(EndCode::WorkloadOutOfMemory);
     let (cause, detail) = match cause {
         EndCause::Shutdown => (Cause::Stopped, "as asked".to_owned()),
+        // However it ended once it was stopped for it.
+        EndCause::WorkloadExited(_)
+            if is(EndCode::WorkloadUnhealthy) || is(EndCode::WorkloadNotReady) =>
+        {
+            (Cause::WorkloadFailed, words)
+        }
         EndCause::WorkloadExited(ExitStatus::Code(0)) => (
             Cause::WorkloadFinished,
             "the workload ended with code 0".to_owned(),

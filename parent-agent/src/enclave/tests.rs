@@ -530,6 +530,12 @@ fn codes_of_the_enclave_are_kept_with_its_end() {
             Some("1m.x"),
             "because",
         ),
+        (
+            EndCause::WorkloadExited(ExitStatus::Code(0)),
+            "workload.unhealthy",
+            Some("workload.unhealthy"),
+            "because",
+        ),
         (EndCause::Shutdown, "", None, "as asked"),
     ] {
         let mut enclave = booted(now);

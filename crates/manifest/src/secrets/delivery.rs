@@ -6,6 +6,7 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 use super::error::SecretError;
+use crate::process::Command;
 
 /// The folder of secrets that are delivered as files.
 pub const SECRETS_FOLDER: &str = "/run/secrets";
@@ -154,11 +155,45 @@ pub enum ChangeSignal {
 }
 
 /// What follows a change of a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OnChange {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ChangeTable", into = "ChangeTable")]
+pub enum OnChange {
     /// Sent to the workload's main process.
-    pub signal: ChangeSignal,
+    Signal(ChangeSignal),
+    /// Run beside the workload.
+    Command(Command),
+}
+
+/// The table as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeTable {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signal: Option<ChangeSignal>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<Command>,
+}
+
+impl TryFrom<ChangeTable> for OnChange {
+    type Error = SecretError;
+
+    fn try_from(table: ChangeTable) -> Result<Self, SecretError> {
+        match (table.signal, table.command) {
+            (Some(signal), None) => Ok(Self::Signal(signal)),
+            (None, Some(command)) => Ok(Self::Command(command)),
+            _ => Err(SecretError::OnChange),
+        }
+    }
+}
+
+impl From<OnChange> for ChangeTable {
+    fn from(change: OnChange) -> Self {
+        let (signal, command) = match change {
+            OnChange::Signal(signal) => (Some(signal), None),
+            OnChange::Command(command) => (None, Some(command)),
+        };
+        Self { signal, command }
+    }
 }
 
 /// What follows if a secret cannot be had before the workload starts.
@@ -212,6 +247,13 @@ mod tests {
         }
         let error = read::<OnChange>(json!({"signal": "SIGKILL"})).unwrap_err();
         assert!(error.contains("`SIGHUP`"), "{error}");
+        for both_or_none in [
+            json!({}),
+            json!({"signal": "SIGHUP", "command": ["/reload"]}),
+        ] {
+            let error = read::<OnChange>(both_or_none).unwrap_err();
+            assert!(error.contains("write one of `signal`"), "{error}");
+        }
     }
 
     #[test]
@@ -226,6 +268,7 @@ mod tests {
         }
         same::<VariableName>(&json!("_DATABASE_1"));
         same::<OnChange>(&json!({"signal": "SIGUSR1"}));
+        same::<OnChange>(&json!({"command": ["/reload", "-q"]}));
         same::<OnFailure>(&json!("continue"));
     }
 

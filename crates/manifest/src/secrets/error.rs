@@ -58,6 +58,11 @@ pub enum SecretError {
         "refresh looks for another ciphertext where it is stored, and this one is part of the image: use `ssm`, `secretsmanager` or `s3`, or remove `refresh`"
     )]
     RefreshOfImage,
+    /// Both things that may follow a change, or none.
+    #[error(
+        "on_change needs to say what follows: write one of `signal = \"SIGHUP\"` and `command = [\"PROGRAM\", \"ARGUMENT\"]`"
+    )]
+    OnChange,
     /// Nobody can look for a sealed secret.
     #[error(
         "refresh looks for another ciphertext, and this secret is sealed: remove `refresh`; a new value is sealed to the next start of the enclave"

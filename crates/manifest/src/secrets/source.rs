@@ -98,7 +98,7 @@ impl SecretSource {
             env: self.env.clone(),
             api: self.api,
             refresh: self.refresh,
-            on_change: self.on_change,
+            on_change: self.on_change.clone(),
             on_failure: self.on_failure,
         })
     }

@@ -1,0 +1,191 @@
+//! What a workload's health is judged by, and what follows.
+
+use std::fs;
+
+use link::control::{EndCause, ExitStatus, FromInit, HealthState};
+use link::logs::LogStream;
+use serde_json::{Value, json};
+
+use crate::agent::Control;
+use crate::enclave::{Enclave, Image, ending_with_code, message};
+
+/// A probe that reads its verdict from a file of the workload's.
+fn judged(more: &Value) -> Value {
+    let mut health = json!({"command": ["/bin/workload", "judge /verdict"], "interval": "10ms"});
+    let table = health.as_object_mut().unwrap();
+    table.extend(more.as_object().unwrap().clone());
+    health
+}
+
+/// The verdict, which is never half written.
+fn write(enclave: &Enclave, verdict: &str) {
+    fs::write(enclave.path("next"), verdict).unwrap();
+    fs::rename(enclave.path("next"), enclave.path("verdict")).unwrap();
+}
+
+async fn health(control: &mut Control, wanted: HealthState) -> String {
+    message(control, |message| match message {
+        FromInit::Health { state, detail }
+            if *state == wanted && !(detail.is_empty() && wanted == HealthState::Starting) =>
+        {
+            Some(detail.to_string())
+        }
+        _ => None,
+    })
+    .await
+}
+
+async fn ready(control: &mut Control) {
+    message(control, |message| match message {
+        FromInit::Ready { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_by_a_command_makes_ready_and_unhealthy() {
+    let image = Image::new(&["wait"]).with("/workload/health", judged(&json!({"failures": 2})));
+    let (enclave, mut control) = image.boot().await;
+    let reason = health(&mut control, HealthState::Starting).await;
+    assert_eq!(reason, "it ended with exit code 1: no verdict");
+    write(&enclave, "good");
+    ready(&mut control).await;
+    write(&enclave, "bad \u{1b}[1m");
+    let reason = health(&mut control, HealthState::Unhealthy).await;
+    assert_eq!(reason, "it ended with exit code 1: bad \\u{1b}[1m");
+    let failed = "probe failed, 1 of 2 in a row: it ended with exit code 1";
+    enclave.line(LogStream::Health, failed).await;
+    write(&enclave, "good");
+    health(&mut control, HealthState::Healthy).await;
+}
+
+#[tokio::test]
+async fn health_tells_no_output_that_may_not_leave() {
+    for (logs, kept) in [
+        (json!({"release": "never"}), "it ended with exit code 1"),
+        (
+            json!({"release": "always", "redact": [{"pattern": "hush[a-z]*", "with": "***"}]}),
+            "it ended with exit code 1: ***",
+        ),
+    ] {
+        let image = Image::new(&["wait"])
+            .file("verdict", "hushhush")
+            .with("/logs", logs)
+            .with("/workload/health", judged(&json!({})));
+        let (_enclave, mut control) = image.boot().await;
+        let reason = health(&mut control, HealthState::Starting).await;
+        assert_eq!(reason, kept);
+    }
+}
+
+#[tokio::test]
+async fn health_whose_command_cannot_be_run_says_why() {
+    for (command, part) in [
+        (
+            json!(["/bin/missing"]),
+            "exit code 127: /bin/missing: No such file",
+        ),
+        (
+            json!(["/verdict"]),
+            "exit code 126: /verdict: Permission denied",
+        ),
+    ] {
+        let image = Image::new(&["wait"])
+            .file("verdict", "")
+            .with("/workload/health", json!({"command": command}));
+        let (_enclave, mut control) = image.boot().await;
+        let reason = health(&mut control, HealthState::Starting).await;
+        assert!(reason.contains(part), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn health_deadline_ends_an_enclave_that_is_not_ready() {
+    for (probe, last) in [
+        (json!({"tcp": 9000}), "refused"),
+        (
+            json!({"command": ["/bin/workload", "judge /verdict"]}),
+            "no verdict",
+        ),
+        // It is asked all the time, and never answers.
+        (json!({"command": ["/bin/workload", "wait"]}), "no probe"),
+    ] {
+        let mut health = probe;
+        health["ready_within"] = json!("1s");
+        let image = Image::new(&["handle SIGTERM", "say goodbye"])
+            .with("/workload/health", health)
+            .restarted(5);
+        let (mut enclave, mut control) = image.boot().await;
+        let (cause, detail, code) = ending_with_code(&mut control).await;
+        assert_eq!(
+            (cause, &*code),
+            (EndCause::BootFailed, "workload.not-ready")
+        );
+        let start = "the workload was not ready within 1s, which is workload.health.ready_within: ";
+        assert!(detail.starts_with(start), "{detail}");
+        assert!(detail.contains(last), "{detail}");
+        assert_eq!(enclave.ended().await.0, 1);
+        // It was asked to stop.
+        enclave.said("goodbye").await;
+    }
+}
+
+#[tokio::test]
+async fn health_restarts_an_unhealthy_workload_and_counts_it() {
+    let restart = json!({"policy": "on-failure", "max": 1, "backoff": "10ms..1s"});
+    let health = judged(&json!({"failures": 1, "on_unhealthy": "restart"}));
+    let image = Image::new(&["say started", "handle SIGTERM", "exit 0"])
+        .file("verdict", "good")
+        .with("/workload/restart", restart)
+        .with("/workload/health", health);
+    let (mut enclave, mut control) = image.boot().await;
+    ready(&mut control).await;
+    enclave.said("handling").await;
+    write(&enclave, "bad");
+    let exited = |message: &FromInit| match message {
+        FromInit::WorkloadExited {
+            status,
+            restart_in_ms,
+            code,
+        } => {
+            assert_eq!(code.to_string(), "workload.unhealthy");
+            Some((*status, *restart_in_ms))
+        }
+        _ => None,
+    };
+    let exit = (ExitStatus::Code(0), Some(10));
+    assert_eq!(message(&mut control, exited).await, exit);
+    write(&enclave, "good");
+    self::health(&mut control, HealthState::Healthy).await;
+    // It may not have set its handler yet, and ends by the signal then.
+    write(&enclave, "bad");
+    assert_eq!(message(&mut control, exited).await.1, None);
+    let (cause, detail, code) = ending_with_code(&mut control).await;
+    assert!(matches!(cause, EndCause::WorkloadExited(_)), "{cause:?}");
+    assert_eq!(
+        detail,
+        "the workload is unhealthy: it ended with exit code 1: bad"
+    );
+    assert_eq!(code, "workload.unhealthy");
+    // However well it has ended.
+    assert_eq!(enclave.ended().await.0, 1);
+}
+
+#[tokio::test]
+async fn health_ends_an_enclave_whose_workload_is_not_to_go_on() {
+    let health = judged(&json!({"failures": 2, "on_unhealthy": "end"}));
+    let image = Image::new(&["handle SIGTERM", "exit 0"])
+        .file("verdict", "good")
+        .with("/workload/health", health)
+        .restarted(5);
+    let (mut enclave, mut control) = image.boot().await;
+    ready(&mut control).await;
+    enclave.said("handling").await;
+    write(&enclave, "bad");
+    let (cause, _, code) = ending_with_code(&mut control).await;
+    assert_eq!(cause, EndCause::WorkloadExited(ExitStatus::Code(0)));
+    assert_eq!(code, "workload.unhealthy");
+    assert_eq!(enclave.ended().await.0, 1);
+    enclave.said("handled SIGTERM").await;
+}
