@@ -419,7 +419,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "http = \"http://127.0.0.1:8080/health\"",
         "udp = 53",
-        "15: unknown field `udp`, expected one of `http`, `tcp`, `interval`",
+        "15: unknown field `udp`, expected one of `http`, `tcp`, `command`, `disable`, `interval`, `timeout`, `failures`, `ready_within`, `on_unhealthy`",
     ),
     (
         "interval = \"5s\"",

@@ -23,6 +23,17 @@ pub struct Health {
     pub detail: String,
 }
 
+impl Health {
+    /// The state of a workload that runs, and whose last probes, if there are any, did not
+    /// fail.
+    pub(crate) const HEALTHY: &'static str = "healthy";
+
+    /// Whether it is in that state.
+    pub fn is_healthy(&self) -> bool {
+        self.state == Self::HEALTHY
+    }
+}
+
 /// What the workload's limits have refused it, in the enclave's whole life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsStatus {

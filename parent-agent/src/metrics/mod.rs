@@ -45,8 +45,20 @@ pub fn text(status: &Status) -> String {
         ("agent_version", &status.agent_version),
     ];
     page.sample(&labels, 1.0);
-    page.family("enclave_ready", "gauge", "1 while the workload runs.");
-    page.sample(&[], f64::from(u8::from(status.state == Phase::Ready)));
+    let is_ready = status.state == Phase::Ready;
+    page.family(
+        "enclave_ready",
+        "gauge",
+        "1 once the workload has been ready, until the enclave ends.",
+    );
+    page.sample(&[], f64::from(u8::from(is_ready)));
+    page.family(
+        "enclave_healthy",
+        "gauge",
+        "1 while the workload is ready, runs and is not unhealthy.",
+    );
+    let is_healthy = is_ready && status.health.is_healthy();
+    page.sample(&[], f64::from(u8::from(is_healthy)));
     page.family("enclave_uptime_seconds", "gauge", "Since the start.");
     page.sample(&[], ratio(status.uptime_ms, 1000));
     page.family(

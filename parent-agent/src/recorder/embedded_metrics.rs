@@ -56,8 +56,11 @@ impl EmbeddedMetrics {
     /// The record: what is, and how much was counted since the last one.
     pub(crate) fn record(&self, status: &Status, counts: &Totals, now_ms: u64) -> Value {
         let lag = status.logs.sinks.iter().map(|sink| sink.lag_seconds);
+        let is_ready = status.state == Phase::Ready;
+        let is_healthy = is_ready && status.health.is_healthy();
         let mut metrics: Vec<(&str, &str, Value)> = vec![
-            ("Ready", "None", is(status.state == Phase::Ready)),
+            ("Ready", "None", is(is_ready)),
+            ("Healthy", "None", is(is_healthy)),
             ("LogLag", "Seconds", lag.fold(0.0, f64::max).into()),
             ("SpoolBytes", "Bytes", status.logs.spool.bytes.into()),
             ("Restarts", "Count", counts.life.restarts.into()),

@@ -7,7 +7,7 @@ use link::kms::Calls;
 
 use super::Supervisor;
 use crate::clock::ClockStatus;
-use crate::enclave::{Action, BootStep, Code, Health, Input, LimitsStatus};
+use crate::enclave::{Action, BootStep, Code, Health, Input, LimitsStatus, Phase};
 use crate::event::RequestError;
 use crate::report::Report;
 use crate::self_check::SelfCheck;
@@ -28,6 +28,8 @@ impl Supervisor {
                 at_us,
                 took_us,
             }),
+            // What is ready when it is about to end has not become so.
+            FromInit::Ready { .. } if self.enclave.phase() != Phase::Ready => {}
             FromInit::Ready { at_us } => {
                 self.notifier.ready();
                 // It is told again on every connection.
@@ -187,7 +189,7 @@ impl Supervisor {
     fn health(&mut self, state: HealthState, detail: String) {
         let state = match state {
             HealthState::Starting => "starting",
-            HealthState::Healthy => "healthy",
+            HealthState::Healthy => Health::HEALTHY,
             HealthState::Unhealthy => "unhealthy",
         };
         let health = Health {

@@ -48,6 +48,11 @@ async fn run_boots_an_enclave_that_is_seen_and_stops_when_told() {
     }
     assert_eq!(agent.event("health").await["state"], "healthy");
     assert_eq!(agent.event("health").await["state"], "unhealthy");
+    // It was ready, and is not well.
+    let (_, page) = agent.request("GET", "/metrics", "").await;
+    for sample in ["enclave_ready 1", "enclave_healthy 0"] {
+        assert!(page.lines().any(|line| line == sample), "{sample}: {page}");
+    }
     init.send(FromInit::WorkloadExited {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),

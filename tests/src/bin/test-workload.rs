@@ -19,6 +19,7 @@
 //! | `eat` | takes memory until it is killed for it |
 //! | `stubborn` | takes no notice of SIGTERM |
 //! | `confined` | tries every way out and says what came of each |
+//! | `probed` | is probed by `probe` as its argument, and fails its probes after a few |
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
 //! | `fill` | fills every file system that its user may write to, and serves |
@@ -30,7 +31,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -41,11 +42,11 @@ use base64::Engine;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::ptrace;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{Gid, Pid, getgroups};
+use nix::unistd::{Gid, Pid, getegid, geteuid, getgroups, getpid, getppid};
 
 const FILE_SECRET: &str = "/run/secrets/file-secret";
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<u8> {
     match std::env::args().nth(1).as_deref() {
         Some("eat") => eat(),
+        Some("probe") => return probe(),
         Some("sleep") => sleep(),
         _ => {}
     }
@@ -100,6 +102,7 @@ fn run() -> anyhow::Result<u8> {
             sleep();
         }
         "confined" => confined()?,
+        "probed" => probed()?,
         "hog" => hog()?,
         "bomb" => bomb()?,
         "fill" => fill()?,
@@ -323,6 +326,69 @@ fn eat() -> ! {
     }
 }
 
+/// What the workload and its probe have in common, and where it is noted.
+const COMMON: &str = "/tmp/common";
+/// Successful probes: a byte for each.
+const PROBES: &str = "/tmp/probes";
+/// What a probe has left in the background.
+const LEFT: &str = "/tmp/left";
+/// The probe fails while it is there.
+const FAIL: &str = "/tmp/fail";
+const ENOUGH_PROBES: u64 = 5;
+
+fn common() -> anyhow::Result<String> {
+    let mut text = format!("{} {} {:?}\n", geteuid(), getegid(), getgroups()?);
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let is_common = |line: &&str| {
+        ["Cap", "NoNewPrivs", "Seccomp:"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    };
+    text.extend(status.lines().filter(is_common));
+    for name in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+        let link = std::fs::read_link(Path::new("/proc/self/ns").join(name))?;
+        text.push_str(&link.to_string_lossy());
+    }
+    Ok(text)
+}
+
+/// Is probed, fails its probes after a few, and is started again for it.
+fn probed() -> anyhow::Result<()> {
+    let is_again = std::fs::remove_file(FAIL).is_ok();
+    std::fs::write(COMMON, common()?)?;
+    println!("started {}", if is_again { "again" } else { "first" });
+    while std::fs::metadata(PROBES).map_or(0, |file| file.len()) < ENOUGH_PROBES {
+        thread::sleep(Duration::from_millis(10));
+    }
+    println!("probed");
+    if !is_again {
+        std::fs::write(FAIL, "")?;
+    }
+    sleep()
+}
+
+/// Probes the workload, and leaves something behind.
+fn probe() -> anyhow::Result<u8> {
+    ensure!(!Path::new(FAIL).exists(), "told to fail");
+    let (noted, own) = (std::fs::read_to_string(COMMON)?, common()?);
+    ensure!(noted == own, "the workload is {noted}, the probe {own}");
+    let group = std::fs::read_to_string("/proc/self/cgroup")?;
+    ensure!(group.trim() == "0::/../probe", "in the group {group}");
+    if let Ok(left) = std::fs::read_to_string(LEFT) {
+        let command = std::fs::read_to_string(format!("/proc/{left}/cmdline"));
+        let is_there = command.is_ok_and(|command| command.contains("sleep"));
+        ensure!(!is_there, "{left} was left behind");
+    }
+    let left = Command::new("/proc/self/exe")
+        .arg("sleep")
+        .process_group(0)
+        .spawn()?;
+    std::fs::write(LEFT, left.id().to_string())?;
+    let mut probes = File::options().create(true).append(true).open(PROBES)?;
+    probes.write_all(b".")?;
+    Ok(0)
+}
+
 fn hog() -> anyhow::Result<()> {
     let status = Command::new("/proc/self/exe").arg("eat").status()?;
     println!("the eater ended with signal {:?}", status.signal());
@@ -389,15 +455,14 @@ fn confined() -> anyhow::Result<()> {
     tried("mount", mounted);
     tried("unmount", umount("/proc"));
     tried("trace", ptrace::attach(Pid::from_raw(1)));
-    tried("kill", kill(Pid::from_raw(1), Signal::SIGKILL));
-    tried("terminate", kill(Pid::from_raw(1), Signal::SIGTERM));
-    for path in [
-        "/proc/1/mem",
-        "/proc/1/environ",
-        "/dev/nsm",
-        "/dev/mem",
-        "/proc/kcore",
-    ] {
+    println!("process {}, parent {}", getpid(), getppid());
+    let mut processes: Vec<_> = std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.parse::<u32>().is_ok())
+        .collect();
+    processes.sort_unstable();
+    println!("processes: {}", processes.join(" "));
+    for path in ["/dev/nsm", "/dev/mem", "/proc/kcore"] {
         let opened = File::open(path).map(drop);
         let code = opened.err().and_then(|error| error.raw_os_error());
         tried(path, code.map_or(Ok(()), |code| Err(Errno::from_raw(code))));

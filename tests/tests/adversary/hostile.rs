@@ -41,7 +41,8 @@ pub(crate) fn folder(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The manifest, which leaves every protection as it is by default.
+/// The manifest, which leaves every protection as it is by default. PID 1 of the workload's
+/// namespace is the init's program, for the workload to attack, and reaps its orphans.
 pub(crate) fn manifest(user: &str) -> String {
     format!(
         r#"
@@ -52,6 +53,7 @@ memory_mib = 256
 
 [workload]
 user = "{user}"
+init = true
 restart = {{ policy = "on-failure", max = 20, backoff = "10ms..20ms" }}
 stop_grace = "2s"
 

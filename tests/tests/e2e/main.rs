@@ -16,6 +16,7 @@ mod demo;
 mod dispatch;
 mod exit_codes;
 mod hand_over;
+mod health;
 mod kills;
 mod logs;
 mod memory;
