@@ -50,6 +50,7 @@ async fn run_boots_an_enclave_that_is_seen_and_stops_when_told() {
     assert_eq!(agent.event("health").await["state"], "unhealthy");
     // It was ready, and is not well.
     let (_, page) = agent.request("GET", "/metrics", "").await;
+    let page = String::from_utf8(page).unwrap();
     for sample in ["enclave_ready 1", "enclave_healthy 0"] {
         assert!(page.lines().any(|line| line == sample), "{sample}: {page}");
     }

@@ -252,7 +252,7 @@ mod tests {
             json!({"signal": "SIGHUP", "command": ["/reload"]}),
         ] {
             let error = read::<OnChange>(both_or_none).unwrap_err();
-            assert!(error.contains("write one of `signal`"), "{error}");
+            assert!(error.contains("write one of `signal = "), "{error}");
         }
     }
 
