@@ -118,7 +118,7 @@ struct Started {
     pid: Pid,
     ended: Ended,
     /// Its main process.
-    process: OwnedFd,
+    process: Arc<OwnedFd>,
     /// The signal that it was killed in the place of.
     killed_for: Option<c_int>,
     outputs: Outputs,
@@ -338,7 +338,7 @@ impl Supervisor<'_> {
         Ok(Started {
             pid,
             ended,
-            process,
+            process: Arc::new(process),
             killed_for: None,
             outputs,
         })
@@ -359,10 +359,7 @@ impl Supervisor<'_> {
         started: &mut Started,
         requests: &mut Requests,
     ) -> Watched {
-        let process = match started.process.try_clone() {
-            Ok(process) => process,
-            Err(error) => return Watched::Concern(Concern::Unhealthy(error.to_string())),
-        };
+        let process = Arc::clone(&started.process);
         let prober = Prober {
             health: self.config.workload.health.as_ref(),
             handle: self.handle,
