@@ -20,8 +20,10 @@ pub(crate) async fn probe(probe: &HealthProbe, limit: Duration) -> Result<(), St
                 .await
                 .map(drop),
             HealthProbe::Http(url) => get(url).await,
-            // Whoever has commands run runs it.
-            HealthProbe::Command(_) => Err(io::ErrorKind::Unsupported.into()),
+            // Whoever has commands run runs it, and hears the workload.
+            HealthProbe::Command(_) | HealthProbe::Notify { .. } => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     };
     match timeout(limit, attempt).await {

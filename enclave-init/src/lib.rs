@@ -63,6 +63,7 @@ mod machine;
 mod mounts;
 mod network;
 mod notices;
+mod notifications;
 mod panic;
 mod parent;
 mod pressure;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use link::EndCode;
 use link::control::HealthState;
-use manifest::{Health, HealthProbe, OnUnhealthy};
+use manifest::{Health, HealthProbe, Interval, OnUnhealthy};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::companion::Companions;
@@ -15,6 +15,7 @@ use crate::confinement::Side;
 use crate::control::Handle;
 use crate::health;
 use crate::logs::Logs;
+use crate::notifications::{News, Notifications};
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -53,6 +54,8 @@ pub(crate) struct Prober<'a> {
     pub(crate) handle: &'a Handle,
     pub(crate) logs: &'a Logs,
     pub(crate) companions: &'a Companions<'a>,
+    /// What the workload says, if the image has it say so.
+    pub(crate) notifications: Option<&'a Notifications>,
     /// Its main process.
     pub(crate) workload: BorrowedFd<'a>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
@@ -97,6 +100,10 @@ impl Prober<'_> {
             ));
         }
         self.set_healthy();
+        if let (HealthProbe::Notify { watchdog }, Some(said)) = (&health.probe, self.notifications)
+        {
+            return self.listen(health, *watchdog, said).await;
+        }
         let mut tally = Tally {
             allowed: health.failures,
             failed: 0,
@@ -126,10 +133,73 @@ impl Prober<'_> {
         }
     }
 
+    /// Hears a workload that says itself that it is alive.
+    async fn listen(
+        &self,
+        health: &Health,
+        watchdog: Option<Interval>,
+        said: &Notifications,
+    ) -> Concern {
+        let Some(watchdog) = watchdog else {
+            loop {
+                self.tell(said.next().await);
+            }
+        };
+        let mut is_due = Instant::now() + watchdog.as_duration();
+        loop {
+            match timeout_at(is_due, said.next()).await {
+                Ok(News {
+                    is_stopping: true, ..
+                }) => {
+                    self.logs.health("stopping");
+                    return pending().await;
+                }
+                Ok(news) => {
+                    if news.is_alive {
+                        is_due = Instant::now() + watchdog.as_duration();
+                        if self.handle.health() != HealthState::Healthy {
+                            self.set_healthy();
+                        }
+                    }
+                    self.tell(news);
+                }
+                Err(_) => {
+                    is_due = Instant::now() + watchdog.as_duration();
+                    let reason = format!("it has not said WATCHDOG=1 for {watchdog}");
+                    self.logs.health(format!("unhealthy: {reason}"));
+                    self.handle
+                        .set_health(HealthState::Unhealthy, reason.as_str());
+                    if health.on_unhealthy != OnUnhealthy::Report {
+                        return Concern::Unhealthy(format!("the workload is unhealthy: {reason}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands on the workload's own words, if they may leave.
+    fn tell(&self, news: News) {
+        if let Some(status) = news.status.filter(|_| self.logs.is_released()) {
+            let status = self.logs.with_output("it says".to_owned(), Some(&status));
+            self.handle.set_health(self.handle.health(), status);
+        }
+    }
+
     async fn until_ready(&self, health: &Health, last: &mut String) {
+        if let Some(said) = self.notifications {
+            *last = "it has not said READY=1".to_owned();
+            loop {
+                let news = said.next().await;
+                let is_ready = news.is_ready;
+                self.tell(news);
+                if is_ready {
+                    return;
+                }
+            }
+        }
         let pause = match health.probe {
             HealthProbe::Command(_) => STARTING_COMMAND_INTERVAL.min(health.interval.as_duration()),
-            HealthProbe::Http(_) | HealthProbe::Tcp(_) => STARTING_PROBE_INTERVAL,
+            _ => STARTING_PROBE_INTERVAL,
         };
         while let Err(reason) = self.probe(health).await {
             last.clone_from(&reason);

@@ -25,6 +25,7 @@ use crate::control::{Handle, Shutdown};
 use crate::disposition;
 use crate::error::{Doing, InitError};
 use crate::logs::Logs;
+use crate::notifications::Notifications;
 use crate::probing::{Concern, Prober};
 use crate::reaper::{Ended, Reaper};
 use crate::signals::{Asked, Signals};
@@ -141,6 +142,8 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
     pub(crate) given: Given<'a>,
+    /// What the workload says of itself, if the image has it say so.
+    pub(crate) notifications: Option<&'a Notifications>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
 }
 
@@ -300,6 +303,9 @@ impl Supervisor<'_> {
     }
 
     fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
+        if let Some(notifications) = self.notifications {
+            notifications.forget();
+        }
         let (pid, ended, (process, pipes)) = reaper.spawn(|| {
             let (pid, pipes) = match first {
                 Some(workload) => workload.go(self.given),
@@ -365,6 +371,7 @@ impl Supervisor<'_> {
             handle: self.handle,
             logs: self.logs,
             companions,
+            notifications: self.notifications,
             workload: process.as_fd(),
             elapsed_us: self.elapsed_us,
         };

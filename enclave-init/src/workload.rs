@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{ChangeSignal, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use manifest::{ChangeSignal, HealthProbe, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
@@ -179,6 +179,15 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
     }
     for (name, value) in given.secrets.map(Secrets::variables).into_iter().flatten() {
         set(name, value);
+    }
+    if let Some(HealthProbe::Notify { watchdog }) =
+        workload.health.as_ref().map(|health| &health.probe)
+    {
+        set("NOTIFY_SOCKET", crate::notifications::SOCKET.into());
+        if let Some(watchdog) = watchdog {
+            let microseconds = watchdog.as_duration().as_micros().to_string();
+            set("WATCHDOG_USEC", microseconds.into());
+        }
     }
     set("HOSTNAME", config.name.as_str().into());
     set("ENCLAVE_API", crate::api::URL.into());

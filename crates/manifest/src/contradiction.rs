@@ -65,7 +65,7 @@ fn health(workload: &WorkloadSource) -> Option<Contradiction> {
     let port = match &workload.health.as_ref()?.probe()?.probe {
         HealthProbe::Tcp(port) => *port,
         HealthProbe::Http(url) => Port::new(url.address().port())?,
-        HealthProbe::Command(_) => return None,
+        HealthProbe::Command(_) | HealthProbe::Notify { .. } => return None,
     };
     let service = reserved_for(port)?;
     let message = format!(

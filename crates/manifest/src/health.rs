@@ -24,7 +24,7 @@ pub const DEFAULT_FAILURES: u32 = 3;
 pub enum HealthError {
     /// No probe is given, or several are.
     #[error(
-        "health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT` and `command = [\"PROGRAM\", \"ARGUMENT\"]`"
+        "health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT`, `command = [\"PROGRAM\", \"ARGUMENT\"]` and `notify = true`"
     )]
     Probe,
     /// A probe that could never fail, or hardly.
@@ -32,6 +32,16 @@ pub enum HealthError {
         "failures of {0} is out of range: write how many probes in a row have to fail, 1 to {MAX_FAILURES}"
     )]
     Failures(u32),
+    /// A key of probes beside `notify`.
+    #[error(
+        "`{0}` is that of a probe, and with `notify = true` there is none: the workload says itself that it is ready; remove it"
+    )]
+    OfProbes(&'static str),
+    /// A watchdog of nobody.
+    #[error(
+        "`watchdog` is for a workload that says itself that it is alive: add `notify = true`, or remove it"
+    )]
+    WatchdogAlone,
     /// A probe beside the wish for none.
     #[error("`disable = true` is for a workload that is not probed: remove it, or everything else")]
     Disabled,
@@ -104,6 +114,11 @@ pub enum HealthProbe {
     Tcp(Port),
     /// Run this beside the workload; exit code 0 is healthy.
     Command(Command),
+    /// None: the workload says itself that it is ready, as to systemd.
+    Notify {
+        /// How long it may be silent then; for ever unless given.
+        watchdog: Option<Interval>,
+    },
 }
 
 /// `http://HOST[:PORT][/PATH]` with the host `127.0.0.1`, `localhost` (which
@@ -215,6 +230,10 @@ struct Table {
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<Command>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    notify: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watchdog: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     disable: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<Interval>,
@@ -232,12 +251,28 @@ impl TryFrom<Table> for Health {
     type Error = HealthError;
 
     fn try_from(table: Table) -> Result<Self, HealthError> {
-        let probe = match (table.http, table.tcp, table.command) {
-            (Some(url), None, None) => HealthProbe::Http(url),
-            (None, Some(port), None) => HealthProbe::Tcp(port),
-            (None, None, Some(command)) => HealthProbe::Command(command),
+        let notify = table.notify.filter(|notify| *notify);
+        let probe = match (table.http, table.tcp, table.command, notify) {
+            (Some(url), None, None, None) => HealthProbe::Http(url),
+            (None, Some(port), None, None) => HealthProbe::Tcp(port),
+            (None, None, Some(command), None) => HealthProbe::Command(command),
+            (None, None, None, Some(_)) => HealthProbe::Notify {
+                watchdog: table.watchdog,
+            },
             _ => return Err(HealthError::Probe),
         };
+        if let HealthProbe::Notify { .. } = probe {
+            let of_probes = [
+                ("interval", table.interval.is_some()),
+                ("timeout", table.timeout.is_some()),
+                ("failures", table.failures.is_some()),
+            ];
+            if let Some((key, _)) = of_probes.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(HealthError::OfProbes(key));
+            }
+        } else if table.watchdog.is_some() {
+            return Err(HealthError::WatchdogAlone);
+        }
         let failures = table.failures.unwrap_or(DEFAULT_FAILURES);
         if !(1..=MAX_FAILURES).contains(&failures) {
             return Err(HealthError::Failures(failures));
@@ -285,6 +320,16 @@ impl From<Health> for Table {
             HealthProbe::Http(url) => table.http = Some(url),
             HealthProbe::Tcp(port) => table.tcp = Some(port),
             HealthProbe::Command(command) => table.command = Some(command),
+            HealthProbe::Notify { watchdog } => {
+                return Self {
+                    notify: Some(true),
+                    watchdog,
+                    interval: None,
+                    timeout: None,
+                    failures: None,
+                    ..table
+                };
+            }
         }
         table
     }
@@ -377,6 +422,13 @@ mod tests {
             let health: Health = serde_json::from_str(&json).unwrap();
             assert_eq!(serde_json::to_string(&health).unwrap(), json);
         }
+        for json in [
+            r#"{"notify":true,"watchdog":"30s","ready_within":"5m","on_unhealthy":"end"}"#,
+            r#"{"notify":true,"ready_within":"10m","on_unhealthy":"report"}"#,
+        ] {
+            let health: Health = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::to_string(&health).unwrap(), json);
+        }
     }
 
     #[test]
@@ -392,6 +444,13 @@ mod tests {
             (r#"{"tcp": 1, "disable": true}"#, "remove it"),
             (r#"{"disable": false}"#, "needs one probe"),
             (r#"{"command": []}"#, "command is empty"),
+            (r#"{"notify": false}"#, "needs one probe"),
+            (r#"{"notify": true, "tcp": 1}"#, "needs one probe"),
+            (
+                r#"{"notify": true, "timeout": "1s"}"#,
+                "`timeout` is that of",
+            ),
+            (r#"{"tcp": 1, "watchdog": "1s"}"#, "add `notify = true`"),
             (r#"{"tcp": 1, "on_unhealthy": "reboot"}"#, "`restart`"),
         ] {
             let error = read(json).unwrap_err().to_string();

@@ -20,7 +20,7 @@ env = { RUST_LOG = "info" }
 user = "1000:1000"
 working_directory = "/app"
 restart = { policy = "on-failure", max = 5, backoff = "1s..30s" }
-health = { http = "http://127.0.0.1:8080/health", tcp = 8080, command = ["/app/check"], disable = true, interval = "30s", timeout = "5s", failures = 3, ready_within = "10m", on_unhealthy = "report" }
+health = { http = "http://127.0.0.1:8080/health", tcp = 8080, command = ["/app/check"], notify = true, watchdog = "30s", disable = true, interval = "30s", timeout = "5s", failures = 3, ready_within = "10m", on_unhealthy = "report" }
 stop_signal = "SIGQUIT"
 stop_grace = "10s"
 aws_credentials = true
@@ -317,7 +317,7 @@ mod tests {
         // What excludes another key is said before what follows it is read.
         let mut base = example.clone();
         let health = base["workload"]["health"].as_table_mut().unwrap();
-        for other in ["tcp", "command", "disable"] {
+        for other in ["tcp", "command", "notify", "watchdog", "disable"] {
             health.remove(other);
         }
         let secret = base["secrets"][0].as_table_mut().unwrap();

@@ -409,7 +409,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "health = { http = \"http://127.0.0.1:8080/health\", interval = \"5s\" }",
         "health = { interval = \"5s\" }",
-        "15: health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT` and `command = [\"PROGRAM\", \"ARGUMENT\"]`",
+        "15: health needs one probe: write one of `http = \"http://127.0.0.1:PORT/PATH\"`, `tcp = PORT`, `command = [\"PROGRAM\", \"ARGUMENT\"]` and `notify = true`",
     ),
     (
         "http = \"http://127.0.0.1:8080/health\"",
@@ -419,7 +419,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "http = \"http://127.0.0.1:8080/health\"",
         "udp = 53",
-        "15: unknown field `udp`, expected one of `http`, `tcp`, `command`, `disable`, `interval`, `timeout`, `failures`, `ready_within`, `on_unhealthy`",
+        "15: unknown field `udp`, expected one of `http`, `tcp`, `command`, `notify`, `watchdog`, `disable`, `interval`, `timeout`, `failures`, `ready_within`, `on_unhealthy`",
     ),
     (
         "interval = \"5s\"",

@@ -189,3 +189,78 @@ async fn health_ends_an_enclave_whose_workload_is_not_to_go_on() {
     assert_eq!(enclave.ended().await.0, 1);
     enclave.said("handled SIGTERM").await;
 }
+
+#[tokio::test]
+async fn notify_makes_ready_and_its_status_is_told() {
+    let instructions = [
+        "notify nonsense",
+        "notify STATUS=loading 40%",
+        "until /go",
+        "notify STATUS=serving;READY=1",
+        "wait",
+    ];
+    for uid in [0, 1000] {
+        let image = Image::new(&instructions)
+            .with("/workload/user", json!({"uid": uid, "gid": uid}))
+            .with("/workload/health", json!({"notify": true}));
+        let (enclave, mut control) = image.boot().await;
+        let says = health(&mut control, HealthState::Starting).await;
+        assert_eq!(says, "it says: loading 40%");
+        fs::write(enclave.path("go"), "").unwrap();
+        ready(&mut control).await;
+        health(&mut control, HealthState::Healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn notify_deadline_is_that_of_probes() {
+    let health = json!({"notify": true, "ready_within": "300ms"});
+    let image = Image::new(&["notify READY=0", "wait"]).with("/workload/health", health);
+    let (mut enclave, mut control) = image.boot().await;
+    let (cause, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(
+        (cause, &*code),
+        (EndCause::BootFailed, "workload.not-ready")
+    );
+    assert!(detail.contains("it has not said READY=1"), "{detail}");
+    enclave.ended().await;
+}
+
+#[tokio::test]
+async fn notify_watchdog_restarts_a_silent_workload_that_has_to_be_ready_anew() {
+    let health = json!({
+        "notify": true,
+        "watchdog": "400ms",
+        "ready_within": "2s",
+        "on_unhealthy": "restart",
+    });
+    // The second run says nothing more: what the first has said does not count for it.
+    let instructions = ["first notify READY=1", "wait"];
+    let image = Image::new(&instructions)
+        .with("/workload/health", health)
+        .restarted(5);
+    let (mut enclave, mut control) = image.boot().await;
+    ready(&mut control).await;
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.not-ready", "{detail}");
+    enclave.ended().await;
+    let unhealthy = "unhealthy: it has not said WATCHDOG=1 for 400ms";
+    enclave.line(LogStream::Health, unhealthy).await;
+}
+
+#[tokio::test]
+async fn notify_watchdog_is_kept_by_a_workload_that_says_so() {
+    let health = json!({"notify": true, "watchdog": "800ms", "on_unhealthy": "end"});
+    let instructions = ["notify READY=1", "beat /silence", "wait"];
+    let image = Image::new(&instructions).with("/workload/health", health);
+    let (mut enclave, mut control) = image.boot().await;
+    ready(&mut control).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(enclave.launcher.try_wait().unwrap().is_none());
+    fs::write(enclave.path("silence"), "").unwrap();
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.unhealthy");
+    let reason = "the workload is unhealthy: it has not said WATCHDOG=1 for 800ms";
+    assert_eq!(detail, reason);
+    enclave.ended().await;
+}

@@ -62,6 +62,8 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "note" => process::note_common(words[0]),
         "compare" => process::compare_common(words[0]),
         "judge" => process::judge(words[0]),
+        "notify" => process::notify(&words.join(" ")),
+        "beat" => process::beat(words[0]),
         "stalk" => process::stalk(words),
         "orphans" => orphans(words[0].parse().unwrap()),
         "run" => run_program(words[0]),

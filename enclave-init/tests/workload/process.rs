@@ -162,6 +162,25 @@ pub(crate) fn judge(file: &str) {
     }
 }
 
+/// Says something of this program, as to systemd; `;` ends a line of it.
+pub(crate) fn notify(text: &str) {
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let place = std::env::var("NOTIFY_SOCKET").unwrap();
+    let text = text.replace(';', "\n");
+    socket.send_to(text.as_bytes(), place).unwrap();
+}
+
+/// Says that it is alive, as often as is wanted, until there is this file.
+pub(crate) fn beat(file: &str) {
+    let microseconds = std::env::var("WATCHDOG_USEC").unwrap().parse().unwrap();
+    let pause = std::time::Duration::from_micros(microseconds) / 4;
+    while fs::metadata(file).is_err() {
+        notify("WATCHDOG=1");
+        sleep(pause);
+    }
+    println!("silent");
+}
+
 /// Stops every process that appears beside this one, and looks for two texts, whose halves are
 /// given, in whatever can be read of it. Says once what it has stopped and found.
 pub(crate) fn stalk(words: &[&str]) -> ! {
