@@ -78,7 +78,7 @@ fn read(proc: BorrowedFd<'_>, path: &str) -> io::Result<String> {
 }
 
 /// Whether a process of this `status` neither catches nor ignores nor blocks the signal
-/// (proc_pid_status(5)).
+/// (proc(5)).
 fn is_default(status: &str, signal: c_int) -> bool {
     let Some(bit) = u32::try_from(signal - 1)
         .ok()
@@ -94,7 +94,7 @@ fn is_default(status: &str, signal: c_int) -> bool {
     })
 }
 
-/// Whether a thread of this `syscall` is in rt_sigtimedwait(2) (proc_pid_syscall(5)).
+/// Whether a thread of this `syscall` (proc(5)) is in `rt_sigtimedwait`.
 fn waits_for_signals(call: &str) -> bool {
     let number = call.split_whitespace().next();
     number.and_then(|number| number.parse().ok()) == Some(libc::SYS_rt_sigtimedwait)

@@ -1,9 +1,10 @@
-//! What the workload says of itself, as services say it to systemd: sd_notify(3).
+//! What the workload says of itself, as services say it to systemd (`sd_notify(3)`).
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use manifest::{HealthProbe, MeasuredConfig};
 use tokio::net::UnixDatagram;
 use tokio::time::sleep;
 
@@ -32,8 +33,15 @@ pub(crate) struct News {
 }
 
 impl Notifications {
-    /// Makes the socket, which nobody but the workload can reach.
-    pub(crate) fn bind() -> Result<Self, InitError> {
+    /// Makes the socket, if the image has the workload say so.
+    pub(crate) fn of(config: &MeasuredConfig) -> Result<Option<Self>, InitError> {
+        let health = config.workload.health.as_ref();
+        let says = health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
+        says.then(Self::bind).transpose()
+    }
+
+    /// Nobody but the workload can reach it.
+    fn bind() -> Result<Self, InitError> {
         let path = in_scratch(SOCKET);
         let binding = || format!("making {SOCKET}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;

@@ -187,7 +187,7 @@ impl Prober<'_> {
 
     async fn until_ready(&self, health: &Health, last: &mut String) {
         if let Some(said) = self.notifications {
-            *last = "it has not said READY=1".to_owned();
+            "it has not said READY=1".clone_into(last);
             loop {
                 let news = said.next().await;
                 let is_ready = news.is_ready;

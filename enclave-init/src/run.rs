@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, HealthState, Losses};
 use link::{EndCode, Text};
-use manifest::{HealthProbe, MAX_SECRETS, MeasuredConfig};
+use manifest::{MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -16,11 +16,9 @@ use tokio::time::timeout;
 use crate::args::{Arguments, Simulation};
 use crate::boot::{Booted, Failed, boot};
 use crate::control::{self, Closing, Handle, Parts};
-use crate::error::InitError;
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::family::FamilyKeys;
 use crate::logs::Logs;
-use crate::notifications::Notifications;
 use crate::signals::Signals;
 use crate::steps::Steps;
 use crate::supervisor::{End, Outputs, Requests, Supervisor};
@@ -194,18 +192,6 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         return farewell(end, &logs, closing).await;
     }
     let confined = workload.confinement();
-    let notifications = match notifications(&config) {
-        Ok(notifications) => notifications,
-        Err(error) => {
-            let end = End {
-                cause: EndCause::BootFailed,
-                detail: format!("boot step workload failed: {error}"),
-                code: Some(EndCode::BootWorkload),
-                outputs: Outputs::default(),
-            };
-            return farewell(end, &logs, closing).await;
-        }
-    };
     // What the workload need not wait for.
     let booted = || {
         for line in steps.lines() {
@@ -249,18 +235,11 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         logs: &logs,
         handle: &handle,
         given,
-        notifications: notifications.as_ref(),
+        notifications: services.notifications.as_ref(),
         elapsed_us: &|| steps.elapsed_us(),
     };
     let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
-}
-
-/// What the workload says of itself, if the image has it say so.
-fn notifications(config: &MeasuredConfig) -> Result<Option<Notifications>, InitError> {
-    let health = config.workload.health.as_ref();
-    let says = health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
-    says.then(Notifications::bind).transpose()
 }
 
 /// Tells the log and the agent what the workload's start waits for.

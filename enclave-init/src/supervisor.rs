@@ -209,27 +209,9 @@ impl Supervisor<'_> {
             };
             let watched = self.watch(&companions, &mut started, &mut requests).await;
             was_ready |= self.handle.is_ready();
-            let (status, concern) = match watched {
-                Watched::Exited(status) => (status, None),
-                Watched::Shutdown(shutdown) => {
-                    self.stop(&mut started, shutdown.grace).await;
-                    return End::shutdown(started.outputs);
-                }
-                Watched::Concern(concern) => {
-                    let reason = concern.reason();
-                    self.logs.error(format!("{reason}; it is stopped"));
-                    let stopped = tokio::select! {
-                        status = self.stop(&mut started, None) => Ok(status),
-                        shutdown = requests.shutdown() => Err(shutdown),
-                    };
-                    match stopped {
-                        Ok(status) => (status, Some(concern)),
-                        Err(shutdown) => {
-                            self.stop(&mut started, shutdown.grace).await;
-                            return End::shutdown(started.outputs);
-                        }
-                    }
-                }
+            let concluded = self.conclude(watched, &mut started, &mut requests).await;
+            let Some((status, concern)) = concluded else {
+                return End::shutdown(started.outputs);
             };
             workload::kill_all();
             events = self.events(before);
@@ -348,6 +330,30 @@ impl Supervisor<'_> {
             killed_for: None,
             outputs,
         })
+    }
+
+    /// Has the workload end, if it has not: says how it has, and why it was stopped, if it
+    /// was for its health. None if the enclave is to end.
+    async fn conclude(
+        &self,
+        watched: Watched,
+        started: &mut Started,
+        requests: &mut Requests,
+    ) -> Option<(ExitStatus, Option<Concern>)> {
+        let shutdown = match watched {
+            Watched::Exited(status) => return Some((status, None)),
+            Watched::Shutdown(shutdown) => shutdown,
+            Watched::Concern(concern) => {
+                self.logs
+                    .error(format!("{}; it is stopped", concern.reason()));
+                tokio::select! {
+                    status = self.stop(started, None) => return Some((status, Some(concern))),
+                    shutdown = requests.shutdown() => shutdown,
+                }
+            }
+        };
+        self.stop(started, shutdown.grace).await;
+        None
     }
 
     /// Whether the workload may be started again after this.

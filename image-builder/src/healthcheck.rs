@@ -97,11 +97,11 @@ fn of_image(fields: &Map<String, Value>) -> Result<Option<(Command, Health)>, St
         None => return Ok(None),
         Some((kind, _)) if kind == "NONE" => return Ok(None),
         Some((kind, words)) if kind == "CMD" => words.to_vec(),
-        Some((kind, text)) if kind == "CMD-SHELL" => {
+        Some((kind, script)) if kind == "CMD-SHELL" => {
             let own = process.and_then(|process| process.get("Shell"));
             let own = own.and_then(words).filter(|shell| !shell.is_empty());
             let shell = own.unwrap_or_else(|| SHELL.map(str::to_owned).to_vec());
-            [shell, vec![text.join(" ")]].concat()
+            [shell, vec![script.join(" ")]].concat()
         }
         Some((kind, _)) => {
             return Err(format!(
@@ -154,12 +154,12 @@ mod tests {
 
     use super::*;
 
-    fn read(check: Value) -> Result<Option<Health>, String> {
+    fn read(check: &Value) -> Result<Option<Health>, String> {
         let fields = json!({ "config": { "Healthcheck": check } });
         of_image(fields.as_object().unwrap()).map(|found| found.map(|(_, health)| health))
     }
 
-    fn command(check: Value) -> Vec<String> {
+    fn command(check: &Value) -> Vec<String> {
         match read(check).unwrap().unwrap().probe {
             HealthProbe::Command(command) => command.to_vec(),
             probe => panic!("{probe:?}"),
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn healthcheck_is_dockers_with_dockers_defaults() {
-        let health = read(json!({"Test": ["CMD", "/check"]})).unwrap().unwrap();
+        let health = read(&json!({"Test": ["CMD", "/check"]})).unwrap().unwrap();
         let times = [health.interval, health.timeout, health.ready_within];
         assert_eq!(times.map(|time| time.to_string()), ["30s", "30s", "10m"]);
         assert_eq!(health.failures, 3);
@@ -180,12 +180,12 @@ mod tests {
             "StartPeriod": 60_000_000_000_u64,
             "Retries": 5,
         });
-        let health = read(given.clone()).unwrap().unwrap();
+        let health = read(&given).unwrap().unwrap();
         let times = [health.interval, health.timeout, health.ready_within];
         assert_eq!(times.map(|time| time.to_string()), ["5m", "1500ms", "26m"]);
         assert_eq!(health.failures, 5);
         assert_eq!(
-            command(given),
+            command(&given),
             ["/bin/sh", "-c", "curl -f localhost || exit 1"]
         );
     }
@@ -209,7 +209,7 @@ mod tests {
             json!({"Test": []}),
             json!({"Test": ["NONE"]}),
         ] {
-            assert_eq!(read(none.clone()), Ok(None), "{none}");
+            assert_eq!(read(&none), Ok(None), "{none}");
         }
         for (odd, part) in [
             (json!(7), "not understood"),
@@ -218,10 +218,10 @@ mod tests {
             (json!({"Test": ["CMD"]}), "command is empty"),
             (json!({"Test": ["curl", "x"]}), "`curl` is not understood"),
         ] {
-            assert!(read(odd.clone()).unwrap_err().contains(part), "{odd}");
+            assert!(read(&odd).unwrap_err().contains(part), "{odd}");
         }
         // What cannot be is cut to what can.
-        let health = read(json!({
+        let health = read(&json!({
             "Test": ["CMD", "/c"], "Interval": u64::MAX, "Retries": u64::MAX, "Timeout": -1,
         }));
         let health = health.unwrap().unwrap();

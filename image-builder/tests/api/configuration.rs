@@ -175,8 +175,8 @@ fn healthcheck_of_the_image_is_the_probe_unless_the_manifest_has_another() {
     let project = Project::of(&image);
     let health = |more: &str| {
         project.manifest(more);
-        let (image, notes) = project.build_with_notes();
-        let noted = notes.iter().any(|note| note.contains("HEALTHCHECK"));
+        let (image, lines) = project.build_with_notes();
+        let noted = lines.iter().any(|line| line.contains("HEALTHCHECK"));
         (measured(&image).workload.health, noted)
     };
     let (found, noted) = health("");

@@ -28,22 +28,7 @@ impl Supervisor {
                 at_us,
                 took_us,
             }),
-            // What is ready when it is about to end has not become so.
-            FromInit::Ready { .. } if self.enclave.phase() != Phase::Ready => {}
-            FromInit::Ready { at_us } => {
-                self.notifier.ready();
-                // It is told again on every connection.
-                if !self
-                    .board
-                    .update(|live| std::mem::replace(&mut live.was_ready, true))
-                {
-                    self.remember();
-                    self.reporter.report(&Report::Ready {
-                        at_us,
-                        elapsed_ms: milliseconds(self.board.uptime()),
-                    });
-                }
-            }
+            FromInit::Ready { at_us } => self.ready(at_us),
             FromInit::Health { state, detail } => self.health(state, detail.to_string()),
             FromInit::Document { id, document } => {
                 self.requests.answer(id, Ok(document.into_vec()));
@@ -122,6 +107,25 @@ impl Supervisor {
             }
         }
         action
+    }
+
+    /// Reports that the workload is ready, which is told again on every connection.
+    fn ready(&self, at_us: u64) {
+        // What is ready when it is about to end has not become so.
+        if self.enclave.phase() != Phase::Ready {
+            return;
+        }
+        self.notifier.ready();
+        let before = self
+            .board
+            .update(|live| std::mem::replace(&mut live.was_ready, true));
+        if !before {
+            self.remember();
+            self.reporter.report(&Report::Ready {
+                at_us,
+                elapsed_ms: milliseconds(self.board.uptime()),
+            });
+        }
     }
 
     fn called_kms(&self, calls: &[Calls], open: u32, waiting: u32) {

@@ -358,7 +358,7 @@ fn probed() -> anyhow::Result<()> {
     std::fs::write(COMMON, common()?)?;
     println!("started {}", if is_again { "again" } else { "first" });
     while std::fs::metadata(PROBES).map_or(0, |file| file.len()) < ENOUGH_PROBES {
-        thread::sleep(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(10));
     }
     println!("probed");
     if !is_again {
