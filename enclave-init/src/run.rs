@@ -235,7 +235,6 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         logs: &logs,
         handle: &handle,
         given,
-        notifications: services.notifications.as_ref(),
         elapsed_us: &|| steps.elapsed_us(),
     };
     let end = supervisor.run(workload, requests, booted).await;

@@ -14,7 +14,6 @@ use crate::error::{Doing, InitError};
 use crate::family::{FamilyKeys, Surroundings};
 use crate::kms::Kms;
 use crate::logs::Logs;
-use crate::notifications::Notifications;
 use crate::pressure::Pressure;
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
@@ -48,8 +47,6 @@ pub(crate) struct Running {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
-    /// What the workload says of itself, if the image has it say so.
-    pub(crate) notifications: Option<Notifications>,
 }
 
 impl Services<'_> {
@@ -127,7 +124,6 @@ impl Services<'_> {
             kms,
             secrets,
             keys,
-            notifications: Notifications::of(config)?,
         })
     }
 }

@@ -142,8 +142,6 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
     pub(crate) given: Given<'a>,
-    /// What the workload says of itself, if the image has it say so.
-    pub(crate) notifications: Option<&'a Notifications>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
 }
 
@@ -181,6 +179,12 @@ impl Supervisor<'_> {
                 return failed(EndCause::InitFailed, EndCode::InitReaper, detail);
             }
         };
+        let said = match Notifications::of(self.config) {
+            Ok(notifications) => notifications,
+            Err(error) => {
+                return failed(EndCause::BootFailed, EndCode::BootWorkload, in_boot(&error));
+            }
+        };
         let workload = &self.config.workload;
         let mut restarts = Restarts::new(workload.kind, workload.restart);
         let mut first = Some(first);
@@ -191,7 +195,7 @@ impl Supervisor<'_> {
         loop {
             let begun = Instant::now();
             let before = self.events(events);
-            let running = self.start(&reaper, first.take());
+            let running = self.start(&reaper, said.as_ref(), first.take());
             let is_first = booted.is_some();
             if let Some(booted) = booted.take() {
                 booted();
@@ -199,7 +203,7 @@ impl Supervisor<'_> {
             let mut started = match running.and_then(|running| self.follow(running)) {
                 Ok(started) => started,
                 Err(error) if is_first => {
-                    let detail = format!("boot step workload failed: {error}");
+                    let detail = in_boot(&error);
                     return failed(EndCause::BootFailed, EndCode::BootWorkload, detail);
                 }
                 Err(error) => {
@@ -207,7 +211,8 @@ impl Supervisor<'_> {
                     return failed(EndCause::InitFailed, code, error.to_string());
                 }
             };
-            let watched = self.watch(&companions, &mut started, &mut requests).await;
+            let watching = self.watch(&companions, said.as_ref(), &mut started, &mut requests);
+            let watched = watching.await;
             was_ready |= self.handle.is_ready();
             let concluded = self.conclude(watched, &mut started, &mut requests).await;
             let Some((status, concern)) = concluded else {
@@ -251,21 +256,11 @@ impl Supervisor<'_> {
                 };
             };
             self.logs.error(format!("{how}; restart in {delay:?}"));
-            // The output of one run comes before that of the next.
-            let pause = async {
-                sleep(delay).await;
-                started.outputs.finished().await;
-            };
-            tokio::select! {
-                () = pause => {}
-                _ = requests.shutdown() => {
-                    return End {
-                        cause: EndCause::Shutdown,
-                        detail: "shut down as asked, between restarts".to_owned(),
-                        code: None,
-                        outputs: started.outputs,
-                    };
-                }
+            if !pause(delay, &mut started.outputs, &mut requests).await {
+                return End {
+                    detail: "shut down as asked, between restarts".to_owned(),
+                    ..End::shutdown(started.outputs)
+                };
             }
         }
     }
@@ -284,8 +279,13 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start(&self, reaper: &Reaper, first: Option<StandingBy>) -> Result<Running, InitError> {
-        if let Some(notifications) = self.notifications {
+    fn start(
+        &self,
+        reaper: &Reaper,
+        notifications: Option<&Notifications>,
+        first: Option<StandingBy>,
+    ) -> Result<Running, InitError> {
+        if let Some(notifications) = notifications {
             notifications.forget();
         }
         let (pid, ended, (process, pipes)) = reaper.spawn(|| {
@@ -368,6 +368,7 @@ impl Supervisor<'_> {
     async fn watch(
         &self,
         companions: &Companions<'_>,
+        notifications: Option<&Notifications>,
         started: &mut Started,
         requests: &mut Requests,
     ) -> Watched {
@@ -377,7 +378,7 @@ impl Supervisor<'_> {
             handle: self.handle,
             logs: self.logs,
             companions,
-            notifications: self.notifications,
+            notifications,
             workload: process.as_fd(),
             elapsed_us: self.elapsed_us,
         };
@@ -444,6 +445,24 @@ impl Supervisor<'_> {
         let ended = timeout(KILL_TIMEOUT, started.ended()).await;
         ended.unwrap_or(ExitStatus::Signal(libc::SIGKILL))
     }
+}
+
+/// Waits between two runs: the output of one comes before that of the next. False if the
+/// enclave is to end.
+async fn pause(delay: Duration, outputs: &mut Outputs, requests: &mut Requests) -> bool {
+    let pause = async {
+        sleep(delay).await;
+        outputs.finished().await;
+    };
+    tokio::select! {
+        () = pause => true,
+        _ = requests.shutdown() => false,
+    }
+}
+
+/// What kept the workload from its first start, for people.
+fn in_boot(error: &InitError) -> String {
+    format!("boot step workload failed: {error}")
 }
 
 /// How a workload ended, for people.
