@@ -11,6 +11,7 @@
 //! | `/scratch` | the workload's files in memory, which outlive its restarts |
 //! | `/secrets` | declared secrets, which the workload can only read |
 //! | `/view` | where each run's own mounts are put together |
+//! | `/program` | the init's own program, which can only be read |
 //!
 //! Once the workload has been started, the init resolves no path below `/application`
 //! or `/scratch`; the workload's process moves there itself (`confinement::view`).
@@ -22,9 +23,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::NixPath;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
 use crate::error::{Doing, InitError};
@@ -83,6 +86,17 @@ pub(crate) struct Room {
     pub(crate) tmp: u64,
 }
 
+/// The init's own program, in its root.
+///
+/// Whoever can look into a process can open the program that it runs (`/proc/PID/exe`), and
+/// the workload can have the init's run as itself: it need but put a link to `/proc/self/exe`
+/// in the place of a command that the init runs beside it, or have a script that names it as
+/// its interpreter (CVE-2019-5736). As the owner of the file, which root is and under `sim`
+/// every user, it could then make it a program that nobody may execute. Through a mount that
+/// can only be read it cannot, and unlike a sealed copy in memory the mount takes none, and
+/// needs no kernel that can forbid to change the mode of one (`F_SEAL_EXEC`, Linux 6.3).
+pub(crate) const PROGRAM: &str = "/program";
+
 /// How the secrets' file system is mounted: each of the 64 files takes at most 32 KiB, and
 /// as much again while it is replaced.
 const SECRETS_OPTIONS: &str = "mode=0755,size=4m,nr_inodes=256";
@@ -134,6 +148,7 @@ pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), Ini
     for point in MOUNT_POINTS {
         make_folder(&application, point)?;
     }
+    bind_program(&root.join(PROGRAM.trim_start_matches('/')))?;
     if simulated {
         borrow_kernel_views(root)?;
     } else {
@@ -203,6 +218,37 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
     // As in other container runtimes, any user may listen on any port.
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
         .doing(|| "allowing low ports".to_owned())
+}
+
+/// Mounts this program where it can only be read.
+fn bind_program(target: &Path) -> Result<(), InitError> {
+    File::create(target).doing(|| format!("making {}", target.display()))?;
+    bind(Path::new("/proc/self/exe"), target)?;
+    let none = None::<&str>;
+    let flags = flags_of(target)? | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(none, target, none, flags, none)
+        .doing(|| "making the init's program read-only".to_owned())
+}
+
+/// The flags that a file system is mounted with here: in a user namespace none of them can
+/// be taken away.
+pub(crate) fn flags_of<P: ?Sized + NixPath>(path: &P) -> Result<MsFlags, InitError> {
+    let found = statvfs(path)
+        .doing(|| "looking at a mount's flags".to_owned())?
+        .flags();
+    let same = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let set = same
+        .into_iter()
+        .filter(|(flag, _)| found.contains(*flag))
+        .map(|(_, flag)| flag);
+    Ok(set.collect())
 }
 
 /// Takes along what the machine's start has mounted: nothing is left behind that the

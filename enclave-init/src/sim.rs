@@ -81,6 +81,9 @@ const FORWARDED: [Signal; 5] = [
 /// Makes the namespaces, runs PID 1 in them and gives its exit code. Kills it
 /// when standard input ends: then whoever started this is gone.
 pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
+    // By its path, not by `/proc/self/exe`: only what is found in the namespaces' own mounts
+    // can be mounted again there.
+    let program = std::env::current_exe().map_err(LaunchError::Process)?;
     make_namespaces()?;
     // No threads: the kernel makes none for a process whose children belong to
     // another PID namespace.
@@ -90,7 +93,7 @@ pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     watched.thread_block().map_err(process)?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(process)?;
-    let mut pid1 = Command::new("/proc/self/exe")
+    let mut pid1 = Command::new(program)
         .args(simulation.pid1_arguments())
         .env_clear()
         .stdin(Stdio::piped())

@@ -22,13 +22,14 @@ use nix::unistd::pause;
 
 use crate::args::REAPER;
 use crate::error::{Doing, InitError};
+use crate::mounts::PROGRAM;
 
 /// What a namespace is started with, opened before any workload runs.
 #[derive(Debug)]
 pub(crate) struct Processes {
     /// The init's own PID namespace.
     own: File,
-    /// The init's program.
+    /// The init's program, where nobody can change it.
     program: File,
     /// Whether PID 1 of a namespace is to be a process that reaps.
     has_reaper: bool,
@@ -42,7 +43,7 @@ impl Processes {
         let open = |path: &str| File::open(path).doing(|| format!("opening {path}"));
         Ok(Self {
             own: open("/proc/self/ns/pid")?,
-            program: open("/proc/self/exe")?,
+            program: open(PROGRAM)?,
             has_reaper,
         })
     }

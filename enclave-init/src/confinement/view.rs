@@ -18,12 +18,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::FchmodatFlags::FollowSymlink;
 use nix::sys::stat::{Mode, SFlag, fchmodat, makedev, mkdirat, mknod};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, fchdir, mkdir, pivot_root, symlinkat};
 
 use super::Step;
-use crate::error::{Doing, InitError};
-use crate::mounts::{APPLICATION, DEVICES, RUN, SECRETS, SHM, TMP};
+use crate::error::InitError;
+use crate::mounts::{APPLICATION, DEVICES, RUN, SECRETS, SHM, TMP, flags_of};
 
 /// Links that programs expect in `/dev`.
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -154,7 +153,7 @@ impl View {
         }
         let root = if !simulated || confinement.read_only_root {
             // In a user namespace, what the host has set cannot be taken away.
-            let mut flags = flags_of_application()?;
+            let mut flags = flags_of(APPLICATION)?;
             flags.set(
                 MsFlags::MS_NODEV,
                 !simulated || flags.contains(MsFlags::MS_NODEV),
@@ -325,24 +324,4 @@ fn with_options(mut change: Change, text: &'static CStr) -> Change {
 /// Changes a mount's flags, and not those of its file system, which others use.
 fn remount(flags: MsFlags) -> MsFlags {
     MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags
-}
-
-/// The flags that the application's root is mounted with.
-fn flags_of_application() -> Result<MsFlags, InitError> {
-    let found = statvfs(APPLICATION)
-        .doing(|| "looking at the application's root".to_owned())?
-        .flags();
-    let same = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    let set = same
-        .into_iter()
-        .filter(|(flag, _)| found.contains(*flag))
-        .map(|(_, flag)| flag);
-    Ok(set.collect())
 }

@@ -171,3 +171,25 @@ async fn companion_gives_a_hostile_workload_nothing_of_the_inits() {
         enclave.ended().await;
     }
 }
+
+/// The workload's are the folders that the command is looked for in, so it can have the init's
+/// own program executed, and what a process executes can be opened. It can only be read.
+#[tokio::test]
+async fn companion_gives_a_hostile_workload_no_program_that_it_could_change() {
+    for how in ["link", "script"] {
+        for uid in [0, 1000] {
+            let lure = format!("lure {how} /tmp/bait");
+            let health = json!({"command": ["/tmp/bait", "sim"], "interval": "10ms"});
+            let image = Image::new(&[&lure])
+                .with("/workload/user", json!({"uid": uid, "gid": uid}))
+                .with("/workload/health", health);
+            let (enclave, _control) = image.boot().await;
+            enclave.said("opened the program").await;
+            enclave.said("mode: ReadOnlyFilesystem").await;
+            enclave.said("append: ").await;
+            let lines = enclave.lines(LogStream::Application);
+            assert!(!lines.contains(&"mode changed".to_owned()), "{lines:?}");
+            assert!(!lines.contains(&"opened to write".to_owned()), "{lines:?}");
+        }
+    }
+}

@@ -15,6 +15,7 @@
 mod channel;
 mod confinement;
 mod kms;
+mod lure;
 mod network;
 mod process;
 mod usurpation;
@@ -65,6 +66,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "notify" => process::notify(&words.join(" ")),
         "beat" => process::beat(words[0]),
         "stalk" => process::stalk(words),
+        "lure" => lure::lure(words[0], words[1]),
         "orphans" => orphans(words[0].parse().unwrap()),
         "run" => run_program(words[0]),
         "leave" => leave(words),
