@@ -66,6 +66,7 @@ mod notices;
 mod notifications;
 mod panic;
 mod parent;
+mod passing;
 mod pressure;
 mod probing;
 mod reaper;

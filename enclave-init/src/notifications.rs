@@ -1,26 +1,36 @@
 //! What the workload says of itself, as services say it to systemd (`sd_notify(3)`).
 
 use std::fs::{Permissions, set_permissions};
+use std::future::pending;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use manifest::{HealthProbe, MeasuredConfig};
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::error::{Doing, InitError};
 use crate::mounts::in_scratch;
+use crate::passing::{self, receive};
 
 /// Where the workload finds the socket.
 pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
-/// Longest message, in bytes; what is longer is cut.
+/// Longest message, in bytes. Of what is longer the line is withheld that was cut.
 const MAX_MESSAGE: usize = 4096;
 /// Between two messages at least: a workload that says more waits.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The socket, for every run of the workload.
 #[derive(Debug)]
-pub(crate) struct Notifications(UnixDatagram);
+pub(crate) struct Notifications {
+    socket: UnixDatagram,
+    /// Where descriptors that come with messages are closed. While that takes its time, no
+    /// further message is received.
+    closing: mpsc::Sender<Vec<OwnedFd>>,
+}
 
 /// What a message says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,21 +57,35 @@ impl Notifications {
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
         set_permissions(&path, Permissions::from_mode(0o666)).doing(binding)?;
-        Ok(Self(socket))
+        let closing = passing::closing(1).doing(binding)?;
+        Ok(Self { socket, closing })
     }
 
     /// Forgets what was said so far: it was another run that has said it.
     pub(crate) fn forget(&self) {
-        while self.0.try_recv(&mut []).is_ok() {}
+        while let Ok(place) = self.closing.try_reserve()
+            && let Ok((_, passed)) = receive(self.socket.as_fd(), &mut [])
+        {
+            place.send(passed);
+        }
     }
 
-    /// The next message.
+    /// The next message. Cancellation safe.
     pub(crate) async fn next(&self) -> News {
         loop {
-            let mut message = [0; MAX_MESSAGE];
-            let received = self.0.recv(&mut message).await;
             sleep(PAUSE).await;
-            if let Ok(length) = received {
+            let Ok(place) = self.closing.reserve().await else {
+                // The thread has ended, which it does not while there is this.
+                return pending().await;
+            };
+            // A byte more than the longest, which tells a message that was cut.
+            let mut message = [0; MAX_MESSAGE + 1];
+            let receiving = || receive(self.socket.as_fd(), &mut message);
+            let received = self.socket.async_io(Interest::READABLE, receiving).await;
+            if let Ok((length, passed)) = received {
+                if !passed.is_empty() {
+                    place.send(passed);
+                }
                 return News::read(message.get(..length).unwrap_or_default());
             }
         }
@@ -72,6 +96,11 @@ impl News {
     /// Reads what there is of assignments; what is not known means nothing.
     fn read(message: &[u8]) -> Self {
         let mut news = Self::default();
+        let message = match message.rsplitn(2, |byte| *byte == b'\n').nth(1) {
+            Some(whole) if message.len() > MAX_MESSAGE => whole,
+            None if message.len() > MAX_MESSAGE => &[],
+            _ => message,
+        };
         for line in message.split(|byte| *byte == b'\n') {
             match line {
                 b"READY=1" => news.is_ready = true,
@@ -98,6 +127,14 @@ mod tests {
         assert!(news.is_ready && news.is_alive && !news.is_stopping);
         assert_eq!(news.status.unwrap(), b"loading 40%");
         assert!(News::read(b"STOPPING=1").is_stopping);
+        // What was cut may be half of a secret.
+        let mut long = b"READY=1\nSTATUS=".to_vec();
+        long.resize(MAX_MESSAGE, b'x');
+        assert!(News::read(&long).status.is_some());
+        long.push(b'x');
+        let news = News::read(&long);
+        assert!(news.is_ready && news.status.is_none());
+        assert_eq!(News::read(&[b'x'; MAX_MESSAGE + 1]), News::default());
         for nothing in [
             &b""[..],
             b"READY=0",

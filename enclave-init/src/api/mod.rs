@@ -42,6 +42,7 @@ use crate::error::{Doing, InitError};
 use crate::family::FamilyKeys;
 use crate::kms::Kms;
 use crate::mounts::in_scratch;
+use crate::passing::{self, Connection};
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
@@ -153,6 +154,8 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
+    let closing = passing::closing(MAX_CONNECTIONS)
+        .doing(|| format!("starting the thread that closes connections of {SOCKET}"))?;
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
@@ -161,10 +164,13 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
             };
             let accepted = tokio::select! {
                 accepted = tcp.accept() => {
-                    accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), place))
+                    accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), Some(place)))
                 }
                 accepted = unix.accept() => {
-                    accepted.map(|(stream, _)| spawn(stream, Transport::Unix, api.clone(), place))
+                    accepted.map(|(stream, _)| {
+                        let stream = Connection::new(stream, place, closing.clone());
+                        spawn(stream, Transport::Unix, api.clone(), None);
+                    })
                 }
             };
             if accepted.is_err() {
@@ -175,7 +181,8 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     Ok(())
 }
 
-fn spawn<S>(stream: S, transport: Transport, api: Api, place: OwnedSemaphorePermit)
+/// Serves a connection. It has the place itself if none is given.
+fn spawn<S>(stream: S, transport: Transport, api: Api, place: Option<OwnedSemaphorePermit>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
