@@ -66,14 +66,32 @@ pub(crate) fn note(
         return None;
     }
     Some(match measured {
-        Some(health) => format!(
-            "the image's HEALTHCHECK probes the workload: `{command}`, every {}; the enclave is ready once it has succeeded, and ends if it has not within {}: workload.health has others, or none by `health = {{ disable = true }}`",
-            health.interval, health.ready_within
-        ),
+        Some(health) => {
+            let start = if has_start_interval(fields) {
+                "; its start interval is not used"
+            } else {
+                ""
+            };
+            format!(
+                "the image's HEALTHCHECK probes the workload: `{command}`, every {}{start}; the enclave is ready once it has succeeded, and ends if it has not within {}: workload.health has others, or none by `health = {{ disable = true }}`",
+                health.interval, health.ready_within
+            )
+        }
         None => {
             format!("the image's HEALTHCHECK is not run, as the workload is a batch: `{command}`")
         }
     })
+}
+
+/// Whether the image says how often it is probed until it is ready.
+fn has_start_interval(fields: &Map<String, Value>) -> bool {
+    let check = fields
+        .get("config")
+        .and_then(|process| process.get("Healthcheck"));
+    let interval = check.and_then(|check| check.get("StartInterval"));
+    interval
+        .and_then(Value::as_u64)
+        .is_some_and(|interval| interval > 0)
 }
 
 /// The image's command and the probe that it makes; none if it has none, or `NONE`.
@@ -101,7 +119,7 @@ fn of_image(fields: &Map<String, Value>) -> Result<Option<(Command, Health)>, St
             let own = process.and_then(|process| process.get("Shell"));
             let own = own.and_then(words).filter(|shell| !shell.is_empty());
             let shell = own.unwrap_or_else(|| SHELL.map(str::to_owned).to_vec());
-            [shell, vec![script.join(" ")]].concat()
+            [shell, script.to_vec()].concat()
         }
         Some((kind, _)) => {
             return Err(format!(
@@ -194,10 +212,10 @@ mod tests {
     fn healthcheck_by_a_shell_is_run_by_the_images() {
         let fields = json!({"config": {
             "Shell": ["/bin/bash", "-ec"],
-            "Healthcheck": {"Test": ["CMD-SHELL", "true"]},
+            "Healthcheck": {"Test": ["CMD-SHELL", "test $0 = x", "x"]},
         }});
         let (command, _) = of_image(fields.as_object().unwrap()).unwrap().unwrap();
-        assert_eq!(*command, ["/bin/bash", "-ec", "true"]);
+        assert_eq!(*command, ["/bin/bash", "-ec", "test $0 = x", "x"]);
     }
 
     #[test]

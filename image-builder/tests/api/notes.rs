@@ -66,13 +66,16 @@ fn notes_are_not_about_what_is_as_it_seems() {
 fn notes_name_fields_of_the_image_without_effect() {
     let mut image = Image::new(&[app()])
         .with("ExposedPorts", json!({ "80/tcp": {} }))
-        .with("Healthcheck", json!({ "Test": ["CMD", "/app", "-q"] }))
+        .with(
+            "Healthcheck",
+            json!({ "Test": ["CMD", "/app", "-q"], "StartInterval": 1_000_000_000 }),
+        )
         .with("Labels", json!({ "maintainer": "somebody" }))
         .with("Surprise", json!(true));
     image.config["history"] = json!([{ "created_by": "COPY" }]);
     let (_, notes) = Project::of(&image).build_with_notes();
     for (note, part) in notes.iter().zip([
-        "the image's HEALTHCHECK probes the workload: `/app -q`, every 30s; the enclave is ready once it has succeeded, and ends if it has not within 10m",
+        "the image's HEALTHCHECK probes the workload: `/app -q`, every 30s; its start interval is not used; the enclave is ready once it has succeeded, and ends if it has not within 10m",
         "the image exposes 80/tcp, which no rule of network.ingress leads to",
         "as image-builder does not know them: config.Surprise",
     ]) {
