@@ -359,6 +359,7 @@ fn describe_workload(
     let is = |known| code.is_some_and(|code| code.is(known));
     let how = match status {
         _ if is(EndCode::WorkloadUnhealthy) => "was unhealthy and was stopped".to_owned(),
+        _ if is(EndCode::WorkloadNotReady) => "was not ready in time and was stopped".to_owned(),
         WorkloadStatus::Signal(_) if is(EndCode::WorkloadOutOfMemory) => {
             "was killed because its memory had run out".to_owned()
         }
@@ -462,6 +463,21 @@ mod tests {
             text,
             "the last lines of `system`:\n  the clock\nthe console's last lines:\n  panic\ncrash       kernel panic (boot.root)\nended       boot failed: no heartbeat (exit code 11)\nlost        13 log records in the enclave\n"
         );
+    }
+
+    #[test]
+    fn an_end_of_the_workload_tells_why_it_was_stopped() {
+        for (code, how) in [
+            (EndCode::WorkloadUnhealthy, "was unhealthy and was stopped"),
+            (
+                EndCode::WorkloadNotReady,
+                "was not ready in time and was stopped",
+            ),
+            (EndCode::WorkloadExitCode, "ended with code 0"),
+        ] {
+            let text = describe_workload(WorkloadStatus::Code(0), None, Some(&code.into()));
+            assert_eq!(text, format!("workload    {how}\n"));
+        }
     }
 
     #[tokio::test]

@@ -397,10 +397,11 @@ pub enum HealthState {
     /// Not running yet, or between restarts.
     #[n(0)]
     Starting,
-    /// Running, and the last probe (if any) was answered.
+    /// Running, and not unhealthy.
     #[n(1)]
     Healthy,
-    /// Running, and the last probe failed.
+    /// Running, and as many probes in a row have failed as the image says, or a workload that
+    /// says itself that it is alive has not.
     #[n(2)]
     Unhealthy,
 }

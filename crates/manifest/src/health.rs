@@ -37,7 +37,7 @@ pub enum HealthError {
         "`{0}` is that of a probe, and with `notify = true` there is none: the workload says itself that it is ready; remove it"
     )]
     OfProbes(&'static str),
-    /// A watchdog of nobody.
+    /// `watchdog` without `notify`.
     #[error(
         "`watchdog` is for a workload that says itself that it is alive: add `notify = true`, or remove it"
     )]

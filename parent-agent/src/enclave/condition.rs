@@ -24,8 +24,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// The state of a workload that runs, and whose last probes, if there are any, did not
-    /// fail.
+    /// The state of a workload that runs and is not unhealthy: if it is probed, fewer probes in a
+    /// row have failed than would make it so.
     pub(crate) const HEALTHY: &'static str = "healthy";
 
     /// Whether it is in that state.
