@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::confinement::{Confinement, Errand, Side};
 use crate::error::{Doing, InitError};
-use crate::logs::Logs;
+use crate::logs::{Excerpt, Logs};
 use crate::reaper::{Ended, Reaper};
 use crate::workload::{Given, describe, variables};
 
@@ -49,8 +49,17 @@ pub(crate) struct Companion {
 pub(crate) struct Outcome {
     /// None if it did not end in time.
     pub(crate) status: Option<ExitStatus>,
-    /// The beginning of its output, of which no more than the workload's own may leave.
-    pub(crate) output: Vec<u8>,
+    output: Output,
+}
+
+/// What a command has written, of which no more than the workload's own may leave.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Output {
+    /// The beginning.
+    text: Vec<u8>,
+    is_cut: bool,
+    /// Nobody can write more.
+    has_ended: bool,
 }
 
 /// Kills a command, and what it has started, when it is dropped.
@@ -121,7 +130,7 @@ fn receiver(output: OwnedFd) -> Result<pipe::Receiver, InitError> {
 impl Companion {
     /// Waits for the command's end, and no longer than this.
     pub(crate) async fn outcome(mut self, limit: Duration) -> Outcome {
-        let mut output = Vec::new();
+        let mut output = Output::default();
         let status = timeout(limit, self.follow(&mut output)).await.ok();
         let Self {
             mut ended, bound, ..
@@ -133,37 +142,41 @@ impl Companion {
         Outcome { status, output }
     }
 
-    async fn follow(&mut self, output: &mut Vec<u8>) -> ExitStatus {
-        let mut is_open = true;
+    async fn follow(&mut self, output: &mut Output) -> ExitStatus {
         let status = loop {
             tokio::select! {
                 status = self.ended.wait() => break status,
-                ready = self.output.readable(), if is_open => {
-                    is_open = ready.is_ok() && take(&self.output, output);
-                }
+                ready = self.output.readable(), if !output.has_ended => match ready {
+                    Ok(()) => drop(output.take(&self.output)),
+                    Err(_) => output.has_ended = true,
+                },
             }
         };
         let mut reads = 0;
-        while is_open && reads < MAX_LAST_READS {
-            let length = output.len();
-            is_open = take(&self.output, output) && output.len() > length;
+        while !output.has_ended && reads < MAX_LAST_READS && output.take(&self.output) {
             reads += 1;
         }
         status
     }
 }
 
-/// Takes over what is there; false once there is nothing to come.
-fn take(pipe: &pipe::Receiver, output: &mut Vec<u8>) -> bool {
-    let mut bytes = [0; READ_BYTES];
-    match pipe.try_read(&mut bytes) {
-        Ok(0) => false,
-        Ok(count) => {
-            let room = MAX_OUTPUT.saturating_sub(output.len());
-            output.extend(bytes.iter().take(count.min(room)));
-            true
+impl Output {
+    /// Takes over what is there; false if that is nothing.
+    fn take(&mut self, pipe: &pipe::Receiver) -> bool {
+        let mut bytes = [0; READ_BYTES];
+        match pipe.try_read(&mut bytes) {
+            Ok(count @ 1..) => {
+                let room = MAX_OUTPUT.saturating_sub(self.text.len());
+                self.is_cut |= count > room;
+                self.text.extend(bytes.iter().take(count.min(room)));
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+            Ok(0) | Err(_) => {
+                self.has_ended = true;
+                false
+            }
         }
-        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
     }
 }
 
@@ -174,15 +187,15 @@ impl Companion {
     /// Waits for a command that follows the change of a secret, and tells the log of it.
     pub(crate) async fn follow_change(self, command: Command, logs: Logs) {
         let outcome = self.outcome(CHANGE_TIMEOUT).await;
-        let (line, name) = (outcome.first_line(), format!("secrets: `{command}`"));
+        let (output, name) = (outcome.excerpt(), format!("secrets: `{command}`"));
         match outcome.complaint(CHANGE_TIMEOUT) {
             None => {
                 let sentence = format!("{name} has ended with exit code 0");
-                logs.system(logs.with_output(sentence, line));
+                logs.system(logs.with_output(sentence, output));
             }
             Some(complaint) => {
                 let sentence = format!("{name}, which follows a change, failed: {complaint}");
-                logs.error(logs.with_output(sentence, line));
+                logs.error(logs.with_output(sentence, output));
             }
         }
     }
@@ -198,10 +211,12 @@ impl Outcome {
         }
     }
 
-    /// The first line of its output that is not blank.
-    pub(crate) fn first_line(&self) -> Option<&[u8]> {
-        let mut lines = self.output.split(|byte| *byte == b'\n');
-        lines.find(|line| !line.trim_ascii().is_empty())
+    /// What is kept of its output.
+    pub(crate) fn excerpt(&self) -> Excerpt<'_> {
+        Excerpt {
+            text: &self.output.text,
+            is_whole: self.output.has_ended && !self.output.is_cut,
+        }
     }
 }
 
@@ -220,22 +235,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_are_told_by_their_end_and_first_line() {
+    fn outcomes_are_told_by_their_end() {
         let limit = Duration::from_secs(5);
-        let outcome = |status, output: &[u8]| Outcome {
+        let outcome = |status| Outcome {
             status,
-            output: output.to_vec(),
+            output: Output::default(),
         };
-        let good = outcome(Some(ExitStatus::Code(0)), b"fine\n");
+        let good = outcome(Some(ExitStatus::Code(0)));
         assert_eq!(good.complaint(limit), None);
-        let failed = outcome(Some(ExitStatus::Code(7)), b"\n \nconnection refused\nmore");
+        let failed = outcome(Some(ExitStatus::Code(7)));
         assert_eq!(
             failed.complaint(limit).unwrap(),
             "it ended with exit code 7"
         );
-        assert_eq!(failed.first_line().unwrap(), b"connection refused");
-        let late = outcome(None, b"");
+        let late = outcome(None);
         assert!(late.complaint(limit).unwrap().contains("within 5s"));
-        assert_eq!(late.first_line(), None);
     }
 }

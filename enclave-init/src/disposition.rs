@@ -5,7 +5,7 @@
 //! init looks whether the process means to do something about the signal; if it does not, and
 //! the default is to end it, the init ends it itself.
 //!
-//! The kernel decides by the main thread alone whether a signal is for nothing, and so does
+//! The kernel decides by the main thread alone whether a signal has no effect, and so does
 //! this: by what its process catches and ignores, what that thread blocks, and whether it
 //! waits in sigwait(3), where a blocked signal shows as one that is not.
 //!
@@ -19,17 +19,24 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
 use nix::libc::{self, c_int};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use tokio::time::sleep;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use crate::confinement::Confinement;
 
 /// How often the process is looked at: it is between two waits for its signals for a moment.
 const LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(3);
+/// How long a look may take: a process that executes a program cannot be looked at meanwhile,
+/// and whoever looks at one that ends may have to free its memory.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest file of a process that is read, in bytes.
 const MAX_FILE: u64 = 16 * 1024;
 
@@ -45,9 +52,8 @@ const HARMLESS: [c_int; 8] = [
     libc::SIGTTOU,
 ];
 
-/// Whether the signal would have ended the process, were it not PID 1. `proc` is a `/proc`
-/// that the process cannot have masked.
-pub(crate) async fn would_end(proc: BorrowedFd<'_>, pid: Pid, signal: c_int) -> bool {
+/// Whether the signal would have ended the process, were it not PID 1.
+pub(crate) async fn would_end(confinement: &Arc<Confinement>, pid: Pid, signal: c_int) -> bool {
     // The kernel spares no PID 1 from this one.
     if signal == libc::SIGKILL || HARMLESS.contains(&signal) {
         return false;
@@ -56,25 +62,34 @@ pub(crate) async fn would_end(proc: BorrowedFd<'_>, pid: Pid, signal: c_int) -> 
         if look > 0 {
             sleep(PAUSE).await;
         }
-        if !matches!(is_for_nothing(proc, pid, signal), Ok(true)) {
+        let confinement = Arc::clone(confinement);
+        let looking = spawn_blocking(move || has_no_effect(confinement.proc(), pid, signal));
+        // What cannot be found out in time is not known.
+        if !matches!(timeout(LOOK_TIMEOUT, looking).await, Ok(Ok(Ok(true)))) {
             return false;
         }
     }
     true
 }
 
-fn is_for_nothing(proc: BorrowedFd<'_>, pid: Pid, signal: c_int) -> io::Result<bool> {
+/// `proc` is a `/proc` that the process cannot have masked.
+fn has_no_effect(proc: BorrowedFd<'_>, pid: Pid, signal: c_int) -> io::Result<bool> {
+    // Before and after the rest, so that a wait for signals that begins or ends meanwhile is
+    // seen.
+    let before = read(proc, &format!("{pid}/syscall"))?;
     let status = read(proc, &format!("{pid}/status"))?;
-    let call = read(proc, &format!("{pid}/syscall"))?;
-    Ok(is_default(&status, signal) && !waits_for_signals(&call))
+    let after = read(proc, &format!("{pid}/syscall"))?;
+    let waits = [before, after].iter().any(|call| waits_for_signals(call));
+    Ok(is_default(&status, signal) && !waits)
 }
 
 fn read(proc: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = File::from(openat(proc, path, flags, Mode::empty())?);
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    // A process may have any name.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether a process of this `status` neither catches nor ignores nor blocks the signal

@@ -20,7 +20,7 @@ pub(crate) async fn probe(probe: &HealthProbe, limit: Duration) -> Result<(), St
                 .await
                 .map(drop),
             HealthProbe::Http(url) => get(url).await,
-            // Whoever has commands run runs it, and hears the workload.
+            // Run, or heard, by `Prober`.
             HealthProbe::Command(_) | HealthProbe::Notify { .. } => {
                 Err(io::ErrorKind::Unsupported.into())
             }

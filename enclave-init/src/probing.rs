@@ -8,19 +8,22 @@ use std::time::Duration;
 use link::EndCode;
 use link::control::HealthState;
 use manifest::{Health, HealthProbe, Interval, OnUnhealthy};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::companion::Companions;
 use crate::confinement::Side;
 use crate::control::Handle;
 use crate::health;
-use crate::logs::Logs;
+use crate::logs::{Excerpt, Logs};
 use crate::notifications::{News, Notifications};
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// The same by a command, which takes time of the workload's.
 const STARTING_COMMAND_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Between two statuses of the workload's own at least; of those between the last is told.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What has to be done about the workload.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl Concern {
     }
 }
 
-/// How a probe of the workload is made, and what is told of it.
+/// Probes the workload or hears it, and tells what comes of it.
 pub(crate) struct Prober<'a> {
     pub(crate) health: Option<&'a Health>,
     pub(crate) handle: &'a Handle,
@@ -58,7 +61,26 @@ pub(crate) struct Prober<'a> {
     pub(crate) notifications: Option<&'a Notifications>,
     /// Its main process.
     pub(crate) workload: BorrowedFd<'a>,
+    /// How long it may take to end once it has begun to.
+    pub(crate) stop_grace: Interval,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
+}
+
+/// The workload's own words on their way.
+#[derive(Debug)]
+struct Status {
+    waiting: Option<Vec<u8>>,
+    /// The next may be told from then on.
+    from: Instant,
+}
+
+impl Status {
+    fn new() -> Self {
+        Self {
+            waiting: None,
+            from: Instant::now(),
+        }
+    }
 }
 
 /// Failures in a row.
@@ -89,7 +111,8 @@ impl Prober<'_> {
         };
         let ready_within = health.ready_within.as_duration();
         let mut reason = "no probe was answered".to_owned();
-        let starting = self.until_ready(health, &mut reason);
+        let mut status = Status::new();
+        let starting = self.until_ready(health, &mut reason, &mut status);
         if timeout_at(Instant::now() + ready_within, starting)
             .await
             .is_err()
@@ -102,7 +125,7 @@ impl Prober<'_> {
         self.set_healthy();
         if let (HealthProbe::Notify { watchdog }, Some(said)) = (&health.probe, self.notifications)
         {
-            return self.listen(health, *watchdog, said).await;
+            return self.listen(health, *watchdog, said, status).await;
         }
         let mut tally = Tally {
             allowed: health.failures,
@@ -139,20 +162,22 @@ impl Prober<'_> {
         health: &Health,
         watchdog: Option<Interval>,
         said: &Notifications,
+        mut status: Status,
     ) -> Concern {
         let Some(watchdog) = watchdog else {
             loop {
-                self.tell(said.next().await);
+                self.hear(said, &mut status).await;
             }
         };
         let mut is_due = Instant::now() + watchdog.as_duration();
+        let mut is_stopping = false;
         loop {
-            match timeout_at(is_due, said.next()).await {
-                Ok(News {
-                    is_stopping: true, ..
-                }) => {
+            match timeout_at(is_due, self.hear(said, &mut status)).await {
+                Ok(_) if is_stopping => {}
+                Ok(news) if news.is_stopping => {
                     self.logs.health("stopping");
-                    return pending().await;
+                    is_stopping = true;
+                    is_due = Instant::now() + self.stop_grace.as_duration();
                 }
                 Ok(news) => {
                     if news.is_alive {
@@ -161,11 +186,19 @@ impl Prober<'_> {
                             self.set_healthy();
                         }
                     }
-                    self.tell(news);
                 }
                 Err(_) => {
                     is_due = Instant::now() + watchdog.as_duration();
-                    let reason = format!("it has not said WATCHDOG=1 for {watchdog}");
+                    let reason = if is_stopping {
+                        let grace = self.stop_grace;
+                        format!(
+                            "it has said STOPPING=1 and has not ended within {grace}, which is workload.stop_grace"
+                        )
+                    } else {
+                        format!("it has not said WATCHDOG=1 for {watchdog}")
+                    };
+                    // One that goes on after all is watched again.
+                    is_stopping = false;
                     self.logs.health(format!("unhealthy: {reason}"));
                     self.handle
                         .set_health(HealthState::Unhealthy, reason.as_str());
@@ -177,25 +210,45 @@ impl Prober<'_> {
         }
     }
 
-    /// Hands on the workload's own words, if they may leave.
-    fn tell(&self, news: News) {
-        if let Some(status) = news.status.filter(|_| self.logs.is_released()) {
-            let status = self.logs.with_output("it says".to_owned(), Some(&status));
-            self.handle.set_health(self.handle.health(), status);
+    /// The next message, and meanwhile hands on the workload's own words: not in the place of
+    /// the reason why it is unhealthy. Cancellation safe.
+    async fn hear(&self, said: &Notifications, status: &mut Status) -> News {
+        loop {
+            let may_tell = self.handle.health() != HealthState::Unhealthy;
+            tokio::select! {
+                mut news = said.next() => {
+                    if let Some(words) = news.status.take() {
+                        status.waiting = Some(words);
+                    }
+                    return news;
+                }
+                () = sleep_until(status.from), if may_tell && status.waiting.is_some() => {
+                    if let Some(words) = status.waiting.take() {
+                        self.tell(&words);
+                    }
+                    status.from = Instant::now() + STATUS_INTERVAL;
+                }
+            }
         }
     }
 
-    async fn until_ready(&self, health: &Health, last: &mut String) {
+    /// Hands on the workload's own words, if they may leave.
+    fn tell(&self, words: &[u8]) {
+        if self.logs.is_released() {
+            let words = Excerpt {
+                text: words,
+                is_whole: true,
+            };
+            let detail = self.logs.with_output("it says".to_owned(), words);
+            self.handle.set_health(self.handle.health(), detail);
+        }
+    }
+
+    async fn until_ready(&self, health: &Health, last: &mut String, status: &mut Status) {
         if let Some(said) = self.notifications {
             "it has not said READY=1".clone_into(last);
-            loop {
-                let news = said.next().await;
-                let is_ready = news.is_ready;
-                self.tell(news);
-                if is_ready {
-                    return;
-                }
-            }
+            while !self.hear(said, status).await.is_ready {}
+            return;
         }
         let pause = match health.probe {
             HealthProbe::Command(_) => STARTING_COMMAND_INTERVAL.min(health.interval.as_duration()),
@@ -219,7 +272,7 @@ impl Prober<'_> {
                 let outcome = started.outcome(limit).await;
                 match outcome.complaint(limit) {
                     None => Ok(()),
-                    Some(complaint) => Err(self.logs.with_output(complaint, outcome.first_line())),
+                    Some(complaint) => Err(self.logs.with_output(complaint, outcome.excerpt())),
                 }
             }
             probe => health::probe(probe, limit).await,

@@ -88,7 +88,12 @@ fn run(start: Instant, simulation: Option<&Simulation>) -> bool {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(live(start, simulation)),
+        Ok(runtime) => {
+            let is_orderly = runtime.block_on(live(start, simulation));
+            // A look at a process may still be waiting for it.
+            runtime.shutdown_background();
+            is_orderly
+        }
         Err(error) => {
             say(&format!("the runtime cannot start: {error}"));
             false

@@ -4,13 +4,14 @@
 //! killed, as in any container: nothing holds ports or pipes that the next
 //! start needs, and a program that puts itself into the background has ended.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
-use manifest::{MeasuredConfig, OnChange, OnUnhealthy, StopSignal, WorkloadKind};
+use manifest::{Command, MeasuredConfig, OnChange, OnUnhealthy, StopSignal, WorkloadKind};
 use nix::libc::{self, c_int};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -70,11 +71,11 @@ impl Requests {
         }
     }
 
-    /// The next one; what follows changes waits for its turn. Cancellation safe.
-    async fn next(&mut self, with_changes: bool) -> Request {
+    /// The next one. Cancellation safe.
+    async fn next(&mut self) -> Request {
         tokio::select! {
             Some(shutdown) = self.shutdown.recv() => Request::Shutdown(shutdown),
-            Some(change) = self.changes.recv(), if with_changes => Request::Follow(change),
+            Some(change) = self.changes.recv() => Request::Follow(change),
             asked = self.signals.next() => match asked {
                 Asked::Shutdown => Request::Shutdown(Shutdown { grace: None }),
                 Asked::Forward(signal) => Request::Forward(signal),
@@ -85,7 +86,7 @@ impl Requests {
     /// Waits for a shutdown. Cancellation safe.
     pub(crate) async fn shutdown(&mut self) -> Shutdown {
         loop {
-            if let Request::Shutdown(shutdown) = self.next(true).await {
+            if let Request::Shutdown(shutdown) = self.next().await {
                 return shutdown;
             }
         }
@@ -346,13 +347,21 @@ impl Supervisor<'_> {
             Watched::Concern(concern) => {
                 self.logs
                     .error(format!("{}; it is stopped", concern.reason()));
+                let stopped = async {
+                    self.stop(started, None).await;
+                    // However long it takes to free its memory: the next run would be beside
+                    // it, and short of that.
+                    started.ended().await
+                };
                 tokio::select! {
-                    status = self.stop(started, None) => return Some((status, Some(concern))),
+                    status = stopped => return Some((status, Some(concern))),
                     shutdown = requests.shutdown() => shutdown,
                 }
             }
         };
         self.stop(started, shutdown.grace).await;
+        // The machine ends with it.
+        let _ = timeout(KILL_TIMEOUT, started.ended()).await;
         None
     }
 
@@ -380,16 +389,34 @@ impl Supervisor<'_> {
             companions,
             notifications,
             workload: process.as_fd(),
+            stop_grace: self.config.workload.stop_grace,
             elapsed_us: self.elapsed_us,
         };
         let probing = prober.watch();
         tokio::pin!(probing);
-        // What follows a change, one after the other.
+        // Commands that follow changes run one after the other. One that has not begun yet
+        // follows what has changed meanwhile, too.
         let mut change = JoinSet::new();
+        let mut waiting: VecDeque<Command> = VecDeque::new();
         loop {
+            if change.is_empty()
+                && let Some(command) = waiting.pop_front()
+            {
+                match companions.start(Side::Change, process.as_fd(), &command) {
+                    Ok(running) => {
+                        let logs = self.logs.clone();
+                        change.spawn(running.follow_change(command, logs));
+                    }
+                    Err(error) => self.logs.error(format!(
+                        "secrets: `{command}`, which follows a change, failed: {error}"
+                    )),
+                }
+            }
             tokio::select! {
+                biased;
+                // What has ended is not unhealthy.
                 status = started.ended() => return Watched::Exited(status),
-                request = requests.next(change.is_empty()) => match request {
+                request = requests.next() => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
                     Request::Forward(signal) => self.deliver(started, signal as c_int, true).await,
                     Request::Follow(OnChange::Signal(signal)) => {
@@ -397,14 +424,8 @@ impl Supervisor<'_> {
                         self.deliver(started, signal, false).await;
                     }
                     Request::Follow(OnChange::Command(command)) => {
-                        match companions.start(Side::Change, process.as_fd(), &command) {
-                            Ok(running) => {
-                                let logs = self.logs.clone();
-                                change.spawn(running.follow_change(command, logs));
-                            }
-                            Err(error) => self.logs.error(format!(
-                                "secrets: `{command}`, which follows a change, failed: {error}"
-                            )),
+                        if !waiting.contains(&command) {
+                            waiting.push_back(command);
                         }
                     }
                 },
@@ -416,8 +437,9 @@ impl Supervisor<'_> {
 
     /// Has a signal do to the workload what it does to any other program.
     async fn deliver(&self, started: &mut Started, signal: c_int, to_group: bool) {
-        let (pid, proc) = (started.pid, self.confinement.proc());
-        if !self.config.workload.init && disposition::would_end(proc, pid, signal).await {
+        let pid = started.pid;
+        if !self.config.workload.init && disposition::would_end(self.confinement, pid, signal).await
+        {
             started.killed_for = Some(signal);
             workload::signal_main(started.process.as_fd(), libc::SIGKILL);
         } else if to_group {
@@ -430,7 +452,7 @@ impl Supervisor<'_> {
     /// The stop signal, the grace, SIGKILL to everything. SIGTERM is for the whole process
     /// group. Another signal is for the main process alone, as with Docker: what it asks for
     /// is that program's own, and a program to which it means nothing would end at once.
-    async fn stop(&self, started: &mut Started, grace: Option<Duration>) -> ExitStatus {
+    async fn stop(&self, started: &mut Started, grace: Option<Duration>) {
         let workload = &self.config.workload;
         let grace = grace.unwrap_or(workload.stop_grace.as_duration());
         let asked = workload.stop_signal;
@@ -442,8 +464,6 @@ impl Supervisor<'_> {
             ));
         }
         workload::kill_all();
-        let ended = timeout(KILL_TIMEOUT, started.ended()).await;
-        ended.unwrap_or(ExitStatus::Signal(libc::SIGKILL))
     }
 }
 

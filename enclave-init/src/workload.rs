@@ -180,19 +180,24 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
     for (name, value) in given.secrets.map(Secrets::variables).into_iter().flatten() {
         set(name, value);
     }
-    if let Some(HealthProbe::Notify { watchdog }) =
-        workload.health.as_ref().map(|health| &health.probe)
-    {
-        set("NOTIFY_SOCKET", crate::notifications::SOCKET.into());
-        if let Some(watchdog) = watchdog {
-            let microseconds = watchdog.as_duration().as_micros().to_string();
-            set("WATCHDOG_USEC", microseconds.into());
-        }
-    }
     set("HOSTNAME", config.name.as_str().into());
     set("ENCLAVE_API", crate::api::URL.into());
     set("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH.into());
     variables.into_iter().collect()
+}
+
+/// Where the workload says how it is. It does so itself: commands beside it have none of this.
+fn of_notifications(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
+    let health = config.workload.health.as_ref();
+    let Some(HealthProbe::Notify { watchdog }) = health.map(|health| &health.probe) else {
+        return Vec::new();
+    };
+    let socket = ("NOTIFY_SOCKET", crate::notifications::SOCKET.to_owned());
+    let watchdog = watchdog.map(|watchdog| {
+        let microseconds = watchdog.as_duration().as_micros().to_string();
+        ("WATCHDOG_USEC", microseconds)
+    });
+    std::iter::once(socket).chain(watchdog).collect()
 }
 
 /// Starts the workload as its user and confined, in a session of its own, with
@@ -212,6 +217,7 @@ fn start(
         .args(workload.command.arguments())
         .env_clear()
         .envs(variables(config, given))
+        .envs(of_notifications(config))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -323,8 +329,8 @@ pub(crate) fn of_change(signal: ChangeSignal) -> Signal {
     }
 }
 
-/// Another hold of a process that has not been waited for: its namespaces can be entered by
-/// it, and by nobody else's.
+/// A pidfd of a process that has not been waited for: its namespaces can be entered by it, and
+/// those of no other process.
 pub(crate) fn descriptor(pid: Pid) -> Result<OwnedFd, InitError> {
     // SAFETY: the call takes two numbers. It gives a new descriptor, which is ours.
     let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };

@@ -108,6 +108,7 @@ impl Confinement {
         // open until the process has been started: both are borrowed here.
         unsafe {
             command.pre_exec(move || {
+                close_others()?;
                 for descriptor in inherited.into_iter().flatten() {
                     let descriptor = BorrowedFd::borrow_raw(descriptor);
                     fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -224,7 +225,7 @@ fn run() -> Result<ExitCode, (u8, String)> {
     Ok(u8::try_from(code).unwrap_or(u8::MAX).into())
 }
 
-/// The control group first, so that memory counts there from the beginning.
+/// The control group first: from then on memory counts there.
 fn enter(order: &Order, workload: &OwnedFd, group: Option<&OwnedFd>) -> io::Result<()> {
     let mut namespaces = NAMESPACES;
     if let Some(group) = group {

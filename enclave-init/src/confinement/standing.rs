@@ -1,4 +1,4 @@
-//! Whom a process of the workload's is: its working directory, user and groups, its
+//! The identity and privileges of a workload process: its working directory, user and groups, its
 //! capabilities and the filter of its system calls. The workload has it, and so has every
 //! command that is run beside it.
 

@@ -52,6 +52,14 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(crate) struct Logs(Arc<Shared>);
 
+/// What is kept of a text of the workload's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Excerpt<'a> {
+    pub(crate) text: &'a [u8],
+    /// Whether that is all of it.
+    pub(crate) is_whole: bool,
+}
+
 #[derive(Debug)]
 struct Shared {
     config: manifest::Logs,
@@ -87,17 +95,34 @@ impl Logs {
         self.0.is_released
     }
 
-    /// A sentence about a command of the workload's, with what it has written, if text of the
-    /// workload's may leave the enclave: without its secrets, and in plain characters.
-    pub(crate) fn with_output(&self, sentence: String, line: Option<&[u8]>) -> String {
-        let line = line.filter(|_| self.is_released());
-        match line.and_then(|line| self.0.redactor.redact(line)) {
+    /// A sentence about a command of the workload's, with the first line that it has written,
+    /// if text of the workload's may leave the enclave: without its secrets, and in plain
+    /// characters.
+    pub(crate) fn with_output(&self, sentence: String, output: Excerpt<'_>) -> String {
+        let line = self.is_released().then(|| self.first_line(output));
+        match line.flatten() {
             None => sentence,
             Some(line) => {
                 let line = String::from_utf8_lossy(&line);
                 format!("{sentence}: {}", plain_start(line.trim(), MAX_OUTPUT))
             }
         }
+    }
+
+    /// The first line that is not blank. A secret may extend over several lines, so all of
+    /// them are searched; and where the output was cut a secret may have been, so with rules
+    /// only what is before the last line's beginning is told.
+    fn first_line(&self, output: Excerpt<'_>) -> Option<Vec<u8>> {
+        let redactor = &self.0.redactor;
+        let mut text = redactor.redact(output.text)?;
+        if !output.is_whole && !redactor.is_empty() {
+            let end = text.iter().rposition(|byte| *byte == b'\n')?;
+            text = text.get(..end)?.to_vec().into();
+        }
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let line = lines.find(|line| !line.trim_ascii().is_empty())?;
+        // Some rules are about lines.
+        Some(redactor.redact(line)?.into_owned())
     }
 
     /// Adds one of the init's own records.

@@ -13,6 +13,41 @@ fn logs(config: Value) -> Logs {
     Logs::new(serde_json::from_value(config).unwrap(), false)
 }
 
+#[test]
+fn redaction_of_a_commands_output_is_by_all_of_it() {
+    let rules = json!([
+        {"pattern": "(?s)BEGIN.*END", "with": "[key]"},
+        {"json_fields": ["password"]},
+    ]);
+    let redacting = logs(json!({"release": "always", "redact": rules}));
+    let told = |logs: &Logs, text: &[u8], is_whole| {
+        logs.with_output("it says".to_owned(), Excerpt { text, is_whole })
+    };
+    for (text, is_whole, line) in [
+        (&b"\n \nrefused\nmore"[..], true, "it says: refused"),
+        (b"a BEGIN\nsecret\nEND\n", true, "it says: a [key]"),
+        (
+            b"{\"password\":\"x\"}\nmore",
+            true,
+            "it says: {\"password\":\"***\"}",
+        ),
+        // Its end would have made it a secret.
+        (b"BEGIN secret", false, "it says"),
+        (b"refused\nBEGIN secret", false, "it says: refused"),
+        (b"refused\n", false, "it says: refused"),
+        (b"", true, "it says"),
+    ] {
+        assert_eq!(told(&redacting, text, is_whole), line);
+    }
+    let plain = logs(json!({"release": "always"}));
+    assert_eq!(
+        told(&plain, b"BEGIN secret", false),
+        "it says: BEGIN secret"
+    );
+    let kept = logs(json!({"release": "never"}));
+    assert_eq!(told(&kept, b"refused\n", true), "it says");
+}
+
 /// One whose time passes when nothing else is left to do.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
