@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use link::control::{EndCause, ExitStatus, FromInit, HealthState};
+use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::logs::LogStream;
 use serde_json::{Value, json};
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, ending_with_code, message};
+use crate::enclave::{Enclave, Image, ending, ending_with_code, message};
 
 /// A probe that reads its verdict from a file of the workload's.
 fn judged(more: &Value) -> Value {
@@ -208,7 +208,41 @@ async fn notify_makes_ready_and_its_status_is_told() {
         assert_eq!(says, "it says: loading 40%");
         fs::write(enclave.path("go"), "").unwrap();
         ready(&mut control).await;
-        health(&mut control, HealthState::Healthy).await;
+        let says = message(&mut control, |message| match message {
+            FromInit::Health {
+                state: HealthState::Healthy,
+                detail,
+            } if !detail.is_empty() => Some(detail.to_string()),
+            _ => None,
+        });
+        assert_eq!(says.await, "it says: serving");
+    }
+}
+
+#[tokio::test]
+async fn notify_and_the_local_api_do_not_wait_for_what_is_passed_to_them() {
+    for how in ["notify", "api", "api-later"] {
+        let instructions = [
+            &format!("linger {how}"),
+            "request tcp GET /v1/random?bytes=1",
+            "request unix GET /v1/random?bytes=1",
+            "handle SIGTERM",
+        ];
+        let image = Image::new(&instructions).with("/workload/health", json!({"notify": true}));
+        let (mut enclave, mut control) = image.boot().await;
+        if how != "api-later" {
+            enclave.said("passed true").await;
+        }
+        enclave.said("handling").await;
+        let answers = enclave.answers();
+        assert!(
+            answers.iter().all(|(status, _)| *status == 200),
+            "{answers:?}"
+        );
+        control.send(FromAgent::Shutdown { grace_ms: None }).await;
+        assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+        enclave.ended().await;
+        enclave.said("handled SIGTERM").await;
     }
 }
 
@@ -234,8 +268,14 @@ async fn notify_watchdog_restarts_a_silent_workload_that_has_to_be_ready_anew() 
         "ready_within": "2s",
         "on_unhealthy": "restart",
     });
-    // The second run says nothing more: what the first has said does not count for it.
-    let instructions = ["first notify READY=1", "wait"];
+    // The second run says nothing more. What the first has said at its end, when nobody listened
+    // any more, does not count for it.
+    let instructions = [
+        "first notify READY=1",
+        "first handle SIGTERM",
+        "second wait",
+        "notify READY=1",
+    ];
     let image = Image::new(&instructions)
         .with("/workload/health", health)
         .restarted(5);
@@ -263,4 +303,48 @@ async fn notify_watchdog_is_kept_by_a_workload_that_says_so() {
     let reason = "the workload is unhealthy: it has not said WATCHDOG=1 for 800ms";
     assert_eq!(detail, reason);
     enclave.ended().await;
+}
+
+#[tokio::test]
+async fn notify_of_the_end_puts_the_watchdog_off_for_the_grace_alone() {
+    let health = json!({"notify": true, "watchdog": "200ms", "on_unhealthy": "end"});
+    let instructions = ["notify READY=1", "notify STOPPING=1", "wait"];
+    let image = Image::new(&instructions)
+        .with("/workload/stop_grace", json!("1s"))
+        .with("/workload/health", health);
+    let (mut enclave, mut control) = image.boot().await;
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.unhealthy");
+    let reason = "the workload is unhealthy: it has said STOPPING=1 and has not ended within 1s, which is workload.stop_grace";
+    assert_eq!(detail, reason);
+    enclave.ended().await;
+}
+
+#[tokio::test]
+async fn notify_status_takes_no_reasons_place() {
+    let health = json!({"notify": true, "watchdog": "300ms"});
+    let instructions = [
+        "notify READY=1",
+        "until /go",
+        "notify STATUS=well",
+        "until /on",
+        "notify WATCHDOG=1",
+        "wait",
+    ];
+    let image = Image::new(&instructions).with("/workload/health", health);
+    let (enclave, mut control) = image.boot().await;
+    let reason = "it has not said WATCHDOG=1 for 300ms";
+    assert_eq!(
+        self::health(&mut control, HealthState::Unhealthy).await,
+        reason
+    );
+    fs::write(enclave.path("go"), "").unwrap();
+    // Longer than a status waits for another.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    fs::write(enclave.path("on"), "").unwrap();
+    let told = message(&mut control, |message| match message {
+        FromInit::Health { state, detail } if detail.contains("well") => Some(*state),
+        _ => None,
+    });
+    assert_eq!(told.await, HealthState::Healthy);
 }

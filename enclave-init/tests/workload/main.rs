@@ -15,6 +15,7 @@
 mod channel;
 mod confinement;
 mod kms;
+mod linger;
 mod lure;
 mod network;
 mod process;
@@ -66,6 +67,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "notify" => process::notify(&words.join(" ")),
         "beat" => process::beat(words[0]),
         "stalk" => process::stalk(words),
+        "linger" => linger::linger(words[0]),
         "lure" => lure::lure(words[0], words[1]),
         "orphans" => orphans(words[0].parse().unwrap()),
         "run" => run_program(words[0]),
@@ -79,6 +81,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "room" => words.iter().for_each(|path| confinement::room(path)),
         "signal" => confinement::signal(words[0].parse().unwrap(), words[1]),
         "first" => first(words),
+        "second" => second(words),
         "until" => until(words[0]),
         "mark" => fs::write(words[0], "").unwrap(),
         "usurp" => usurpation::usurp(words[0]),
@@ -253,11 +256,20 @@ fn listen_for_ever(port: u16) {
 
 /// Runs the instruction in the first run only, as `first WORDS`.
 fn first(words: &[&str]) {
-    let marker = "/tmp/was-here";
-    if fs::metadata(marker).is_err() {
+    let marker = format!("/tmp/was-here-{}", words.join("-").replace('/', "-"));
+    if fs::metadata(&marker).is_err() {
         fs::write(marker, "").unwrap();
         run(words[0], &words[1..], &[]);
     }
+}
+
+/// Runs the instruction in every run but the first; of one instruction alone.
+fn second(words: &[&str]) {
+    let marker = "/tmp/was-here-before";
+    if fs::metadata(marker).is_ok() {
+        run(words[0], &words[1..], &[]);
+    }
+    fs::write(marker, "").unwrap();
 }
 
 /// Waits for a file.

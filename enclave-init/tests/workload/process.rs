@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -89,9 +90,7 @@ fn common() -> Vec<String> {
         format!("folder {}", std::env::current_dir().unwrap().display()),
         format!(
             "root {:?}",
-            fs::metadata("/")
-                .map(|root| std::os::unix::fs::MetadataExt::ino(&root))
-                .unwrap()
+            fs::metadata("/").map(|root| root.ino()).unwrap()
         ),
         format!("leader {}", nix::unistd::getsid(None).unwrap() == getpid()),
     ];
@@ -189,6 +188,8 @@ pub(crate) fn stalk(words: &[&str]) -> ! {
         texts[0].clone() + "-" + words[1],
         texts[1].clone() + "-" + words[3],
     ];
+    let own = fs::metadata("/proc/self/exe").unwrap();
+    let own = (own.dev(), own.ino());
     let mut said = BTreeSet::new();
     let mut say = |line: String| {
         if said.insert(line.clone()) {
@@ -219,8 +220,15 @@ pub(crate) fn stalk(words: &[&str]) -> ! {
                     say(format!("found {name}"));
                 }
             }
-            for file in ["/proc/PID/exe", "/proc/PID/root", "/proc/PID/cwd"] {
-                let _ = fs::read_link(file.replace("PID", &pid.to_string()));
+            for folder in ["root", "cwd"] {
+                // Where the init has the image's files.
+                if fs::metadata(format!("/proc/{pid}/{folder}/application")).is_ok() {
+                    say(format!("found the init's {folder}"));
+                }
+            }
+            let program = fs::metadata(format!("/proc/{pid}/exe"));
+            if program.is_ok_and(|program| (program.dev(), program.ino()) != own) {
+                say("found the init's program".to_owned());
             }
         }
     }
