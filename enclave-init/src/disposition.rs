@@ -117,6 +117,10 @@ fn waits_for_signals(call: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::unistd::gettid;
+
     use super::*;
 
     #[test]
@@ -141,6 +145,14 @@ mod tests {
         let last = "8000000000000000";
         assert!(!is_default(&status(none, none, last), 64));
         assert!(is_default(&status(none, none, term), 64));
+    }
+
+    #[test]
+    fn disposition_is_read_of_a_process_of_any_name() {
+        nix::sys::prctl::set_name(c"\xff").unwrap();
+        let proc = File::open("/proc").unwrap();
+        let status = read(proc.as_fd(), &format!("{}/status", gettid())).unwrap();
+        assert!(status.contains("\nSigBlk:"), "{status}");
     }
 
     #[test]

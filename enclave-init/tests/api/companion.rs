@@ -127,7 +127,7 @@ async fn companion_is_read_no_further_than_its_bound() {
 async fn companion_ends_with_the_workload() {
     // The probe runs when the workload ends, and the next start's does.
     let health = json!({"command": ["/bin/workload", "wait"], "timeout": "1h", "interval": "10ms"});
-    let image = Image::new(&["first until /end", "say again", "wait"])
+    let image = Image::new(&["first until /end", "first exit 0", "say again", "wait"])
         .with("/workload/health", health)
         .restarted(3);
     let (mut enclave, mut control) = image.boot().await;

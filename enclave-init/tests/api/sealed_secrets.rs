@@ -413,3 +413,23 @@ async fn sealed_secrets_that_come_late_are_followed_by_a_command() {
         enclave.said("still").await;
     }
 }
+
+/// It could say that the workload is alive.
+#[tokio::test]
+async fn sealed_secrets_that_change_have_no_command_that_finds_the_socket_of_notify() {
+    let rest = json!({
+        "file": file("password"),
+        "on_change": {"command": ["/bin/workload", "notify READY=1"]},
+        "on_failure": "continue",
+    });
+    let secrets = json!([secret("password", Some("50ms"), &rest)]);
+    let image = Image::new(&["notify STATUS=mine", "say here", "wait"])
+        .with("/workload/health", json!({"notify": true}))
+        .with("/secrets", secrets);
+    let (enclave, mut control) = image.boot().await;
+    enclave.said("here").await;
+    let put = seal_and_put(&enclave, &mut control, "password", SECRET).await;
+    assert_eq!(put, Ok(()));
+    let failed = enclave.line(LogStream::Errors, "secrets: `/bin").await;
+    assert!(failed.contains("exit code 101"), "{failed}");
+}
