@@ -17,7 +17,7 @@ pub(crate) fn linger(how: &str) {
     std::mem::forget(other);
     lingering.set_nonblocking(true).unwrap();
     let full = loop {
-        if let Err(error) = lingering.write(&[0; 65536]) {
+        if let Err(error) = lingering.write(&[0; 4096]) {
             break error;
         }
     };
