@@ -1,10 +1,7 @@
 //! Values of `enclave.toml` that are right by themselves and not beside others.
 
 use crate::confinement::{Confinement, Mebibytes};
-use crate::health::HealthProbe;
 use crate::process::Environment;
-use crate::reserved::reserved_for;
-use crate::units::Port;
 use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
 
 /// The path of a value, and what is wrong with it.
@@ -30,7 +27,6 @@ pub(crate) fn check(
 ) -> Result<(), Contradiction> {
     restart(workload)
         .or_else(|| stop_grace(workload))
-        .or_else(|| health(workload))
         .or_else(|| credentials(workload))
         .or_else(|| read_only_root(confinement))
         .or_else(|| sizes(confinement))
@@ -57,20 +53,6 @@ fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
         );
         (["workload", "stop_grace"].as_slice(), message)
     })
-}
-
-/// The init's own services are well whatever the workload does.
-fn health(workload: &WorkloadSource) -> Option<Contradiction> {
-    let health = workload.health.as_ref()?;
-    let port = match &health.probe {
-        HealthProbe::Tcp(port) => *port,
-        HealthProbe::Http(url) => Port::new(url.address().port())?,
-    };
-    let service = reserved_for(port)?;
-    let message = format!(
-        "health must not be probed at port {port}, where {service} answers whatever the workload does: have the workload listen on another port"
-    );
-    Some((["workload", "health"].as_slice(), message))
 }
 
 /// An SDK takes the credentials that it finds first.
@@ -142,14 +124,6 @@ mod tests {
                 "5: stop_grace of 301s would not be kept",
             ),
             (
-                "[workload]\nhealth = { tcp = 7070 }",
-                "5: health must not be probed at port 7070, where the enclave's local API",
-            ),
-            (
-                "[workload]\nhealth = { http = \"http://localhost:3128/\" }",
-                "5: health must not be probed at port 3128",
-            ),
-            (
                 "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = true",
                 "6: aws_credentials gives the workload credentials, and its environment sets AWS_SESSION_TOKEN",
             ),
@@ -173,7 +147,7 @@ mod tests {
     fn contradictions_are_not_what_only_looks_like_one() {
         for tables in [
             "[workload]\nkind = \"batch\"\nrestart = { policy = \"never\" }",
-            "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 8080 }",
+            "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 7070 }",
             "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = false",
             "[workload]\nenv = { AWS_REGION = \"eu-west-1\" }\naws_credentials = true",
             "[confinement]\nread_only_root = false\nroot_mib = 1",

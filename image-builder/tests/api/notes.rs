@@ -30,7 +30,11 @@ fn notes_say_what_means_less_than_it_seems() {
         ),
         (
             "[network]\negress = [\"a.example:443\", \"127.0.0.1:443\"]\n",
-            "the egress rule `127.0.0.1:443` is for the parent's own loopback address",
+            "the egress rule `127.0.0.1:443` is for the parent's own loopback address, and only through the proxy, which this enclave does not have: set network.proxy = true",
+        ),
+        (
+            "[network]\negress = [\"127.0.0.1:443\"]\nproxy = true\n",
+            "the egress rule `127.0.0.1:443` is for the parent's own loopback address, and only through the proxy; what",
         ),
         (
             "[network]\negress = [\"localhost:443\"]\n",

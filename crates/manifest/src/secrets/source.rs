@@ -12,13 +12,7 @@ use crate::units::Interval;
 use crate::workload::WorkloadSource;
 
 /// Variables that the init sets.
-const OF_THE_INIT: [&str; 5] = [
-    "ENCLAVE_API",
-    "ENCLAVE_RUNTIME_CONFIG",
-    "HOSTNAME",
-    "HTTPS_PROXY",
-    "https_proxy",
-];
+const OF_THE_INIT: [&str; 3] = ["ENCLAVE_API", "ENCLAVE_RUNTIME_CONFIG", "HOSTNAME"];
 
 /// A declared secret as a person writes it. In a [`Manifest`](crate::Manifest), relative
 /// paths have been joined to the manifest's folder.
