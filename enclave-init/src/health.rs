@@ -1,13 +1,14 @@
 //! Asking the workload whether it is well.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use manifest::{HealthProbe, HealthUrl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::network::Namespace;
 
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,13 +16,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_BYTES: usize = 12;
 
 /// Probes once; the error says what is wrong.
-pub(crate) async fn probe(probe: &HealthProbe) -> Result<(), String> {
+pub(crate) async fn probe(probe: &HealthProbe, network: &Namespace) -> Result<(), String> {
     let attempt = async {
         match probe {
-            HealthProbe::Tcp(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port.get()))
-                .await
-                .map(drop),
-            HealthProbe::Http(url) => get(url).await,
+            HealthProbe::Tcp(port) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
+                network.connect(address).await.map(drop)
+            }
+            HealthProbe::Http(url) => get(url, network).await,
         }
     };
     match timeout(PROBE_TIMEOUT, attempt).await {
@@ -31,8 +33,8 @@ pub(crate) async fn probe(probe: &HealthProbe) -> Result<(), String> {
     }
 }
 
-async fn get(url: &HealthUrl) -> io::Result<()> {
-    let mut stream = TcpStream::connect(url.address()).await?;
+async fn get(url: &HealthUrl, network: &Namespace) -> io::Result<()> {
+    let mut stream = network.connect(url.address()).await?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         url.target(),

@@ -18,6 +18,7 @@ use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::args::Simulation;
 use crate::exit::EXIT_FAILED;
+use crate::network::check_pairs;
 
 /// What stands for vsock and the NSM, as descriptors: their paths are out of
 /// reach once the root has changed. They stay open until the process ends,
@@ -82,6 +83,11 @@ const FORWARDED: [Signal; 5] = [
 /// when standard input ends: then whoever started this is gone.
 pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     make_namespaces()?;
+    check_pairs().map_err(|error| {
+        LaunchError::Namespaces(format!(
+            "this machine's kernel makes no pair of network interfaces for the workload: {error}; load its module (modprobe veth), or use a kernel with CONFIG_VETH"
+        ))
+    })?;
     // No threads: the kernel makes none for a process whose children belong to
     // another PID namespace.
     let mut watched: SigSet = FORWARDED.into_iter().collect();

@@ -315,7 +315,7 @@ impl Supervisor<'_> {
             return std::future::pending().await;
         };
         loop {
-            let result = health::probe(&health.probe).await;
+            let result = health::probe(&health.probe, self.confinement.network()).await;
             let pause = match (result, self.handle.health()) {
                 (Ok(()), HealthState::Healthy) => health.interval.as_duration(),
                 (Ok(()), _) => {

@@ -165,23 +165,17 @@ fn start(
     let folder = workload.working_directory.as_str();
     let mut command = Command::new(program);
     command.args(workload.command.arguments()).env_clear();
-    if config.network.has_egress() {
-        let (address, port) = crate::egress::PROXY;
-        let proxy = format!("http://{address}:{port}");
-        command
-            .env("HTTPS_PROXY", &proxy)
-            .env("https_proxy", &proxy);
-    }
     let credentials = given.credentials;
     let variables = credentials.map(|credentials| credentials.variables(&workload.env));
     let secrets = given.secrets.map(Secrets::variables);
     command
+        .envs(crate::egress::proxy_variables(config))
         .envs(&workload.env)
         .envs(variables.into_iter().flatten())
         .envs(config.kms.as_ref().map(|_| crate::api::kms_variable()))
         .envs(secrets.into_iter().flatten())
         .env("HOSTNAME", config.name.as_str())
-        .env("ENCLAVE_API", crate::api::URL)
+        .env("ENCLAVE_API", crate::api::url())
         .env("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -300,7 +300,7 @@ impl Enclave {
     }
 
     /// What a Python program says, and its errors. The interpreter is not in the image: it
-    /// joins the enclave's network with the environment that the workload has, which is
+    /// joins the workload's network with the environment that the workload has, which is
     /// known by one of its variables.
     pub(crate) async fn python(
         &self,
@@ -308,28 +308,32 @@ impl Enclave {
         arguments: &[&str],
         variable: &str,
     ) -> (String, String) {
-        let environment = processes(self.folder())
+        let mut command = self.beside(python, variable);
+        said(command.arg("-c").args(arguments)).await
+    }
+
+    /// A program of this machine, in the workload's network and with its environment.
+    pub(crate) fn beside(&self, program: &OsStr, variable: &str) -> Command {
+        let (workload, environment) = processes(self.folder())
             .into_iter()
-            .filter_map(|process| fs::read(format!("/proc/{process}/environ")).ok())
-            .map(|environment| String::from_utf8(environment).unwrap())
-            .find(|environment| environment.contains(variable))
+            .filter_map(|process| {
+                let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
+                Some((process, String::from_utf8(environment).unwrap()))
+            })
+            .find(|(_, environment)| environment.contains(variable))
             .unwrap();
         let variables = environment
             .split('\0')
             .filter_map(|line| line.split_once('='));
-        let output = Command::new("nsenter")
+        let mut command = Command::new("nsenter");
+        command
             .args(["--target", &self.pid1().to_string()])
-            .args(["--user", "--net", "--preserve-credentials"])
-            .arg(python)
-            .arg("-c")
-            .args(arguments)
+            .args(["--user", "--preserve-credentials"])
+            .arg(format!("--net=/proc/{workload}/ns/net"))
+            .arg(program)
             .env_clear()
-            .envs(variables)
-            .output()
-            .await
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr))
+            .envs(variables);
+        command
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -419,6 +423,13 @@ impl Enclave {
     pub(crate) async fn nothing_is_left(&self) {
         until(|| processes(self.folder()).is_empty()).await;
     }
+}
+
+/// What a program says, and its errors.
+pub(crate) async fn said(command: &mut Command) -> (String, String) {
+    let output = command.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
 }
 
 /// Reads messages up to one that is wanted; none may be missing.

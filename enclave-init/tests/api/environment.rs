@@ -67,25 +67,47 @@ async fn environment_is_the_images_and_the_inits() {
         variables,
         [
             "A=two words = \"quoted\"",
-            "ENCLAVE_API=http://127.0.0.1:7070",
+            "ENCLAVE_API=http://198.18.0.1:7070",
             "ENCLAVE_RUNTIME_CONFIG=/run/enclave/runtime-config",
             "HOSTNAME=test",
         ]
     );
 }
 
+/// The variables of these that the workload has.
+fn proxies(lines: &[String]) -> Vec<&str> {
+    let variables = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("variable "));
+    let mut found: Vec<_> = variables
+        .filter(|line| line.to_ascii_lowercase().contains("proxy"))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 #[tokio::test]
-async fn environment_names_the_proxy_unless_the_image_names_another() {
+async fn proxy_is_named_to_the_workload_only_if_the_image_has_one() {
+    let image =
+        Image::new(&["surroundings", "wait"]).with("/network/egress", json!(["a.test:443"]));
+    let (_enclave, lines) = surroundings(image).await;
+    assert_eq!(proxies(&lines), [""; 0]);
     let image = Image::new(&["surroundings", "wait"])
         .with("/workload/env", json!({"https_proxy": "http://mine:1"}))
+        .with("/network/proxy", json!(true))
         .with("/network/egress", json!(["a.test:443"]));
     let (_enclave, lines) = surroundings(image).await;
-    for expected in [
-        "variable HTTPS_PROXY=http://127.0.0.1:3128",
-        "variable https_proxy=http://mine:1",
-    ] {
-        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
-    }
+    // What the image sets is whole: another spelling beside it would be another proxy.
+    assert_eq!(
+        proxies(&lines),
+        [
+            "HTTP_PROXY=http://198.18.0.1:3128",
+            "NO_PROXY=localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test",
+            "http_proxy=http://198.18.0.1:3128",
+            "https_proxy=http://mine:1",
+            "no_proxy=localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -116,7 +138,7 @@ async fn environment_has_files_with_names() {
     enclave.said("127.0.0.1 localhost test").await;
     let lines = enclave.lines(LogStream::Application);
     assert!(
-        lines[0].starts_with("\"nameserver 127.0.0.53\\n"),
+        lines[0].starts_with("\"nameserver 198.18.0.1\\n"),
         "{lines:?}"
     );
     assert_eq!(lines[1], "\"test\\n\"");

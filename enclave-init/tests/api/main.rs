@@ -34,6 +34,7 @@ mod local_api;
 mod logs;
 mod losses;
 mod module;
+mod network;
 mod registers;
 mod restarts;
 mod sealed_secrets;

@@ -16,6 +16,7 @@ mod channel;
 mod confinement;
 mod kms;
 mod network;
+mod packet;
 mod usurpation;
 
 use std::fs;
@@ -77,6 +78,11 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),
         "proxy" => network::proxy(words[0], words[1]),
         "serve" => network::serve(words[0].parse().unwrap()),
+        "serve-beside" => network::serve_beside(words[0], words[1].parse().unwrap()),
+        "tcp" => network::tcp(words[0], words[1].parse().unwrap(), words[2]),
+        "reach" => network::reach(words[0], words[1].parse().unwrap()),
+        "packet" => packet::query(words[0].parse().unwrap(), words[1]),
+        "name-tcp" => network::name_tcp(words),
         "request" => network::request(words[0], words[1], words[2], &words[3..].join(" ")),
         "channel-serve" => channel::serve(words[0].parse().unwrap(), words[1]),
         "channel-open" => channel::open(words[0], words[1].parse().unwrap(), words[2]),

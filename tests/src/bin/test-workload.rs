@@ -131,10 +131,10 @@ fn echo(stream: &TcpStream) -> io::Result<()> {
 /// What is decrypted is in this process's memory as long as it runs.
 fn decrypt() -> anyhow::Result<()> {
     let body = r#"{"ciphertext":"AQ=="}"#;
-    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
+    let mut stream = TcpStream::connect("198.18.0.1:7070")?;
     write!(
         stream,
-        "POST /v1/kms/decrypt HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/kms/decrypt HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();
@@ -187,8 +187,8 @@ fn ask(path: &str) -> anyhow::Result<(String, String)> {
 
 /// The same where the body is no text.
 fn ask_for_bytes(path: &str) -> anyhow::Result<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
+    let mut stream = TcpStream::connect("198.18.0.1:7070")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
