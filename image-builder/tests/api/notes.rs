@@ -86,6 +86,20 @@ fn notes_name_fields_of_the_image_without_effect() {
 }
 
 #[test]
+fn notes_name_a_proxy_of_the_images_environment_and_not_its_password() {
+    let mut image = Image::new(&[app()]);
+    image.config["config"]["Env"] = json!(["http_proxy=http://user:hush@corp:3128"]);
+    let project = Project::of(&image);
+    let (_, notes) = project.build_with_notes();
+    let expected = "the image sets http_proxy: the workload's programs will ask that proxy";
+    assert!(notes.iter().any(|note| note.starts_with(expected)), "{notes:?}");
+    assert!(!notes.concat().contains("hush"), "{notes:?}");
+    project.manifest("[workload]\nenv = { http_proxy = \"\" }\n");
+    let (_, notes) = project.build_with_notes();
+    assert!(!notes.concat().contains("proxy"), "{notes:?}");
+}
+
+#[test]
 fn a_configuration_that_is_too_large_names_its_largest_part() {
     let project = Project::new();
     // Each has less than a policy's file may have, and all have more than the
