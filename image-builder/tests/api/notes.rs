@@ -92,7 +92,10 @@ fn notes_name_a_proxy_of_the_images_environment_and_not_its_password() {
     let project = Project::of(&image);
     let (_, notes) = project.build_with_notes();
     let expected = "the image sets http_proxy: the workload's programs will ask that proxy";
-    assert!(notes.iter().any(|note| note.starts_with(expected)), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.starts_with(expected)),
+        "{notes:?}"
+    );
     assert!(!notes.concat().contains("hush"), "{notes:?}");
     project.manifest("[workload]\nenv = { http_proxy = \"\" }\n");
     let (_, notes) = project.build_with_notes();
