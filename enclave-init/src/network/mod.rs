@@ -5,7 +5,7 @@
 //! route to each destination that the init answers for, and no default route: anything else
 //! fails at once. The init's side takes packets to those destinations for its own (routes of
 //! the type `local`), so it can listen at any of them, and forwards nothing. Neither side
-//! resolves the other's link address or has an IPv6 address on the pair.
+//! resolves the other's link address or has IPv6 on the pair.
 //!
 //! Ports, sockets in the abstract namespace and settings of `net.*` are the workload's own
 //! in its namespace. The init goes there to make a socket, and for nothing else.

@@ -26,7 +26,7 @@ impl Namespace {
 
     /// Does something there, on this thread, and returns. What takes its time would do it
     /// in the workload's network.
-    pub(super) fn within<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         self.enter()?;
         let done = work();
         // What the init opened from here on would be open to the workload.

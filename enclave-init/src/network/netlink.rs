@@ -18,12 +18,8 @@ const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_INET_CONF`, and the index of `rp_filter` in it (`include/uapi/linux/ip.h`).
 const IFLA_INET_CONF: u16 = 1;
 const IPV4_DEVCONF_RP_FILTER: u16 = 8;
-/// `IFLA_INET6_ADDR_GEN_MODE`, and its value for no address (`include/uapi/linux/if_link.h`).
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 /// In the width that messages have.
 const INET: u16 = narrow(libc::AF_INET);
-const INET6: u16 = narrow(libc::AF_INET6);
 const FAMILY: u8 = INET.to_le_bytes()[0];
 const UP: u16 = narrow(libc::IFF_UP);
 const ERROR: u16 = narrow(libc::NLMSG_ERROR);
@@ -116,26 +112,14 @@ impl Netlink {
         self.make(libc::RTM_NEWLINK, NEW, &link(here.index, 0), &attributes)
     }
 
-    /// Has an interface take no address of IPv6 by itself, and packets of IPv4 only from
-    /// where it would send the answer to.
+    /// Has an interface take packets only from where it would send the answer to.
     pub(super) fn restrict(&self, interface: i32) -> io::Result<()> {
         let mut conf = Attributes::default();
         conf.add(IPV4_DEVCONF_RP_FILTER, &1_u32.to_ne_bytes());
         let mut inet = Attributes::default();
         inet.nest(IFLA_INET_CONF, &conf);
-        self.set(interface, INET, &inet)?;
-        let mut inet6 = Attributes::default();
-        inet6.add(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-        match self.set(interface, INET6, &inet6) {
-            // A kernel without IPv6, which only `sim` can meet.
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
-            result => result,
-        }
-    }
-
-    fn set(&self, interface: i32, family: u16, settings: &Attributes) -> io::Result<()> {
         let mut families = Attributes::default();
-        families.nest(family, settings);
+        families.nest(INET, &inet);
         let mut attributes = Attributes::default();
         attributes.nest(libc::IFLA_AF_SPEC, &families);
         self.make(libc::RTM_NEWLINK, 0, &link(interface, 0), &attributes)

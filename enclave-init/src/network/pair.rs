@@ -25,6 +25,16 @@ const WORKLOAD_LINK: LinkAddress = [2, 0, 198, 18, 0, 2];
 /// As `lo` has it: packets go from memory to memory. It is the most that a pair can have.
 const MTU: u32 = 65_535;
 const UNPRIVILEGED_PORTS: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+/// Settings of IPv6 in the init's namespace and in the workload's. The pair has none of it:
+/// whoever makes packets could otherwise play the router, and have the kernel keep routes and
+/// addresses that no control group accounts for. In the workload's namespace `lo` has IPv6,
+/// and takes nobody for a router.
+const IPV6_HERE: [(&str, &str); 1] = [("/proc/sys/net/ipv6/conf/workload/disable_ipv6", "1")];
+const IPV6_INSIDE: [(&str, &str); 3] = [
+    ("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv6/conf/default/accept_ra", "0"),
+    ("/proc/sys/net/ipv6/conf/lo/accept_ra", "0"),
+];
 
 /// The network while it is made on a thread of its own, beside other steps of the boot.
 pub(crate) struct Making(oneshot::Receiver<Result<Made, InitError>>);
@@ -74,8 +84,22 @@ impl Making {
             .within(|| fs::write(UNPRIVILEGED_PORTS, "0"))
             .and_then(|written| written)
             .doing(|| "allowing low ports".to_owned())?;
+        write_ipv6(&IPV6_HERE)
+            .and_then(|()| namespace.within(|| write_ipv6(&IPV6_INSIDE))?)
+            .doing(|| "turning IPv6 off between the workload and the init".to_owned())?;
         Ok(namespace)
     }
+}
+
+fn write_ipv6(settings: &[(&str, &str)]) -> io::Result<()> {
+    for (path, value) in settings {
+        match fs::write(path, value) {
+            // A kernel without IPv6, which only `sim` can meet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Everything that does not depend on the image. This thread is in the workload's namespace

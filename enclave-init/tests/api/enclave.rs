@@ -214,9 +214,12 @@ impl Image {
 }
 
 /// The tests' workload is an example: `cargo test` builds it beside the program.
+fn workload() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_enclave-init")).with_file_name("examples/workload")
+}
+
 fn install_workload(to: &Path) {
-    let program = Path::new(env!("CARGO_BIN_EXE_enclave-init"));
-    let workload = program.with_file_name("examples/workload");
+    let workload = workload();
     let _programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     fs::copy(&workload, to).unwrap_or_else(|error| {
         panic!(
@@ -325,15 +328,41 @@ impl Enclave {
         let variables = environment
             .split('\0')
             .filter_map(|line| line.split_once('='));
+        let mut command = self.in_network_of(workload, program);
+        command.env_clear().envs(variables);
+        command
+    }
+
+    /// The tests' workload with one instruction, in the network of a process and without
+    /// the workload's confinement.
+    pub(crate) fn instruct(&self, process: Pid, instruction: &str) -> Command {
+        let mut command = self.in_network_of(process, workload().as_os_str());
+        command.arg(instruction).stdout(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
+    fn in_network_of(&self, process: Pid, program: &OsStr) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.pid1().to_string()])
             .args(["--user", "--preserve-credentials"])
-            .arg(format!("--net=/proc/{workload}/ns/net"))
-            .arg(program)
-            .env_clear()
-            .envs(variables);
+            .arg(format!("--net=/proc/{process}/ns/net"))
+            .arg(program);
         command
+    }
+
+    /// A process of the workload's.
+    pub(crate) fn workload(&self) -> Pid {
+        let pid1 = self.pid1();
+        let mut processes = processes(self.folder()).into_iter();
+        processes
+            .find(|process| {
+                let network = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+                network(*process).is_some_and(|other| Some(other) != network(pid1))
+                    && *process != self.launcher_pid()
+            })
+            .unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use link::logs::LogStream;
 use link::target::{Refusal, Reply};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 use crate::egress::{converse, outgoing};
@@ -121,9 +121,12 @@ async fn network_ends_at_the_egress_list_and_the_inits_services() {
 
 #[tokio::test]
 async fn network_localhost_is_the_workloads() {
-    let instructions = ["serve-beside 127.0.0.1 8443", "tcp 127.0.0.1 8443 abc"];
-    let (enclave, _control) = Image::new(&instructions).boot().await;
-    enclave.said("answer \"cba\"").await;
+    for address in ["127.0.0.1", "::1"] {
+        let serve = format!("serve-beside {address} 8443");
+        let connect = format!("tcp {address} 8443 abc");
+        let (enclave, _control) = Image::new(&[&serve, &connect]).boot().await;
+        enclave.said("answer \"cba\"").await;
+    }
 }
 
 #[tokio::test]
@@ -180,6 +183,56 @@ async fn network_takes_no_packet_from_another_address() {
     // So that the others are refused for where they say that they come from:
     assert!(told.contains("the name own.test is not"), "{told}");
     assert!(!told.contains("the name from-"), "{told}");
+}
+
+#[tokio::test]
+async fn network_takes_no_packet_to_the_inits_loopback() {
+    let instructions = [
+        "until /heard",
+        "tell 127.0.0.1 4242 loopback",
+        "tell 127.0.0.53 4242 loopback",
+        "tell 198.18.0.1 4242 pair",
+        "wait",
+    ];
+    let (enclave, _control) = image(&instructions)
+        .with("/confinement", json!({"capabilities": ["NET_RAW"]}))
+        .boot()
+        .await;
+    // A listener of the test's at every address of the init's, where the init has none.
+    let mut hearing = enclave.instruct(enclave.pid1(), "hear 4242 pair");
+    let mut hearing = hearing.spawn().unwrap();
+    let mut heard = BufReader::new(hearing.stdout.take().unwrap()).lines();
+    let first = timeout(LIMIT, heard.next_line()).await.unwrap().unwrap();
+    assert_eq!(first.as_deref(), Some("hearing on 4242"));
+    std::fs::write(enclave.path("heard"), "").unwrap();
+    let next = timeout(LIMIT, heard.next_line()).await.unwrap().unwrap();
+    assert_eq!(next.as_deref(), Some("heard pair"));
+}
+
+#[tokio::test]
+async fn network_has_no_ipv6_for_whoever_plays_the_router() {
+    let instructions = ["say started", "until /told", "name last.test 1", "wait"];
+    let (enclave, _control) = image(&instructions).boot().await;
+    enclave.said("started").await;
+    let workload = enclave.workload();
+    // More than a workload can do: its filter has no such sockets.
+    let advertised = said(&mut enclave.instruct(workload, "advertise 2001:db8:1234::")).await;
+    assert_eq!(
+        advertised.0, "advertised 2001:db8:1234::\n",
+        "{}",
+        advertised.1
+    );
+    // What comes over the pair later, comes after it.
+    std::fs::write(enclave.path("told"), "").unwrap();
+    enclave.said("last.test 1 NameError").await;
+    for (process, interface) in [(enclave.pid1(), "workload"), (workload, "eth0")] {
+        for file in ["if_inet6", "ipv6_route"] {
+            let path = format!("/proc/{process}/net/{file}");
+            let shown = std::fs::read_to_string(&path).unwrap();
+            assert!(shown.contains(" lo"), "{path}: {shown}");
+            assert!(!shown.contains(interface), "{path}: {shown}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -82,6 +82,13 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "tcp" => network::tcp(words[0], words[1].parse().unwrap(), words[2]),
         "reach" => network::reach(words[0], words[1].parse().unwrap()),
         "packet" => packet::query(words[0].parse().unwrap(), words[1]),
+        "tell" => packet::tell(
+            words[0].parse().unwrap(),
+            words[1].parse().unwrap(),
+            words[2],
+        ),
+        "advertise" => packet::advertise(words[0].parse().unwrap()),
+        "hear" => network::hear(words[0].parse().unwrap(), words[1]),
         "name-tcp" => network::name_tcp(words),
         "request" => network::request(words[0], words[1], words[2], &words[3..].join(" ")),
         "channel-serve" => channel::serve(words[0].parse().unwrap(), words[1]),

@@ -147,6 +147,21 @@ pub(crate) fn reach(address: &str, port: u16) {
     println!("{address} {port} {reached}");
 }
 
+/// Prints each datagram that comes to a port, up to the one that has the last text.
+pub(crate) fn hear(port: u16, last: &str) {
+    let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    println!("hearing on {port}");
+    loop {
+        let mut text = [0; 64];
+        let count = socket.recv(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text[..count]);
+        println!("heard {text}");
+        if text == last {
+            break;
+        }
+    }
+}
+
 /// Asks for the addresses of these names over one connection.
 pub(crate) fn name_tcp(names: &[&str]) {
     let mut stream = TcpStream::connect("198.18.0.1:53").unwrap();
