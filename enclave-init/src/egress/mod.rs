@@ -129,6 +129,11 @@ async fn carry(
     place: &Place<String>,
 ) {
     let joined = forward::join(workload, outside, place.activity()).await;
+    ended(egress, destination, &joined);
+}
+
+/// Tells of a connection whose place others needed; every other end is its sides' matter.
+fn ended(egress: &Egress, destination: &Destination, joined: &Result<(), JoinError>) {
     if let Err(error @ JoinError::Evicted) = joined {
         let text = format!("a connection to {destination} was closed: {error}");
         failed(egress, destination, &text);

@@ -344,3 +344,28 @@ async fn proxy_serves_curl_in_every_way_that_it_has() {
     assert!(answer.1.contains("timed out"), "{answer:?}");
     enclave.said("bytes from 127.0.0.1").await;
 }
+
+#[tokio::test]
+async fn proxy_requests_for_two_hosts_go_to_two_hosts() {
+    let (mut enclave, _control) = image(&["say started", "wait"])
+        .with("/network/proxy", json!(true))
+        .boot()
+        .await;
+    enclave.said("started").await;
+    let mut curl = enclave.beside(OsStr::new("curl"), "ENCLAVE_API");
+    curl.args(["--silent", "--show-error", "--no-progress-meter"]);
+    curl.args(["http://web.example.net/a", "http://192.0.2.7/b"]);
+    let said = tokio::spawn(async move { said(&mut curl).await });
+    let mut open = Vec::new();
+    for target in [("web.example.net", 80), ("192.0.2.7", 80)] {
+        // Servers that go on, and say so: curl would reuse the connection for either host.
+        let outgoing = outgoing(&mut enclave).await;
+        assert_eq!((&*outgoing.target.host, outgoing.target.port), target);
+        let mut stream = outgoing.reply(Reply::Connected).await;
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\ntext";
+        stream.write_all(answer).await.unwrap();
+        open.push(stream);
+    }
+    let (answers, errors) = timeout(LIMIT, said).await.unwrap().unwrap();
+    assert_eq!(answers, "texttext", "{errors}");
+}

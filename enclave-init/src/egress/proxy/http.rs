@@ -2,17 +2,22 @@
 //! is a whole URL of `http` (RFC 9112, section 3.2.2), one on each connection.
 
 use std::io;
+use std::time::Duration;
 
 use link::target::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::{Denied, open};
+use super::{Denied, exchange, open};
 use crate::egress::destination::Destination;
-use crate::egress::{Egress, carry};
+use crate::egress::{Egress, carry, ended};
 
 /// Largest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
+/// How much of a request is taken in that goes nowhere, and how long it may take to come.
+const MAX_DRAINED: u64 = 64 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const END_OF_LINE: &str = "\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const DEFAULT_PORT: u16 = 80;
@@ -55,44 +60,54 @@ pub(super) async fn read_head(first: u8, workload: &mut TcpStream) -> io::Result
 }
 
 pub(super) async fn serve(mut workload: TcpStream, head: &Head, egress: &Egress) {
-    let served = match head.wanted() {
-        Ok(Wanted::Tunnel(destination)) => open(egress, destination).await.map(|open| {
-            let established = b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec();
-            (open, established, Vec::new())
-        }),
-        Ok(Wanted::Answer(destination, head)) => open(egress, destination)
-            .await
-            .map(|open| (open, Vec::new(), head)),
-        Err((status, reason)) => return answer(&mut workload, status, &reason).await,
+    let (destination, request) = match head.wanted() {
+        Ok(Wanted::Tunnel(destination)) => (destination, None),
+        Ok(Wanted::Answer(destination, head)) => (destination, Some(head)),
+        Err((status, reason)) => return answer(workload, status, &reason).await,
     };
-    match served {
-        Ok(((destination, place, mut outside), to_workload, to_outside)) => {
-            if workload.write_all(&to_workload).await.is_ok()
-                && outside.write_all(&to_outside).await.is_ok()
-            {
+    match (open(egress, destination).await, request) {
+        (Ok((destination, place, outside)), Some(request)) => {
+            let carried = exchange::carry(workload, outside, &request, place.activity()).await;
+            ended(egress, &destination, &carried);
+        }
+        (Ok((destination, place, outside)), None) => {
+            let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+            if workload.write_all(established).await.is_ok() {
                 carry(egress, workload, outside, &destination, &place).await;
             }
         }
-        Err(Denied::NotListed(reason)) => answer(&mut workload, FORBIDDEN, &reason).await,
-        Err(Denied::Failed(refused)) => {
+        (Err(Denied::NotListed(reason)), _) => answer(workload, FORBIDDEN, &reason).await,
+        (Err(Denied::Failed(refused)), _) => {
             let status = match refused.refusal {
                 Refusal::NotAllowed => FORBIDDEN,
                 Refusal::TimedOut => "504 Gateway Timeout",
                 Refusal::Busy => "503 Service Unavailable",
                 Refusal::NameNotFound | Refusal::Unreachable => "502 Bad Gateway",
             };
-            answer(&mut workload, status, &refused.reason).await;
+            answer(workload, status, &refused.reason).await;
         }
     }
 }
 
-async fn answer(workload: &mut TcpStream, status: &str, reason: &str) {
-    let answer = format!(
+/// Answers a request that goes nowhere, and takes in what else of it is on its way: what
+/// is closed with something unread is reset, and the program might lose the answer.
+async fn answer(mut workload: TcpStream, status: &str, reason: &str) {
+    let answering = async {
+        let answer = in_words(status, reason);
+        workload.write_all(answer.as_bytes()).await?;
+        workload.shutdown().await?;
+        tokio::io::copy(&mut workload.take(MAX_DRAINED), &mut tokio::io::sink()).await
+    };
+    // A program that is gone needs no answer.
+    let _ = timeout(DRAIN_TIMEOUT, answering).await;
+}
+
+/// An answer of the proxy's own.
+pub(super) fn in_words(status: &str, reason: &str) -> String {
+    format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reason}\n",
         reason.len() + 1
-    );
-    // A program that is gone needs no answer.
-    let _ = workload.write_all(answer.as_bytes()).await;
+    )
 }
 
 impl Head {
@@ -127,7 +142,7 @@ impl Head {
             head.push_str(field);
             head.push_str(END_OF_LINE);
         }
-        // One request: the next may be for another host, and would go to this one.
+        // One request: see `exchange`.
         head.push_str("Connection: close\r\n\r\n");
         Ok(Wanted::Answer(url.destination, head.into_bytes()))
     }
@@ -218,6 +233,7 @@ fn is_token(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -292,6 +308,25 @@ mod tests {
             let wanted = wanted(&head).unwrap();
             assert_eq!(wanted, Wanted::Answer(destination, expected.into_bytes()));
         }
+    }
+
+    #[tokio::test]
+    async fn proxy_refusals_are_read_whatever_of_the_request_is_on_its_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut program = TcpStream::connect(address).await.unwrap();
+        let (workload, _) = listener.accept().await.unwrap();
+        program.write_all(&vec![b'x'; 48 * 1024]).await.unwrap();
+        let answering = tokio::spawn(answer(workload, FORBIDDEN, "because"));
+        let mut heard = String::new();
+        program.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.ends_with("\r\n\r\nbecause\n"), "{heard}");
+        // It is not read for ever, and neither is it waited for.
+        timeout(DRAIN_TIMEOUT * 10, answering)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(program.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[test]
