@@ -169,8 +169,8 @@ fn start(
     let variables = credentials.map(|credentials| credentials.variables(&workload.env));
     let secrets = given.secrets.map(Secrets::variables);
     command
-        .envs(crate::egress::proxy_variables(config))
         .envs(&workload.env)
+        .envs(crate::egress::proxy_variables(config))
         .envs(variables.into_iter().flatten())
         .envs(config.kms.as_ref().map(|_| crate::api::kms_variable()))
         .envs(secrets.into_iter().flatten())

@@ -111,6 +111,45 @@ async fn proxy_is_named_to_the_workload_only_if_the_image_has_one() {
 }
 
 #[tokio::test]
+async fn proxy_is_never_asked_for_what_is_inside_whatever_the_image_excepts() {
+    const INSIDE: &str = "localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test";
+    for (set, upper, lower) in [
+        (
+            json!({"NO_PROXY": "corp.example"}),
+            "corp.example,",
+            "corp.example,",
+        ),
+        (json!({"NO_PROXY": "a", "no_proxy": "b"}), "a,", "b,"),
+        (json!({"NO_PROXY": "", "no_proxy": "b"}), "b,", "b,"),
+        (json!({"no_proxy": ""}), "", ""),
+    ] {
+        let image = Image::new(&["surroundings", "wait"])
+            .with("/workload/env", set)
+            .with("/network/proxy", json!(true))
+            .with("/network/egress", json!(["a.test:443"]));
+        let (_enclave, lines) = surroundings(image).await;
+        let expected = [
+            format!("NO_PROXY={upper}{INSIDE}"),
+            format!("no_proxy={lower}{INSIDE}"),
+        ];
+        for expected in expected {
+            let proxies = proxies(&lines);
+            assert!(proxies.contains(&&*expected), "{expected}: {proxies:#?}");
+        }
+    }
+    let image = Image::new(&["surroundings", "wait"])
+        .with("/workload/env", json!({"no_proxy": "*"}))
+        .with("/network/proxy", json!(true))
+        .with("/network/egress", json!(["a.test:443"]));
+    let (_enclave, lines) = surroundings(image).await;
+    let exceptions = proxies(&lines).into_iter();
+    let exceptions: Vec<_> = exceptions
+        .filter(|line| line.to_ascii_lowercase().starts_with("no_proxy"))
+        .collect();
+    assert_eq!(exceptions, ["NO_PROXY=*", "no_proxy=*"]);
+}
+
+#[tokio::test]
 async fn command_arguments_arrive_as_they_are() {
     let arguments = [
         "arguments",
