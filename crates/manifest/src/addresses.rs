@@ -1,8 +1,8 @@
 //! The addresses of an enclave's own network: the pair of interfaces between the workload's
 //! network namespace and the init's, and what the init serves there.
 //!
-//! 198.18.0.0/15 is set aside for measurements of networks (RFC 2544, appendix C.2.2), so no
-//! host of the outside has an address in it, and no SDK or library has a rule about it.
+//! 198.18.0.0/15 is reserved for benchmarking (RFC 2544, appendix C.2.2; RFC 6890), so no host
+//! of the outside has an address in it. Some libraries call it private.
 
 use std::net::Ipv4Addr;
 
@@ -12,8 +12,8 @@ pub const OWN_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 15);
 pub const INIT_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The workload, on its interface `eth0`.
 pub const WORKLOAD_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// Where the workload asks for AWS credentials: the address of ECS's agent, which AWS's
-/// SDKs accept over plain HTTP.
+/// Where the workload asks for AWS credentials: the address of ECS's agent, which newer ones
+/// of AWS's SDKs accept over plain HTTP.
 pub const CREDENTIALS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
 
 /// The name server's port, over UDP and TCP.

@@ -94,6 +94,16 @@ pub enum NetworkError {
         /// Where it is, counted from zero.
         index: usize,
     },
+    /// A rule is for an address that no host has.
+    #[error(
+        "the egress rule `{rule}` is for an address that no host has (0.0.0.0/8, multicast, 240.0.0.0/4), so it leads nowhere: remove it"
+    )]
+    EgressNowhere {
+        /// The rule.
+        rule: EgressRule,
+        /// Where it is, counted from zero.
+        index: usize,
+    },
 }
 
 /// Checks the limits of a list of egress rules.
@@ -107,9 +117,17 @@ pub(crate) fn check_egress(rules: &[EgressRule]) -> Result<(), NetworkError> {
             let rule = rule.clone();
             return Err(NetworkError::EgressTwice { rule, index });
         }
-        if rule.host().address().is_some_and(addresses::is_own) {
+        let Some(address) = rule.host().address() else {
+            continue;
+        };
+        if addresses::is_own(address) {
             let rule = rule.clone();
             return Err(NetworkError::EgressOwn { rule, index });
+        }
+        // The parent's own loopback address is one that a proxy can ask for.
+        if !addresses::is_unicast(address) && !address.is_loopback() {
+            let rule = rule.clone();
+            return Err(NetworkError::EgressNowhere { rule, index });
         }
     }
     Ok(())
@@ -301,19 +319,27 @@ mod tests {
     #[test]
     fn addresses_of_rules_are_listed_with_their_ports() {
         let network = Network {
-            egress: [
-                "10.0.0.7:443",
-                "10.0.0.7:80",
-                "127.0.0.1:1",
-                "224.0.0.1:1",
-                "a.com:1",
-            ]
-            .map(|text| rule(text).unwrap())
-            .into(),
+            egress: ["10.0.0.7:443", "10.0.0.7:80", "127.0.0.1:1", "a.com:1"]
+                .map(|text| rule(text).unwrap())
+                .into(),
             ..Network::default()
         };
         let expected = BTreeMap::from([(Ipv4Addr::new(10, 0, 0, 7), vec![80, 443])]);
         assert_eq!(network.addresses(), expected);
+        assert_eq!(network.check(), Ok(()));
+        for text in [
+            "0.0.0.0:443",
+            "0.1.2.3:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+        ] {
+            let rules = [rule("a.com:1").unwrap(), rule(text).unwrap()];
+            let nowhere = NetworkError::EgressNowhere {
+                rule: rules[1].clone(),
+                index: 1,
+            };
+            assert_eq!(check_egress(&rules), Err(nowhere));
+        }
         for text in ["198.19.0.1:443", "169.254.170.2:80"] {
             let rules = [rule("a.com:1").unwrap(), rule(text).unwrap()];
             let own = NetworkError::EgressOwn {

@@ -246,9 +246,9 @@ impl Manifest {
             let (key, index) = match &error {
                 NetworkError::EgressCount(_) => ("egress", String::new()),
                 NetworkError::IngressCount(_) => ("ingress", String::new()),
-                NetworkError::EgressTwice { index, .. } | NetworkError::EgressOwn { index, .. } => {
-                    ("egress", index.to_string())
-                }
+                NetworkError::EgressTwice { index, .. }
+                | NetworkError::EgressOwn { index, .. }
+                | NetworkError::EgressNowhere { index, .. } => ("egress", index.to_string()),
                 NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
                 NetworkError::ServiceTwice { index, .. } => ("aws_services", index.to_string()),
                 NetworkError::FipsAlone => ("aws_fips", String::new()),
