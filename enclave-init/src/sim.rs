@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use link::Endpoint;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -70,6 +71,9 @@ pub(crate) enum LaunchError {
     Process(io::Error),
 }
 
+/// What lets a user make namespaces, and what is in them.
+const ALLOW: &str = "allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container";
+
 /// Signals that are PID 1's: whoever stops a program stops its launcher.
 const FORWARDED: [Signal; 5] = [
     Signal::SIGTERM,
@@ -84,8 +88,15 @@ const FORWARDED: [Signal; 5] = [
 pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     make_namespaces()?;
     check_pairs().map_err(|error| {
+        // What a kernel says that knows no such kind.
+        let is_unknown = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        let hint = if is_unknown {
+            "load its module (modprobe veth), or use a kernel with CONFIG_VETH"
+        } else {
+            ALLOW
+        };
         LaunchError::Namespaces(format!(
-            "this machine's kernel makes no pair of network interfaces for the workload: {error}; load its module (modprobe veth), or use a kernel with CONFIG_VETH"
+            "no pair of network interfaces can be made for the workload: {error}; {hint}"
         ))
     })?;
     // No threads: the kernel makes none for a process whose children belong to
@@ -143,11 +154,8 @@ pub(crate) fn tie_to_launcher() -> io::Result<()> {
 }
 
 fn make_namespaces() -> Result<(), LaunchError> {
-    let denied = |what: &str, error: io::Error| {
-        LaunchError::Namespaces(format!(
-            "{what}: {error}; allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container"
-        ))
-    };
+    let denied =
+        |what: &str, error: io::Error| LaunchError::Namespaces(format!("{what}: {error}; {ALLOW}"));
     let (uid, gid) = (geteuid(), getegid());
     unshare(
         CloneFlags::CLONE_NEWUSER
