@@ -29,23 +29,33 @@ async fn network_servers_for_all_addresses_leave_egress_its_ports() {
         let serve = format!("serve-beside {address} 443");
         let name = "name kms.example.test 1";
         for instructions in [[&*serve, name], [name, &*serve]] {
-            let connect = "connect kms.example.test 443 hello";
-            let all = [&instructions[..], &[connect, "wait"]].concat();
+            let both = [
+                "connect kms.example.test 443 hello",
+                "tcp 127.0.0.1 443 abc",
+            ];
+            let all = [&instructions[..], &both, &["wait"]].concat();
             let (mut enclave, _control) = image(&all).boot().await;
             let outgoing = outgoing(&mut enclave).await;
             assert_eq!(&*outgoing.target.host, "kms.example.test");
             converse(outgoing, "hello", "welcome").await;
             enclave.said("answer \"welcome\"").await;
+            enclave.said("answer \"cba\"").await;
         }
     }
 }
 
 #[tokio::test]
 async fn network_ports_of_the_inits_services_are_free_for_the_workload() {
+    for address in ["0.0.0.0", "::"] {
+        ports_are_free(address).await;
+    }
+}
+
+async fn ports_are_free(address: &str) {
     let ports = [7070, 3128, 53];
     let mut instructions: Vec<_> = ports
         .iter()
-        .map(|port| format!("serve-beside 0.0.0.0 {port}"))
+        .map(|port| format!("serve-beside {address} {port}"))
         .collect();
     instructions.extend(["request tcp GET /v1/random?bytes=1".to_owned()]);
     instructions.extend(["name kms.example.test 1".to_owned(), "wait".to_owned()]);
@@ -63,7 +73,7 @@ async fn network_ports_of_the_inits_services_are_free_for_the_workload() {
     assert_eq!(enclave.answers()[0].0, 200);
     for port in ports {
         let (mut stream, reply) = ask(&enclave, port).await;
-        assert_eq!(reply, Reply::Connected, "{port}");
+        assert_eq!(reply, Reply::Connected, "{port} of {address}");
         stream.write_all(b"abc").await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = String::new();
@@ -71,7 +81,7 @@ async fn network_ports_of_the_inits_services_are_free_for_the_workload() {
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(answer, "cba", "{port}");
+        assert_eq!(answer, "cba", "{port} of {address}");
     }
 }
 

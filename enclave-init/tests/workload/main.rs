@@ -72,7 +72,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "usurp" => usurpation::usurp(words[0]),
         "relink" => usurpation::relink(words[0], words[1]),
         "look" => usurpation::look(),
-        "answer" => network::answer(words[0].parse().unwrap(), words[1]),
+        "answer" => network::answer(words[0].parse().unwrap(), words[1], words.get(2).copied()),
         "name" => network::name(words[0], words[1].parse().unwrap()),
         "names" => network::names(words[0].parse().unwrap()),
         "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),

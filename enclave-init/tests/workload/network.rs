@@ -11,9 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE};
 
-/// Answers each HTTP request with what the file holds: a status.
-pub(crate) fn answer(port: u16, file: &str) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+/// Answers each HTTP request with what the file holds: a status; at 127.0.0.1, or at another
+/// address.
+pub(crate) fn answer(port: u16, file: &str, address: Option<&str>) {
+    let address: IpAddr = address.unwrap_or("127.0.0.1").parse().unwrap();
+    let listener = TcpListener::bind((address, port)).unwrap();
     println!("answering on {port}");
     loop {
         let (mut stream, _) = listener.accept().unwrap();
