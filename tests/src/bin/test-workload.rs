@@ -10,7 +10,8 @@
 //! | `paced N` | prints N numbered lines, one every millisecond |
 //! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
-//! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
+//! | `fetch N` | has the proxy connect to `peer.example:443`, sends N bytes there and checks that they come back |
+//! | `fetch-at N` | the same at the address 192.0.2.7, port 443, without the proxy |
 //! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `secrets` | prints the secret `file-secret`, then `api-secret` once the local API has it |
@@ -88,6 +89,7 @@ fn run() -> anyhow::Result<u8> {
         "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
+        "fetch-at" => exchange(&TcpStream::connect("192.0.2.7:443")?, number)?,
         "decrypt" => decrypt()?,
         "time" => time(number)?,
         "secrets" => secrets()?,
@@ -283,14 +285,20 @@ fn fetch(count: usize) -> anyhow::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
+    // The reader has no more: the peer sends back what it is sent.
+    exchange(&stream, count)
+}
+
+/// Sends so many bytes, and checks that they come back.
+fn exchange(stream: &TcpStream, count: usize) -> anyhow::Result<()> {
     let sent = pattern(count);
     let received = thread::scope(|scope| -> anyhow::Result<Vec<u8>> {
         let sending = scope.spawn(|| -> io::Result<()> {
-            (&stream).write_all(&sent)?;
+            (&*stream).write_all(&sent)?;
             stream.shutdown(Shutdown::Write)
         });
         let mut received = Vec::new();
-        reader.read_to_end(&mut received)?;
+        (&*stream).read_to_end(&mut received)?;
         sending.join().ok().context("the sender panicked")??;
         Ok(received)
     })?;
