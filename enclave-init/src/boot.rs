@@ -17,7 +17,7 @@ use crate::logs::Logs;
 use crate::parent::{self, Parent, Search};
 use crate::security_module::SecurityModule;
 use crate::self_check::{Finding, Signing, check_itself};
-use crate::services::{Running, Services};
+use crate::services::{Ingress, Running, Services};
 use crate::steps::Steps;
 use crate::system::System;
 use crate::workload::StandingBy;
@@ -145,6 +145,7 @@ async fn run_steps(
         config,
         trust,
         workload,
+        network,
         capacity,
         search,
         reset,
@@ -213,7 +214,10 @@ async fn run_steps(
     let services = Services {
         config: &config,
         agent: &agent,
-        ingress: &parent.ingress(),
+        ingress: Ingress {
+            agent: parent.ingress(),
+            workload: network,
+        },
         boot: &reached.boot,
         nsm: &nsm,
         trust: &trust,

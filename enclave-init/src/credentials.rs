@@ -2,7 +2,6 @@
 //! come or they expire, and given to whoever has the token that the workload was started
 //! with.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use link::control::FromAgent;
 use link::{Credentials, Secret};
-use manifest::{API_PORT, Environment};
+use manifest::{CREDENTIALS_ADDRESS, Environment};
 use plain_text::plain;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -19,8 +18,10 @@ use tokio::time::timeout;
 
 use crate::error::{Doing, InitError};
 
-/// Where the local API has them.
+/// Where the local API has them, and so has their own address.
 pub(crate) const PATH: &str = "/v1/aws/credentials";
+/// The port at that address.
+pub(crate) const PORT: u16 = 80;
 /// How long the workload's start waits for the agent's first answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_BYTES: usize = 32;
@@ -177,7 +178,7 @@ impl AwsCredentials {
         let mut variables = vec![
             (
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                format!("http://{}:{API_PORT}{PATH}", Ipv4Addr::LOCALHOST),
+                format!("http://{CREDENTIALS_ADDRESS}:{PORT}{PATH}"),
             ),
             (
                 "AWS_CONTAINER_AUTHORIZATION_TOKEN",

@@ -1,8 +1,9 @@
 //! One TCP connection inside, one channel outside, bytes in between.
 
+use std::io;
 use std::time::Duration;
 
-use link::copy::{Buffers, JoinError};
+use link::copy::{Buffers, JoinError, Socket};
 use link::places::Activity;
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
 use link::{Channel, Endpoint, Stream, Text, connect, copy, frame, hello};
@@ -73,6 +74,15 @@ pub(crate) async fn join(
     activity: &Activity,
 ) -> Result<(), JoinError> {
     copy::join(inside, outside, activity, &BUFFERS, |_| {}, |_| {}).await
+}
+
+/// Copies one way until that side has closed.
+pub(crate) async fn pump(
+    from: &impl Socket,
+    to: &impl Socket,
+    activity: &Activity,
+) -> io::Result<()> {
+    copy::pump(from, to, &BUFFERS, &|_| activity.touch()).await
 }
 
 #[cfg(test)]

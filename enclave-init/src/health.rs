@@ -1,25 +1,31 @@
 //! Asking the workload whether it is well.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use manifest::{HealthProbe, HealthUrl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::network::Namespace;
 
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
 
 /// Probes once over the network, for no longer than `limit`; the error says what is wrong.
-pub(crate) async fn probe(probe: &HealthProbe, limit: Duration) -> Result<(), String> {
+pub(crate) async fn probe(
+    probe: &HealthProbe,
+    limit: Duration,
+    network: &Namespace,
+) -> Result<(), String> {
     let attempt = async {
         match probe {
-            HealthProbe::Tcp(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port.get()))
-                .await
-                .map(drop),
-            HealthProbe::Http(url) => get(url).await,
+            HealthProbe::Tcp(port) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
+                network.connect(address).await.map(drop)
+            }
+            HealthProbe::Http(url) => get(url, network).await,
             // Run, or heard, by `Prober`.
             HealthProbe::Command(_) | HealthProbe::Notify { .. } => {
                 Err(io::ErrorKind::Unsupported.into())
@@ -33,8 +39,8 @@ pub(crate) async fn probe(probe: &HealthProbe, limit: Duration) -> Result<(), St
     }
 }
 
-async fn get(url: &HealthUrl) -> io::Result<()> {
-    let mut stream = TcpStream::connect(url.address()).await?;
+async fn get(url: &HealthUrl, network: &Namespace) -> io::Result<()> {
+    let mut stream = network.connect(url.address()).await?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         url.target(),

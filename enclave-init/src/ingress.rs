@@ -1,13 +1,13 @@
 //! Connections from outside to ports of the workload.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::copy::JoinError;
 use link::places::{Place, Places};
 use link::target::{Connect, Refusal, Reply};
-use link::{Channel, Listener, Stream, Text, frame, hello};
+use link::{Channel, Endpoint, Listener, Stream, Text, frame, hello};
 use manifest::Network;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::capacity::Capacity;
 use crate::forward;
 use crate::logs::Logs;
+use crate::network::Namespace;
 use crate::notices::Notices;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are told that there is no place for them; one more is closed.
 const MAX_REFUSALS: usize = 64;
+
+/// What ingress connections are carried between.
+pub(crate) struct Ends {
+    /// Where the agent connects to.
+    pub(crate) agent: Endpoint,
+    /// Where the workload listens.
+    pub(crate) workload: Arc<Namespace>,
+}
 
 /// The places of ingress connections. Their clients are the agent's to tell apart, and
 /// it knows of an end first: it may have given a place to a new connection that is not
@@ -38,6 +47,7 @@ pub(crate) fn places(capacity: &Capacity) -> Arc<Places<()>> {
 pub(crate) async fn serve(
     listener: Listener,
     network: Arc<Network>,
+    namespace: Arc<Namespace>,
     places: Arc<Places<()>>,
     logs: Logs,
 ) {
@@ -55,8 +65,9 @@ pub(crate) async fn serve(
         match places.take(()) {
             Ok(place) => {
                 let (network, notices) = (Arc::clone(&network), Arc::clone(&notices));
+                let namespace = Arc::clone(&namespace);
                 tokio::spawn(async move {
-                    serve_connection(stream, &network, &place, &notices).await;
+                    serve_connection(stream, &network, &namespace, &place, &notices).await;
                 });
             }
             Err(full) => {
@@ -76,6 +87,7 @@ pub(crate) async fn serve(
 async fn serve_connection(
     mut stream: Stream,
     network: &Network,
+    namespace: &Namespace,
     place: &Place<()>,
     notices: &Notices,
 ) {
@@ -92,7 +104,7 @@ async fn serve_connection(
     let Ok(Ok(request)) = request.await else {
         return;
     };
-    let (reply, workload) = match dial(network, request.port).await {
+    let (reply, workload) = match dial(network, namespace, request.port).await {
         Ok(workload) => (Reply::Connected, Some(workload)),
         Err((refusal, reason)) => (
             Reply::Refused {
@@ -116,19 +128,21 @@ async fn serve_connection(
     }
 }
 
-async fn dial(network: &Network, port: u16) -> Result<TcpStream, (Refusal, String)> {
+/// Connects to a port of the workload's at its 127.0.0.1, where servers listen that are for
+/// itself and those that are for everybody.
+async fn dial(
+    network: &Network,
+    namespace: &Namespace,
+    port: u16,
+) -> Result<TcpStream, (Refusal, String)> {
     if !network.ingress.iter().any(|rule| rule.to.get() == port) {
         return Err((
             Refusal::NotAllowed,
             format!("port {port} is not in the image's ingress list"),
         ));
     }
-    match timeout(
-        CONNECT_TIMEOUT,
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)),
-    )
-    .await
-    {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match timeout(CONNECT_TIMEOUT, namespace.connect(address)).await {
         Ok(Ok(workload)) => Ok(workload),
         Ok(Err(error)) => Err((
             Refusal::Unreachable,

@@ -185,7 +185,7 @@ pub(crate) fn in_scratch(path: &str) -> PathBuf {
     Path::new("/scratch").join(path.trim_start_matches('/'))
 }
 
-/// Names, resolver and kernel settings for the application. The image's own
+/// Names and resolver for the application. The image's own
 /// files are replaced, as every container runtime does; the process's mask lets
 /// everybody read them.
 pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
@@ -196,10 +196,11 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
             "resolv.conf",
             format!(
                 "nameserver {}\noptions timeout:5 attempts:1\n",
-                crate::egress::NAME_SERVER
+                manifest::INIT_ADDRESS
             ),
         ),
         (
+            // The name is at 127.0.0.1, where ingress arrives: programs bind to it.
             "hosts",
             format!("127.0.0.1 localhost {name}\n::1 localhost\n"),
         ),
@@ -214,10 +215,7 @@ pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
         }
         fs::write(&path, contents).doing(|| format!("writing /etc/{file}"))?;
     }
-    nix::unistd::sethostname(name).doing(|| "setting the host name".to_owned())?;
-    // As in other container runtimes, any user may listen on any port.
-    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
-        .doing(|| "allowing low ports".to_owned())
+    nix::unistd::sethostname(name).doing(|| "setting the host name".to_owned())
 }
 
 /// Mounts this program where it can only be read.

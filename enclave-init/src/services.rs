@@ -20,13 +20,14 @@ use crate::security_module::SecurityModule;
 use crate::trust::Trust;
 use crate::{egress, ingress};
 
+pub(crate) use crate::ingress::Ends as Ingress;
+
 /// What the services need.
 pub(crate) struct Services<'a> {
     pub(crate) config: &'a MeasuredConfig,
     /// Where the agent listens.
     pub(crate) agent: &'a Endpoint,
-    /// Where the agent connects to.
-    pub(crate) ingress: &'a Endpoint,
+    pub(crate) ingress: Ingress,
     pub(crate) boot: &'a BootId,
     pub(crate) nsm: &'a SecurityModule,
     pub(crate) trust: &'a Arc<Trust>,
@@ -55,7 +56,7 @@ impl Services<'_> {
         let Self {
             config,
             agent,
-            ingress,
+            ingress: ends,
             boot,
             nsm,
             trust,
@@ -95,11 +96,13 @@ impl Services<'_> {
             },
         })?;
         let kms = called.map(|(kms, _)| kms);
-        let listener = Listener::bind(ingress).doing(|| format!("listening on {ingress}"))?;
+        let listener =
+            Listener::bind(&ends.agent).doing(|| format!("listening on {}", ends.agent))?;
         let into = ingress::places(&capacity);
         tokio::spawn(ingress::serve(
             listener,
             network,
+            ends.workload,
             Arc::clone(&into),
             logs.clone(),
         ));

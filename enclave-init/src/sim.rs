@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use link::Endpoint;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -18,6 +19,7 @@ use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::args::Simulation;
 use crate::exit::EXIT_FAILED;
+use crate::network::check_pairs;
 
 /// What stands for vsock and the NSM, as descriptors: their paths are out of
 /// reach once the root has changed. They stay open until the process ends,
@@ -69,6 +71,9 @@ pub(crate) enum LaunchError {
     Process(io::Error),
 }
 
+/// What lets a user make namespaces, and what is in them.
+const ALLOW: &str = "allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container";
+
 /// Signals that are PID 1's: whoever stops a program stops its launcher.
 const FORWARDED: [Signal; 5] = [
     Signal::SIGTERM,
@@ -85,6 +90,18 @@ pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     // can be mounted again there.
     let program = std::env::current_exe().map_err(LaunchError::Process)?;
     make_namespaces()?;
+    check_pairs().map_err(|error| {
+        // What a kernel says that knows no such kind.
+        let is_unknown = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        let hint = if is_unknown {
+            "load its module (modprobe veth), or use a kernel with CONFIG_VETH"
+        } else {
+            ALLOW
+        };
+        LaunchError::Namespaces(format!(
+            "no pair of network interfaces can be made for the workload: {error}; {hint}"
+        ))
+    })?;
     // No threads: the kernel makes none for a process whose children belong to
     // another PID namespace.
     let mut watched: SigSet = FORWARDED.into_iter().collect();
@@ -140,11 +157,8 @@ pub(crate) fn tie_to_launcher() -> io::Result<()> {
 }
 
 fn make_namespaces() -> Result<(), LaunchError> {
-    let denied = |what: &str, error: io::Error| {
-        LaunchError::Namespaces(format!(
-            "{what}: {error}; allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container"
-        ))
-    };
+    let denied =
+        |what: &str, error: io::Error| LaunchError::Namespaces(format!("{what}: {error}; {ALLOW}"));
     let (uid, gid) = (geteuid(), getegid());
     unshare(
         CloneFlags::CLONE_NEWUSER

@@ -1,5 +1,5 @@
 //! The machine below everything else: what the image says, file systems, limits and
-//! the loopback device.
+//! the workload's network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,6 @@ use link::EndCode;
 use manifest::{MAX_CONFIG_BYTES, MEASURED_CONFIG_PATH, MeasuredConfig};
 use measurements::Pcr;
 use nsm::Nsm;
-use tokio::task::spawn_blocking;
 
 use crate::args::Simulation;
 use crate::capacity::Capacity;
@@ -17,13 +16,14 @@ use crate::clock;
 use crate::confinement::{Confinement, Memory, Sizes};
 use crate::error::{Doing, InitError};
 use crate::machine::{Expedited, Reset};
+use crate::network::{Making, Namespace};
 use crate::parent::Search;
 use crate::security_module::{Opening, SecurityModule};
 use crate::sim::Descriptors;
 use crate::steps::Steps;
 use crate::trust::Trust;
 use crate::workload::StandingBy;
-use crate::{entropy, mounts, network};
+use crate::{entropy, mounts};
 
 /// A machine in which services can be started.
 pub(crate) struct System {
@@ -31,6 +31,8 @@ pub(crate) struct System {
     pub(crate) trust: Arc<Trust>,
     /// Takes on its confinement meanwhile.
     pub(crate) workload: StandingBy,
+    /// The workload's.
+    pub(crate) network: Arc<Namespace>,
     /// What connections may take.
     pub(crate) capacity: Capacity,
     /// Where the parent may be.
@@ -76,7 +78,7 @@ impl System {
             .await?;
         // What takes its time in the kernel or the module goes on beside the other steps,
         // and is a step itself where its result is wanted.
-        let loopback = spawn_blocking(network::bring_up_loopback);
+        let network = Making::begin()?;
         let (config, trust) = steps
             .run(EndCode::BootConfiguration, async {
                 read_config_and_trust(&tree, simulation)
@@ -93,26 +95,30 @@ impl System {
             })
             .await?;
         let nsm = open_nsm(descriptors.map(Descriptors::nsm))?;
+        let with_credentials = config.workload.aws_credentials;
+        let addresses = config.network.addresses();
+        let network = steps
+            .run(
+                EndCode::BootLoopback,
+                network.finish(addresses.into_keys(), with_credentials),
+            )
+            .await?;
+        let network = Arc::new(network);
         let confinement = steps
             .run(EndCode::BootConfinement, async {
                 if simulation.is_none() {
                     capacity.limit_tcp()?;
                 }
-                Confinement::prepare(&config, &sizes, simulation.is_some())
+                let network = Arc::clone(&network);
+                Confinement::prepare(&config, &sizes, network, simulation.is_some())
             })
             .await?;
         let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinement), expedited)?;
-        steps
-            .run(EndCode::BootLoopback, async {
-                loopback
-                    .await
-                    .doing(|| "waiting for the loopback interface".to_owned())?
-            })
-            .await?;
         Ok(Self {
             config,
             trust,
             workload,
+            network,
             capacity,
             search: descriptors.map_or(Search::Vsock, Search::Simulated),
             reset,

@@ -159,13 +159,10 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
     // What is set later takes the place of what was there.
     let mut variables = BTreeMap::<OsString, OsString>::new();
     let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
-    if config.network.has_egress() {
-        let (address, port) = crate::egress::PROXY;
-        let proxy = format!("http://{address}:{port}");
-        set("HTTPS_PROXY", proxy.clone().into());
-        set("https_proxy", proxy.into());
-    }
     for (name, value) in &workload.env {
+        set(name, value.into());
+    }
+    for (name, value) in crate::egress::proxy_variables(config) {
         set(name, value.into());
     }
     let credentials = given.credentials;
@@ -181,7 +178,7 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
         set(name, value);
     }
     set("HOSTNAME", config.name.as_str().into());
-    set("ENCLAVE_API", crate::api::URL.into());
+    set("ENCLAVE_API", crate::api::url().into());
     set("ENCLAVE_RUNTIME_CONFIG", RUNTIME_CONFIG_PATH.into());
     variables.into_iter().collect()
 }

@@ -211,6 +211,16 @@ pub(crate) fn too_large(
     manifest.invalid(&[table], message)
 }
 
+/// Variables that name a proxy to programs.
+const PROXIES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
 /// What is allowed and should be known.
 pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig) -> Vec<String> {
     let notes = [
@@ -226,16 +236,36 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
         };
         let is_loopback = host.parse().is_ok_and(|host: Ipv4Addr| host.is_loopback());
         if is_loopback || host == "localhost" {
+            let proxy = if config.network.proxy {
+                "through the proxy"
+            } else {
+                "through the proxy, which this enclave does not have: set network.proxy = true"
+            };
             notes.push(format!(
-                "the egress rule `{rule}` is for the parent's own loopback address, and only through the proxy: what the workload connects to there itself is inside the enclave"
+                "the egress rule `{rule}` is for the parent's own loopback address, and only {proxy}; what the workload connects to there itself is inside the enclave"
             ));
         }
     }
+    notes.extend(proxy_note(&image.process, config));
     let health = config.workload.health.as_ref();
     notes.extend(healthcheck::note(manifest, &image.fields, health));
     notes.extend(fields::notes(&image.fields, manifest));
     notes.extend(image.tree.left_out().notes());
     notes
+}
+
+/// A proxy of the place where the image was made is none inside the enclave. Its value may
+/// have a password.
+fn proxy_note(image: &Process, config: &MeasuredConfig) -> Option<String> {
+    let image = image.environment();
+    let is_images = |name: &&&str| {
+        let kept = config.workload.env.get(**name);
+        kept.is_some_and(|kept| !kept.is_empty() && image.get(**name) == Some(kept))
+    };
+    let name = PROXIES.iter().find(is_images)?;
+    Some(format!(
+        "the image sets {name}: the workload's programs will ask that proxy, which they reach only if the egress list has it; if that is not meant, set {name} to \"\" in workload.env"
+    ))
 }
 
 /// Who means the whole command line is told that it is not.

@@ -414,7 +414,8 @@ mod tests {
             ),
             ("/network/egress", json!(["a.com:1", "a.com:1"]), "twice"),
             ("/network/ingress/0/port", json!(0), "`0` is not a port"),
-            ("/network/ingress/0/to", json!(7070), "local API"),
+            ("/network/ingress/0/to", json!(0), "`0` is not a port"),
+            ("/network/egress", json!(["198.18.0.1:1"]), "own network"),
             ("/logs", json!({"level": 1}), "unknown field `level`"),
             ("/logs/redact/0/pattern", json!("("), "unclosed group"),
             (

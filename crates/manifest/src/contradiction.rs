@@ -1,10 +1,8 @@
 //! Values of `enclave.toml` that are right by themselves and not beside others.
 
 use crate::confinement::{Confinement, Mebibytes};
-use crate::health::{HealthProbe, OnUnhealthy};
+use crate::health::OnUnhealthy;
 use crate::process::Environment;
-use crate::reserved::reserved_for;
-use crate::units::Port;
 use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
 
 /// The path of a value, and what is wrong with it.
@@ -30,7 +28,6 @@ pub(crate) fn check(
 ) -> Result<(), Contradiction> {
     restart(workload)
         .or_else(|| stop_grace(workload))
-        .or_else(|| health(workload))
         .or_else(|| on_unhealthy(workload))
         .or_else(|| credentials(workload))
         .or_else(|| read_only_root(confinement))
@@ -58,20 +55,6 @@ fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
         );
         (["workload", "stop_grace"].as_slice(), message)
     })
-}
-
-/// The init's own services are well whatever the workload does.
-fn health(workload: &WorkloadSource) -> Option<Contradiction> {
-    let port = match &workload.health.as_ref()?.probe()?.probe {
-        HealthProbe::Tcp(port) => *port,
-        HealthProbe::Http(url) => Port::new(url.address().port())?,
-        HealthProbe::Command(_) | HealthProbe::Notify { .. } => return None,
-    };
-    let service = reserved_for(port)?;
-    let message = format!(
-        "health must not be probed at port {port}, where {service} answers whatever the workload does: have the workload listen on another port"
-    );
-    Some((["workload", "health"].as_slice(), message))
 }
 
 /// A workload that is never started again is not restarted for its health either.
@@ -153,16 +136,8 @@ mod tests {
                 "5: stop_grace of 301s would not be kept",
             ),
             (
-                "[workload]\nhealth = { tcp = 7070 }",
-                "5: health must not be probed at port 7070, where the enclave's local API",
-            ),
-            (
                 "[workload]\nkind = \"batch\"\nhealth = { tcp = 8080, on_unhealthy = \"restart\" }",
                 "6: `on_unhealthy = \"restart\"` restarts by the policy, which is `never`",
-            ),
-            (
-                "[workload]\nhealth = { http = \"http://localhost:3128/\" }",
-                "5: health must not be probed at port 3128",
             ),
             (
                 "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = true",
@@ -188,7 +163,7 @@ mod tests {
     fn contradictions_are_not_what_only_looks_like_one() {
         for tables in [
             "[workload]\nkind = \"batch\"\nrestart = { policy = \"never\" }",
-            "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 8080 }",
+            "[workload]\nstop_grace = \"5m\"\nhealth = { tcp = 7070 }",
             "[workload]\nenv = { AWS_SESSION_TOKEN = \"x\" }\naws_credentials = false",
             "[workload]\nenv = { AWS_REGION = \"eu-west-1\" }\naws_credentials = true",
             "[confinement]\nread_only_root = false\nroot_mib = 1",

@@ -68,6 +68,14 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
+    /// The address, if it is one.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Exact(name) => name.parse().ok(),
+            Self::Below(_) => None,
+        }
+    }
+
     /// Whether `host` is one that the pattern allows.
     pub fn matches(&self, host: &str) -> bool {
         let host = host_spelling(host);

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod attestation;
 mod capability;
 mod config;
@@ -32,7 +33,6 @@ mod memory;
 mod name;
 mod network;
 mod process;
-mod reserved;
 mod secrets;
 mod shape;
 mod source;
@@ -41,6 +41,10 @@ mod text;
 mod units;
 mod workload;
 
+pub use addresses::{
+    API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS, NAME_SERVER_PORT, OWN_NETWORK, PROXY_PORT,
+    WORKLOAD_ADDRESS,
+};
 pub use attestation::{
     Attestation, AttestationError, AttestationSource, FREE_REGISTERS, MAX_PEERS, MAX_ROOT_BYTES,
     OpenRegisters, Peer, PeerSource, Root, RootSource, SelfCheck,
@@ -79,7 +83,6 @@ pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, Words,
     WorkingDirectory,
 };
-pub use reserved::{API_PORT, NAME_SERVER_PORT, PROXY_PORT, reserved_for};
 pub use secrets::{
     ChangeSignal, Ciphertext, CiphertextBlob, CiphertextSource, EncryptionContext, KeyArn,
     KmsEncrypted, MAX_CIPHERTEXT_BYTES, MAX_SECRETS, OnChange, OnFailure, OriginSource,

@@ -1,13 +1,14 @@
 //! What may leave the enclave, and what may come in.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::Ipv4Addr;
 
 use aws_endpoint::Service;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::addresses;
 use crate::egress::{EgressRule, HostPattern};
-use crate::reserved::reserved_for;
 use crate::units::Port;
 
 /// The most egress rules in one manifest.
@@ -33,9 +34,11 @@ pub struct Network {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub aws_fips: bool,
     /// Ports that the parent instance opens on the workload's behalf; at most
-    /// [`MAX_INGRESS_RULES`], no port of the parent twice, none to a
-    /// [reserved](reserved_for) one.
+    /// [`MAX_INGRESS_RULES`], no port of the parent twice.
     pub ingress: Vec<IngressRule>,
+    /// Whether the workload has an HTTP and SOCKS proxy, which its environment names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proxy: bool,
 }
 
 /// Why a list of rules was refused.
@@ -76,16 +79,29 @@ pub enum NetworkError {
         /// Where it is the second time, counted from zero.
         index: usize,
     },
-    /// A port inside the enclave is one of its own services'.
+    /// A proxy to nowhere.
     #[error(
-        "ingress must not lead to port {to}, where {service} listens for the workload only: have the workload listen on another port"
+        "proxy takes the workload to the destinations of egress and aws_services, of which there are none: add some, or remove proxy"
     )]
-    IngressReserved {
-        /// The port inside.
-        to: Port,
-        /// What listens there.
-        service: &'static str,
-        /// Where the rule is, counted from zero.
+    ProxyAlone,
+    /// A rule is for an address that the enclave has itself.
+    #[error(
+        "the egress rule `{rule}` is for an address of the enclave's own network (198.18.0.0/15, 169.254.170.2), so it leads nowhere outside: remove it"
+    )]
+    EgressOwn {
+        /// The rule.
+        rule: EgressRule,
+        /// Where it is, counted from zero.
+        index: usize,
+    },
+    /// A rule is for an address that no host has.
+    #[error(
+        "the egress rule `{rule}` is for an address that no host has (0.0.0.0/8, multicast, 240.0.0.0/4), so it leads nowhere: remove it"
+    )]
+    EgressNowhere {
+        /// The rule.
+        rule: EgressRule,
+        /// Where it is, counted from zero.
         index: usize,
     },
 }
@@ -100,6 +116,18 @@ pub(crate) fn check_egress(rules: &[EgressRule]) -> Result<(), NetworkError> {
         if !seen.insert(rule) {
             let rule = rule.clone();
             return Err(NetworkError::EgressTwice { rule, index });
+        }
+        let Some(address) = rule.host().address() else {
+            continue;
+        };
+        if addresses::is_own(address) {
+            let rule = rule.clone();
+            return Err(NetworkError::EgressOwn { rule, index });
+        }
+        // The parent's own loopback address is one that a proxy can ask for.
+        if !addresses::is_unicast(address) && !address.is_loopback() {
+            let rule = rule.clone();
+            return Err(NetworkError::EgressNowhere { rule, index });
         }
     }
     Ok(())
@@ -116,18 +144,15 @@ pub(crate) fn check_services(services: &[Service]) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Checks the limits of a list of ingress rules, and where they lead.
+/// Checks the limits of a list of ingress rules.
 pub(crate) fn check_ingress(rules: &[IngressRule]) -> Result<(), NetworkError> {
     if rules.len() > MAX_INGRESS_RULES {
         return Err(NetworkError::IngressCount(rules.len()));
     }
     let mut seen = HashSet::new();
-    for (index, &IngressRule { port, to, .. }) in rules.iter().enumerate() {
+    for (index, &IngressRule { port, .. }) in rules.iter().enumerate() {
         if !seen.insert(port) {
             return Err(NetworkError::IngressTwice { port, index });
-        }
-        if let Some(service) = reserved_for(to) {
-            return Err(NetworkError::IngressReserved { to, service, index });
         }
     }
     Ok(())
@@ -173,6 +198,16 @@ impl Network {
         !self.egress.is_empty() || !self.aws_services.is_empty()
     }
 
+    /// The IPv4 addresses that rules spell out and that a packet can go to, with the ports
+    /// that are allowed there, in order.
+    pub fn addresses(&self) -> BTreeMap<Ipv4Addr, Vec<u16>> {
+        let addresses = self.egress.iter().filter_map(|rule| rule.host().address());
+        addresses
+            .filter(|address| addresses::is_unicast(*address))
+            .map(|address| (address, self.ports(&address.to_string())))
+            .collect()
+    }
+
     fn is_of_service(&self, host: &str) -> bool {
         let mut services = self.aws_services.iter();
         services.any(|service| service.has_host(host, None, self.aws_fips))
@@ -181,6 +216,9 @@ impl Network {
     pub(crate) fn check(&self) -> Result<(), NetworkError> {
         if self.aws_fips && self.aws_services.is_empty() {
             return Err(NetworkError::FipsAlone);
+        }
+        if self.proxy && !self.has_egress() {
+            return Err(NetworkError::ProxyAlone);
         }
         check_services(&self.aws_services)?;
         check_egress(&self.egress)?;
@@ -276,6 +314,51 @@ mod tests {
         // An image without them carries what it always did.
         let written = serde_json::to_string(&Network::default()).unwrap();
         assert_eq!(written, r#"{"egress":[],"ingress":[]}"#);
+    }
+
+    #[test]
+    fn addresses_of_rules_are_listed_with_their_ports() {
+        let network = Network {
+            egress: ["10.0.0.7:443", "10.0.0.7:80", "127.0.0.1:1", "a.com:1"]
+                .map(|text| rule(text).unwrap())
+                .into(),
+            ..Network::default()
+        };
+        let expected = BTreeMap::from([(Ipv4Addr::new(10, 0, 0, 7), vec![80, 443])]);
+        assert_eq!(network.addresses(), expected);
+        assert_eq!(network.check(), Ok(()));
+        for text in [
+            "0.0.0.0:443",
+            "0.1.2.3:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+        ] {
+            let rules = [rule("a.com:1").unwrap(), rule(text).unwrap()];
+            let nowhere = NetworkError::EgressNowhere {
+                rule: rules[1].clone(),
+                index: 1,
+            };
+            assert_eq!(check_egress(&rules), Err(nowhere));
+        }
+        for text in ["198.19.0.1:443", "169.254.170.2:80"] {
+            let rules = [rule("a.com:1").unwrap(), rule(text).unwrap()];
+            let own = NetworkError::EgressOwn {
+                rule: rules[1].clone(),
+                index: 1,
+            };
+            assert_eq!(check_egress(&rules), Err(own));
+        }
+    }
+
+    #[test]
+    fn proxy_needs_a_destination() {
+        let mut network = Network {
+            proxy: true,
+            ..Network::default()
+        };
+        assert_eq!(network.check(), Err(NetworkError::ProxyAlone));
+        network.aws_services.push(Service::Kms);
+        assert_eq!(network.check(), Ok(()));
     }
 
     #[test]

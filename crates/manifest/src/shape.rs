@@ -30,6 +30,7 @@ egress = ["api.example.com:443"]
 ingress = [{ port = 443, to = 8443, proxy_protocol = true }]
 aws_services = ["kms"]
 aws_fips = true
+proxy = true
 
 [logs]
 release = "always"

@@ -246,11 +246,13 @@ impl Manifest {
             let (key, index) = match &error {
                 NetworkError::EgressCount(_) => ("egress", String::new()),
                 NetworkError::IngressCount(_) => ("ingress", String::new()),
-                NetworkError::EgressTwice { index, .. } => ("egress", index.to_string()),
-                NetworkError::IngressTwice { index, .. }
-                | NetworkError::IngressReserved { index, .. } => ("ingress", index.to_string()),
+                NetworkError::EgressTwice { index, .. }
+                | NetworkError::EgressOwn { index, .. }
+                | NetworkError::EgressNowhere { index, .. } => ("egress", index.to_string()),
+                NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
                 NetworkError::ServiceTwice { index, .. } => ("aws_services", index.to_string()),
                 NetworkError::FipsAlone => ("aws_fips", String::new()),
+                NetworkError::ProxyAlone => ("proxy", String::new()),
             };
             self.invalid(&["network", key, &index], error.to_string())
         })

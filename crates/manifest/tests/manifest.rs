@@ -447,19 +447,9 @@ const WRONG: &[(&str, &str, &str)] = &[
         "24: the ingress port 8080 is listed twice: remove one, or give it another `port`",
     ),
     (
-        "ingress = [{ port = 8080, to = 80 }]",
-        "ingress = [{ port = 8080, to = 80 },\n  { port = 81, to = 7070 }]",
-        "24: ingress must not lead to port 7070, where the enclave's local API listens for the workload only: have the workload listen on another port",
-    ),
-    (
-        "ingress = [{ port = 8080, to = 80 }]",
-        "ingress = [{ port = 8080, to = 3128 }]",
-        "23: ingress must not lead to port 3128, where the enclave's HTTP proxy listens for the workload only: have the workload listen on another port",
-    ),
-    (
-        "ingress = [{ port = 8080, to = 80 }]",
-        "ingress = [{ port = 53, to = 53 }]",
-        "23: ingress must not lead to port 53, where the enclave's name server listens for the workload only: have the workload listen on another port",
+        "\"*.example.com:443\"]",
+        "\n  \"198.18.0.1:7070\"]",
+        "23: the egress rule `198.18.0.1:7070` is for an address of the enclave's own network (198.18.0.0/15, 169.254.170.2), so it leads nowhere outside: remove it",
     ),
     (
         "ingress = [{ port = 8080, to = 80 }]",

@@ -5,14 +5,13 @@
 
 use hyper::header::{HOST, HeaderName};
 use hyper::{HeaderMap, Request, StatusCode};
-use manifest::API_PORT;
+use manifest::{API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS};
 
 use super::Failure;
+use crate::credentials::PORT as CREDENTIALS_PORT;
 
 /// The header that every request carries but those of AWS's SDKs, and its value.
 const MARK: (&str, &str) = ("enclave-api", "1");
-/// The hosts by which the API is called over TCP.
-const HOSTS: [&str; 2] = ["127.0.0.1", "localhost"];
 /// Headers of requests that are made for somebody else.
 const FORWARDED: [&str; 5] = ["forwarded", "x-real-ip", "via", "origin", "referer"];
 /// The same, by how their names begin.
@@ -22,6 +21,8 @@ const FORWARDED_PREFIXES: [&str; 2] = ["x-forwarded-", "sec-fetch-"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Tcp,
+    /// At the address that AWS's SDKs ask for credentials.
+    Credentials,
     Unix,
 }
 
@@ -42,19 +43,27 @@ pub(super) fn check_sender<B>(transport: Transport, request: &Request<B>) -> Res
             "a request with the header `{name}` was made on behalf of another party: call this API directly, without Forwarded, X-Forwarded-*, X-Real-IP, Via, Origin, Referer and Sec-Fetch-*"
         )));
     }
-    // On the Unix socket there is no name to call it by, and clients send any.
-    let is_called = transport == Transport::Unix
-        || (only(headers, HOST.as_str()).is_some_and(is_own)
-            && request
-                .uri()
-                .authority()
-                .is_none_or(|authority| is_own(authority.as_str())));
-    if !is_called {
-        return Err(forbidden(format!(
-            "send `Host: 127.0.0.1:{API_PORT}` or `Host: localhost:{API_PORT}`, once"
-        )));
+    let hosts = match transport {
+        Transport::Tcp => vec![format!("{INIT_ADDRESS}:{API_PORT}")],
+        // Clients leave out the port that is the scheme's own, or do not.
+        Transport::Credentials => vec![
+            CREDENTIALS_ADDRESS.to_string(),
+            format!("{CREDENTIALS_ADDRESS}:{CREDENTIALS_PORT}"),
+        ],
+        // There is no name to call it by, and clients send any.
+        Transport::Unix => return Ok(()),
+    };
+    let is_own = |host: &str| hosts.iter().any(|own| own == host);
+    let is_called = only(headers, HOST.as_str()).is_some_and(is_own)
+        && request
+            .uri()
+            .authority()
+            .is_none_or(|authority| is_own(authority.as_str()));
+    if is_called {
+        return Ok(());
     }
-    Ok(())
+    let host = hosts.first().expect("each address has a host");
+    Err(forbidden(format!("send `Host: {host}`, once")))
 }
 
 fn forwarded(headers: &HeaderMap) -> Option<&str> {
@@ -75,14 +84,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Whether a host and port are this API's.
-fn is_own(authority: &str) -> bool {
-    let Some((host, port)) = authority.rsplit_once(':') else {
-        return false;
-    };
-    HOSTS.iter().any(|own| host.eq_ignore_ascii_case(own)) && port == API_PORT.to_string()
-}
-
 fn forbidden(reason: impl Into<String>) -> Failure {
     Failure::new(StatusCode::FORBIDDEN, reason)
 }
@@ -100,19 +101,20 @@ mod tests {
         check(transport, &request.body(()).unwrap()).is_ok()
     }
 
-    const KNOWING: [(&str, &str); 2] = [("Host", "127.0.0.1:7070"), ("Enclave-Api", "1")];
+    const KNOWING: [(&str, &str); 2] = [("Host", "198.18.0.1:7070"), ("Enclave-Api", "1")];
 
     #[test]
-    fn a_knowing_caller_passes_by_either_name() {
-        for host in ["127.0.0.1:7070", "localhost:7070", "LOCALHOST:7070"] {
-            let headers = [("Host", host), ("Enclave-Api", "1")];
-            assert!(passes(Transport::Tcp, "/v1/random", &headers), "{host}");
+    fn a_knowing_caller_passes() {
+        let absolute = "http://198.18.0.1:7070/v1/random";
+        for target in ["/v1/random", absolute] {
+            assert!(passes(Transport::Tcp, target, &KNOWING), "{target}");
         }
-        assert!(passes(
-            Transport::Tcp,
-            "http://localhost:7070/v1/random",
-            &KNOWING
-        ));
+        for host in ["169.254.170.2", "169.254.170.2:80"] {
+            let headers = [("Host", host), KNOWING[1]];
+            assert!(passes(Transport::Credentials, "/", &headers), "{host}");
+            assert!(!passes(Transport::Tcp, "/", &headers), "{host}");
+        }
+        assert!(!passes(Transport::Credentials, "/", &KNOWING));
         for host in [&[][..], &[("Host", "x")], &[("Host", "x"), ("Host", "y")]] {
             let headers = [host, &[("Enclave-Api", "1")]].concat();
             assert!(passes(Transport::Unix, "/v1/random", &headers));
@@ -123,15 +125,16 @@ mod tests {
     fn another_host_is_refused() {
         for hosts in [
             &[][..],
-            &["127.0.0.1"],
-            &["localhost"],
-            &["127.0.0.1:70700"],
-            &["127.0.0.2:7070"],
+            &["198.18.0.1"],
+            &["localhost:7070"],
+            &["127.0.0.1:7070"],
+            &["198.18.0.1:70700"],
+            &["198.18.0.2:7070"],
             &["rebound.example:7070"],
-            &["127.0.0.1:7070.example"],
-            &["user@127.0.0.1:7070"],
+            &["198.18.0.1:7070.example"],
+            &["user@198.18.0.1:7070"],
             &[""],
-            &["127.0.0.1:7070", "127.0.0.1:7070"],
+            &["198.18.0.1:7070", "198.18.0.1:7070"],
         ] {
             let hosts = hosts.iter().map(|host| ("Host", *host));
             let headers: Vec<_> = hosts.chain([("Enclave-Api", "1")]).collect();
@@ -142,8 +145,8 @@ mod tests {
         }
         for target in [
             "http://rebound.example:7070/v1/random",
-            "http://localhost/v1/random",
-            "http://user@localhost:7070/v1/random",
+            "http://198.18.0.1/v1/random",
+            "http://user@198.18.0.1:7070/v1/random",
         ] {
             assert!(!passes(Transport::Tcp, target, &KNOWING), "{target}");
         }

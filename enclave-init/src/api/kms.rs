@@ -7,7 +7,6 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use manifest::API_PORT;
 use serde_json::json;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -32,8 +31,7 @@ const PASSED_ON: [HeaderName; 4] = [
 
 /// The variable that has SDKs call KMS here, and its value.
 pub(crate) fn variable() -> (&'static str, String) {
-    let url = format!("http://{}:{API_PORT}{PATH}", std::net::Ipv4Addr::LOCALHOST);
-    ("AWS_ENDPOINT_URL_KMS", url)
+    ("AWS_ENDPOINT_URL_KMS", format!("{}{PATH}", super::url()))
 }
 
 /// KMS, if the image has it and that is what is asked for. SDKs put a slash at the end, or

@@ -1,5 +1,5 @@
-//! The local API: what the init does for the workload, as HTTP on loopback and
-//! on a Unix socket. A module for each resource; this one listens and routes.
+//! The local API: what the init does for the workload, as HTTP over TCP and on a Unix
+//! socket. A module for each resource; this one listens and routes.
 
 mod attestation;
 mod credentials;
@@ -15,7 +15,6 @@ mod time;
 mod verify;
 
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use manifest::{API_PORT, OpenRegisters};
+use manifest::{API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS, OpenRegisters};
 use nsm::NsmError;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,7 +36,7 @@ use tokio::time::{sleep, timeout};
 
 use self::guard::Transport;
 use crate::clock::Clock;
-use crate::credentials::AwsCredentials;
+use crate::credentials::{AwsCredentials, PATH as CREDENTIALS, PORT as CREDENTIALS_PORT};
 use crate::error::{Doing, InitError};
 use crate::family::FamilyKeys;
 use crate::kms::Kms;
@@ -46,8 +45,6 @@ use crate::passing::{self, Connection};
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
-/// Where the workload finds the API.
-pub(crate) const URL: &str = "http://127.0.0.1:7070";
 /// The same API as a Unix socket.
 const SOCKET: &str = "/run/enclave/api.sock";
 /// Largest request body in bytes: nonce, user data and key in base64, with room.
@@ -64,6 +61,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) use kms::variable as kms_variable;
 pub(crate) use verify::Verifications;
+
+/// Where the workload finds the API.
+pub(crate) fn url() -> String {
+    format!("http://{INIT_ADDRESS}:{API_PORT}")
+}
 
 /// What the resources share; each request has a clone.
 #[derive(Debug, Clone)]
@@ -135,6 +137,10 @@ async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> A
         });
         return result.unwrap_or_else(|failure| credentials::refusal(&failure));
     }
+    if transport == Transport::Credentials {
+        let reason = format!("only GET {CREDENTIALS} is answered here");
+        return credentials::refusal(&Failure::new(StatusCode::NOT_FOUND, reason));
+    }
     if let Some(kms) = kms::asked_for(api.kms.as_ref(), path) {
         return kms::answer(&api, kms, transport, request).await;
     }
@@ -145,11 +151,19 @@ async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> A
     result.unwrap_or_else(Answer::from)
 }
 
-/// Binds both addresses and serves them until the enclave ends.
+/// Binds all addresses and serves them until the enclave ends.
 pub(crate) async fn start(api: Api) -> Result<(), InitError> {
-    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, API_PORT))
+    let tcp = TcpListener::bind((INIT_ADDRESS, API_PORT))
         .await
         .doing(|| format!("listening on port {API_PORT}"))?;
+    let credentials = match api.credentials {
+        Some(_) => Some(
+            TcpListener::bind((CREDENTIALS_ADDRESS, CREDENTIALS_PORT))
+                .await
+                .doing(|| format!("listening at {CREDENTIALS_ADDRESS}"))?,
+        ),
+        None => None,
+    };
     let path = in_scratch(SOCKET);
     let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
@@ -162,10 +176,18 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
+            let asked_for_credentials = async {
+                match &credentials {
+                    Some(listener) => listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             let accepted = tokio::select! {
                 accepted = tcp.accept() => {
                     accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), Some(place)))
                 }
+                accepted = asked_for_credentials => accepted
+                    .map(|(stream, _)| spawn(stream, Transport::Credentials, api.clone(), place)),
                 accepted = unix.accept() => {
                     accepted.map(|(stream, _)| {
                         let stream = Connection::new(stream, place, closing.clone());

@@ -18,6 +18,7 @@ mod view;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use manifest::{Confinement as Settings, MeasuredConfig};
 use nix::fcntl::{OFlag, open, openat};
@@ -36,10 +37,12 @@ use self::standing::{Standing, close_others};
 use self::view::View;
 use crate::error::{Doing, InitError};
 use crate::limits;
+use crate::network::Namespace;
 
 /// What the workload's process takes on.
 pub(crate) struct Confinement {
     processes: Processes,
+    network: Arc<Namespace>,
     cgroup: Option<Cgroup>,
     bounds: Bounds,
     /// What is to be said of limits that are lower than the image's.
@@ -58,6 +61,7 @@ pub(crate) struct Confinement {
 pub(crate) enum Step {
     Session,
     Cgroup,
+    Network,
     View,
     Proc,
     Sys,
@@ -74,9 +78,10 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Session, "making its session"),
         (Self::Cgroup, "entering its control group"),
+        (Self::Network, "entering its network"),
         (Self::View, "making its mounts"),
         (Self::Proc, "mounting its /proc"),
         (Self::Sys, "mounting its /sys"),
@@ -107,6 +112,7 @@ impl Confinement {
     pub(crate) fn prepare(
         config: &MeasuredConfig,
         sizes: &Sizes,
+        network: Arc<Namespace>,
         simulated: bool,
     ) -> Result<Self, InitError> {
         let settings: &Settings = &config.confinement;
@@ -131,6 +137,7 @@ impl Confinement {
         }
         Ok(Self {
             processes: Processes::open(config.workload.init)?,
+            network,
             view: View::new(settings, config.has_secret_files(), simulated)?,
             cgroup,
             bounds: Bounds::new(settings, sizes),
@@ -155,6 +162,11 @@ impl Confinement {
     /// The workload's control group; none under `sim`.
     pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    /// The workload's network.
+    pub(crate) fn network(&self) -> &Arc<Namespace> {
+        &self.network
     }
 
     fn bounds(&self) -> Bounds {
@@ -193,6 +205,9 @@ impl Confinement {
         if let Some(cgroup) = &self.cgroup {
             write(cgroup.procs(), b"0")?;
         }
+        // Before its mounts: `/sys` shows the network that it is mounted in.
+        at(Step::Network);
+        self.network.enter()?;
         at(Step::View);
         self.view.enter(&mut at)?;
         at(Step::WorkingDirectory);

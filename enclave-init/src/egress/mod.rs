@@ -1,20 +1,20 @@
-//! The way out: names that the manifest allows resolve to addresses of the
-//! enclave's own loopback interface, and a connection to one of them is carried
-//! to the parent, which dials the real destination.
+//! The way out: names that the manifest allows resolve to addresses of the enclave's own
+//! network, at which the init listens, as it does at the addresses that the manifest spells
+//! out. A connection to one of them is carried to the parent, which dials the real
+//! destination.
 
 mod destination;
 mod names;
 mod proxy;
 mod resolver;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use link::copy::JoinError;
 use link::places::{Place, Places};
 use link::target::Refusal;
 use link::{Endpoint, Stream};
-use manifest::{NAME_SERVER_PORT, Network, PROXY_PORT};
+use manifest::{INIT_ADDRESS, NAME_SERVER_PORT, Network, PROXY_PORT};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::capacity::Capacity;
@@ -25,10 +25,7 @@ use crate::notices::Notices;
 use destination::Destination;
 use names::Names;
 
-/// Where the workload finds the name server.
-pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
-/// Where the workload finds the HTTP proxy.
-pub(crate) const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, PROXY_PORT);
+pub(crate) use proxy::variables as proxy_variables;
 
 /// What the egress services share, and what the init itself goes out by.
 pub(crate) struct Egress {
@@ -75,25 +72,30 @@ impl Egress {
     }
 }
 
-/// Starts the name server, and the proxy if any destination is allowed; returns what the
-/// init itself goes out by.
+/// Starts the name server, listeners at the addresses that the image spells out, and the
+/// proxy if the image has one; returns what the init itself goes out by.
 pub(crate) async fn start(
     agent: Endpoint,
     network: Arc<Network>,
     capacity: Capacity,
     logs: Logs,
 ) -> Result<Arc<Egress>, InitError> {
-    let socket = UdpSocket::bind((NAME_SERVER, NAME_SERVER_PORT))
-        .await
-        .doing(|| "listening for names".to_owned())?;
+    let name_server = (INIT_ADDRESS, NAME_SERVER_PORT);
+    let names = || "listening for names".to_owned();
+    let datagrams = UdpSocket::bind(name_server).await.doing(names)?;
+    let streams = TcpListener::bind(name_server).await.doing(names)?;
     let egress = Egress::new(agent, network, capacity, logs);
-    if egress.network.has_egress() {
-        let listener = TcpListener::bind(PROXY)
+    for (address, ports) in egress.network.addresses() {
+        names::listen_at(&egress, address, &ports)
+            .doing(|| format!("listening at {address}, which the egress list has"))?;
+    }
+    if egress.network.proxy {
+        let listener = TcpListener::bind((INIT_ADDRESS, PROXY_PORT))
             .await
             .doing(|| "listening for the proxy".to_owned())?;
         tokio::spawn(proxy::serve(listener, Arc::clone(&egress)));
     }
-    tokio::spawn(resolver::serve(socket, Arc::clone(&egress)));
+    tokio::spawn(resolver::serve(datagrams, streams, Arc::clone(&egress)));
     Ok(egress)
 }
 
@@ -127,6 +129,11 @@ async fn carry(
     place: &Place<String>,
 ) {
     let joined = forward::join(workload, outside, place.activity()).await;
+    ended(egress, destination, &joined);
+}
+
+/// Tells of a connection whose place others needed; every other end is its sides' matter.
+fn ended(egress: &Egress, destination: &Destination, joined: &Result<(), JoinError>) {
     if let Err(error @ JoinError::Evicted) = joined {
         let text = format!("a connection to {destination} was closed: {error}");
         failed(egress, destination, &text);
@@ -137,4 +144,22 @@ async fn carry(
 fn failed(egress: &Egress, destination: &Destination, text: &str) {
     let is_listed = destination.is_listed(&egress.network);
     egress.notices.failed_to(is_listed, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What allows these rules, and gives names addresses of loopback: there is no other
+    /// network where these tests run.
+    pub(super) fn egress(rules: &[impl AsRef<str>]) -> Egress {
+        let rules: Vec<_> = rules.iter().map(AsRef::as_ref).collect();
+        let network = serde_json::from_value(serde_json::json!({ "egress": rules })).unwrap();
+        let agent = "unix:/nowhere".parse().unwrap();
+        let logs = Logs::new(manifest::Logs::default(), false);
+        let egress = Egress::new(agent, Arc::new(network), Capacity::simulated(), logs);
+        let mut egress = Arc::into_inner(egress).unwrap();
+        egress.names = Names::on_loopback();
+        egress
+    }
 }

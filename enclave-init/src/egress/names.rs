@@ -1,8 +1,4 @@
-//! An address of the loopback interface for each allowed name.
-//!
-//! A listener on such an address takes its port from programs that listen on
-//! all addresses (`0.0.0.0`), and the other way round: whoever connects out to a
-//! port listens on it at 127.0.0.1, which is also where ingress arrives.
+//! An address of the enclave's own network for each allowed name, and listeners there.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use super::destination::{self, Destination};
 use super::{Egress, carry, connect, failed};
 
-/// The first address, and how many there are: 127.64.0.0/10 is the names', without its
-/// own and its broadcast address.
-const FIRST: u32 = u32::from_be_bytes([127, 64, 0, 1]);
-const ADDRESSES: u32 = (1 << 22) - 2;
+/// The first address, and how many there are: the enclave's own network without its first
+/// 256 addresses, which are the init's and the workload's, and its last one.
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 0);
+const ADDRESSES: u32 = (1 << 17) - 256 - 1;
 /// Most names that patterns allow and that have an address at a time: a pattern could
 /// allow any number. Those that the manifest spells out always have one.
 const MAX_NAMES: usize = 1024;
@@ -41,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Names {
     known: Mutex<Known>,
+    first: Ipv4Addr,
     max: usize,
 }
 
@@ -102,7 +99,26 @@ impl Default for Names {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
+            first: FIRST,
             max: MAX_NAMES,
+        }
+    }
+}
+
+impl Names {
+    /// The name that has this address, if one has.
+    pub(super) fn at(&self, address: Ipv4Addr) -> Option<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = known.names.iter();
+        let (name, _) = names.find(|(_, name)| name.address == address)?;
+        Some(name.clone())
+    }
+
+    #[cfg(test)]
+    pub(super) fn on_loopback() -> Self {
+        Self {
+            first: Ipv4Addr::new(127, 64, 1, 0),
+            ..Self::default()
         }
     }
 }
@@ -133,9 +149,9 @@ impl Known {
     }
 
     /// An address that no name has.
-    fn next_address(&mut self) -> Ipv4Addr {
+    fn next_address(&mut self, first: Ipv4Addr) -> Ipv4Addr {
         loop {
-            let address = Ipv4Addr::from_bits(FIRST + self.next);
+            let address = Ipv4Addr::from_bits(first.to_bits() + self.next);
             self.next = (self.next + 1) % ADDRESSES;
             // Names are far fewer than addresses.
             if !self.addresses.contains(&address) {
@@ -152,7 +168,7 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
     if ports.is_empty() {
         return Ok(None);
     }
-    let Names { known, max } = &egress.names;
+    let Names { known, first, max } = &egress.names;
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) = known.names.get(name) {
         name.usage.touch();
@@ -165,23 +181,9 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
             MIN_UNUSED.as_secs()
         )));
     }
-    let address = known.next_address();
+    let address = known.next_address(*first);
     // All of them or none: a name is tried again at the next query.
-    let sockets = ports
-        .into_iter()
-        .map(|port| Ok((listen(address, port)?, port)))
-        .collect::<io::Result<Vec<_>>>()?;
-    let usage = Arc::new(Usage {
-        last: Mutex::new(Instant::now()),
-        open: AtomicUsize::new(0),
-    });
-    let mut listeners = JoinSet::new();
-    for (socket, port) in sockets {
-        let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
-        let destination = Destination::new(name, port)
-            .ok_or_else(|| io::Error::other("it is not the name of a host"))?;
-        listeners.spawn(accept(socket, egress, usage, destination));
-    }
+    let (usage, listeners) = listen(egress, address, name, &ports)?;
     known.addresses.insert(address);
     let new = Name {
         address,
@@ -193,15 +195,38 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
     Ok(Some(address))
 }
 
-fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
-    let listener = StdListener::bind((address, port)).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::other(format!(
-            "a program listens on port {port} of all addresses: have it listen on 127.0.0.1"
-        )),
-        _ => error,
-    })?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// Listens at an address that the image spells out, until the enclave ends.
+pub(super) fn listen_at(egress: &Arc<Egress>, address: Ipv4Addr, ports: &[u16]) -> io::Result<()> {
+    let (_, mut listeners) = listen(egress, address, &address.to_string(), ports)?;
+    listeners.detach_all();
+    Ok(())
+}
+
+/// Listens at all of these ports, or at none.
+fn listen(
+    egress: &Arc<Egress>,
+    address: Ipv4Addr,
+    host: &str,
+    ports: &[u16],
+) -> io::Result<(Arc<Usage>, JoinSet<()>)> {
+    let bind = |port: &u16| {
+        let listener = StdListener::bind((address, *port))?;
+        listener.set_nonblocking(true)?;
+        let destination = Destination::new(host, *port)
+            .ok_or_else(|| io::Error::other("it is not the name of a host"))?;
+        Ok((TcpListener::from_std(listener)?, destination))
+    };
+    let sockets = ports.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    let usage = Arc::new(Usage {
+        last: Mutex::new(Instant::now()),
+        open: AtomicUsize::new(0),
+    });
+    let mut listeners = JoinSet::new();
+    for (socket, destination) in sockets {
+        let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
+        listeners.spawn(accept(socket, egress, usage, destination));
+    }
+    Ok((usage, listeners))
 }
 
 async fn accept(
@@ -240,19 +265,10 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::capacity::Capacity;
-    use crate::logs::Logs;
+    use crate::egress::tests;
 
     fn egress(rules: &[String]) -> Arc<Egress> {
-        let rules = serde_json::json!({ "egress": rules });
-        let network = serde_json::from_value(rules).unwrap();
-        let agent = "unix:/nowhere".parse().unwrap();
-        Egress::new(
-            agent,
-            Arc::new(network),
-            Capacity::simulated(),
-            Logs::new(manifest::Logs::default(), false),
-        )
+        Arc::new(tests::egress(rules))
     }
 
     /// A port that nobody on this machine listens on at the moment.
@@ -270,6 +286,19 @@ mod tests {
         assert_ne!(address(&egress, "b.test").unwrap(), Some(first));
         assert_eq!(address(&egress, "test").unwrap(), None);
         TcpStream::connect((first, port)).await.unwrap();
+        assert_eq!(egress.names.at(first).as_deref(), Some("a.test"));
+        assert_eq!(egress.names.at(Ipv4Addr::new(127, 64, 9, 9)), None);
+    }
+
+    #[tokio::test]
+    async fn addresses_that_the_image_spells_out_have_listeners() {
+        let port = free_port();
+        let address = Ipv4Addr::new(127, 65, 0, 1);
+        let egress = egress(&["a.test:1".to_owned()]);
+        listen_at(&egress, address, &[port]).unwrap();
+        TcpStream::connect((address, port)).await.unwrap();
+        let error = listen_at(&egress, address, &[port]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
@@ -280,10 +309,7 @@ mod tests {
         let egress = egress(&[format!("a.test:{low}"), format!("a.test:{high}")]);
         let taken = StdListener::bind((Ipv4Addr::UNSPECIFIED, high)).unwrap();
         let error = address(&egress, "a.test").unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("port {high} of all addresses")),
-            "{error}"
-        );
+        assert!(error.contains("in use"), "{error}");
         drop(taken);
         let found = address(&egress, "a.test").unwrap().unwrap();
         TcpStream::connect((found, low)).await.unwrap();
@@ -291,7 +317,7 @@ mod tests {
     }
 
     fn egress_of(max: usize, rules: &[String]) -> Arc<Egress> {
-        let mut egress = Arc::into_inner(egress(rules)).unwrap();
+        let mut egress = tests::egress(rules);
         egress.names.max = max;
         Arc::new(egress)
     }
@@ -349,8 +375,9 @@ mod tests {
             next: ADDRESSES - 1,
             ..Known::default()
         };
-        known.addresses.insert(Ipv4Addr::from_bits(FIRST));
-        assert_eq!(known.next_address(), Ipv4Addr::new(127, 127, 255, 254));
-        assert_eq!(known.next_address(), Ipv4Addr::new(127, 64, 0, 2));
+        known.addresses.insert(FIRST);
+        let mut next = || known.next_address(FIRST);
+        assert_eq!(next(), Ipv4Addr::new(198, 19, 255, 254));
+        assert_eq!(next(), Ipv4Addr::new(198, 18, 1, 1));
     }
 }

@@ -1,35 +1,47 @@
-//! The name server: knows the allowed names and refuses all others at once.
+//! The name server: knows the allowed names and refuses all others at once, over UDP and
+//! TCP.
 //!
-//! It answers one question at a time over UDP, in the 512 bytes that every
-//! program understands: its answers are never longer, so there is no need for
-//! EDNS or TCP. There is no IPv6 to the outside: an allowed name exists, but has
-//! no AAAA or other record.
+//! Its answers fit the 512 bytes that every program understands, so none is ever cut
+//! short; programs that speak EDNS (RFC 6891) or TCP all the same are answered so. There is
+//! no IPv6 to the outside: an allowed name exists, but has no AAAA or other record.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use simple_dns::rdata::{A, RData};
+use simple_dns::rdata::{A, OPT, RData};
 use simple_dns::{
     CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
-use tokio::net::UdpSocket;
-use tokio::time::sleep;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use super::{Egress, destination, names};
 
-/// Largest message over UDP without extensions (RFC 1035, section 2.3.4).
-const MAX_MESSAGE: usize = 512;
+/// Largest query that is read, and what programs are told of it (RFC 9715, section 3.1).
+const MAX_QUERY: u16 = 1232;
+/// Largest answer: that of a UDP without extensions (RFC 1035, section 2.3.4).
+const MAX_ANSWER: usize = 512;
+/// The version of EDNS that is known.
+const EDNS: u8 = 0;
 /// How long programs may keep an answer. The name keeps its address for longer; see
 /// [`names::MIN_UNUSED`].
 pub(super) const TTL_SECONDS: u32 = 60;
 /// After a failure to receive, which the next attempt may meet as well.
-const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
+/// Most connections at a time; a further one waits.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may take for the next query, and for taking an answer.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn serve(socket: UdpSocket, egress: Arc<Egress>) {
-    let mut buffer = [0; MAX_MESSAGE];
+pub(super) async fn serve(datagrams: UdpSocket, streams: TcpListener, egress: Arc<Egress>) {
+    tokio::spawn(serve_streams(streams, Arc::clone(&egress)));
+    let mut buffer = [0; MAX_QUERY as usize];
     loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
-            sleep(RECEIVE_PAUSE).await;
+        let Ok((length, client)) = datagrams.recv_from(&mut buffer).await else {
+            sleep(PAUSE).await;
             continue;
         };
         if let Some(answer) = answer(
@@ -37,8 +49,47 @@ pub(super) async fn serve(socket: UdpSocket, egress: Arc<Egress>) {
             &egress,
         ) {
             // A program that is gone needs no answer.
-            let _ = socket.send_to(&answer, client).await;
+            let _ = datagrams.send_to(&answer, client).await;
         }
+    }
+}
+
+async fn serve_streams(listener: TcpListener, egress: Arc<Egress>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let egress = Arc::clone(&egress);
+        tokio::spawn(async move {
+            let _place = place;
+            // A program that is gone, or says what is no query, needs no answer.
+            let _ = serve_stream(stream, &egress).await;
+        });
+    }
+}
+
+/// Answers queries one after the other, each after its length (RFC 1035, section 4.2.2),
+/// until the program ends the connection or says something else.
+async fn serve_stream(mut stream: TcpStream, egress: &Arc<Egress>) -> io::Result<()> {
+    let mut buffer = [0; MAX_QUERY as usize];
+    loop {
+        let query = timeout(STREAM_TIMEOUT, async {
+            let length = usize::from(stream.read_u16().await?);
+            let query = buffer.get_mut(..length).ok_or(io::ErrorKind::InvalidData)?;
+            stream.read_exact(query).await?;
+            Ok::<_, io::Error>(length)
+        });
+        let length = query.await??;
+        let query = buffer.get(..length).expect("it was read into the buffer");
+        let answer = answer(query, egress).ok_or(io::ErrorKind::InvalidData)?;
+        let length = u16::try_from(answer.len()).expect("answers have at most 512 bytes");
+        let message = [&length.to_be_bytes()[..], &answer].concat();
+        timeout(STREAM_TIMEOUT, stream.write_all(&message)).await??;
     }
 }
 
@@ -54,8 +105,14 @@ fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
     if query.has_flags(PacketFlag::RECURSION_DESIRED) {
         reply.set_flags(PacketFlag::RECURSION_DESIRED);
     }
+    *reply.opt_mut() = query.opt().map(|_| OPT {
+        opt_codes: Vec::new(),
+        udp_packet_size: MAX_QUERY,
+        version: EDNS,
+    });
     *reply.rcode_mut() = match query.questions.as_slice() {
         _ if query.opcode() != OPCODE::StandardQuery => RCODE::NotImplemented,
+        _ if query.opt().is_some_and(|opt| opt.version > EDNS) => RCODE::BADVERS,
         [question] => {
             reply.questions.push(question.clone());
             match resolve(question, egress) {
@@ -69,7 +126,7 @@ fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
         _ => RCODE::FormatError,
     };
     let reply = reply.build_bytes_vec_compressed().ok()?;
-    (reply.len() <= MAX_MESSAGE).then_some(reply)
+    (reply.len() <= MAX_ANSWER).then_some(reply)
 }
 
 /// The record that a question asks for, if its name is allowed.
@@ -113,20 +170,11 @@ mod tests {
     use simple_dns::Name;
 
     use super::*;
-    use crate::capacity::Capacity;
-    use crate::logs::Logs;
+    use crate::egress::tests;
 
     /// The port is one that no test listens on.
     fn egress() -> Arc<Egress> {
-        let network = serde_json::json!({ "egress": ["kms.test:1", "*.example.test:1"] });
-        let network = serde_json::from_value(network).unwrap();
-        let agent = "unix:/nowhere".parse().unwrap();
-        Egress::new(
-            agent,
-            Arc::new(network),
-            Capacity::simulated(),
-            Logs::new(manifest::Logs::default(), false),
-        )
+        Arc::new(tests::egress(&["kms.test:1", "*.example.test:1"]))
     }
 
     fn query(name: &'static str, kind: TYPE) -> Vec<u8> {
@@ -151,6 +199,67 @@ mod tests {
             assert!(answer.answers.is_empty());
             assert!(answer.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED));
         }
+    }
+
+    #[tokio::test]
+    async fn edns_is_answered_where_it_is_spoken() {
+        let egress = egress();
+        let asked = |version| {
+            let bytes = query("other.test", TYPE::A);
+            let mut query = Packet::parse(&bytes).unwrap();
+            *query.opt_mut() = Some(OPT {
+                opt_codes: Vec::new(),
+                udp_packet_size: 4096,
+                version,
+            });
+            let answer = answer(&query.build_bytes_vec().unwrap(), &egress).unwrap();
+            let answer = Packet::parse(&answer).unwrap();
+            let opt = answer.opt().unwrap();
+            (answer.rcode(), opt.version, opt.udp_packet_size)
+        };
+        assert_eq!(asked(0), (RCODE::NameError, 0, MAX_QUERY));
+        assert_eq!(asked(1), (RCODE::BADVERS, 0, MAX_QUERY));
+        let plain = answer(&query("other.test", TYPE::A), &egress).unwrap();
+        assert!(Packet::parse(&plain).unwrap().opt().is_none());
+    }
+
+    #[tokio::test]
+    async fn queries_over_tcp_are_answered_one_after_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_streams(listener, egress()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let query = query("other.test", TYPE::A);
+        let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+        let both = [&length[..], &query, &length, &query].concat();
+        stream.write_all(&both).await.unwrap();
+        for _ in 0..2 {
+            let length = stream.read_u16().await.unwrap();
+            let mut answer = vec![0; length.into()];
+            stream.read_exact(&mut answer).await.unwrap();
+            let answer = Packet::parse(&answer).unwrap();
+            assert_eq!((answer.id(), answer.rcode()), (7, RCODE::NameError));
+        }
+        // What is longer than any query is not read.
+        stream.write_u16(MAX_QUERY + 1).await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_connections_give_way_to_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_streams(listener, egress()));
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let query = query("other.test", TYPE::A);
+        let length = u16::try_from(query.len()).unwrap();
+        stream.write_u16(length).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+        stream.read_u16().await.unwrap();
     }
 
     #[tokio::test]
@@ -198,7 +307,7 @@ mod tests {
             let egress = egress();
             for end in [bytes.len(), bytes.len() / 2] {
                 if let Some(answer) = answer(&bytes[..end], &egress) {
-                    prop_assert!(answer.len() <= MAX_MESSAGE);
+                    prop_assert!(answer.len() <= MAX_ANSWER);
                     let answer = Packet::parse(&answer).unwrap();
                     prop_assert!(answer.has_flags(PacketFlag::RESPONSE));
                 }

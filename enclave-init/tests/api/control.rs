@@ -33,6 +33,17 @@ async fn health_without_a_probe_is_ready_at_once() {
 }
 
 #[tokio::test]
+async fn health_probes_reach_servers_on_every_address() {
+    for address in ["127.0.0.1", "0.0.0.0", "::"] {
+        let probe = json!({"http": "http://127.0.0.1:8080/", "interval": "10ms"});
+        let answer = format!("answer 8080 /status {address}");
+        let image = Image::new(&[&answer]).with("/workload/health", probe);
+        let (_enclave, mut control) = image.file("status", "200").boot().await;
+        message(&mut control, health(HealthState::Healthy)).await;
+    }
+}
+
+#[tokio::test]
 async fn health_follows_the_probe() {
     let probe = json!({"http": "http://localhost:8080/health?deep=1", "interval": "10ms"});
     let image =

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::agent::Control;
 use crate::enclave::{Enclave, Image, ending, message};
 
-const ASKED: &str = "forge tcp /v1/aws/credentials Host:127.0.0.1:7070 Authorization:$TOKEN";
+const ASKED: &str = "forge tcp /v1/aws/credentials Host:198.18.0.1:7070 Authorization:$TOKEN";
 const HOUR_MS: u64 = 3_600_000;
 
 /// An image whose workload gets credentials.
@@ -68,13 +68,13 @@ pub(crate) fn answers(enclave: &Enclave) -> Vec<(u16, Value)> {
 #[tokio::test]
 async fn credentials_are_given_to_whoever_has_the_token_until_they_expire() {
     let refused = [
-        "Host:127.0.0.1:7070",
-        "Host:127.0.0.1:7070 Enclave-Api:1",
-        "Host:127.0.0.1:7070 Authorization:x$TOKEN",
-        "Host:127.0.0.1:7070 Authorization:",
-        "Host:127.0.0.1:7070 Authorization:$TOKEN Authorization:$TOKEN",
+        "Host:198.18.0.1:7070",
+        "Host:198.18.0.1:7070 Enclave-Api:1",
+        "Host:198.18.0.1:7070 Authorization:x$TOKEN",
+        "Host:198.18.0.1:7070 Authorization:",
+        "Host:198.18.0.1:7070 Authorization:$TOKEN Authorization:$TOKEN",
         "Host:rebound.example:7070 Authorization:$TOKEN",
-        "Host:127.0.0.1:7070 Authorization:$TOKEN X-Forwarded-For:1.2.3.4",
+        "Host:198.18.0.1:7070 Authorization:$TOKEN X-Forwarded-For:1.2.3.4",
     ]
     .map(|headers| format!("forge tcp /v1/aws/credentials {headers}"));
     let mut instructions = vec![ASKED];
@@ -163,7 +163,7 @@ async fn credentials_variables_are_the_workloads_if_the_image_says_so() {
     assert_eq!(
         found[1..],
         [
-            "variable AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:7070/v1/aws/credentials",
+            "variable AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.2:80/v1/aws/credentials",
             "variable AWS_DEFAULT_REGION=us-east-1",
             "variable AWS_REGION=us-east-1",
         ]
@@ -190,8 +190,47 @@ async fn credentials_variables_are_the_workloads_if_the_image_says_so() {
 }
 
 #[tokio::test]
+async fn credentials_have_an_address_where_there_is_nothing_else() {
+    let requests = [
+        (
+            "/v1/aws/credentials Host:169.254.170.2 Authorization:$TOKEN",
+            200,
+        ),
+        (
+            "/v1/aws/credentials Host:169.254.170.2:80 Authorization:$TOKEN",
+            200,
+        ),
+        (
+            "/v1/aws/credentials Host:169.254.170.2 Authorization:x",
+            401,
+        ),
+        (
+            "/v1/aws/credentials Host:198.18.0.1:7070 Authorization:$TOKEN",
+            403,
+        ),
+        ("/v1/random Host:169.254.170.2 Enclave-Api:1", 404),
+        ("/latest/meta-data Host:169.254.170.2", 404),
+    ];
+    let mut instructions: Vec<_> = requests
+        .iter()
+        .map(|(request, _)| format!("forge credentials {request}"))
+        .collect();
+    instructions.extend(["say done".to_owned(), "wait".to_owned()]);
+    let instructions: Vec<_> = instructions.iter().map(String::as_str).collect();
+    let (enclave, mut control) = image(&instructions).boot().await;
+    asks(&mut control).await;
+    control
+        .send(credentials("ASIA", now_ms() + HOUR_MS, "eu-west-1"))
+        .await;
+    enclave.said("done").await;
+    for ((status, _), (request, expected)) in answers(&enclave).iter().zip(requests) {
+        assert_eq!(*status, expected, "{request}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_are_neither_asked_for_nor_taken_if_the_image_does_not_say_so() {
-    let known = "forge tcp /v1/aws/credentials Host:127.0.0.1:7070 Enclave-Api:1";
+    let known = "forge tcp /v1/aws/credentials Host:198.18.0.1:7070 Enclave-Api:1";
     let image = Image::new(&[
         "surroundings",
         ASKED,

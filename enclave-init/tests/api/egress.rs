@@ -12,13 +12,15 @@ use crate::agent::Outgoing;
 use crate::enclave::{Enclave, Image, LIMIT, message};
 
 fn image(instructions: &[&str]) -> Image {
-    Image::new(instructions).with(
-        "/network/egress",
-        json!(["kms.example.test:443", "*.wild.test:8443", "192.0.2.7:80"]),
-    )
+    Image::new(instructions)
+        .with(
+            "/network/egress",
+            json!(["kms.example.test:443", "*.wild.test:8443", "192.0.2.7:80"]),
+        )
+        .with("/network/proxy", json!(true))
 }
 
-async fn outgoing(enclave: &mut Enclave) -> Outgoing {
+pub(crate) async fn outgoing(enclave: &mut Enclave) -> Outgoing {
     let next = timeout(LIMIT, enclave.prepared.agent.egress.recv()).await;
     match next {
         Ok(Some(outgoing)) => outgoing,
@@ -30,7 +32,7 @@ async fn outgoing(enclave: &mut Enclave) -> Outgoing {
 }
 
 /// Plays the destination: hears all, then answers.
-async fn converse(outgoing: Outgoing, expected: &str, answer: &str) {
+pub(crate) async fn converse(outgoing: Outgoing, expected: &str, answer: &str) {
     let mut stream = outgoing.reply(Reply::Connected).await;
     let mut heard = String::new();
     timeout(LIMIT, stream.read_to_string(&mut heard))
@@ -65,7 +67,8 @@ async fn egress_by_name_reaches_the_agent_and_each_way_ends_by_itself() {
 
 #[tokio::test]
 async fn aws_services_are_reached_at_their_hosts() {
-    let network = json!({ "egress": [], "aws_services": ["kms", "s3"], "ingress": [] });
+    let network =
+        json!({ "egress": [], "aws_services": ["kms", "s3"], "ingress": [], "proxy": true });
     let (mut enclave, _control) = Image::new(&[
         "connect kms.us-west-2.amazonaws.com 443 hello",
         "proxy bucket.s3.cn-north-1.amazonaws.com.cn:443 there",

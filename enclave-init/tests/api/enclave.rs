@@ -219,9 +219,12 @@ impl Image {
 }
 
 /// The tests' workload is an example: `cargo test` builds it beside the program.
+fn workload() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_enclave-init")).with_file_name("examples/workload")
+}
+
 fn install_workload(to: &Path) {
-    let program = Path::new(env!("CARGO_BIN_EXE_enclave-init"));
-    let workload = program.with_file_name("examples/workload");
+    let workload = workload();
     let _programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     fs::copy(&workload, to).unwrap_or_else(|error| {
         panic!(
@@ -305,7 +308,7 @@ impl Enclave {
     }
 
     /// What a Python program says, and its errors. The interpreter is not in the image: it
-    /// joins the enclave's network with the environment that the workload has, which is
+    /// joins the workload's network with the environment that the workload has, which is
     /// known by one of its variables.
     pub(crate) async fn python(
         &self,
@@ -313,28 +316,58 @@ impl Enclave {
         arguments: &[&str],
         variable: &str,
     ) -> (String, String) {
-        let environment = processes(self.folder())
+        let mut command = self.beside(python, variable);
+        said(command.arg("-c").args(arguments)).await
+    }
+
+    /// A program of this machine, in the workload's network and with its environment.
+    pub(crate) fn beside(&self, program: &OsStr, variable: &str) -> Command {
+        let (workload, environment) = processes(self.folder())
             .into_iter()
-            .filter_map(|process| fs::read(format!("/proc/{process}/environ")).ok())
-            .map(|environment| String::from_utf8(environment).unwrap())
-            .find(|environment| environment.contains(variable))
+            .filter_map(|process| {
+                let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
+                Some((process, String::from_utf8(environment).unwrap()))
+            })
+            .find(|(_, environment)| environment.contains(variable))
             .unwrap();
         let variables = environment
             .split('\0')
             .filter_map(|line| line.split_once('='));
-        let output = Command::new("nsenter")
+        let mut command = self.in_network_of(workload, program);
+        command.env_clear().envs(variables);
+        command
+    }
+
+    /// The tests' workload with one instruction, in the network of a process and without
+    /// the workload's confinement.
+    pub(crate) fn instruct(&self, process: Pid, instruction: &str) -> Command {
+        let mut command = self.in_network_of(process, workload().as_os_str());
+        command.arg(instruction).stdout(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
+    fn in_network_of(&self, process: Pid, program: &OsStr) -> Command {
+        let mut command = Command::new("nsenter");
+        command
             .args(["--target", &self.pid1().to_string()])
-            .args(["--user", "--net", "--preserve-credentials"])
-            .arg(python)
-            .arg("-c")
-            .args(arguments)
-            .env_clear()
-            .envs(variables)
-            .output()
-            .await
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr))
+            .args(["--user", "--preserve-credentials"])
+            .arg(format!("--net=/proc/{process}/ns/net"))
+            .arg(program);
+        command
+    }
+
+    /// A process of the workload's.
+    pub(crate) fn workload(&self) -> Pid {
+        let pid1 = self.pid1();
+        let mut processes = processes(self.folder()).into_iter();
+        processes
+            .find(|process| {
+                let network = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+                network(*process).is_some_and(|other| Some(other) != network(pid1))
+                    && *process != self.launcher_pid()
+            })
+            .unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -424,6 +457,13 @@ impl Enclave {
     pub(crate) async fn nothing_is_left(&self) {
         until(|| processes(self.folder()).is_empty()).await;
     }
+}
+
+/// What a program says, and its errors.
+pub(crate) async fn said(command: &mut Command) -> (String, String) {
+    let output = command.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
 }
 
 /// Reads messages up to one that is wanted; none may be missing.

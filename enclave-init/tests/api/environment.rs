@@ -67,25 +67,86 @@ async fn environment_is_the_images_and_the_inits() {
         variables,
         [
             "A=two words = \"quoted\"",
-            "ENCLAVE_API=http://127.0.0.1:7070",
+            "ENCLAVE_API=http://198.18.0.1:7070",
             "ENCLAVE_RUNTIME_CONFIG=/run/enclave/runtime-config",
             "HOSTNAME=test",
         ]
     );
 }
 
+/// The variables of these that the workload has.
+fn proxies(lines: &[String]) -> Vec<&str> {
+    let variables = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("variable "));
+    let mut found: Vec<_> = variables
+        .filter(|line| line.to_ascii_lowercase().contains("proxy"))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 #[tokio::test]
-async fn environment_names_the_proxy_unless_the_image_names_another() {
+async fn proxy_is_named_to_the_workload_only_if_the_image_has_one() {
+    let image =
+        Image::new(&["surroundings", "wait"]).with("/network/egress", json!(["a.test:443"]));
+    let (_enclave, lines) = surroundings(image).await;
+    assert_eq!(proxies(&lines), [""; 0]);
     let image = Image::new(&["surroundings", "wait"])
         .with("/workload/env", json!({"https_proxy": "http://mine:1"}))
+        .with("/network/proxy", json!(true))
         .with("/network/egress", json!(["a.test:443"]));
     let (_enclave, lines) = surroundings(image).await;
-    for expected in [
-        "variable HTTPS_PROXY=http://127.0.0.1:3128",
-        "variable https_proxy=http://mine:1",
+    // What the image sets is whole: another spelling beside it would be another proxy.
+    assert_eq!(
+        proxies(&lines),
+        [
+            "HTTP_PROXY=http://198.18.0.1:3128",
+            "NO_PROXY=localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test",
+            "http_proxy=http://198.18.0.1:3128",
+            "https_proxy=http://mine:1",
+            "no_proxy=localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn proxy_is_never_asked_for_what_is_inside_whatever_the_image_excepts() {
+    const INSIDE: &str = "localhost,127.0.0.1,::1,198.18.0.1,169.254.170.2,test";
+    for (set, upper, lower) in [
+        (
+            json!({"NO_PROXY": "corp.example"}),
+            "corp.example,",
+            "corp.example,",
+        ),
+        (json!({"NO_PROXY": "a", "no_proxy": "b"}), "a,", "b,"),
+        (json!({"NO_PROXY": "", "no_proxy": "b"}), "b,", "b,"),
+        (json!({"no_proxy": ""}), "", ""),
     ] {
-        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
+        let image = Image::new(&["surroundings", "wait"])
+            .with("/workload/env", set)
+            .with("/network/proxy", json!(true))
+            .with("/network/egress", json!(["a.test:443"]));
+        let (_enclave, lines) = surroundings(image).await;
+        let expected = [
+            format!("NO_PROXY={upper}{INSIDE}"),
+            format!("no_proxy={lower}{INSIDE}"),
+        ];
+        for expected in expected {
+            let proxies = proxies(&lines);
+            assert!(proxies.contains(&&*expected), "{expected}: {proxies:#?}");
+        }
     }
+    let image = Image::new(&["surroundings", "wait"])
+        .with("/workload/env", json!({"no_proxy": "*"}))
+        .with("/network/proxy", json!(true))
+        .with("/network/egress", json!(["a.test:443"]));
+    let (_enclave, lines) = surroundings(image).await;
+    let exceptions = proxies(&lines).into_iter();
+    let exceptions: Vec<_> = exceptions
+        .filter(|line| line.to_ascii_lowercase().starts_with("no_proxy"))
+        .collect();
+    assert_eq!(exceptions, ["NO_PROXY=*", "no_proxy=*"]);
 }
 
 #[tokio::test]
@@ -116,7 +177,7 @@ async fn environment_has_files_with_names() {
     enclave.said("127.0.0.1 localhost test").await;
     let lines = enclave.lines(LogStream::Application);
     assert!(
-        lines[0].starts_with("\"nameserver 127.0.0.53\\n"),
+        lines[0].starts_with("\"nameserver 198.18.0.1\\n"),
         "{lines:?}"
     );
     assert_eq!(lines[1], "\"test\\n\"");

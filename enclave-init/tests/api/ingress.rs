@@ -21,7 +21,7 @@ async fn connect(enclave: &Enclave) -> Stream {
         .unwrap()
 }
 
-async fn ask(enclave: &Enclave, port: u16) -> (Stream, Reply) {
+pub(crate) async fn ask(enclave: &Enclave, port: u16) -> (Stream, Reply) {
     let mut stream = connect(enclave).await;
     hello::open(&mut stream, Channel::Ingress).await.unwrap();
     let host = Text::new("");

@@ -94,7 +94,7 @@ async fn kms_calls_are_those_of_whoever_has_the_workloads_credentials() {
         format!("kms-unsigned GenerateRandom {random}"),
         format!("kms-as AKIDOTHER hush-secret GenerateRandom {random}"),
         format!("kms-with another GenerateRandom {random}"),
-        "forge tcp /v1/aws/kms Host:127.0.0.1:7070 Enclave-Api:1".to_owned(),
+        "forge tcp /v1/aws/kms Host:198.18.0.1:7070 Enclave-Api:1".to_owned(),
         "forge tcp /v1/aws/kms Host:rebound.example:7070".to_owned(),
         format!("kms GenerateRandom {random}"),
         "kms GenerateRandom [".to_owned(),

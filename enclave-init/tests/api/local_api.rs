@@ -257,20 +257,20 @@ async fn local_api_refuses_callers_that_do_not_know_it() {
     let path = "/v1/random?bytes=1";
     let absolute = |host: &str| format!("http://{host}{path}");
     let mark = "Enclave-Api:1";
-    let host = "Host:127.0.0.1:7070";
+    let host = "Host:198.18.0.1:7070";
     let cases = [
         (format!("forge tcp {path} {host} {mark}"), 200, ""),
         (format!("forge unix {path} Host:x {mark}"), 200, ""),
         (format!("forge unix {path} {mark}"), 200, ""),
         (
-            format!("forge tcp {} {host} {mark}", absolute("localhost:7070")),
+            format!("forge tcp {} {host} {mark}", absolute("198.18.0.1:7070")),
             200,
             "",
         ),
         (
             format!("forge tcp {} {host} {mark}", absolute("a.test:7070")),
             403,
-            "send `Host: 127.0.0.1:7070`",
+            "send `Host: 198.18.0.1:7070`",
         ),
         (
             format!("forge tcp {path} {host}"),
@@ -285,12 +285,18 @@ async fn local_api_refuses_callers_that_do_not_know_it() {
         (
             format!("forge tcp {path} Host:rebound.test:7070 {mark}"),
             403,
-            "send `Host: 127.0.0.1:7070`",
+            "send `Host: 198.18.0.1:7070`",
+        ),
+        // What programs were told before the workload had a network of its own.
+        (
+            format!("forge tcp {path} Host:localhost:7070 {mark}"),
+            403,
+            "send `Host: 198.18.0.1:7070`",
         ),
         (
             format!("forge tcp {path} {host} {host} {mark}"),
             403,
-            "send `Host: 127.0.0.1:7070`",
+            "send `Host: 198.18.0.1:7070`",
         ),
         (
             format!("forge tcp {path} {host} {mark} X-Forwarded-For:192.0.2.1"),

@@ -36,6 +36,7 @@ mod local_api;
 mod logs;
 mod losses;
 mod module;
+mod network;
 mod processes;
 mod registers;
 mod restarts;

@@ -161,9 +161,9 @@ fn receive(stream: &mut TcpStream) -> Result<Vec<u8>, String> {
 
 /// A request to the local API: status and body of its answer.
 fn api(method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect("127.0.0.1:7070").unwrap();
+    let mut stream = TcpStream::connect("198.18.0.1:7070").unwrap();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();

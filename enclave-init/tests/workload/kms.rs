@@ -70,7 +70,7 @@ pub(crate) fn call_quietly(operation: &str, file: &str) {
 /// The same without a signature, of the local API's own calls.
 pub(crate) fn call_api_quietly(path: &str, file: &str) {
     let body = std::fs::read_to_string(file).unwrap();
-    let host = "127.0.0.1:7070";
+    let host = "198.18.0.1:7070";
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

@@ -18,6 +18,7 @@ mod kms;
 mod linger;
 mod lure;
 mod network;
+mod packet;
 mod process;
 mod usurpation;
 
@@ -87,12 +88,24 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "usurp" => usurpation::usurp(words[0]),
         "relink" => usurpation::relink(words[0], words[1]),
         "look" => usurpation::look(),
-        "answer" => network::answer(words[0].parse().unwrap(), words[1]),
+        "answer" => network::answer(words[0].parse().unwrap(), words[1], words.get(2).copied()),
         "name" => network::name(words[0], words[1].parse().unwrap()),
         "names" => network::names(words[0].parse().unwrap()),
         "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),
         "proxy" => network::proxy(words[0], words[1]),
         "serve" => network::serve(words[0].parse().unwrap()),
+        "serve-beside" => network::serve_beside(words[0], words[1].parse().unwrap()),
+        "tcp" => network::tcp(words[0], words[1].parse().unwrap(), words[2]),
+        "reach" => network::reach(words[0], words[1].parse().unwrap()),
+        "packet" => packet::query(words[0].parse().unwrap(), words[1]),
+        "tell" => packet::tell(
+            words[0].parse().unwrap(),
+            words[1].parse().unwrap(),
+            words[2],
+        ),
+        "advertise" => packet::advertise(words[0].parse().unwrap()),
+        "hear" => network::hear(words[0].parse().unwrap(), words[1]),
+        "name-tcp" => network::name_tcp(words),
         "request" => network::request(words[0], words[1], words[2], &words[3..].join(" ")),
         "channel-serve" => channel::serve(words[0].parse().unwrap(), words[1]),
         "channel-open" => channel::open(words[0], words[1].parse().unwrap(), words[2]),

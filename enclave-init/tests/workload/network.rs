@@ -2,7 +2,7 @@
 //! has no resolver, so names are asked for by hand.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE};
 
-/// Answers each HTTP request with what the file holds: a status.
-pub(crate) fn answer(port: u16, file: &str) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+/// Answers each HTTP request with what the file holds: a status; at 127.0.0.1, or at another
+/// address.
+pub(crate) fn answer(port: u16, file: &str, address: Option<&str>) {
+    let address: IpAddr = address.unwrap_or("127.0.0.1").parse().unwrap();
+    let listener = TcpListener::bind((address, port)).unwrap();
     println!("answering on {port}");
     loop {
         let (mut stream, _) = listener.accept().unwrap();
@@ -29,7 +31,7 @@ pub(crate) fn answer(port: u16, file: &str) {
     }
 }
 
-pub(crate) fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
+pub(crate) fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut query = Packet::new_query(1);
     query.questions.push(Question::new(
         Name::new(name).unwrap(),
@@ -37,13 +39,16 @@ pub(crate) fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
         CLASS::IN.into(),
         false,
     ));
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    query.build_bytes_vec().unwrap()
+}
+
+pub(crate) fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
+    let query = query(name, kind);
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    socket
-        .send_to(&query.build_bytes_vec().unwrap(), "127.0.0.53:53")
-        .unwrap();
+    socket.send_to(&query, "198.18.0.1:53").unwrap();
     let mut answer = [0; 512];
     let count = socket.recv(&mut answer).unwrap();
     let answer = Packet::parse(&answer[..count]).unwrap();
@@ -111,7 +116,7 @@ pub(crate) fn crowd(name: &str, port: u16, count: usize) {
 
 /// Has the proxy connect to a target.
 pub(crate) fn proxy(target: &str, text: &str) {
-    let mut stream = TcpStream::connect("127.0.0.1:3128").unwrap();
+    let mut stream = TcpStream::connect("198.18.0.1:3128").unwrap();
     stream
         .write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes())
         .unwrap();
@@ -128,10 +133,72 @@ pub(crate) fn proxy(target: &str, text: &str) {
     }
 }
 
+/// Connects to an address and says something there.
+pub(crate) fn tcp(address: &str, port: u16, text: &str) {
+    let address: IpAddr = address.parse().unwrap();
+    converse(TcpStream::connect((address, port)).unwrap(), text);
+}
+
+/// Tells whether there is somebody at an address.
+pub(crate) fn reach(address: &str, port: u16) {
+    let address: IpAddr = address.parse().unwrap();
+    let reached = match TcpStream::connect((address, port)) {
+        Ok(_) => "reached".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    };
+    println!("{address} {port} {reached}");
+}
+
+/// Prints each datagram that comes to a port, up to the one that has the last text.
+pub(crate) fn hear(port: u16, last: &str) {
+    let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    println!("hearing on {port}");
+    loop {
+        let mut text = [0; 64];
+        let count = socket.recv(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text[..count]);
+        println!("heard {text}");
+        if text == last {
+            break;
+        }
+    }
+}
+
+/// Asks for the addresses of these names over one connection.
+pub(crate) fn name_tcp(names: &[&str]) {
+    let mut stream = TcpStream::connect("198.18.0.1:53").unwrap();
+    for name in names {
+        let query = query(name, 1);
+        let length = u16::try_from(query.len()).unwrap();
+        stream.write_all(&length.to_be_bytes()).unwrap();
+        stream.write_all(&query).unwrap();
+    }
+    for name in names {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut answer).unwrap();
+        let answer = Packet::parse(&answer).unwrap();
+        println!("{name} {:?} {}", answer.rcode(), answer.answers.len());
+    }
+}
+
+/// Serves beside the instructions that follow.
+pub(crate) fn serve_beside(address: &str, port: u16) {
+    let address: IpAddr = address.parse().unwrap();
+    let listener = TcpListener::bind((address, port)).unwrap();
+    println!("serving on {port} of {address}");
+    std::thread::spawn(move || serve_at(&listener));
+}
+
 /// Answers each connection, once its client has said everything.
 pub(crate) fn serve(port: u16) {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     println!("serving on {port}");
+    serve_at(&listener);
+}
+
+fn serve_at(listener: &TcpListener) {
     loop {
         let (mut stream, peer) = listener.accept().unwrap();
         std::thread::spawn(move || {
@@ -152,13 +219,14 @@ pub(crate) fn request(transport: &str, method: &str, path: &str, body: &str) {
     send_request(
         transport,
         &format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ),
     );
 }
 
-/// A request at `target` with these headers alone, in which `$TOKEN` is the one for
+/// A request at `target` with these headers alone, over `tcp` or `unix` or at the address
+/// of `credentials`, in which `$TOKEN` is the one for
 /// credentials.
 pub(crate) fn forge(transport: &str, target: &str, headers: &[&str]) {
     let token = std::env::var("AWS_CONTAINER_AUTHORIZATION_TOKEN").unwrap_or_default();
@@ -179,7 +247,11 @@ fn send_request(transport: &str, request: &str) {
         stream.write_all(request.as_bytes()).unwrap();
         stream.read_to_end(&mut answer).unwrap();
     } else {
-        let mut stream = TcpStream::connect("127.0.0.1:7070").unwrap();
+        let address = match transport {
+            "credentials" => "169.254.170.2:80",
+            _ => "198.18.0.1:7070",
+        };
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         stream.read_to_end(&mut answer).unwrap();
     }
@@ -205,7 +277,7 @@ pub(crate) fn together(count: u32, path: &str, body: &str) {
 pub(crate) fn half_request(count: &str) {
     let count: usize = count.parse().unwrap();
     let silent: Vec<_> = (0..count)
-        .map(|_| TcpStream::connect("127.0.0.1:7070").unwrap())
+        .map(|_| TcpStream::connect("198.18.0.1:7070").unwrap())
         .collect();
     request("tcp", "GET", "/v1/random?bytes=1", "");
     drop(silent);

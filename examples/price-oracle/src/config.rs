@@ -250,9 +250,9 @@ mod tests {
     #[test]
     fn reads_the_environment() {
         let full = |name| match name {
-            API_VARIABLE => Some("http://127.0.0.1:7070".to_owned()),
+            API_VARIABLE => Some("http://198.18.0.1:7070".to_owned()),
             RUNTIME_CONFIG_VARIABLE => Some("/run/config".to_owned()),
-            PROXY_VARIABLE => Some("http://127.0.0.1:3128/".to_owned()),
+            PROXY_VARIABLE => Some("http://198.18.0.1:3128/".to_owned()),
             _ => None,
         };
         let environment = Environment::read(full).unwrap();

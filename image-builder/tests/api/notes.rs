@@ -30,7 +30,11 @@ fn notes_say_what_means_less_than_it_seems() {
         ),
         (
             "[network]\negress = [\"a.example:443\", \"127.0.0.1:443\"]\n",
-            "the egress rule `127.0.0.1:443` is for the parent's own loopback address",
+            "the egress rule `127.0.0.1:443` is for the parent's own loopback address, and only through the proxy, which this enclave does not have: set network.proxy = true",
+        ),
+        (
+            "[network]\negress = [\"127.0.0.1:443\"]\nproxy = true\n",
+            "the egress rule `127.0.0.1:443` is for the parent's own loopback address, and only through the proxy; what",
         ),
         (
             "[network]\negress = [\"localhost:443\"]\n",
@@ -82,6 +86,23 @@ fn notes_name_fields_of_the_image_without_effect() {
         assert!(note.contains(part), "{note}");
     }
     assert_eq!(notes.len(), 3, "{notes:?}");
+}
+
+#[test]
+fn notes_name_a_proxy_of_the_images_environment_and_not_its_password() {
+    let mut image = Image::new(&[app()]);
+    image.config["config"]["Env"] = json!(["http_proxy=http://user:hush@corp:3128"]);
+    let project = Project::of(&image);
+    let (_, notes) = project.build_with_notes();
+    let expected = "the image sets http_proxy: the workload's programs will ask that proxy";
+    assert!(
+        notes.iter().any(|note| note.starts_with(expected)),
+        "{notes:?}"
+    );
+    assert!(!notes.concat().contains("hush"), "{notes:?}");
+    project.manifest("[workload]\nenv = { http_proxy = \"\" }\n");
+    let (_, notes) = project.build_with_notes();
+    assert!(!notes.concat().contains("proxy"), "{notes:?}");
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //! | `paced N` | prints N numbered lines, one every millisecond |
 //! | `load N` | prints N numbered lines of 100 bytes, as fast as they are taken |
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
-//! | `fetch N` | sends N bytes to `peer.example:443` and checks that they come back |
+//! | `fetch N` | has the proxy connect to `peer.example:443`, sends N bytes there and checks that they come back |
+//! | `fetch-at N` | the same at the address 192.0.2.7, port 443, without the proxy |
 //! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `secrets` | prints the secret `file-secret`, then `api-secret` once the local API has it |
@@ -90,6 +91,7 @@ fn run() -> anyhow::Result<u8> {
         "load" => load(number)?,
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
+        "fetch-at" => exchange(&TcpStream::connect("192.0.2.7:443")?, number)?,
         "decrypt" => decrypt()?,
         "time" => time(number)?,
         "secrets" => secrets()?,
@@ -134,10 +136,10 @@ fn echo(stream: &TcpStream) -> io::Result<()> {
 /// What is decrypted is in this process's memory as long as it runs.
 fn decrypt() -> anyhow::Result<()> {
     let body = r#"{"ciphertext":"AQ=="}"#;
-    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
+    let mut stream = TcpStream::connect("198.18.0.1:7070")?;
     write!(
         stream,
-        "POST /v1/kms/decrypt HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/kms/decrypt HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();
@@ -190,8 +192,8 @@ fn ask(path: &str) -> anyhow::Result<(String, String)> {
 
 /// The same where the body is no text.
 fn ask_for_bytes(path: &str) -> anyhow::Result<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect("127.0.0.1:7070")?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
+    let mut stream = TcpStream::connect("198.18.0.1:7070")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 198.18.0.1:7070\r\nEnclave-Api: 1\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -286,14 +288,20 @@ fn fetch(count: usize) -> anyhow::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
+    // The reader has no more: the peer sends back what it is sent.
+    exchange(&stream, count)
+}
+
+/// Sends so many bytes, and checks that they come back.
+fn exchange(stream: &TcpStream, count: usize) -> anyhow::Result<()> {
     let sent = pattern(count);
     let received = thread::scope(|scope| -> anyhow::Result<Vec<u8>> {
         let sending = scope.spawn(|| -> io::Result<()> {
-            (&stream).write_all(&sent)?;
+            (&*stream).write_all(&sent)?;
             stream.shutdown(Shutdown::Write)
         });
         let mut received = Vec::new();
-        reader.read_to_end(&mut received)?;
+        (&*stream).read_to_end(&mut received)?;
         sending.join().ok().context("the sender panicked")??;
         Ok(received)
     })?;

@@ -59,6 +59,7 @@ stop_grace = "2s"
 
 [network]
 egress = ["peer.example:443", "*.wild.example:443"]
+proxy = true
 ingress = [{{ port = 8080, to = 8080 }}]
 "#
     )

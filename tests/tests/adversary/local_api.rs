@@ -37,7 +37,7 @@ async fn answer(enclave: &Hostile, request: &str) -> (u16, bool) {
 
 #[tokio::test]
 async fn sim_forged_requests_get_no_document() {
-    const OURS: &str = "Host: 127.0.0.1:7070";
+    const OURS: &str = "Host: 198.18.0.1:7070";
     const HEADER: &str = "Enclave-Api: 1";
     let enclave = Hostile::start(Hypervisor::Sim, User::Ordinary).await;
     let path = "/v1/attestation";
@@ -50,11 +50,11 @@ async fn sim_forged_requests_get_no_document() {
             path,
             vec!["Host: attacker.example:7070", HEADER],
         ),
-        ("another port", path, vec!["Host: 127.0.0.1:8080", HEADER]),
+        ("another port", path, vec!["Host: 198.18.0.1:8080", HEADER]),
         (
-            "another address of loopback",
+            "an address of the workload's",
             path,
-            vec!["Host: 127.0.0.2:7070", HEADER],
+            vec!["Host: 127.0.0.1:7070", HEADER],
         ),
         (
             "two hosts",
@@ -107,10 +107,8 @@ async fn sim_forged_requests_get_no_document() {
     }
     assert!(open.is_empty(), "{}", open.join("\n"));
     // And so that these are refused for what they are:
-    for host in [OURS, "Host: localhost:7070"] {
-        let genuine = request(path, &[host, HEADER]);
-        assert_eq!(answer(&enclave, &genuine).await, (200, true), "{host}");
-    }
+    let genuine = request(path, &[OURS, HEADER]);
+    assert_eq!(answer(&enclave, &genuine).await, (200, true));
     enclave.agent.stopped().await.unwrap();
 }
 
@@ -123,23 +121,20 @@ async fn sim_silent_connections_leave_places() {
     enclave
         .answers("500 silent connections to the local API")
         .await;
-    let head = ["Host: 127.0.0.1:7070", "Enclave-Api: 1"];
+    let head = ["Host: 198.18.0.1:7070", "Enclave-Api: 1"];
     let asked = answer(&enclave, &request("/v1/attestation", &head)).await;
     assert_eq!(asked, (200, true));
     drop(silent);
     enclave.agent.stopped().await.unwrap();
 }
 
+/// They lead to the workload: the init's services are in another network namespace.
 #[test]
-fn reserved_ports_are_refused_by_the_builder() {
-    for (port, whose) in [(7070, "local API"), (3128, "proxy"), (53, "name")] {
+fn ports_of_the_inits_services_are_published_for_the_workload() {
+    for port in [7070, 3128, 53] {
         let text = manifest("1000:1000").replace("to = 8080", &format!("to = {port}"));
         let folder = folder(&format!("port-{port}"));
-        let error = Workload::build_from(&PROGRAMS, &folder, "hostile-workload", &[], &text)
-            .expect_err(&format!("an image publishes port {port}"));
-        let error = format!("{error:#}");
-        println!("{error}");
-        assert!(error.contains(&port.to_string()), "{error}");
-        assert!(error.contains(whose), "{error}");
+        Workload::build_from(&PROGRAMS, &folder, "hostile-workload", &[], &text)
+            .unwrap_or_else(|error| panic!("an image publishes port {port}: {error:#}"));
     }
 }

@@ -17,6 +17,7 @@ under_both!(
     ingress_answers_that_end_by_closing_arrive_whole,
     ingress_questions_that_end_first_are_answered,
     egress_carries_bytes_both_ways,
+    egress_addresses_are_connected_to_without_the_proxy,
     egress_reports_destinations_that_do_not_answer,
 );
 
@@ -119,6 +120,14 @@ async fn ingress_questions_that_end_first_are_answered(hypervisor: Hypervisor) {
 }
 
 async fn egress_carries_bytes_both_ways(hypervisor: Hypervisor) {
+    fetches(hypervisor, "fetch", "peer.example:443").await;
+}
+
+async fn egress_addresses_are_connected_to_without_the_proxy(hypervisor: Hypervisor) {
+    fetches(hypervisor, "fetch-at", "192.0.2.7:443").await;
+}
+
+async fn fetches(hypervisor: Hypervisor, role: &str, destination: &str) {
     let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = peer.local_addr().unwrap();
     tokio::spawn(async move {
@@ -128,12 +137,12 @@ async fn egress_carries_bytes_both_ways(hypervisor: Hypervisor) {
         writer.shutdown().await.unwrap();
     });
     let count = bulk(hypervisor);
-    let connect_to = format!("peer.example:443={address}");
-    let role = format!("fetch {count}");
+    let connect_to = format!("{destination}={address}");
+    let role = format!("{role} {count}");
     let mut agent = start(hypervisor, &role, &["--connect-to", &connect_to]);
     agent.line(&format!("fetched {count}")).await.unwrap();
     let status = agent.status().await.unwrap();
-    assert_eq!(status["egress"][0]["destination"], "peer.example:443");
+    assert_eq!(status["egress"][0]["destination"], destination);
     assert_eq!(status["egress"][0]["bytes_out"], count);
     assert_eq!(status["egress"][0]["bytes_in"], count);
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));

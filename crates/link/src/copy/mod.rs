@@ -8,6 +8,7 @@ mod pool;
 mod socket;
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -118,10 +119,22 @@ where
     };
     let copying = async {
         tokio::try_join!(pump(&a, &b, burst, &note_a), pump(&b, &a, burst, &note_b))?;
-        Ok::<_, JoinError>(())
+        Ok(())
     };
+    // Pinned here, since a future that is moved into another takes its room twice.
+    with_place(&a, &b, activity, pin!(copying)).await
+}
+
+/// Waits until what moves bytes between two connections is done or has failed, or they
+/// have lost their place. In the latter two cases both sides are reset, as [`join`] does.
+pub async fn with_place(
+    a: &impl Socket,
+    b: &impl Socket,
+    activity: &Activity,
+    moving: impl Future<Output = io::Result<()>>,
+) -> Result<(), JoinError> {
     let result = tokio::select! {
-        result = copying => result,
+        result = moving => result.map_err(JoinError::Io),
         () = activity.evicted() => Err(JoinError::Evicted),
     };
     if result.is_err() {
@@ -131,7 +144,8 @@ where
     result
 }
 
-async fn pump(
+/// Copies one way until that side has closed, and tells the other.
+pub async fn pump(
     from: &impl Socket,
     to: &impl Socket,
     burst: &impl Burst,

@@ -12,14 +12,12 @@ use crate::units::Interval;
 use crate::workload::WorkloadSource;
 
 /// Variables that the init sets.
-const OF_THE_INIT: [&str; 7] = [
+const OF_THE_INIT: [&str; 5] = [
     "ENCLAVE_API",
     "ENCLAVE_RUNTIME_CONFIG",
     "HOSTNAME",
-    "HTTPS_PROXY",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
-    "https_proxy",
 ];
 
 /// A declared secret as a person writes it. In a [`Manifest`](crate::Manifest), relative

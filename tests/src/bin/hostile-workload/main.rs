@@ -18,10 +18,10 @@
 //! | `spin N` | keeps N threads busy |
 //! | `names N DOMAIN` | asks for the addresses of N names of the domain |
 //! | `tunnels N DESTINATION` | opens N connections through the proxy and uses none |
-//! | `silent N PORT` | opens N connections to a port of loopback and says nothing |
+//! | `silent N PORT` | opens N connections to a port of the init's and says nothing |
 //! | `lift` | with namespaces, takes the limits of its control group off |
 //! | `usurp` | with namespaces, puts itself in the init's place and ends the workload |
-//! | `http PORT REQUEST` | sends a request in base64; says the answer in base64 |
+//! | `http PORT REQUEST` | sends the init a request in base64; says the answer in base64 |
 //!
 //! Commands that take something away keep it until their connection ends.
 

@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::server::wait_for_ever;
 
+/// Where the init serves the workload.
+const INIT: &str = "198.18.0.1";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Says something to the client, which may wait for it, and goes on.
@@ -49,9 +51,9 @@ fn ask(name: &str) -> anyhow::Result<(u8, u16)> {
         query.extend(label.as_bytes());
     }
     query.extend([0, 0, 1, 0, 1]);
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.send_to(&query, "127.0.0.53:53")?;
+    socket.send_to(&query, (INIT, 53))?;
     let mut answer = [0; 512];
     socket.recv(&mut answer)?;
     let [_, _, _, code, _, _, high, low, ..] = answer;
@@ -62,7 +64,7 @@ fn ask(name: &str) -> anyhow::Result<(u8, u16)> {
 pub(crate) fn tunnels(count: usize, destination: &str) -> anyhow::Result<()> {
     let mut open = Vec::new();
     for _ in 0..count {
-        let stream = TcpStream::connect("127.0.0.1:3128")?;
+        let stream = TcpStream::connect((INIT, 3128))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         write!(
             &stream,
@@ -87,7 +89,7 @@ pub(crate) fn tunnels(count: usize, destination: &str) -> anyhow::Result<()> {
 pub(crate) fn silent(count: usize, port: u16) -> anyhow::Result<()> {
     let mut open = Vec::new();
     for _ in 0..count {
-        open.push(TcpStream::connect(("127.0.0.1", port)).context("connecting")?);
+        open.push(TcpStream::connect((INIT, port)).context("connecting")?);
     }
     say(&format!("open {count}"));
     wait_for_ever()
@@ -95,7 +97,7 @@ pub(crate) fn silent(count: usize, port: u16) -> anyhow::Result<()> {
 
 /// One request, byte for byte, and the whole answer.
 pub(crate) fn http(port: u16, request: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut stream = TcpStream::connect((INIT, port))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(&STANDARD.decode(request)?)?;
     let mut answer = Vec::new();
