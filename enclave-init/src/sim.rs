@@ -1,4 +1,5 @@
-//! The namespaces of a simulated enclave, made without privileges.
+//! The namespaces of a simulated enclave, made without privileges: all but the user
+//! namespace, if whoever starts it has made one for the image's users.
 
 use std::fs;
 use std::io::{self, Read};
@@ -81,7 +82,7 @@ const FORWARDED: [Signal; 5] = [
 /// Makes the namespaces, runs PID 1 in them and gives its exit code. Kills it
 /// when standard input ends: then whoever started this is gone.
 pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
-    make_namespaces()?;
+    make_namespaces(simulation)?;
     // No threads: the kernel makes none for a process whose children belong to
     // another PID namespace.
     let mut watched: SigSet = FORWARDED.into_iter().collect();
@@ -136,22 +137,25 @@ pub(crate) fn tie_to_launcher() -> io::Result<()> {
     Ok(())
 }
 
-fn make_namespaces() -> Result<(), LaunchError> {
+fn make_namespaces(simulation: &Simulation) -> Result<(), LaunchError> {
     let denied = |what: &str, error: io::Error| {
         LaunchError::Namespaces(format!(
             "{what}: {error}; allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container"
         ))
     };
     let (uid, gid) = (geteuid(), getegid());
-    unshare(
-        CloneFlags::CLONE_NEWUSER
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC,
-    )
-    .map_err(|error| denied("this user may not make namespaces", error.into()))?;
+    let has_users = simulation.users.is_some();
+    let mut namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    namespaces.set(CloneFlags::CLONE_NEWUSER, !has_users);
+    unshare(namespaces)
+        .map_err(|error| denied("this user may not make namespaces", error.into()))?;
+    if has_users {
+        return Ok(());
+    }
     for (file, contents) in [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {uid} 1")),

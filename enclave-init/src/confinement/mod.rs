@@ -34,6 +34,7 @@ pub(crate) use self::processes::reap;
 use self::seccomp::Filter;
 pub(crate) use self::sizes::{Memory, Sizes};
 use self::view::View;
+use crate::args::Simulation;
 use crate::error::{Doing, InitError};
 use crate::limits;
 
@@ -49,6 +50,8 @@ pub(crate) struct Confinement {
     lowered: Option<String>,
     view: View,
     working_directory: CString,
+    /// Whether there is no other user to become, under `sim`.
+    has_one_user: bool,
     user: User,
     /// Its primary group, and the others.
     groups: Vec<Gid>,
@@ -111,12 +114,14 @@ impl Step {
 
 impl Confinement {
     /// Prepares it, once the init's root has been entered. A simulation has no control
-    /// group: the hierarchy is its host's.
+    /// group, whose hierarchy is its host's, and perhaps one user alone.
     pub(crate) fn prepare(
         config: &MeasuredConfig,
         sizes: &Sizes,
-        simulated: bool,
+        simulation: Option<&Simulation>,
     ) -> Result<Self, InitError> {
+        let simulated = simulation.is_some();
+        let has_one_user = simulation.is_some_and(Simulation::has_one_user);
         let settings: &Settings = &config.confinement;
         let cgroup = if simulated {
             None
@@ -130,8 +135,8 @@ impl Confinement {
             CString::new(text).map_err(|_| InitError::Workload(format!("{text:?} has a zero byte")))
         };
         let mut mapping = Vec::new();
-        if simulated && (user.uid, user.gid) != (0, 0) {
-            // Only one user of the host can be mapped, so a user of the image is
+        if has_one_user && (user.uid, user.gid) != (0, 0) {
+            // Only one user of the host is mapped, so a user of the image is
             // another name for it, in a user namespace of the workload's own.
             for (file, contents) in [
                 (c"self/setgroups", "deny".to_owned()),
@@ -148,6 +153,7 @@ impl Confinement {
             bounds: Bounds::new(settings, sizes),
             lowered: meter::lowered(settings, sizes),
             working_directory: text(config.workload.working_directory.as_str())?,
+            has_one_user,
             user,
             groups: groups(user, &config.workload.groups),
             mapping,
@@ -200,12 +206,11 @@ impl Confinement {
         at(Step::Descriptors);
         close_others()?;
         at(Step::User);
-        let is_simulated = self.cgroup.is_none();
         if !self.mapping.is_empty() {
             self.map_user()?;
         }
         self.capabilities.bound()?;
-        if !is_simulated {
+        if !self.has_one_user {
             prctl::set_keepcaps(true)?;
             let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
             setgroups(&self.groups)?;
