@@ -105,6 +105,8 @@ async fn end(agent: Agent, victim: &str) -> String {
         let detail = ended.end()["detail"].as_str().unwrap();
         assert!(!detail.is_empty());
         format!("code {code}: {detail}")
+    } else if code == 0 && ended.events.is_empty() {
+        "told to stop before it had begun".to_owned()
     } else {
         let last = ended.stderr.lines().last().unwrap_or_default();
         assert!(
