@@ -23,10 +23,10 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::super::{HypervisorError, LISTEN_POLL, ended};
+use super::super::{HypervisorError, LISTEN_POLL};
 use super::INIT;
 use super::users::{self, Mappers};
-use crate::guard::Guard;
+use crate::guard::{Guard, ProcessExit};
 use crate::image::FileId;
 use crate::ramdisk::{Owners, UnpackError, Unpacker};
 
@@ -179,10 +179,17 @@ pub(super) async fn made(
     report: &Path,
     guard: &mut Guard,
 ) -> Result<Option<String>, HypervisorError> {
-    let mut exit = None;
+    let mut exit = None::<ProcessExit>;
     loop {
         match Report::take(report).map_err(HypervisorError::io(report))? {
-            Some(Report::Made { notice }) => return Ok(notice),
+            Some(Report::Made { notice }) => {
+                // It has become the init and ended already: whoever follows the
+                // enclave is to see that.
+                if let Some(exit) = exit {
+                    guard.put_back(exit);
+                }
+                return Ok(notice);
+            }
             Some(Report::Failed {
                 reason,
                 is_about_the_image,
@@ -195,11 +202,14 @@ pub(super) async fn made(
             None => {}
         }
         // What it has reported before its end has been looked for.
-        if let Some(reason) = exit {
-            return Err(HypervisorError::Helper { name: INIT, reason });
+        if let Some(exit) = exit {
+            return Err(HypervisorError::Helper {
+                name: INIT,
+                reason: exit.to_string(),
+            });
         }
         tokio::select! {
-            ended = ended(guard) => exit = Some(ended),
+            ended = guard.exited() => exit = Some(ended?),
             () = sleep(LISTEN_POLL) => {}
         }
     }
