@@ -2,7 +2,7 @@
 //!
 //! A namespace's ids are mapped by a process outside of it, once. So a process of its own
 //! holds the namespace until it is mapped, and then this one enters it; if the mapping is
-//! refused, another namespace gets a humbler one.
+//! refused, another namespace gets the caller's id alone.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -129,7 +129,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// 0 is the caller, and the others are those that are given to him.
+    /// 0 is the caller, and the others are the caller's subordinate ids.
     fn map_to_subordinates(&self, mappers: &Mappers<'_>) -> Result<(), Unmapped> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let owner = Owner::read(uid)?;
@@ -194,17 +194,24 @@ fn denied(what: &'static str) -> impl FnOnce(nix::Error) -> HypervisorError {
 }
 
 /// The map that gives every id of this one (`user_namespaces(7)`) to itself; none if it has
-/// fewer than images need.
+/// fewer than images need. Those may be several ranges: root of a rootless container is
+/// its user, and the others are subordinate ids.
 fn to_themselves(map: &str) -> Option<String> {
-    let mut lines = Vec::new();
-    let mut is_enough = false;
+    let mut ranges = Vec::new();
     for line in map.lines() {
         let mut fields = line.split_ascii_whitespace();
-        let (first, count) = (fields.next()?, fields.nth(1)?);
-        is_enough |= first == "0" && count.parse::<u32>().ok()? >= ENOUGH;
-        lines.push(format!("{first} {first} {count}\n"));
+        let (start, count) = (fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+        ranges.push(Range { start, count });
     }
-    is_enough.then(|| lines.concat())
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut consecutive = 0;
+    for range in &ranges {
+        if range.start == consecutive {
+            consecutive = consecutive.checked_add(range.count)?;
+        }
+    }
+    let line = |Range { start, count }| format!("{start} {start} {count}\n");
+    (consecutive >= ENOUGH).then(|| ranges.into_iter().map(line).collect())
 }
 
 /// The arguments that map 0 to `own` and the ids from 1 on to a range.
@@ -270,10 +277,20 @@ mod tests {
             to_themselves(container).unwrap(),
             "0 0 65536\n70000 70000 5\n"
         );
+        // Root of a rootless container, whose ranges come in any order.
+        let rootless = "0 0 1\n1 1 65535\n";
+        for map in [
+            "0 1000 1\n1 100000 65535\n",
+            "1 100000 65535\n0 1000 1\n",
+        ] {
+            assert_eq!(to_themselves(map).unwrap(), rootless, "{map:?}");
+        }
         for few in [
             "0 1000 1\n",
-            "0 1000 1\n1 100000 65535\n",
+            "0 1000 1\n1 100000 65534\n",
+            "0 1000 1\n2 100000 65536\n",
             "1 1 65536\n",
+            "0 0 -1\n",
             "",
         ] {
             assert_eq!(to_themselves(few), None, "{few:?}");
