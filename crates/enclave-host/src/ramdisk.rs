@@ -50,9 +50,9 @@ pub enum UnpackError {
     /// A link's target is longer than a path can be.
     #[error("the ramdisk's symbolic link {0:?} has too long a target")]
     LinkTarget(String),
-    /// The contents are larger than the enclave's memory.
+    /// The contents are larger than what the enclave's memory has room for.
     #[error(
-        "the ramdisks unpack to more than the enclave's memory of {0} MiB: give it more with --memory-mib, or in the manifest"
+        "the ramdisks unpack to more than the enclave's memory of {0} MiB has room for: give it more with --memory-mib, or in the manifest"
     )]
     TooLarge(MemoryMib),
     /// There are too many entries.

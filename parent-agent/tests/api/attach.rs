@@ -201,7 +201,7 @@ async fn keep_for_covers_agents_killed_at_any_moment() {
 
 #[tokio::test]
 async fn keep_for_does_not_cover_an_enclave_before_its_start() {
-    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &KEEP);
+    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(24 << 20), &KEEP);
     agent.event("starting").await;
     let folder = agent.killed().await;
     nothing_is_left(&folder).await;

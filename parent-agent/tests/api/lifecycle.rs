@@ -315,7 +315,7 @@ async fn kill_of_the_agent_leaves_nothing() {
 
 #[tokio::test]
 async fn kill_of_an_agent_that_unpacks_leaves_nothing() {
-    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &[]);
+    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(24 << 20), &[]);
     agent.event("starting").await;
     agent.signal(Signal::SIGKILL);
     agent.child.wait().await.unwrap();

@@ -19,7 +19,7 @@ echo \"users ${11}\"
 echo \"id $(id -u):$(id -g)\"
 stat -c '%n %u:%g %a %F %Y' theirs theirs/program theirs/pipe
 chown 7:8 init 2>/dev/null && stat -c 'given %u:%g' init
-echo \"tree $(stat -f -c %T .)\"
+echo \"tree $(stat -f -c '%T %b %c' .)\"
 mkfifo \"$5/end.tmp\"
 mv \"$5/end.tmp\" \"$5/end\"
 read code < \"$5/end\"
@@ -72,6 +72,8 @@ async fn end(agent: Agent) -> String {
     agent.ended().await.2
 }
 
+/// The file system's pages and inodes: of 64 MiB the kernel has a twelfth and 32 MiB.
+const TREE: &str = "tree tmpfs 6827 1048576";
 const OF_THE_IMAGE: [&str; 7] = [
     "users image",
     "id 0:0",
@@ -79,7 +81,7 @@ const OF_THE_IMAGE: [&str; 7] = [
     "theirs/program 33:65534 4711 regular empty file 0",
     "theirs/pipe 33:65534 620 fifo 0",
     "given 7:8",
-    "tree tmpfs",
+    TREE,
 ];
 const OF_ONE: [&str; 6] = [
     "users one",
@@ -87,7 +89,7 @@ const OF_ONE: [&str; 6] = [
     "theirs 0:0 750 directory 0",
     "theirs/program 0:0 711 regular empty file 0",
     "theirs/pipe 0:0 620 fifo 0",
-    "tree tmpfs",
+    TREE,
 ];
 
 /// The agent as another user, whose the folder is, with this search path and with these

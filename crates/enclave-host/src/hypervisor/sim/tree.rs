@@ -30,6 +30,10 @@ use crate::guard::{Guard, ProcessExit};
 use crate::image::FileId;
 use crate::ramdisk::{Owners, UnpackError, Unpacker};
 
+/// Inodes of the root file system, as on the kernel's command line in a machine
+/// (`initramfs_options`).
+const INODES: &str = "1m";
+
 /// The arguments of the hidden command `sim-tree`.
 #[derive(Debug, Args)]
 pub struct SimTreeArgs {
@@ -280,12 +284,16 @@ fn make(args: &SimTreeArgs) -> Result<(Owners, Option<String>), HypervisorError>
     }
 }
 
-/// Mounts a file system of at most so much memory, which nobody else sees.
+/// Mounts a file system that holds what the kernel leaves of so much memory, and which
+/// nobody else sees.
 fn mount_tree(tree: &Path, memory: MemoryMib) -> nix::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let options = format!("mode=0755,size={}", memory.bytes());
+    let options = format!(
+        "mode=0755,size={},nr_inodes={INODES}",
+        memory.for_files()
+    );
     mount(
         Some("tree"),
         tree,
