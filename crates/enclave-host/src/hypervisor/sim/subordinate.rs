@@ -8,6 +8,9 @@ use thiserror::Error;
 /// Ids that an image may use: `nobody` has 65534, and tools take 65535 for nobody at all.
 pub(super) const ENOUGH: u32 = 65_536;
 const PASSWD: &str = "/etc/passwd";
+/// The first id that tools give as a subordinate one (`SUB_UID_MIN`, login.defs(5)): the
+/// ids below are those of users.
+const FIRST: u32 = 100_000;
 
 /// Why not all of the image's ids can be mapped.
 #[derive(Debug, Error)]
@@ -19,18 +22,19 @@ pub(super) enum Unmapped {
     #[error("`{0}` is not installed: install it (apt install uidmap)")]
     Missing(&'static str),
     /// The caller has no range.
-    #[error(
-        "{file} has no ids for user {user}: add the line `{user}:100000:{ENOUGH}` to /etc/subuid and /etc/subgid"
-    )]
-    NoRange { file: &'static str, user: String },
+    #[error("{file} has no ids for user {user}: {advice}")]
+    NoRange {
+        file: &'static str,
+        user: String,
+        advice: Advice,
+    },
     /// The caller's range is too short.
-    #[error(
-        "{file} has {count} ids for user {user}, and an image needs {ENOUGH}: lengthen the range in /etc/subuid and /etc/subgid"
-    )]
+    #[error("{file} has {count} ids for user {user}, and an image needs {ENOUGH}: {advice}")]
     ShortRange {
         file: &'static str,
         user: String,
         count: u32,
+        advice: Advice,
     },
     /// A file cannot be read.
     #[error("{file} cannot be read: {source}")]
@@ -41,6 +45,18 @@ pub(super) enum Unmapped {
     /// The kernel, or a program, says no.
     #[error("{what}: {reason}")]
     Refused { what: String, reason: String },
+}
+
+/// The line that a file lacks.
+#[derive(Debug, Error)]
+pub(super) enum Advice {
+    /// Its ids are beyond all that the file gives to anybody: users who share ids can
+    /// reach each other's files and processes.
+    #[error("add the line `{user}:{start}:{ENOUGH}` to it")]
+    Add { user: String, start: u32 },
+    /// Only the administrator can say which ids are free.
+    #[error("give {user} {ENOUGH} consecutive ids there that nobody else has")]
+    Choose { user: String },
 }
 
 /// Whose ids are looked for.
@@ -78,33 +94,57 @@ impl Owner {
 
     /// The longest range that a file gives to the user.
     pub(super) fn range(&self, file: &'static str) -> Result<Range, Unmapped> {
-        match self.longest(&read(file)?) {
+        self.find_range(file, &read(file)?)
+    }
+
+    fn find_range(&self, file: &'static str, text: &str) -> Result<Range, Unmapped> {
+        match self.longest(text) {
             Some(range) if range.count >= ENOUGH => Ok(range),
             Some(range) => Err(Unmapped::ShortRange {
                 file,
                 user: self.name.clone(),
                 count: range.count,
+                advice: self.advice(text),
             }),
             None => Err(Unmapped::NoRange {
                 file,
                 user: self.name.clone(),
+                advice: self.advice(text),
             }),
         }
     }
 
     fn longest(&self, text: &str) -> Option<Range> {
-        let own = text.lines().filter_map(|line| {
-            let (owner, range) = line.split_once(':')?;
-            let (start, count) = range.split_once(':')?;
-            let range = Range {
-                start: start.trim().parse().ok()?,
-                count: count.trim().parse().ok()?,
-            };
-            range.start.checked_add(range.count)?;
-            (owner == self.name || owner.parse() == Ok(self.uid)).then_some(range)
-        });
-        own.max_by_key(|range| range.count)
+        let is_own = |owner: &str| owner == self.name || owner.parse() == Ok(self.uid);
+        ranges(text)
+            .filter(|(owner, _)| is_own(owner))
+            .map(|(_, range)| range)
+            .max_by_key(|range| range.count)
     }
+
+    fn advice(&self, text: &str) -> Advice {
+        let user = self.name.clone();
+        let ends = ranges(text).map(|(_, range)| range.start + range.count);
+        let start = ends.fold(FIRST, u32::max);
+        match start.checked_add(ENOUGH) {
+            Some(_) => Advice::Add { user, start },
+            None => Advice::Choose { user },
+        }
+    }
+}
+
+/// The ranges of a file that end within 32 bits, and whose they are.
+fn ranges(text: &str) -> impl Iterator<Item = (&str, Range)> {
+    text.lines().filter_map(|line| {
+        let (owner, range) = line.split_once(':')?;
+        let (start, count) = range.split_once(':')?;
+        let range = Range {
+            start: start.trim().parse().ok()?,
+            count: count.trim().parse().ok()?,
+        };
+        range.start.checked_add(range.count)?;
+        Some((owner, range))
+    })
 }
 
 /// The text of a file; nothing if there is none.
@@ -142,6 +182,32 @@ mod tests {
     fn subordinate_ids_that_are_missing_are_told_with_the_line_to_add() {
         let alice = Owner::find(PASSWD, 1000);
         let error = alice.range("/absent/subuid").unwrap_err().to_string();
+        assert!(error.contains("/absent/subuid"), "{error}");
         assert!(error.contains("`alice:100000:65536`"), "{error}");
+    }
+
+    #[test]
+    fn subordinate_ids_that_are_advised_are_nobodys() {
+        let alice = Owner::find(PASSWD, 1000);
+        let error = |text| {
+            alice
+                .find_range("/etc/subuid", text)
+                .unwrap_err()
+                .to_string()
+        };
+        for (text, line) in [
+            ("bob:100:5\n", "`alice:100000:65536`"),
+            ("bob:100000:65536\n", "`alice:165536:65536`"),
+            (
+                "carol:300000:70000\nbob:100000:65536\n",
+                "`alice:370000:65536`",
+            ),
+            // Her own are too few, and others follow them.
+            ("alice:100000:9\nbob:100009:65536\n", "`alice:165545:65536`"),
+            ("bob:4294900000:65536\n", "that nobody else has"),
+        ] {
+            let error = error(text);
+            assert!(error.contains(line), "{text:?}: {error}");
+        }
     }
 }

@@ -290,10 +290,7 @@ fn mount_tree(tree: &Path, memory: MemoryMib) -> nix::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let options = format!(
-        "mode=0755,size={},nr_inodes={INODES}",
-        memory.for_files()
-    );
+    let options = format!("mode=0755,size={},nr_inodes={INODES}", memory.for_files());
     mount(
         Some("tree"),
         tree,

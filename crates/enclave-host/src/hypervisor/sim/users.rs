@@ -279,10 +279,7 @@ mod tests {
         );
         // Root of a rootless container, whose ranges come in any order.
         let rootless = "0 0 1\n1 1 65535\n";
-        for map in [
-            "0 1000 1\n1 100000 65535\n",
-            "1 100000 65535\n0 1000 1\n",
-        ] {
+        for map in ["0 1000 1\n1 100000 65535\n", "1 100000 65535\n0 1000 1\n"] {
             assert_eq!(to_themselves(map).unwrap(), rootless, "{map:?}");
         }
         for few in [
