@@ -1,5 +1,6 @@
-//! Whom a simulated enclave's files and processes belong to, as its init sees it. The
-//! ways that need another user or another `/etc` are tried by root alone.
+//! Whom a simulated enclave's files and processes belong to, as its init sees it. Where
+//! the caller is not root, it becomes root of its subordinate ids for what needs more
+//! than one user.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,7 +10,7 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, command};
 use crate::image::{Builder, Owned};
 
 /// Says what it finds, then waits.
@@ -50,6 +51,43 @@ fn image() -> Builder {
         owned("theirs/program", eif::cpio::Kind::File, 0o4711),
         owned("theirs/pipe", eif::cpio::Kind::Fifo, 0o620),
     ])
+}
+
+/// How the caller, if it is not root, gets a command to be root of its subordinate ids.
+const AS_ROOT: [&str; 3] = ["unshare", "--map-root-user", "--map-auto"];
+
+/// Whether the caller can be more than one user. What needs that is not tested without.
+async fn has_users() -> bool {
+    if geteuid().is_root() {
+        return true;
+    }
+    let status = Command::new(AS_ROOT[0])
+        .args(&AS_ROOT[1..])
+        .arg("true")
+        .status();
+    let has_users = status.await.is_ok_and(|status| status.success());
+    if !has_users {
+        eprintln!(
+            "not tested: install `uidmap`, and give this user ids in /etc/subuid and /etc/subgid"
+        );
+    }
+    has_users
+}
+
+/// The agent, by a command that executes what follows it, if any.
+fn run_by(command: &[&str], folder: &TempDir) -> Command {
+    let agent = env!("CARGO_BIN_EXE_parent-agent");
+    let mut words = command.iter().copied().chain([agent, "run", "--state-dir"]);
+    let mut command = Command::new(words.next().unwrap());
+    command
+        .args(words)
+        .arg(folder.path().join("s"))
+        .env("GO", folder.path().join("go"))
+        .env("TMPDIR", folder.path())
+        .env("XDG_STATE_HOME", folder.path().join("logs"))
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    command
 }
 
 /// What the init has said, up to the file system of its tree.
@@ -133,10 +171,13 @@ fn as_user(folder: &TempDir, search_path: &str, replaced: &[(&str, &str)]) -> Co
 
 #[tokio::test]
 async fn sim_users_are_the_images_where_the_caller_is_root() {
-    if !geteuid().is_root() {
+    if !has_users().await {
         return;
     }
-    let mut agent = Agent::spawn(image(), &["--console"]);
+    let by: &[_] = if geteuid().is_root() { &[] } else { &AS_ROOT };
+    let folder = tempfile::tempdir().unwrap();
+    let command = run_by(by, &folder);
+    let mut agent = Agent::spawn_command(folder, image(), command, &["--console"]);
     assert_eq!(said(&mut agent).await, OF_THE_IMAGE);
     let stderr = end(agent).await;
     assert!(!stderr.contains("one user"), "{stderr}");
@@ -145,18 +186,23 @@ async fn sim_users_are_the_images_where_the_caller_is_root() {
 #[tokio::test]
 async fn sim_users_are_the_images_where_the_caller_has_subordinate_ids() {
     let needed = ["/usr/bin/newuidmap", "/etc/subuid", "/etc/subgid"];
-    if !geteuid().is_root() || !needed.iter().all(|file| Path::new(file).exists()) {
+    let is_installed = needed.iter().all(|file| Path::new(file).exists());
+    if !has_users().await || !is_installed {
         return;
     }
     let passwd = format!("root:x:0:0::/:/bin/sh\nalice:x:{USER}:{USER}::/:/bin/sh\n");
     let ids = "alice:500000:65536\n";
     let folder = tempfile::tempdir().unwrap();
-    let replaced = [
-        ("/etc/passwd", &*passwd),
-        ("/etc/subuid", ids),
-        ("/etc/subgid", ids),
-    ];
-    let command = as_user(&folder, "/usr/bin:/bin", &replaced);
+    let command = if geteuid().is_root() {
+        let replaced = [
+            ("/etc/passwd", &*passwd),
+            ("/etc/subuid", ids),
+            ("/etc/subgid", ids),
+        ];
+        as_user(&folder, "/usr/bin:/bin", &replaced)
+    } else {
+        run_by(&[], &folder)
+    };
     let mut agent = Agent::spawn_command(folder, image(), command, &["--console"]);
     assert_eq!(said(&mut agent).await, OF_THE_IMAGE);
     let stderr = end(agent).await;
@@ -165,12 +211,15 @@ async fn sim_users_are_the_images_where_the_caller_has_subordinate_ids() {
 
 #[tokio::test]
 async fn sim_users_are_one_where_there_are_no_others_and_the_log_says_what_to_do() {
-    if !geteuid().is_root() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     // There is no `newuidmap`, whatever this machine has.
-    let command = as_user(&folder, "/absent", &[]);
+    let command = if geteuid().is_root() {
+        as_user(&folder, "/absent", &[])
+    } else {
+        let mut command = command(folder.path(), "run");
+        command.env("PATH", "/absent");
+        command
+    };
     let mut agent = Agent::spawn_command(folder, image(), command, &["--console"]);
     assert_eq!(said(&mut agent).await, OF_ONE);
     let stderr = end(agent).await;
@@ -184,7 +233,7 @@ async fn sim_users_are_one_where_there_are_no_others_and_the_log_says_what_to_do
 
 #[tokio::test]
 async fn sim_users_beyond_the_mapped_ones_are_named() {
-    if !geteuid().is_root() {
+    if !has_users().await {
         return;
     }
     let image = Builder::new(&[], &[]).owned(vec![Owned {
@@ -195,18 +244,14 @@ async fn sim_users_beyond_the_mapped_ones_are_named() {
         gid: 0,
     }]);
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", IN_A_CONTAINER, "sh"])
-        .arg(env!("CARGO_BIN_EXE_parent-agent"))
-        .arg("run")
-        .arg("--state-dir")
-        .arg(folder.path().join("s"))
-        .env("GO", folder.path().join("go"))
-        .env("TMPDIR", folder.path())
-        .env("XDG_STATE_HOME", folder.path().join("logs"))
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
+    // The subordinate ids of one user are as few.
+    let container = ["sh", "-c", IN_A_CONTAINER, "sh"];
+    let by: &[_] = if geteuid().is_root() {
+        &container
+    } else {
+        &AS_ROOT
+    };
+    let command = run_by(by, &folder);
     let agent = Agent::spawn_command(folder, image, command, &[]);
     let (code, error) = agent.failed().await;
     assert_eq!(code, 4, "{error}");
