@@ -1,6 +1,6 @@
 //! The command line: none as PID 1 of a machine, `sim …` as a process.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// How the init was started.
@@ -29,6 +29,34 @@ pub struct Simulation {
     pub nsm: PathBuf,
     /// The certificate of the software NSM's root, PEM.
     pub nsm_root: PathBuf,
+    /// The users of the user namespace that this program was started in, if that was
+    /// made for it: then the tree is a file system in memory, of the enclave's size.
+    pub users: Option<Users>,
+}
+
+/// The users of a simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// Those of the image, each by its own number.
+    Image,
+    /// One, whom all names mean.
+    One,
+}
+
+impl Users {
+    const NAMES: [(Self, &'static str); 2] = [(Self::Image, "image"), (Self::One, "one")];
+
+    fn parse(name: &OsStr) -> Option<Self> {
+        let mut names = Self::NAMES.into_iter();
+        names.find_map(|(users, known)| (name == known).then_some(users))
+    }
+
+    fn name(self) -> &'static str {
+        let mut names = Self::NAMES.into_iter();
+        names
+            .find_map(|(users, name)| (users == self).then_some(name))
+            .expect("each has a name")
+    }
 }
 
 /// The argument that starts a simulation.
@@ -57,7 +85,7 @@ impl Arguments {
             Some(COMPANION) => Ok(Self::Companion),
             _ if is_pid1 => Ok(Self::Machine),
             _ => Err(
-                "usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET --nsm-root FILE"
+                "usage: init sim --tree FOLDER --sockets FOLDER --nsm SOCKET --nsm-root FILE [--users image|one]"
                     .to_owned(),
             ),
         }
@@ -67,12 +95,14 @@ impl Arguments {
 impl Simulation {
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
         let (mut tree, mut sockets, mut nsm, mut nsm_root) = (None, None, None, None);
+        let mut users = None;
         while let Some(name) = arguments.next() {
             let place = match name.to_str() {
                 Some("--tree") => &mut tree,
                 Some("--sockets") => &mut sockets,
                 Some("--nsm") => &mut nsm,
                 Some("--nsm-root") => &mut nsm_root,
+                Some("--users") => &mut users,
                 _ => return Err(format!("unknown argument {}", name.display())),
             };
             let value = arguments.next();
@@ -88,12 +118,24 @@ impl Simulation {
             sockets: required(sockets, "--sockets")?,
             nsm: required(nsm, "--nsm")?,
             nsm_root: required(nsm_root, "--nsm-root")?,
+            users: match users {
+                None => None,
+                Some(name) => match Users::parse(name.as_os_str()) {
+                    None => return Err("--users is image or one".to_owned()),
+                    known => known,
+                },
+            },
         })
+    }
+
+    /// Whether all users of the image are one.
+    pub(crate) fn has_one_user(&self) -> bool {
+        self.users != Some(Users::Image)
     }
 
     /// The arguments that start PID 1 of the namespaces.
     pub fn pid1_arguments(&self) -> Vec<OsString> {
-        vec![
+        let mut arguments = vec![
             SIM_PID1.into(),
             "--tree".into(),
             self.tree.clone().into(),
@@ -103,7 +145,11 @@ impl Simulation {
             self.nsm.clone().into(),
             "--nsm-root".into(),
             self.nsm_root.clone().into(),
-        ]
+        ];
+        if let Some(users) = self.users {
+            arguments.extend(["--users".into(), users.name().into()]);
+        }
+        arguments
     }
 }
 
@@ -130,8 +176,15 @@ mod tests {
         else {
             panic!()
         };
-        let again = Arguments::parse(simulation.pid1_arguments(), true);
-        assert_eq!(again, Ok(Arguments::Simulated(simulation)));
+        assert!(simulation.has_one_user());
+        for users in [None, Some(Users::Image), Some(Users::One)] {
+            let simulation = Simulation {
+                users,
+                ..simulation.clone()
+            };
+            let again = Arguments::parse(simulation.pid1_arguments(), true);
+            assert_eq!(again, Ok(Arguments::Simulated(simulation)));
+        }
     }
 
     #[test]
@@ -151,6 +204,13 @@ mod tests {
         assert_eq!(
             parse("sim --other x", false),
             Err("unknown argument --other".to_owned())
+        );
+        assert_eq!(
+            parse(
+                "sim --tree t --sockets s --nsm n --nsm-root r --users all",
+                false
+            ),
+            Err("--users is image or one".to_owned())
         );
     }
 }

@@ -224,7 +224,7 @@ async fn run_steps(
         clock: &clock,
         logs: &logs,
         capacity,
-        simulated: simulation.is_some(),
+        one_user: simulation.is_some_and(Simulation::has_one_user),
     };
     let services = steps.run(EndCode::BootServices, services.start()).await?;
     Ok(Environment {

@@ -86,7 +86,7 @@ mod trust;
 mod workload;
 
 pub use allocator::Erasing;
-pub use args::{Arguments, Simulation};
+pub use args::{Arguments, Simulation, Users};
 pub use exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 pub use logs::{Piece, Records};
 pub use run::main;

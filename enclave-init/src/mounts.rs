@@ -30,6 +30,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
+use crate::args::Simulation;
 use crate::error::{Doing, InitError};
 
 /// The image's files, in the init's root.
@@ -113,8 +114,13 @@ pub(crate) fn mount_early() -> Result<(), InitError> {
     )
 }
 
-/// Makes the init's root and enters it.
-pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), InitError> {
+/// Makes the init's root and enters it. `simulation` is none on a machine of its own.
+pub(crate) fn enter(
+    tree: &Path,
+    simulation: Option<&Simulation>,
+    space: Room,
+) -> Result<(), InitError> {
+    let simulated = simulation.is_some();
     if simulated {
         // Nothing that is mounted here may be seen outside.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -128,6 +134,9 @@ pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), Ini
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(&rootfs)
         .doing(|| format!("opening {}", rootfs.display()))?;
+    if simulation.is_none_or(|simulation| simulation.users.is_some()) {
+        limit_root(tree, space)?;
+    }
     let root = if simulated { tree } else { Path::new(PLACE) };
     mount_at(
         "init",
@@ -152,7 +161,6 @@ pub(crate) fn enter(tree: &Path, simulated: bool, space: Room) -> Result<(), Ini
     if simulated {
         borrow_kernel_views(root)?;
     } else {
-        limit_root(space)?;
         move_kernel_views(root)?;
     }
     mount_files("run", &root.join("scratch/run"), "0755", space.run)?;
@@ -282,10 +290,10 @@ fn mount_files(source: &str, target: &Path, mode: &str, size: u64) -> Result<(),
     mount_at(source, target, "tmpfs", data, &options)
 }
 
-/// Bounds the machine's own file system, which holds the image's files: the kernel
-/// has unpacked them into one that may take nearly all of the memory.
-fn limit_root(space: Room) -> Result<(), InitError> {
-    let found = statfs("/").doing(|| "looking at /".to_owned())?;
+/// Bounds the file system that holds the image's files: the kernel has unpacked them
+/// into one that may take nearly all of the memory.
+fn limit_root(tree: &Path, space: Room) -> Result<(), InitError> {
+    let found = statfs(tree).doing(|| "looking at /".to_owned())?;
     if found.filesystem_type() != TMPFS_MAGIC {
         return Err(InitError::Root);
     }
@@ -294,7 +302,7 @@ fn limit_root(space: Room) -> Result<(), InitError> {
     let size = used.saturating_mul(block).saturating_add(space.root);
     let options = format!("size={}", at_least_a_page(size));
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REMOUNT, Some(&*options))
+    mount(none, tree, none, MsFlags::MS_REMOUNT, Some(&*options))
         .doing(|| "limiting the size of /".to_owned())
 }
 

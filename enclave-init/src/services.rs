@@ -34,7 +34,8 @@ pub(crate) struct Services<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) logs: &'a Logs,
     pub(crate) capacity: Capacity,
-    pub(crate) simulated: bool,
+    /// Whether the workload's user is the init's by another name.
+    pub(crate) one_user: bool,
 }
 
 /// Services that have been started.
@@ -63,7 +64,7 @@ impl Services<'_> {
             clock,
             logs,
             capacity,
-            simulated,
+            one_user,
         } = self;
         let credentials = if config.workload.aws_credentials {
             let region = config.kms.as_ref().map(|kms| &*kms.region);
@@ -86,7 +87,7 @@ impl Services<'_> {
             _ => None,
         };
         let callers = called.as_ref().map(|(kms, client)| (kms, client));
-        let secrets = Secrets::new(config, callers, simulated)?;
+        let secrets = Secrets::new(config, callers, one_user)?;
         let keys = FamilyKeys::new(config, callers, || Surroundings {
             nsm: nsm.clone(),
             trust: Arc::clone(trust),

@@ -1,4 +1,5 @@
-//! The namespaces of a simulated enclave, made without privileges.
+//! The namespaces of a simulated enclave, made without privileges: all but the user
+//! namespace, if whoever starts it has made one for the image's users.
 
 use std::fs;
 use std::io::{self, Read};
@@ -89,7 +90,7 @@ pub(crate) fn launch(simulation: &Simulation) -> Result<i32, LaunchError> {
     // By its path, not by `/proc/self/exe`: only what is found in the namespaces' own mounts
     // can be mounted again there.
     let program = std::env::current_exe().map_err(LaunchError::Process)?;
-    make_namespaces()?;
+    make_namespaces(simulation)?;
     check_pairs().map_err(|error| {
         // What a kernel says that knows no such kind.
         let is_unknown = error.raw_os_error() == Some(libc::EOPNOTSUPP);
@@ -156,19 +157,22 @@ pub(crate) fn tie_to_launcher() -> io::Result<()> {
     Ok(())
 }
 
-fn make_namespaces() -> Result<(), LaunchError> {
+fn make_namespaces(simulation: &Simulation) -> Result<(), LaunchError> {
     let denied =
         |what: &str, error: io::Error| LaunchError::Namespaces(format!("{what}: {error}; {ALLOW}"));
     let (uid, gid) = (geteuid(), getegid());
-    unshare(
-        CloneFlags::CLONE_NEWUSER
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC,
-    )
-    .map_err(|error| denied("this user may not make namespaces", error.into()))?;
+    let has_users = simulation.users.is_some();
+    let mut namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    namespaces.set(CloneFlags::CLONE_NEWUSER, !has_users);
+    unshare(namespaces)
+        .map_err(|error| denied("this user may not make namespaces", error.into()))?;
+    if has_users {
+        return Ok(());
+    }
     for (file, contents) in [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {uid} 1")),

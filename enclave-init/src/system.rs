@@ -87,7 +87,7 @@ impl System {
         let (capacity, sizes) = shares_of_memory(&config, simulation)?;
         steps
             .run(EndCode::BootRoot, async {
-                mounts::enter(&tree, simulation.is_some(), sizes.room())?;
+                mounts::enter(&tree, simulation, sizes.room())?;
                 if config.has_secret_files() {
                     mounts::mount_secrets()?;
                 }
@@ -110,7 +110,7 @@ impl System {
                     capacity.limit_tcp()?;
                 }
                 let network = Arc::clone(&network);
-                Confinement::prepare(&config, &sizes, network, simulation.is_some())
+                Confinement::prepare(&config, &sizes, network, simulation)
             })
             .await?;
         let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinement), expedited)?;
@@ -154,17 +154,23 @@ fn open_nsm(simulated: Option<PathBuf>) -> Result<Opening<FirstAnswers>, InitErr
     })
 }
 
-/// What connections may take of the machine's memory, and what the workload may.
+/// What connections may take of the machine's memory, and what the workload may. A
+/// simulation whose memory is known has the sizes of a machine that has as much.
 fn shares_of_memory(
     config: &MeasuredConfig,
     simulation: Option<&Simulation>,
 ) -> Result<(Capacity, Sizes), InitError> {
-    let memory = Memory::read()?;
-    let capacity = match simulation {
-        Some(_) => Capacity::simulated(),
-        None => Capacity::new(memory.total),
+    let memory = match simulation {
+        Some(Simulation {
+            tree,
+            users: Some(_),
+            ..
+        }) => Memory::of(tree)?,
+        _ => Memory::read()?,
     };
-    let reserved = capacity.bytes(&config.network);
+    let of_memory = Capacity::new(memory.total);
+    let capacity = simulation.map_or(of_memory, |_| Capacity::simulated());
+    let reserved = of_memory.bytes(&config.network);
     let sizes = Sizes::here(&config.confinement, config.logs.buffer, memory, reserved)?;
     Ok((capacity, sizes))
 }

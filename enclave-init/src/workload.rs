@@ -274,9 +274,12 @@ fn explain_step(step: u8, folder: &str, error: &io::Error) -> String {
         };
     }
     // What the init makes itself cannot be missing: the workload has put something
-    // else in its place.
+    // else in its place. An id without a user is one that a simulation has not mapped.
     let hint = match error.kind() {
         io::ErrorKind::NotADirectory => ": it is not a folder any more",
+        io::ErrorKind::InvalidInput if step == Step::User as u8 => {
+            ": its user or one of its groups is beyond the ids that are mapped on this host; lengthen the range in /etc/subuid and /etc/subgid"
+        }
         _ => "",
     };
     format!("{doing}: {error}{hint}")

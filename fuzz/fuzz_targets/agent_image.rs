@@ -6,12 +6,12 @@
 #![no_main]
 
 use std::fs::{self, File};
+use std::io::BufReader;
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 
 use eif::HEADER_BYTES;
 use enclave_host::image::Image;
-use enclave_host::ramdisk::Unpacker;
+use enclave_host::ramdisk::{Owners, Unpacker};
 use fuzz::{assert_readable, within};
 use libfuzzer_sys::fuzz_target;
 
@@ -32,7 +32,7 @@ fn check(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("image.eif");
     fs::write(&path, &bytes).expect("the image");
-    let mut image = match Image::open(&path) {
+    let image = match Image::open(&path) {
         Ok(image) => image,
         Err(error) => return assert_readable(&error),
     };
@@ -41,11 +41,11 @@ fn check(bytes: &[u8]) {
     assert_eq!(description.measurements, image.measurements());
     let root = folder.path().join("root");
     fs::create_dir(&root).expect("the root");
-    let interrupted = AtomicBool::new(false);
-    let mut unpacker = Unpacker::new(&root, image.host().memory_mib, &interrupted);
+    let mut unpacker = Unpacker::new(&root, image.host().memory_mib, Owners::Caller);
+    let mut file = File::open(&path).expect("the image");
     for ramdisk in image.ramdisks() {
-        let contents = image.contents(ramdisk).expect("a section of a sound image");
-        if let Err(error) = unpacker.unpack(contents) {
+        let contents = ramdisk.contents(&mut file).expect("a section of a sound image");
+        if let Err(error) = unpacker.unpack(BufReader::new(contents)) {
             assert_readable(&error);
             break;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use enclave_host::guard::TetherArgs;
-use enclave_host::hypervisor::{NitroEnclaveArgs, SoftwareNsmArgs};
+use enclave_host::hypervisor::{NitroEnclaveArgs, SimTreeArgs, SoftwareNsmArgs};
 
 use crate::bootstrap::{BootstrapArgs, DoctorArgs};
 use crate::client::{AttestArgs, HandOverArgs, PutArgs, StatusArgs, StopArgs, TargetArgs};
@@ -74,6 +74,13 @@ pub enum Command {
     /// Be the security module of a simulated enclave (started by the guard).
     #[command(hide = true)]
     SoftwareNsm(SoftwareNsmArgs),
+    /// Make the file systems of a simulated enclave and become its init (started by the
+    /// guard).
+    #[command(hide = true)]
+    SimTree(SimTreeArgs),
+    /// Hold the user namespace of a simulated enclave (started by `sim-tree`).
+    #[command(hide = true)]
+    SimUsers,
     /// Be an enclave on Nitro hardware (started by the guard).
     #[command(hide = true)]
     NitroEnclave(NitroEnclaveArgs),

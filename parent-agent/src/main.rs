@@ -57,6 +57,11 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
             hypervisor::serve_software_nsm(args).await?;
             Ok(Exit::Success)
         }),
+        Command::SimTree(args) => match hypervisor::become_sim_init(args)? {},
+        Command::SimUsers => {
+            hypervisor::hold_sim_users()?;
+            Ok(Exit::Success)
+        }
         Command::NitroEnclave(args) => block_on(async {
             hypervisor::serve_nitro_enclave(args).await?;
             Ok(Exit::Success)

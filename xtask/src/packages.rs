@@ -29,6 +29,7 @@ const NEEDED: &[&str] = &[
     "qemu-system-data",
     "seabios",
     "shellcheck",
+    "uidmap",
     "xz-utils",
 ];
 

@@ -1,11 +1,12 @@
 //! The enclave image: checked in full before anything is started.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use eif::{Contents, Eif, Section, SectionKind};
+use eif::{Eif, Section, SectionKind};
 use manifest::{ConfigError, HostConfig, MemoryMib, needed_mib};
 use measurements::{Measurements, Pcr};
 use serde::{Deserialize, Serialize};
@@ -83,8 +84,25 @@ pub struct Image {
     path: PathBuf,
     /// Bytes of the file.
     size: u64,
+    file: FileId,
     eif: Eif<File>,
     host: HostConfig,
+}
+
+/// What tells one file from another that has taken its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl FileId {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
 }
 
 impl Image {
@@ -95,7 +113,7 @@ impl Image {
             source,
         };
         let file = File::open(path).map_err(opened)?;
-        let size = file.metadata().map_err(opened)?.len();
+        let metadata = file.metadata().map_err(opened)?;
         let absolute = path.canonicalize().map_err(opened)?;
         if absolute.to_str().is_none() {
             return Err(ImageError::Path(absolute));
@@ -104,8 +122,8 @@ impl Image {
             path: path.to_owned(),
             source,
         })?;
-        let metadata = eif.metadata().map(|metadata| &metadata.custom_metadata);
-        let host = metadata
+        let custom = eif.metadata().map(|metadata| &metadata.custom_metadata);
+        let host = custom
             .and_then(|metadata| HostConfig::from_metadata(metadata.text()).transpose())
             .ok_or_else(|| ImageError::NoHostConfig(path.to_owned()))?
             .map_err(|source| ImageError::HostConfig {
@@ -114,7 +132,8 @@ impl Image {
             })?;
         Ok(Self {
             path: absolute,
-            size,
+            size: metadata.len(),
+            file: FileId::of(&metadata),
             eif,
             host,
         })
@@ -140,17 +159,16 @@ impl Image {
         self.size
     }
 
+    pub(crate) fn file(&self) -> FileId {
+        self.file
+    }
+
     /// Where the ramdisks lie, in the order in which they are unpacked.
     pub fn ramdisks(&self) -> Vec<Section> {
         let sections = self.eif.sections().iter().copied();
         sections
             .filter(|section| section.kind == SectionKind::Ramdisk)
             .collect()
-    }
-
-    /// The contents of a ramdisk.
-    pub fn contents(&mut self, ramdisk: Section) -> io::Result<BufReader<Contents<'_, File>>> {
-        Ok(BufReader::new(self.eif.contents(ramdisk)?))
     }
 }
 

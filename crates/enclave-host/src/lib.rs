@@ -7,10 +7,12 @@
 //! its sockets are, is [`state`] on the disk; what an enclave prints is its
 //! [`console`].
 //!
-//! Guard, tether, security module and the owner of a Nitro enclave are sub-commands
+//! Guard, tether, security module, what makes a simulated enclave's files and users, and
+//! the owner of a Nitro enclave are sub-commands
 //! of the program that uses this crate, which has to offer them: `guard DIRECTORY`
 //! ([`guard::serve`]), `tether` ([`guard::TetherArgs`]), `software-nsm`
-//! ([`hypervisor::SoftwareNsmArgs`]) and `nitro-enclave`
+//! ([`hypervisor::SoftwareNsmArgs`]), `sim-tree` ([`hypervisor::SimTreeArgs`]),
+//! `sim-users` ([`hypervisor::hold_sim_users`]) and `nitro-enclave`
 //! ([`hypervisor::NitroEnclaveArgs`]).
 //!
 //! `unsafe` is in the device of the hypervisor `nitro` alone, whose driver is called

@@ -2,22 +2,24 @@
 //!
 //! The archives are untrusted: nothing is created outside the folder, no
 //! symbolic link is followed, and neither bytes nor entries exceed the limits.
-//! Owners, devices, pipes and sockets are left out: an ordinary process cannot
-//! make them all, and `enclave-init` mounts its own devices.
+//! Devices are left out: a user namespace cannot make them, and `enclave-init`
+//! mounts its own.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, BufRead, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use eif::cpio::{CpioError, Entry, Kind, Reader};
 use flate2::bufread::MultiGzDecoder;
 use manifest::MemoryMib;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::libc;
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
+use nix::sys::time::TimeSpec;
 use thiserror::Error;
 
 /// Most entries of all ramdisks together.
@@ -42,20 +44,32 @@ pub enum UnpackError {
     /// An entry's name leads out of the folder.
     #[error("the ramdisk's entry {0:?} leads out of the file system")]
     Escape(String),
-    /// An entry lies behind something that is not a folder.
+    /// An entry lies below something that is not a folder.
     #[error("the ramdisk's entry {0:?} lies below something that is not a folder")]
     NotAFolder(String),
     /// A link's target is longer than a path can be.
     #[error("the ramdisk's symbolic link {0:?} has too long a target")]
     LinkTarget(String),
-    /// The contents are larger than the enclave's memory.
+    /// The contents are larger than what the enclave's memory has room for.
     #[error(
-        "the ramdisks unpack to more than the enclave's memory of {0} MiB: give it more with --memory-mib, or in the manifest"
+        "the ramdisks unpack to more than the enclave's memory of {0} MiB has room for: give it more with --memory-mib, or in the manifest"
     )]
     TooLarge(MemoryMib),
     /// There are too many entries.
     #[error("the ramdisks have more than {MAX_ENTRIES} entries")]
     TooMany,
+    /// An owner is none of the ids that this process may give files to.
+    #[error(
+        "the ramdisk's entry {entry:?} belongs to user {uid} and group {gid}, and one of them is beyond the ids that are mapped for this user: give it a longer range in /etc/subuid and /etc/subgid, or run as root"
+    )]
+    Owner {
+        /// What was unpacked.
+        entry: String,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
     /// The folder's file system refused.
     #[error("cannot unpack {entry:?}: {source}")]
     Write {
@@ -64,9 +78,16 @@ pub enum UnpackError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The agent was told to stop.
-    #[error("interrupted")]
-    Interrupted,
+}
+
+/// Whom the unpacked files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Whom the archive says: permissions are the archive's too.
+    Image,
+    /// All to the caller. No file is set-user-id or set-group-id, which would mean
+    /// its owner, and each folder stays open to the caller.
+    Caller,
 }
 
 /// Unpacks ramdisks one after the other into the same folder.
@@ -74,21 +95,24 @@ pub enum UnpackError {
 pub struct Unpacker<'a> {
     root: &'a Path,
     memory: MemoryMib,
+    owners: Owners,
     bytes_left: u64,
     entries_left: u64,
-    interrupted: &'a AtomicBool,
+    /// Folders and their times, which change as long as something is put into them.
+    folders: Vec<(PathBuf, u32)>,
 }
 
 impl<'a> Unpacker<'a> {
     /// Unpacks into `root`, which is empty and which nobody else can write to,
-    /// at most `memory` of it; stops once `interrupted` is set.
-    pub fn new(root: &'a Path, memory: MemoryMib, interrupted: &'a AtomicBool) -> Self {
+    /// at most `memory` of it.
+    pub fn new(root: &'a Path, memory: MemoryMib, owners: Owners) -> Self {
         Self {
             root,
             memory,
+            owners,
             bytes_left: memory.bytes(),
             entries_left: MAX_ENTRIES,
-            interrupted,
+            folders: Vec::new(),
         }
     }
 
@@ -116,16 +140,18 @@ impl<'a> Unpacker<'a> {
         if limited.exceeded {
             return Err(UnpackError::TooLarge(self.memory));
         }
-        result
+        result?;
+        for (path, mtime) in self.folders.drain(..) {
+            // Something else may have taken its place.
+            let _ = set_time(&path, mtime);
+        }
+        Ok(())
     }
 
     fn entries<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<(), UnpackError> {
         // Names of files with several: the first carries the contents.
         let mut links: HashMap<u32, PathBuf> = HashMap::new();
         while let Some(entry) = reader.next_entry()? {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(UnpackError::Interrupted);
-            }
             self.entries_left = self
                 .entries_left
                 .checked_sub(1)
@@ -134,7 +160,7 @@ impl<'a> Unpacker<'a> {
                 continue;
             };
             let written = match entry.kind {
-                Kind::Directory => make_folder(&path, entry.permissions),
+                Kind::Directory => make_folder(&path),
                 Kind::Symlink => {
                     if entry.size > MAX_LINK_TARGET {
                         return Err(UnpackError::LinkTarget(display(&entry.name)));
@@ -151,7 +177,7 @@ impl<'a> Unpacker<'a> {
                     Some(first) if entry.links > 1 && is_file(first) => {
                         fs::hard_link(first, &path)?;
                         if entry.size > 0 {
-                            fill(reader, &path, &entry)?;
+                            fill(reader, &path)?;
                         }
                         Ok(())
                     }
@@ -159,17 +185,62 @@ impl<'a> Unpacker<'a> {
                         if entry.links > 1 {
                             links.insert(entry.inode, path.clone());
                         }
-                        fill(reader, &path, &entry)
+                        fill(reader, &path)
                     }
                 }),
-                Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => Ok(()),
+                Kind::Fifo => replace(&path).and_then(|()| make_node(&path, SFlag::S_IFIFO)),
+                Kind::Socket => replace(&path).and_then(|()| make_node(&path, SFlag::S_IFSOCK)),
+                Kind::CharDevice | Kind::BlockDevice => continue,
             };
-            written.map_err(|source| UnpackError::Write {
-                entry: display(&entry.name),
-                source,
-            })?;
+            written.map_err(|source| self.write_error(&entry, source))?;
+            self.describe(path, &entry)?;
         }
         Ok(())
+    }
+
+    /// Gives what was unpacked its owner, permissions and time, in the order of the
+    /// kernel: another owner takes set-user-id away.
+    fn describe(&mut self, path: PathBuf, entry: &Entry) -> Result<(), UnpackError> {
+        if self.owners == Owners::Image {
+            lchown(&path, Some(entry.uid), Some(entry.gid)).map_err(|source| {
+                if source.raw_os_error() == Some(libc::EINVAL) {
+                    UnpackError::Owner {
+                        entry: display(&entry.name),
+                        uid: entry.uid,
+                        gid: entry.gid,
+                    }
+                } else {
+                    self.write_error(entry, source)
+                }
+            })?;
+        }
+        let permissions = match (self.owners, entry.kind) {
+            (_, Kind::Symlink) => None,
+            (Owners::Image, _) => Some(entry.permissions & 0o7777),
+            (Owners::Caller, Kind::Directory) => Some(entry.permissions & 0o1777 | 0o700),
+            (Owners::Caller, _) => Some(entry.permissions & 0o777),
+        };
+        permissions
+            // No link: it was made just now, and nobody else can replace it.
+            .map_or(Ok(()), |mode| {
+                fs::set_permissions(&path, Permissions::from_mode(mode))
+            })
+            .and_then(|()| set_time(&path, entry.mtime))
+            .map_err(|source| self.write_error(entry, source))?;
+        if entry.kind == Kind::Directory {
+            self.folders.push((path, entry.mtime));
+        }
+        Ok(())
+    }
+
+    fn write_error(&self, entry: &Entry, source: io::Error) -> UnpackError {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return UnpackError::TooLarge(self.memory);
+        }
+        UnpackError::Write {
+            entry: display(&entry.name),
+            source,
+        }
     }
 
     /// Where an entry goes: `None` for the root itself. Every folder on the way
@@ -205,7 +276,7 @@ fn is_file(path: &Path) -> bool {
 }
 
 /// Writes a file's contents.
-fn fill<R: Read>(reader: &mut Reader<R>, path: &Path, entry: &Entry) -> io::Result<()> {
+fn fill<R: Read>(reader: &mut Reader<R>, path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -214,11 +285,22 @@ fn fill<R: Read>(reader: &mut Reader<R>, path: &Path, entry: &Entry) -> io::Resu
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)?;
     io::copy(&mut reader.contents(), &mut file)?;
-    set_permissions(&file, entry.permissions)
+    Ok(())
 }
 
-/// Makes a folder, which stays open to its owner so that it can be removed.
-fn make_folder(path: &Path, permissions: u32) -> io::Result<()> {
+/// Makes a pipe or a socket.
+fn make_node(path: &Path, kind: SFlag) -> io::Result<()> {
+    Ok(mknod(path, kind, Mode::S_IRUSR | Mode::S_IWUSR, 0)?)
+}
+
+/// Sets when it was changed; a link's own time.
+fn set_time(path: &Path, mtime: u32) -> io::Result<()> {
+    let time = TimeSpec::new(mtime.into(), 0);
+    let no_follow = UtimensatFlags::NoFollowSymlink;
+    Ok(utimensat(AT_FDCWD, path, &time, &time, no_follow)?)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -229,7 +311,7 @@ fn make_folder(path: &Path, permissions: u32) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    fs::set_permissions(path, Permissions::from_mode(permissions & 0o1777 | 0o700))
+    Ok(())
 }
 
 /// Makes room for an entry, as the kernel does.
@@ -240,12 +322,6 @@ fn replace(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Sets a file's permissions without set-user-id and set-group-id, which must
-/// not come from an untrusted image to the host.
-fn set_permissions(file: &File, permissions: u32) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(permissions & 0o777))
 }
 
 fn display(name: &[u8]) -> String {
@@ -274,8 +350,11 @@ impl<R: Read> Read for Limited<R> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::process::Command;
 
     use eif::cpio::Writer;
+    use nix::unistd::geteuid;
     use proptest::prelude::*;
 
     use super::*;
@@ -306,7 +385,7 @@ mod tests {
     }
 
     fn unpack(root: &Path, archive: &[u8]) -> Result<(), UnpackError> {
-        Unpacker::new(root, memory(), &AtomicBool::new(false)).unpack(archive)
+        Unpacker::new(root, memory(), Owners::Caller).unpack(archive)
     }
 
     #[test]
@@ -324,6 +403,7 @@ mod tests {
             (setuid, b"su"),
             (closed, b""),
             named(Kind::CharDevice, "console", b""),
+            named(Kind::Fifo, "pipe", b""),
         ]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&bytes).unwrap();
@@ -340,6 +420,7 @@ mod tests {
             0o700
         );
         assert!(!at("console").exists());
+        assert!(fs::metadata(at("pipe")).unwrap().file_type().is_fifo());
     }
 
     #[test]
@@ -440,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn size_compression_and_interruption_are_bounded() {
+    fn size_and_compression_are_bounded() {
         let root = tempfile::tempdir().unwrap();
         let large: &'static [u8] = vec![0; 65 * 1024 * 1024].leak();
         let bytes = archive(&[named(Kind::File, "a", large)]);
@@ -453,10 +534,69 @@ mod tests {
             unpack(root.path(), &zstd),
             Err(UnpackError::Compression(_))
         ));
-        let bytes = archive(&[named(Kind::File, "b", b"1")]);
-        let stop = AtomicBool::new(true);
-        let stopped = Unpacker::new(root.path(), memory(), &stop).unpack(bytes.as_slice());
-        assert!(matches!(stopped, Err(UnpackError::Interrupted)));
+    }
+
+    /// As the kernel leaves them. Only root may give files away: any other caller tests it
+    /// as root of its subordinate ids, if it has them.
+    #[test]
+    fn owners_permissions_and_times_are_the_images() {
+        if !geteuid().is_root() {
+            let as_root = |program: &Path| {
+                let mut command = Command::new("unshare");
+                command.args(["--map-root-user", "--map-auto"]).arg(program);
+                command
+            };
+            if !as_root("true".as_ref())
+                .status()
+                .is_ok_and(|status| status.success())
+            {
+                eprintln!("not tested: this user has no subordinate ids");
+                return;
+            }
+            let status = as_root(&std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "ramdisk::tests::owners_permissions_and_times_are_the_images",
+                ])
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let owned = |name: &str, kind, permissions, size| Entry {
+            permissions,
+            uid: 33,
+            gid: 44,
+            mtime: 1_000_000,
+            ..entry(name, kind, size)
+        };
+        let bytes = archive(&[
+            (owned("d", Kind::Directory, 0o2050, 0), &b""[..]),
+            (owned("d/su", Kind::File, 0o6711, 2), b"su"),
+            (owned("d/link", Kind::Symlink, 0o777, 2), b"su"),
+            (owned("d/pipe", Kind::Fifo, 0o620, 0), b""),
+            (owned("d/socket", Kind::Socket, 0o700, 0), b""),
+            (owned("d/device", Kind::CharDevice, 0o666, 0), b""),
+        ]);
+        Unpacker::new(root.path(), memory(), Owners::Image)
+            .unpack(bytes.as_slice())
+            .unwrap();
+        let found = |path: &str| fs::symlink_metadata(root.path().join(path)).unwrap();
+        for (path, mode) in [
+            ("d", 0o2050),
+            ("d/su", 0o6711),
+            ("d/link", 0o777),
+            ("d/pipe", 0o620),
+            ("d/socket", 0o700),
+        ] {
+            let found = found(path);
+            assert_eq!((found.uid(), found.gid()), (33, 44), "{path}");
+            assert_eq!(found.mode() & 0o7777, mode, "{path}");
+            assert_eq!(found.mtime(), 1_000_000, "{path}");
+        }
+        assert!(found("d/pipe").file_type().is_fifo());
+        assert!(found("d/socket").file_type().is_socket());
+        assert!(!root.path().join("d/device").exists());
     }
 
     proptest! {

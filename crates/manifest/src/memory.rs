@@ -1,6 +1,6 @@
 //! The memory that an enclave needs to start.
 
-use crate::units::MIN_MEMORY_MIB;
+use crate::units::{MIN_MEMORY_MIB, MemoryMib};
 
 const MIB: u64 = 1024 * 1024;
 /// AWS's tool starts no image that is larger than this part of the enclave's memory
@@ -46,6 +46,14 @@ pub fn needed_mib(image_bytes: u64, unpacked_bytes: u64) -> u64 {
         .max(u64::from(MIN_MEMORY_MIB))
 }
 
+impl MemoryMib {
+    /// What files can surely have of it in a machine, in bytes: the rest is the kernel's.
+    pub const fn for_files(self) -> u64 {
+        let bytes = self.bytes();
+        bytes - bytes / KERNEL_PART - KERNEL
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -81,7 +89,27 @@ mod tests {
         assert_eq!(needed_mib(u64::MAX, u64::MAX), u64::MAX.div_ceil(MIB));
     }
 
+    #[test]
+    fn memory_for_files_is_no_more_than_in_a_machine() {
+        // MiB of memory, and KiB of the root file system, in QEMU with the project's kernel.
+        for (memory, root) in [(64, 45_440), (256, 229_992), (1024, 964_336)] {
+            let files = MemoryMib::holding(memory * MIB).unwrap().for_files();
+            assert!(files <= root * 1024, "{memory}: {files}");
+            assert!(files > root * 1024 / 2, "{memory}: {files}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn memory_that_is_needed_has_room_for_the_files(
+            image in 0u64..1 << 30,
+            unpacked in 0u64..1 << 38,
+        ) {
+            let needed = needed_mib(image, unpacked) * MIB;
+            let memory = MemoryMib::holding(needed).unwrap();
+            prop_assert!(memory.for_files() >= unpacked);
+        }
+
         #[test]
         fn memory_that_is_needed_holds_the_image_its_files_and_the_kernel(
             image in 0u64..1 << 40,

@@ -35,6 +35,7 @@ pub(crate) use self::processes::reap;
 pub(crate) use self::sizes::{Memory, Sizes};
 use self::standing::{Standing, close_others};
 use self::view::View;
+use crate::args::Simulation;
 use crate::error::{Doing, InitError};
 use crate::limits;
 use crate::network::Namespace;
@@ -49,6 +50,8 @@ pub(crate) struct Confinement {
     lowered: Option<String>,
     view: View,
     standing: Standing,
+    /// Whether all users of the image are one, under `sim`.
+    has_one_user: bool,
     /// Files of a user namespace and what is written there, under `sim`.
     mapping: Vec<(&'static CStr, String)>,
     /// The init's `/proc`, which those files are in.
@@ -108,13 +111,15 @@ impl Step {
 
 impl Confinement {
     /// Prepares it, once the init's root has been entered. A simulation has no control
-    /// group: the hierarchy is its host's.
+    /// group, whose hierarchy is its host's, and perhaps one user alone.
     pub(crate) fn prepare(
         config: &MeasuredConfig,
         sizes: &Sizes,
         network: Arc<Namespace>,
-        simulated: bool,
+        simulation: Option<&Simulation>,
     ) -> Result<Self, InitError> {
+        let simulated = simulation.is_some();
+        let has_one_user = simulation.is_some_and(Simulation::has_one_user);
         let settings: &Settings = &config.confinement;
         let cgroup = if simulated {
             None
@@ -124,8 +129,8 @@ impl Confinement {
         };
         let user = config.workload.user;
         let mut mapping = Vec::new();
-        if simulated && (user.uid, user.gid) != (0, 0) {
-            // Only one user of the host can be mapped, so a user of the image is
+        if has_one_user && (user.uid, user.gid) != (0, 0) {
+            // Only one user of the host is mapped, so a user of the image is
             // another name for it, in a user namespace of the workload's own.
             for (file, contents) in [
                 (c"self/setgroups", "deny".to_owned()),
@@ -147,8 +152,9 @@ impl Confinement {
                 config.workload.working_directory.as_str(),
                 user,
                 &config.workload.groups,
-                simulated,
+                has_one_user,
             )?,
+            has_one_user,
             mapping,
             proc: open(
                 "/proc",

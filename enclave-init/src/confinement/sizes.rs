@@ -1,7 +1,10 @@
 //! How much the workload may use, from what the image says and what the machine
 //! has: the parent chooses the memory, so it is known only here.
 
+use std::path::Path;
+
 use manifest::{Confinement, LogBuffer, Mebibytes};
+use nix::sys::statvfs::statvfs;
 
 use crate::error::{Doing, InitError};
 use crate::mounts::Room;
@@ -106,6 +109,16 @@ impl Memory {
         Ok(Self {
             total: found("MemTotal")?,
             available: found("MemAvailable")?,
+        })
+    }
+
+    /// The memory of a simulation, whose files are in a file system of its size.
+    pub(crate) fn of(tree: &Path) -> Result<Self, InitError> {
+        let found = statvfs(tree).doing(|| format!("looking at {}", tree.display()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Self {
+            total: bytes(found.blocks()),
+            available: bytes(found.blocks_free()),
         })
     }
 }

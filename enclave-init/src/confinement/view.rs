@@ -107,8 +107,8 @@ pub(crate) struct View {
     changes: Vec<Change>,
     /// Whether there are secrets as files.
     secrets: bool,
-    /// How the application's root is mounted, where that is to change.
-    root: Option<MsFlags>,
+    /// How the application's root is mounted.
+    root: MsFlags,
 }
 
 impl View {
@@ -151,23 +151,15 @@ impl View {
             changes.push(bound);
             changes.push(change(None, SECRETS_VIEW, None, remount(read_only)));
         }
-        let root = if !simulated || confinement.read_only_root {
-            // In a user namespace, what the host has set cannot be taken away.
-            let mut flags = flags_of(APPLICATION)?;
-            flags.set(
-                MsFlags::MS_NODEV,
-                !simulated || flags.contains(MsFlags::MS_NODEV),
-            );
-            flags.set(MsFlags::MS_RDONLY, confinement.read_only_root);
-            Some(remount(flags))
-        } else {
-            None
-        };
+        // In a user namespace, what the host has set cannot be taken away.
+        let mut flags = flags_of(APPLICATION)?;
+        flags.insert(MsFlags::MS_NODEV);
+        flags.set(MsFlags::MS_RDONLY, confinement.read_only_root);
         Ok(Self {
             namespaces,
             changes,
             secrets,
-            root,
+            root: remount(flags),
         })
     }
 
@@ -201,10 +193,8 @@ impl View {
         pivot_root(c".", c".")?;
         umount2(c".", MntFlags::MNT_DETACH)?;
         chdir(c"/")?;
-        if let Some(flags) = self.root {
-            let none = None::<&CStr>;
-            mount(none, c"/", none, flags, none)?;
-        }
+        let none = None::<&CStr>;
+        mount(none, c"/", none, self.root, none)?;
         Ok(())
     }
 }

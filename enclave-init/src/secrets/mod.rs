@@ -66,8 +66,8 @@ struct Shared {
     origins: Option<Origins>,
     /// What opens those that are sealed, if any are.
     sealing: Option<Sealing>,
-    /// Whose the files are; in a simulation they are the init's, who is the workload's
-    /// user by another name.
+    /// Whose the files are; in a simulation of one user they are the init's, who is the
+    /// workload's user by another name.
     owner: Option<User>,
     secrets: Vec<Declared>,
     failed_refreshes: AtomicU64,
@@ -113,7 +113,7 @@ impl Secrets {
     pub(crate) fn new(
         config: &MeasuredConfig,
         kms: Option<(&Kms, &Client)>,
-        simulated: bool,
+        one_user: bool,
     ) -> Result<Option<Self>, InitError> {
         if config.secrets.is_empty() {
             return Ok(None);
@@ -130,7 +130,7 @@ impl Secrets {
                 Origins::new(kms.clone(), client.clone(), region, fips)
             }),
             sealing: Sealing::new(&config.secrets)?,
-            owner: (!simulated).then_some(config.workload.user),
+            owner: (!one_user).then_some(config.workload.user),
             secrets: secrets.collect(),
             failed_refreshes: AtomicU64::default(),
         }))))

@@ -12,12 +12,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-/// The folder of the program in the image.
+/// The folder of the program in the image, which is its user's home.
 const FOLDER: &str = "app/";
 /// Nobody but the service itself; a static program needs no other file.
 const PASSWD: &str = "app:x:1000:1000::/app:/sbin/nologin\n";
 const GROUP: &str = "app:x:1000:\nkeys:x:101:app\n";
 const USER: &str = "1000:1000";
+const USER_ID: u64 = 1000;
 /// The bits that a program runs as its owner or group with (chmod(2)).
 const SET_ID: u32 = 0o6000;
 
@@ -58,7 +59,7 @@ pub fn write_with(folder: &Path, program: &Path, others: &[PathBuf]) -> anyhow::
 
 fn layer(path: &str, program: &[u8], others: &[PathBuf]) -> io::Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
-    append(&mut tar, FOLDER, 0o755, &[])?;
+    append_of(USER_ID, &mut tar, FOLDER, 0o755, &[])?;
     append(&mut tar, path, 0o755, program)?;
     append(&mut tar, "etc/", 0o755, &[])?;
     append(&mut tar, "etc/group", 0o644, GROUP.as_bytes())?;
@@ -82,8 +83,19 @@ fn layer(path: &str, program: &[u8], others: &[PathBuf]) -> io::Result<Vec<u8>> 
     tar.into_inner()
 }
 
-/// Owner, group and time are zero, as [`Header::new_ustar`] leaves them.
+/// A file of root's.
 fn append(tar: &mut Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
+    append_of(0, tar, path, mode, contents)
+}
+
+/// A file of this user's, and of the group with the same number.
+fn append_of(
+    owner: u64,
+    tar: &mut Builder<Vec<u8>>,
+    path: &str,
+    mode: u32,
+    contents: &[u8],
+) -> io::Result<()> {
     let mut header = Header::new_ustar();
     header.set_entry_type(if path.ends_with('/') {
         EntryType::Directory
@@ -92,8 +104,8 @@ fn append(tar: &mut Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) ->
     });
     header.set_mode(mode);
     header.set_size(contents.len().try_into().map_err(io::Error::other)?);
-    header.set_uid(0);
-    header.set_gid(0);
+    header.set_uid(owner);
+    header.set_gid(owner);
     header.set_mtime(0);
     tar.append_data(&mut header, path, contents)
 }

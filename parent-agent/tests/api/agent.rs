@@ -170,7 +170,7 @@ impl Agent {
 
     /// Waits until the init can be told to end.
     pub(crate) async fn until_init_waits(&self) {
-        let end = self.directory().join("tree/end");
+        let end = self.directory().join("vsock/end");
         until(|| end.exists()).await;
     }
 
@@ -329,7 +329,7 @@ impl Agent {
 
 /// Has the init of the enclave whose folder is `directory` end with this code.
 pub(crate) async fn end_init(directory: &Path, code: u8) {
-    let end = directory.join("tree/end");
+    let end = directory.join("vsock/end");
     tokio::fs::write(end, format!("{code}\n")).await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::{Channel, Text};
@@ -201,7 +201,7 @@ async fn keep_for_covers_agents_killed_at_any_moment() {
 
 #[tokio::test]
 async fn keep_for_does_not_cover_an_enclave_before_its_start() {
-    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &KEEP);
+    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(24 << 20), &KEEP);
     agent.event("starting").await;
     let folder = agent.killed().await;
     nothing_is_left(&folder).await;
@@ -218,7 +218,7 @@ async fn keep_for_ends_what_nobody_takes_over_and_the_log_says_so() {
         .stdout(std::process::Stdio::null())
         .stderr(fs::File::create(&log).unwrap());
     let mut child = run.spawn().unwrap();
-    let end = folder.path().join("s/test/tree/end");
+    let end = folder.path().join("s/test/vsock/end");
     until(|| end.exists()).await;
     child.start_kill().unwrap();
     child.wait().await.unwrap();
@@ -244,12 +244,10 @@ async fn keep_for_is_that_of_the_last_agent() {
 #[tokio::test]
 async fn keep_for_tells_of_an_end_without_an_agent_and_starts_another() {
     let folder = left_alone().await;
+    let init = PathBuf::from(format!("/proc/{}", process(folder.path(), INIT)));
     end_init(&folder.path().join("s/test"), 7).await;
-    let is_there = || {
-        let commands = processes(folder.path());
-        commands.iter().any(|(_, command)| command.contains(INIT))
-    };
-    until(|| !is_there()).await;
+    // Until the guard has noticed, not only until it has no memory any more.
+    until(|| !init.exists()).await;
     let mut agent = Agent::again(folder, &KEEP);
     let ended = agent.event("ended_alone").await;
     assert_eq!(ended["detail"], "enclave-init ended with code 7");
@@ -414,9 +412,9 @@ async fn logs_taken_by_an_earlier_agent_are_not_awaited() {
 async fn console_is_read_while_there_is_no_agent() {
     const TALKER: &str = "#!/bin/sh
 echo first
-mkfifo \"$3/end.tmp\"
-mv \"$3/end.tmp\" \"$3/end\"
-while true; do cat \"$3/end\"; done
+mkfifo \"$5/end.tmp\"
+mv \"$5/end.tmp\" \"$5/end\"
+while true; do cat \"$5/end\"; done
 ";
     let console = ["--keep-for", "60s", "--console"];
     let image = || Builder::new(&[], &[]).init(Some(TALKER));
@@ -427,7 +425,7 @@ while true; do cat \"$3/end\"; done
     let lines: Vec<_> = (0..20_000)
         .map(|number| format!("line {number}\n"))
         .collect();
-    let pipe = folder.path().join("s/test/tree/end");
+    let pipe = folder.path().join("s/test/vsock/end");
     timeout(LIMIT, tokio::fs::write(pipe, lines.concat()))
         .await
         .unwrap()

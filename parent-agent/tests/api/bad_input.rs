@@ -119,6 +119,13 @@ async fn image_that_cannot_be_started() {
             3,
             "more than the enclave's memory of 64 MiB",
         ),
+        // The kernel has a part of it in a machine.
+        (
+            Some("#!/bin/sh\n"),
+            40 << 20,
+            3,
+            "more than the enclave's memory of 64 MiB has room for",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let image = builder().init(init).padding(padding).write(folder.path());

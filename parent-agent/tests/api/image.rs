@@ -8,12 +8,13 @@ use eif::cpio::{Entry, Kind, Writer};
 use eif::{Architecture, BuildMetadata, Image, Metadata};
 use serde_json::{Value, json};
 
-/// Prints a line, then ends with the code that is written into the pipe `end`.
+/// Prints a line, then ends with the code that is written into the pipe `end` beside the
+/// sockets: what it has in its own root is not seen outside.
 const INIT: &str = "#!/bin/sh
 echo \"console of $1\"
-mkfifo \"$3/end.tmp\"
-mv \"$3/end.tmp\" \"$3/end\"
-read code < \"$3/end\"
+mkfifo \"$5/end.tmp\"
+mv \"$5/end.tmp\" \"$5/end\"
+read code < \"$5/end\"
 exit \"$code\"
 ";
 
@@ -22,6 +23,16 @@ pub(crate) struct Builder {
     host: Option<Value>,
     init: Option<&'static str>,
     padding: usize,
+    owned: Vec<Owned>,
+}
+
+/// An entry without contents that belongs to somebody.
+pub(crate) struct Owned {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) permissions: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl Builder {
@@ -42,6 +53,7 @@ impl Builder {
             })),
             init: Some(INIT),
             padding: 0,
+            owned: Vec::new(),
         }
     }
 
@@ -99,6 +111,12 @@ impl Builder {
         self
     }
 
+    /// More entries.
+    pub(crate) fn owned(mut self, owned: Vec<Owned>) -> Self {
+        self.owned = owned;
+        self
+    }
+
     /// Writes the image into `folder`.
     pub(crate) fn write(self, folder: &Path) -> PathBuf {
         let metadata = Metadata {
@@ -117,14 +135,16 @@ impl Builder {
                 .map_or(Value::Null, |host| json!({ "Host": host }))
                 .into(),
         };
-        let boot = archive(&[("init", 0o755, self.init.unwrap_or("").as_bytes())]);
-        let boot = if self.init.is_some() {
-            boot
-        } else {
-            archive(&[])
-        };
+        let init = self.init.map(|init| file("init", 0o755, init.as_bytes()));
+        let boot = archive(init);
         let padding = vec![0; self.padding];
-        let application = archive(&[("padding", 0o644, &padding)]);
+        let owned = self.owned.into_iter().map(|owned| Entry {
+            uid: owned.uid,
+            gid: owned.gid,
+            ..Entry::new(owned.name, owned.kind, owned.permissions, 0)
+        });
+        let owned = owned.map(|entry| (entry, &b""[..]));
+        let application = archive(owned.chain([file("padding", 0o644, &padding)]));
         let path = folder.join("test.eif");
         eif::write(
             Image {
@@ -144,12 +164,15 @@ impl Builder {
     }
 }
 
-fn archive(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+fn file<'a>(name: &str, permissions: u32, contents: &'a [u8]) -> (Entry, &'a [u8]) {
+    let size = contents.len().try_into().unwrap();
+    (Entry::new(name, Kind::File, permissions, size), contents)
+}
+
+fn archive<'a>(entries: impl IntoIterator<Item = (Entry, &'a [u8])>) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
-    for (name, permissions, contents) in files {
-        let size = contents.len().try_into().unwrap();
-        let entry = Entry::new(*name, Kind::File, *permissions, size);
-        writer.append(&entry, *contents).unwrap();
+    for (entry, contents) in entries {
+        writer.append(&entry, contents).unwrap();
     }
     writer.finish().unwrap()
 }

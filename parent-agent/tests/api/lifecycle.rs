@@ -174,6 +174,23 @@ async fn console_is_told_with_an_end_without_a_word() {
     assert_eq!((code, ended["cause"].as_str()), (12, Some("died")));
 }
 
+/// Each ends at once, about when the agent learns that there is an init: no moment may
+/// have it wait for the boot's end.
+#[tokio::test]
+async fn init_that_ends_at_once_ends_the_boot_at_any_moment() {
+    for (init, code) in [("#!/absent\n", 1), ("#!/bin/sh\nexit 2\n", 2)] {
+        for _ in 0..10 {
+            let image = Builder::new(&[], &[]).init(Some(init));
+            let agent = Agent::spawn(image, &["--boot-timeout", "300s"]);
+            let (exit, ended, _) = agent.ended().await;
+            assert_eq!((exit, ended["cause"].as_str()), (11, Some("boot-failed")));
+            let detail = ended["detail"].as_str().unwrap();
+            let said = format!("enclave-init ended with code {code}");
+            assert!(detail.contains(&said), "{detail}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn boot_that_is_silent_is_given_up() {
     let agent = Agent::start(&["--boot-timeout", "100ms"]).await;
@@ -304,7 +321,7 @@ async fn kill_of_the_agent_leaves_nothing() {
 
 #[tokio::test]
 async fn kill_of_an_agent_that_unpacks_leaves_nothing() {
-    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(48 << 20), &[]);
+    let mut agent = Agent::spawn(Builder::new(&[], &[]).padding(24 << 20), &[]);
     agent.event("starting").await;
     agent.signal(Signal::SIGKILL);
     agent.child.wait().await.unwrap();

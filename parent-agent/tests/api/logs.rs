@@ -168,7 +168,7 @@ async fn logs_to_a_closed_standard_output_do_not_end_the_enclave() {
         .stderr(std::process::Stdio::null());
     let mut child = run.spawn().unwrap();
     drop(child.stdout.take());
-    let end = folder.path().join("s/test/tree/end");
+    let end = folder.path().join("s/test/vsock/end");
     crate::agent::until(|| end.exists()).await;
     std::fs::write(end, "3\n").unwrap();
     assert_eq!(child.wait().await.unwrap().code(), Some(11));

@@ -40,5 +40,6 @@ mod readers;
 mod registry;
 mod sealed_secrets;
 mod self_check;
+mod sim_users;
 mod spool;
 mod syslog_and_otlp;

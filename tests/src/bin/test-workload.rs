@@ -21,6 +21,7 @@
 //! | `stubborn` | takes no notice of SIGTERM |
 //! | `confined` | tries every way out and says what came of each |
 //! | `probed` | is probed by `probe` as its argument, and fails its probes after a few |
+//! | `users` | gives files to others, becomes another user, and says what each sees |
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
 //! | `fill` | fills every file system that its user may write to, and serves |
@@ -29,9 +30,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -47,7 +49,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{Gid, Pid, getegid, geteuid, getgroups, getpid, getppid};
+use nix::unistd::{
+    Gid, Pid, Uid, getegid, geteuid, getgroups, getpid, getppid, setgroups, setresgid, setresuid,
+};
 
 const FILE_SECRET: &str = "/run/secrets/file-secret";
 
@@ -66,13 +70,15 @@ fn run() -> anyhow::Result<u8> {
         Some("eat") => eat(),
         Some("probe") => return probe(),
         Some("sleep") => sleep(),
+        Some("drop") => return drop_to_user().map(|()| 0),
+        Some("whoami") => return say_user("as /tmp/su").map(|()| 0),
         _ => {}
     }
     let file = std::env::var("ENCLAVE_RUNTIME_CONFIG").context("no runtime configuration")?;
-    let role = std::fs::read_to_string(&file).with_context(|| file.clone())?;
+    let role = fs::read_to_string(&file).with_context(|| file.clone())?;
     if role.starts_with('{') {
         println!("told {role}");
-        if let Ok(value) = std::fs::read_to_string(FILE_SECRET) {
+        if let Ok(value) = fs::read_to_string(FILE_SECRET) {
             println!("file {value}");
         }
         // It is needed as long as the program runs.
@@ -105,6 +111,7 @@ fn run() -> anyhow::Result<u8> {
         }
         "confined" => confined()?,
         "probed" => probed()?,
+        "users" => users()?,
         "hog" => hog()?,
         "bomb" => bomb()?,
         "fill" => fill()?,
@@ -166,7 +173,7 @@ fn time(count: usize) -> anyhow::Result<()> {
 }
 
 fn secrets() -> anyhow::Result<()> {
-    let value = std::fs::read_to_string(FILE_SECRET)?;
+    let value = fs::read_to_string(FILE_SECRET)?;
     println!("file {value}");
     loop {
         let (head, body) = ask("/v1/secrets/api-secret?wait=10")?;
@@ -397,6 +404,87 @@ fn probe() -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// What an entrypoint does that starts as root.
+fn users() -> anyhow::Result<()> {
+    say_user("first")?;
+    say_file("/", false)?;
+    say_file("/app", true)?;
+    say_file("/app/test-workload", true)?;
+    for path in [
+        "/run/enclave",
+        "/run/enclave/runtime-config",
+        "/tmp",
+        "/etc/resolv.conf",
+    ] {
+        say_file(path, false)?;
+    }
+    for (path, uid, gid, mode) in [
+        ("/tmp/of-33", 33, 65_534, 0o600),
+        ("/tmp/of-65535", 65_534, 65_533, 0o640),
+        ("/tmp/of-101", 33, 101, 0o640),
+        ("/tmp/root", 0, 0, 0o700),
+    ] {
+        fs::write(path, "contents")?;
+        chown(path, Some(uid), Some(gid)).with_context(|| path.to_owned())?;
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    // Programs may be executed there, and this one is linked statically.
+    fs::copy("/proc/self/exe", "/tmp/su")?;
+    fs::set_permissions("/tmp/su", Permissions::from_mode(0o4755))?;
+    for path in ["/tmp/of-33", "/tmp/of-65535", "/tmp/su"] {
+        say_file(path, false)?;
+    }
+    let status = Command::new("/proc/self/exe").arg("drop").status()?;
+    ensure!(status.success(), "the other user ended with {status}");
+    println!("tried");
+    serve(echo)
+}
+
+/// As `su`, `gosu` and `setpriv` do.
+fn drop_to_user() -> anyhow::Result<()> {
+    let (uid, gid) = (Uid::from_raw(1000), Gid::from_raw(1000));
+    setgroups(&[Gid::from_raw(101), gid])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    say_user("then")?;
+    for path in ["/tmp/of-33", "/tmp/of-101", "/tmp/root"] {
+        match File::open(path) {
+            Ok(_) => println!("{path}: readable"),
+            Err(error) => println!("{path}: {:?}", errno(&error)),
+        }
+    }
+    if let Err(error) = chown("/tmp/of-101", Some(1000), None) {
+        println!("chown: {:?}", errno(&error));
+    }
+    let status = Command::new("/tmp/su").arg("whoami").status()?;
+    ensure!(status.success(), "/tmp/su ended with {status}");
+    Ok(())
+}
+
+fn say_user(when: &str) -> anyhow::Result<()> {
+    let mut groups: Vec<_> = getgroups()?.into_iter().map(Gid::as_raw).collect();
+    groups.sort_unstable();
+    println!("{when}: {}:{} {groups:?}", geteuid(), getegid());
+    Ok(())
+}
+
+/// Whose a file is, its permissions and perhaps its time.
+fn say_file(path: &str, with_time: bool) -> anyhow::Result<()> {
+    let found = fs::symlink_metadata(path).with_context(|| path.to_owned())?;
+    let (uid, gid, mode) = (found.uid(), found.gid(), found.mode() & 0o7777);
+    let time = if with_time {
+        format!(" at {}", found.mtime())
+    } else {
+        String::new()
+    };
+    println!("{path}: {uid}:{gid} {mode:o}{time}");
+    Ok(())
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+}
+
 fn hog() -> anyhow::Result<()> {
     let status = Command::new("/proc/self/exe").arg("eat").status()?;
     println!("the eater ended with signal {:?}", status.signal());
@@ -475,20 +563,20 @@ fn confined() -> anyhow::Result<()> {
         let code = opened.err().and_then(|error| error.raw_os_error());
         tried(path, code.map_or(Ok(()), |code| Err(Errno::from_raw(code))));
     }
-    let mut devices: Vec<_> = std::fs::read_dir("/dev")?
+    let mut devices: Vec<_> = fs::read_dir("/dev")?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<io::Result<_>>()?;
     devices.sort_unstable();
     println!("devices: {}", devices.join(" "));
     for file in ["memory.max", "pids.max"] {
-        let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file))?;
+        let limit = fs::read_to_string(Path::new("/sys/fs/cgroup").join(file))?;
         println!("{file} is limited: {}", limit.trim() != "max");
         let write = File::options()
             .write(true)
             .open(Path::new("/sys/fs/cgroup").join(file));
         println!("{file} can be changed: {}", write.is_ok());
     }
-    let root = std::fs::read_to_string("/proc/self/mounts")?;
+    let root = fs::read_to_string("/proc/self/mounts")?;
     let root = root
         .lines()
         .find(|line| line.split(' ').nth(1) == Some("/"));

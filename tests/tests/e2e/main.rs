@@ -24,6 +24,7 @@ mod reproducible;
 mod sealed_secrets;
 mod secrets_memory;
 mod traffic;
+mod users;
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -240,6 +240,11 @@ impl Guard {
         }
     }
 
+    /// Has an end be the next that [`exited`](Self::exited) gives, once more.
+    pub(crate) fn put_back(&mut self, exit: ProcessExit) {
+        self.exits.push_front(exit);
+    }
+
     /// Has the enclave go on for so long once this agent is gone. From here on
     /// an enclave that was taken over is this agent's to end.
     pub async fn keep(&mut self, limit: Option<Duration>) -> Result<(), GuardError> {

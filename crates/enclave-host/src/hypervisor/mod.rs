@@ -7,7 +7,7 @@ mod software_nsm;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use crate::state::TREE_LINK;
 
 pub use nitro::{CID_ANY, Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
 pub use qemu::{Accelerator, Qemu, QemuOptions};
-pub use sim::{Sim, SimOptions};
+pub use sim::{
+    Sim, SimOptions, SimTreeArgs, become_init as become_sim_init, hold as hold_sim_users,
+};
 pub use software_nsm::{SoftwareNsmArgs, serve as serve_software_nsm};
 
 /// Where sockets that stand for vsock ports lie in an enclave's folder.
@@ -124,6 +126,27 @@ pub enum HypervisorError {
     /// The image's file systems cannot be unpacked.
     #[error("the image cannot be unpacked: {0}")]
     Unpack(#[from] UnpackError),
+    /// The image is not the one that was measured.
+    #[error("the image {} was replaced while the enclave was started: start it again", .0.display())]
+    Replaced(PathBuf),
+    /// This user may not make namespaces.
+    #[error(
+        "{what}: {source}; allow user namespaces (sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), or run as root outside a container"
+    )]
+    Namespaces {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process that makes a simulated enclave's file systems has failed.
+    #[error("{reason}")]
+    Tree {
+        /// Why.
+        reason: String,
+        /// Whether another image would do.
+        is_about_the_image: bool,
+    },
     /// The image's first ramdisk is not one of ours.
     #[error(
         "the image has no executable `init`: build it with `image-builder build`, and enclave-init as its init"
@@ -167,6 +190,10 @@ impl HypervisorError {
         matches!(
             self,
             Self::NoInit
+                | Self::Tree {
+                    is_about_the_image: true,
+                    ..
+                }
                 | Self::Unpack(
                     UnpackError::Archive(_)
                         | UnpackError::Compression(_)
@@ -185,6 +212,33 @@ impl HypervisorError {
             source,
         }
     }
+}
+
+/// A program's absolute path: a plain name is looked up on `PATH`.
+fn find_program(program: &Path, advice: &'static str) -> Result<PathBuf, HypervisorError> {
+    let is_executable = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let missing = |place| HypervisorError::Missing {
+        program: program.to_owned(),
+        place,
+        advice,
+    };
+    if program.components().count() > 1 {
+        let absolute = std::path::absolute(program).map_err(HypervisorError::io(program))?;
+        return if is_executable(&absolute) {
+            Ok(absolute)
+        } else {
+            Err(missing("an executable file"))
+        };
+    }
+    std::env::var_os("PATH")
+        .iter()
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_absolute() && is_executable(path))
+        .ok_or_else(|| missing("on PATH"))
 }
 
 /// Makes the folder for sockets that stand for vsock ports.

@@ -2,8 +2,6 @@
 //! measures it and has an NSM. Its vsock device is the separate program
 //! `vhost-device-vsock`, on whose Unix sockets the agent listens and connects.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -11,7 +9,7 @@ use link::{Endpoint, port};
 use manifest::{Cpus, EnclaveName, MemoryMib};
 
 use super::{
-    Hypervisor, HypervisorError, Listen, Started, VSOCK_FOLDER, make_scratch_folder,
+    Hypervisor, HypervisorError, Listen, Started, VSOCK_FOLDER, find_program, make_scratch_folder,
     make_vsock_folder, wait_until_listening,
 };
 use crate::guard::{Guard, Process};
@@ -215,35 +213,10 @@ impl Hypervisor for Qemu {
     async fn finish(self) {}
 }
 
-/// A program's absolute path: a plain name is looked up on `PATH`.
-fn find_program(program: &Path, advice: &'static str) -> Result<PathBuf, HypervisorError> {
-    let is_executable = |path: &Path| {
-        fs::metadata(path)
-            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    let missing = |place| HypervisorError::Missing {
-        program: program.to_owned(),
-        place,
-        advice,
-    };
-    if program.components().count() > 1 {
-        let absolute = std::path::absolute(program).map_err(HypervisorError::io(program))?;
-        return if is_executable(&absolute) {
-            Ok(absolute)
-        } else {
-            Err(missing("an executable file"))
-        };
-    }
-    std::env::var_os("PATH")
-        .iter()
-        .flat_map(std::env::split_paths)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_absolute() && is_executable(path))
-        .ok_or_else(|| missing("on PATH"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn options(image: &str) -> QemuOptions {
