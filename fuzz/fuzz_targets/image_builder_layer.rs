@@ -111,6 +111,7 @@ fn check(layer: &[u8]) {
             enclave_kms: &at("enclave-kms"),
             output,
             measurements: None,
+platform: None,
             signing: None,
             build_time: BuildTime::default(),
         };

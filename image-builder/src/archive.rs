@@ -37,6 +37,10 @@ pub(crate) enum ArchiveError {
     Header(u64),
     #[error("the archive's extended header at byte {0} cannot be read: it is damaged")]
     Extended(u64),
+    #[error(
+        "the archive's global header at byte {0} changes what the entries are, which programs differ on: make the archive without it"
+    )]
+    Global(u64),
     #[error("an extended header or long name has {0} bytes, more than is allowed")]
     TooLong(u64),
     #[error("entry {name}: {reason}{}", advice(.name))]
@@ -71,6 +75,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Entries<'a> {
     file: &'a File,
+    start: u64,
     position: u64,
     end: u64,
     long_name: Option<Vec<u8>>,
@@ -79,7 +84,7 @@ pub(crate) struct Entries<'a> {
 }
 
 /// The values of an extended header that matter here.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Extended {
     name: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
@@ -96,6 +101,7 @@ impl<'a> Entries<'a> {
     pub(crate) fn new(file: &'a File, range: Content) -> Self {
         Self {
             file,
+            start: range.offset,
             position: range.offset,
             end: range.offset.saturating_add(range.size),
             long_name: None,
@@ -106,7 +112,7 @@ impl<'a> Entries<'a> {
 
     fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         loop {
-            let at = self.position;
+            let at = self.offset();
             let Some(header) = self.read_header()? else {
                 return Ok(None);
             };
@@ -118,9 +124,14 @@ impl<'a> Entries<'a> {
                     let bytes = self.read(size, MAX_EXTENDED)?;
                     self.extended = Extended::parse(&bytes).ok_or(ArchiveError::Extended(at))?;
                 }
-                // Defaults for all that follows; no program for images uses them.
+                // Go's archive/tar, with which container runtimes unpack, ignores what it says
+                // of the entries that follow, and GNU tar does not.
                 b'g' => {
-                    self.take(size)?;
+                    let bytes = self.read(size, MAX_EXTENDED)?;
+                    let global = Extended::parse(&bytes).ok_or(ArchiveError::Extended(at))?;
+                    if global != Extended::default() {
+                        return Err(ArchiveError::Global(at));
+                    }
                 }
                 kind => return self.entry(&header, kind, size, at).map(Some),
             }
@@ -137,6 +148,9 @@ impl<'a> Entries<'a> {
         let extended = std::mem::take(&mut self.extended);
         let long_name = self.long_name.take();
         let long_target = self.long_target.take();
+        // GNU tar and Go do not agree on which counts.
+        let is_named_twice = differ(extended.name.as_ref(), long_name.as_ref())
+            || differ(extended.target.as_ref(), long_target.as_ref());
         let name = extended
             .sparse_name
             .or(extended.name)
@@ -146,6 +160,11 @@ impl<'a> Entries<'a> {
             name: String::from_utf8_lossy(&name).into_owned(),
             reason,
         };
+        if is_named_twice {
+            return Err(refuse(
+                "its two long names, of GNU tar's kind and of POSIX's, are not the same: make the archive with one of them",
+            ));
+        }
         // The oldest archives mark a directory by its name alone.
         let is_old_directory = kind == 0 && name.ends_with(b"/");
         let kind = match kind {
@@ -212,11 +231,12 @@ impl<'a> Entries<'a> {
         if self.position >= self.end {
             return Ok(None);
         }
-        let at = self.position;
+        let at = self.offset();
         let mut header = Header::new_old();
         let Content { offset, .. } = self.take(BLOCK)?;
         self.file.read_exact_at(header.as_mut_bytes(), offset)?;
         if header.as_bytes().iter().all(|&byte| byte == 0) {
+            self.check_end(at)?;
             self.position = self.end;
             return Ok(None);
         }
@@ -237,6 +257,23 @@ impl<'a> Entries<'a> {
             Ok(stored) if stored == sum => Ok(Some(header)),
             _ => Err(ArchiveError::Header(at)),
         }
+    }
+
+    /// How far it is from the archive's start.
+    fn offset(&self) -> u64 {
+        self.position - self.start
+    }
+
+    /// Two blocks of zeros are the end, and so is one if it is the last: behind one of two,
+    /// some programs read on.
+    fn check_end(&self, at: u64) -> Result<(), ArchiveError> {
+        let left = self.end.saturating_sub(self.position).min(BLOCK);
+        let mut next = vec![0; usize::try_from(left).expect("at most a block")];
+        self.file.read_exact_at(&mut next, self.position)?;
+        if next.iter().any(|&byte| byte != 0) {
+            return Err(ArchiveError::Header(at));
+        }
+        Ok(())
     }
 
     /// Steps over contents of this size.
@@ -325,6 +362,11 @@ impl Extended {
         }
         Some(())
     }
+}
+
+/// Whether both are there and not the same.
+fn differ(one: Option<&Vec<u8>>, other: Option<&Vec<u8>>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
 /// A header's number; some programs leave the field blank for zero.

@@ -19,6 +19,7 @@ use crate::config::Tables;
 use crate::digest::Hashing;
 use crate::error::BuildError;
 use crate::image::{self, Image};
+use crate::platform::Platform;
 use crate::step::Step;
 use crate::stored::{open_regular, read_head};
 use crate::{
@@ -56,6 +57,8 @@ pub struct Inputs<'a> {
     pub output: &'a Path,
     /// Where the measurements go, as JSON; likewise.
     pub measurements: Option<&'a Path>,
+    /// The platform that the container image is for, where it has several.
+    pub platform: Option<&'a Platform>,
     /// Key and certificate to sign with.
     pub signing: Option<SigningFiles<'a>>,
     /// The time that the metadata names.
@@ -112,12 +115,13 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     let mut image = image::load(
         &manifest.enclave.image,
         architecture,
+        inputs.platform,
         memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
         progress,
     )?;
     enclave_kms::add(&manifest, inputs.enclave_kms, architecture, &mut image)?;
     let files = memory::Files::of(&image.tree).map_err(|reason| BuildError::Image {
-        image: image::path(&manifest.enclave.image).to_owned(),
+        image: manifest.enclave.image.path.clone(),
         reason,
     })?;
     let init_bytes = init
@@ -261,6 +265,10 @@ fn metadata(
         aws_fips: manifest.network.aws_fips,
         aws_credentials: manifest.workload.aws_credentials,
     };
+    let docker_info = match &image.config_digest {
+        Some(digest) => json!({ "ConfigDigest": digest.to_string() }),
+        None => json!({}),
+    };
     Metadata {
         image_name: manifest.enclave.name.to_string(),
         image_version: "1".to_owned(),
@@ -271,7 +279,7 @@ fn metadata(
             operating_system: "Linux".to_owned(),
             kernel_version,
         },
-        docker_info: json!({ "ConfigDigest": image.config_digest.to_string() }).into(),
+        docker_info: docker_info.into(),
         custom_metadata: json!({ HOST_CONFIG_KEY: host }).into(),
     }
 }

@@ -197,6 +197,7 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
             ));
         }
     }
+    notes.extend(image.notes.iter().cloned());
     notes.extend(fields::notes(&image.fields, manifest));
     notes.extend(image.tree.left_out().notes());
     notes

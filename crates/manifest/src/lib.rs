@@ -25,6 +25,7 @@ mod contradiction;
 mod egress;
 mod groups;
 mod health;
+mod image;
 mod keys;
 mod kms;
 mod logs;
@@ -57,6 +58,7 @@ pub use contradiction::check_credentials;
 pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
 pub use groups::{Groups, GroupsError};
 pub use health::{Health, HealthError, HealthProbe, HealthUrl};
+pub use image::{ImageChoice, ImageError, ImageKind, ImageReference};
 pub use keys::{
     FAMILY_REGISTER, FINGERPRINT_DIGITS, Keys, KeysError, KeysSource, ParameterName,
     SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,
@@ -83,7 +85,7 @@ pub use secrets::{
     SECRETS_FOLDER, Sealed, SealedSource, Secret, SecretError, SecretFile, SecretMode,
     SecretOrigin, SecretPath, SecretSource, StoredAt, VariableName,
 };
-pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
+pub use source::{Enclave, Manifest, ManifestError};
 pub use stop_signal::{StopSignal, StopSignalError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
 pub use workload::{

@@ -63,6 +63,23 @@ fn layers_that_unpack_to_too_much() {
 }
 
 #[test]
+fn archives_that_unpack_to_too_much() {
+    let project = Project::new();
+    let (_, stored) = zeros(321);
+    project.write("image.tar", stored);
+    project.write(
+        "enclave.toml",
+        MANIFEST.replace("oci:image", "docker-archive:image.tar"),
+    );
+    let words = [
+        "more than 320 MiB when decompressed",
+        "decompress it first",
+        "`unzstd`",
+    ];
+    project.refused(3, &words);
+}
+
+#[test]
 fn large_files_are_named() {
     // `useradd -u 2000000000` makes one of 544 GB.
     let lastlog = file_of_zeros("var/log/lastlog", 257);
@@ -86,6 +103,27 @@ fn links_that_multiply() {
     }
     let layer = layer.directory("l50").file("l0/x", "");
     let words = ["entry l0/x", "more than 40 symbolic links"];
+    Project::of(&Image::new(&[layer])).refused(3, &words);
+}
+
+/// Each name is short, and leads through links with thousands of names.
+#[test]
+fn links_that_take_long() {
+    let far = "d/".repeat(200);
+    let step = format!("{}l", "d/../".repeat(790));
+    let mut layer = app().directory(&far);
+    for number in 0..39 {
+        let next = number + 1;
+        layer = layer.symlink(&format!("l{number}"), &format!("{step}{next}"));
+    }
+    layer = layer.symlink("l39", &far);
+    for number in 0..1000 {
+        layer = layer.file(&format!("l0/{number}"), "");
+    }
+    let words = [
+        "entry l0/",
+        "symbolic links with more than 4000000 names together",
+    ];
     Project::of(&Image::new(&[layer])).refused(3, &words);
 }
 

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod archives;
 mod attestation;
 mod bad_image;
 mod bad_input;
@@ -24,10 +25,13 @@ mod libraries;
 mod limits;
 mod merge;
 mod notes;
+mod one_meaning;
 mod oracle;
+mod platforms;
 mod project;
 mod ramdisk;
 mod readers;
 mod reproducible;
+mod rootfs;
 mod sealed_secrets;
 mod sources;

@@ -82,6 +82,41 @@ impl Model {
         Ok(())
     }
 
+    /// Refuses what programs differ on, because of what the layer has before it.
+    fn check(&self, written: &[&[&str]], operation: &Operation) -> Result<(), Refused> {
+        let is_below =
+            |path: &[&str], folder: &[&str]| path.len() > folder.len() && path.starts_with(folder);
+        let has = |path: &[&str]| written.contains(&path);
+        let has_below = |folder: &[&str]| written.iter().any(|path| is_below(path, folder));
+        let differs = match operation {
+            Operation::Directory(path, _) => {
+                has(path) && !matches!(self.get(path), Some(Node::Directory(..)))
+            }
+            Operation::File(path, _) => has(path) || has_below(path),
+            Operation::Symlink(path) => {
+                has_below(path) || has(path) && !matches!(self.get(path), Some(Node::Symlink))
+            }
+            Operation::Fifo(path) => {
+                has_below(path) || has(path) && !matches!(self.get(path), Some(Node::Fifo))
+            }
+            Operation::HardLink(path, target) => {
+                let is_same = match (self.get(path), self.get(target)) {
+                    (Some(Node::File(_, one)), Some(Node::File(_, other))) => one == other,
+                    (Some(Node::Symlink), Some(Node::Symlink))
+                    | (Some(Node::Fifo), Some(Node::Fifo)) => true,
+                    _ => false,
+                };
+                has_below(path) || has(path) && !is_same
+            }
+            Operation::Whiteout(path) => has(path) || has_below(path),
+            Operation::Opaque(folder) => written.iter().any(|path| {
+                let mut parents = (folder.len() + 1..path.len()).map(|length| &path[..length]);
+                is_below(path, folder) && parents.any(|parent| !has(parent))
+            }),
+        };
+        if differs { Err(Refused) } else { Ok(()) }
+    }
+
     fn apply(&mut self, layer: &[Operation]) -> Result<(), Refused> {
         for operation in layer {
             match operation {
@@ -97,7 +132,17 @@ impl Model {
                 _ => {}
             }
         }
+        let mut written: Vec<&[&'static str]> = Vec::new();
         for operation in layer {
+            self.check(&written, operation)?;
+            match operation {
+                Operation::Directory(path, _)
+                | Operation::File(path, _)
+                | Operation::Symlink(path)
+                | Operation::Fifo(path)
+                | Operation::HardLink(path, _) => written.push(path),
+                Operation::Whiteout(_) | Operation::Opaque(_) => {}
+            }
             match operation {
                 Operation::Directory(path, owner) => {
                     let children = match self.get(path) {
@@ -274,6 +319,7 @@ proptest! {
                 enclave_kms: &project.path("enclave-kms"),
                 output: &output,
                 measurements: None,
+                platform: None,
                 signing: None,
                 build_time: BuildTime::default(),
             },
