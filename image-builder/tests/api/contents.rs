@@ -57,8 +57,8 @@ fn host_configuration_says_what_the_files_take_of_the_memory() {
     let image = Eif::open(Cursor::new(image)).unwrap();
     let metadata = &image.metadata().unwrap().custom_metadata;
     let host = HostConfig::from_metadata(metadata.text()).unwrap().unwrap();
-    // The init, the program, the file's two pages, its folder and the link.
-    assert_eq!(host.unpacked_bytes, 5 * 1024 + 4 * 4096);
+    // The init, the program, the file's two pages and their index, its folder and the link.
+    assert_eq!(host.unpacked_bytes, 5 * 1024 + 4 * 4096 + 600);
 }
 
 #[test]
