@@ -23,6 +23,7 @@ mod kms_policy;
 mod layer;
 mod libraries;
 mod limits;
+mod makers;
 mod merge;
 mod notes;
 mod one_meaning;

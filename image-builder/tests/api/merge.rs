@@ -16,7 +16,7 @@ use crate::ramdisk::ramdisks;
 
 /// One entry of a layer.
 #[derive(Debug, Clone)]
-enum Operation {
+pub(crate) enum Operation {
     Directory(Vec<&'static str>, u32),
     File(Vec<&'static str>, u32),
     Symlink(Vec<&'static str>),
@@ -198,7 +198,7 @@ impl Model {
     }
 }
 
-fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
+pub(crate) fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
     let mut files = 0;
     let mut layers = vec![app()];
     for operations in history {
@@ -237,7 +237,7 @@ fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
 }
 
 /// The same lines as the model's, of what was built.
-fn lines(image: &[u8]) -> BTreeSet<String> {
+pub(crate) fn lines(image: &[u8]) -> BTreeSet<String> {
     let application = ramdisks(image).pop().unwrap();
     let mut archive = Reader::new(application.as_slice());
     let mut lines = BTreeSet::new();
@@ -297,12 +297,17 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// The operations of a few layers.
+pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Operation>>> {
+    prop::collection::vec(prop::collection::vec(operation(), 0..8), 1..5)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn layers_are_merged_as_the_model_does(
-        history in prop::collection::vec(prop::collection::vec(operation(), 0..8), 1..5),
+        history in history(),
     ) {
         let mut model = Model::default();
         let expected = history
