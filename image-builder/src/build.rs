@@ -6,9 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use eif::{Architecture, BuildMetadata, Metadata, Signer, SigningError};
-use manifest::{
-    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, ManifestError,
-};
+use manifest::{CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest};
 use measurements::Measurements;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -22,9 +20,7 @@ use crate::image::{self, Image};
 use crate::platform::Platform;
 use crate::step::Step;
 use crate::stored::{open_regular, read_head};
-use crate::{
-    attestation, config, enclave_kms, kernel, keys, kms, memory, ramdisk, released, secrets,
-};
+use crate::{config, enclave_kms, kernel, keys, memory, ramdisk, released};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -99,7 +95,7 @@ pub struct Built {
 /// and nothing else. `progress` is told every step before it begins.
 pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
-    let tables = tables(&manifest)?;
+    let tables = Tables::read(&manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = released::open(inputs.init, architecture, INIT_ADVICE)?;
     let signer = inputs
@@ -209,16 +205,6 @@ fn check_outputs(inputs: &Inputs<'_>) -> Result<(), BuildError> {
     std::iter::once(inputs.output)
         .chain(inputs.measurements)
         .try_for_each(check_writable)
-}
-
-/// What the manifest's tables name files for, with the files read.
-fn tables(manifest: &Manifest) -> Result<Tables, ManifestError> {
-    Ok(Tables {
-        attestation: attestation::measured(manifest)?,
-        kms: kms::measured(manifest)?,
-        secrets: secrets::measured(manifest)?,
-        keys: keys::measured(manifest)?,
-    })
 }
 
 impl Default for BuildTime {

@@ -22,7 +22,7 @@ const MAX_INDEX_DEPTH: usize = 4;
 const MAX_ENTRIES: usize = 4096;
 /// The tag (OCI image specification, "annotations.md").
 const TAG: &str = "org.opencontainers.image.ref.name";
-/// The tag with what is before it, as containerd and with it Docker and BuildKit write it.
+/// The tag with what is before it, as containerd and with it Docker and `BuildKit` write it.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The parts of such a name that Docker does not show.
 const DEFAULT_REGISTRIES: [&str; 2] = ["docker.io/library/", "docker.io/"];

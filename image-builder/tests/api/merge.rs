@@ -92,7 +92,7 @@ impl Model {
             Operation::Directory(path, _) => {
                 has(path) && !matches!(self.get(path), Some(Node::Directory(..)))
             }
-            Operation::File(path, _) => has(path) || has_below(path),
+            Operation::File(path, _) | Operation::Whiteout(path) => has(path) || has_below(path),
             Operation::Symlink(path) => {
                 has_below(path) || has(path) && !matches!(self.get(path), Some(Node::Symlink))
             }
@@ -108,7 +108,6 @@ impl Model {
                 };
                 has_below(path) || has(path) && !is_same
             }
-            Operation::Whiteout(path) => has(path) || has_below(path),
             Operation::Opaque(folder) => written.iter().any(|path| {
                 let mut parents = (folder.len() + 1..path.len()).map(|length| &path[..length]);
                 is_below(path, folder) && parents.any(|parent| !has(parent))

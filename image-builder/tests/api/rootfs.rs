@@ -101,7 +101,7 @@ fn rootfs_archives_are_read_compressed_or_not() {
             "decompress it first, with `xz --decompress`",
         ],
     );
-    project.write("root.tar", gzip(&tar, 6)[..90].to_vec());
+    project.write("root.tar", &gzip(&tar, 6)[..90]);
     project.refused(3, &["image root.tar: ", "cannot be decompressed"]);
     let twice = Layer::new()
         .program("usr/bin/app", elf())
