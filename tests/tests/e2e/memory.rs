@@ -1,6 +1,7 @@
 //! The memory that the builder calls enough is enough, in QEMU.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use enclave_tests::{Agent, Hypervisor, Workload};
@@ -17,19 +18,25 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// The same with one file.
+/// An image that has a file with these contents, and just the memory that it needs, starts.
 async fn starts_with_file(name: &str, contents: Vec<u8>) {
     let folder = folder(name);
     let file = folder.join("file");
     fs::write(&file, contents).unwrap();
-    starts_with_what_it_needs(name, &folder, &[file]).await;
+    starts_with_what_it_needs(name, &folder, "oci:image", "", &[file]).await;
 }
 
-/// An image that has these files, and just the memory that it needs, starts.
-async fn starts_with_what_it_needs(name: &str, folder: &Path, files: &[PathBuf]) {
+/// An image, and just the memory that it needs, starts.
+async fn starts_with_what_it_needs(
+    name: &str,
+    folder: &Path,
+    image: &str,
+    workload: &str,
+    files: &[PathBuf],
+) {
     let build = |memory: &str| {
         let manifest = format!(
-            "[enclave]\nname = \"{name}\"\nimage = \"oci:image\"\nmemory_mib = {memory}\n\n\
+            "[enclave]\nname = \"{name}\"\nimage = \"{image}\"\nmemory_mib = {memory}\n\n{workload}\n\
              [network]\ningress = [{{ port = 8080, to = 8080 }}]\n"
         );
         Workload::build_from(&PROGRAMS, folder, "test-workload", files, &manifest)
@@ -65,15 +72,21 @@ async fn memory_mib_that_is_needed_holds_files_that_do_not_compress() {
     starts_with_file("noise", noise.take(30 * MIB).collect()).await;
 }
 
-/// Each takes the more beside its contents: two pages, their index, a long name.
+/// Of these, the memory is for other things than contents: targets of links, which take a page
+/// each, long names, the index of the pages.
 #[tokio::test]
-async fn memory_mib_that_is_needed_holds_many_small_files_with_long_names() {
+async fn memory_mib_that_is_needed_holds_links_and_small_files_with_long_names() {
     let folder = folder("small");
-    let files: Vec<_> = (0..12_000)
-        .map(|number| folder.join(format!("{number:0>200}")))
-        .collect();
-    for file in &files {
-        fs::write(file, [0; 4097]).unwrap();
+    let many = folder.join("root/many");
+    fs::create_dir_all(&many).unwrap();
+    fs::copy(PROGRAMS.path("test-workload"), folder.join("root/app")).unwrap();
+    let target = "t".repeat(200);
+    for number in 0..30_000 {
+        symlink(&target, many.join(format!("{number}"))).unwrap();
     }
-    starts_with_what_it_needs("small", &folder, &files).await;
+    for number in 0..6_000 {
+        fs::write(many.join(format!("{number:0>200}")), [0; 4097]).unwrap();
+    }
+    let workload = "[workload]\nentrypoint = [\"/app\"]\n";
+    starts_with_what_it_needs("small", &folder, "rootfs:root", workload, &[]).await;
 }
