@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::container::Config;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::parts::{Candidate, Parts, StoredLayer, choose, none_is};
+use crate::parts::{Candidates, Parts, StoredLayer, check_tags, none_is};
 use crate::platform::{ImagePlatform, Wanted};
 use crate::storage::Storage;
 use crate::stored::parse;
@@ -48,7 +48,8 @@ pub(crate) fn find(
         )));
     }
     let tags: Vec<_> = images.iter().flat_map(Manifest::tags).cloned().collect();
-    let mut candidates = Vec::new();
+    check_tags(tags.iter().map(String::as_str))?;
+    let mut candidates = Candidates::new(wanted);
     for image in images {
         let has_tag = |tag: &String| image.tags().any(|own| own == tag);
         if matches!(&reference.choice, Some(ImageChoice::Tag(tag)) if !has_tag(tag)) {
@@ -62,29 +63,32 @@ pub(crate) fn find(
             continue;
         }
         let config: Config = parse(&bytes, "its configuration")?;
-        candidates.push(Candidate {
-            platform: ImagePlatform::of(&config),
-            digest: id,
-            tags: image.tags().cloned().collect(),
-            image: (bytes, image.layers.unwrap_or_default()),
-        });
+        // Read again of the one that is meant: together they may be more than the memory.
+        let image = (image.config, image.layers.unwrap_or_default());
+        candidates.add(ImagePlatform::of(&config), id, image);
     }
     if candidates.is_empty() {
         match &reference.choice {
             Some(ImageChoice::Tag(tag)) => {
-                return Err(none_is(&format!("the tag `{tag}`"), tags.into_iter()));
+                return Err(none_is(&format!("the tag `{tag}`"), &tags));
             }
             Some(ImageChoice::Digest(digest)) => {
                 return Err(none_is(
                     &format!("the id {digest} (`docker images --no-trunc` shows ids)"),
-                    tags.into_iter(),
+                    &tags,
                 ));
             }
             None => {}
         }
     }
-    let chosen = choose(candidates, reference, wanted)?;
-    let (config, layers) = chosen.image;
+    let chosen = candidates.choose(reference, &tags)?;
+    let (name, layers) = chosen.image;
+    let config = storage.document(&name, &name)?;
+    if Digest::of(&config) != chosen.digest {
+        return Err(ImageError::Invalid(format!(
+            "{name} in it has changed while it was read: build again"
+        )));
+    }
     let layers = layers.into_iter().map(|name| {
         Ok(StoredLayer {
             blob: storage.blob(&name)?,

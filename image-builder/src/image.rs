@@ -122,7 +122,7 @@ fn merge(
 ) -> Result<Image, ImageError> {
     let config: Config = parse(&parts.config, "its configuration")?;
     let platform = ImagePlatform::of(&config);
-    if wanted.best(vec![(platform.clone(), ())]).is_empty() {
+    if !wanted.fits(&platform) {
         return Err(ImageError::Invalid(format!(
             "it is for {platform}, but the kernel is for {wanted}: {}",
             wanted.advice()

@@ -112,6 +112,11 @@ impl Wanted {
             .filter(|level| self.most.is_none_or(|most| *level <= most))
     }
 
+    /// Whether an image runs on the platform.
+    pub(crate) fn fits(&self, image: &ImagePlatform) -> bool {
+        self.level_of(image).is_some()
+    }
+
     /// The images that fit best: without a choice those that demand the least of the
     /// processor, else those that use the most of it.
     pub(crate) fn best<T>(&self, images: Vec<(ImagePlatform, T)>) -> Vec<T> {
