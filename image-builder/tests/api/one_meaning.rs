@@ -4,7 +4,7 @@
 use tar::EntryType;
 
 use crate::image::{Image, app};
-use crate::layer::Layer;
+use crate::layer::{Entry, Layer};
 use crate::project::Project;
 use crate::ramdisk::rootfs;
 
@@ -82,7 +82,7 @@ fn one_meaning_of_what_is_there_twice_in_the_same_way() {
 }
 
 #[test]
-fn one_meaning_of_whiteouts_behind_what_they_name() {
+fn one_meaning_of_whiteouts_after_what_they_name() {
     let whiteout = "it is a whiteout for what the same layer has before it";
     for (layer, entry) in [
         (Layer::new().file("x", "").file(".wh.x", ""), "entry .wh.x"),
@@ -137,7 +137,80 @@ fn one_meaning_of_headers() {
 
     let mut tar = app().tar();
     tar.truncate(tar.len() - 512);
-    tar.extend(Layer::new().file("behind", "").tar());
+    tar.extend(Layer::new().file("after", "").tar());
     let image = Image::stored(std::slice::from_ref(&tar), vec![tar.clone()]);
     Project::of(&image).refused(3, &["header at byte 1024", "damaged"]);
+}
+
+#[test]
+fn one_meaning_of_headers_that_are_there_twice() {
+    let refused = |layer: Layer, words: &[&str]| {
+        let image = Image::new(&[app(), layer]);
+        let line = Project::of(&image).refused(3, words);
+        assert!(line.contains("programs differ on which counts"), "{line}");
+    };
+    let header = |kind: u8, contents: &str| {
+        let change = |entry: &mut Entry| entry.kind = EntryType::new(kind);
+        Layer::new().file("header", contents).with(change)
+    };
+    let then = |mut one: Layer, other: Layer| {
+        one.entries.extend(other.entries);
+        one
+    };
+    // The second header is after the first and its one block of contents.
+    let second = "header or long name at byte 1024 is the second of its kind";
+    for (kind, two) in [(b'L', ["evil", "app"]), (b'K', ["/evil", "/app"])] {
+        let both = then(header(kind, two[0]), header(kind, two[1]));
+        refused(then(both, Layer::new().symlink("x", "app")), &[second]);
+    }
+    let pax = |path: &[u8]| Layer::new().pax(&[("path", path)]);
+    // An empty value would take back the name of the first.
+    for path in ["y", ""] {
+        let both = then(pax(b"evil"), pax(path.as_bytes()));
+        refused(then(both, Layer::new().file("x", "")), &[second]);
+    }
+    for (key, one, other) in [
+        ("path", &b"evil"[..], &b""[..]),
+        ("path", b"", b"evil"),
+        ("path", b"evil", b"y"),
+        ("linkpath", b"evil", b""),
+        ("size", b"1", b""),
+        ("uid", b"0", b"1"),
+        ("SCHILY.xattr.security.capability", b"", b"x"),
+    ] {
+        let layer = Layer::new().pax(&[(key, one), ("mtime", b"1"), (key, other)]);
+        let words = format!("header at byte 0 has two values for `{key}`");
+        refused(layer.file("x", ""), &[&words]);
+    }
+    // Each entry may have its own, and what is said twice is said.
+    let layer = Layer::new()
+        .pax(&[("path", b"y"), ("path", b"y")])
+        .file("x", "")
+        .pax(&[("path", b"z")])
+        .file("x", "");
+    let layers = rootfs(&Project::of(&Image::new(&[app(), layer])).build());
+    let names: Vec<_> = layers.iter().map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(names[2..], [Some("/y"), Some("/z")]);
+}
+
+/// The format of star has the prefix of a name in fewer bytes than `ustar`.
+#[test]
+fn one_meaning_of_names_in_headers_of_star() {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    let bytes = header.as_mut_bytes();
+    bytes[0] = b'x';
+    bytes[345..345 + 4].copy_from_slice(b"evil");
+    let layer = |mut header: tar::Header| {
+        header.set_cksum();
+        [header.as_bytes(), &Layer::new().tar()[..]].concat()
+    };
+    let image = |tar: Vec<u8>| Image::stored(&[app().tar(), tar.clone()], vec![app().tar(), tar]);
+    Project::of(&image(layer(header.clone()))).build();
+    header.as_mut_bytes()[508..].copy_from_slice(b"tar\0");
+    let words = ["layer 2", "header at byte 0 is of the star program's own"];
+    Project::of(&image(layer(header))).refused(3, &words);
 }
