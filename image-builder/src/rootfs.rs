@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{lgetxattr, llistxattr};
+use rustix::fs::{Mode, OFlags, ResolveFlags, getxattr, listxattr, openat2, readlinkat};
 use rustix::io::Errno;
 
 use crate::error::ImageError;
@@ -18,7 +19,7 @@ use crate::large_file::LargeFile;
 use crate::layer;
 use crate::left_out::Attributes;
 use crate::list::list;
-use crate::node::Metadata;
+use crate::node::{Content, Metadata};
 use crate::path::push;
 use crate::spool::{Spool, SpoolError};
 use crate::stored::open;
@@ -50,10 +51,10 @@ pub(crate) fn read_folder(
     spool: &mut Spool,
     tree: &mut Tree,
 ) -> Result<Option<String>, ImageError> {
-    let root = fs::metadata(folder).map_err(about(folder))?;
+    let root = File::open(folder).map_err(about(folder))?;
     let mut reading = Reading {
         folder,
-        device: root.dev(),
+        root,
         builder: spool.owner().map_err(ImageError::Temporary)?,
         links: BTreeMap::new(),
         pending: vec![Vec::new()],
@@ -61,22 +62,22 @@ pub(crate) fn read_folder(
         tree,
         of_builder: Vec::new(),
     };
-    reading.add(b"", &root)?;
+    reading.add(b"")?;
     while let Some(path) = reading.pending.pop() {
         reading.read_children(&path)?;
     }
     Ok(reading.note())
 }
 
-/// A folder that is being read.
+/// A folder that is being read, perhaps while others write to it: what was seen is what is
+/// read, and no link or mount leads out of it.
 struct Reading<'a> {
     folder: &'a Path,
-    /// The file system that it is on.
-    device: u64,
+    root: File,
     /// The user who builds.
     builder: u32,
-    /// The first name of each file that has several.
-    links: BTreeMap<u64, Vec<u8>>,
+    /// The first name of each file that has several, by file system and inode.
+    links: BTreeMap<(u64, u64), Vec<u8>>,
     /// Folders that are still to be read.
     pending: Vec<Vec<u8>>,
     spool: &'a mut Spool,
@@ -87,53 +88,78 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn read_children(&mut self, path: &[u8]) -> Result<(), ImageError> {
-        let folder = self.folder.join(OsStr::from_bytes(path));
+        let folder = self.seen(path)?;
+        if !folder.metadata.is_dir() {
+            return Err(changed(&folder.path));
+        }
+        let entries = fs::read_dir(folder.link()).map_err(about(&folder.path))?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(about(&folder))? {
+        for entry in entries {
             if names.len() >= MAX_ENTRIES {
                 return Err(invalid(path, &TreeError::Entries));
             }
-            let entry = entry.map_err(about(&folder))?;
+            let entry = entry.map_err(about(&folder.path))?;
             names.push(entry.file_name().into_vec());
         }
         names.sort();
         for name in names {
             let mut path = path.to_vec();
             push(&mut path, &name);
-            let file = self.folder.join(OsStr::from_bytes(&path));
-            let metadata = fs::symlink_metadata(&file).map_err(about(&file))?;
-            self.add(&path, &metadata)?;
+            self.add(&path)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, path: &[u8], found: &fs::Metadata) -> Result<(), ImageError> {
+    /// What is at a path now. It is not opened for reading: of a pipe or device that would
+    /// have effects.
+    fn seen(&self, path: &[u8]) -> Result<Seen, ImageError> {
+        let name = if path.is_empty() { b"." } else { path };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let file = openat2(&self.root, name, flags, Mode::empty(), resolve);
+        let path = self.folder.join(OsStr::from_bytes(path));
+        match file {
+            Ok(file) => {
+                let file = File::from(file);
+                let metadata = file.metadata().map_err(about(&path))?;
+                Ok(Seen {
+                    path,
+                    file,
+                    metadata,
+                })
+            }
+            Err(Errno::XDEV) => Err(ImageError::Invalid(format!(
+                "a file system or file is mounted at /{} in it: unmount it",
+                String::from_utf8_lossy(name)
+            ))),
+            Err(Errno::LOOP) => Err(changed(&path)),
+            Err(error) => Err(about(&path)(error.into())),
+        }
+    }
+
+    fn add(&mut self, path: &[u8]) -> Result<(), ImageError> {
+        let seen = self.seen(path)?;
+        let found = &seen.metadata;
         let kind = found.file_type();
         let metadata = Metadata {
             permissions: found.mode() & 0o7777,
             uid: found.uid(),
             gid: found.gid(),
         };
-        let file = self.folder.join(OsStr::from_bytes(path));
+        let inode = (found.dev(), found.ino());
         let is_linked = !kind.is_dir() && found.nlink() > 1;
-        let added = if let Some(first) = self.links.get(&found.ino()).filter(|_| is_linked) {
+        let added = if let Some(first) = self.links.get(&inode).filter(|_| is_linked) {
             self.tree.hard_link(path, first)
         } else if kind.is_dir() {
-            if found.dev() != self.device {
-                return Err(ImageError::Invalid(format!(
-                    "/{} in it is another file system, which is mounted there: unmount it",
-                    String::from_utf8_lossy(path)
-                )));
-            }
             self.pending.push(path.to_vec());
             let name = if path.is_empty() { b"." } else { path };
             self.tree.directory(name, metadata)
         } else if kind.is_symlink() {
-            let target = fs::read_link(&file).map_err(about(&file))?;
-            let target = target.into_os_string().into_vec();
-            self.tree.symlink(path, metadata, target)
+            let target = readlinkat(&seen.file, "", Vec::new());
+            let target = target.map_err(|error| about(&seen.path)(error.into()))?;
+            self.tree.symlink(path, metadata, target.into_bytes())
         } else if kind.is_file() {
-            let content = self.copy(path, &file, found.len())?;
+            let content = self.copy(path, &seen)?;
             self.tree.file(path, metadata, content)
         } else if kind.is_fifo() {
             self.tree.fifo(path, metadata)
@@ -146,15 +172,13 @@ impl Reading<'_> {
         added
             .and_then(|()| {
                 if is_kept {
-                    self.tree.attributes(path, &attributes(&file))?;
+                    self.tree.attributes(path, &attributes(&seen.link()))?;
                 }
                 Ok(())
             })
             .map_err(|error| invalid(path, &error))?;
         if is_linked {
-            self.links
-                .entry(found.ino())
-                .or_insert_with(|| path.to_vec());
+            self.links.entry(inode).or_insert_with(|| path.to_vec());
         }
         if metadata.uid == self.builder && self.builder != 0 {
             self.of_builder.push(path.to_vec());
@@ -163,21 +187,22 @@ impl Reading<'_> {
     }
 
     /// Copies a file, of which the size is known before anything is copied.
-    fn copy(
-        &mut self,
-        path: &[u8],
-        file: &Path,
-        size: u64,
-    ) -> Result<crate::node::Content, ImageError> {
+    fn copy(&mut self, path: &[u8], seen: &Seen) -> Result<Content, ImageError> {
+        let size = seen.metadata.len();
         if size > self.spool.left() {
             return Err(ImageError::Full(Some(LargeFile::new(path, size))));
         }
-        let reader = File::open(file).map_err(about(file))?;
-        self.spool.append(reader).map_err(|error| match error {
-            SpoolError::Source(source) => about(file)(source),
+        let reader = File::open(seen.link()).map_err(about(&seen.path))?;
+        let content = self.spool.append(&reader).map_err(|error| match error {
+            SpoolError::Source(source) => about(&seen.path)(source),
             SpoolError::Temporary(source) => ImageError::Temporary(source),
             SpoolError::Full => ImageError::Full(Some(LargeFile::new(path, size))),
-        })
+        })?;
+        let after = reader.metadata().map_err(about(&seen.path))?;
+        if state(&after) != state(&seen.metadata) || content.size != size {
+            return Err(changed(&seen.path));
+        }
+        Ok(content)
     }
 
     fn note(&self) -> Option<String> {
@@ -191,16 +216,42 @@ impl Reading<'_> {
     }
 }
 
+/// A file of any kind that stays the same, whatever its path leads to later.
+struct Seen {
+    path: PathBuf,
+    file: File,
+    metadata: fs::Metadata,
+}
+
+impl Seen {
+    /// The path that leads to this very file.
+    fn link(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+/// What changes with a file's contents, its owners or its mode.
+fn state(metadata: &fs::Metadata) -> (u64, i64, i64) {
+    (metadata.len(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+fn changed(path: &Path) -> ImageError {
+    let path = path.display();
+    ImageError::Invalid(format!(
+        "{path} has changed while it was read: build when nothing writes there"
+    ))
+}
+
 /// The extended attributes of a file; none where its file system has none.
 fn attributes(file: &Path) -> Attributes {
     let mut attributes = Attributes::default();
-    let names = read_attribute(|buffer| llistxattr(file, spare_capacity(buffer)));
+    let names = read_attribute(|buffer| listxattr(file, spare_capacity(buffer)));
     for name in names.split(|&byte| byte == 0) {
         if name.is_empty() || name == SELINUX {
             continue;
         }
         let value = if name == CAPABILITY {
-            read_attribute(|buffer| lgetxattr(file, name, spare_capacity(buffer)))
+            read_attribute(|buffer| getxattr(file, name, spare_capacity(buffer)))
         } else {
             Vec::new()
         };
@@ -226,4 +277,60 @@ fn about(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
 fn invalid(path: &[u8], error: &TreeError) -> ImageError {
     let path = String::from_utf8_lossy(path);
     ImageError::Invalid(format!("/{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What is said of a folder that is changed after `d` and `d/x` in it were seen.
+    fn changed_after_it_was_seen(change: impl FnOnce(&Path)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        fs::create_dir(path.join("d")).unwrap();
+        fs::create_dir(path.join("other")).unwrap();
+        fs::write(path.join("d/x"), "1").unwrap();
+        fs::write(path.join("other/x"), "secret").unwrap();
+        let mut reading = Reading {
+            folder: path,
+            root: File::open(path).unwrap(),
+            builder: 0,
+            links: BTreeMap::new(),
+            pending: Vec::new(),
+            spool: &mut Spool::new(1024).unwrap(),
+            tree: &mut Tree::default(),
+            of_builder: Vec::new(),
+        };
+        let seen = reading.seen(b"d/x").unwrap();
+        change(path);
+        let copied = reading.copy(b"d/x", &seen).map(drop);
+        match copied.and_then(|()| reading.read_children(b"d")) {
+            Err(ImageError::Invalid(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rootfs_that_changes_while_it_is_read_is_refused() {
+        let changed = "has changed while it was read";
+        let reason = changed_after_it_was_seen(|path| {
+            fs::rename(path.join("d"), path.join("before")).unwrap();
+            symlink("other", path.join("d")).unwrap();
+        });
+        assert!(reason.contains(&format!("/d {changed}")), "{reason}");
+        for contents in ["2", "22"] {
+            let reason = changed_after_it_was_seen(|path| {
+                let file = path.join("d/x");
+                let now = || state(&fs::metadata(&file).unwrap());
+                let before = now();
+                // The clock of files goes in steps.
+                while now() == before {
+                    fs::write(&file, contents).unwrap();
+                }
+            });
+            assert!(reason.contains(&format!("/d/x {changed}")), "{reason}");
+        }
+    }
 }

@@ -149,3 +149,31 @@ fn rootfs_that_is_not_there_is_named() {
     project.write("enclave.toml", manifest("rootfs-archive:root"));
     project.refused(1, &["cannot read root: ", "check `image` in the manifest"]);
 }
+
+/// Mounted from the same file system, too: of what is mounted nobody who made the folder knows.
+#[test]
+fn rootfs_in_which_something_is_mounted_is_refused() {
+    let project = folder();
+    project.write("secret", "secret");
+    project.write("root/x", "");
+    fs::create_dir(project.path("root/d")).unwrap();
+    for (mount, path) in [
+        ("--bind secret root/x", "/x"),
+        ("--bind root/usr root/d", "/d"),
+        ("-t tmpfs tmpfs root/d", "/d"),
+    ] {
+        let command = project.command_after(&format!("mount {mount}"));
+        let output = Command::new("unshare")
+            .args(["--map-root-user", "--mount"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(project.folder())
+            .env("TMPDIR", project.path("tmp"))
+            .output()
+            .unwrap();
+        let line = error_line(&output);
+        assert_eq!(output.status.code(), Some(3), "{line}");
+        let words = format!("a file system or file is mounted at {path} in it: unmount it");
+        assert!(line.contains(&words), "{line}");
+    }
+}
