@@ -161,7 +161,10 @@ fn merge(
         process,
         fields: parse(&parts.config, "its configuration")?,
         config_digest: Some(Digest::of(&parts.config)),
-        notes: wanted.note(&parts.platform).into_iter().collect(),
+        notes: wanted
+            .note([&parts.platform, &platform])
+            .into_iter()
+            .collect(),
         tree,
         spool,
     })

@@ -147,9 +147,12 @@ impl Wanted {
         )
     }
 
-    /// What is to be known of an image that not every processor runs.
-    pub(crate) fn note(&self, image: &ImagePlatform) -> Option<String> {
-        (self.level_of(image)? > baseline(self.architecture)).then(|| {
+    /// What is to be known of an image that not every processor runs. Index and configuration
+    /// may not say the same of it: the one that demands more counts.
+    pub(crate) fn note(&self, said: [&ImagePlatform; 2]) -> Option<String> {
+        let levels = said.map(|image| (self.level_of(image), image));
+        let (level, image) = levels.into_iter().max_by_key(|(level, _)| *level)?;
+        (level? > baseline(self.architecture)).then(|| {
             format!(
                 "the image is for {image}: on a processor that is less, its programs end with SIGILL"
             )
@@ -275,8 +278,12 @@ mod tests {
         assert_eq!(best(any, &["linux/amd64", "linux/amd64/v1"]).len(), 2);
         let newer = ["linux/amd64/v4", "linux/amd64/v3"];
         assert_eq!(best(any, &newer), ["linux/amd64/v3"]);
-        assert!(any.note(&image("linux/amd64/v3")).is_some());
-        assert_eq!(any.note(&image("linux/amd64/v1")), None);
+        let [baseline, more] = ["linux/amd64/v1", "linux/amd64/v3"].map(image);
+        for said in [[&baseline, &more], [&more, &baseline], [&more, &more]] {
+            let note = any.note(said).unwrap();
+            assert!(note.contains("for linux/amd64/v3: "), "{note}");
+        }
+        assert_eq!(any.note([&baseline, &baseline]), None);
         for (platform, expected) in [
             ("linux/amd64", "linux/amd64"),
             ("linux/amd64/v2", "linux/amd64/v2"),

@@ -104,6 +104,17 @@ fn platform_chooses_among_variants() {
             "or another --platform",
         ],
     );
+    // The index may say less than the configuration.
+    let mut more = image("more");
+    more.config["variant"] = json!("v3");
+    let more = for_platform(more.write_blobs(&folder), "linux", "amd64");
+    write_index(&folder, &[more]);
+    let (_, notes) = project.build_with_notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("the image is for linux/amd64/v3"),
+        "{notes:?}"
+    );
     // Without a platform in the index, the configuration says it.
     let mut newer = image("newer");
     newer.config["variant"] = json!("v3");
