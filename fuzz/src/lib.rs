@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod builder;
+
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::pin;

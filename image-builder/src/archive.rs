@@ -5,6 +5,7 @@
 //! names and extended headers must not grow memory, a file is never read only
 //! to get past it, and what another program would read differently is refused.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -25,6 +26,8 @@ const BLOCK: u64 = 512;
 const TYPE: usize = 156;
 /// Where a header's checksum is, which it counts as spaces.
 const CHECKSUM: std::ops::Range<usize> = 148..156;
+/// What ends a header of the star program.
+const STAR: &[u8] = b"tar\0";
 
 /// Why an archive cannot be read.
 #[derive(Debug, Error)]
@@ -37,6 +40,22 @@ pub(crate) enum ArchiveError {
     Header(u64),
     #[error("the archive's extended header at byte {0} cannot be read: it is damaged")]
     Extended(u64),
+    #[error(
+        "the archive's global header at byte {0} changes what the entries are, which programs differ on: make the archive without it"
+    )]
+    Global(u64),
+    #[error(
+        "the archive's extended header or long name at byte {0} is the second of its kind for one entry, and programs differ on which counts: make the archive with one of them"
+    )]
+    Second(u64),
+    #[error(
+        "the archive's extended header at byte {0} has two values for `{1}`, and programs differ on which counts: make the archive with one of them"
+    )]
+    TwoValues(u64, String),
+    #[error(
+        "the archive's header at byte {0} is of the star program's own format, whose names programs read differently: make the archive in the pax format"
+    )]
+    Star(u64),
     #[error("an extended header or long name has {0} bytes, more than is allowed")]
     TooLong(u64),
     #[error("entry {name}: {reason}{}", advice(.name))]
@@ -71,15 +90,16 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Entries<'a> {
     file: &'a File,
+    start: u64,
     position: u64,
     end: u64,
     long_name: Option<Vec<u8>>,
     long_target: Option<Vec<u8>>,
-    extended: Extended,
+    extended: Option<Extended>,
 }
 
 /// The values of an extended header that matter here.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Extended {
     name: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
@@ -96,31 +116,42 @@ impl<'a> Entries<'a> {
     pub(crate) fn new(file: &'a File, range: Content) -> Self {
         Self {
             file,
+            start: range.offset,
             position: range.offset,
             end: range.offset.saturating_add(range.size),
             long_name: None,
             long_target: None,
-            extended: Extended::default(),
+            extended: None,
         }
     }
 
     fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         loop {
-            let at = self.position;
+            let at = self.offset();
             let Some(header) = self.read_header()? else {
                 return Ok(None);
             };
             let size = number(&header.as_old().size, header.entry_size(), at)?;
             match header.as_bytes()[TYPE] {
-                b'L' => self.long_name = Some(self.read_long_name(size)?),
-                b'K' => self.long_target = Some(self.read_long_name(size)?),
-                b'x' => {
-                    let bytes = self.read(size, MAX_EXTENDED)?;
-                    self.extended = Extended::parse(&bytes).ok_or(ArchiveError::Extended(at))?;
+                b'L' => {
+                    let name = self.read_long_name(size)?;
+                    only(&mut self.long_name, name, at)?;
                 }
-                // Defaults for all that follows; no program for images uses them.
+                b'K' => {
+                    let target = self.read_long_name(size)?;
+                    only(&mut self.long_target, target, at)?;
+                }
+                b'x' => {
+                    let extended = self.read_extended(size, at)?;
+                    only(&mut self.extended, extended, at)?;
+                }
+                // Go's archive/tar, with which container runtimes unpack, ignores what it says
+                // of the entries that follow, and GNU tar does not.
                 b'g' => {
-                    self.take(size)?;
+                    let global = self.read_extended(size, at)?;
+                    if global != Extended::default() {
+                        return Err(ArchiveError::Global(at));
+                    }
                 }
                 kind => return self.entry(&header, kind, size, at).map(Some),
             }
@@ -134,9 +165,12 @@ impl<'a> Entries<'a> {
         size: u64,
         at: u64,
     ) -> Result<Entry, ArchiveError> {
-        let extended = std::mem::take(&mut self.extended);
+        let extended = self.extended.take().unwrap_or_default();
         let long_name = self.long_name.take();
         let long_target = self.long_target.take();
+        // GNU tar and Go do not agree on which counts.
+        let is_named_twice = differ(extended.name.as_ref(), long_name.as_ref())
+            || differ(extended.target.as_ref(), long_target.as_ref());
         let name = extended
             .sparse_name
             .or(extended.name)
@@ -146,6 +180,11 @@ impl<'a> Entries<'a> {
             name: String::from_utf8_lossy(&name).into_owned(),
             reason,
         };
+        if is_named_twice {
+            return Err(refuse(
+                "its two long names, of GNU tar's kind and of POSIX's, are not the same: make the archive with one of them",
+            ));
+        }
         // The oldest archives mark a directory by its name alone.
         let is_old_directory = kind == 0 && name.ends_with(b"/");
         let kind = match kind {
@@ -212,11 +251,12 @@ impl<'a> Entries<'a> {
         if self.position >= self.end {
             return Ok(None);
         }
-        let at = self.position;
+        let at = self.offset();
         let mut header = Header::new_old();
         let Content { offset, .. } = self.take(BLOCK)?;
         self.file.read_exact_at(header.as_mut_bytes(), offset)?;
         if header.as_bytes().iter().all(|&byte| byte == 0) {
+            self.check_end(at)?;
             self.position = self.end;
             return Ok(None);
         }
@@ -233,10 +273,31 @@ impl<'a> Entries<'a> {
                 u32::from(counted)
             })
             .sum();
-        match header.cksum() {
-            Ok(stored) if stored == sum => Ok(Some(header)),
-            _ => Err(ArchiveError::Header(at)),
+        if header.cksum().ok() != Some(sum) {
+            return Err(ArchiveError::Header(at));
         }
+        // Go's archive/tar ends the prefix of such a name after 131 bytes, others after 155.
+        if header.as_bytes().ends_with(STAR) {
+            return Err(ArchiveError::Star(at));
+        }
+        Ok(Some(header))
+    }
+
+    /// How far it is from the archive's start.
+    fn offset(&self) -> u64 {
+        self.position - self.start
+    }
+
+    /// Two blocks of zeros are the end, and so is one if it is the last: after one of two,
+    /// some programs read on.
+    fn check_end(&self, at: u64) -> Result<(), ArchiveError> {
+        let left = self.end.saturating_sub(self.position).min(BLOCK);
+        let mut next = vec![0; usize::try_from(left).expect("at most a block")];
+        self.file.read_exact_at(&mut next, self.position)?;
+        if next.iter().any(|&byte| byte != 0) {
+            return Err(ArchiveError::Header(at));
+        }
+        Ok(())
     }
 
     /// Steps over contents of this size.
@@ -260,6 +321,23 @@ impl<'a> Entries<'a> {
         Ok(bytes)
     }
 
+    fn read_extended(&mut self, size: u64, at: u64) -> Result<Extended, ArchiveError> {
+        let bytes = self.read(size, MAX_EXTENDED)?;
+        let records = Records(&bytes).collect::<Option<Vec<_>>>();
+        let records = records.ok_or(ArchiveError::Extended(at))?;
+        let mut extended = Extended::default();
+        let mut values = BTreeMap::new();
+        for (key, value) in records {
+            // Programs differ on an empty value after another, too.
+            if *values.entry(key).or_insert(value) != value {
+                let key = String::from_utf8_lossy(key).into_owned();
+                return Err(ArchiveError::TwoValues(at, key));
+            }
+            extended.set(key, value).ok_or(ArchiveError::Extended(at))?;
+        }
+        Ok(extended)
+    }
+
     fn read_long_name(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
         let mut name = self.read(size, MAX_LONG_NAME)?;
         if name.last() == Some(&0) {
@@ -281,24 +359,33 @@ impl Iterator for Entries<'_> {
     }
 }
 
-impl Extended {
-    /// Records of the form `LENGTH KEY=VALUE\n`, where the length counts all of it.
-    fn parse(mut bytes: &[u8]) -> Option<Self> {
-        let mut extended = Self::default();
-        while !bytes.is_empty() {
-            let space = bytes.iter().position(|&byte| byte == b' ')?;
-            let (digits, _) = bytes.split_at_checked(space)?;
-            let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
-            let (record, rest) = bytes.split_at_checked(length)?;
-            let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
-            let equals = record.iter().position(|&byte| byte == b'=')?;
-            let (key, value) = record.split_at_checked(equals)?;
-            extended.set(key, value.get(1..)?)?;
-            bytes = rest;
-        }
-        Some(extended)
-    }
+/// The records of an extended header, of the form `LENGTH KEY=VALUE\n`, where the length
+/// counts all of it; `None` for what is no record.
+struct Records<'a>(&'a [u8]);
 
+impl<'a> Records<'a> {
+    fn record(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let space = self.0.iter().position(|&byte| byte == b' ')?;
+        let (digits, _) = self.0.split_at_checked(space)?;
+        let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let (record, rest) = self.0.split_at_checked(length)?;
+        let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|&byte| byte == b'=')?;
+        let (key, value) = record.split_at_checked(equals)?;
+        self.0 = rest;
+        Some((key, value.get(1..)?))
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.0.is_empty()).then(|| self.record())
+    }
+}
+
+impl Extended {
     fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let number = || std::str::from_utf8(value).ok()?.parse().ok();
         match key {
@@ -325,6 +412,19 @@ impl Extended {
         }
         Some(())
     }
+}
+
+/// Keeps what may be there once before an entry.
+fn only<T>(place: &mut Option<T>, value: T, at: u64) -> Result<(), ArchiveError> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(ArchiveError::Second(at)),
+    }
+}
+
+/// Whether both are there and not the same.
+fn differ(one: Option<&Vec<u8>>, other: Option<&Vec<u8>>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
 /// A header's number; some programs leave the field blank for zero.

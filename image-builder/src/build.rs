@@ -6,9 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use eif::{Architecture, BuildMetadata, Metadata, Signer, SigningError};
-use manifest::{
-    CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest, ManifestError,
-};
+use manifest::{CONFIG_SCHEMA, HOST_CONFIG_KEY, HostConfig, MEASURED_CONFIG_PATH, Manifest};
 use measurements::Measurements;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -19,11 +17,10 @@ use crate::config::Tables;
 use crate::digest::Hashing;
 use crate::error::BuildError;
 use crate::image::{self, Image};
+use crate::platform::Platform;
 use crate::step::Step;
 use crate::stored::{open_regular, read_head};
-use crate::{
-    attestation, config, enclave_kms, kernel, keys, kms, memory, ramdisk, released, secrets,
-};
+use crate::{config, enclave_kms, kernel, keys, memory, ramdisk, released};
 
 /// The kernel's command line: as AWS's images have it, with a panic that ends
 /// the enclave at once instead of after half a minute, and without a check of the
@@ -56,6 +53,8 @@ pub struct Inputs<'a> {
     pub output: &'a Path,
     /// Where the measurements go, as JSON; likewise.
     pub measurements: Option<&'a Path>,
+    /// The platform that the container image is for, where it has several.
+    pub platform: Option<&'a Platform>,
     /// Key and certificate to sign with.
     pub signing: Option<SigningFiles<'a>>,
     /// The time that the metadata names.
@@ -96,7 +95,7 @@ pub struct Built {
 /// and nothing else. `progress` is told every step before it begins.
 pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Built, BuildError> {
     let manifest = Manifest::load(inputs.manifest)?;
-    let tables = tables(&manifest)?;
+    let tables = Tables::read(&manifest)?;
     let (mut kernel, architecture, kernel_version) = open_kernel(inputs.kernel)?;
     let mut init = released::open(inputs.init, architecture, INIT_ADVICE)?;
     let signer = inputs
@@ -112,12 +111,13 @@ pub fn build(inputs: &Inputs<'_>, progress: &mut dyn FnMut(Step)) -> Result<Buil
     let mut image = image::load(
         &manifest.enclave.image,
         architecture,
+        inputs.platform,
         memory_bytes.saturating_mul(LAYERS_PER_MEMORY),
         progress,
     )?;
     enclave_kms::add(&manifest, inputs.enclave_kms, architecture, &mut image)?;
     let files = memory::Files::of(&image.tree).map_err(|reason| BuildError::Image {
-        image: image::path(&manifest.enclave.image).to_owned(),
+        image: manifest.enclave.image.path.clone(),
         reason,
     })?;
     let init_bytes = init
@@ -207,16 +207,6 @@ fn check_outputs(inputs: &Inputs<'_>) -> Result<(), BuildError> {
         .try_for_each(check_writable)
 }
 
-/// What the manifest's tables name files for, with the files read.
-fn tables(manifest: &Manifest) -> Result<Tables, ManifestError> {
-    Ok(Tables {
-        attestation: attestation::measured(manifest)?,
-        kms: kms::measured(manifest)?,
-        secrets: secrets::measured(manifest)?,
-        keys: keys::measured(manifest)?,
-    })
-}
-
 impl Default for BuildTime {
     fn default() -> Self {
         Self(OffsetDateTime::UNIX_EPOCH)
@@ -261,6 +251,10 @@ fn metadata(
         aws_fips: manifest.network.aws_fips,
         aws_credentials: manifest.workload.aws_credentials,
     };
+    let docker_info = match &image.config_digest {
+        Some(digest) => json!({ "ConfigDigest": digest.to_string() }),
+        None => json!({}),
+    };
     Metadata {
         image_name: manifest.enclave.name.to_string(),
         image_version: "1".to_owned(),
@@ -271,7 +265,7 @@ fn metadata(
             operating_system: "Linux".to_owned(),
             kernel_version,
         },
-        docker_info: json!({ "ConfigDigest": image.config_digest.to_string() }).into(),
+        docker_info: docker_info.into(),
         custom_metadata: json!({ HOST_CONFIG_KEY: host }).into(),
     }
 }

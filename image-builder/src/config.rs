@@ -13,12 +13,12 @@ use manifest::{
 
 use crate::access::Access;
 use crate::container::Process;
-use crate::fields;
 use crate::healthcheck;
 use crate::image::Image;
 use crate::node::{Content, Kind};
 use crate::program::Surroundings;
 use crate::user::{self, Account};
+use crate::{attestation, fields, keys, kms, secrets};
 
 /// `PATH` where neither image nor manifest sets one: Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -31,6 +31,18 @@ pub(crate) struct Tables {
     pub(crate) kms: Option<Kms>,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) keys: Option<Keys>,
+}
+
+impl Tables {
+    /// Reads the files.
+    pub(crate) fn read(manifest: &Manifest) -> Result<Self, ManifestError> {
+        Ok(Self {
+            attestation: attestation::measured(manifest)?,
+            kms: kms::measured(manifest)?,
+            secrets: secrets::measured(manifest)?,
+            keys: keys::measured(manifest)?,
+        })
+    }
 }
 
 /// Combines the manifest with the container's own configuration, and checks
@@ -246,6 +258,7 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
             ));
         }
     }
+    notes.extend(image.notes.iter().cloned());
     notes.extend(proxy_note(&image.process, config));
     let health = config.workload.health.as_ref();
     notes.extend(healthcheck::note(manifest, &image.fields, health));

@@ -14,6 +14,8 @@ pub(crate) struct Config {
     pub(crate) architecture: String,
     pub(crate) os: String,
     #[serde(default)]
+    pub(crate) variant: Option<String>,
+    #[serde(default)]
     pub(crate) config: Option<Process>,
     pub(crate) rootfs: RootFs,
 }

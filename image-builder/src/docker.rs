@@ -1,24 +1,26 @@
 //! Archives as `docker save` and `podman save` write them (Docker image
-//! specification v1.2, "Combined Image JSON + Filesystem Changeset Format").
+//! specification v1.2, "Combined Image JSON + Filesystem Changeset Format"). Newer ones are
+//! an OCI image layout, too: this part of them has the tags as Docker shows them.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
+use manifest::{ImageChoice, ImageReference};
 use serde::Deserialize;
 
-use crate::archive::{ArchiveError, Entries};
+use crate::container::Config;
+use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::layer;
-use crate::layout::named;
-use crate::node::{Content, Kind};
-use crate::spool::Range;
-use crate::stored::{Parts, StoredLayer, open, parse, read_document};
-use crate::tree::Tree;
+use crate::parts::{Candidates, Parts, StoredLayer, check_tags, none_is};
+use crate::platform::{ImagePlatform, Wanted};
+use crate::storage::Storage;
+use crate::stored::parse;
+
+/// The list of images.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// Most images that are looked at.
+const MAX_IMAGES: usize = 256;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Manifest {
+pub(crate) struct Manifest {
     config: String,
     #[serde(default)]
     layers: Option<Vec<String>>,
@@ -32,80 +34,71 @@ impl Manifest {
     }
 }
 
-/// Finds the image with a tag, as in `server:1.2`, or the only one.
-pub(crate) fn find(path: &Path, tag: Option<&str>) -> Result<Parts, ImageError> {
-    let file = open(path)?;
-    let tree = index(&file)?;
-    let content = |name: &str| match tree.lookup(name.as_bytes()).map(|node| &node.kind) {
-        Some(Kind::File { content, .. }) => Ok(*content),
-        _ => Err(ImageError::Invalid(format!(
-            "{name} is missing in it: save the image again"
-        ))),
-    };
-    let document = |name: &str| read_document(&file, content(name)?, name);
-    let images: Vec<Manifest> = parse(&document("manifest.json")?, "manifest.json")?;
-    let all = named(images.iter().flat_map(Manifest::tags).cloned());
-    let fitting: Vec<_> = match tag {
-        Some(tag) => images
-            .iter()
-            .filter(|image| image.tags().any(|own| own == tag))
-            .collect(),
-        None => images.iter().collect(),
-    };
-    let manifest = match (fitting.as_slice(), tag) {
-        ([one], _) => one,
-        ([], Some(tag)) => {
-            return Err(ImageError::Invalid(format!(
-                "it has no image with the tag `{tag}`; its tags: {all}"
-            )));
+/// Finds the image with a tag, as in `server:1.2`, or with an id, or the only one.
+pub(crate) fn find(
+    storage: &Storage,
+    reference: &ImageReference,
+    wanted: Wanted,
+) -> Result<Parts, ImageError> {
+    let images: Vec<Manifest> = parse(&storage.document(MANIFEST, MANIFEST)?, MANIFEST)?;
+    let count = images.len();
+    if count > MAX_IMAGES {
+        return Err(ImageError::Invalid(format!(
+            "{MANIFEST} has {count} images, more than the {MAX_IMAGES} that are looked at"
+        )));
+    }
+    let tags: Vec<_> = images.iter().flat_map(Manifest::tags).cloned().collect();
+    check_tags(tags.iter().map(String::as_str))?;
+    let mut candidates = Candidates::new(wanted);
+    for image in images {
+        let has_tag = |tag: &String| image.tags().any(|own| own == tag);
+        if matches!(&reference.choice, Some(ImageChoice::Tag(tag)) if !has_tag(tag)) {
+            continue;
         }
-        (several, _) => {
-            return Err(ImageError::Invalid(format!(
-                "it has {} images instead of one: name one by its tag, as in `docker-archive:FILE:NAME:TAG`; its tags: {all}",
-                several.len()
-            )));
+        let bytes = storage.document(&image.config, &image.config)?;
+        // The image's id, as Docker shows it.
+        let id = Digest::of(&bytes);
+        if matches!(&reference.choice, Some(ImageChoice::Digest(digest)) if *digest != id.to_string())
+        {
+            continue;
         }
-    };
-    let layers = manifest.layers.iter().flatten().map(|name| {
+        let config: Config = parse(&bytes, "its configuration")?;
+        // Read again of the one that is meant: together they may be more than the memory.
+        let image = (image.config, image.layers.unwrap_or_default());
+        candidates.add(ImagePlatform::of(&config), id, image);
+    }
+    if candidates.is_empty() {
+        match &reference.choice {
+            Some(ImageChoice::Tag(tag)) => {
+                return Err(none_is(&format!("the tag `{tag}`"), &tags));
+            }
+            Some(ImageChoice::Digest(digest)) => {
+                return Err(none_is(
+                    &format!("the id {digest} (`docker images --no-trunc` shows ids)"),
+                    &tags,
+                ));
+            }
+            None => {}
+        }
+    }
+    let chosen = candidates.choose(reference, &tags)?;
+    let (name, layers) = chosen.image;
+    let config = storage.document(&name, &name)?;
+    if Digest::of(&config) != chosen.digest {
+        return Err(ImageError::Invalid(format!(
+            "{name} in it has changed while it was read: build again"
+        )));
+    }
+    let layers = layers.into_iter().map(|name| {
         Ok(StoredLayer {
-            name: name.clone(),
+            blob: storage.blob(&name)?,
             digest: None,
-            file: path.to_owned(),
-            range: content(name)?,
+            name,
         })
     });
     Ok(Parts {
-        config: document(&manifest.config)?,
+        platform: chosen.platform,
+        config,
         layers: layers.collect::<Result<_, ImageError>>()?,
     })
-}
-
-/// The archive's own files. Layers that are there more than once are links,
-/// also links to links.
-fn index(file: &File) -> Result<Tree, ImageError> {
-    let size = file.metadata().map_err(ImageError::read)?.len();
-    let mut start = Vec::new();
-    Range::new(file, Content { offset: 0, size: 4 })
-        .read_to_end(&mut start)
-        .map_err(ImageError::read)?;
-    if layer::is_compressed(&start) {
-        return Err(ImageError::Invalid(
-            "it is compressed: decompress it first, as with gunzip".to_owned(),
-        ));
-    }
-    let mut tree = Tree::default();
-    for entry in Entries::new(file, Content { offset: 0, size }) {
-        let entry = entry.map_err(|error| match error {
-            ArchiveError::Io(source) => ImageError::read(source),
-            ArchiveError::Header(0) => ImageError::Invalid(
-                "it is not a tar archive: write it with `docker save`".to_owned(),
-            ),
-            error => ImageError::Invalid(error.to_string()),
-        })?;
-        layer::add(&entry, &mut tree).map_err(|error| {
-            let name = String::from_utf8_lossy(&entry.name);
-            ImageError::Invalid(format!("entry {name}: {error}"))
-        })?;
-    }
-    Ok(tree)
 }

@@ -183,7 +183,7 @@ mod tests {
         bytes
     }
 
-    /// At most so many bytes from an offset, which may be behind the end.
+    /// At most so many bytes from an offset, which may be after the end.
     fn part(bytes: &[u8], offset: u64, limit: u64) -> Vec<u8> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::try_from(limit).unwrap());

@@ -33,7 +33,7 @@ pub(crate) fn add(
         return Ok(());
     }
     let file = released::open(program, architecture, ADVICE)?;
-    let (content, _) = image.spool.append(file).map_err(|error| match error {
+    let content = image.spool.append(file).map_err(|error| match error {
         SpoolError::Source(source) => BuildError::read(program, ADVICE)(source),
         SpoolError::Temporary(source) => BuildError::temporary(source),
         SpoolError::Full => {

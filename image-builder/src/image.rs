@@ -1,20 +1,23 @@
 //! A container image: found, checked, its layers merged.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use eif::Architecture;
-use manifest::ImageReference;
+use manifest::{ImageKind, ImageReference};
 use serde_json::{Map, Value};
 
 use crate::container::{Config, Process};
 use crate::digest::Digest;
 use crate::error::{BuildError, ImageError};
+use crate::parts::Parts;
+use crate::platform::{ImagePlatform, Platform, Wanted};
+use crate::source::{self, Listing};
 use crate::spool::{Range, Spool};
 use crate::step::Step;
-use crate::stored::{Parts, open, parse};
+use crate::storage::Storage;
+use crate::stored::parse;
 use crate::tree::{Tree, TreeError};
-use crate::{docker, layer, layout};
+use crate::{docker, layer, layout, rootfs};
 
 /// Most layers of an image.
 const MAX_LAYERS: usize = 512;
@@ -26,26 +29,13 @@ pub(crate) struct Image {
     pub(crate) process: Process,
     /// All of the configuration, which has more fields than decide anything.
     pub(crate) fields: Map<String, Value>,
-    /// The digest of the configuration.
-    pub(crate) config_digest: Digest,
+    /// The digest of the configuration, if there is one.
+    pub(crate) config_digest: Option<Digest>,
+    /// What should be known of it, a line each.
+    pub(crate) notes: Vec<String>,
     pub(crate) tree: Tree,
     /// Where the files' contents are.
     pub(crate) spool: Spool,
-}
-
-/// What OCI calls the processor.
-pub(crate) const fn platform(architecture: Architecture) -> &'static str {
-    match architecture {
-        Architecture::X86_64 => "amd64",
-        Architecture::Aarch64 => "arm64",
-    }
-}
-
-/// The folder or file that an image is in.
-pub(crate) fn path(reference: &ImageReference) -> &Path {
-    match reference {
-        ImageReference::OciLayout { path, .. } | ImageReference::DockerArchive { path, .. } => path,
-    }
 }
 
 /// Reads the image that the manifest names and merges its layers, which may
@@ -53,48 +43,89 @@ pub(crate) fn path(reference: &ImageReference) -> &Path {
 pub(crate) fn load(
     reference: &ImageReference,
     architecture: Architecture,
+    platform: Option<&Platform>,
     limit: u64,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Image, BuildError> {
-    let platform = platform(architecture);
-    let parts = match reference {
-        ImageReference::OciLayout { path, tag } => layout::find(path, tag.as_deref(), platform),
-        ImageReference::DockerArchive { path, tag } => docker::find(path, tag.as_deref()),
-    };
-    let path = path(reference);
-    parts
-        .and_then(|parts| merge(&parts, platform, limit, progress))
-        .map_err(|error| match error {
-            ImageError::Invalid(reason) => BuildError::Image {
-                image: path.to_owned(),
-                reason,
-            },
-            ImageError::Full(largest) => BuildError::Image {
-                image: path.to_owned(),
-                reason: format!(
-                    "its layers have more than {} MiB when decompressed, four times enclave.memory_mib{}: make the image smaller, or raise memory_mib",
-                    limit / MIB,
-                    largest.map_or_else(String::new, |file| format!("; the largest file is {file}"))
-                ),
-            },
-            ImageError::Read { path: file, source } => {
-                BuildError::read(file.as_deref().unwrap_or(path), "check `image` in the manifest")(source)
+    let wanted = Wanted::new(architecture, platform).map_err(BuildError::Argument)?;
+    let path = &reference.path;
+    read(reference, wanted, limit, progress).map_err(|error| match error {
+        ImageError::Invalid(reason) => BuildError::Image {
+            image: path.clone(),
+            reason,
+        },
+        ImageError::Full(largest) => BuildError::Image {
+            image: path.clone(),
+            reason: format!(
+                "its {} have more than {} MiB when decompressed, four times enclave.memory_mib{}: make the image smaller, or raise memory_mib",
+                if reference.kind.is_rootfs() { "files" } else { "layers" },
+                limit / MIB,
+                largest.map_or_else(String::new, |file| format!("; the largest file is {file}"))
+            ),
+        },
+        ImageError::Read { path: file, source } => {
+            BuildError::read(file.as_deref().unwrap_or(path), "check `image` in the manifest")(source)
+        }
+        ImageError::Temporary(source) => BuildError::temporary(source),
+    })
+}
+
+fn read(
+    reference: &ImageReference,
+    wanted: Wanted,
+    limit: u64,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Image, ImageError> {
+    let path = &reference.path;
+    source::check(reference)?;
+    let parts = match reference.kind {
+        ImageKind::Rootfs | ImageKind::RootfsArchive => return read_rootfs(reference, limit),
+        ImageKind::Oci => layout::find(&Storage::folder(path), reference, wanted),
+        ImageKind::OciArchive | ImageKind::DockerArchive => {
+            let storage = Storage::archive(path, limit)?;
+            match source::listing(&storage, reference)? {
+                Listing::Docker => docker::find(&storage, reference, wanted),
+                Listing::Oci => layout::find(&storage, reference, wanted),
             }
-            ImageError::Temporary(source) => BuildError::temporary(source),
-        })
+        }
+    }?;
+    merge(&parts, wanted, limit, progress)
+}
+
+/// A root file system has no configuration: the manifest says it all.
+fn read_rootfs(reference: &ImageReference, limit: u64) -> Result<Image, ImageError> {
+    let path = &reference.path;
+    let mut tree = Tree::default();
+    let mut spool = Spool::new(limit).map_err(ImageError::Temporary)?;
+    let note = if reference.kind == ImageKind::Rootfs {
+        rootfs::read_folder(path, &mut spool, &mut tree)?
+    } else {
+        rootfs::read_archive(path, &mut spool, &mut tree)?;
+        source::check_rootfs(reference, &tree)?;
+        None
+    };
+    Ok(Image {
+        process: Process::default(),
+        fields: Map::new(),
+        config_digest: None,
+        notes: note.into_iter().collect(),
+        tree,
+        spool,
+    })
 }
 
 fn merge(
     parts: &Parts,
-    platform: &str,
+    wanted: Wanted,
     limit: u64,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Image, ImageError> {
     let config: Config = parse(&parts.config, "its configuration")?;
-    if config.architecture != platform || config.os != "linux" {
+    let platform = ImagePlatform::of(&config);
+    if !wanted.fits(&platform) {
         return Err(ImageError::Invalid(format!(
-            "it is for {}/{}, but the kernel is for linux/{platform}: build the image with --platform linux/{platform}, or give another kernel",
-            config.os, config.architecture
+            "it is for {platform}, but the kernel is for {wanted}: {}",
+            wanted.advice()
         )));
     }
     let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
@@ -111,14 +142,17 @@ fn merge(
         progress(Step::Layer {
             number,
             count,
-            bytes: stored.range.size,
+            bytes: stored.blob.range.size,
         });
-        let file = open(&stored.file)?;
-        let bytes = Range::new(&file, stored.range);
+        let file = stored.blob.open()?;
+        let bytes = Range::new(&file, stored.blob.range);
         layer::unpack(bytes, stored.digest.as_ref(), diff_id, &mut spool)
             .and_then(|archive| layer::apply(&spool, archive, &mut tree))
             .map_err(|error| {
-                error.about(&format!("layer {number} ({})", stored.name), &stored.file)
+                error.about(
+                    &format!("layer {number} ({})", stored.name),
+                    &stored.blob.path,
+                )
             })?;
     }
     let process = config.config.unwrap_or_default();
@@ -126,7 +160,11 @@ fn merge(
     Ok(Image {
         process,
         fields: parse(&parts.config, "its configuration")?,
-        config_digest: Digest::of(&parts.config),
+        config_digest: Some(Digest::of(&parts.config)),
+        notes: wanted
+            .note([&parts.platform, &platform])
+            .into_iter()
+            .collect(),
         tree,
         spool,
     })

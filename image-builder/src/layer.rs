@@ -4,20 +4,15 @@
 use std::io::Read;
 
 use crate::archive::{ArchiveError, Entry, Type};
+use crate::compression::{CompressionError, decompressed};
 use crate::digest::{Digest, Hashing};
+use crate::entry::{EntryError, Written};
 use crate::error::ImageError;
 use crate::large_file::LargeFile;
 use crate::node::Content;
-use crate::path::components;
+use crate::path::{components, push};
 use crate::spool::{Spool, SpoolError};
-use crate::tree::{Tree, TreeError};
-
-/// Largest window of a zstd frame, as a power of two: 128 MiB, what zstd itself
-/// accepts unless told otherwise. It is memory.
-const MAX_ZSTD_WINDOW: u32 = 27;
-
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+use crate::tree::Tree;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -32,24 +27,13 @@ pub(crate) fn unpack(
     spool: &mut Spool,
 ) -> Result<Content, ImageError> {
     let begun = spool.end();
-    let mut stored = Hashing::new(stored);
-    let mut start = Vec::new();
-    stored
-        .by_ref()
-        .take(4)
-        .read_to_end(&mut start)
-        .map_err(ImageError::read)?;
-    let whole = start.as_slice().chain(&mut stored);
-    let appended = if start.starts_with(GZIP) {
-        spool.append(flate2::read::MultiGzDecoder::new(whole))
-    } else if start.starts_with(ZSTD) {
-        let mut decoder = zstd::Decoder::new(whole).map_err(ImageError::read)?;
-        decoder
-            .window_log_max(MAX_ZSTD_WINDOW)
-            .map_err(ImageError::read)?;
-        spool.append(decoder)
-    } else {
-        spool.append(whole)
+    let mut stored = Hashing::by(digest.map(Digest::algorithm).unwrap_or_default(), stored);
+    let appended = match decompressed(&mut stored) {
+        Ok(contents) => spool.append_hashed(contents.reader, diff_id.algorithm()),
+        Err(CompressionError::Io(source)) => Err(SpoolError::Source(source)),
+        Err(error @ CompressionError::Format(_)) => {
+            return Err(ImageError::Invalid(error.to_string()));
+        }
     };
     // Whatever is wrong with a damaged blob, its digest is what names it best.
     let read = !matches!(appended, Err(SpoolError::Full | SpoolError::Temporary(_)));
@@ -61,20 +45,43 @@ pub(crate) fn unpack(
             )));
         }
     }
-    let (content, computed) = appended.map_err(|error| match error {
-        SpoolError::Source(source) if source.raw_os_error().is_none() => ImageError::Invalid(
-            format!("it cannot be decompressed ({source}): build the image again"),
-        ),
-        SpoolError::Source(source) => ImageError::read(source),
-        SpoolError::Temporary(source) => ImageError::Temporary(source),
-        SpoolError::Full => ImageError::Full(largest(spool, begun)),
-    })?;
+    let (content, computed) = appended.map_err(|error| not_unpacked(error, spool, begun))?;
     if computed != *diff_id {
         return Err(ImageError::Invalid(format!(
             "its diff id is {computed}, the image's configuration says {diff_id}: it is damaged, copy or build the image again"
         )));
     }
     Ok(content)
+}
+
+/// Decompresses an archive of which nothing is known before.
+pub(crate) fn unpack_unchecked(
+    stored: impl Read,
+    spool: &mut Spool,
+) -> Result<Content, ImageError> {
+    let begun = spool.end();
+    let contents = match decompressed(stored) {
+        Ok(contents) => contents.reader,
+        Err(CompressionError::Io(source)) => {
+            return Err(not_unpacked(SpoolError::Source(source), spool, begun));
+        }
+        Err(error @ CompressionError::Format(_)) => {
+            return Err(ImageError::Invalid(error.to_string()));
+        }
+    };
+    let appended = spool.append(contents);
+    appended.map_err(|error| not_unpacked(error, spool, begun))
+}
+
+fn not_unpacked(error: SpoolError, spool: &Spool, begun: u64) -> ImageError {
+    match error {
+        SpoolError::Source(source) if source.raw_os_error().is_none() => ImageError::Invalid(
+            format!("it cannot be decompressed ({source}): build the image again"),
+        ),
+        SpoolError::Source(source) => ImageError::read(source),
+        SpoolError::Temporary(source) => ImageError::Temporary(source),
+        SpoolError::Full => ImageError::Full(largest(spool, begun)),
+    }
 }
 
 /// The largest file of an archive of which only the beginning is in the spool: the one at
@@ -95,59 +102,60 @@ fn largest(spool: &Spool, begun: u64) -> Option<LargeFile> {
     })
 }
 
-/// Whether these are the first bytes of something compressed.
-pub(crate) fn is_compressed(start: &[u8]) -> bool {
-    start.starts_with(GZIP) || start.starts_with(ZSTD)
-}
-
 /// Applies the layer's entries on top of the tree.
 ///
 /// Whiteouts hide only what is in lower layers, wherever in the archive they
 /// are, so they are applied first.
 pub(crate) fn apply(spool: &Spool, layer: Content, tree: &mut Tree) -> Result<(), ImageError> {
     for_each(spool, layer, |entry| match whiteout(&entry.name) {
-        Some(Whiteout::Opaque) => tree.clear(&entry.name),
-        Some(Whiteout::File(hidden)) => tree.remove(&entry.name, hidden),
+        Some(Whiteout::Opaque) => Ok(tree.clear(&entry.name)?),
+        Some(Whiteout::File(hidden)) => Ok(tree.remove(&entry.name, hidden)?),
         None => Ok(()),
     })?;
+    let mut written = Written::default();
     for_each(spool, layer, |entry| match whiteout(&entry.name) {
-        Some(_) => Ok(()),
-        None => add(entry, tree),
+        Some(whiteout) => {
+            let mut path = Vec::new();
+            let mut names = components(&entry.name);
+            names.next_back();
+            names.for_each(|name| push(&mut path, name));
+            match whiteout {
+                Whiteout::Opaque => written.check_opaque(&path),
+                Whiteout::File(hidden) => {
+                    push(&mut path, hidden);
+                    written.check_whiteout(&path)
+                }
+            }
+        }
+        None => written.add(entry, tree, &|content| spool.reader(content)),
     })?;
     for_each(spool, layer, |entry| match whiteout(&entry.name) {
-        Some(_) => tree.check_whiteout(&entry.name),
+        Some(_) => Ok(tree.check_whiteout(&entry.name)?),
         None => Ok(()),
     })
 }
 
-/// Puts an entry that is no whiteout into the tree.
-pub(crate) fn add(entry: &Entry, tree: &mut Tree) -> Result<(), TreeError> {
-    let Entry { name, metadata, .. } = entry;
-    match entry.kind {
-        Type::Directory => tree.directory(name, *metadata),
-        Type::File => tree.file(name, *metadata, entry.content),
-        Type::Symlink => tree.symlink(name, *metadata, entry.target.clone()),
-        Type::HardLink => tree.hard_link(name, &entry.target),
-        Type::Fifo => tree.fifo(name, *metadata),
-        // The enclave's init makes /dev, and nothing else may reach a device.
-        Type::Device => return tree.device(name),
-    }?;
-    tree.attributes(name, &entry.attributes)
+/// Puts the entries of an archive that is no layer into the tree: it has no whiteouts.
+pub(crate) fn add_all(spool: &Spool, archive: Content, tree: &mut Tree) -> Result<(), ImageError> {
+    let mut written = Written::default();
+    for_each(spool, archive, |entry| {
+        written.add(entry, tree, &|content| spool.reader(content))
+    })
 }
 
 fn for_each(
     spool: &Spool,
     layer: Content,
-    mut apply: impl FnMut(&Entry) -> Result<(), TreeError>,
+    mut apply: impl FnMut(&Entry) -> Result<(), EntryError>,
 ) -> Result<(), ImageError> {
     for entry in spool.entries(layer) {
         let entry = entry.map_err(|error| match error {
             ArchiveError::Io(source) => ImageError::Temporary(source),
             error => ImageError::Invalid(error.to_string()),
         })?;
-        apply(&entry).map_err(|error| {
-            let name = String::from_utf8_lossy(&entry.name);
-            ImageError::Invalid(format!("entry {name}: {error}"))
+        apply(&entry).map_err(|error| match error {
+            EntryError::Io(source) => ImageError::Temporary(source),
+            error => error.about(&entry.name),
         })?;
     }
     Ok(())

@@ -62,6 +62,7 @@ fn permitted(value: &[u8]) -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Thing {
     Device,
+    Socket,
     Attributes(Attributes),
 }
 
@@ -73,6 +74,11 @@ impl LeftOut {
     /// A device node that would be at this path.
     pub(crate) fn device(&mut self, path: Vec<u8>) {
         self.0.insert(path, Thing::Device);
+    }
+
+    /// A socket that would be at this path.
+    pub(crate) fn socket(&mut self, path: Vec<u8>) {
+        self.0.insert(path, Thing::Socket);
     }
 
     /// The attributes of what is at this path.
@@ -98,6 +104,7 @@ impl LeftOut {
     /// A line for each kind.
     pub(crate) fn notes(&self) -> Vec<String> {
         let devices = self.listed(|thing| (*thing == Thing::Device).then(String::new));
+        let sockets = self.listed(|thing| (*thing == Thing::Socket).then(String::new));
         let capabilities = self.listed(|thing| match thing {
             Thing::Attributes(Attributes { capabilities, .. }) if *capabilities != 0 => {
                 Some(format!(" ({})", names(*capabilities)))
@@ -108,7 +115,7 @@ impl LeftOut {
             Thing::Attributes(Attributes { other, .. }) => {
                 other.as_ref().map(|name| format!(" ({name})"))
             }
-            Thing::Device => None,
+            Thing::Device | Thing::Socket => None,
         });
         let notes = [
             (
@@ -117,9 +124,14 @@ impl LeftOut {
                 "the enclave has a /dev of its own",
             ),
             (
+                sockets,
+                "sockets are left out",
+                "the servers that listen on them make them anew",
+            ),
+            (
                 capabilities,
                 "file capabilities are left out",
-                "grant those that the workload needs in confinement.capabilities",
+                "in an enclave no program gives its user new privileges: grant those that the workload needs in confinement.capabilities",
             ),
             (
                 others,
@@ -208,10 +220,13 @@ mod tests {
             left_out.notes(),
             [
                 "device nodes are left out: /dev-e, /dev/a, /dev/b and 2 more; the enclave has a /dev of its own",
-                "file capabilities are left out: /bin/ping (NET_RAW); grant those that the workload needs in confinement.capabilities",
+                "file capabilities are left out: /bin/ping (NET_RAW); in an enclave no program gives its user new privileges: grant those that the workload needs in confinement.capabilities",
                 "extended attributes are left out: /x (user.a); an enclave image cannot hold them",
             ]
         );
+        left_out.socket(b"run/s".to_vec());
+        assert!(left_out.notes()[1].starts_with("sockets are left out: /run/s; "));
+        left_out.forget(b"run/s");
         left_out.forget_below(b"dev");
         left_out.forget(b"x");
         left_out.forget(b"bin/ping");

@@ -1,4 +1,4 @@
-//! From an OCI image and `enclave.toml` to an enclave image, without Docker.
+//! From a container image and `enclave.toml` to an enclave image, without Docker.
 //!
 //! The same inputs give the same bytes, on any machine, for any user: layers
 //! are merged in memory rather than on a file system, entries are sorted, and
@@ -22,6 +22,7 @@ mod access;
 mod archive;
 mod attestation;
 mod build;
+mod compression;
 mod config;
 mod container;
 mod contents;
@@ -32,6 +33,7 @@ mod docker;
 mod dynamic;
 mod elf;
 mod enclave_kms;
+mod entry;
 mod error;
 mod fields;
 mod files;
@@ -50,13 +52,18 @@ mod list;
 mod loader;
 mod memory;
 mod node;
+mod parts;
 mod path;
+mod platform;
 mod program;
 mod ramdisk;
 mod released;
+mod rootfs;
 mod secrets;
+mod source;
 mod spool;
 mod step;
+mod storage;
 mod stored;
 mod tree;
 mod user;
@@ -69,4 +76,5 @@ pub use difference::{
 };
 pub use error::BuildError;
 pub use kms_policy::{KeyPolicyInputs, review_key_policy, write_key_policy};
+pub use platform::{Platform, PlatformError};
 pub use step::Step;

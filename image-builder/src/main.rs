@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use command_output::errln;
 use image_builder::{
-    BuildError, BuildTime, Inputs, KeyPolicyInputs, SigningFiles, Step, build, compare_images,
-    describe_image, review_key_policy, write_key_policy,
+    BuildError, BuildTime, Inputs, KeyPolicyInputs, Platform, SigningFiles, Step, build,
+    compare_images, describe_image, review_key_policy, write_key_policy,
 };
 use key_policy::{Account, Principal};
 use measurements::{InstanceId, RoleArn};
@@ -163,6 +163,10 @@ struct BuildArgs {
     /// [default: the one beside this program].
     #[arg(long, value_name = "FILE")]
     enclave_kms: Option<PathBuf>,
+    /// Of a container image that is there for several platforms, take the best for this one, as
+    /// in `linux/amd64/v3` [default: the kernel's, which every processor of its kind runs].
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
     /// Where to write the image.
     #[arg(long, short)]
     output: PathBuf,
@@ -247,6 +251,7 @@ fn build_image(args: &BuildArgs) -> Result<(), BuildError> {
             enclave_kms: &enclave_kms,
             output: &args.output,
             measurements: args.measurements.as_deref(),
+            platform: args.platform.as_ref(),
             signing,
             build_time,
         },

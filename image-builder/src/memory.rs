@@ -6,13 +6,26 @@ use manifest::{MemoryMib, needed_mib};
 
 use crate::large_file::LargeFile;
 use crate::node::Kind;
+use crate::path::parent;
 use crate::tree::Tree;
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's page, in bytes.
 const PAGE: u64 = 4096;
-/// An inode and its name in a tmpfs, in bytes, rounded up.
+/// An inode in a tmpfs, with a short name (`shmem_inode_cache`), in bytes, rounded up.
 const INODE: u64 = 1024;
+/// One more name of a file (`dentry`), in bytes, rounded up.
+const NAME: u64 = 256;
+/// Longest name or target of a link that these have room for.
+const MAX_SHORT: usize = 39;
+/// Bytes that the kernel puts before a longer name.
+const LONG_NAME_HEADER: usize = 17;
+/// Longest target of a link that is kept without a page of its own (`SHORT_SYMLINK_LEN`).
+const MAX_LINK: usize = 127;
+/// The index of a file with more than one page (`radix_tree_node`): bytes for each node, and
+/// the pages that one has, those of the nodes above included.
+const INDEX_NODE: u64 = 600;
+const INDEX_PAGES: u64 = 63;
 
 /// What the image's files come to, in bytes. A file counts once, whatever its names are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,10 +44,19 @@ impl Files {
         let mut counted = BTreeSet::new();
         let mut files = Self::default();
         for (path, node) in tree.iter() {
+            let name = path.len() - parent(path).len();
+            files.unpacked = files.unpacked.saturating_add(of_text(name));
             let size = match &node.kind {
-                Kind::File { inode, .. } if !counted.insert(*inode) => continue,
+                Kind::File { inode, .. } if !counted.insert(*inode) => {
+                    files.unpacked = files.unpacked.saturating_add(NAME);
+                    continue;
+                }
                 Kind::File { content, .. } => content.size,
-                Kind::Directory | Kind::Fifo | Kind::Symlink(_) => 0,
+                Kind::Symlink(target) => {
+                    files.unpacked = files.unpacked.saturating_add(of_target(target.len()));
+                    0
+                }
+                Kind::Directory | Kind::Fifo => 0,
             };
             if size > eif::cpio::MAX_CONTENTS {
                 let file = LargeFile::new(path, size);
@@ -53,11 +75,34 @@ impl Files {
     }
 }
 
-/// What a file of this size takes of the memory: whole pages, and an inode.
+/// What a file of this size takes of the memory: whole pages, their index, and an inode.
 pub(crate) const fn of_file(size: u64) -> u64 {
-    size.div_ceil(PAGE)
+    let pages = size.div_ceil(PAGE);
+    let nodes = match pages {
+        0 | 1 => 0,
+        pages => pages.div_ceil(INDEX_PAGES),
+    };
+    pages
         .saturating_mul(PAGE)
+        .saturating_add(nodes * INDEX_NODE)
         .saturating_add(INODE)
+}
+
+/// What a name takes beside its inode: nothing, or a power of two.
+fn of_text(bytes: usize) -> u64 {
+    match bytes {
+        0..=MAX_SHORT => 0,
+        bytes => (bytes + LONG_NAME_HEADER).next_power_of_two() as u64,
+    }
+}
+
+/// The same, of the target of a link.
+fn of_target(bytes: usize) -> u64 {
+    if bytes > MAX_LINK {
+        PAGE
+    } else {
+        of_text(bytes)
+    }
 }
 
 /// Checks that an enclave with this memory starts. The image's size is 0 while it is not
@@ -104,7 +149,8 @@ mod tests {
         let largest = files.largest.as_ref().unwrap().to_string();
         assert_eq!(largest, "/large with 4096 MiB");
         assert_eq!(files.contents, 7 + u64::from(u32::MAX));
-        assert_eq!(files.unpacked, PAGE + (1 << 32) + 2 * INODE);
+        let index = (1_u64 << 20).div_ceil(INDEX_PAGES) * INDEX_NODE;
+        assert_eq!(files.unpacked, PAGE + (1 << 32) + index + 2 * INODE + NAME);
         let content = Content {
             offset: 0,
             size: 1 << 32,
@@ -116,6 +162,30 @@ mod tests {
             reason.starts_with("it has the file /d/larger with 4096 MiB, but"),
             "{reason}"
         );
+    }
+
+    #[test]
+    fn memory_of_names_links_and_pages_is_counted() {
+        let of = |path: &str, target: Option<usize>| {
+            let mut tree = Tree::default();
+            let target = target.map(|bytes| vec![b't'; bytes]);
+            match target {
+                Some(target) => tree.symlink(path.as_bytes(), Metadata::DIRECTORY, target),
+                None => tree.fifo(path.as_bytes(), Metadata::DIRECTORY),
+            }
+            .unwrap();
+            Files::of(&tree).unwrap().unpacked
+        };
+        let long = "n".repeat(255);
+        assert_eq!(of("short", None), INODE);
+        assert_eq!(of(&long, None), INODE + 512);
+        assert_eq!(of(&format!("{long}/short"), None), 2 * INODE + 512);
+        assert_eq!(of("l", Some(39)), INODE);
+        assert_eq!(of("l", Some(100)), INODE + 128);
+        assert_eq!(of("l", Some(128)), INODE + PAGE);
+        assert_eq!(of_file(0), INODE);
+        assert_eq!(of_file(PAGE), INODE + PAGE);
+        assert_eq!(of_file(PAGE + 1), INODE + 2 * PAGE + INDEX_NODE);
     }
 
     #[test]

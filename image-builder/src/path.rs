@@ -1,6 +1,6 @@
 //! Paths as bytes: which of them Linux can have, and where they lead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -15,6 +15,10 @@ pub(crate) const MAX_DEPTH: usize = 256;
 /// Most links followed to resolve one path (as Linux, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+/// Most names in the targets of links that the paths of all entries go through: a hundred
+/// times more than images have, and each takes time.
+pub(crate) const MAX_LINKED: u64 = 4_000_000;
+
 /// Why a path cannot be one of an image.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum PathError {
@@ -28,6 +32,10 @@ pub(crate) enum PathError {
         "its path goes through more than {MAX_LINKS} symbolic links: remove those that lead to each other"
     )]
     Links,
+    #[error(
+        "the paths of the entries go through symbolic links with more than {MAX_LINKED} names together: make the links shorter, or write the paths without them"
+    )]
+    Linked,
 }
 
 /// Whether a part of the path is `..`.
@@ -82,12 +90,14 @@ pub(crate) fn checked(path: &[u8]) -> Result<(), PathError> {
 
 /// The path with every link in its parents followed, and in its last part if
 /// `follow_last`. `..` never leads above the root of the image. `link` gives the target of
-/// a symbolic link; `through` is told every directory that is passed through.
+/// a symbolic link; `through` is told every directory that is passed through. The names in
+/// the targets are taken off `linked_left`.
 pub(crate) fn resolve<'a>(
     name: &'a [u8],
     follow_last: bool,
     link: &dyn Fn(&[u8]) -> Option<&'a [u8]>,
     through: &mut dyn FnMut(&[u8]),
+    linked_left: &mut u64,
 ) -> Result<Vec<u8>, PathError> {
     checked(name)?;
     let mut pending: Vec<&[u8]> = components(name).rev().collect();
@@ -111,6 +121,8 @@ pub(crate) fn resolve<'a>(
         if links > MAX_LINKS {
             return Err(PathError::Links);
         }
+        let names = components(target).count() as u64;
+        *linked_left = linked_left.checked_sub(names).ok_or(PathError::Linked)?;
         path.truncate(if target.first() == Some(&b'/') {
             0
         } else {
@@ -127,12 +139,25 @@ pub(crate) fn below<'a, T>(
     paths: &'a BTreeMap<Vec<u8>, T>,
     folder: &[u8],
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, T> {
-    let mut prefix = folder.to_vec();
-    if !prefix.is_empty() {
-        prefix.push(b'/');
-    }
+    let prefix = prefix(folder);
     paths
         .range(prefix.clone()..)
         .map(|(path, _)| path.as_slice())
         .take_while(move |path| path.starts_with(&prefix))
+}
+
+/// Whether a path of a set is below a folder.
+pub(crate) fn has_below(paths: &BTreeSet<Vec<u8>>, folder: &[u8]) -> bool {
+    let prefix = prefix(folder);
+    let mut next = paths.range(prefix.clone()..);
+    next.next().is_some_and(|path| path.starts_with(&prefix))
+}
+
+/// What the paths below a folder begin with.
+fn prefix(folder: &[u8]) -> Vec<u8> {
+    let mut prefix = folder.to_vec();
+    if !prefix.is_empty() {
+        prefix.push(b'/');
+    }
+    prefix
 }

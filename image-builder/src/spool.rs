@@ -2,12 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-
-use aws_lc_rs::digest::{Context, SHA256};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::archive::{ArchiveError, Entries};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::node::Content;
 
 const COPY_BYTES: usize = 64 * 1024;
@@ -41,13 +39,20 @@ impl Spool {
         })
     }
 
-    /// Copies everything from the source; says where it is and what its digest is.
-    pub(crate) fn append(
+    /// Copies everything from the source; says where it is.
+    pub(crate) fn append(&mut self, source: impl Read) -> Result<Content, SpoolError> {
+        let (place, _) = self.append_hashed(source, Algorithm::default())?;
+        Ok(place)
+    }
+
+    /// The same, with its digest.
+    pub(crate) fn append_hashed(
         &mut self,
         mut source: impl Read,
+        algorithm: Algorithm,
     ) -> Result<(Content, Digest), SpoolError> {
         let start = self.end;
-        let mut context = Context::new(&SHA256);
+        let mut hasher = Hasher::new(algorithm);
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             let count = match source.read(&mut buffer) {
@@ -61,7 +66,7 @@ impl Spool {
             if end > self.limit {
                 return Err(SpoolError::Full);
             }
-            context.update(bytes);
+            hasher.update(bytes);
             self.file.write_all(bytes).map_err(SpoolError::Temporary)?;
             self.end = end;
         }
@@ -69,7 +74,22 @@ impl Spool {
             offset: start,
             size: self.end - start,
         };
-        Ok((place, Digest::from(context)))
+        Ok((place, hasher.finish()))
+    }
+
+    /// How many bytes it may still take.
+    pub(crate) fn left(&self) -> u64 {
+        self.limit - self.end
+    }
+
+    /// The user whose file it is, who runs this.
+    pub(crate) fn owner(&self) -> io::Result<u32> {
+        Ok(self.file.metadata()?.uid())
+    }
+
+    /// The file itself.
+    pub(crate) fn into_file(self) -> File {
+        self.file
     }
 
     /// Where what is appended next will begin.

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use attestation::pcr8_of_signer;
 use measurements::Pcr;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::node::Content;
 use crate::spool::Range;
@@ -18,24 +17,6 @@ use crate::spool::Range;
 const MAX_JSON: u64 = 4 * 1024 * 1024;
 /// Largest file with a signer's certificate, in bytes.
 const MAX_CERTIFICATE: usize = 64 * 1024;
-
-/// An image's parts, still unread.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    /// The configuration's bytes.
-    pub(crate) config: Vec<u8>,
-    pub(crate) layers: Vec<StoredLayer>,
-}
-
-/// A layer as it is stored.
-#[derive(Debug)]
-pub(crate) struct StoredLayer {
-    pub(crate) name: String,
-    /// The digest of the stored bytes, where the image says it.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) file: PathBuf,
-    pub(crate) range: Content,
-}
 
 /// Opens a regular file: opening a pipe would wait for somebody to write.
 pub(crate) fn open(path: &Path) -> Result<File, ImageError> {

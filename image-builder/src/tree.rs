@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use crate::left_out::{Attributes, LeftOut};
 use crate::node::{Content, Kind, Metadata, Node};
-use crate::path::{MAX_PATH, PathError, below, components, parent, push, refuse_escape, resolve};
+use crate::path::{
+    MAX_LINKED, MAX_PATH, PathError, below, components, parent, push, refuse_escape, resolve,
+};
 
 /// Most entries of all layers together; an agent unpacks no more than a million.
 pub(crate) const MAX_ENTRIES: usize = 999_000;
@@ -47,6 +49,7 @@ pub(crate) struct Tree {
     next_inode: u32,
     entries_left: usize,
     names_left: usize,
+    linked_left: u64,
 }
 
 impl Default for Tree {
@@ -61,6 +64,7 @@ impl Default for Tree {
             next_inode: 0,
             entries_left: MAX_ENTRIES,
             names_left: MAX_NAMES,
+            linked_left: MAX_LINKED,
         }
     }
 }
@@ -91,7 +95,7 @@ impl Tree {
     /// The entry at `path`, every symbolic link on the way followed. As on
     /// Linux, nothing is above the root directory.
     pub(crate) fn lookup(&self, path: &[u8]) -> Option<&Node> {
-        self.get(&self.resolve(path, true).ok()?)
+        self.get(&self.find(path)?)
     }
 
     /// The same, with the entry's own path. `through` is told the path of every directory
@@ -101,20 +105,22 @@ impl Tree {
         path: &[u8],
         through: &mut dyn FnMut(&[u8], &Node),
     ) -> Option<(Vec<u8>, &Node)> {
-        let path = self
-            .resolve_through(path, true, &mut |folder| {
-                if let Some(node) = self.get(folder) {
-                    through(folder, node);
-                }
-            })
-            .ok()?;
+        let through = &mut |folder: &[u8]| {
+            if let Some(node) = self.get(folder) {
+                through(folder, node);
+            }
+        };
+        let path = resolve(path, true, &|path| self.link(path), through, &mut {
+            u64::MAX
+        })
+        .ok()?;
         let node = self.get(&path)?;
         Some((path, node))
     }
 
     pub(crate) fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
-        self.count(name.len())?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()))?;
         self.left_out.forget(&path);
         let existing = if path.is_empty() {
             Some(&mut self.root)
@@ -148,8 +154,8 @@ impl Tree {
         metadata: Metadata,
         content: Content,
     ) -> Result<(), TreeError> {
-        self.count(name.len())?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()))?;
         let inode = self.next_inode;
         self.next_inode = inode.checked_add(1).ok_or(TreeError::Entries)?;
         self.replace(path, Kind::File { content, inode }, metadata)
@@ -178,23 +184,31 @@ impl Tree {
         if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
             return Err(PathError::Impossible.into());
         }
-        self.count(name.len() + target.len())?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()) + target.len())?;
         self.replace(path, Kind::Symlink(target), metadata)
     }
 
     pub(crate) fn fifo(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TreeError> {
-        self.count(name.len())?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()))?;
         self.replace(path, Kind::Fifo, metadata)
     }
 
     /// A device node, which takes the place of what was there, without being put there.
     pub(crate) fn device(&mut self, name: &[u8]) -> Result<(), TreeError> {
-        self.count(name.len())?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()))?;
         self.remove_at(&path);
         self.left_out.device(path);
+        Ok(())
+    }
+
+    /// A socket, which only the server that made it can have.
+    pub(crate) fn socket(&mut self, name: &[u8]) -> Result<(), TreeError> {
+        let path = self.place(name)?;
+        self.count(path.len().max(name.len()))?;
+        self.left_out.socket(path);
         Ok(())
     }
 
@@ -222,8 +236,8 @@ impl Tree {
             Kind::Symlink(target) => target.len(),
             Kind::File { .. } | Kind::Fifo => 0,
         };
-        self.count(name.len() + target_bytes)?;
         let path = self.place(name)?;
+        self.count(path.len().max(name.len()) + target_bytes)?;
         if path == target {
             return Ok(());
         }
@@ -257,8 +271,7 @@ impl Tree {
     /// The place of an entry: links in its parents are followed, missing
     /// parents made, its own name is taken as it is.
     fn place(&mut self, name: &[u8]) -> Result<Vec<u8>, TreeError> {
-        refuse_escape(name)?;
-        let path = self.resolve(name, false)?;
+        let path = self.entry_path(name)?;
         let mut made = Vec::new();
         for component in components(parent(&path)) {
             push(&mut made, component);
@@ -299,22 +312,33 @@ impl Tree {
         Ok(())
     }
 
-    /// See [`resolve`].
-    fn resolve(&self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, PathError> {
-        self.resolve_through(name, follow_last, &mut |_| {})
+    /// The path of an entry with this name, without links.
+    pub(crate) fn entry_path(&mut self, name: &[u8]) -> Result<Vec<u8>, TreeError> {
+        refuse_escape(name)?;
+        Ok(self.resolve(name, false)?)
     }
 
-    fn resolve_through(
-        &self,
-        name: &[u8],
-        follow_last: bool,
-        through: &mut dyn FnMut(&[u8]),
-    ) -> Result<Vec<u8>, PathError> {
-        let link = |path: &[u8]| match self.nodes.get(path).map(|node| &node.kind) {
+    /// The path without links of what is looked up, which the limit on entries is not for.
+    fn find(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let link = |path: &[u8]| self.link(path);
+        resolve(path, true, &link, &mut |_| {}, &mut { u64::MAX }).ok()
+    }
+
+    /// See [`resolve`].
+    fn resolve(&mut self, name: &[u8], follow_last: bool) -> Result<Vec<u8>, PathError> {
+        let mut left = self.linked_left;
+        let link = |path: &[u8]| self.link(path);
+        let resolved = resolve(name, follow_last, &link, &mut |_| {}, &mut left);
+        self.linked_left = left;
+        resolved
+    }
+
+    /// The target of a symbolic link.
+    fn link(&self, path: &[u8]) -> Option<&[u8]> {
+        match self.nodes.get(path).map(|node| &node.kind) {
             Some(Kind::Symlink(target)) => Some(target.as_slice()),
             _ => None,
-        };
-        resolve(name, follow_last, &link, through)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::tree::{Tree, TreeError};
 impl Tree {
     /// Applies a whiteout: removes its sibling `hidden`. Directories on the way
     /// are taken as the layers have them, symbolic links are not followed: what
-    /// is behind one is not in the whiteout's directory.
+    /// is after one is not in the whiteout's directory.
     pub(crate) fn remove(&mut self, whiteout: &[u8], hidden: &[u8]) -> Result<(), TreeError> {
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
             return Err(PathError::Impossible.into());

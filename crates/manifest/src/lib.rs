@@ -26,6 +26,7 @@ mod contradiction;
 mod egress;
 mod groups;
 mod health;
+mod image;
 mod keys;
 mod kms;
 mod logs;
@@ -64,6 +65,7 @@ pub use health::{
     DEFAULT_FAILURES, Health, HealthError, HealthProbe, HealthSource, HealthUrl, MAX_FAILURES,
     OnUnhealthy,
 };
+pub use image::{ImageChoice, ImageError, ImageKind, ImageReference};
 pub use keys::{
     FAMILY_REGISTER, FINGERPRINT_DIGITS, Keys, KeysError, KeysSource, ParameterName,
     SeedFingerprint, SeedOrigin, Siblings, WrappedSeed,
@@ -89,7 +91,7 @@ pub use secrets::{
     SECRETS_FOLDER, Sealed, SealedSource, Secret, SecretError, SecretFile, SecretMode,
     SecretOrigin, SecretPath, SecretSource, StoredAt, VariableName,
 };
-pub use source::{Enclave, ImageError, ImageReference, Manifest, ManifestError};
+pub use source::{Enclave, Manifest, ManifestError};
 pub use stop_signal::{StopSignal, StopSignalError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
 pub use workload::{

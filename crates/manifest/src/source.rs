@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use plain_text::{plain, plain_words};
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::attestation::{AttestationError, AttestationSource};
 use crate::confinement::Confinement;
 use crate::contradiction;
+use crate::image::ImageReference;
 use crate::keys::KeysSource;
 use crate::kms::{KmsSource, check_kms_environment};
 use crate::logs::Logs;
@@ -103,33 +103,6 @@ pub struct Enclave {
     #[serde(default = "default_memory")]
     pub memory_mib: MemoryMib,
 }
-
-/// Where the application's image is. In a [`Manifest`], relative paths have been
-/// joined to the manifest's folder.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum ImageReference {
-    /// `oci:FOLDER[:TAG]`: an OCI image layout.
-    OciLayout {
-        /// The folder that holds `index.json`.
-        path: PathBuf,
-        /// Which image, where there are several
-        /// (`org.opencontainers.image.ref.name`).
-        tag: Option<String>,
-    },
-    /// `docker-archive:FILE[:TAG]`: a tar file as `docker save` writes it.
-    DockerArchive {
-        /// The tar file.
-        path: PathBuf,
-        /// Which image, where there are several, as in `server:1.2`.
-        tag: Option<String>,
-    },
-}
-
-/// Why a text does not say where an image is.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("image `{0}` is not understood: write `oci:FOLDER` or `docker-archive:FILE`")]
-pub struct ImageError(String);
 
 /// The file's tables, before the rules that concern more than one value.
 #[derive(Deserialize)]
@@ -324,43 +297,6 @@ impl Manifest {
                 least / (1024 * 1024)
             ),
         ))
-    }
-}
-
-impl ImageReference {
-    fn join_to(&mut self, folder: &Path) {
-        let (Self::OciLayout { path, .. } | Self::DockerArchive { path, .. }) = self;
-        *path = folder.join(&*path);
-    }
-}
-
-impl FromStr for ImageReference {
-    type Err = ImageError;
-
-    fn from_str(text: &str) -> Result<Self, ImageError> {
-        let error = || ImageError(text.to_owned());
-        let (transport, rest) = text.split_once(':').ok_or_else(error)?;
-        let (path, tag) = match rest.split_once(':') {
-            None => (rest, None),
-            Some((path, tag)) => (path, Some(tag.to_owned())),
-        };
-        if path.is_empty() || path.contains('\0') || tag.as_deref() == Some("") {
-            return Err(error());
-        }
-        let path = path.into();
-        match transport {
-            "oci" => Ok(Self::OciLayout { path, tag }),
-            "docker-archive" => Ok(Self::DockerArchive { path, tag }),
-            _ => Err(error()),
-        }
-    }
-}
-
-impl TryFrom<String> for ImageReference {
-    type Error = ImageError;
-
-    fn try_from(text: String) -> Result<Self, ImageError> {
-        text.parse()
     }
 }
 

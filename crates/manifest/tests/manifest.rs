@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use manifest::{
-    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, HealthSource, ImageReference,
+    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, HealthSource,
     LogRelease, Logs, Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy,
     RootSource, SelfCheck, WhenFull, WorkloadKind,
 };
@@ -290,30 +290,12 @@ fn a_batch_workload_is_not_restarted() {
 #[test]
 fn image_paths_start_at_the_manifests_folder() {
     for (text, expected) in [
-        (
-            "oci:payments",
-            ImageReference::OciLayout {
-                path: "deploy/payments".into(),
-                tag: None,
-            },
-        ),
-        (
-            "oci:/srv/images:v1",
-            ImageReference::OciLayout {
-                path: "/srv/images".into(),
-                tag: Some("v1".into()),
-            },
-        ),
-        (
-            "docker-archive:a.tar:app:1.2",
-            ImageReference::DockerArchive {
-                path: "deploy/a.tar".into(),
-                tag: Some("app:1.2".into()),
-            },
-        ),
+        ("oci:payments", "deploy/payments"),
+        ("rootfs:/srv/images", "/srv/images"),
+        ("docker-archive:a.tar:app:1.2", "deploy/a.tar"),
     ] {
         let manifest = parse(&format!("[enclave]\nname = \"a\"\nimage = \"{text}\"\n")).unwrap();
-        assert_eq!(manifest.enclave.image, expected);
+        assert_eq!(manifest.enclave.image.path, Path::new(expected));
     }
 }
 
@@ -329,12 +311,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "image = \"oci:./payments\"",
         "image = \"payments:latest\"",
-        "4: image `payments:latest` is not understood: write `oci:FOLDER` or `docker-archive:FILE`",
+        "4: image `payments:latest` is not understood: write `oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:FOLDER` or `rootfs-archive:FILE`",
     ),
     (
         "image = \"oci:./payments\"",
         "image = \"oci:\"",
-        "4: image `oci:` is not understood: write `oci:FOLDER` or `docker-archive:FILE`",
+        "4: image `oci:` is not understood: write `oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:FOLDER` or `rootfs-archive:FILE`",
     ),
     (
         "cpus = 4",

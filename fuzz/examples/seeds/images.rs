@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Write};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use eif::cpio::{Entry, Kind, Writer};
 use eif::{Architecture, BuildMetadata, Metadata};
 use serde_json::json;
@@ -12,6 +13,7 @@ use crate::write;
 pub(crate) fn write_all() {
     ramdisks();
     layers();
+    archives();
     write("agent_image", "image", &image());
 }
 
@@ -30,25 +32,94 @@ fn ramdisks() {
     write("cpio_read", "links", &links);
 }
 
-fn layers() {
-    let layer = |entries: &[(&str, tar::EntryType, &str, &[u8])]| {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (name, kind, link, contents) in entries {
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(*kind);
-            header.set_mode(0o755);
-            header.set_uid(0);
-            header.set_gid(1);
-            header.set_size(contents.len() as u64);
-            if !link.is_empty() {
-                header.set_link_name(link).expect("a short target");
-            }
-            archive
-                .append_data(&mut header, name, *contents)
-                .expect("an entry");
+/// A tar archive of entries with a name, a type, a target and contents.
+fn layer(entries: &[(&str, tar::EntryType, &str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, kind, link, contents) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(*kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(1);
+        header.set_size(contents.len() as u64);
+        if !link.is_empty() {
+            header.set_link_name(link).expect("a short target");
         }
-        archive.into_inner().expect("an archive")
+        archive
+            .append_data(&mut header, name, *contents)
+            .expect("an entry");
+    }
+    archive.into_inner().expect("an archive")
+}
+
+/// The beginning of a static x86-64 program.
+const STATIC: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0";
+
+/// Archives of images and of a root file system, each behind the byte that says which.
+fn archives() {
+    use tar::EntryType::{Regular, Symlink};
+    let digest = |bytes: &[u8]| hex::encode(digest(&SHA256, bytes));
+    let root = layer(&[
+        ("app", Regular, "", b"#!/app"),
+        ("link", Symlink, "app", b""),
+    ]);
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "variant": "v2",
+        "rootfs": { "diff_ids": [format!("sha256:{}", digest(&root))] },
+    })
+    .to_string()
+    .into_bytes();
+    let descriptor = |kind: &str, bytes: &[u8]| {
+        json!({
+            "mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": format!("sha256:{}", digest(bytes)),
+            "size": bytes.len(),
+        })
     };
+    let manifest = json!({
+        "config": descriptor("config.v1+json", &config),
+        "layers": [descriptor("layer.v1.tar", &root)],
+    })
+    .to_string()
+    .into_bytes();
+    let mut chosen = descriptor("manifest.v1+json", &manifest);
+    chosen["platform"] = json!({ "os": "linux", "architecture": "amd64", "variant": "v2" });
+    let index = json!({ "manifests": [chosen] }).to_string().into_bytes();
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", digest(bytes));
+    let layout = layer(&[
+        ("index.json", Regular, "", &index),
+        ("oci-layout", Regular, "", b"{}"),
+        (&blob(&manifest), Regular, "", &manifest),
+        (&blob(&config), Regular, "", &config),
+        (&blob(&root), Regular, "", &root),
+    ]);
+    let list =
+        json!([{ "Config": "config.json", "RepoTags": ["a:b"], "Layers": ["link/layer.tar"] }]);
+    let docker = layer(&[
+        ("0/layer.tar", Regular, "", &root),
+        ("link/layer.tar", Symlink, "../0/layer.tar", b""),
+        ("config.json", Regular, "", &config),
+        ("manifest.json", Regular, "", list.to_string().as_bytes()),
+    ]);
+    for (name, kind, archive) in [
+        ("docker", 0, &docker),
+        ("docker.gz", 0, &gzip(&docker)),
+        ("layout", 1, &layout),
+        ("layout-of-docker", 0, &layout),
+        ("root", 2, &root),
+        ("root.gz", 2, &gzip(&root)),
+    ] {
+        write(
+            "image_builder_archive",
+            name,
+            &[&[kind][..], archive].concat(),
+        );
+    }
+}
+
+fn layers() {
     use tar::EntryType;
     let tree = layer(&[
         ("etc", EntryType::Directory, "", b""),

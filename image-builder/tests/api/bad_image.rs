@@ -69,7 +69,10 @@ fn layers_that_are_not_what_the_configuration_says() {
         (json!(null), &["1 layers and 0 diff ids"]),
         (
             json!(["sha256:12"]),
-            &["its configuration", "`sha256:12` is not a SHA-256 digest"],
+            &[
+                "its configuration",
+                "`sha256:12` is not a SHA-256 or SHA-512 digest",
+            ],
         ),
         (json!(7), &["its configuration", "invalid type"]),
     ] {

@@ -45,7 +45,7 @@ fn references_to_registries_say_what_is_supported() {
         let words = [
             "enclave.toml:3: ",
             reference,
-            "`oci:FOLDER` or `docker-archive:FILE`",
+            "`oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`",
         ];
         project.refused(2, &words);
     }

@@ -80,6 +80,21 @@ impl Layer {
             .with(|entry| entry.target = target.into())
     }
 
+    /// Without what later entries of the same name replace, which layers may not have.
+    pub(crate) fn last_of_each(mut self) -> Self {
+        let names: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect();
+        let mut index = 0;
+        self.entries.retain(|entry| {
+            index += 1;
+            !names[index..].contains(&entry.name)
+        });
+        self
+    }
+
     /// An extended header for the next entry.
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut contents = Vec::new();

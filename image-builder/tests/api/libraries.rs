@@ -62,14 +62,14 @@ fn alpine(needed: &[&str]) -> Layer {
 
 #[track_caller]
 fn builds(layer: Layer) {
-    Project::of(&Image::new(&[layer])).build();
+    Project::of(&Image::new(&[layer.last_of_each()])).build();
 }
 
 #[track_caller]
 fn misses(layer: Layer, words: &[&str]) {
     let words = [&["enclave.toml:1: ", " needs the library "][..], words].concat();
     // There is no table that the line could be of.
-    Project::of(&Image::new(&[layer])).refused(2, &words);
+    Project::of(&Image::new(&[layer.last_of_each()])).refused(2, &words);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn libraries_of_the_system_are_found() {
 
 #[test]
 fn libraries_of_an_interpreter_are_those_of_the_script() {
-    let script = |layer: Layer| layer.file("app", "").program("app", "#!/bin/python3\n");
+    let script = |layer: Layer| layer.program("app", "#!/bin/python3\n");
     let python = program(&["libpython3.so"]);
     let layer = script(debian(vec![])).program("bin/python3", python);
     misses(layer, &["/bin/python3 needs the library libpython3.so"]);

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::process::Command;
 
-use crate::image::{Image, app, sha256};
+use serde_json::json;
+
+use crate::image::{Image, app, for_platform, sha256, write_index, write_nested_index};
 use crate::layer::Layer;
-use crate::project::{MANIFEST, Project};
+use crate::project::{MANIFEST, Project, error_line};
 
 const MIB: usize = 1024 * 1024;
 
@@ -63,6 +65,23 @@ fn layers_that_unpack_to_too_much() {
 }
 
 #[test]
+fn archives_that_unpack_to_too_much() {
+    let project = Project::new();
+    let (_, stored) = zeros(321);
+    project.write("image.tar", stored);
+    project.write(
+        "enclave.toml",
+        MANIFEST.replace("oci:image", "docker-archive:image.tar"),
+    );
+    let words = [
+        "more than 320 MiB when decompressed",
+        "decompress it first",
+        "`unzstd`",
+    ];
+    project.refused(3, &words);
+}
+
+#[test]
 fn large_files_are_named() {
     // `useradd -u 2000000000` makes one of 544 GB.
     let lastlog = file_of_zeros("var/log/lastlog", 257);
@@ -86,6 +105,27 @@ fn links_that_multiply() {
     }
     let layer = layer.directory("l50").file("l0/x", "");
     let words = ["entry l0/x", "more than 40 symbolic links"];
+    Project::of(&Image::new(&[layer])).refused(3, &words);
+}
+
+/// Each name is short, and leads through links with thousands of names.
+#[test]
+fn links_that_take_long() {
+    let far = "d/".repeat(200);
+    let step = format!("{}l", "d/../".repeat(790));
+    let mut layer = app().directory(&far);
+    for number in 0..39 {
+        let next = number + 1;
+        layer = layer.symlink(&format!("l{number}"), &format!("{step}{next}"));
+    }
+    layer = layer.symlink("l39", &far);
+    for number in 0..1000 {
+        layer = layer.file(&format!("l0/{number}"), "");
+    }
+    let words = [
+        "entry l0/",
+        "symbolic links with more than 4000000 names together",
+    ];
     Project::of(&Image::new(&[layer])).refused(3, &words);
 }
 
@@ -116,6 +156,77 @@ fn memory_does_not_grow_with_the_image() {
     project.write("enclave.toml", MANIFEST.replace("= 64", "= 1024"));
     let output = project.command_after("ulimit -v 98304").output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Fails within 96 MiB of address space, and with these words.
+#[track_caller]
+fn refused_within_memory(project: &Project, words: &[&str]) {
+    let output = project.command_after("ulimit -v 98304").output().unwrap();
+    let line = error_line(&output);
+    assert_eq!(output.status.code(), Some(3), "{line}");
+    for word in words {
+        assert!(line.contains(word), "`{word}` is not in: {line}");
+    }
+    assert!(line.len() < 4096, "{} bytes", line.len());
+}
+
+#[test]
+fn memory_does_not_grow_with_tags() {
+    let project = Project::new();
+    let folder = project.path("image");
+    // Each would have the name of the index.
+    let images: Vec<_> = (0..4000)
+        .map(|number| {
+            let digest = sha256(format!("{number}").as_bytes());
+            let image = json!({ "mediaType": "x", "digest": digest, "size": 1 });
+            for_platform(image, "linux", "amd64")
+        })
+        .collect();
+    let mut one = write_nested_index(&folder, &images);
+    let name = |length: usize| format!("docker.io/{}", "x".repeat(length));
+    for (length, word) in [
+        (4_000_000, "one of its tags has 4000010 bytes"),
+        (503, "one of its tags has 513 bytes"),
+        (502, "4000 images for linux/amd64"),
+    ] {
+        one["annotations"] = json!({ "io.containerd.image.name": name(length) });
+        write_index(&folder, std::slice::from_ref(&one));
+        refused_within_memory(&project, &["image image: ", word]);
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_entries_of_one_image() {
+    let project = Project::new();
+    let folder = project.path("image");
+    let mut image = for_platform(image(&[]).write_blobs(&folder), "linux", "amd64");
+    image["annotations"] = json!({ "x": "y".repeat(4_000_000) });
+    let one = write_nested_index(&folder, &[image]);
+    write_index(&folder, &vec![one; 2000]);
+    let output = project.command_after("ulimit -v 98304").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn memory_does_not_grow_with_configurations() {
+    let project = Project::new();
+    let mut archive = Layer::new();
+    let mut images = Vec::new();
+    for number in 0..32 {
+        let mut config = image(&[]).config;
+        config["created"] = json!(number.to_string());
+        let name = format!("{number}.json");
+        let padding = " ".repeat(4_000_000);
+        archive = archive.file(&name, format!("{config}{padding}"));
+        images.push(json!({ "Config": name, "RepoTags": [], "Layers": [] }));
+    }
+    let archive = archive.file("manifest.json", json!(images).to_string());
+    project.write("image.tar", archive.tar());
+    project.write(
+        "enclave.toml",
+        MANIFEST.replace("oci:image", "docker-archive:image.tar"),
+    );
+    refused_within_memory(&project, &["32 images for linux/amd64"]);
 }
 
 /// `script` gives the program a terminal.

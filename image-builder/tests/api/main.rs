@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod archives;
 mod attestation;
 mod bad_image;
 mod bad_input;
@@ -22,12 +23,16 @@ mod kms_policy;
 mod layer;
 mod libraries;
 mod limits;
+mod makers;
 mod merge;
 mod notes;
+mod one_meaning;
 mod oracle;
+mod platforms;
 mod project;
 mod ramdisk;
 mod readers;
 mod reproducible;
+mod rootfs;
 mod sealed_secrets;
 mod sources;

@@ -16,7 +16,7 @@ use crate::ramdisk::ramdisks;
 
 /// One entry of a layer.
 #[derive(Debug, Clone)]
-enum Operation {
+pub(crate) enum Operation {
     Directory(Vec<&'static str>, u32),
     File(Vec<&'static str>, u32),
     Symlink(Vec<&'static str>),
@@ -82,6 +82,40 @@ impl Model {
         Ok(())
     }
 
+    /// Refuses what programs differ on, because of what the layer has before it.
+    fn check(&self, written: &[&[&str]], operation: &Operation) -> Result<(), Refused> {
+        let is_below =
+            |path: &[&str], folder: &[&str]| path.len() > folder.len() && path.starts_with(folder);
+        let has = |path: &[&str]| written.contains(&path);
+        let has_below = |folder: &[&str]| written.iter().any(|path| is_below(path, folder));
+        let differs = match operation {
+            Operation::Directory(path, _) => {
+                has(path) && !matches!(self.get(path), Some(Node::Directory(..)))
+            }
+            Operation::File(path, _) | Operation::Whiteout(path) => has(path) || has_below(path),
+            Operation::Symlink(path) => {
+                has_below(path) || has(path) && !matches!(self.get(path), Some(Node::Symlink))
+            }
+            Operation::Fifo(path) => {
+                has_below(path) || has(path) && !matches!(self.get(path), Some(Node::Fifo))
+            }
+            Operation::HardLink(path, target) => {
+                let is_same = match (self.get(path), self.get(target)) {
+                    (Some(Node::File(_, one)), Some(Node::File(_, other))) => one == other,
+                    (Some(Node::Symlink), Some(Node::Symlink))
+                    | (Some(Node::Fifo), Some(Node::Fifo)) => true,
+                    _ => false,
+                };
+                has_below(path) || has(path) && !is_same
+            }
+            Operation::Opaque(folder) => written.iter().any(|path| {
+                let mut parents = (folder.len() + 1..path.len()).map(|length| &path[..length]);
+                is_below(path, folder) && parents.any(|parent| !has(parent))
+            }),
+        };
+        if differs { Err(Refused) } else { Ok(()) }
+    }
+
     fn apply(&mut self, layer: &[Operation]) -> Result<(), Refused> {
         for operation in layer {
             match operation {
@@ -97,7 +131,17 @@ impl Model {
                 _ => {}
             }
         }
+        let mut written: Vec<&[&'static str]> = Vec::new();
         for operation in layer {
+            self.check(&written, operation)?;
+            match operation {
+                Operation::Directory(path, _)
+                | Operation::File(path, _)
+                | Operation::Symlink(path)
+                | Operation::Fifo(path)
+                | Operation::HardLink(path, _) => written.push(path),
+                Operation::Whiteout(_) | Operation::Opaque(_) => {}
+            }
             match operation {
                 Operation::Directory(path, owner) => {
                     let children = match self.get(path) {
@@ -153,7 +197,7 @@ impl Model {
     }
 }
 
-fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
+pub(crate) fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
     let mut files = 0;
     let mut layers = vec![app()];
     for operations in history {
@@ -192,7 +236,7 @@ fn layers(history: &[Vec<Operation>]) -> Vec<Layer> {
 }
 
 /// The same lines as the model's, of what was built.
-fn lines(image: &[u8]) -> BTreeSet<String> {
+pub(crate) fn lines(image: &[u8]) -> BTreeSet<String> {
     let application = ramdisks(image).pop().unwrap();
     let mut archive = Reader::new(application.as_slice());
     let mut lines = BTreeSet::new();
@@ -252,12 +296,17 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// The operations of a few layers.
+pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Operation>>> {
+    prop::collection::vec(prop::collection::vec(operation(), 0..8), 1..5)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn layers_are_merged_as_the_model_does(
-        history in prop::collection::vec(prop::collection::vec(operation(), 0..8), 1..5),
+        history in history(),
     ) {
         let mut model = Model::default();
         let expected = history
@@ -274,6 +323,7 @@ proptest! {
                 enclave_kms: &project.path("enclave-kms"),
                 output: &output,
                 measurements: None,
+                platform: None,
                 signing: None,
                 build_time: BuildTime::default(),
             },

@@ -35,7 +35,7 @@ fn cpio(arguments: &[&str], archive: &[u8]) -> Vec<u8> {
     let archive = archive.to_vec();
     let feed = std::thread::spawn(move || input.write_all(&archive));
     let output = cpio.wait_with_output().unwrap();
-    // It need not read what is behind the last entry.
+    // It need not read what is after the last entry.
     let _ = feed.join().unwrap();
     assert!(output.status.success());
     output.stdout
