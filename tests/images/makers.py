@@ -1,0 +1,244 @@
+"""Container images, assembled by the tools that people assemble them with.
+
+The base is a minimal Debian, made once from the package sources that this machine uses.
+What is assembled stays in the cache, by the contents of what it is made from.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+RELEASE = "bookworm"
+BASE = f"localhost/debian:{RELEASE}"
+# Whom the certificate of the test's server is for.
+SERVER = "greetings.example"
+TAG = "image"
+LIMIT = 1800
+
+
+class Failed(Exception):
+    """What has failed, in the words of the program that says so."""
+
+
+def command(arguments, limit=LIMIT, **options):
+    """Runs a program, and gives what it prints."""
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace", timeout=limit, **options)
+    if done.returncode != 0:
+        lines = [line for line in done.stdout.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise Failed(f"{Path(str(arguments[0])).name}: {' / '.join(lines[-3:])}")
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Containerfile:
+    """`buildah build`, with the folder of the image's name in `recipes`."""
+
+    maker = "buildah"
+
+    def key(self, workshop, name):
+        files = sorted(path for path in (RECIPES / name).rglob("*") if path.is_file())
+        parts = [workshop.base_key.encode()]
+        for path in files:
+            parts += [str(path.relative_to(RECIPES)).encode(), path.read_bytes()]
+        return parts
+
+    def make(self, workshop, name, layout):
+        workshop.build(RECIPES / name, name)
+        workshop.buildah("push", "--quiet", f"localhost/{name}", f"oci:{layout}:{TAG}")
+        workshop.buildah("rmi", "--force", f"localhost/{name}")
+
+
+@dataclass(frozen=True)
+class Umoci:
+    """`umoci`: a root file system becomes a layer, and `umoci config` says what is run."""
+
+    config: tuple
+    # The packages that are installed into the base. Without any there is no base.
+    packages: tuple = ()
+    # Files, each after its place in the image.
+    files: tuple = ()
+
+    maker = "umoci"
+
+    def key(self, workshop, _name):
+        contents = [workshop.file(source).read_bytes() for _, source in self.files]
+        return [workshop.base_key.encode(), repr(self).encode(), *contents]
+
+    def make(self, workshop, _name, layout):
+        image, bundle = f"{layout}:{TAG}", workshop.folder / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)
+        command(["umoci", "init", "--layout", layout])
+        command(["umoci", "new", "--image", image])
+        command(["umoci", "unpack", "--image", image, bundle])
+        root = bundle / "rootfs"
+        if self.packages:
+            command(["tar", "-C", root, "-xf", workshop.base()])
+            workshop.install(root, self.packages)
+        for place, source in self.files:
+            target = root / place.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(workshop.file(source), target)
+        command(["umoci", "repack", "--image", image, bundle])
+        command(["umoci", "config", "--image", image, *self.config])
+        command(["umoci", "gc", "--layout", layout])
+        shutil.rmtree(bundle)
+
+
+class Workshop:
+    """The cache's folder, and what images are made of there."""
+
+    def __init__(self, cache, programs):
+        self.folder = cache / "images"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.programs = programs
+        how = f"{RELEASE}\n{inspect.getsource(Workshop.base)}"
+        self.base_key = hashlib.sha256(how.encode()).hexdigest()[:16]
+        storage = self.folder / "storage.conf"
+        storage.write_text('[storage]\ndriver = "vfs"\n'
+                           f'runroot = "{self.folder}/run"\ngraphroot = "{self.folder}/storage"\n')
+        self._environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Nobody else makes images meanwhile."""
+        with open(self.folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def image(self, name, recipe, form):
+        """The container image as `image` of the manifest names it, and its file or folder."""
+        key = hashlib.sha256()
+        for part in [inspect.getsource(type(recipe)).encode(), *recipe.key(self, name)]:
+            key.update(hashlib.sha256(part).digest())
+        folder = self.folder / f"{name}-{key.hexdigest()[:16]}"
+        with self.alone():
+            if not folder.exists():
+                for old in self.folder.glob(f"{name}-{'?' * 16}*"):
+                    shutil.rmtree(old)
+                unfinished = folder.with_suffix(".unfinished")
+                unfinished.mkdir()
+                print(f"{name}: {recipe.maker} assembles the image", file=sys.stderr, flush=True)
+                recipe.make(self, name, unfinished / "oci")
+                unfinished.rename(folder)
+            path = folder / form
+            if not path.exists():
+                reference = f"{form}:{path}:{'localhost/' if form == 'docker-archive' else ''}{TAG}"
+                command(["skopeo", "copy", "--quiet", f"oci:{folder}/oci:{TAG}", reference])
+        return f"{form}:{path}", path
+
+    def file(self, name):
+        """A file that goes into images: one of the workspace's programs, of this machine's
+        or of the recipes', or the certificate."""
+        if name == "authority.pem":
+            return self.certificate()[0]
+        if name.startswith("program:"):
+            return self.programs / name.removeprefix("program:")
+        return Path(name) if name.startswith("/") else RECIPES / name
+
+    def certificate(self):
+        """The certificate of the test's server, and its key."""
+        certificate, key = self.folder / "authority.pem", self.folder / "authority.key"
+        if not certificate.exists():
+            command(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                     "-days", "3650", "-subj", f"/CN={SERVER}", "-addext", f"subjectAltName=DNS:{SERVER}",
+                     "-keyout", key, "-out", certificate])
+        return certificate, key
+
+    def base(self):
+        """A minimal Debian, as a tar."""
+        tar = self.folder / f"debian-{self.base_key}.tar"
+        if not tar.exists():
+            print(f"debootstrap makes the base, {RELEASE} (a minute, once)", file=sys.stderr, flush=True)
+            for old in self.folder.glob("debian-*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            root, sources = self.folder / "debian-root", apt_sources()
+            command(["debootstrap", "--variant=minbase", RELEASE, root, sources[0].split()[1]])
+            (root / "etc/apt/sources.list").write_text("\n".join(sources) + "\n")
+            # As in Debian's own container images: packages start no services.
+            policy = root / "usr/sbin/policy-rc.d"
+            policy.write_text("#!/bin/sh\nexit 101\n")
+            policy.chmod(0o755)
+            for left in (root / "var/lib/apt/lists", root / "var/cache/apt"):
+                shutil.rmtree(left)
+                left.mkdir()
+            unfinished = tar.with_suffix(".unfinished")
+            command(["tar", "-C", root, "--one-file-system", "--exclude=./dev/*", "-cf", unfinished, "."])
+            shutil.rmtree(root)
+            unfinished.rename(tar)
+        return tar
+
+    def buildah(self, *arguments):
+        return command(["buildah", *arguments], env=self._environment)
+
+    def build(self, context, name):
+        """Builds a Containerfile on the base."""
+        tag = f"{BASE}-{self.base_key}"
+        if not json.loads(self.buildah("images", "--json", "--filter", f"reference={tag}") or "[]"):
+            base = self.folder / "base-context"
+            shutil.rmtree(base, ignore_errors=True)
+            base.mkdir()
+            os.link(self.base(), base / "debian.tar")
+            (base / "Containerfile").write_text("FROM scratch\nADD debian.tar /\nCMD [\"bash\"]\n")
+            self.buildah("build", "--quiet", "--tag", tag, base)
+            shutil.rmtree(base)
+        self.buildah("tag", tag, BASE)
+        # What apt fetches is kept outside of the image, and fetched once.
+        volumes = []
+        for place in ("/var/lib/apt/lists", "/var/cache/apt"):
+            volumes += ["--volume", f"{self._apt(place)}:{place}"]
+        self.buildah("build", "--layers=false", *volumes, "--build-context", f"test={self._context()}",
+                     "--tag", f"localhost/{name}", context)
+
+    def _context(self):
+        """A folder with what the test gives to images."""
+        folder = self.folder / "context"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(self.certificate()[0], folder)
+        return folder
+
+    def _apt(self, place):
+        folder = self.folder / "apt" / place.strip("/").replace("/", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def install(self, root, packages):
+        """Installs packages into a root file system."""
+        resolver = root / "etc/resolv.conf"
+        shutil.copy("/etc/resolv.conf", resolver)
+        mounts = [(self._apt(place), root / place.lstrip("/")) for place in ("/var/lib/apt/lists", "/var/cache/apt")]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
+        mounted = []
+        try:
+            for source, target in mounts:
+                command(["mount", "--bind", source, target])
+                mounted.append(target)
+            command(["chroot", root, "apt-get", "update"], env=environment)
+            command(["chroot", root, "apt-get", "install", "-y", "--no-install-recommends", *packages], env=environment)
+        finally:
+            for target in mounted:
+                command(["umount", target])
+        resolver.unlink()
+
+
+def apt_sources():
+    """The lines of sources.list by which this machine gets Debian's release."""
+    listed = command(["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)|$(CODENAME)",
+                      "Created-By: Packages", "Component: main"])
+    found = {}
+    for line in listed.splitlines():
+        origin, address, suite = line.split("|")
+        if origin == "Debian" and suite.startswith(RELEASE):
+            found[suite] = f"deb {address} {suite} main"
+    if RELEASE not in found:
+        raise Failed(f"apt: this machine has no sources for Debian {RELEASE}")
+    return [found[suite] for suite in sorted(found)]
