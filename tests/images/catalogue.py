@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from checks import FILE, GREETING, MEMCACHED, MOSQUITTO, PARTS, REDIS, REDIS_SLOW, Http, postgres
-from makers import SERVER, Containerfile, Umoci
+from makers import SERVER, Containerfile, Docker, Umoci
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,18 @@ class Image:
     # A request that has the workload ask the test's server outside.
     through: object = None
     egress: str = ""
-    # How `image` of the manifest names it.
-    form: str = "oci"
+    # How `image` of the manifest names it, if not as its maker writes it: skopeo copies it.
+    copied_to: str = ""
     # Keys that its manifest needs beyond name, image and the ingress rule, table by table.
     needs: tuple = ()
     # Whether it ends only because it is killed, as it is everywhere.
     is_killed: bool = False
     # What the runtime configuration holds, with the certificate of the test's server.
     configuration: object = None
+
+    @property
+    def form(self):
+        return self.copied_to or self.recipe.native
 
     def manifest(self, image):
         """The manifest, as somebody would write it who knows nothing of the image."""
@@ -46,9 +50,9 @@ BUSYBOX = "/usr/bin/busybox"
 
 IMAGES = (
     Image("nginx", 80, Containerfile(), slow=Http("/slow", FILE), needs=(AS_ROOT,)),
-    Image("nginx-unprivileged", 8080, Containerfile(), slow=Http("/slow", FILE), form="docker-archive"),
+    Image("nginx-unprivileged", 8080, Docker(), slow=Http("/slow", FILE)),
     Image("apache2", 80, Containerfile(), slow=Http("/slow", FILE), needs=(AS_ROOT,)),
-    Image("haproxy", 8080, Containerfile(), slow=Http("/slow", None, 429)),
+    Image("haproxy", 8080, Containerfile(), slow=Http("/slow", None, 429), copied_to="docker-archive"),
     Image("redis", 6379, Umoci(
         packages=("redis-server",),
         config=("--config.user=redis", "--config.workingdir=/var/lib/redis", "--config.exposedports=6379/tcp",
@@ -61,23 +65,23 @@ IMAGES = (
     Image("mosquitto", 1883, Umoci(
         packages=("mosquitto",), files=(("/mosquitto.conf", "mosquitto/mosquitto.conf"),),
         config=("--config.cmd=mosquitto", "--config.cmd=-c", "--config.cmd=/mosquitto.conf",
-                "--config.exposedports=1883/tcp")), MOSQUITTO, None, needs=(AS_ROOT,), form="oci-archive"),
+                "--config.exposedports=1883/tcp")), MOSQUITTO, None, needs=(AS_ROOT,), copied_to="oci-archive"),
     # Its fast shutdown, which its image asks for, ends queries.
     Image("postgres", 5432, Containerfile(), postgres, None, needs=(AS_ROOT,)),
     Image("gunicorn", 8000, Containerfile()),
     Image("node-axios", 3000, Containerfile(), through=Http("/greeting", GREETING), egress=f"{SERVER}:443"),
     Image("java", 8080, Containerfile()),
     Image("puma", 9292, Containerfile()),
-    Image("php", 8080, Containerfile(), form="docker-archive"),
-    Image("go-static", 8080, Containerfile(), form="docker-archive"),
+    Image("php", 8080, Docker()),
+    Image("go-static", 8080, Docker()),
     # Its response in flight waits for the server outside.
     Image("rust-static", 8080, Umoci(
         files=(("/price-oracle", "program:price-oracle"),),
         config=("--config.entrypoint=/price-oracle", "--config.user=1000:1000")),
         Http("/health", None), Http("/quote/gold", None, 502), egress=f"{SERVER}:443",
         configuration=lambda certificate: {"upstream": f"https://{SERVER}/", "ca": certificate}),
-    Image("tini", 8080, Containerfile()),
-    Image("dumb-init", 8080, Containerfile(), form="oci-archive"),
+    Image("tini", 8080, Docker()),
+    Image("dumb-init", 8080, Containerfile(), copied_to="oci-archive"),
     Image("s6", 8080, Containerfile(), needs=(AS_ROOT,)),
     # As PID 1 it has no handler for SIGTERM: with Docker, too, it is killed.
     Image("busybox", 8080, Umoci(
@@ -85,6 +89,6 @@ IMAGES = (
         config=("--config.entrypoint=/bin/busybox", "--config.cmd=httpd", "--config.cmd=-f", "--config.cmd=-p",
                 "--config.cmd=8080", "--config.cmd=-h", "--config.cmd=/www")),
         Http("/hello"), Http("/cgi-bin/slow", PARTS), is_killed=True),
-    Image("distroless", 8080, Containerfile(), slow=Http("/slow", FILE), form="oci-archive"),
+    Image("distroless", 8080, Containerfile(), slow=Http("/slow", FILE), copied_to="oci-archive"),
     Image("ignores-sigterm", 8080, Containerfile(), slow=None, is_killed=True),
 )

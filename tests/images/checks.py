@@ -8,7 +8,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from makers import SERVER, Failed
+from makers import SERVER
+from programs import Failed
 
 # Longer than anything takes, under emulation on a busy machine.
 LIMIT = 60

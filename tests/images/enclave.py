@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checks import InFlight, first_answer
-from makers import Failed, command
+from programs import Failed, command
 
 # How long a start may take, and the end of an enclave after the grace of 10 s.
 LIMITS = {"sim": (60, 60), "qemu": (300, 120)}
@@ -94,15 +94,18 @@ class Enclave:
         if any(event["event"] in ("ended", "workload_exited") for event in self._events):
             raise Failed(self.last_words("the workload ended"))
 
-    def lines(self):
-        return [event["text"] for event in self._events if event["event"] == "log"]
+    def lines(self, *streams):
+        """The log's lines of these streams."""
+        return [event["text"] for event in self._events if event["event"] == "log" and event["stream"] in streams]
 
     def last_words(self, what):
-        """What the agent, the init and the workload say of a failure."""
-        self._errors.seek(0)
-        said = self._errors.read().split("\n") + self.lines()[-4:]
+        """What workload, init and agent say of a failure."""
+        said = self.lines("application", "errors")[-3:]
         said += [event["detail"] for event in self._events if event["event"] == "ended"]
-        return " / ".join([what, *(line.strip() for line in said if line.strip())])
+        if not said:
+            self._errors.seek(0)
+            said = [line.strip() for line in self._errors if line.strip()][-3:]
+        return " / ".join([what, *said])
 
     def ask_to_stop(self):
         command([self._machine.programs / "parent-agent", "stop", "--state-dir", self._folder / "state"],
@@ -176,7 +179,7 @@ def stopped(image, enclave, address, limit):
         raise Failed(enclave.last_words(str(error))) from None
     code = enclave.end(limit)
     stopping.join(limit)
-    is_killed = [line for line in enclave.lines() if KILLED in line]
+    is_killed = [line for line in enclave.lines("errors") if KILLED in line]
     if code != 0:
         raise Failed(enclave.last_words(f"the agent ended with code {code}"))
     if is_killed and not image.is_killed:

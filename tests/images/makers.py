@@ -11,10 +11,12 @@ import inspect
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import docker
+from programs import Failed, command
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 RELEASE = "bookworm"
@@ -22,28 +24,13 @@ BASE = f"localhost/debian:{RELEASE}"
 # Whom the certificate of the test's server is for.
 SERVER = "greetings.example"
 TAG = "image"
-LIMIT = 1800
-
-
-class Failed(Exception):
-    """What has failed, in the words of the program that says so."""
-
-
-def command(arguments, limit=LIMIT, **options):
-    """Runs a program, and gives what it prints."""
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace", timeout=limit, **options)
-    if done.returncode != 0:
-        lines = [line for line in done.stdout.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise Failed(f"{Path(str(arguments[0])).name}: {' / '.join(lines[-3:])}")
-    return done.stdout
 
 
 @dataclass(frozen=True)
 class Containerfile:
     """`buildah build`, with the folder of the image's name in `recipes`."""
 
-    maker = "buildah"
+    maker, native = "buildah", "oci"
 
     def key(self, workshop, name):
         files = sorted(path for path in (RECIPES / name).rglob("*") if path.is_file())
@@ -53,7 +40,7 @@ class Containerfile:
         return parts
 
     def make(self, workshop, name, layout):
-        workshop.build(RECIPES / name, name)
+        workshop.build(name)
         workshop.buildah("push", "--quiet", f"localhost/{name}", f"oci:{layout}:{TAG}")
         workshop.buildah("rmi", "--force", f"localhost/{name}")
 
@@ -68,7 +55,7 @@ class Umoci:
     # Files, each after its place in the image.
     files: tuple = ()
 
-    maker = "umoci"
+    maker, native = "umoci", "oci"
 
     def key(self, workshop, _name):
         contents = [workshop.file(source).read_bytes() for _, source in self.files]
@@ -92,6 +79,21 @@ class Umoci:
         command(["umoci", "config", "--image", image, *self.config])
         command(["umoci", "gc", "--layout", layout])
         shutil.rmtree(bundle)
+
+
+@dataclass(frozen=True)
+class Docker(Containerfile):
+    """`docker build`, with BuildKit, and `docker save`."""
+
+    maker, native = "docker", "docker-archive"
+
+    def make(self, workshop, name, archive):
+        context, tag = RECIPES / name, f"localhost/{name}"
+        with docker.daemon(workshop.folder / "docker", workshop.base(), BASE) as client:
+            client("build", "--quiet", "--network", "host", "--file", context / "Containerfile", "--tag", tag, context)
+            client("save", "--output", archive, tag)
+            client("rmi", "--force", tag)
+            client("builder", "prune", "--all", "--force")
 
 
 class Workshop:
@@ -118,23 +120,26 @@ class Workshop:
     def image(self, name, recipe, form):
         """The container image as `image` of the manifest names it, and its file or folder."""
         key = hashlib.sha256()
-        for part in [inspect.getsource(type(recipe)).encode(), *recipe.key(self, name)]:
+        for part in [inspect.getsource(type(recipe).make).encode(), *recipe.key(self, name)]:
             key.update(hashlib.sha256(part).digest())
-        folder = self.folder / f"{name}-{key.hexdigest()[:16]}"
-        with self.alone():
-            if not folder.exists():
-                for old in self.folder.glob(f"{name}-{'?' * 16}*"):
-                    shutil.rmtree(old)
-                unfinished = folder.with_suffix(".unfinished")
-                unfinished.mkdir()
-                print(f"{name}: {recipe.maker} assembles the image", file=sys.stderr, flush=True)
-                recipe.make(self, name, unfinished / "oci")
-                unfinished.rename(folder)
-            path = folder / form
-            if not path.exists():
-                reference = f"{form}:{path}:{'localhost/' if form == 'docker-archive' else ''}{TAG}"
-                command(["skopeo", "copy", "--quiet", f"oci:{folder}/oci:{TAG}", reference])
+        folder = self.folder / "made" / name / key.hexdigest()[:16]
+        path = folder / form
+        if not path.exists():
+            with self.alone():
+                if not folder.exists():
+                    self._make(name, recipe, folder)
+                if not path.exists():
+                    tag = f"localhost/{name}:{TAG}" if form == "docker-archive" else TAG
+                    command(["skopeo", "copy", "--quiet", f"oci:{folder}/oci:{TAG}", f"{form}:{path}:{tag}"])
         return f"{form}:{path}", path
+
+    def _make(self, name, recipe, folder):
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        unfinished = folder.with_suffix(".unfinished")
+        unfinished.mkdir(parents=True)
+        print(f"{name}: {recipe.maker} assembles the image", file=sys.stderr, flush=True)
+        recipe.make(self, name, unfinished / recipe.native)
+        unfinished.rename(folder)
 
     def file(self, name):
         """A file that goes into images: one of the workspace's programs, of this machine's
@@ -180,10 +185,11 @@ class Workshop:
     def buildah(self, *arguments):
         return command(["buildah", *arguments], env=self._environment)
 
-    def build(self, context, name):
-        """Builds a Containerfile on the base."""
+    def build(self, name):
+        """Has buildah build a Containerfile on the base."""
         tag = f"{BASE}-{self.base_key}"
         if not json.loads(self.buildah("images", "--json", "--filter", f"reference={tag}") or "[]"):
+            self.buildah("rmi", "--all", "--force")
             base = self.folder / "base-context"
             shutil.rmtree(base, ignore_errors=True)
             base.mkdir()
@@ -197,7 +203,7 @@ class Workshop:
         for place in ("/var/lib/apt/lists", "/var/cache/apt"):
             volumes += ["--volume", f"{self._apt(place)}:{place}"]
         self.buildah("build", "--layers=false", *volumes, "--build-context", f"test={self._context()}",
-                     "--tag", f"localhost/{name}", context)
+                     "--tag", f"localhost/{name}", RECIPES / name)
 
     def _context(self):
         """A folder with what the test gives to images."""

@@ -22,7 +22,8 @@ from pathlib import Path
 import enclave
 from catalogue import IMAGES
 from checks import Server
-from makers import Failed, Workshop
+from makers import Workshop
+from programs import Failed
 
 DEFAULT_MEMORY = 1024
 MIB = 1 << 20
