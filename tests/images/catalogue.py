@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from checks import FILE, GREETING, MEMCACHED, MOSQUITTO, PARTS, REDIS, REDIS_SLOW, Http, postgres
+from checks import FILE, GREETING, MEMCACHED, MOSQUITTO, PARTS, REDIS, Http, postgres
 from makers import SERVER, Containerfile, Docker, Umoci
 
 
@@ -53,11 +53,11 @@ IMAGES = (
     Image("nginx-unprivileged", 8080, Docker(), slow=Http("/slow", FILE)),
     Image("apache2", 80, Containerfile(), slow=Http("/slow", FILE), needs=(AS_ROOT,)),
     Image("haproxy", 8080, Containerfile(), slow=Http("/slow", None, 429), copied_to="docker-archive"),
+    # Once it was asked to stop it answers nothing any more, with Docker neither.
     Image("redis", 6379, Umoci(
         packages=("redis-server",),
         config=("--config.user=redis", "--config.workingdir=/var/lib/redis", "--config.exposedports=6379/tcp",
-                "--config.entrypoint=redis-server", "--config.cmd=--protected-mode", "--config.cmd=no",
-                "--config.cmd=--enable-debug-command", "--config.cmd=yes")), REDIS, REDIS_SLOW),
+                "--config.entrypoint=redis-server", "--config.cmd=--protected-mode", "--config.cmd=no")), REDIS, None),
     Image("memcached", 11211, Umoci(
         packages=("memcached",),
         config=("--config.entrypoint=memcached", "--config.cmd=-u", "--config.cmd=memcache",
@@ -78,7 +78,7 @@ IMAGES = (
     Image("rust-static", 8080, Umoci(
         files=(("/price-oracle", "program:price-oracle"),),
         config=("--config.entrypoint=/price-oracle", "--config.user=1000:1000")),
-        Http("/health", None), Http("/quote/gold", None, 502), egress=f"{SERVER}:443",
+        Http("/health", None), Http("/quote/BTC-USD", None, 502), egress=f"{SERVER}:443",
         configuration=lambda certificate: {"upstream": f"https://{SERVER}/", "ca": certificate}),
     Image("tini", 8080, Docker()),
     Image("dumb-init", 8080, Containerfile(), copied_to="oci-archive"),

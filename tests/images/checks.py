@@ -6,9 +6,7 @@ import ssl
 import struct
 import threading
 import time
-from dataclasses import dataclass
 
-from makers import SERVER
 from programs import Failed
 
 # Longer than anything takes, under emulation on a busy machine.
@@ -86,8 +84,6 @@ def postgres(address):
 
 
 REDIS = Exchange(b"PING\r\n", b"+PONG\r\n")
-# The protocol has no other way to have a command take its time.
-REDIS_SLOW = Exchange(b"DEBUG SLEEP 4\r\n", b"+OK\r\n")
 MEMCACHED = Exchange(b"version\r\n", b"VERSION ")
 # CONNECT of MQTT 3.1.1 with a clean session and the client's name, and the CONNACK.
 MOSQUITTO = Exchange(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04test", b"\x20\x02\x00\x00")
@@ -130,17 +126,6 @@ class InFlight:
             raise Failed("the response in flight never ended")
         if self._error is not None:
             raise Failed(f"the response in flight: {self._error or type(self._error).__name__}")
-
-
-@dataclass(frozen=True)
-class Egress:
-    """What the workload asks of a server outside, through the egress list."""
-
-    path: str = "/greeting"
-
-    @property
-    def destination(self):
-        return f"{SERVER}:443"
 
 
 class Server:

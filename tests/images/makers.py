@@ -33,10 +33,11 @@ class Containerfile:
     maker, native = "buildah", "oci"
 
     def key(self, workshop, name):
-        files = sorted(path for path in (RECIPES / name).rglob("*") if path.is_file())
         parts = [workshop.base_key.encode()]
-        for path in files:
+        for path in sorted(path for path in (RECIPES / name).rglob("*") if path.is_file()):
             parts += [str(path.relative_to(RECIPES)).encode(), path.read_bytes()]
+        if b"--from=test" in (RECIPES / name / "Containerfile").read_bytes():
+            parts.append(workshop.certificate()[0].read_bytes())
         return parts
 
     def make(self, workshop, name, layout):
@@ -143,19 +144,21 @@ class Workshop:
 
     def file(self, name):
         """A file that goes into images: one of the workspace's programs, of this machine's
-        or of the recipes', or the certificate."""
-        if name == "authority.pem":
-            return self.certificate()[0]
+        or of the recipes'."""
         if name.startswith("program:"):
             return self.programs / name.removeprefix("program:")
         return Path(name) if name.startswith("/") else RECIPES / name
 
     def certificate(self):
         """The certificate of the test's server, and its key."""
-        certificate, key = self.folder / "authority.pem", self.folder / "authority.key"
+        certificate, key = self.folder / "server.pem", self.folder / "server.key"
         if not certificate.exists():
+            # OpenSSL's own configuration would make it an authority's, which servers may not have.
+            settings = self.folder / "server.cnf"
+            settings.write_text("[req]\ndistinguished_name = name\n[name]\n")
             command(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                     "-days", "3650", "-subj", f"/CN={SERVER}", "-addext", f"subjectAltName=DNS:{SERVER}",
+                     "-days", "3650", "-config", settings, "-subj", f"/CN={SERVER}",
+                     "-addext", f"subjectAltName=DNS:{SERVER}", "-addext", "basicConstraints=critical,CA:FALSE",
                      "-keyout", key, "-out", certificate])
         return certificate, key
 

@@ -16,5 +16,5 @@ def command(arguments, limit=LIMIT, **options):
                           text=True, errors="replace", timeout=limit, **options)
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise Failed(f"{Path(str(arguments[0])).name}: {' / '.join(lines[-3:])}")
+        raise Failed(f"{Path(str(arguments[0])).name}: {' / '.join(lines[-5:])}")
     return done.stdout
