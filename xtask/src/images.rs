@@ -9,7 +9,13 @@ use crate::{cache, packages, programs};
 
 const SCRIPT: &str = "tests/images/run.py";
 /// What assembles the images, and a program that goes into one.
-const NEEDS: [&str; 5] = ["buildah", "busybox-static", "debootstrap", "skopeo", "umoci"];
+const NEEDS: [&str; 5] = [
+    "buildah",
+    "busybox-static",
+    "debootstrap",
+    "skopeo",
+    "umoci",
+];
 
 /// Assembles the images that are named, or all, and has each run, serve and stop.
 pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
