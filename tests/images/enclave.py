@@ -100,7 +100,7 @@ class Enclave:
 
     def last_words(self, what):
         """What workload, init and agent say of a failure."""
-        said = self.lines("application", "errors")[-3:]
+        said = self.lines("application", "errors")[-6:]
         said += [event["detail"] for event in self._events if event["event"] == "ended"]
         if not said:
             self._errors.seek(0)

@@ -206,6 +206,7 @@ impl Confinement {
         }
         self.capabilities.bound()?;
         if !is_simulated {
+            give_output(self.user)?;
             prctl::set_keepcaps(true)?;
             let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
             setgroups(&self.groups)?;
@@ -249,6 +250,17 @@ fn groups(user: User, others: &Groups) -> Vec<Gid> {
     let own = std::iter::once(user.gid);
     let others = others.iter().copied().filter(|gid| *gid != user.gid);
     own.chain(others).map(Gid::from_raw).collect()
+}
+
+/// Gives the pipes of standard output and standard error to the user, as Docker does: a
+/// program that opens `/dev/stdout`, as nginx does for its log, opens a file of its user's.
+fn give_output(user: User) -> io::Result<()> {
+    for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: the call takes numbers and touches no memory.
+        let given = unsafe { libc::fchown(output, user.uid, user.gid) };
+        nix::errno::Errno::result(given)?;
+    }
+    Ok(())
 }
 
 /// Has the kernel close every descriptor but the first three when the program is
