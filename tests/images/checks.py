@@ -102,30 +102,31 @@ def first_answer(ask, address, limit, alive):
         time.sleep(0.1)
 
 
-class InFlight:
-    """A request that is being answered while other things happen."""
+class Beside:
+    """What is done while other things happen, and when it ended."""
 
-    def __init__(self, ask, address):
-        self._error = None
-        self._thread = threading.Thread(target=self._run, args=(ask, address), daemon=True)
+    def __init__(self, what, do, *arguments):
+        self._what, self._error, self.ended = what, None, None
+        self._thread = threading.Thread(target=self._run, args=(do, *arguments), daemon=True)
         self._thread.start()
 
-    def _run(self, ask, address):
+    def _run(self, do, *arguments):
         try:
-            ask(address)
+            do(*arguments)
         except Exception as error:
             self._error = error
+        self.ended = time.monotonic()
 
     def is_open(self):
         return self._thread.is_alive()
 
-    def answered(self):
-        """Waits for the answer, which has to be whole."""
-        self._thread.join(LIMIT)
+    def finished(self, limit=LIMIT):
+        """Waits for the end, which has to be a success."""
+        self._thread.join(limit)
         if self._thread.is_alive():
-            raise Failed("the response in flight never ended")
+            raise Failed(f"{self._what} never ended")
         if self._error is not None:
-            raise Failed(f"the response in flight: {self._error or type(self._error).__name__}")
+            raise Failed(f"{self._what}: {self._error or type(self._error).__name__}")
 
 
 class Server:

@@ -40,7 +40,11 @@ def daemon(folder, base, name):
         yield client
     finally:
         run.terminate()
-        run.wait(LIMIT)
+        try:
+            run.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
 
 
 def _unpack(folder, programs):

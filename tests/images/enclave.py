@@ -1,6 +1,7 @@
 """An enclave of an image: built, started, used and stopped."""
 
 import json
+import socket
 import subprocess
 import tempfile
 import threading
@@ -8,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from checks import InFlight, first_answer
-from programs import Failed, command
+from checks import Beside, first_answer
+from programs import FAILURES, Failed, command
 
 # How long a start may take, and the end of an enclave after the grace of 10 s.
 LIMITS = {"sim": (60, 60), "qemu": (300, 120)}
@@ -51,16 +52,27 @@ class Enclave:
         self.started = time.monotonic()
         for name in ("tmp", "left"):
             (folder / name).mkdir()
+        # When the agent began to stop the enclave, as it says to service managers.
+        self.stopping = None
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notices.bind(str(folder / "notify"))
+        threading.Thread(target=self._note, daemon=True).start()
         self._errors = open(folder / "stderr", "w+")
         self._run = subprocess.Popen(
             [machine.programs / "parent-agent", "run", eif, *machine.hypervisor(hypervisor), "--json",
              "--state-dir", folder / "state", "--publish", f"127.0.0.1:0:{image.port}", *arguments],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(folder / "tmp"),
-                 "XDG_STATE_HOME": str(folder / "left")},
+                 "XDG_STATE_HOME": str(folder / "left"), "NOTIFY_SOCKET": str(folder / "notify")},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, text=True, errors="replace")
         self._events, self._changed = [], threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def _note(self):
+        while notice := self._notices.recv(4096):
+            if b"STOPPING=1" in notice.splitlines():
+                self.stopping = time.monotonic()
+                return
 
     def _read(self):
         for line in self._run.stdout:
@@ -128,6 +140,8 @@ class Enclave:
             except subprocess.TimeoutExpired:
                 self._run.kill()
                 self._run.wait()
+        self._notices.shutdown(socket.SHUT_RD)
+        self._notices.close()
         self._errors.close()
 
 
@@ -153,8 +167,8 @@ def show(machine, image, eif, hypervisor, server, certificate):
                 seconds = time.monotonic() - enclave.started
                 if image.through:
                     image.through(address)
-            except Failed as error:
-                raise Failed(enclave.last_words(str(error))) from None
+            except FAILURES as error:
+                raise Failed(enclave.last_words(str(error) or type(error).__name__)) from None
             stopped(image, enclave, address, stop)
             return seconds
         finally:
@@ -163,22 +177,25 @@ def show(machine, image, eif, hypervisor, server, certificate):
 
 def stopped(image, enclave, address, limit):
     """Stops the enclave while something is being answered."""
-    in_flight = InFlight(image.slow, address) if image.slow else None
+    in_flight = Beside("the response in flight", image.slow, address) if image.slow else None
     if in_flight:
         time.sleep(1)
         if not in_flight.is_open():
-            in_flight.answered()
+            in_flight.finished()
             raise Failed("the response in flight was over before the stop")
-    stopping = threading.Thread(target=enclave.ask_to_stop, daemon=True)
-    stopping.start()
+    stopping = Beside("the stop", enclave.ask_to_stop)
     try:
         if in_flight:
-            in_flight.answered()
+            in_flight.finished()
     except Failed as error:
         enclave.end(limit)
         raise Failed(enclave.last_words(str(error))) from None
+    stopping.finished(limit)
     code = enclave.end(limit)
-    stopping.join(limit)
+    if enclave.stopping is None:
+        raise Failed("the agent did not say that it stops the enclave")
+    if in_flight and in_flight.ended < enclave.stopping:
+        raise Failed("the response in flight was over before the agent stopped the enclave")
     is_killed = [line for line in enclave.lines("errors") if KILLED in line]
     if code != 0:
         raise Failed(enclave.last_words(f"the agent ended with code {code}"))

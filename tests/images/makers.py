@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import docker
-from programs import Failed, command
+from programs import CONTAINED, Failed, command
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 RELEASE = "bookworm"
@@ -24,6 +24,15 @@ BASE = f"localhost/debian:{RELEASE}"
 # Whom the certificate of the test's server is for.
 SERVER = "greetings.example"
 TAG = "image"
+# Installs packages into a root file system, with apt's folders of the cache.
+INSTALL = """
+root=$1
+mount --bind "$2" "$root/var/lib/apt/lists"
+mount --bind "$3" "$root/var/cache/apt"
+shift 3
+chroot "$root" apt-get update
+chroot "$root" apt-get install -y --no-install-recommends "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,10 @@ class Workshop:
                     self._make(name, recipe, folder)
                 if not path.exists():
                     tag = f"localhost/{name}:{TAG}" if form == "docker-archive" else TAG
-                    command(["skopeo", "copy", "--quiet", f"oci:{folder}/oci:{TAG}", f"{form}:{path}:{tag}"])
+                    unfinished = path.with_name(f"{form}.unfinished")
+                    unfinished.unlink(missing_ok=True)
+                    command(["skopeo", "copy", "--quiet", f"oci:{folder}/oci:{TAG}", f"{form}:{unfinished}:{tag}"])
+                    unfinished.rename(path)
         return f"{form}:{path}", path
 
     def _make(self, name, recipe, folder):
@@ -170,7 +182,7 @@ class Workshop:
             for old in self.folder.glob("debian-*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
             root, sources = self.folder / "debian-root", apt_sources()
-            command(["debootstrap", "--variant=minbase", RELEASE, root, sources[0].split()[1]])
+            command([*CONTAINED, "debootstrap", "--variant=minbase", RELEASE, root, sources[0].split()[1]])
             (root / "etc/apt/sources.list").write_text("\n".join(sources) + "\n")
             # As in Debian's own container images: packages start no services.
             policy = root / "usr/sbin/policy-rc.d"
@@ -224,18 +236,9 @@ class Workshop:
         """Installs packages into a root file system."""
         resolver = root / "etc/resolv.conf"
         shutil.copy("/etc/resolv.conf", resolver)
-        mounts = [(self._apt(place), root / place.lstrip("/")) for place in ("/var/lib/apt/lists", "/var/cache/apt")]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
-        mounted = []
-        try:
-            for source, target in mounts:
-                command(["mount", "--bind", source, target])
-                mounted.append(target)
-            command(["chroot", root, "apt-get", "update"], env=environment)
-            command(["chroot", root, "apt-get", "install", "-y", "--no-install-recommends", *packages], env=environment)
-        finally:
-            for target in mounted:
-                command(["umount", target])
+        folders = [self._apt(place) for place in ("/var/lib/apt/lists", "/var/cache/apt")]
+        command([*CONTAINED, "sh", "-euc", INSTALL, "sh", root, *folders, *packages], env=environment)
         resolver.unlink()
 
 

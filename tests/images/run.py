@@ -6,15 +6,14 @@ usage: run.py [--hypervisor sim|qemu] [--json FILE] [NAME…]
 Without names, all images. The environment names what is tested (ENCLAVE_TEST_PROGRAMS,
 ENCLAVE_TEST_KERNEL, ENCLAVE_TEST_QEMU, ENCLAVE_TEST_VSOCK_DEVICE) and the cache's folder
 (ENCLAVE_TOOLKIT_CACHE). It needs root, debootstrap, buildah, umoci, skopeo, and the
-packages of a Debian that this machine's apt knows.
+packages of Debian 12, which apt's sources have to name.
 
-Exit codes: 0 all images work, 1 one does not, 2 wrong arguments.
+Exit codes: 0 all images work, 1 one does not, 2 wrong arguments, or not root: none was tried.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ import enclave
 from catalogue import IMAGES
 from checks import Server
 from makers import Workshop
-from programs import Failed
+from programs import FAILURES
 
 DEFAULT_MEMORY = 1024
 MIB = 1 << 20
@@ -41,6 +40,10 @@ def main():
     unknown = [name for name in arguments.names if name not in names]
     if unknown:
         parser.error(f"there is no image `{unknown[0]}`: {', '.join(names)}")
+
+    if os.geteuid() != 0:
+        print("run.py: assembling images needs root", file=sys.stderr)
+        return 2
 
     hypervisors = [arguments.hypervisor] if arguments.hypervisor else HYPERVISORS
     machine = enclave.Machine(*(
@@ -81,13 +84,13 @@ def tried(image, workshop, machine, hypervisors, server, certificate):
             step = "built"
             eif = machine.build(image, reference, Path(folder))
             row["eif"] = eif.stat().st_size
-        except (Failed, OSError, subprocess.TimeoutExpired) as error:
+        except FAILURES as error:
             row["failures"].append(f"not {step}: {error}")
             return row
         for hypervisor in hypervisors:
             try:
                 row["seconds"][hypervisor] = enclave.show(machine, image, eif, hypervisor, server, certificate)
-            except (Failed, OSError, subprocess.TimeoutExpired) as error:
+            except FAILURES as error:
                 row["seconds"][hypervisor] = None
                 row["failures"].append(f"{hypervisor}: {error}")
     return row

@@ -19,6 +19,9 @@ const NEEDS: [&str; 5] = [
 
 /// Assembles the images that are named, or all, and has each run, serve and stop.
 pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
+    if !packages::is_root() {
+        bail!("assembling images needs root: run `cargo xtask images` as root");
+    }
     packages::install_needed()?;
     packages::install(&NEEDS)?;
     let status = Command::new("python3")
@@ -30,8 +33,9 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         .stdin(Stdio::null())
         .status()
         .context("cannot run python3")?;
-    if !status.success() {
-        bail!("an image does not work as an enclave; what failed is above");
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(1) => bail!("an image does not work as an enclave; what failed is above"),
+        _ => bail!("no image was tried ({status}); the reason is above"),
     }
-    Ok(())
 }

@@ -56,7 +56,7 @@ usage: cargo xtask COMMAND
   images [--hypervisor sim|qemu] [--json FILE] [NAME…]
                    container images as they are (nginx, PostgreSQL, Node.js, s6, …), assembled
                    here, run as enclaves under sim and in QEMU; or those that are named
-                   (needs root, and the packages of Debian)
+                   (needs root, and Debian 12's packages in apt's sources)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation

@@ -10,9 +10,7 @@ use command_output::{out, outln};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{
-    bench, bindings, cloud, fuzz, images, packages, programs, release, target, terraform, wasm,
-};
+use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, terraform, wasm};
 
 /// Seconds that each fuzz target runs: enough to find a corpus that has become wrong.
 const FUZZ_SECONDS: &str = "5";
@@ -195,10 +193,6 @@ const WITHOUT_AWS: Step<'_> = Step {
     environment: &[],
 };
 
-/// One of the images of `cargo xtask images` that are assembled on Debian, and one that is a
-/// program alone. All of them take half an hour.
-const IMAGES: [&str; 4] = ["--hypervisor", "sim", "gunicorn", "rust-static"];
-
 /// The package of the tests from end to end, which need a kernel and QEMU.
 const E2E: &str = "enclave-tests";
 
@@ -369,11 +363,7 @@ fn e2e(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
         &filter,
         environment,
         report,
-    )?;
-    let how = format!("cargo xtask images {}", IMAGES.join(" "));
-    report.step("container images", &how, || {
-        images::run(workspace, &IMAGES.map(str::to_owned))
-    })
+    )
 }
 
 /// Runs the tests that the filter chooses. All are compiled, whichever are chosen:
