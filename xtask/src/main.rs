@@ -10,6 +10,7 @@ mod cold_start;
 mod demo;
 mod functions;
 mod fuzz;
+mod images;
 mod init;
 mod junit;
 mod outside;
@@ -52,6 +53,10 @@ usage: cargo xtask COMMAND
   sdks             boto3, the aws command and AWS's SDKs for JavaScript and Rust, unmodified,
                    and enclave-kms decrypt a secret in an enclave under sim (needs the
                    registries of npm, Python and Rust)
+  images [--hypervisor sim|qemu] [--json FILE] [NAME…]
+                   container images as they are (nginx, PostgreSQL, Node.js, s6, …), assembled
+                   here, run as enclaves under sim and in QEMU; or those that are named
+                   (needs root, and Debian 12's packages in apt's sources)
   fuzz [SECONDS] [TARGET]
                    run the fuzz targets, or one, for some seconds each (10)
   bench attestation
@@ -105,7 +110,15 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
     if !arguments.is_empty()
         && !matches!(
             command,
-            "bench" | "cloud" | "demo" | "endurance" | "fuzz" | "release" | "terraform" | "test"
+            "bench"
+                | "cloud"
+                | "demo"
+                | "endurance"
+                | "fuzz"
+                | "images"
+                | "release"
+                | "terraform"
+                | "test"
         )
     {
         bail!("`{command}` takes no arguments\n\n{HELP}");
@@ -133,6 +146,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "qemu" => outln!("{}", QEMU.get(&root)?.display()),
         "figures" => programs::run(&root, "figures", &[])?,
         "endurance" => programs::run(&root, "log-endurance", arguments)?,
+        "images" => images::run(&root, arguments)?,
         "sdks" => sdks::run(&root)?,
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,

@@ -62,10 +62,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         return Ok(());
     }
     errln!("installing {}", missing.join(" "));
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout == b"0\n");
+    let root = is_root();
     let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
         let mut command = if root {
             Command::new("apt-get")
@@ -96,6 +93,14 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         "packages are missing; run: sudo apt-get install --no-install-recommends {}",
         missing.join(" ")
     )
+}
+
+/// Whether the user is root.
+pub(crate) fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n")
 }
 
 fn is_installed(package: &str) -> bool {

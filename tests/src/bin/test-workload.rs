@@ -563,6 +563,10 @@ fn confined() -> anyhow::Result<()> {
         let code = opened.err().and_then(|error| error.raw_os_error());
         tried(path, code.map_or(Ok(()), |code| Err(Errno::from_raw(code))));
     }
+    for path in ["/dev/stdout", "/dev/stderr"] {
+        let opened = File::options().append(true).open(path);
+        println!("{path} can be opened: {}", opened.is_ok());
+    }
     let mut devices: Vec<_> = fs::read_dir("/dev")?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<io::Result<_>>()?;
