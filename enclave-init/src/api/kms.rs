@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::guard::{self, Transport};
-use super::{Answer, Api, Failure, REQUEST_TIMEOUT, RESOURCES};
+use super::{Answer, Api, Failure, REQUEST_TIMEOUT};
 use crate::aws::append;
 use crate::kms::{Kms, KmsError, check_caller};
 
@@ -53,7 +53,7 @@ pub(super) async fn answer(
         if request.method() == Method::POST {
             Ok(())
         } else {
-            Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES))
+            Err(super::not_found())
         }
     });
     let called = match passes {
