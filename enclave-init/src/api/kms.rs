@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::guard::{self, Transport};
-use super::{Answer, Api, Failure, REQUEST_TIMEOUT, RESOURCES};
+use super::{Answer, Api, Failure, REQUEST_TIMEOUT};
 use crate::aws::append;
 use crate::kms::{Kms, KmsError, check_caller};
 
@@ -51,7 +51,7 @@ pub(super) async fn answer(
         if request.method() == Method::POST {
             Ok(())
         } else {
-            Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES))
+            Err(super::not_found())
         }
     });
     let called = match passes {

@@ -85,8 +85,33 @@ pub(crate) struct Api {
     pub(crate) keys: Option<FamilyKeys>,
 }
 
-/// Told to whoever asks for anything else.
-const RESOURCES: &str = "there are POST /v1/attestation, GET, PUT and POST /v1/identity, POST /v1/sign, GET /v1/keys, GET /v1/keys/PURPOSE, GET /v1/random?bytes=N, GET /v1/secrets/NAME, GET /v1/time, GET /v1/registers, POST /v1/registers/N/extend, POST /v1/registers/N/lock, POST /v1/verify, and with [kms] POST /v1/kms/decrypt, POST /v1/kms/generate-data-key and POST /v1/kms/random";
+/// What there is, for whoever asks for anything else; `docs/local-api.json` describes it for
+/// programs. AWS's own paths are not among it: SDKs find those by themselves.
+const ROUTES: [(&str, &str); 17] = [
+    ("POST", "/v1/attestation"),
+    ("GET", "/v1/identity"),
+    ("PUT", "/v1/identity"),
+    ("POST", "/v1/identity"),
+    ("POST", "/v1/sign"),
+    ("GET", "/v1/keys"),
+    ("GET", "/v1/keys/{purpose}"),
+    ("GET", "/v1/random"),
+    ("GET", "/v1/secrets/{name}"),
+    ("GET", "/v1/time"),
+    ("GET", "/v1/registers"),
+    ("POST", "/v1/registers/{index}/extend"),
+    ("POST", "/v1/registers/{index}/lock"),
+    ("POST", "/v1/verify"),
+    ("POST", "/v1/kms/decrypt"),
+    ("POST", "/v1/kms/generate-data-key"),
+    ("POST", "/v1/kms/random"),
+];
+
+fn not_found() -> Failure {
+    let routes = ROUTES.map(|(method, path)| format!("{method} {path}"));
+    let reason = format!("there is no such resource; there are {}", routes.join(", "));
+    Failure::new(StatusCode::NOT_FOUND, reason)
+}
 
 /// Passes a request on to its resource.
 async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
@@ -120,7 +145,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
             secrets::read(&api, name, request.uri().query()).await
         }
         (&Method::GET, ["v1", "time"]) => time::read(&api),
-        _ => Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES)),
+        _ => Err(not_found()),
     }
 }
 
@@ -132,7 +157,7 @@ async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> A
             if request.method() == Method::GET {
                 credentials::read(credentials, request.headers())
             } else {
-                Err(Failure::new(StatusCode::NOT_FOUND, RESOURCES))
+                Err(not_found())
             }
         });
         return result.unwrap_or_else(|failure| credentials::refusal(&failure));
@@ -340,4 +365,25 @@ async fn json_within<T: DeserializeOwned>(
     let body = if body.is_empty() { b"{}" } else { &*body };
     serde_json::from_slice(body)
         .map_err(|error| Failure::bad(format!("the body is not understood: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn local_api_is_described_for_programs() {
+        let text = std::fs::read_to_string("../docs/local-api.json").unwrap();
+        let description: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(description["servers"][0]["url"], URL);
+        let paths = description["paths"].as_object().unwrap().iter();
+        let described = paths.flat_map(|(path, operations)| {
+            let methods = operations.as_object().unwrap().keys();
+            methods.map(move |method| (method.to_uppercase(), path.clone()))
+        });
+        let routes = ROUTES.map(|(method, path)| (method.to_owned(), path.to_owned()));
+        assert_eq!(described.collect::<BTreeSet<_>>(), BTreeSet::from(routes));
+    }
 }

@@ -200,6 +200,73 @@ async fn local_api_gives_as_many_random_bytes_as_asked_for() {
     assert_ne!(answers[2], answers[3]);
 }
 
+/// Each operation of `docs/local-api.json` is there, and answers as it says: with a status
+/// that it lists, and in JSON with the fields that it names.
+#[tokio::test]
+async fn local_api_answers_as_it_is_described() {
+    let text = std::fs::read_to_string("../docs/local-api.json").unwrap();
+    let description: Value = serde_json::from_str(&text).unwrap();
+    let mut requests = Vec::new();
+    let mut operations = Vec::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{index}", "17")
+            .replace("{purpose}", "test")
+            .replace("{name}", "none");
+        for (method, operation) in methods.as_object().unwrap() {
+            let query = if path == "/v1/random" { "?bytes=8" } else { "" };
+            let body = &operation["requestBody"]["content"]["application/json"]["example"];
+            let body = if body.is_null() {
+                String::new()
+            } else {
+                body.to_string()
+            };
+            let method = method.to_uppercase();
+            requests.push(format!("request tcp {method} {path}{query} {body}"));
+            operations.push(operation);
+        }
+    }
+    let (_enclave, answers) = answers(&requests).await;
+    assert_eq!(answers.len(), operations.len());
+    for ((request, operation), (status, body)) in requests.iter().zip(operations).zip(answers) {
+        let response = &operation["responses"][status.to_string()];
+        let content = &response["content"];
+        assert!(
+            response.is_object(),
+            "{request}: status {status} is not described"
+        );
+        let Some(media) = content.get("application/json") else {
+            continue;
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let mut schemas = vec![&media["schema"]];
+        if let Some(either) = media["schema"]["oneOf"].as_array() {
+            schemas = either.iter().collect();
+        }
+        let fits = schemas.iter().any(|schema| {
+            let schema = match schema["$ref"].as_str() {
+                Some(name) => description.pointer(name.trim_start_matches('#')).unwrap(),
+                None => schema,
+            };
+            let properties = schema["properties"].as_object().unwrap();
+            let required = schema["required"].as_array().unwrap();
+            required
+                .iter()
+                .all(|name| body.get(name.as_str().unwrap()).is_some())
+                && body
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .all(|key| properties.contains_key(key))
+        });
+        assert!(fits, "{request}: {body}");
+        if status == 404 {
+            let reason = body["error"].as_str().unwrap();
+            assert!(!reason.contains("there is no such resource"), "{request}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn local_api_answers_wrong_requests_with_a_reason() {
     let attestation = |body: Value| format!("request tcp POST /v1/attestation {body}");

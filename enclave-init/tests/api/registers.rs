@@ -99,7 +99,7 @@ async fn registers_that_cannot_be_extended_or_locked_are_answered_with_the_reaso
         (
             "request tcp GET /v1/registers/18/lock ".to_owned(),
             404,
-            "POST /v1/registers/N/lock",
+            "POST /v1/registers/{index}/lock",
         ),
     ];
     let requests: Vec<_> = cases.iter().map(|(request, ..)| request.clone()).collect();
