@@ -57,6 +57,8 @@ pub(crate) struct Prober<'a> {
     pub(crate) handle: &'a Handle,
     pub(crate) logs: &'a Logs,
     pub(crate) companions: &'a Companions<'a>,
+    /// The workload's.
+    pub(crate) network: &'a Namespace,
     /// What the workload says, if the image has it say so.
     pub(crate) notifications: Option<&'a Notifications>,
     /// Its main process.
@@ -275,7 +277,7 @@ impl Prober<'_> {
                     Some(complaint) => Err(self.logs.with_output(complaint, outcome.excerpt())),
                 }
             }
-            probe => health::probe(probe, limit).await,
+            probe => health::probe(probe, limit, self.network).await,
         }
     }
 

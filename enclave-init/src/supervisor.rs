@@ -387,6 +387,7 @@ impl Supervisor<'_> {
             handle: self.handle,
             logs: self.logs,
             companions,
+            network: self.confinement.network(),
             notifications,
             workload: process.as_fd(),
             stop_grace: self.config.workload.stop_grace,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use manifest::{
-    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, HealthSource,
-    LogRelease, Logs, Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy,
-    RootSource, SelfCheck, WhenFull, WorkloadKind,
+    Allowance, Compression, Confinement, Cpus, Health, HealthProbe, HealthSource, LogRelease, Logs,
+    Manifest, ManifestError, MemoryMib, Pids, Profile, Redaction, RestartPolicy, RootSource,
+    SelfCheck, WhenFull, WorkloadKind,
 };
 
 const COMPLETE: &str = r#"

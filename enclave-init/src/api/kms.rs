@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::guard::{self, Transport};
-use super::{Answer, Api, Failure, REQUEST_TIMEOUT};
+use super::{Answer, Api, REQUEST_TIMEOUT};
 use crate::aws::append;
 use crate::kms::{Kms, KmsError, check_caller};
 

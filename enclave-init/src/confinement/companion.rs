@@ -68,6 +68,7 @@ struct Order {
     groups: Groups,
     settings: Settings,
     has_user_namespace: bool,
+    has_one_user: bool,
     /// Descriptors that are inherited for it.
     workload: RawFd,
     group: Option<RawFd>,
@@ -92,6 +93,7 @@ impl Confinement {
             groups: workload.groups.clone(),
             settings: errand.config.confinement.clone(),
             has_user_namespace: self.has_user_namespace(),
+            has_one_user: self.has_one_user,
             workload: errand.workload.as_raw_fd(),
             group: group.as_ref().map(AsRawFd::as_raw_fd),
         };
@@ -177,7 +179,7 @@ fn run() -> Result<ExitCode, (u8, String)> {
         &order.working_directory,
         order.user,
         &order.groups,
-        order.group.is_none(),
+        order.has_one_user,
     )
     .map_err(|error| (EXIT_NOT_ENTERED, error.to_string()))?;
     // SAFETY: the init leaves these descriptors open for this process, which owns them.
@@ -254,6 +256,7 @@ mod tests {
             groups: Groups::default(),
             settings,
             has_user_namespace: true,
+            has_one_user: true,
             workload: 3,
             group: Some(4),
         };

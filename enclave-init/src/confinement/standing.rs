@@ -25,8 +25,8 @@ pub(super) struct Standing {
     groups: Vec<Gid>,
     capabilities: Set,
     filter: Filter,
-    /// One user of the host has every name then.
-    simulated: bool,
+    /// Whether there is no other user to become, under `sim`.
+    has_one_user: bool,
 }
 
 impl Standing {
@@ -35,7 +35,7 @@ impl Standing {
         working_directory: &str,
         user: User,
         others: &Groups,
-        simulated: bool,
+        has_one_user: bool,
     ) -> Result<Self, InitError> {
         Ok(Self {
             working_directory: CString::new(working_directory).map_err(|_| {
@@ -45,7 +45,7 @@ impl Standing {
             groups: groups(user, others),
             capabilities: Set::new(&settings.capabilities_of(user.uid == 0)),
             filter: Filter::new(settings),
-            simulated,
+            has_one_user,
         })
     }
 
@@ -63,7 +63,8 @@ impl Standing {
 
     pub(super) fn become_user(&self) -> io::Result<()> {
         self.capabilities.bound()?;
-        if !self.simulated {
+        if !self.has_one_user {
+            give_output(self.user)?;
             prctl::set_keepcaps(true)?;
             let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
             setgroups(&self.groups)?;
@@ -91,6 +92,17 @@ fn groups(user: User, others: &Groups) -> Vec<Gid> {
     let own = std::iter::once(user.gid);
     let others = others.iter().copied().filter(|gid| *gid != user.gid);
     own.chain(others).map(Gid::from_raw).collect()
+}
+
+/// Gives the pipes of standard output and standard error to the user, as Docker does: a
+/// program that opens `/dev/stdout`, as nginx does for its log, opens a file of its user's.
+fn give_output(user: User) -> io::Result<()> {
+    for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: the call takes numbers and touches no memory.
+        let given = unsafe { libc::fchown(output, user.uid, user.gid) };
+        nix::errno::Errno::result(given)?;
+    }
+    Ok(())
 }
 
 /// Has the kernel close every descriptor but the first three when the program is

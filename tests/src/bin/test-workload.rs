@@ -353,7 +353,7 @@ const ENOUGH_PROBES: u64 = 5;
 
 fn common() -> anyhow::Result<String> {
     let mut text = format!("{} {} {:?}\n", geteuid(), getegid(), getgroups()?);
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = fs::read_to_string("/proc/self/status")?;
     let is_common = |line: &&str| {
         ["Cap", "NoNewPrivs", "Seccomp:"]
             .iter()
@@ -361,7 +361,7 @@ fn common() -> anyhow::Result<String> {
     };
     text.extend(status.lines().filter(is_common));
     for name in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
-        let link = std::fs::read_link(Path::new("/proc/self/ns").join(name))?;
+        let link = fs::read_link(Path::new("/proc/self/ns").join(name))?;
         text.push_str(&link.to_string_lossy());
     }
     Ok(text)
@@ -369,15 +369,15 @@ fn common() -> anyhow::Result<String> {
 
 /// Is probed, fails its probes after a few, and is started again for it.
 fn probed() -> anyhow::Result<()> {
-    let is_again = std::fs::remove_file(FAIL).is_ok();
-    std::fs::write(COMMON, common()?)?;
+    let is_again = fs::remove_file(FAIL).is_ok();
+    fs::write(COMMON, common()?)?;
     println!("started {}", if is_again { "again" } else { "first" });
-    while std::fs::metadata(PROBES).map_or(0, |file| file.len()) < ENOUGH_PROBES {
+    while fs::metadata(PROBES).map_or(0, |file| file.len()) < ENOUGH_PROBES {
         thread::park_timeout(Duration::from_millis(10));
     }
     println!("probed");
     if !is_again {
-        std::fs::write(FAIL, "")?;
+        fs::write(FAIL, "")?;
     }
     sleep()
 }
@@ -385,12 +385,12 @@ fn probed() -> anyhow::Result<()> {
 /// Probes the workload, and leaves something behind.
 fn probe() -> anyhow::Result<u8> {
     ensure!(!Path::new(FAIL).exists(), "told to fail");
-    let (noted, own) = (std::fs::read_to_string(COMMON)?, common()?);
+    let (noted, own) = (fs::read_to_string(COMMON)?, common()?);
     ensure!(noted == own, "the workload is {noted}, the probe {own}");
-    let group = std::fs::read_to_string("/proc/self/cgroup")?;
+    let group = fs::read_to_string("/proc/self/cgroup")?;
     ensure!(group.trim() == "0::/../probe", "in the group {group}");
-    if let Ok(left) = std::fs::read_to_string(LEFT) {
-        let command = std::fs::read_to_string(format!("/proc/{left}/cmdline"));
+    if let Ok(left) = fs::read_to_string(LEFT) {
+        let command = fs::read_to_string(format!("/proc/{left}/cmdline"));
         let is_there = command.is_ok_and(|command| command.contains("sleep"));
         ensure!(!is_there, "{left} was left behind");
     }
@@ -398,7 +398,7 @@ fn probe() -> anyhow::Result<u8> {
         .arg("sleep")
         .process_group(0)
         .spawn()?;
-    std::fs::write(LEFT, left.id().to_string())?;
+    fs::write(LEFT, left.id().to_string())?;
     let mut probes = File::options().create(true).append(true).open(PROBES)?;
     probes.write_all(b".")?;
     Ok(0)
@@ -552,7 +552,7 @@ fn confined() -> anyhow::Result<()> {
     tried("unmount", umount("/proc"));
     tried("trace", ptrace::attach(Pid::from_raw(1)));
     println!("process {}, parent {}", getpid(), getppid());
-    let mut processes: Vec<_> = std::fs::read_dir("/proc")?
+    let mut processes: Vec<_> = fs::read_dir("/proc")?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.parse::<u32>().is_ok())
         .collect();
