@@ -15,6 +15,7 @@ use crate::confinement::Side;
 use crate::control::Handle;
 use crate::health;
 use crate::logs::{Excerpt, Logs};
+use crate::network::Namespace;
 use crate::notifications::{News, Notifications};
 
 /// How often a workload that is not ready yet is probed.

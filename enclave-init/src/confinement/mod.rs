@@ -199,7 +199,7 @@ impl Confinement {
         &self,
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<T, InitError> {
-        self.processes.in_new_namespace(start)
+        self.processes.in_new_namespace(&self.network, start)
     }
 
     /// Confines this process. It is the workload's between fork and exec, so only

@@ -23,6 +23,7 @@ use nix::unistd::pause;
 use crate::args::REAPER;
 use crate::error::{Doing, InitError};
 use crate::mounts::PROGRAM;
+use crate::network::Namespace;
 
 /// What a namespace is started with, opened before any workload runs.
 #[derive(Debug)]
@@ -53,10 +54,11 @@ impl Processes {
     /// the init kills everything.
     pub(crate) fn in_new_namespace<T>(
         &self,
+        network: &Namespace,
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<T, InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
-        let started = self.start_reaper().and_then(|()| start());
+        let started = self.start_reaper(network).and_then(|()| start());
         setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started
@@ -73,17 +75,20 @@ impl Processes {
         command
     }
 
-    fn start_reaper(&self) -> Result<(), InitError> {
+    fn start_reaper(&self, network: &Namespace) -> Result<(), InitError> {
         if !self.has_reaper {
             return Ok(());
         }
         let starting = || "starting PID 1 of the workload's namespace".to_owned();
-        let pid1 = self
-            .own_program(REAPER)
+        let mut reaper = self.own_program(REAPER);
+        reaper
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
+            .stderr(Stdio::null());
+        // The workload sees the network of PID 1 in its `/proc`.
+        let pid1 = network
+            .within(|| reaper.spawn())
+            .and_then(|spawned| spawned)
             .doing(starting)?;
         let spared = fs::write(format!("/proc/{}/oom_score_adj", pid1.id()), NEVER_KILLED);
         match spared {
