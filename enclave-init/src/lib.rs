@@ -45,6 +45,7 @@ mod clock;
 mod companion;
 mod confinement;
 mod control;
+mod covered;
 mod credentials;
 mod disposition;
 mod egress;

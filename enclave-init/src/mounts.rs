@@ -31,6 +31,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, pivot_root};
 
 use crate::args::Simulation;
+use crate::covered;
 use crate::error::{Doing, InitError};
 
 /// The image's files, in the init's root.
@@ -76,6 +77,9 @@ const FOLDERS: [&str; 11] = [
 ];
 /// The folders of the application's root that something is mounted on.
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
+
+/// Folders of `/run` that are the init's, whatever the image has there.
+const OF_THE_INIT: [&str; 2] = ["enclave", "secrets"];
 
 /// Room for files, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -163,9 +167,18 @@ pub(crate) fn enter(
     } else {
         move_kernel_views(root)?;
     }
-    mount_files("run", &root.join("scratch/run"), "0755", space.run)?;
     mount_files("shm", &root.join("scratch/shm"), "1777", space.shm)?;
-    mount_files("tmp", &root.join("scratch/tmp"), "1777", space.tmp)?;
+    for (name, mode, space) in [("run", "0755", space.run), ("tmp", "1777", space.tmp)] {
+        let (images, scratch) = (application.join(name), root.join("scratch").join(name));
+        let moving = || format!("moving what the image has in /{name}");
+        let size = covered::size(&images).doing(moving)?;
+        mount_files(name, &scratch, mode, space.saturating_add(size))?;
+        covered::take(&images, &scratch, &OF_THE_INIT).doing(moving)?;
+    }
+    // Programs that are not root may expect to write there; `/tmp` is everybody's anyway.
+    fs::symlink_metadata(application.join("run"))
+        .and_then(|found| covered::give(&root.join("scratch/run"), &found))
+        .doing(|| "giving /run the owner that the image has for it".to_owned())?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).
