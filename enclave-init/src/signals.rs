@@ -1,6 +1,6 @@
 //! The signals that PID 1 receives. SIGTERM and SIGINT ask for a shutdown;
 //! SIGHUP, SIGUSR1 and SIGUSR2 are the workload's and are passed on to its
-//! process group. All others keep the meaning that the kernel gives them for a
+//! main process. All others keep the meaning that the kernel gives them for a
 //! PID 1: none.
 
 use std::io;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
-use manifest::{Command, MeasuredConfig, OnChange, OnUnhealthy, StopSignal, WorkloadKind};
+use manifest::{Command, MeasuredConfig, OnChange, OnUnhealthy, WorkloadKind};
 use nix::libc::{self, c_int};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -419,10 +419,10 @@ impl Supervisor<'_> {
                 status = started.ended() => return Watched::Exited(status),
                 request = requests.next() => match request {
                     Request::Shutdown(shutdown) => return Watched::Shutdown(shutdown),
-                    Request::Forward(signal) => self.deliver(started, signal as c_int, true).await,
+                    Request::Forward(signal) => self.deliver(started, signal as c_int).await,
                     Request::Follow(OnChange::Signal(signal)) => {
                         let signal = workload::of_change(signal) as c_int;
-                        self.deliver(started, signal, false).await;
+                        self.deliver(started, signal).await;
                     }
                     Request::Follow(OnChange::Command(command)) => {
                         if !waiting.contains(&command) {
@@ -436,15 +436,14 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Has a signal do to the workload what it does to any other program.
-    async fn deliver(&self, started: &mut Started, signal: c_int, to_group: bool) {
+    /// Has a signal do to the workload's main process what it does to any other program. Only
+    /// to that, as in other container runtimes: a server's children may be answering still.
+    async fn deliver(&self, started: &mut Started, signal: c_int) {
         let pid = started.pid;
         if !self.config.workload.init && disposition::would_end(self.confinement, pid, signal).await
         {
             started.killed_for = Some(signal);
             workload::signal_main(started.process.as_fd(), libc::SIGKILL);
-        } else if to_group {
-            workload::signal_group(pid, signal);
         } else {
             workload::signal_main(started.process.as_fd(), signal);
         }
@@ -457,8 +456,7 @@ impl Supervisor<'_> {
         let workload = &self.config.workload;
         let grace = grace.unwrap_or(workload.stop_grace.as_duration());
         let asked = workload.stop_signal;
-        self.deliver(started, asked.number(), asked == StopSignal::TERMINATE)
-            .await;
+        self.deliver(started, asked.number()).await;
         if timeout(grace, started.ended()).await.is_err() {
             self.logs.error(format!(
                 "the workload did not stop within {grace:?} of {asked} and was killed"

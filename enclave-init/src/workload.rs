@@ -294,15 +294,7 @@ fn explain(program: &str, error: &io::Error) -> String {
     format!("{program}: {error}{hint}")
 }
 
-/// Sends a signal to the workload and its process group; by its number, as real-time signals
-/// have no name.
-pub(crate) fn signal_group(pid: Pid, signal: c_int) {
-    // It may have ended by itself.
-    // SAFETY: the call takes two numbers and touches no memory.
-    let _ = unsafe { libc::kill(-pid.as_raw(), signal) };
-}
-
-/// Sends a signal to the workload's main process alone.
+/// Sends a signal to the workload's main process, by its number: real-time signals have no name.
 pub(crate) fn signal_main(process: BorrowedFd<'_>, signal: c_int) {
     // It may have ended by itself.
     // SAFETY: the call takes numbers; without further information on the signal it touches no

@@ -96,21 +96,25 @@ async fn stop_grace_ends_a_workload_that_ignores_sigterm() {
 
 #[tokio::test]
 async fn stop_signal_is_the_images_and_for_the_main_process_alone() {
-    let image = Image::new(&["leave catch SIGQUIT", "catch SIGQUIT", "say goodbye"])
-        .with("/workload/stop_signal", json!("SIGQUIT"));
-    let (mut enclave, mut control) = image.boot().await;
-    let both = || {
+    for signal in ["SIGQUIT", "SIGTERM"] {
+        let catch = format!("catch {signal}");
+        let image = Image::new(&[&format!("leave {catch}"), &catch, "say goodbye"])
+            .with("/workload/stop_signal", json!(signal));
+        let (mut enclave, mut control) = image.boot().await;
+        let both = || {
+            let lines = enclave.lines(LogStream::Application);
+            lines.iter().filter(|line| *line == "catching").count() == 2
+        };
+        until(both).await;
+        control.send(FromAgent::Shutdown { grace_ms: None }).await;
+        assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
         let lines = enclave.lines(LogStream::Application);
-        lines.iter().filter(|line| *line == "catching").count() == 2
-    };
-    until(both).await;
-    control.send(FromAgent::Shutdown { grace_ms: None }).await;
-    assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
-    let lines = enclave.lines(LogStream::Application);
-    let caught = lines.iter().filter(|line| *line == "caught SIGQUIT");
-    assert_eq!(caught.count(), 1, "{lines:?}");
-    assert!(lines.contains(&"goodbye".to_owned()), "{lines:?}");
-    enclave.ended().await;
+        let caught = format!("caught {signal}");
+        let caught = lines.iter().filter(|line| **line == caught);
+        assert_eq!(caught.count(), 1, "{lines:?}");
+        assert!(lines.contains(&"goodbye".to_owned()), "{lines:?}");
+        enclave.ended().await;
+    }
 }
 
 #[tokio::test]
@@ -138,27 +142,6 @@ async fn stop_signal_that_is_ignored_is_named() {
     enclave.ended().await;
     let text = "did not stop within 50ms of SIGQUIT and was killed";
     enclave.line(LogStream::Errors, text).await;
-}
-
-#[tokio::test]
-async fn shutdown_reaches_the_workloads_whole_group() {
-    let image = Image::new(&["leave catch SIGTERM", "catch SIGTERM", "until /never"]);
-    let (mut enclave, mut control) = image.boot().await;
-    let both = || {
-        let lines = enclave.lines(LogStream::Application);
-        lines.iter().filter(|line| *line == "catching").count() == 2
-    };
-    until(both).await;
-    control
-        .send(FromAgent::Shutdown {
-            grace_ms: Some(3000),
-        })
-        .await;
-    ending(&mut control).await;
-    let lines = enclave.lines(LogStream::Application);
-    let caught = lines.iter().filter(|line| *line == "caught SIGTERM");
-    assert_eq!(caught.count(), 2, "{lines:?}");
-    enclave.ended().await;
 }
 
 #[tokio::test]
