@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use command_output::errln;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -67,7 +68,7 @@ async fn has_users() -> bool {
         .status();
     let has_users = status.await.is_ok_and(|status| status.success());
     if !has_users {
-        eprintln!(
+        errln!(
             "not tested: install `uidmap`, and give this user ids in /etc/subuid and /etc/subgid"
         );
     }

@@ -44,6 +44,7 @@ fn has_users() -> bool {
     geteuid().is_root() || mapped.status().is_ok_and(|status| status.success())
 }
 
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn users_and_owners_are_the_images(hypervisor: Hypervisor) {
     if hypervisor == Hypervisor::Sim && !has_users() {
         eprintln!("not tested: this user has no others (docs/sim-and-qemu.md, Users)");
