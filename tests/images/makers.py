@@ -24,9 +24,11 @@ BASE = f"localhost/debian:{RELEASE}"
 # Whom the certificate of the test's server is for.
 SERVER = "greetings.example"
 TAG = "image"
-# Installs packages into a root file system, with apt's folders of the cache.
+# Installs packages into a root file system, with apt's folders of the cache. Of /dev, which
+# the base leaves empty, apt's own user needs /dev/null.
 INSTALL = """
 root=$1
+mount --bind /dev "$root/dev"
 mount --bind "$2" "$root/var/lib/apt/lists"
 mount --bind "$3" "$root/var/cache/apt"
 shift 3
