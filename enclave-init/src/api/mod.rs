@@ -212,7 +212,7 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
                     accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), Some(place)))
                 }
                 accepted = asked_for_credentials => accepted
-                    .map(|(stream, _)| spawn(stream, Transport::Credentials, api.clone(), place)),
+                    .map(|(stream, _)| spawn(stream, Transport::Credentials, api.clone(), Some(place))),
                 accepted = unix.accept() => {
                     accepted.map(|(stream, _)| {
                         let stream = Connection::new(stream, place, closing.clone());
