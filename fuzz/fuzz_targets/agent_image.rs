@@ -44,7 +44,9 @@ fn check(bytes: &[u8]) {
     let mut unpacker = Unpacker::new(&root, image.host().memory_mib, Owners::Caller);
     let mut file = File::open(&path).expect("the image");
     for ramdisk in image.ramdisks() {
-        let contents = ramdisk.contents(&mut file).expect("a section of a sound image");
+        let contents = ramdisk
+            .contents(&mut file)
+            .expect("a section of a sound image");
         if let Err(error) = unpacker.unpack(BufReader::new(contents)) {
             assert_readable(&error);
             break;
