@@ -173,6 +173,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         pressure: services.pressure,
         kms: services.kms,
     };
+    let ingress = Arc::clone(&parts.pressure.ingress);
     panic::count_losses_of(&logs);
     let (handle, shutdown, closing) = control::start(parts, session);
     let (signal, changes) = mpsc::channel(MAX_SECRETS);
@@ -240,6 +241,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         logs: &logs,
         handle: &handle,
         given,
+        ingress: &ingress,
         elapsed_us: &|| steps.elapsed_us(),
     };
     let end = supervisor.run(workload, requests, booted).await;

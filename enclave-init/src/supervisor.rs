@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
+use link::places::Places;
 use manifest::{Command, MeasuredConfig, OnChange, OnUnhealthy, WorkloadKind};
 use nix::libc::{self, c_int};
 use nix::sys::signal::Signal;
@@ -34,6 +35,9 @@ use crate::workload::{self, Given, Pipes, Restarts, StandingBy, describe};
 
 /// How long a workload that was killed may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a connection into the enclave is still open.
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why the workload's supervision ended.
 pub(crate) struct End {
@@ -143,6 +147,8 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) logs: &'a Logs,
     pub(crate) handle: &'a Handle,
     pub(crate) given: Given<'a>,
+    /// The connections into the enclave.
+    pub(crate) ingress: &'a Places<()>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
 }
 
@@ -436,6 +442,13 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Waits until there is no connection into the enclave.
+    async fn until_idle(&self) {
+        while self.ingress.taken() > 0 {
+            sleep(IDLE_INTERVAL).await;
+        }
+    }
+
     /// Has a signal do to the workload's main process what it does to any other program. Only
     /// to that, as in other container runtimes: a server's children may be answering still.
     async fn deliver(&self, started: &mut Started, signal: c_int) {
@@ -456,8 +469,21 @@ impl Supervisor<'_> {
         let workload = &self.config.workload;
         let grace = grace.unwrap_or(workload.stop_grace.as_duration());
         let asked = workload.stop_signal;
+        let end = Instant::now() + grace;
+        if disposition::would_end(self.confinement, started.pid, asked.number()).await {
+            // It takes no notice of the signal, so in a container it would go on for the whole
+            // grace. What it is answering is answered; beyond that nobody needs it any more.
+            let _ = timeout(grace, async {
+                tokio::select! {
+                    _ = started.ended() => {}
+                    () = self.until_idle() => {}
+                }
+            })
+            .await;
+        }
         self.deliver(started, asked.number()).await;
-        if timeout(grace, started.ended()).await.is_err() {
+        let left = end.saturating_duration_since(Instant::now());
+        if timeout(left, started.ended()).await.is_err() {
             self.logs.error(format!(
                 "the workload did not stop within {grace:?} of {asked} and was killed"
             ));

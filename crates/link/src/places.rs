@@ -166,6 +166,11 @@ impl<K: Eq + Hash> Places<K> {
         }
     }
 
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.table().taken.len()
+    }
+
     fn table(&self) -> MutexGuard<'_, Table<K>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,6 +280,7 @@ mod tests {
     async fn an_idle_connection_keeps_its_place_while_there_is_room() {
         let places = Places::new(2, 2);
         let idle = places.take("a").unwrap();
+        assert_eq!(places.taken(), 1);
         advance(Duration::from_secs(24 * 3600)).await;
         let _other = places.take("b").unwrap();
         assert!(timeout(MIN_IDLE, idle.activity().evicted()).await.is_err());

@@ -1,11 +1,16 @@
 //! Every way that an enclave is ended from outside.
 
+use std::time::Duration;
+
 use link::control::{EndCause, FromAgent, FromInit};
 use link::logs::LogStream;
+use link::target::Reply;
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::enclave::{Image, ending, message, until};
+use crate::ingress::ask;
 
 #[tokio::test]
 async fn shutdown_by_the_agent_is_orderly() {
@@ -118,6 +123,27 @@ async fn stop_signal_is_the_images_and_for_the_main_process_alone() {
 }
 
 #[tokio::test]
+async fn shutdown_lets_a_program_without_a_handler_answer() {
+    let ingress = json!([{"port": 80, "to": 8080}]);
+    let image = Image::new(&["serve 8080"]).with("/network/ingress", ingress);
+    let (mut enclave, mut control) = image.boot().await;
+    enclave.said("serving").await;
+    let (mut stream, reply) = ask(&enclave, 8080).await;
+    assert_eq!(reply, Reply::Connected);
+    stream.write_all(b"question").await.unwrap();
+    control.send(FromAgent::Shutdown { grace_ms: None }).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "noitseuq");
+    assert_eq!(ending(&mut control).await.0, EndCause::Shutdown);
+    assert_eq!(enclave.ended().await.0, 0);
+    // It was not left alone until its grace was over.
+    assert_eq!(enclave.lines(LogStream::Errors), [""; 0]);
+}
+
+#[tokio::test]
 async fn stop_signal_may_be_a_real_time_signal() {
     let image =
         Image::new(&["ignore SIGTERM", "wait"]).with("/workload/stop_signal", json!("SIGRTMIN+3"));
@@ -165,7 +191,7 @@ async fn launcher_that_is_killed_takes_everything_along() {
 async fn launcher_that_is_killed_at_any_moment_takes_everything_along() {
     for delay in 0..30 {
         let mut enclave = Image::new(&["wait"]).start();
-        tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
         enclave.signal(Signal::SIGKILL);
         enclave.ended().await;
     }
