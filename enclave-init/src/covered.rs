@@ -1,9 +1,9 @@
-//! What the image has in folders that file systems in memory are mounted on.
+//! What the image has in `/run`, where a file system in memory is mounted.
 //!
-//! Container runtimes mount nothing on `/run` and `/tmp`, so programs find there what the
-//! image brings: folders of theirs, with their owners, that they do not make themselves.
-//! So they are moved into the file system. Devices, pipes and sockets are left out: those that a
-//! program has there it makes.
+//! Other container runtimes mount nothing there, so programs find the folders that the image
+//! has for them, with their owners, and do not make them themselves (apache2, PostgreSQL). The
+//! file system gets a copy: folders, files, which are small there, and links. Devices, pipes
+//! and sockets are left out: a program that has some there makes them.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, Permissions};
@@ -32,10 +32,9 @@ pub(crate) fn size(folder: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Moves what is in the folder `from` into the folder `to`, which is empty, with owners and
-/// permissions; but not what has one of the names in `kept_free` in it.
-/// No link is followed. Of what is large, no more than one file is in memory twice.
-pub(crate) fn take(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()> {
+/// Copies what is in the folder `from` into the folder `to`, which is empty, with owners and
+/// permissions; but not what has one of the names in `kept_free` in it. No link is followed.
+pub(crate) fn copy(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()> {
     let top = from;
     let mut folders = vec![(from.to_owned(), to.to_owned())];
     let mut own = Vec::new();
@@ -58,7 +57,6 @@ pub(crate) fn take(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()>
             } else if found.is_file() {
                 fs::copy(&from, &to)?;
                 give(&to, &found)?;
-                fs::remove_file(&from)?;
             }
         }
     }
@@ -67,7 +65,7 @@ pub(crate) fn take(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()>
 }
 
 /// Gives a file or folder, which is no link, the owner and the permissions of another.
-pub(crate) fn give(to: &Path, found: &Metadata) -> io::Result<()> {
+fn give(to: &Path, found: &Metadata) -> io::Result<()> {
     // Before the permissions: a change of the owner takes some of them.
     chown(to, Some(found.uid()), Some(found.gid()))?;
     fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn covered_folders_are_moved_as_they_are() {
+    fn covered_folders_are_copied_as_they_are() {
         let place = tempfile::tempdir().unwrap();
         let at = |path: &str| place.path().join(path);
         fs::create_dir_all(at("run/nginx/deep")).unwrap();
@@ -96,8 +94,7 @@ mod tests {
         mode("run/nginx/deep/file", 0o640);
         mode("run/nginx", 0o2750);
         assert!(size(&at("run")).unwrap() >= 2 * PAGE);
-        take(&at("run"), &at("scratch"), &["enclave", "secrets"]).unwrap();
-        assert!(!at("run/nginx/deep/file").exists());
+        copy(&at("run"), &at("scratch"), &["enclave", "secrets"]).unwrap();
         let mode = |path: &str| fs::symlink_metadata(at(path)).unwrap().mode() & 0o7777;
         assert_eq!(
             [

@@ -17,7 +17,7 @@
 //! It cannot open vsock, reach the security module but through the local API, see
 //! or signal the init, or take the memory that the init needs.
 //!
-//! It has mount, PID and control group namespaces of its own, the capabilities that
+//! It has mount, PID, network, IPC and control group namespaces of its own, the capabilities that
 //! the image names (none, for root neither, unless it names some), no way to new
 //! ones, and a filter of its system calls. `confinement` is where all of this is
 //! made, and says what it does not hold.

@@ -168,17 +168,12 @@ pub(crate) fn enter(
         move_kernel_views(root)?;
     }
     mount_files("shm", &root.join("scratch/shm"), "1777", space.shm)?;
-    for (name, mode, space) in [("run", "0755", space.run), ("tmp", "1777", space.tmp)] {
-        let (images, scratch) = (application.join(name), root.join("scratch").join(name));
-        let moving = || format!("moving what the image has in /{name}");
-        let size = covered::size(&images).doing(moving)?;
-        mount_files(name, &scratch, mode, space.saturating_add(size))?;
-        covered::take(&images, &scratch, &OF_THE_INIT).doing(moving)?;
-    }
-    // Programs that are not root may expect to write there; `/tmp` is everybody's anyway.
-    fs::symlink_metadata(application.join("run"))
-        .and_then(|found| covered::give(&root.join("scratch/run"), &found))
-        .doing(|| "giving /run the owner that the image has for it".to_owned())?;
+    mount_files("tmp", &root.join("scratch/tmp"), "1777", space.tmp)?;
+    let (images, run) = (application.join("run"), root.join("scratch/run"));
+    let copying = || "copying what the image has in /run".to_owned();
+    let size = covered::size(&images).doing(copying)?;
+    mount_files("run", &run, "0755", space.run.saturating_add(size))?;
+    covered::copy(&images, &run, &OF_THE_INIT).doing(copying)?;
     chdir(root).doing(|| format!("entering {}", root.display()))?;
     if simulated {
         // The old root is stacked on the new one and taken off (pivot_root(2)).

@@ -462,9 +462,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The stop signal, the grace, SIGKILL to everything. SIGTERM is for the whole process
-    /// group. Another signal is for the main process alone, as with Docker: what it asks for
-    /// is that program's own, and a program to which it means nothing would end at once.
+    /// The stop signal, the grace, SIGKILL to everything.
     async fn stop(&self, started: &mut Started, grace: Option<Duration>) {
         let workload = &self.config.workload;
         let grace = grace.unwrap_or(workload.stop_grace.as_duration());

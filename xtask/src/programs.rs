@@ -88,7 +88,7 @@ fn replace(place: &Path, built: &Path) -> anyhow::Result<()> {
     if fs::read(place).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
-    let new = place.with_extension("new");
+    let new = place.with_extension(format!("new-{}", std::process::id()));
     fs::copy(built, &new).with_context(|| built.display().to_string())?;
     fs::rename(&new, place).with_context(|| place.display().to_string())
 }

@@ -196,8 +196,8 @@ const WITHOUT_AWS: Step<'_> = Step {
 /// The package of the tests from end to end, which need a kernel and QEMU.
 const E2E: &str = "enclave-tests";
 
-/// Runs the stages that are named, or all; stops at the first that fails, and ends
-/// with the time of each step and the slowest tests.
+/// Runs the stages that are named, or all; those beside the others end before a failure of
+/// these is reported. At the end are the time of each step and the slowest tests.
 pub(crate) fn test(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
     let (saved, wanted) = match arguments {
         [option, file, wanted @ ..] if option == REPORT => (Some(Path::new(file)), wanted),
@@ -255,6 +255,8 @@ impl Beside {
             "beside the stages below: {}; their output follows at the end",
             stages.join(", ")
         );
+        // An earlier run's.
+        let _ = fs::remove_file(&report);
         let file = File::create(&output).with_context(|| output.display().to_string())?;
         let errors = file
             .try_clone()
@@ -284,12 +286,12 @@ impl Beside {
             .context("cannot wait for the stages beside")?;
         let output = fs::read(&self.output).with_context(|| self.output.display().to_string())?;
         out!("\n{}", String::from_utf8_lossy(&output));
-        report.add(&self.report)?;
+        let added = report.add(&self.report);
         ensure!(
             status.success(),
             "a stage that ran beside the others failed; its messages are above"
         );
-        Ok(())
+        added
     }
 }
 
@@ -378,7 +380,7 @@ fn nextest(
     let program = NEXTEST.get(workspace)?;
     let arguments = ["nextest", "run", "--workspace", "--all-features", "-E"];
     let how = format!("cargo {} '{filter}'", arguments.join(" "));
-    // Slots, of which most tests take three: see the profile.
+    // Slots, of which most tests take two: see the profile.
     let slots = thread::available_parallelism()?.get() * 3 + 2;
     // nextest's own folder is in the workspace, wherever cargo's is.
     let junit = workspace.join("target/nextest/suite/junit.xml");

@@ -8,7 +8,7 @@
 //! resolves the other's link address or has IPv6 on the pair.
 //!
 //! Ports, sockets in the abstract namespace and settings of `net.*` are the workload's own
-//! in its namespace. The init goes there to make a socket, and for nothing else.
+//! in its namespace. The init goes there to make sockets, to set these, and to start the reaper.
 
 mod namespace;
 mod netlink;
