@@ -1,11 +1,11 @@
 //! What the targets share that build enclave images of foreign bytes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use enclave_host::image::Image;
-use enclave_host::ramdisk::Unpacker;
+use enclave_host::ramdisk::{Owners, Unpacker};
 use image_builder::{BuildTime, Built, Inputs, build, describe_image};
 
 /// Most memory that one input takes, in KiB.
@@ -73,12 +73,13 @@ impl Project {
         let again = self.build(&self.path("again.eif")).expect("the same image");
         assert_eq!(again.measurements, built.measurements);
         let root = tempfile::tempdir().expect("a folder");
-        let mut image = Image::open(&path).expect("an image that was built");
-        let interrupted = AtomicBool::new(false);
-        let mut unpacker = Unpacker::new(root.path(), image.host().memory_mib, &interrupted);
+        let image = Image::open(&path).expect("an image that was built");
+        let mut unpacker = Unpacker::new(root.path(), image.host().memory_mib, Owners::Caller);
+        let mut file = File::open(&path).expect("the image");
         for ramdisk in image.ramdisks() {
-            let contents = image.contents(ramdisk).expect("a ramdisk");
-            unpacker.unpack(contents).expect("a ramdisk that was built");
+            let contents = ramdisk.contents(&mut file).expect("a ramdisk");
+            let unpacked = unpacker.unpack(BufReader::new(contents));
+            unpacked.expect("a ramdisk that was built");
         }
         Some(root)
     }

@@ -20,7 +20,7 @@ type Stage = (&'static str, fn(&Path, &mut Report) -> anyhow::Result<()>);
 
 /// Stages that mostly wait, or have one thread: they run beside the others where both are
 /// wanted, one after the other. What several of them write to is written by no other stage.
-const BESIDE: [&str; 5] = ["terraform", "cloud", "release", "bindings", "tutorials"];
+const BESIDE: [&str; 3] = ["terraform", "cloud", "release"];
 /// Followed by the file that a run leaves its report in for the run that started it.
 const REPORT: &str = "--report";
 
