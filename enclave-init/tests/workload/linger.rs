@@ -50,6 +50,6 @@ fn pass(socket: &OwnedFd, bytes: &[u8], lingering: TcpStream) {
     // The init may have closed its end already.
     let sent = sendmsg::<()>(socket.as_raw_fd(), &part, &rights, flags, None);
     println!("passed {}", sent.is_ok());
-    // In the middle of it the last reference is in flight, and closing here takes no time.
-    drop(lingering);
+    // If the init has closed it already, this is the last reference, whose closing lingers.
+    std::thread::spawn(move || drop(lingering));
 }
