@@ -1,7 +1,7 @@
 //! What the image has in `/run`, where a file system in memory is mounted.
 //!
 //! Other container runtimes mount nothing there, so programs find the folders that the image
-//! has for them, with their owners, and do not make them themselves (apache2, PostgreSQL). The
+//! has for them, with their owners, and do not make them themselves (apache2, `PostgreSQL`). The
 //! file system gets a copy: folders, files, which are small there, and links. Devices, pipes
 //! and sockets are left out: a program that has some there makes them.
 

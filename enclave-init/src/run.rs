@@ -187,15 +187,11 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         Ok(missing) => missing,
         Err(end) => return farewell(end, &logs, closing).await,
     };
-    let given_keys = match &keys {
-        Some(keys) => {
-            let told = waits("keys", &logs, &handle);
-            await_keys(keys, &logs, &mut steps, &mut requests, told).await
+    if let Some(keys) = &keys {
+        let told = waits("keys", &logs, &handle);
+        if let Err(end) = await_keys(keys, &logs, &mut steps, &mut requests, told).await {
+            return farewell(end, &logs, closing).await;
         }
-        None => Ok(()),
-    };
-    if let Err(end) = given_keys {
-        return farewell(end, &logs, closing).await;
     }
     let confined = workload.confinement();
     // What the workload need not wait for.
