@@ -215,6 +215,9 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         if let Some(lowered) = confined.lowered() {
             logs.system(lowered);
         }
+        if let Some(unlimited) = confined.unlimited() {
+            logs.system(unlimited);
+        }
         if !logs.is_released() {
             logs.system("logs: the image's policy keeps the workload's lines inside the enclave");
         }

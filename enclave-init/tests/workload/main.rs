@@ -79,6 +79,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "open" => words.iter().for_each(|path| confinement::open(path)),
         "write" => words.iter().for_each(|path| confinement::write(path)),
         "list" => words.iter().for_each(|path| confinement::list(path)),
+        "mode" => words.iter().for_each(|path| confinement::mode(path)),
         "room" => words.iter().for_each(|path| confinement::room(path)),
         "signal" => confinement::signal(words[0].parse().unwrap(), words[1]),
         "first" => first(words),

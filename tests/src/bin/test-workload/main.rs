@@ -25,10 +25,13 @@
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
 //! | `fill` | fills every file system that its user may write to, and serves |
+//! | `files` | says what became of the image's files, tries what programs do that look after their disk, and serves |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so; before that it prints the secret `file-secret`, if it has that |
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
+
+mod files;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -54,6 +57,19 @@ use nix::unistd::{
 };
 
 const FILE_SECRET: &str = "/run/secrets/file-secret";
+/// Where container runtimes mount something, or might, and the files of an image there.
+const IMAGES_FILES: [&str; 10] = [
+    "/tmp",
+    "/tmp/left",
+    "/tmp/cache/deep",
+    "/linked",
+    "/run",
+    "/run/lock",
+    "/run/lock/file",
+    "/var/tmp",
+    "/var/tmp/left",
+    "/dev/shm/left",
+];
 
 fn main() -> ExitCode {
     match run() {
@@ -115,6 +131,11 @@ fn run() -> anyhow::Result<u8> {
         "hog" => hog()?,
         "bomb" => bomb()?,
         "fill" => fill()?,
+        "files" => {
+            files::found(&IMAGES_FILES)?;
+            files::tried()?;
+            serve(echo)?;
+        }
         other => bail!("there is no role {other:?}"),
     }
     Ok(0)
