@@ -11,13 +11,20 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use link::records::{Answer, Kind, MAX_RECORDS, MAX_STRINGS, Service, Strings};
+use link::{Bytes, Text};
 use manifest::{Port, host_spelling};
+use name_resolver::System;
 use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 use tokio::time::timeout;
 
 /// The longest that a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of texts that are passed on: a name server over TCP could send more than the
+/// channel takes.
+const MAX_TEXT: usize = 16 * 1024;
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -98,17 +105,37 @@ pub enum ResolveError {
 #[derive(Debug)]
 pub struct Resolver {
     connect_to: HashMap<(String, u16), SocketAddr>,
-    names: Result<TokioResolver, String>,
+    names: Names,
+}
+
+/// Who is asked for names.
+#[derive(Debug)]
+enum Names {
+    /// Whoever the instance's configuration names at the time.
+    System(System),
+    /// The same ones always.
+    #[cfg(test)]
+    Fixed(TokioResolver),
+}
+
+impl Names {
+    fn resolver(&self) -> Result<TokioResolver, String> {
+        match self {
+            Self::System(system) => system.resolver(),
+            #[cfg(test)]
+            Self::Fixed(resolver) => Ok(resolver.clone()),
+        }
+    }
 }
 
 impl Resolver {
-    /// A resolver with the system's configuration. Without one, only addresses
-    /// and `connect_to` lead anywhere.
+    /// A resolver with the system's configuration, as it is whenever a name is looked up.
+    /// While there is none, only addresses and `connect_to` lead anywhere.
     pub fn from_system(connect_to: &[ConnectTo]) -> Self {
-        Self::new(connect_to, name_resolver::system())
+        Self::new(connect_to, Names::System(System::default()))
     }
 
-    fn new(connect_to: &[ConnectTo], names: Result<TokioResolver, String>) -> Self {
+    fn new(connect_to: &[ConnectTo], names: Names) -> Self {
         let connect_to = connect_to
             .iter()
             .map(|rule| ((rule.host.clone(), rule.port), rule.address))
@@ -125,10 +152,13 @@ impl Resolver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let names = self.names.as_ref().map_err(|reason| ResolveError::Failed {
-            host: host.clone(),
-            reason: reason.clone(),
-        })?;
+        let names = self
+            .names
+            .resolver()
+            .map_err(|reason| ResolveError::Failed {
+                host: host.clone(),
+                reason,
+            })?;
         // The dot keeps search domains out: they are not the rule's.
         let found = match timeout(RESOLVE_TIMEOUT, names.lookup_ip(format!("{host}."))).await {
             Ok(Ok(found)) => found,
@@ -162,6 +192,82 @@ impl Resolver {
             _ => Ok(addresses),
         }
     }
+
+    /// The records of a name that the allowlist has, of which none may be there.
+    pub async fn records(&self, name: &str, kind: Kind) -> Result<Answer, ResolveError> {
+        let host = host_spelling(name);
+        let names = self
+            .names
+            .resolver()
+            .map_err(|reason| ResolveError::Failed {
+                host: host.clone(),
+                reason,
+            })?;
+        let wanted = match kind {
+            Kind::Srv => RecordType::SRV,
+            Kind::Txt => RecordType::TXT,
+        };
+        let lookup = names.lookup(format!("{host}."), wanted);
+        let (ttl, records) = match timeout(RESOLVE_TIMEOUT, lookup).await {
+            Ok(Ok(found)) => {
+                let records = found.answers().to_vec();
+                let ttl = records.iter().map(|record| record.ttl).min();
+                (ttl.unwrap_or_default(), records)
+            }
+            Ok(Err(error)) if error.is_nx_domain() => return Err(ResolveError::NotFound(host)),
+            Ok(Err(error)) if error.is_no_records_found() => (0, Vec::new()),
+            Ok(Err(error)) => {
+                return Err(ResolveError::Failed {
+                    host,
+                    reason: error.to_string(),
+                });
+            }
+            Err(_) => return Err(ResolveError::TimedOut(host)),
+        };
+        Ok(match kind {
+            Kind::Srv => Answer::Services {
+                ttl,
+                records: services(&records),
+            },
+            Kind::Txt => Answer::Texts {
+                ttl,
+                records: texts(&records),
+            },
+        })
+    }
+}
+
+/// The records of type SRV among these, as far as they fit.
+fn services(records: &[Record]) -> Vec<Service> {
+    let services = records.iter().filter_map(|record| match &record.data {
+        RData::SRV(found) => Some(Service {
+            priority: found.priority,
+            weight: found.weight,
+            port: found.port,
+            target: Text::new(host_spelling(&found.target.to_ascii())),
+        }),
+        _ => None,
+    });
+    services.take(MAX_RECORDS).collect()
+}
+
+/// The records of type TXT among these, as far as they fit.
+fn texts(records: &[Record]) -> Vec<Strings> {
+    let mut room = MAX_TEXT;
+    let texts = records.iter().filter_map(|record| match &record.data {
+        RData::TXT(found) if found.txt_data.len() <= MAX_STRINGS => {
+            let strings = found.txt_data.iter().map(|text| Bytes::new(&**text));
+            strings.collect::<Option<_>>().map(Strings)
+        }
+        _ => None,
+    });
+    let texts = texts.take_while(|Strings(strings)| {
+        let size = strings.iter().map(|text| text.len()).sum();
+        let left = room.checked_sub(size);
+        room = left.unwrap_or_default();
+        left.is_some()
+    });
+    texts.take(MAX_RECORDS).collect()
 }
 
 /// The addresses of this instance's interfaces at this moment.
@@ -225,7 +331,7 @@ mod tests {
         ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts,
     };
     use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use hickory_resolver::proto::rr::rdata::{SRV, TXT};
     use tokio::net::UdpSocket;
 
     use super::*;
@@ -243,14 +349,23 @@ mod tests {
                 let mut response = request;
                 response.metadata.message_type = MessageType::Response;
                 response.metadata.response_code = ResponseCode::NXDomain;
-                for (name, address) in zone {
+                for (name, value) in zone {
                     if query.name().to_ascii() != *name {
                         continue;
                     }
                     response.metadata.response_code = ResponseCode::NoError;
-                    let data = match address.parse().unwrap() {
-                        IpAddr::V4(address) => RData::A(address.into()),
-                        IpAddr::V6(address) => RData::AAAA(address.into()),
+                    let data = match value.parse() {
+                        Ok(IpAddr::V4(address)) => RData::A(address.into()),
+                        Ok(IpAddr::V6(address)) => RData::AAAA(address.into()),
+                        Err(_) => match value.split_once(' ') {
+                            Some((port, target)) => RData::SRV(SRV::new(
+                                1,
+                                2,
+                                port.parse().unwrap(),
+                                target.parse().unwrap(),
+                            )),
+                            None => RData::TXT(TXT::new(vec![(*value).to_owned()])),
+                        },
                     };
                     if data.record_type() == query.query_type() {
                         response
@@ -258,10 +373,6 @@ mod tests {
                             .push(Record::from_rdata(query.name().clone(), 60, data));
                     }
                 }
-                assert!(matches!(
-                    query.query_type(),
-                    RecordType::A | RecordType::AAAA
-                ));
                 socket
                     .send_to(&response.to_vec().unwrap(), peer)
                     .await
@@ -276,7 +387,7 @@ mod tests {
         let rule = "pinned.example:443=127.0.0.1:4443".parse().unwrap();
         Resolver::new(
             &[rule],
-            name_resolver::build(config, ResolverOpts::default()),
+            Names::Fixed(name_resolver::build(config, ResolverOpts::default()).unwrap()),
         )
     }
 
@@ -313,6 +424,65 @@ mod tests {
             resolve("absent.example").await,
             Err(ResolveError::NotFound("absent.example".to_owned()))
         );
+    }
+
+    #[tokio::test]
+    async fn records_of_services_and_texts_are_looked_up() {
+        let resolver = name_server(&[
+            ("_mongodb._tcp.db.example.", "27017 A.db.example."),
+            ("_mongodb._tcp.db.example.", "27018 ."),
+            ("db.example.", "authSource=admin"),
+            ("db.example.", "192.0.2.7"),
+        ])
+        .await;
+        let service = |port, target| Service {
+            priority: 1,
+            weight: 2,
+            port,
+            target: Text::new(target),
+        };
+        let services = Answer::Services {
+            ttl: 60,
+            records: vec![service(27017, "a.db.example"), service(27018, "")],
+        };
+        let found = resolver.records("_mongodb._tcp.DB.example", Kind::Srv);
+        assert_eq!(found.await, Ok(services));
+        let text = Bytes::new(&b"authSource=admin"[..]).unwrap();
+        let texts = Answer::Texts {
+            ttl: 60,
+            records: vec![Strings(vec![text])],
+        };
+        assert_eq!(resolver.records("db.example", Kind::Txt).await, Ok(texts));
+        let none = Answer::Services {
+            ttl: 0,
+            records: Vec::new(),
+        };
+        assert_eq!(resolver.records("db.example", Kind::Srv).await, Ok(none));
+        let absent = resolver.records("absent.example", Kind::Txt).await;
+        assert_eq!(
+            absent,
+            Err(ResolveError::NotFound("absent.example".to_owned()))
+        );
+    }
+
+    #[test]
+    fn records_that_do_not_fit_are_left_out() {
+        let record = |strings: usize, size: usize| {
+            let data = TXT::from_bytes(vec![&[b'x'; 255][..size]; strings]);
+            Record::from_rdata("db.example.".parse().unwrap(), 60, RData::TXT(data))
+        };
+        let found = texts(&[record(MAX_STRINGS + 1, 1), record(MAX_STRINGS, 1)]);
+        assert_eq!(found.len(), 1);
+        let many: Vec<_> = (0..200).map(|_| record(2, 255)).collect();
+        let found = texts(&many);
+        assert_eq!(found.len(), MAX_TEXT / 510);
+        let answer = Answer::Texts {
+            ttl: 60,
+            records: found,
+        };
+        link::frame::encode(&answer, link::records::MAX_ANSWER).unwrap();
+        let many: Vec<_> = (0..200).map(|_| record(1, 1)).collect();
+        assert_eq!(texts(&many).len(), MAX_RECORDS);
     }
 
     #[tokio::test]
