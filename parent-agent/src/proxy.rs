@@ -11,10 +11,11 @@ use tracing::warn;
 
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
+use crate::connect_to::{ConnectTo, ConnectToError};
 use crate::error::Error;
 use crate::ingress::{self, IngressPort, Limits, OpenPort, Publish};
 use crate::limit::{self, Limit, LimitArgs};
-use crate::resolve::{ConnectTo, ConnectToError, Resolver};
+use crate::resolve::Resolver;
 
 /// The arguments about connections.
 #[derive(Debug, Args)]

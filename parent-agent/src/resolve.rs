@@ -7,18 +7,19 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use link::records::{Answer, Kind, MAX_RECORDS, MAX_STRINGS, Service, Strings};
 use link::{Bytes, Text};
-use manifest::{Port, host_spelling};
+use manifest::host_spelling;
 use name_resolver::System;
 use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 use tokio::time::timeout;
+
+use crate::connect_to::ConnectTo;
 
 /// The longest that a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,50 +28,6 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TEXT: usize = 16 * 1024;
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
-
-/// A destination moved by `--connect-to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectTo {
-    /// The host that the enclave asks for, in lower case.
-    pub host: String,
-    /// The port that the enclave asks for.
-    pub port: u16,
-    /// Where it is connected to.
-    pub address: SocketAddr,
-}
-
-impl FromStr for ConnectTo {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let malformed =
-            || "write HOST:PORT=ADDR:PORT, as in api.example.com:443=127.0.0.1:8443".to_owned();
-        let (target, address) = text.split_once('=').ok_or_else(malformed)?;
-        let (host, port) = target.rsplit_once(':').ok_or_else(malformed)?;
-        let port: Port = port.parse().map_err(|_| malformed())?;
-        if host.is_empty() {
-            return Err(malformed());
-        }
-        Ok(Self {
-            host: host_spelling(host),
-            port: port.get(),
-            address: address.parse().map_err(|_| malformed())?,
-        })
-    }
-}
-
-/// A destination of `--connect-to` that the image does not connect to: the option moves
-/// connections and allows none.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error(
-    "--connect-to names {host}:{port}, to which the image's manifest allows no connection: add it to [network] egress in enclave.toml, or name a destination that is there"
-)]
-pub struct ConnectToError {
-    /// The host.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
 
 /// Why a name leads nowhere.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -336,12 +293,19 @@ mod tests {
 
     use super::*;
 
-    /// A name server that knows these names' addresses.
+    /// A resolver whose name server knows these names.
     async fn name_server(zone: &'static [(&str, &str)]) -> Resolver {
+        resolver(&[serve(zone).await])
+    }
+
+    /// Serves these names: addresses, `port target` of a service, texts, and `moving`, an
+    /// address that is another one each time.
+    async fn serve(zone: &'static [(&str, &str)]) -> u16 {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
             let mut buffer = [0; 1500];
+            let mut asked = 0;
             loop {
                 let (count, peer) = socket.recv_from(&mut buffer).await.unwrap();
                 let request = Message::from_vec(&buffer[..count]).unwrap();
@@ -354,10 +318,14 @@ mod tests {
                         continue;
                     }
                     response.metadata.response_code = ResponseCode::NoError;
-                    let data = match value.parse() {
-                        Ok(IpAddr::V4(address)) => RData::A(address.into()),
-                        Ok(IpAddr::V6(address)) => RData::AAAA(address.into()),
-                        Err(_) => match value.split_once(' ') {
+                    asked += 1;
+                    let is_moving = *value == "moving";
+                    let moved = Ipv4Addr::new(203, 0, 113, asked);
+                    let address = value.parse().ok();
+                    let data = match address.or(is_moving.then_some(moved.into())) {
+                        Some(IpAddr::V4(address)) => RData::A(address.into()),
+                        Some(IpAddr::V6(address)) => RData::AAAA(address.into()),
+                        None => match value.split_once(' ') {
                             Some((port, target)) => RData::SRV(SRV::new(
                                 1,
                                 2,
@@ -368,9 +336,10 @@ mod tests {
                         },
                     };
                     if data.record_type() == query.query_type() {
+                        let ttl = if is_moving { 0 } else { 60 };
                         response
                             .answers
-                            .push(Record::from_rdata(query.name().clone(), 60, data));
+                            .push(Record::from_rdata(query.name().clone(), ttl, data));
                     }
                 }
                 socket
@@ -379,11 +348,19 @@ mod tests {
                     .unwrap();
             }
         });
-        let mut connection = ConnectionConfig::udp();
-        connection.port = port;
-        let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
-        server.connections = vec![connection];
-        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        port
+    }
+
+    fn resolver(ports: &[u16]) -> Resolver {
+        let server = |port: &u16| {
+            let mut connection = ConnectionConfig::udp();
+            connection.port = *port;
+            let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
+            server.connections = vec![connection];
+            server
+        };
+        let servers = ports.iter().map(server).collect();
+        let config = ResolverConfig::from_parts(None, vec![], servers);
         let rule = "pinned.example:443=127.0.0.1:4443".parse().unwrap();
         Resolver::new(
             &[rule],
@@ -486,6 +463,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn names_that_move_are_followed() {
+        let resolver = name_server(&[("moving.example.", "moving")]).await;
+        let first = resolver.addresses("moving.example", 443).await.unwrap();
+        let second = resolver.addresses("moving.example", 443).await.unwrap();
+        assert_ne!(first, second);
+    }
+
+    #[tokio::test]
+    async fn names_resolve_while_one_name_server_is_dead() {
+        // It is open, and nobody reads what comes.
+        let held = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silent = held.local_addr().unwrap().port();
+        let good = serve(&[("good.example.", "192.0.2.7")]).await;
+        for ports in [[silent, good], [good, silent]] {
+            let found = resolver(&ports).addresses("good.example", 443).await;
+            assert_eq!(found, Ok(vec!["192.0.2.7:443".parse().unwrap()]));
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_named_as_an_address_is_dialled() {
         let resolver = name_server(&[]).await;
         let one = |address: &str| Ok(vec![address.parse::<SocketAddr>().unwrap()]);
@@ -556,24 +553,6 @@ mod tests {
             "64:ff9b::808:808",
         ] {
             assert!(!is_forbidden(address.parse().unwrap(), &[]), "{address}");
-        }
-    }
-
-    #[test]
-    fn destinations_are_moved() {
-        let moved: ConnectTo = "API.example.com.:443=127.0.0.1:8443".parse().unwrap();
-        assert_eq!(moved.host, "api.example.com");
-        assert_eq!(moved.port, 443);
-        assert_eq!(moved.address, "127.0.0.1:8443".parse().unwrap());
-        for bad in [
-            "",
-            "a:1",
-            "a=127.0.0.1:1",
-            "a:1=b:2",
-            ":1=127.0.0.1:1",
-            "a:0=127.0.0.1:1",
-        ] {
-            assert!(bad.parse::<ConnectTo>().is_err(), "{bad}");
         }
     }
 }

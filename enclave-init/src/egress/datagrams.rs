@@ -2,6 +2,7 @@
 //! destination make a flow, which has a channel of its own to the agent while it is in use.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket as StdSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,23 +178,28 @@ pub(super) async fn serve(
         usage,
     });
     while gate.socket.readable().await.is_ok() {
-        // Only while datagrams come: there may be many of these sockets.
-        let mut buffer = vec![0; BUFFER];
-        for _ in 0..BURST {
-            match gate.socket.try_recv_from(&mut buffer) {
-                Ok((length, SocketAddr::V4(client))) => {
-                    let bytes = buffer.get(..length).expect("it was read into the buffer");
-                    take(&gate, client, bytes);
-                }
-                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
-                    sleep(PAUSE).await;
-                    break;
-                }
-                Ok(_) | Err(_) => break,
-            }
+        if receive(&gate).is_err() {
+            sleep(PAUSE).await;
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Takes the datagrams that are there, up to a number. The buffer for them is held only
+/// meanwhile: there may be many of these sockets.
+fn receive(gate: &Arc<Gate>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    for _ in 0..BURST {
+        match gate.socket.try_recv_from(&mut buffer) {
+            Ok((length, SocketAddr::V4(client))) => {
+                let bytes = buffer.get(..length).expect("it was read into the buffer");
+                take(gate, client, bytes);
+            }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(())
 }
 
 /// Takes a datagram for its flow, which begins with its first one.
