@@ -137,19 +137,28 @@ pub(crate) fn datagrams(first: &str, second: &str, port: u16) {
     }
 }
 
-/// Sends one datagram from each of so many sockets, and another after a file is there.
+/// Sends a datagram from each of so many sockets; after a file is there again, and one from
+/// another socket; and one from a further socket after another file is there.
 pub(crate) fn datagram_crowd(host: &str, port: u16, count: usize) {
     let to = (address(host), port);
-    let send = || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let socket = || UdpSocket::bind("0.0.0.0:0").unwrap();
+    // No faster than they are taken: what does not fit the init's socket is lost.
+    let send = |socket: &UdpSocket| {
         socket.send_to(b"x", to).unwrap();
-        socket
+        std::thread::park_timeout(Duration::from_millis(1));
     };
-    let _sockets: Vec<_> = (0..count).map(|_| send()).collect();
-    println!("sent {count}");
+    let sockets: Vec<_> = (0..count).map(|_| socket()).collect();
+    for socket in &sockets {
+        send(socket);
+    }
+    crate::until("/sooner");
+    for socket in &sockets {
+        send(socket);
+    }
+    let more = [socket(), socket()];
+    send(&more[0]);
     crate::until("/later");
-    let _socket = send();
-    println!("sent another");
+    send(&more[1]);
     std::thread::park();
 }
 
