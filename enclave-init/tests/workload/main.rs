@@ -91,6 +91,22 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "look" => usurpation::look(),
         "answer" => network::answer(words[0].parse().unwrap(), words[1], words.get(2).copied()),
         "name" => network::name(words[0], words[1].parse().unwrap()),
+        "records" => network::records(words[0], words[1].parse().unwrap(), words[2]),
+        "datagram" => {
+            network::datagram(
+                words[0],
+                words[1].parse().unwrap(),
+                words[2].parse().unwrap(),
+            );
+        }
+        "datagrams" => network::datagrams(words[0], words[1], words[2].parse().unwrap()),
+        "datagram-crowd" => {
+            network::datagram_crowd(
+                words[0],
+                words[1].parse().unwrap(),
+                words[2].parse().unwrap(),
+            );
+        }
         "names" => network::names(words[0].parse().unwrap()),
         "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),
         "proxy" => network::proxy(words[0], words[1]),
