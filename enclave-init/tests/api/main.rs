@@ -19,6 +19,7 @@ mod companion;
 mod confinement;
 mod control;
 mod credentials;
+mod description;
 mod egress;
 mod enclave;
 mod environment;
