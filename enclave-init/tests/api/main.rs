@@ -14,6 +14,7 @@ mod agent;
 mod attestation;
 mod attested_channel;
 mod boot;
+mod clients;
 mod clock;
 mod companion;
 mod confinement;

@@ -24,7 +24,7 @@ fn sender() -> SenderKey {
 }
 
 /// A secret that the sender seals. Its delivery, and what else is to be set.
-fn secret(name: &str, wait: Option<&str>, rest: &Value) -> Value {
+pub(crate) fn secret(name: &str, wait: Option<&str>, rest: &Value) -> Value {
     let mut sealed = json!({"sender": STANDARD.encode(sender().sender().to_spki())});
     if let Some(wait) = wait {
         sealed["wait"] = wait.into();
@@ -50,7 +50,7 @@ fn file(name: &str) -> Value {
 }
 
 /// Seals a secret to an enclave, and hands it in.
-async fn seal_and_put(
+pub(crate) async fn seal_and_put(
     enclave: &Enclave,
     control: &mut Control,
     name: &str,
