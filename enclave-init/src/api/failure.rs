@@ -79,116 +79,86 @@ impl Code {
         Self::KmsAnswer,
     ];
 
-    /// Its name, the status that it comes with, and what to do about it.
-    const fn meaning(self) -> (&'static str, u16, &'static str) {
+    /// Its name, and the status that it comes with.
+    const fn kind(self) -> (&'static str, u16) {
         match self {
-            Self::UnknownResource => (
-                "unknown-resource",
-                404,
-                "use a method and path of the API's description",
-            ),
-            Self::CallerRefused => (
-                "caller-refused",
-                403,
-                "call the API directly, with the header `Enclave-Api: 1`",
-            ),
-            Self::InvalidRequest => ("invalid-request", 400, "correct the request"),
-            Self::BodyTimeout => (
-                "body-timeout",
-                408,
-                "send the request again, without pauses",
-            ),
-            Self::BodyTooLarge => ("body-too-large", 413, "send less at a time"),
-            Self::InitFailed => (
-                "init-failed",
-                500,
-                "try again; the enclave's log may say why",
-            ),
-            Self::ModuleRefused => (
-                "module-refused",
-                400,
-                "change what the request asks of the security module",
-            ),
-            Self::ModuleFailed => ("module-failed", 502, "try again"),
-            Self::ReservedUserData => (
-                "reserved-user-data",
-                400,
-                "begin `user_data` with other bytes than `enclave-purpose:`",
-            ),
-            Self::IdentityUnset => ("identity-unset", 404, "register a key, or have one made"),
-            Self::IdentityTaken => (
-                "identity-taken",
-                409,
-                "use the key that is registered; it stays until the enclave ends",
-            ),
-            Self::IdentityNotMade => ("identity-not-made", 409, "have the init make the key first"),
-            Self::NoFamily => ("no-family", 404, "add the table `[keys]` to the manifest"),
-            Self::NoSeed => ("no-seed", 404, "wait until the family's seed is there"),
-            Self::UnknownSecret => (
-                "unknown-secret",
-                404,
-                "declare the secret in `[[secrets]]` of the manifest",
-            ),
-            Self::SecretNotByApi => (
-                "secret-not-by-api",
-                404,
-                "add `api = true` to the secret in the manifest",
-            ),
-            Self::SecretNotPut => (
-                "secret-not-put",
-                404,
-                "seal the secret to this boot and put it, or ask again with `wait`",
-            ),
-            Self::SecretNotOpened => (
-                "secret-not-opened",
-                404,
-                "look into the enclave's log for the reason",
-            ),
-            Self::UnknownRegister => ("unknown-register", 404, "give a number from 0 to 31"),
-            Self::RegisterClosed => (
-                "register-closed",
-                403,
-                "name the register in `open_registers` of the manifest",
-            ),
-            Self::RegisterLocked => (
-                "register-locked",
-                409,
-                "use another register: this one stays locked until the enclave ends",
-            ),
-            Self::UnknownPeer => (
-                "unknown-peer",
-                404,
-                "add the peer to `[[attestation.peers]]` of the manifest",
-            ),
-            Self::NoTime => ("no-time", 503, "wait until `GET /v1/time` has a time"),
-            Self::NotifyOff => (
-                "notify-off",
-                409,
-                "set `health = { notify = true }` in the manifest",
-            ),
-            Self::EarlierRun => (
-                "earlier-run",
-                409,
-                "send it again, on a new connection, if the workload still means it",
-            ),
-            Self::NoKms => ("no-kms", 404, "add the table `[kms]` to the manifest"),
-            Self::KmsRefused => ("kms-refused", 400, "do what KMS's own words ask for"),
-            Self::KmsUnreachable => (
-                "kms-unreachable",
-                503,
-                "try again; if it stays so, look at the agent and at KMS",
-            ),
-            Self::KmsAnswer => (
-                "kms-answer",
-                502,
-                "try again; if it stays so, check that the endpoint is AWS KMS",
-            ),
+            Self::UnknownResource => ("unknown-resource", 404),
+            Self::CallerRefused => ("caller-refused", 403),
+            Self::InvalidRequest => ("invalid-request", 400),
+            Self::BodyTimeout => ("body-timeout", 408),
+            Self::BodyTooLarge => ("body-too-large", 413),
+            Self::InitFailed => ("init-failed", 500),
+            Self::ModuleRefused => ("module-refused", 400),
+            Self::ModuleFailed => ("module-failed", 502),
+            Self::ReservedUserData => ("reserved-user-data", 400),
+            Self::IdentityUnset => ("identity-unset", 404),
+            Self::IdentityTaken => ("identity-taken", 409),
+            Self::IdentityNotMade => ("identity-not-made", 409),
+            Self::NoFamily => ("no-family", 404),
+            Self::NoSeed => ("no-seed", 404),
+            Self::UnknownSecret => ("unknown-secret", 404),
+            Self::SecretNotByApi => ("secret-not-by-api", 404),
+            Self::SecretNotPut => ("secret-not-put", 404),
+            Self::SecretNotOpened => ("secret-not-opened", 404),
+            Self::UnknownRegister => ("unknown-register", 404),
+            Self::RegisterClosed => ("register-closed", 403),
+            Self::RegisterLocked => ("register-locked", 409),
+            Self::UnknownPeer => ("unknown-peer", 404),
+            Self::NoTime => ("no-time", 503),
+            Self::NotifyOff => ("notify-off", 409),
+            Self::EarlierRun => ("earlier-run", 409),
+            Self::NoKms => ("no-kms", 404),
+            Self::KmsRefused => ("kms-refused", 400),
+            Self::KmsUnreachable => ("kms-unreachable", 503),
+            Self::KmsAnswer => ("kms-answer", 502),
+        }
+    }
+
+    /// What to do about it.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::UnknownResource => "use a method and path of the API's description",
+            Self::CallerRefused => "call the API directly, with the header `Enclave-Api: 1`",
+            Self::InvalidRequest => "correct the request",
+            Self::BodyTimeout => "send the request again, without pauses",
+            Self::BodyTooLarge => "send less at a time",
+            Self::InitFailed => "try again; the enclave's log may say why",
+            Self::ModuleRefused => "change what the request asks of the security module",
+            Self::ModuleFailed => "try again",
+            Self::ReservedUserData => "begin `user_data` with other bytes than `enclave-purpose:`",
+            Self::IdentityUnset => "register a key, or have one made",
+            Self::IdentityTaken => {
+                "use the key that is registered; it stays until the enclave ends"
+            }
+            Self::IdentityNotMade => "have the init make the key first",
+            Self::NoFamily => "add the table `[keys]` to the manifest",
+            Self::NoSeed => "wait until the family's seed is there",
+            Self::UnknownSecret => "declare the secret in `[[secrets]]` of the manifest",
+            Self::SecretNotByApi => "add `api = true` to the secret in the manifest",
+            Self::SecretNotPut => {
+                "seal the secret to this boot and put it, or ask again with `wait`"
+            }
+            Self::SecretNotOpened => "look into the enclave's log for the reason",
+            Self::UnknownRegister => "give a number from 0 to 31",
+            Self::RegisterClosed => "name the register in `open_registers` of the manifest",
+            Self::RegisterLocked => {
+                "use another register: this one stays locked until the enclave ends"
+            }
+            Self::UnknownPeer => "add the peer to `[[attestation.peers]]` of the manifest",
+            Self::NoTime => "wait until `GET /v1/time` has a time",
+            Self::NotifyOff => "set `health = { notify = true }` in the manifest",
+            Self::EarlierRun => {
+                "send it again, on a new connection, if the workload still means it"
+            }
+            Self::NoKms => "add the table `[kms]` to the manifest",
+            Self::KmsRefused => "do what KMS's own words ask for",
+            Self::KmsUnreachable => "try again; if it stays so, look at the agent and at KMS",
+            Self::KmsAnswer => "try again; if it stays so, check that the endpoint is AWS KMS",
         }
     }
 
     fn status(self) -> StatusCode {
-        let (_, status, _) = self.meaning();
-        StatusCode::from_u16(status).expect("the table has statuses only")
+        StatusCode::from_u16(self.kind().1).expect("the table has statuses only")
     }
 }
 
@@ -216,10 +186,14 @@ impl Failure {
 
 impl From<Failure> for Answer {
     fn from(failure: Failure) -> Self {
-        let (code, _, advice) = failure.code.meaning();
+        let code = failure.code;
         Self::json(
             failure.status,
-            &json!({ "code": code, "error": failure.reason, "advice": advice }),
+            &json!({
+                "code": code.kind().0,
+                "error": failure.reason,
+                "advice": code.advice(),
+            }),
         )
     }
 }
@@ -322,11 +296,11 @@ mod tests {
                 (text("const"), text("description"))
             })
             .collect();
-        let known = Code::ALL.map(|code| (code.meaning().0.to_owned(), code));
+        let known = Code::ALL.map(|code| (code.kind().0.to_owned(), code));
         let names: BTreeSet<_> = known.iter().map(|(name, _)| name).collect();
         assert_eq!(described.keys().collect::<BTreeSet<_>>(), names);
         for (name, code) in &known {
-            let advice = code.meaning().2;
+            let advice = code.advice();
             let meaning = &described[name];
             assert!(
                 meaning.ends_with(&format!("To do: {advice}.")),
@@ -348,9 +322,9 @@ mod tests {
                     };
                     let schema = &response["content"]["application/json"]["schema"];
                     for name in codes(schema) {
-                        let code = Code::ALL.iter().find(|code| code.meaning().0 == name);
+                        let code = Code::ALL.iter().find(|code| code.kind().0 == name);
                         let code = code.unwrap_or_else(|| panic!("{name} is unknown"));
-                        let own = code.meaning().1.to_string();
+                        let own = code.kind().1.to_string();
                         let fits = *status == own || status == "default" && name == "kms-refused";
                         assert!(fits, "{method} {path}: {status} with {name}");
                         named.insert(name.to_owned());
@@ -363,7 +337,7 @@ mod tests {
         }
         // What no path of the description can be answered with.
         named.insert("unknown-resource".to_owned());
-        let known = Code::ALL.map(|code| code.meaning().0.to_owned());
+        let known = Code::ALL.map(|code| code.kind().0.to_owned());
         assert_eq!(named, BTreeSet::from(known));
     }
 }

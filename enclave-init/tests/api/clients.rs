@@ -18,6 +18,7 @@ fn folder(language: &str) -> PathBuf {
     root.join("examples/clients").join(language)
 }
 
+#[allow(clippy::print_stderr, reason = "why a test shows nothing")]
 fn tool(variable: &str) -> Option<OsString> {
     let tool = std::env::var_os(variable);
     if tool.is_none() {
@@ -110,7 +111,7 @@ async fn clients_go_example_works() {
     let Some(go) = tool("ENCLAVE_TEST_GO") else {
         return;
     };
-    let built = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
     let go = |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(&go);
         command
@@ -124,9 +125,9 @@ async fn clients_go_example_works() {
             .env("CGO_ENABLED", "0");
         command
     };
-    let program = built.path().join("example");
-    let build = ["build", "-o", program.to_str().unwrap(), "./example"];
-    for arguments in [&["vet", "./..."][..], &build] {
+    let program = place.path().join("example");
+    let building = ["build", "-o", program.to_str().unwrap(), "./example"];
+    for arguments in [&["vet", "./..."][..], &building] {
         let output = go(arguments).output().await.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {errors}");

@@ -85,20 +85,23 @@ const COMMON: [&str; 4] = [
 impl Description {
     pub(super) fn read(text: &str) -> anyhow::Result<Self> {
         let root: Value = serde_json::from_str(text)?;
-        let schemas = object(&root["components"]["schemas"])?;
+        let schemas = object(at(&root, &["components", "schemas"]))?;
         let mut codes = Vec::new();
         let mut read = Vec::new();
         for (name, schema) in schemas {
             if name == "Error" {
-                for code in list(&schema["properties"]["code"]["oneOf"])? {
-                    codes.push((text_of(&code["const"])?, text_of(&code["description"])?));
+                for code in list(at(schema, &["properties", "code", "oneOf"]))? {
+                    codes.push((
+                        text_of(at(code, &["const"]))?,
+                        text_of(at(code, &["description"]))?,
+                    ));
                 }
             } else {
                 read.push(Schema::read(name, schema).with_context(|| format!("schema {name}"))?);
             }
         }
         let mut operations = Vec::new();
-        for (path, methods) in object(&root["paths"])? {
+        for (path, methods) in object(at(&root, &["paths"]))? {
             for (method, operation) in object(methods)? {
                 operations.push(
                     Operation::read(&root, path, method, operation)
@@ -155,14 +158,23 @@ impl Operation {
     fn read(root: &Value, path: &str, method: &str, value: &Value) -> anyhow::Result<Self> {
         let mut codes = Vec::new();
         let mut answer = None;
-        for (status, response) in object(&value["responses"])? {
+        for (status, response) in object(at(value, &["responses"]))? {
             let response = resolved(root, response)?;
             if status.starts_with('2') {
-                answer = Some(Answer::read(&response["content"])?);
+                answer = Some(Answer::read(at(response, &["content"]))?);
                 continue;
             }
-            let named = &response["content"]["application/json"]["schema"]["properties"]["code"];
-            for code in list(&named["enum"])? {
+            let named = at(
+                response,
+                &[
+                    "content",
+                    "application/json",
+                    "schema",
+                    "properties",
+                    "code",
+                ],
+            );
+            for code in list(at(named, &["enum"]))? {
                 let code = text_of(code)?;
                 if !COMMON.contains(&&*code) && !codes.contains(&code) {
                     codes.push(code);
@@ -170,27 +182,30 @@ impl Operation {
             }
         }
         let (mut in_path, mut in_query) = (Vec::new(), Vec::new());
-        for parameter in value["parameters"].as_array().into_iter().flatten() {
-            let name = text_of(&parameter["name"])?;
-            let required = parameter["required"] == true;
-            let mut field = Field::read(&name, &parameter["schema"], required)?;
-            field.description = text_of(&parameter["description"])?;
-            match parameter["in"].as_str() {
+        for parameter in at(value, &["parameters"]).as_array().into_iter().flatten() {
+            let name = text_of(at(parameter, &["name"]))?;
+            let required = at(parameter, &["required"]) == true;
+            let mut field = Field::read(&name, at(parameter, &["schema"]), required)?;
+            field.description = text_of(at(parameter, &["description"]))?;
+            match at(parameter, &["in"]).as_str() {
                 Some("path") => in_path.push(field),
                 Some("query") => in_query.push(field),
                 _ => bail!("the parameter {name} is neither in the path nor in the query"),
             }
         }
-        let body = match &value["requestBody"]["content"]["application/json"]["schema"] {
+        let body = match at(
+            value,
+            &["requestBody", "content", "application/json", "schema"],
+        ) {
             Value::Null => None,
             schema => Some(name_of(schema)?),
         };
         Ok(Self {
-            name: text_of(&value["operationId"])?,
+            name: text_of(at(value, &["operationId"]))?,
             method: method.to_uppercase(),
             path: path.to_owned(),
-            summary: text_of(&value["summary"])?,
-            description: text_of(&value["description"])?,
+            summary: text_of(at(value, &["summary"]))?,
+            description: text_of(at(value, &["description"]))?,
             in_path,
             in_query,
             body,
@@ -213,7 +228,7 @@ impl Answer {
         if content.is_null() {
             return Ok(Self::Nothing);
         }
-        match &content["application/json"]["schema"] {
+        match at(content, &["application/json", "schema"]) {
             Value::Null => Ok(Self::Bytes),
             schema => Ok(Self::Object(name_of(schema)?)),
         }
@@ -222,7 +237,7 @@ impl Answer {
 
 impl Schema {
     fn read(name: &str, value: &Value) -> anyhow::Result<Self> {
-        let shape = match value["oneOf"].as_array().map(Vec::as_slice) {
+        let shape = match at(value, &["oneOf"]).as_array().map(Vec::as_slice) {
             Some([yes, no]) => Shape::Either {
                 by: "accepted".to_owned(),
                 yes: name_of(yes)?,
@@ -233,7 +248,7 @@ impl Schema {
         };
         Ok(Self {
             name: name.to_owned(),
-            description: text_of(&value["description"])?,
+            description: text_of(at(value, &["description"]))?,
             shape,
         })
     }
@@ -241,8 +256,8 @@ impl Schema {
 
 /// The fields of an object: those that are required first, in the order in which they are.
 fn fields(value: &Value) -> anyhow::Result<Vec<Field>> {
-    let properties = object(&value["properties"])?;
-    let required: Vec<String> = value["required"]
+    let properties = object(at(value, &["properties"]))?;
+    let required: Vec<String> = at(value, &["required"])
         .as_array()
         .into_iter()
         .flatten()
@@ -252,26 +267,34 @@ fn fields(value: &Value) -> anyhow::Result<Vec<Field>> {
     required
         .iter()
         .chain(optional)
-        .map(|name| Field::read(name, &value["properties"][name], required.contains(name)))
+        .map(|name| {
+            Field::read(
+                name,
+                at(value, &["properties", name]),
+                required.contains(name),
+            )
+        })
         .collect()
 }
 
 impl Field {
     fn read(name: &str, schema: &Value, is_required: bool) -> anyhow::Result<Self> {
-        let (kind, is_nullable) = match &schema["type"] {
+        let (kind, is_nullable) = match at(schema, &["type"]) {
             Value::Array(either) => (either.first().and_then(Value::as_str), true),
             kind => (kind.as_str(), false),
         };
         let kind = match kind {
-            Some("string") if schema["contentEncoding"] == "base64" => Kind::Bytes,
-            Some("string") => match schema["enum"].as_array() {
+            Some("string") if at(schema, &["contentEncoding"]) == "base64" => Kind::Bytes,
+            Some("string") => match at(schema, &["enum"]).as_array() {
                 Some(words) => Kind::Words(words.iter().map(text_of).collect::<Result<_, _>>()?),
                 None => Kind::Text,
             },
             Some("integer") => Kind::Integer,
             Some("boolean") => Kind::Boolean,
-            Some("object") if schema["additionalProperties"]["type"] == "string" => Kind::Map,
-            Some("array") => Kind::List(name_of(&schema["items"])?),
+            Some("object") if at(schema, &["additionalProperties", "type"]) == "string" => {
+                Kind::Map
+            }
+            Some("array") => Kind::List(name_of(at(schema, &["items"]))?),
             _ => bail!("the field {name} has an unknown type"),
         };
         Ok(Self {
@@ -279,7 +302,7 @@ impl Field {
             kind,
             is_required,
             is_nullable,
-            description: schema["description"]
+            description: at(schema, &["description"])
                 .as_str()
                 .unwrap_or_default()
                 .to_owned(),
@@ -288,7 +311,7 @@ impl Field {
 }
 
 fn resolved<'a>(root: &'a Value, value: &'a Value) -> anyhow::Result<&'a Value> {
-    match value["$ref"].as_str() {
+    match at(value, &["$ref"]).as_str() {
         Some(place) => root
             .pointer(place.trim_start_matches('#'))
             .with_context(|| format!("there is no {place}")),
@@ -298,11 +321,18 @@ fn resolved<'a>(root: &'a Value, value: &'a Value) -> anyhow::Result<&'a Value> 
 
 /// The name of the schema that is referred to.
 fn name_of(schema: &Value) -> anyhow::Result<String> {
-    let place = text_of(&schema["$ref"])?;
+    let place = text_of(at(schema, &["$ref"]))?;
     let name = place.strip_prefix("#/components/schemas/");
     Ok(name
         .with_context(|| format!("{place} is no schema"))?
         .to_owned())
+}
+
+/// What is at this place, or null.
+fn at<'a>(value: &'a Value, place: &[&str]) -> &'a Value {
+    let mut places = place.iter();
+    let found = places.try_fold(value, |value, name| value.get(name));
+    found.unwrap_or(&Value::Null)
 }
 
 fn object(value: &Value) -> anyhow::Result<&serde_json::Map<String, Value>> {

@@ -183,25 +183,7 @@ fn write_operation(out: &mut String, operation: &Operation) {
         "func (c *Client) {name}({}) {answer} {{",
         arguments.join(", ")
     );
-    let mut query = "nil";
-    if !operation.in_query.is_empty() {
-        query = "query";
-        out.push_str("\tquery := url.Values{}\n");
-        for field in &operation.in_query {
-            let sent = field.name.as_str();
-            if field.is_required {
-                let value = text_of(field, &camel(sent));
-                let _ = writeln!(out, "\tquery.Set(\"{sent}\", {value})");
-            } else {
-                let place = format!("options.{}", go(sent));
-                let value = text_of(field, &place);
-                let _ = writeln!(
-                    out,
-                    "\tif {place} != 0 {{\n\t\tquery.Set(\"{sent}\", {value})\n\t}}"
-                );
-            }
-        }
-    }
+    let query = write_query(out, operation);
     let body = if operation.body.is_some() {
         "request"
     } else {
@@ -218,4 +200,27 @@ fn write_operation(out: &mut String, operation: &Operation) {
         ),
     };
     out.push_str("}\n");
+}
+
+/// What is asked for in the query, as the expression that the request is sent with.
+fn write_query(out: &mut String, operation: &Operation) -> &'static str {
+    if operation.in_query.is_empty() {
+        return "nil";
+    }
+    out.push_str("\tquery := url.Values{}\n");
+    for field in &operation.in_query {
+        let sent = field.name.as_str();
+        if field.is_required {
+            let value = text_of(field, &camel(sent));
+            let _ = writeln!(out, "\tquery.Set(\"{sent}\", {value})");
+        } else {
+            let place = format!("options.{}", go(sent));
+            let value = text_of(field, &place);
+            let _ = writeln!(
+                out,
+                "\tif {place} != 0 {{\n\t\tquery.Set(\"{sent}\", {value})\n\t}}"
+            );
+        }
+    }
+    "query"
 }

@@ -17,8 +17,10 @@ use command_output::outln;
 use self::description::Description;
 
 const DESCRIPTION: &str = "docs/local-api.json";
-/// The generated files, and what generates each.
-const FILES: [(&str, fn(&Description) -> String); 4] = [
+/// A generated file, and what generates it.
+type Generated = (&'static str, fn(&Description) -> String);
+
+const FILES: [Generated; 4] = [
     (
         "examples/clients/python/enclave_api/__init__.py",
         python::module,
