@@ -37,6 +37,7 @@ mod kms_world;
 mod local_api;
 mod logs;
 mod losses;
+mod malformed;
 mod module;
 mod network;
 mod processes;
