@@ -1,12 +1,16 @@
 //! Whether the workload is ready and well: what its supervision finds, for the agent and for
 //! the workload itself, and what the workload says of itself over the local API.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use link::control::HealthState;
 use manifest::{HealthProbe, MeasuredConfig};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
+
+/// Messages of the workload that wait to be taken.
+const MAX_WAITING: usize = 16;
 
 /// The workload's; clones are the same one.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ struct Runs {
     /// How the last one that is over has ended.
     last_end: Option<String>,
     /// What the current one has said, and nobody has taken yet.
-    news: Option<News>,
+    news: VecDeque<News>,
 }
 
 /// What the workload says of itself.
@@ -99,7 +103,7 @@ impl Readiness {
     pub(crate) fn begin(&self) {
         let mut runs = self.runs();
         runs.begun += 1;
-        runs.news = None;
+        runs.news.clear();
     }
 
     /// The run is over.
@@ -112,8 +116,8 @@ impl Readiness {
         Run(self.runs().begun)
     }
 
-    /// Hears what a run of the workload says. What is not taken at once is put together, as
-    /// if one message had said it all.
+    /// Hears what a run of the workload says. What there is no more room for is put together
+    /// with what waits last, as if one message had said both.
     pub(crate) fn hear(&self, from: Run, said: News) -> Result<(), Unheard> {
         if !self.0.notifies {
             return Err(Unheard::Off);
@@ -122,12 +126,17 @@ impl Readiness {
         if from != Run(runs.begun) {
             return Err(Unheard::EarlierRun);
         }
-        let news = runs.news.get_or_insert_default();
-        news.is_ready |= said.is_ready;
-        news.is_alive |= said.is_alive;
-        news.is_stopping |= said.is_stopping;
-        if said.status.is_some() {
-            news.status = said.status;
+        let is_full = runs.news.len() == MAX_WAITING;
+        match runs.news.back_mut() {
+            Some(last) if is_full => {
+                last.is_ready |= said.is_ready;
+                last.is_alive |= said.is_alive;
+                last.is_stopping |= said.is_stopping;
+                if said.status.is_some() {
+                    last.status = said.status;
+                }
+            }
+            _ => runs.news.push_back(said),
         }
         self.0.told.notify_one();
         Ok(())
@@ -136,7 +145,8 @@ impl Readiness {
     /// Waits for what the workload says. Cancellation safe.
     pub(crate) async fn news(&self) -> News {
         loop {
-            if let Some(news) = self.runs().news.take() {
+            let next = self.runs().news.pop_front();
+            if let Some(news) = next {
                 return news;
             }
             self.0.told.notified().await;
@@ -194,20 +204,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_that_nobody_has_taken_yet_is_put_together() {
+    async fn readiness_is_heard_in_order_and_put_together_beyond_a_limit() {
         let readiness = Readiness::new(true);
         readiness.begin();
-        let alive = News {
-            is_alive: true,
-            status: Some(b"well".to_vec()),
-            ..News::default()
-        };
-        for news in [ready(), alive, ready()] {
-            assert_eq!(readiness.hear(readiness.run(), news), Ok(()));
+        let hear = |news| readiness.hear(readiness.run(), news).unwrap();
+        hear(ready());
+        for number in 1..MAX_WAITING + 5 {
+            hear(News {
+                is_alive: true,
+                status: Some(number.to_string().into_bytes()),
+                ..News::default()
+            });
         }
-        let news = readiness.news().await;
-        assert!(news.is_ready && news.is_alive && !news.is_stopping);
-        assert_eq!(news.status.unwrap(), b"well");
+        hear(News {
+            is_stopping: true,
+            ..News::default()
+        });
+        let first = readiness.news().await;
+        assert!(first.is_ready && !first.is_alive && !first.is_stopping);
+        for number in 1..MAX_WAITING - 1 {
+            let news = readiness.news().await;
+            assert_eq!(news.status, Some(number.to_string().into_bytes()));
+            assert!(!news.is_stopping);
+        }
+        let last = readiness.news().await;
+        assert!(last.is_alive && last.is_stopping);
+        assert_eq!(
+            last.status,
+            Some((MAX_WAITING + 4).to_string().into_bytes())
+        );
     }
 
     #[test]

@@ -146,6 +146,14 @@ async fn sealed_secret_reaches_the_workload() {
     let before = enclave.answers();
     let statuses: Vec<u16> = before.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [404, 404, 400]);
+    for ((_, body), code) in
+        before
+            .iter()
+            .zip(["secret-not-put", "unknown-secret", "invalid-request"])
+    {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(body["code"], code, "{body}");
+    }
     assert!(error(&before[0].1).contains("nobody has put this"));
     assert!(error(&before[1].1).contains("declares no secret of that name"));
 

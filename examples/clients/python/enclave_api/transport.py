@@ -102,7 +102,10 @@ class Transport:
         body: Optional[Mapping[str, Any]] = None,
     ) -> Dict[str, Any]:
         """The answer as JSON."""
-        received = json.loads(self.send(method, path, query, body))
+        try:
+            received = json.loads(self.send(method, path, query, body))
+        except ValueError as error:
+            raise ConnectionError("the local API's answer is no JSON") from error
         if not isinstance(received, dict):
             raise ConnectionError("the local API's answer is no JSON object")
         return received
