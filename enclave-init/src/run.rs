@@ -169,6 +169,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         credentials: credentials.clone(),
         secrets: secrets.clone(),
         keys: keys.clone(),
+        readiness: services.readiness,
         logs: logs.clone(),
         pressure: services.pressure,
         kms: services.kms,
