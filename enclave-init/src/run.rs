@@ -19,6 +19,7 @@ use crate::control::{self, Closing, Handle, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::family::FamilyKeys;
 use crate::logs::Logs;
+use crate::self_check::Finding;
 use crate::signals::Signals;
 use crate::steps::Steps;
 use crate::supervisor::{End, Outputs, Requests, Supervisor};
@@ -200,12 +201,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         for line in steps.lines() {
             logs.system(line);
         }
-        let found = format!("self-check: {}", self_check.sentence());
-        if self_check.outcome() == CheckOutcome::Failed {
-            logs.error(found);
-        } else {
-            logs.system(found);
-        }
+        log_self_check(&self_check, &logs);
         if let Some(missing) = missing.credentials {
             logs.error(format!("credentials: {missing}"));
         }
@@ -246,6 +242,15 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     };
     let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
+}
+
+fn log_self_check(self_check: &Finding, logs: &Logs) {
+    let found = format!("self-check: {}", self_check.sentence());
+    if self_check.outcome() == CheckOutcome::Failed {
+        logs.error(found);
+    } else {
+        logs.system(found);
+    }
 }
 
 /// Tells the log and the agent what the workload's start waits for.
