@@ -45,6 +45,17 @@ pub enum Protocol {
 /// What a rule for datagrams ends in.
 const UDP: &str = "/udp";
 
+/// What follows `host:port` in a rule, and wherever a destination is named: `/udp`, or for
+/// connections nothing.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "",
+            Self::Udp => UDP,
+        })
+    }
+}
+
 /// One allowed destination: `host:port` of TCP, or `host:port/udp`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
@@ -143,12 +154,8 @@ impl FromStr for EgressRule {
 impl fmt::Display for EgressRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            HostPattern::Exact(name) => write!(f, "{name}:{}", self.port)?,
-            HostPattern::Below(suffix) => write!(f, "*.{suffix}:{}", self.port)?,
-        }
-        match self.protocol {
-            Protocol::Tcp => Ok(()),
-            Protocol::Udp => f.write_str(UDP),
+            HostPattern::Exact(name) => write!(f, "{name}:{}{}", self.port, self.protocol),
+            HostPattern::Below(suffix) => write!(f, "*.{suffix}:{}{}", self.port, self.protocol),
         }
     }
 }

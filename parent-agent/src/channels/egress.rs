@@ -72,11 +72,8 @@ impl Destination {
 /// For people: the name is the enclave's to make up.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host.escape_debug(), self.port)?;
-        match self.protocol {
-            Protocol::Tcp => Ok(()),
-            Protocol::Udp => f.write_str("/udp"),
-        }
+        let host = self.host.escape_debug();
+        write!(f, "{host}:{}{}", self.port, self.protocol)
     }
 }
 
