@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use link::records::{Answer, Kind, MAX_RECORDS, MAX_STRINGS, Service, Strings};
 use link::{Bytes, Text};
@@ -109,26 +110,9 @@ impl Resolver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let names = self
-            .names
-            .resolver()
-            .map_err(|reason| ResolveError::Failed {
-                host: host.clone(),
-                reason,
-            })?;
-        // The dot keeps search domains out: they are not the rule's.
-        let found = match timeout(RESOLVE_TIMEOUT, names.lookup_ip(format!("{host}."))).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
-                return Err(ResolveError::NotFound(host));
-            }
-            Ok(Err(error)) => {
-                return Err(ResolveError::Failed {
-                    host,
-                    reason: error.to_string(),
-                });
-            }
-            Err(_) => return Err(ResolveError::TimedOut(host)),
+        let lookup = async |names: TokioResolver, name: String| names.lookup_ip(name).await;
+        let Some(found) = self.ask(&host, lookup).await? else {
+            return Err(ResolveError::NotFound(host));
         };
         let own = own_addresses().map_err(|error| ResolveError::Failed {
             host: host.clone(),
@@ -153,34 +137,15 @@ impl Resolver {
     /// The records of a name that the allowlist has, of which none may be there.
     pub async fn records(&self, name: &str, kind: Kind) -> Result<Answer, ResolveError> {
         let host = host_spelling(name);
-        let names = self
-            .names
-            .resolver()
-            .map_err(|reason| ResolveError::Failed {
-                host: host.clone(),
-                reason,
-            })?;
         let wanted = match kind {
             Kind::Srv => RecordType::SRV,
             Kind::Txt => RecordType::TXT,
         };
-        let lookup = names.lookup(format!("{host}."), wanted);
-        let (ttl, records) = match timeout(RESOLVE_TIMEOUT, lookup).await {
-            Ok(Ok(found)) => {
-                let records = found.answers().to_vec();
-                let ttl = records.iter().map(|record| record.ttl).min();
-                (ttl.unwrap_or_default(), records)
-            }
-            Ok(Err(error)) if error.is_nx_domain() => return Err(ResolveError::NotFound(host)),
-            Ok(Err(error)) if error.is_no_records_found() => (0, Vec::new()),
-            Ok(Err(error)) => {
-                return Err(ResolveError::Failed {
-                    host,
-                    reason: error.to_string(),
-                });
-            }
-            Err(_) => return Err(ResolveError::TimedOut(host)),
-        };
+        let lookup = async |names: TokioResolver, name: String| names.lookup(name, wanted).await;
+        let found = self.ask(&host, lookup).await?;
+        let records = found.map_or_else(Vec::new, |found| found.answers().to_vec());
+        let ttl = records.iter().map(|record| record.ttl).min();
+        let ttl = ttl.unwrap_or_default();
         Ok(match kind {
             Kind::Srv => Answer::Services {
                 ttl,
@@ -191,6 +156,28 @@ impl Resolver {
                 records: texts(&records),
             },
         })
+    }
+
+    /// Asks whoever is to be asked; none if the name is known, and has nothing of this kind.
+    async fn ask<T>(
+        &self,
+        host: &str,
+        lookup: impl AsyncFnOnce(TokioResolver, String) -> Result<T, NetError>,
+    ) -> Result<Option<T>, ResolveError> {
+        let failed = |reason| ResolveError::Failed {
+            host: host.to_owned(),
+            reason,
+        };
+        let names = self.names.resolver().map_err(failed)?;
+        // The dot keeps search domains out: they are not the rule's.
+        let asked = timeout(RESOLVE_TIMEOUT, lookup(names, format!("{host}.")));
+        match asked.await {
+            Ok(Ok(found)) => Ok(Some(found)),
+            Ok(Err(error)) if error.is_nx_domain() => Err(ResolveError::NotFound(host.to_owned())),
+            Ok(Err(error)) if error.is_no_records_found() => Ok(None),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(ResolveError::TimedOut(host.to_owned())),
+        }
     }
 }
 
