@@ -35,6 +35,18 @@ async fn health(control: &mut Control, wanted: HealthState) -> String {
     .await
 }
 
+/// The words of a healthy workload.
+async fn healthy_saying(control: &mut Control) -> String {
+    message(control, |message| match message {
+        FromInit::Health {
+            state: HealthState::Healthy,
+            detail,
+        } if !detail.is_empty() => Some(detail.to_string()),
+        _ => None,
+    })
+    .await
+}
+
 async fn ready(control: &mut Control) {
     message(control, |message| match message {
         FromInit::Ready { .. } => Some(()),
@@ -208,14 +220,7 @@ async fn notify_makes_ready_and_its_status_is_told() {
         assert_eq!(says, "it says: loading 40%");
         fs::write(enclave.path("go"), "").unwrap();
         ready(&mut control).await;
-        let says = message(&mut control, |message| match message {
-            FromInit::Health {
-                state: HealthState::Healthy,
-                detail,
-            } if !detail.is_empty() => Some(detail.to_string()),
-            _ => None,
-        });
-        assert_eq!(says.await, "it says: serving");
+        assert_eq!(healthy_saying(&mut control).await, "it says: serving");
     }
 }
 
@@ -241,14 +246,7 @@ async fn notify_over_the_local_api_is_as_good_as_the_socket() {
     assert_eq!(says, "it says: loading 40%");
     fs::write(enclave.path("go"), "").unwrap();
     ready(&mut control).await;
-    let says = message(&mut control, |message| match message {
-        FromInit::Health {
-            state: HealthState::Healthy,
-            detail,
-        } if !detail.is_empty() => Some(detail.to_string()),
-        _ => None,
-    });
-    assert_eq!(says.await, "it says: serving");
+    assert_eq!(healthy_saying(&mut control).await, "it says: serving");
     fs::write(enclave.path("on"), "").unwrap();
     let (_, detail, code) = ending_with_code(&mut control).await;
     assert_eq!(code, "workload.unhealthy");

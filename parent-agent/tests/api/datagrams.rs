@@ -3,13 +3,13 @@
 use link::datagrams::{self, MAX_DATAGRAM, Message};
 use link::frame::{self, MAX_TARGET};
 use link::records::{Answer, Kind, MAX_ANSWER, Question};
-use link::target::{Connect, Refusal, Reply};
+use link::target::{Refusal, Reply};
 use link::{Channel, Stream, Text};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::agent::{Agent, LIMIT};
-use crate::egress::{ask, refusal};
+use crate::egress::{ask, ask_over, refusal};
 use crate::image::Builder;
 
 const RULES: [&str; 2] = ["ntp.example:123/udp", "web.example:443"];
@@ -22,16 +22,7 @@ async fn run(port: u16) -> Agent {
 }
 
 async fn open(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
-    let mut stream = agent.open(Channel::Datagrams).await;
-    let connect = Connect {
-        host: Text::new(host),
-        port,
-    };
-    frame::write(&mut stream, &connect, MAX_TARGET)
-        .await
-        .unwrap();
-    let reply = frame::read(&mut stream, MAX_TARGET).await.unwrap();
-    (stream, reply)
+    ask_over(Channel::Datagrams, agent, host, port).await
 }
 
 async fn server() -> (UdpSocket, u16) {
