@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, HealthState, Losses};
+use link::control::{EndCause, ExitStatus, FromInit, HealthState, Losses};
 use link::{EndCode, Text};
 use manifest::{MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
@@ -19,7 +19,6 @@ use crate::control::{self, Closing, Handle, Parts};
 use crate::exit::{EXIT_FAILED, EXIT_NAMESPACES, EXIT_ORDERLY, EXIT_USAGE};
 use crate::family::FamilyKeys;
 use crate::logs::Logs;
-use crate::self_check::Finding;
 use crate::signals::Signals;
 use crate::steps::Steps;
 use crate::supervisor::{End, Outputs, Requests, Supervisor};
@@ -201,7 +200,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         for line in steps.lines() {
             logs.system(line);
         }
-        log_self_check(&self_check, &logs);
+        self_check.log(&logs);
         if let Some(missing) = missing.credentials {
             logs.error(format!("credentials: {missing}"));
         }
@@ -242,15 +241,6 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     };
     let end = supervisor.run(workload, requests, booted).await;
     farewell(end, &logs, closing).await
-}
-
-fn log_self_check(self_check: &Finding, logs: &Logs) {
-    let found = format!("self-check: {}", self_check.sentence());
-    if self_check.outcome() == CheckOutcome::Failed {
-        logs.error(found);
-    } else {
-        logs.system(found);
-    }
 }
 
 /// Tells the log and the agent what the workload's start waits for.

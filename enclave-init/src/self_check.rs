@@ -16,6 +16,7 @@ use nsm::NsmError;
 use serde_json::{Map, Value, json};
 
 use crate::error::InitError;
+use crate::logs::Logs;
 use crate::registers::{REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument, SecurityModule};
 use crate::steps::Steps;
@@ -242,6 +243,14 @@ fn check_mode(said: &attestation::Evidence<'_>, debug_allowed: bool) -> Result<(
 impl Finding {
     pub(crate) fn outcome(&self) -> CheckOutcome {
         self.outcome
+    }
+
+    pub(crate) fn log(&self, logs: &Logs) {
+        let line = format!("self-check: {}", self.sentence());
+        match self.outcome {
+            CheckOutcome::Failed => logs.error(line),
+            CheckOutcome::Passed | CheckOutcome::Unsigned => logs.system(line),
+        }
     }
 
     /// The enclave's measurements, for the workload: the registers that are locked, so that
