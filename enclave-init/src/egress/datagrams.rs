@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use link::Stream;
 use link::copy::JoinError;
-use link::datagrams::{self, DatagramError, MAX_DATAGRAM, MAX_IDLE, Message};
+use link::datagrams::{self, DatagramError, MAX_DATAGRAM, MAX_IDLE, Message, Room};
 use link::places::{Activity, Full, Place, Places};
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,12 +32,16 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 const MAX_QUEUED: usize = 64;
 const MAX_QUEUED_BYTES: usize = 128 * 1024;
 const MAX_QUEUED_BYTES_IN_ALL: usize = 2 * 1024 * 1024;
+/// What is on its way from the agent, of all flows.
+const MAX_ARRIVING_BYTES: usize = 4 * 1024 * 1024;
 /// Datagrams that are read in turn before others have theirs.
 const BURST: usize = 64;
 /// Room for one byte more than is carried.
 const BUFFER: usize = MAX_DATAGRAM + 1;
 /// After a failure to receive, which the next attempt may meet as well.
 const PAUSE: Duration = Duration::from_millis(100);
+
+static ARRIVING: Room = Room::new(MAX_ARRIVING_BYTES);
 
 /// The flows there are.
 pub(super) struct Flows {
@@ -332,7 +336,7 @@ async fn carry(
         Ok(())
     };
     let inward = async {
-        while let Some(message) = datagrams::read(&mut from).await? {
+        while let Some((message, _share)) = datagrams::read(&mut from, &ARRIVING).await? {
             activity.touch();
             flow.place.activity().touch();
             match message {
@@ -405,8 +409,8 @@ mod tests {
         let client = client().await;
         client.send_to(b"x", (at, port)).await.unwrap();
         let mut stream = asked.recv().await.unwrap();
-        let sent = datagrams::read(&mut stream).await.unwrap();
-        assert_eq!(sent, Some(Message::Datagram(b"x".into())));
+        let sent = datagrams::read(&mut stream, &ARRIVING).await.unwrap();
+        assert_eq!(sent.unwrap().0, Message::Datagram(b"x".into()));
         let start = Instant::now();
         let answer = Message::Datagram(b"y".into());
         while datagrams::write(&mut stream, &answer).await.is_ok() {
@@ -421,7 +425,10 @@ mod tests {
         for _ in 0..3 {
             sleep(MAX_IDLE * 3 / 4).await;
             client.send_to(b"x", (at, port)).await.unwrap();
-            datagrams::read(&mut stream).await.unwrap().unwrap();
+            datagrams::read(&mut stream, &ARRIVING)
+                .await
+                .unwrap()
+                .unwrap();
         }
     }
 
@@ -445,7 +452,10 @@ mod tests {
         let other = client().await;
         other.send_to(b"x", (second, port)).await.unwrap();
         let mut stream = asked.recv().await.unwrap();
-        datagrams::read(&mut stream).await.unwrap().unwrap();
+        datagrams::read(&mut stream, &ARRIVING)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(egress.flows.table().len(), 4);
     }
 
@@ -468,7 +478,8 @@ mod tests {
         let dropped = || {
             let table = egress.flows.table();
             let all = table.values().map(|entry| &entry.flow.dropped);
-            all.map(|dropped| dropped.load(Ordering::Relaxed)).sum::<u64>()
+            all.map(|dropped| dropped.load(Ordering::Relaxed))
+                .sum::<u64>()
         };
         while dropped() == 0 {
             client.send_to(&[0; 16 * 1024], (at, port)).await.unwrap();

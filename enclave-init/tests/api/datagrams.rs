@@ -1,7 +1,7 @@
 //! Datagrams from the workload to the outside.
 
 use link::Stream;
-use link::datagrams::{self, MAX_DATAGRAM, Message};
+use link::datagrams::{self, MAX_DATAGRAM, Message, Room};
 use link::logs::LogStream;
 use link::target::{Refusal, Reply};
 use link::{Text, control::FromInit};
@@ -23,9 +23,14 @@ fn image(instructions: &[&str]) -> Image {
     )
 }
 
+static ROOM: Room = Room::new(16 * MAX_DATAGRAM);
+
 async fn datagram(stream: &mut Stream) -> Vec<u8> {
-    match timeout(LIMIT, datagrams::read(stream)).await.unwrap() {
-        Ok(Some(Message::Datagram(bytes))) => bytes,
+    match timeout(LIMIT, datagrams::read(stream, &ROOM))
+        .await
+        .unwrap()
+    {
+        Ok(Some((Message::Datagram(bytes), _))) => bytes,
         other => panic!("{other:?}"),
     }
 }
@@ -40,7 +45,7 @@ async fn answer(enclave: &mut Enclave, host: &str, port: u16, answer: Vec<u8>) -
     datagrams::write(&mut stream, &answer).await.unwrap();
     // The flow stays open: the agent's end is kept until the answer is there.
     tokio::spawn(async move {
-        let _ = datagrams::read(&mut stream).await;
+        let _ = datagrams::read(&mut stream, &ROOM).await;
     });
     heard
 }
@@ -158,5 +163,6 @@ async fn datagrams_that_the_parent_garbles_end_the_flow() {
     stream.write_all(&[0, 0xff, 0xff]).await.unwrap();
     let text = "datagrams to ntp.example.test:123/udp were cut off: the peer sent a message of 65535 bytes";
     enclave.line(LogStream::Errors, text).await;
-    assert!(datagrams::read(&mut stream).await.unwrap().is_none());
+    let end = datagrams::read(&mut stream, &ROOM).await.unwrap();
+    assert!(end.is_none());
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::Stream;
 use link::copy::JoinError;
-use link::datagrams::{self, DatagramError, MAX_DATAGRAM, Message};
+use link::datagrams::{self, DatagramError, MAX_DATAGRAM, Message, Room};
 use link::places::Activity;
 use link::target::Refusal;
 use manifest::Protocol;
@@ -24,6 +24,10 @@ use crate::throttle::Line;
 
 /// Room for one datagram more than is carried, so that a longer one shows.
 const BUFFER: usize = MAX_DATAGRAM + 1;
+/// What is on its way from the enclave, of all flows.
+const MAX_ARRIVING_BYTES: usize = 16 * 1024 * 1024;
+
+static ARRIVING: Room = Room::new(MAX_ARRIVING_BYTES);
 
 /// Serves one flow to its end, which is the enclave's matter.
 pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
@@ -111,7 +115,7 @@ async fn send(
     refused: &Notify,
     note: impl Fn(usize),
 ) -> Result<(), DatagramError> {
-    while let Some(message) = datagrams::read(&mut from).await? {
+    while let Some((message, _share)) = datagrams::read(&mut from, &ARRIVING).await? {
         let Message::Datagram(bytes) = message else {
             return Err(io::Error::from(io::ErrorKind::InvalidData).into());
         };
