@@ -232,6 +232,9 @@ impl Egress {
             self.destinations.get(NOT_ALLOWED).refuse();
             let reason = "no egress rule of the manifest has this name, nor an AWS service that is open here";
             refused(Refusal::NotAllowed, reason.to_owned())
+        } else if !self.admits() {
+            let reason = "new egress connections and questions come too fast";
+            refused(Refusal::Busy, reason.to_owned())
         } else if let Ok(_place) = self.questions.try_acquire() {
             match self.resolver.records(&name, kind).await {
                 Ok(answer) => answer,
@@ -292,7 +295,9 @@ fn refusal(error: &ResolveError) -> Refusal {
     match error {
         ResolveError::Forbidden { .. } => Refusal::NotAllowed,
         ResolveError::TimedOut(_) => Refusal::TimedOut,
-        ResolveError::NotFound(_) | ResolveError::Failed { .. } => Refusal::NameNotFound,
+        ResolveError::NotFound(_) => Refusal::NameNotFound,
+        // Whether the name is there is not known: a program may try again.
+        ResolveError::Failed { .. } => Refusal::Unreachable,
     }
 }
 
@@ -371,7 +376,9 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use crate::resolve::tests::name_server;
+    use link::records::Kind;
+    use tokio::net::{TcpListener, UnixStream};
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -383,6 +390,53 @@ mod tests {
         let expected = addresses(&["[::1]:1", "1.1.1.1:4", "[::1]:2", "1.1.1.1:5", "[::1]:3"]);
         assert_eq!(in_turn(given), expected);
         assert_eq!(in_turn(Vec::new()), []);
+    }
+
+    fn egress(rule: &str, resolver: Resolver, rate: Option<Rate>) -> Egress {
+        Egress::new(vec![rule.parse().unwrap()], resolver, 1, rate)
+    }
+
+    /// Why there are no texts of a name, if there are none.
+    async fn no_texts(egress: &Egress, name: &str) -> Option<Refusal> {
+        let (mut init, agent) = UnixStream::pair().unwrap();
+        let question = Question {
+            name: Text::new(name),
+            kind: Kind::Txt,
+        };
+        let asking = async {
+            frame::write(&mut init, &question, MAX_TARGET)
+                .await
+                .unwrap();
+            frame::read(&mut init, MAX_ANSWER).await.unwrap()
+        };
+        match tokio::join!(egress.answer(Stream::Unix(agent)), asking).1 {
+            Answer::Texts { .. } => None,
+            Answer::Refused { refusal, .. } => Some(refusal),
+            answer @ Answer::Services { .. } => panic!("{answer:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn records_that_name_servers_fail_to_tell_are_not_absent() {
+        let zone = &[("a.db.example.", "text"), ("broken.db.example.", "broken")];
+        let egress = egress("*.db.example:1", name_server(zone).await, None);
+        assert_eq!(no_texts(&egress, "a.db.example").await, None);
+        for (name, expected) in [
+            ("absent.db.example", Refusal::NameNotFound),
+            ("broken.db.example", Refusal::Unreachable),
+        ] {
+            assert_eq!(no_texts(&egress, name).await, Some(expected), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_asked_for_no_faster_than_connections() {
+        let zone = &[("a.db.example.", "text")];
+        let rate = Some("1:2".parse().unwrap());
+        let egress = egress("*.db.example:1", name_server(zone).await, rate);
+        for expected in [None, None, Some(Refusal::Busy)] {
+            assert_eq!(no_texts(&egress, "a.db.example").await, expected);
+        }
     }
 
     #[tokio::test]
