@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use link::copy::JoinError;
@@ -48,6 +49,8 @@ pub struct Egress {
     places: Arc<Places<String>>,
     bucket: Option<Bucket>,
     questions: Semaphore,
+    /// Flows of datagrams so far.
+    flows: AtomicUsize,
     destinations: Destinations,
 }
 
@@ -60,7 +63,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    fn new(Connect { host, port }: Connect, protocol: Protocol) -> Self {
+    pub(super) fn new(Connect { host, port }: Connect, protocol: Protocol) -> Self {
         Self {
             host: host_spelling(&host),
             port,
@@ -86,6 +89,7 @@ pub(super) struct Refused {
 /// What was allowed and reached.
 pub(super) struct Admitted<T> {
     pub(super) outside: T,
+    pub(super) target: Destination,
     pub(super) destination: String,
     pub(super) place: Place<String>,
     pub(super) traffic: Arc<Traffic>,
@@ -106,6 +110,7 @@ impl Egress {
             places: Places::shared(connections),
             bucket: rate.map(Bucket::new),
             questions: Semaphore::new(MAX_QUESTIONS),
+            flows: AtomicUsize::new(0),
             destinations: Destinations::default(),
         }
     }
@@ -129,6 +134,7 @@ impl Egress {
             destination,
             place,
             traffic,
+            ..
         }) = admitted
         else {
             return;
@@ -209,6 +215,7 @@ impl Egress {
         };
         Some(Admitted {
             outside,
+            target,
             destination,
             place,
             traffic,
@@ -260,6 +267,19 @@ impl Egress {
             refusal: refusal(&error),
             reason: error.to_string(),
         })
+    }
+
+    /// The addresses of a destination of datagrams, beginning with another one for each flow:
+    /// a program cannot try the next, as it sees one address.
+    pub(super) async fn addresses_in_turn(
+        &self,
+        target: &Destination,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let mut addresses = self.addresses(target).await?;
+        let turn = self.flows.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(addresses.len()).unwrap_or_default();
+        addresses.rotate_left(first);
+        Ok(addresses)
     }
 
     fn admits(&self) -> bool {
@@ -437,6 +457,25 @@ mod tests {
         for expected in [None, None, Some(Refusal::Busy)] {
             assert_eq!(no_texts(&egress, "a.db.example").await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_to_another_address_of_a_name_each_time() {
+        let zone = &[("a.example.", "192.0.2.7"), ("a.example.", "192.0.2.8")];
+        let egress = egress("a.example:123/udp", name_server(zone).await, None);
+        let connect = Connect {
+            host: Text::new("a.example"),
+            port: 123,
+        };
+        let target = Destination::new(connect, Protocol::Udp);
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            let addresses = egress.addresses_in_turn(&target).await.ok().unwrap();
+            assert_eq!(addresses.len(), 2);
+            found.push(addresses[0]);
+        }
+        assert_ne!(found[0], found[1]);
+        assert_eq!(found[..2], found[2..]);
     }
 
     #[tokio::test]
