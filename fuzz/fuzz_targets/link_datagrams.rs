@@ -5,16 +5,17 @@
 
 use fuzz::{assert_readable, poll, within};
 use libfuzzer_sys::fuzz_target;
-use link::datagrams::{self, MAX_DATAGRAM, Message};
+use link::datagrams::{self, MAX_DATAGRAM, Message, Room};
 
 /// Most memory that one input takes, in KiB: a datagram, and what is written.
 const MEMORY_KIB: usize = 1024;
 
 fn check(bytes: &[u8]) {
     let (mut rest, mut written) = (bytes, Vec::new());
+    let room = Room::new(MAX_DATAGRAM);
     loop {
-        match poll(datagrams::read(&mut rest)).expect("memory never waits") {
-            Ok(Some(message)) => {
+        match poll(datagrams::read(&mut rest, &room)).expect("memory never waits") {
+            Ok(Some((message, _share))) => {
                 if let Message::Datagram(datagram) = &message {
                     assert!(datagram.len() <= MAX_DATAGRAM);
                 }

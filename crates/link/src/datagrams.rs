@@ -5,6 +5,7 @@ use std::io;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Largest datagram in bytes: what UDP can carry over IPv4.
 pub const MAX_DATAGRAM: usize = 65_507;
@@ -41,9 +42,42 @@ pub enum DatagramError {
     Length(usize),
 }
 
-/// Reads the next message; none if the peer has closed the connection. What it takes of
-/// memory grows with what has come. Not cancellation safe.
-pub async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<Message>, DatagramError> {
+/// Room for the datagrams that are on their way in, of all channels together. A peer that
+/// stands still inside of them has others wait, and takes no more memory.
+#[derive(Debug)]
+pub struct Room(Semaphore);
+
+/// What one message has of a [`Room`], until it is dropped.
+#[derive(Debug)]
+pub struct Share<'a> {
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Room {
+    /// For so many bytes, and for one datagram at least.
+    pub const fn new(bytes: usize) -> Self {
+        let bytes = if bytes < MAX_DATAGRAM {
+            MAX_DATAGRAM
+        } else {
+            bytes
+        };
+        Self(Semaphore::const_new(bytes))
+    }
+
+    async fn share(&self, length: u16) -> Share<'_> {
+        let permit = self.0.acquire_many(length.into()).await;
+        Share {
+            _permit: permit.expect("nobody closes it"),
+        }
+    }
+}
+
+/// Reads the next message, once there is room for it; none if the peer has closed the
+/// connection. Not cancellation safe.
+pub async fn read<'a, R: AsyncRead + Unpin>(
+    stream: &mut R,
+    room: &'a Room,
+) -> Result<Option<(Message, Share<'a>)>, DatagramError> {
     let mut header = [0; HEADER_BYTES];
     match stream.read(&mut header).await? {
         0 => return Ok(None),
@@ -54,18 +88,16 @@ pub async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<Message
         }
     }
     let [kind, length @ ..] = header;
-    let length = usize::from(u16::from_be_bytes(length));
+    let size = u16::from_be_bytes(length);
+    let length = usize::from(size);
     match kind {
         DATAGRAM if length <= MAX_DATAGRAM => {
-            let mut bytes = Vec::new();
-            // No peer can name more than 64 KiB.
-            let mut body = stream.take(length as u64);
-            if body.read_to_end(&mut bytes).await? < length {
-                return Err(DatagramError::Ended);
-            }
-            Ok(Some(Message::Datagram(bytes)))
+            let share = room.share(size).await;
+            let mut bytes = vec![0; length];
+            stream.read_exact(&mut bytes).await.map_err(ended)?;
+            Ok(Some((Message::Datagram(bytes), share)))
         }
-        UNREACHABLE if length == 0 => Ok(Some(Message::Unreachable)),
+        UNREACHABLE if length == 0 => Ok(Some((Message::Unreachable, room.share(0).await))),
         DATAGRAM | UNREACHABLE => Err(DatagramError::Length(length)),
         unknown => Err(DatagramError::Kind(unknown)),
     }
@@ -97,15 +129,20 @@ fn ended(error: io::Error) -> DatagramError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
+    use tokio::io::duplex;
+    use tokio::time::timeout;
 
     use super::*;
 
     async fn read_all(mut bytes: &[u8]) -> (Vec<Message>, Option<DatagramError>) {
+        let room = Room::new(0);
         let mut messages = Vec::new();
         loop {
-            match read(&mut bytes).await {
-                Ok(Some(message)) => messages.push(message),
+            match read(&mut bytes, &room).await {
+                Ok(Some((message, _share))) => messages.push(message),
                 Ok(None) => return (messages, None),
                 Err(error) => return (messages, Some(error)),
             }
@@ -129,6 +166,40 @@ mod tests {
         assert!(error.is_none());
         let long = Message::Datagram(vec![0; MAX_DATAGRAM + 1]);
         write(&mut Vec::new(), &long).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn datagrams_that_do_not_come_whole_take_no_more_than_their_room() {
+        const ROOM: usize = 2 * MAX_DATAGRAM;
+        let room = Room::new(ROOM);
+        let largest = [&[0, 0xff, 0xe3][..], &vec![7; MAX_DATAGRAM]].concat();
+        let open = || {
+            let (mut peer, mut stream) = duplex(1 << 17);
+            let (most, last) = largest.split_at(largest.len() - 1);
+            let room = &room;
+            async move {
+                peer.write_all(most).await.unwrap();
+                let read = async move { read(&mut stream, room).await.unwrap().unwrap().0 };
+                (peer, last, Box::pin(read))
+            }
+        };
+        let (mut first, last, mut first_read) = open().await;
+        let (_second, _, mut second_read) = open().await;
+        for stuck in [&mut first_read, &mut second_read] {
+            assert!(timeout(Duration::ZERO, stuck).await.is_err());
+        }
+        assert_eq!(room.0.available_permits(), 0);
+        // A small one waits too, until another one is whole.
+        let mut small = &[0, 0, 1, 9][..];
+        assert!(
+            timeout(Duration::ZERO, read(&mut small, &room))
+                .await
+                .is_err()
+        );
+        first.write_all(last).await.unwrap();
+        assert_eq!(first_read.await, Message::Datagram(vec![7; MAX_DATAGRAM]));
+        drop(second_read);
+        assert_eq!(room.0.available_permits(), ROOM);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! A connection may be idle for as long as it likes while there is room. When there is
 //! none, the one that has been idle longest gives its place up, of those of the peer
 //! that has most; a connection that was idle for less than [`MIN_IDLE`], or [`MIN_MUTE`]
-//! where nothing has gone over it at all, never does.
+//! where nothing has gone over it at all, never does. Places can have another limit for both.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub const MIN_MUTE: Duration = Duration::from_secs(10);
 pub struct Places<K> {
     total: usize,
     share: usize,
+    idle: Duration,
+    mute: Duration,
     start: Instant,
     table: Mutex<Table<K>>,
     refused: AtomicU64,
@@ -90,9 +92,21 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
     /// So many places, of which one peer gets no more than its share.
     pub fn new(total: usize, share: usize) -> Arc<Self> {
+        Self::with_limits(total, share, MIN_IDLE, MIN_MUTE)
+    }
+
+    /// So many places, of which one peer gets no more than three quarters. One that has been
+    /// idle for so long can be lost, whatever has gone over the connection.
+    pub fn shared_for(total: usize, idle: Duration) -> Arc<Self> {
+        Self::with_limits(total, total - total / 4, idle, idle)
+    }
+
+    fn with_limits(total: usize, share: usize, idle: Duration, mute: Duration) -> Arc<Self> {
         Arc::new(Self {
             total,
             share,
+            idle,
+            mute,
             start: Instant::now(),
             table: Mutex::new(Table {
                 last: 0,
@@ -108,13 +122,14 @@ impl<K: Clone + Eq + Hash> Places<K> {
     pub fn take(self: &Arc<Self>, peer: K) -> Result<Place<K>, Full> {
         let mut table = self.table();
         let own = table.of_peer.get(&peer).copied().unwrap_or_default();
+        let idle = |activity: &Activity| activity.idle_if_long(self.idle, self.mute);
         let full = if own >= self.share {
             Some((
                 Full::Share(self.share),
-                table.idlest(|other| *other == peer),
+                table.idlest(idle, |other| *other == peer),
             ))
         } else if table.taken.len() >= self.total {
-            Some((Full::Total(self.total), table.idlest(|_| true)))
+            Some((Full::Total(self.total), table.idlest(idle, |_| true)))
         } else {
             None
         };
@@ -183,9 +198,13 @@ impl<K: Eq + Hash> Places<K> {
 
 impl<K: Eq + Hash> Table<K> {
     /// The connection that gives its place up, if one has to among these peers.
-    fn idlest(&self, may: impl Fn(&K) -> bool) -> Option<u64> {
+    fn idlest(
+        &self,
+        idle: impl Fn(&Activity) -> Option<u64>,
+        may: impl Fn(&K) -> bool,
+    ) -> Option<u64> {
         let idle = self.taken.iter().filter_map(|(number, (peer, activity))| {
-            let idle = activity.idle_if_long()?;
+            let idle = idle(activity)?;
             let of_peer = self.of_peer.get(peer).copied().unwrap_or_default();
             may(peer).then_some((of_peer, idle, Reverse(*number)))
         });
@@ -222,12 +241,12 @@ impl Activity {
     }
 
     /// Milliseconds since the last bytes, if the place can be lost after so many.
-    fn idle_if_long(&self) -> Option<u64> {
+    fn idle_if_long(&self, least: Duration, mute: Duration) -> Option<u64> {
         let idle = since(self.start).saturating_sub(self.last.load(Ordering::Relaxed));
         let least = if self.is_mute.load(Ordering::Relaxed) {
-            MIN_MUTE
+            mute
         } else {
-            MIN_IDLE
+            least
         };
         (u128::from(idle) >= least.as_millis()).then_some(idle)
     }
@@ -331,5 +350,20 @@ mod tests {
         // Its end, which comes later, frees nothing twice.
         drop(mute);
         assert_eq!(places.take("c").unwrap_err(), Full::Total(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_of_another_kind_have_a_limit_of_their_own() {
+        let idle = Duration::from_secs(5);
+        let places = Places::shared_for(4, idle);
+        let held: Vec<_> = (0..3).map(|_| places.take("a").unwrap()).collect();
+        held[0].activity().touch();
+        advance(idle / 2).await;
+        assert_eq!(places.take("a").unwrap_err(), Full::Share(3));
+        held[0].activity().touch();
+        advance(idle / 2).await;
+        let _new = places.take("a").unwrap();
+        assert!(!is_evicted(&held[0]).await);
+        assert!(is_evicted(&held[1]).await != is_evicted(&held[2]).await);
     }
 }

@@ -219,7 +219,11 @@ impl Network {
     /// it, or to the host that it is about (`_service._tcp.host`).
     pub fn allows_records(&self, name: &str) -> bool {
         let name = host_spelling(name);
-        let host = service_host(&name);
+        self.has_host(service_host(&name))
+    }
+
+    /// Whether anything may go to this host.
+    pub fn has_host(&self, host: &str) -> bool {
         self.egress.iter().any(|rule| rule.host().matches(host)) || self.is_of_service(host)
     }
 
@@ -384,6 +388,16 @@ mod tests {
             ("_https._tcp.kms.us-west-2.amazonaws.com", true),
         ] {
             assert_eq!(network.allows_records(name), allowed, "{name}");
+        }
+        for (host, there) in [
+            ("one.example", true),
+            ("A.db.example.net.", true),
+            ("db.example.net", false),
+            ("_ntp._udp.one.example", false),
+            ("localhost", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(network.has_host(host), there, "{host}");
         }
     }
 

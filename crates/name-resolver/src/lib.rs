@@ -4,14 +4,15 @@
 //! glibc's resolver does not work in a static binary. Whatever such a program connects
 //! to, it looks up here: with [`System`], or with [`Names`] where an HTTP client wants a
 //! resolver. Addresses of IPv4 are asked for first, those of IPv6 only where a name has
-//! none. The limits are those of `resolv.conf` (`timeout`, `attempts`); callers set their
-//! own for the whole.
+//! none. The limits are those of `resolv.conf` (`timeout`, `attempts`), but name servers have
+//! two seconds at most; callers set their own limit for the whole.
 
 #![forbid(unsafe_code)]
 
 mod system;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use hickory_resolver::TokioResolver;
@@ -19,6 +20,11 @@ use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 pub use system::System;
+
+/// The longest that name servers may take before others are asked. Lookups that callers end
+/// sooner, at five seconds or more, would leave no note of servers that do not answer, and
+/// ask the same ones the next time.
+const MAX_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A resolver with the system's configuration as it is now, or why there is none.
 pub fn system() -> Result<TokioResolver, String> {
@@ -29,7 +35,9 @@ pub fn system() -> Result<TokioResolver, String> {
 pub fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options);
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    options.timeout = options.timeout.min(MAX_TIMEOUT);
     builder.build().map_err(|error| error.to_string())
 }
 

@@ -140,6 +140,26 @@ mod tests {
         assert_eq!(followed.get(|_| Ok("anew".to_owned())).unwrap(), "anew");
     }
 
+    #[test]
+    fn name_servers_behind_a_link_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, run, next] =
+            ["resolv.conf", "stub", "next"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink(&run, &path).unwrap();
+        let followed = Followed::new([path, folder.path().join("hosts")]);
+        let get = || {
+            let read = |file: &PathBuf| fs::read_to_string(file).map_err(|error| error.to_string());
+            followed.get(|[path, _]| read(path))
+        };
+        // The link is there before what it leads to.
+        get().unwrap_err();
+        for text in ["first", "other"] {
+            fs::write(&next, text).unwrap();
+            fs::rename(&next, &run).unwrap();
+            assert_eq!(get().unwrap(), text);
+        }
+    }
+
     #[tokio::test]
     async fn name_servers_of_the_file_make_a_resolver() {
         let folder = tempfile::tempdir().unwrap();
@@ -148,7 +168,15 @@ mod tests {
         assert!(error.contains("resolv.conf: No such file"), "{error}");
         fs::write(&path, "# nothing\n").unwrap();
         assert!(read(&path).is_err());
-        fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        assert!(read(&path).is_ok());
+        for text in [
+            "nameserver 192.0.2.1\n",
+            // As systemd-resolved and NetworkManager write it.
+            "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n",
+            "search ec2.internal\nnameserver fd00:ec2::253\noptions timeout:30 attempts:5 rotate\n",
+        ] {
+            fs::write(&path, text).unwrap();
+            let resolver = read(&path).unwrap();
+            assert!(resolver.options().timeout <= crate::MAX_TIMEOUT);
+        }
     }
 }

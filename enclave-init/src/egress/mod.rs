@@ -51,7 +51,7 @@ impl Egress {
             network,
             notices: Notices::new("egress", logs),
             names: Names::default(),
-            flows: Flows::default(),
+            flows: Flows::new(capacity.places),
             questions: Semaphore::new(records::MAX_QUESTIONS),
             places: Places::shared(capacity.places),
         })

@@ -3,6 +3,7 @@
 //! Its answer is its own word, as that of any name server is: it is read as values with
 //! limits, and the workload gets an answer that is made of these.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use link::hello;
@@ -61,9 +62,10 @@ pub(super) async fn ask(egress: &Egress, question: &Question) -> Result<Found, R
     match (question.kind, answer) {
         (Kind::Srv, Answer::Services { ttl, records }) => {
             tell_missing(egress, question, &records);
+            let services = records.iter().filter_map(|found| service(egress, found));
             Ok(Found {
                 ttl,
-                records: records.iter().filter_map(service).collect(),
+                records: services.collect(),
             })
         }
         (Kind::Txt, Answer::Texts { ttl, records }) => Ok(Found {
@@ -113,12 +115,14 @@ fn failure(egress: &Egress, question: &Question, reason: &str) -> RCODE {
     RCODE::ServerFailure
 }
 
-/// A record whose target is a host, or the root for "there is no such service" (RFC 2782).
-fn service(service: &Service) -> Option<RData<'static>> {
+/// A record whose target is a host of the egress list, or the root for "there is no such
+/// service" (RFC 2782). Others lead nowhere, unless the workload knows the name itself: to
+/// `localhost`, 127.0.0.1 or what its /etc/hosts has, and nobody outside may send it there.
+fn service(egress: &Egress, service: &Service) -> Option<RData<'static>> {
     let target = host_spelling(&service.target);
     let name = if target.is_empty() {
         Name::new_unchecked("")
-    } else if is_host_name(&target) {
+    } else if is_host_name(&target) && egress.network.has_host(&target) {
         Name::new(&target).ok()?
     } else {
         return None;
@@ -150,7 +154,9 @@ fn tell_missing(egress: &Egress, question: &Question, services: &[Service]) {
     let targets = services
         .iter()
         .filter(|service| is_host_name(&host_spelling(&service.target)))
-        .filter_map(|service| Destination::over(protocol, &service.target, service.port));
+        .filter_map(|service| Destination::over(protocol, &service.target, service.port))
+        // An address is no host of a service (RFC 2782), but somebody's lure.
+        .filter(|target| target.host().parse::<Ipv4Addr>().is_err());
     for target in targets.filter(|target| !target.is_allowed(&egress.network)) {
         egress.notices.refused(&format!(
             "the service {} is at {target}, which is not in the image's egress list: add \"{target}\" to [network] egress to reach it there",

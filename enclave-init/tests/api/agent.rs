@@ -220,6 +220,10 @@ fn look_up(question: &Question) -> Answer {
                 service(27017, "a.db.test"),
                 service(27018, "b.elsewhere.test"),
                 service(1, "no host"),
+                // What the workload would find in the enclave itself.
+                service(8080, "127.0.0.1"),
+                service(8080, "localhost"),
+                service(7070, "198.18.0.1"),
             ],
         },
         ("many.db.test", Kind::Txt) => Answer::Texts {

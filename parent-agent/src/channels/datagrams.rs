@@ -3,20 +3,26 @@
 //! The kernel lets only datagrams of the destination's address and port in, as the socket is
 //! connected to it. What the enclave does not read stays in the socket's buffer, and what
 //! does not fit there is lost, as UDP may.
+//!
+//! A flow that is answered stays with its destination's address. One that is not ends when the
+//! name has moved, so that the next datagram begins another: a program that sends all the
+//! time, and cannot see the address behind the name, would send to nobody for ever.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use link::Stream;
 use link::copy::JoinError;
-use link::datagrams::{self, DatagramError, MAX_DATAGRAM, Message};
+use link::datagrams::{self, DatagramError, MAX_DATAGRAM, Message, Room};
 use link::places::Activity;
 use link::target::Refusal;
 use manifest::Protocol;
 use tokio::io::{Interest, ReadHalf, WriteHalf};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::egress::{Admitted, Destination, Egress, Refused};
@@ -24,12 +30,26 @@ use crate::throttle::Line;
 
 /// Room for one datagram more than is carried, so that a longer one shows.
 const BUFFER: usize = MAX_DATAGRAM + 1;
+/// What is on its way from the enclave, of all flows.
+const MAX_ARRIVING_BYTES: usize = 16 * 1024 * 1024;
+/// How long a flow must have had no answer before its name is looked up again.
+const SILENCE: Duration = Duration::from_secs(30);
+
+static ARRIVING: Room = Room::new(MAX_ARRIVING_BYTES);
+
+/// What a flow has carried of late.
+#[derive(Debug, Default)]
+struct Recent {
+    sent: AtomicBool,
+    received: AtomicBool,
+}
 
 /// Serves one flow to its end, which is the enclave's matter.
 pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
     let reach = async |target: &Destination| reach(egress, target).await;
     let Some(Admitted {
-        outside,
+        outside: (outside, address),
+        target,
         destination,
         place,
         traffic,
@@ -39,9 +59,20 @@ pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
     };
     let open = traffic.joined();
     let activity = place.activity();
-    let carrying = carry(stream, &outside, activity, &open.0.out, &open.0.into);
+    let recent = Recent::default();
+    let carrying = carry(
+        stream,
+        &outside,
+        activity,
+        &recent,
+        [&open.0.out, &open.0.into],
+    );
     let carried = tokio::select! {
         carried = carrying => carried.map_err(|error| error.to_string()),
+        () = moved(egress, &target, address, &recent) => {
+            debug!(destination, "an egress flow has ended: its name has moved");
+            return;
+        }
         () = activity.evicted() => {
             traffic.evict();
             if Line::Evicted.may_be_written() {
@@ -55,15 +86,15 @@ pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
     }
 }
 
-/// A socket that has the destination for its only peer.
-async fn reach(egress: &Egress, target: &Destination) -> Result<UdpSocket, Refused> {
+/// A socket that has the destination for its only peer, at this address.
+async fn reach(egress: &Egress, target: &Destination) -> Result<(UdpSocket, SocketAddr), Refused> {
     let mut failed = Refused {
         refusal: Refusal::NameNotFound,
         reason: format!("{} has no address", target.host),
     };
-    for address in egress.addresses(target).await? {
+    for address in egress.addresses_in_turn(target).await? {
         match connect(address).await {
-            Ok(socket) => return Ok(socket),
+            Ok(socket) => return Ok((socket, address)),
             Err(error) => {
                 failed = Refused {
                     refusal: Refusal::Unreachable,
@@ -85,23 +116,43 @@ async fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Waits until a flow to this address is not answered, and the name has only others.
+async fn moved(egress: &Egress, target: &Destination, address: SocketAddr, recent: &Recent) {
+    loop {
+        sleep(SILENCE).await;
+        let is_sent = recent.sent.swap(false, Ordering::Relaxed);
+        let is_answered = recent.received.swap(false, Ordering::Relaxed);
+        if !is_sent || is_answered {
+            continue;
+        }
+        match egress.addresses(target).await {
+            Ok(addresses) if !addresses.contains(&address) => return,
+            // While it cannot be looked up, the address may be right.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 /// Carries datagrams both ways until the enclave closes the channel, or either side fails.
 async fn carry(
     stream: Stream,
     socket: &UdpSocket,
     activity: &Activity,
-    out: &AtomicU64,
-    into: &AtomicU64,
+    recent: &Recent,
+    [out, into]: [&AtomicU64; 2],
 ) -> Result<(), DatagramError> {
     let (from_enclave, to_enclave) = tokio::io::split(stream);
     let refused = Notify::new();
-    let note = |count: &AtomicU64, bytes: usize| {
+    let note = |count: &AtomicU64, of_late: &AtomicBool, bytes: usize| {
         activity.touch();
+        of_late.store(true, Ordering::Relaxed);
         count.fetch_add(bytes as u64, Ordering::Relaxed);
     };
+    let sent = |bytes| note(out, &recent.sent, bytes);
+    let received = |bytes| note(into, &recent.received, bytes);
     tokio::select! {
-        sent = send(from_enclave, socket, &refused, |bytes| note(out, bytes)) => sent,
-        received = receive(socket, to_enclave, &refused, |bytes| note(into, bytes)) => received,
+        ended = send(from_enclave, socket, &refused, sent) => ended,
+        ended = receive(socket, to_enclave, &refused, received) => ended,
     }
 }
 
@@ -111,7 +162,7 @@ async fn send(
     refused: &Notify,
     note: impl Fn(usize),
 ) -> Result<(), DatagramError> {
-    while let Some(message) = datagrams::read(&mut from).await? {
+    while let Some((message, _share)) = datagrams::read(&mut from, &ARRIVING).await? {
         let Message::Datagram(bytes) = message else {
             return Err(io::Error::from(io::ErrorKind::InvalidData).into());
         };
@@ -179,4 +230,42 @@ async fn next(socket: &UdpSocket) -> io::Result<Option<Message>> {
 
 fn is_refused(result: &io::Result<usize>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use link::Text;
+    use link::target::Connect;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::resolve::tests::name_server;
+
+    #[tokio::test(start_paused = true)]
+    async fn datagrams_that_nobody_answers_follow_a_name_that_moves() {
+        let zone = &[("moving.example.", "moving"), ("one.example.", "192.0.2.7")];
+        let rules = ["moving.example:123/udp", "one.example:123/udp"];
+        let rules = rules.map(|rule| rule.parse().unwrap());
+        let egress = Egress::new(Vec::from(rules), name_server(zone).await, 1, None);
+        let is_moved = async |host, sent, received| {
+            let connect = Connect {
+                host: Text::new(host),
+                port: 123,
+            };
+            let target = Destination::new(connect, Protocol::Udp);
+            let recent = Recent {
+                sent: AtomicBool::new(sent),
+                received: AtomicBool::new(received),
+            };
+            let address = "192.0.2.7:123".parse().unwrap();
+            let moved = moved(&egress, &target, address, &recent);
+            timeout(SILENCE * 3, moved).await.is_ok()
+        };
+        assert!(is_moved("moving.example", true, false).await);
+        // One that is answered stays, and so does one that has nothing to be answered.
+        assert!(!is_moved("moving.example", true, true).await);
+        assert!(!is_moved("moving.example", false, false).await);
+        assert!(!is_moved("one.example", true, false).await);
+        assert!(!is_moved("absent.example", true, false).await);
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use link::copy::JoinError;
@@ -48,6 +49,8 @@ pub struct Egress {
     places: Arc<Places<String>>,
     bucket: Option<Bucket>,
     questions: Semaphore,
+    /// Flows of datagrams so far.
+    flows: AtomicUsize,
     destinations: Destinations,
 }
 
@@ -60,7 +63,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    fn new(Connect { host, port }: Connect, protocol: Protocol) -> Self {
+    pub(super) fn new(Connect { host, port }: Connect, protocol: Protocol) -> Self {
         Self {
             host: host_spelling(&host),
             port,
@@ -86,6 +89,7 @@ pub(super) struct Refused {
 /// What was allowed and reached.
 pub(super) struct Admitted<T> {
     pub(super) outside: T,
+    pub(super) target: Destination,
     pub(super) destination: String,
     pub(super) place: Place<String>,
     pub(super) traffic: Arc<Traffic>,
@@ -106,6 +110,7 @@ impl Egress {
             places: Places::shared(connections),
             bucket: rate.map(Bucket::new),
             questions: Semaphore::new(MAX_QUESTIONS),
+            flows: AtomicUsize::new(0),
             destinations: Destinations::default(),
         }
     }
@@ -129,6 +134,7 @@ impl Egress {
             destination,
             place,
             traffic,
+            ..
         }) = admitted
         else {
             return;
@@ -209,6 +215,7 @@ impl Egress {
         };
         Some(Admitted {
             outside,
+            target,
             destination,
             place,
             traffic,
@@ -232,6 +239,9 @@ impl Egress {
             self.destinations.get(NOT_ALLOWED).refuse();
             let reason = "no egress rule of the manifest has this name, nor an AWS service that is open here";
             refused(Refusal::NotAllowed, reason.to_owned())
+        } else if !self.admits() {
+            let reason = "new egress connections and questions come too fast";
+            refused(Refusal::Busy, reason.to_owned())
         } else if let Ok(_place) = self.questions.try_acquire() {
             match self.resolver.records(&name, kind).await {
                 Ok(answer) => answer,
@@ -257,6 +267,19 @@ impl Egress {
             refusal: refusal(&error),
             reason: error.to_string(),
         })
+    }
+
+    /// The addresses of a destination of datagrams, beginning with another one for each flow:
+    /// a program cannot try the next, as it sees one address.
+    pub(super) async fn addresses_in_turn(
+        &self,
+        target: &Destination,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let mut addresses = self.addresses(target).await?;
+        let turn = self.flows.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(addresses.len()).unwrap_or_default();
+        addresses.rotate_left(first);
+        Ok(addresses)
     }
 
     fn admits(&self) -> bool {
@@ -292,7 +315,9 @@ fn refusal(error: &ResolveError) -> Refusal {
     match error {
         ResolveError::Forbidden { .. } => Refusal::NotAllowed,
         ResolveError::TimedOut(_) => Refusal::TimedOut,
-        ResolveError::NotFound(_) | ResolveError::Failed { .. } => Refusal::NameNotFound,
+        ResolveError::NotFound(_) => Refusal::NameNotFound,
+        // Whether the name is there is not known: a program may try again.
+        ResolveError::Failed { .. } => Refusal::Unreachable,
     }
 }
 
@@ -371,7 +396,9 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use crate::resolve::tests::name_server;
+    use link::records::Kind;
+    use tokio::net::{TcpListener, UnixStream};
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -383,6 +410,72 @@ mod tests {
         let expected = addresses(&["[::1]:1", "1.1.1.1:4", "[::1]:2", "1.1.1.1:5", "[::1]:3"]);
         assert_eq!(in_turn(given), expected);
         assert_eq!(in_turn(Vec::new()), []);
+    }
+
+    fn egress(rule: &str, resolver: Resolver, rate: Option<Rate>) -> Egress {
+        Egress::new(vec![rule.parse().unwrap()], resolver, 1, rate)
+    }
+
+    /// Why there are no texts of a name, if there are none.
+    async fn no_texts(egress: &Egress, name: &str) -> Option<Refusal> {
+        let (mut init, agent) = UnixStream::pair().unwrap();
+        let question = Question {
+            name: Text::new(name),
+            kind: Kind::Txt,
+        };
+        let asking = async {
+            frame::write(&mut init, &question, MAX_TARGET)
+                .await
+                .unwrap();
+            frame::read(&mut init, MAX_ANSWER).await.unwrap()
+        };
+        match tokio::join!(egress.answer(Stream::Unix(agent)), asking).1 {
+            Answer::Texts { .. } => None,
+            Answer::Refused { refusal, .. } => Some(refusal),
+            answer @ Answer::Services { .. } => panic!("{answer:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn records_that_name_servers_fail_to_tell_are_not_absent() {
+        let zone = &[("a.db.example.", "text"), ("broken.db.example.", "broken")];
+        let egress = egress("*.db.example:1", name_server(zone).await, None);
+        assert_eq!(no_texts(&egress, "a.db.example").await, None);
+        for (name, expected) in [
+            ("absent.db.example", Refusal::NameNotFound),
+            ("broken.db.example", Refusal::Unreachable),
+        ] {
+            assert_eq!(no_texts(&egress, name).await, Some(expected), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_asked_for_no_faster_than_connections() {
+        let zone = &[("a.db.example.", "text")];
+        let rate = Some("1:2".parse().unwrap());
+        let egress = egress("*.db.example:1", name_server(zone).await, rate);
+        for expected in [None, None, Some(Refusal::Busy)] {
+            assert_eq!(no_texts(&egress, "a.db.example").await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_to_another_address_of_a_name_each_time() {
+        let zone = &[("a.example.", "192.0.2.7"), ("a.example.", "192.0.2.8")];
+        let egress = egress("a.example:123/udp", name_server(zone).await, None);
+        let connect = Connect {
+            host: Text::new("a.example"),
+            port: 123,
+        };
+        let target = Destination::new(connect, Protocol::Udp);
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            let addresses = egress.addresses_in_turn(&target).await.ok().unwrap();
+            assert_eq!(addresses.len(), 2);
+            found.push(addresses[0]);
+        }
+        assert_ne!(found[0], found[1]);
+        assert_eq!(found[..2], found[2..]);
     }
 
     #[tokio::test]

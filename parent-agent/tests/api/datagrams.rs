@@ -1,6 +1,6 @@
 //! Datagrams from the workload to destinations outside, and records of names.
 
-use link::datagrams::{self, MAX_DATAGRAM, Message};
+use link::datagrams::{self, MAX_DATAGRAM, Message, Room};
 use link::frame::{self, MAX_TARGET};
 use link::records::{Answer, Kind, MAX_ANSWER, Question};
 use link::target::{Refusal, Reply};
@@ -12,6 +12,7 @@ use crate::agent::{Agent, LIMIT};
 use crate::egress::{ask, ask_over, refusal};
 use crate::image::Builder;
 
+static ROOM: Room = Room::new(16 * MAX_DATAGRAM);
 const RULES: [&str; 2] = ["ntp.example:123/udp", "web.example:443"];
 
 /// An agent that finds `ntp.example:123` at this port of the machine.
@@ -32,8 +33,10 @@ async fn server() -> (UdpSocket, u16) {
 }
 
 async fn received(stream: &mut Stream) -> Message {
-    let read = timeout(LIMIT, datagrams::read(stream)).await.unwrap();
-    read.unwrap().unwrap()
+    let read = timeout(LIMIT, datagrams::read(stream, &ROOM))
+        .await
+        .unwrap();
+    read.unwrap().unwrap().0
 }
 
 #[tokio::test]
@@ -105,7 +108,8 @@ async fn datagrams_and_connections_go_only_where_their_own_rules_say() {
             reason.contains(&format!("allows {host}:{port}/udp")),
             "{reason}"
         );
-        assert!(datagrams::read(&mut stream).await.unwrap().is_none());
+        let end = datagrams::read(&mut stream, &ROOM).await.unwrap();
+        assert!(end.is_none());
     }
     let (_, reply) = ask(&agent, "ntp.example", 123).await;
     assert_eq!(refusal(&reply).0, Refusal::NotAllowed);
@@ -120,7 +124,9 @@ async fn datagrams_that_are_none_end_the_flow() {
     for garbage in [&[0, 0xff, 0xff, 1][..], &[1, 0, 0], &[9, 0, 0]] {
         let (mut stream, _) = open(&agent, "ntp.example", 123).await;
         stream.write_all(garbage).await.unwrap();
-        let end = timeout(LIMIT, datagrams::read(&mut stream)).await.unwrap();
+        let end = timeout(LIMIT, datagrams::read(&mut stream, &ROOM))
+            .await
+            .unwrap();
         assert!(!matches!(end, Ok(Some(_))), "{end:?}");
     }
 }
