@@ -226,12 +226,14 @@ exec sleep 1000
 async fn signal_stops_and_a_second_kills_unless_it_follows_at_once() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
-    agent.signal(Signal::SIGINT);
+    // As `timeout` of coreutils and some service managers do.
+    agent.signal(Signal::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    agent.signal(Signal::SIGTERM);
     assert_eq!(
         init.receive().await,
         Some(FromAgent::Shutdown { grace_ms: None })
     );
-    // As `timeout` of coreutils does.
     agent.signal(Signal::SIGINT);
     agent.signal(Signal::SIGTERM);
     tokio::time::sleep(Duration::from_millis(1100)).await;
