@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use attestation::{AuditTime, Nonce, Policy, Verifier};
+use attestation::{AuditTime, Nonce, Policy, Rule, Verifier};
 use clap::Args;
+use command_output::errln;
 
 use crate::demands::Demands;
 use crate::failure::{Failure, unreadable, usage};
@@ -55,7 +56,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             (audit.report, key)
         }
     };
-    arguments.demands.conclude(&report, public_key.as_deref())
+    let concluded = arguments.demands.conclude(&report, public_key.as_deref())?;
+    if let (Time::Now, Some(rejection)) = (arguments.time, &report.rejection)
+        && is_age(rejection.rule)
+    {
+        // Standard output may be a report in JSON.
+        errln!("an archived document is checked at the time when it was made with --time document");
+    }
+    Ok(concluded)
+}
+
+/// Whether a document that was good breaks this rule one day.
+fn is_age(rule: Rule) -> bool {
+    matches!(rule, Rule::CertificateValidity | Rule::FreshnessAge)
 }
 
 fn policy(arguments: &Arguments) -> anyhow::Result<Policy> {

@@ -12,9 +12,9 @@ use crate::nonce::Nonce;
 use crate::policy::{self, Binding, Policy};
 use crate::report::{Check, Outcome, Report};
 use crate::rule::{Rejection, Rule};
+use crate::shown::{or_absent, or_empty, shown};
 
 /// What a check says of a field or register that is not in the document.
-const ABSENT: &str = "absent";
 
 /// A document whose signature and certificates hold, and what it is held against.
 pub(crate) struct Appraisal<'a, 'p> {
@@ -211,7 +211,7 @@ impl Appraisal<'_, '_> {
     /// instead: a certificate's fingerprint, or the digest of a configuration.
     fn found(&self, index: u8, demanded: &[Pcr]) -> String {
         let Some(actual) = self.pcr(index) else {
-            return ABSENT.to_owned();
+            return or_absent(None::<&str>);
         };
         let measured = |value: &Pcr| {
             let extended = [Pcr::ZERO.as_bytes().as_slice(), value.as_bytes()].concat();
@@ -257,17 +257,18 @@ fn check_binding(
     actual: Option<&[u8]>,
     crypto: &dyn Crypto,
 ) {
-    let shown = or_absent(actual.map(hex::encode));
+    let shown = shown(actual);
     let Some(binding) = binding else {
         report.not_checked(rule, shown);
         return;
     };
     let held = actual.is_some_and(|actual| binding.is_met_by(actual, crypto));
     let (expected, more) = binding.resolve(crypto);
-    let mut expected = hex::encode(expected);
-    if more {
-        expected.push('*');
-    }
+    let expected = if more {
+        format!("{}*", hex::encode(expected))
+    } else {
+        or_empty(&expected)
+    };
     report.compare(rule, held, expected, shown);
 }
 
@@ -279,8 +280,4 @@ fn reason(check: &Check) -> String {
         Rule::FreshnessFuture => format!("{actual}, and may be {expected}: set the clock"),
         _ => format!("expected {expected}, found {actual}"),
     }
-}
-
-fn or_absent(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
 }

@@ -132,6 +132,7 @@ mod register_words;
 mod report;
 mod roots;
 mod rule;
+mod shown;
 mod signature;
 #[cfg(feature = "aws-lc-rs")]
 mod signer;

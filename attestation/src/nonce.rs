@@ -3,6 +3,7 @@
 use crate::policy;
 use crate::report::Report;
 use crate::rule::Rule;
+use crate::shown::{or_empty, shown};
 
 /// Whether a live document answers a challenge, which only a nonce shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ impl Nonce<'_> {
     /// Checks the nonce of a document: it must be this one, and the one that the policy
     /// demands.
     pub(crate) fn check(self, demand: &policy::Nonce, actual: Option<&[u8]>, report: &mut Report) {
-        let shown = actual.map_or_else(|| "absent".to_owned(), hex::encode);
+        let shown = shown(actual);
         let expected = match (self, demand) {
             (Self::Unchallenged, policy::Nonce::NotChecked) => {
                 report.not_checked(Rule::PolicyNonce, shown);
@@ -43,7 +44,7 @@ impl Nonce<'_> {
             expected
                 .as_ref()
                 .is_ok_and(|expected| actual == Some(*expected)),
-            expected.map_or_else(|reason| reason, hex::encode),
+            expected.map_or_else(|reason| reason, or_empty),
             shown,
         );
     }

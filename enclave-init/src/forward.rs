@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use link::copy::{Buffers, JoinError, Socket};
+use link::copy::{Buffers, JoinError, Side, Socket};
 use link::places::Activity;
 use link::target::{Connect, MAX_HOST, Refusal, Reply};
 use link::{Channel, Endpoint, Stream, Text, connect, copy, frame, hello};
@@ -81,10 +81,10 @@ pub(crate) async fn join(
     copy::join(inside, outside, activity, &BUFFERS, |_| {}, |_| {}).await
 }
 
-/// Copies one way until that side has closed.
+/// Copies one way until that side has ended.
 pub(crate) async fn pump(
-    from: &impl Socket,
-    to: &impl Socket,
+    from: &Side<impl Socket>,
+    to: &Side<impl Socket>,
     activity: &Activity,
 ) -> io::Result<()> {
     copy::pump(from, to, &BUFFERS, &|_| activity.touch()).await

@@ -1,6 +1,7 @@
 //! How often places for the workload's connections were wanted and not there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::control::{FromInit, PlaceCounts};
 use link::places::Places;
@@ -10,6 +11,8 @@ use link::places::Places;
 pub(crate) struct Pressure {
     pub(crate) egress: Arc<Places<String>>,
     pub(crate) ingress: Arc<Places<()>>,
+    /// Datagrams that were dropped.
+    pub(crate) dropped: Arc<AtomicU64>,
 }
 
 /// What the agent has been told on one connection.
@@ -17,6 +20,7 @@ pub(crate) struct Pressure {
 pub(crate) struct Told {
     egress: PlaceCounts,
     ingress: PlaceCounts,
+    dropped: u64,
 }
 
 impl Pressure {
@@ -25,6 +29,7 @@ impl Pressure {
         let now = Told {
             egress: self.egress.counts(),
             ingress: self.ingress.counts(),
+            dropped: self.dropped.load(Ordering::Relaxed),
         };
         if now == *told {
             return None;
@@ -33,6 +38,7 @@ impl Pressure {
         Some(FromInit::Places {
             egress: told.egress,
             ingress: told.ingress,
+            dropped_datagrams: told.dropped,
         })
     }
 }

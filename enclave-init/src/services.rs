@@ -137,6 +137,7 @@ impl Services<'_> {
             pressure: Pressure {
                 egress: Arc::clone(out.places()),
                 ingress: into,
+                dropped: Arc::clone(out.dropped()),
             },
             credentials,
             kms,

@@ -289,16 +289,27 @@ fn load_signer(files: &SigningFiles<'_>) -> Result<Signer, BuildError> {
             .map_err(BuildError::read(path, "give a PEM file"))?;
         Ok::<_, BuildError>(bytes)
     };
-    Signer::from_pem(&read(files.key)?, &read(files.certificate)?).map_err(|error| {
-        let path = match error {
-            SigningError::Certificate(_) => files.certificate,
-            _ => files.key,
-        };
-        BuildError::Input {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }
-    })
+    let refused = |path: &Path, reason| BuildError::Input {
+        path: path.to_owned(),
+        reason,
+    };
+    let signer =
+        Signer::from_pem(&read(files.key)?, &read(files.certificate)?).map_err(|error| {
+            let path = match error {
+                SigningError::Certificate(_) => files.certificate,
+                _ => files.key,
+            };
+            refused(path, error.to_string())
+        })?;
+    match signer.certificate().problem_at(OffsetDateTime::now_utc()) {
+        None => Ok(signer),
+        Some(problem) => Err(refused(
+            files.certificate,
+            format!(
+                "{problem}, and nitro-cli does not start what is signed with it: make a new certificate for the key, which changes PCR8, or set the clock"
+            ),
+        )),
+    }
 }
 
 /// The folder of a file that is to be written.

@@ -263,7 +263,9 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
     let health = config.workload.health.as_ref();
     notes.extend(healthcheck::note(manifest, &image.fields, health));
     notes.extend(fields::notes(&image.fields, manifest));
-    notes.extend(image.tree.left_out().notes());
+    let is_root = config.workload.user.uid == 0;
+    let granted = config.confinement.capabilities_of(is_root);
+    notes.extend(image.tree.left_out().notes(&granted));
     notes
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use manifest::capability_name;
+use manifest::{Capability, capability_name};
 
 use crate::list::list;
 use crate::path::below;
@@ -101,15 +101,20 @@ impl LeftOut {
         }
     }
 
-    /// A line for each kind.
-    pub(crate) fn notes(&self) -> Vec<String> {
+    /// A line for each kind. Capabilities that every program of the workload has anyhow, as
+    /// the manifest grants them, are not missed.
+    pub(crate) fn notes(&self, granted: &[Capability]) -> Vec<String> {
+        let granted = granted
+            .iter()
+            .fold(0, |mask, capability| mask | 1 << capability.number());
         let devices = self.listed(|thing| (*thing == Thing::Device).then(String::new));
         let sockets = self.listed(|thing| (*thing == Thing::Socket).then(String::new));
         let capabilities = self.listed(|thing| match thing {
-            Thing::Attributes(Attributes { capabilities, .. }) if *capabilities != 0 => {
-                Some(format!(" ({})", names(*capabilities)))
+            Thing::Attributes(Attributes { capabilities, .. }) => {
+                let missed = capabilities & !granted;
+                (missed != 0).then(|| format!(" ({})", names(missed)))
             }
-            _ => None,
+            Thing::Device | Thing::Socket => None,
         });
         let others = self.listed(|thing| match thing {
             Thing::Attributes(Attributes { other, .. }) => {
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn left_out_things_are_one_line_for_each_kind() {
         let mut left_out = LeftOut::default();
-        assert_eq!(left_out.notes(), [""; 0]);
+        assert_eq!(left_out.notes(&[]), [""; 0]);
         for name in ["dev/a", "dev/b", "dev/c", "dev/d", "dev-e"] {
             left_out.device(name.into());
         }
@@ -217,21 +222,27 @@ mod tests {
         left_out.attributes(b"x".to_vec(), attributes(b"user.a", b""));
         left_out.attributes(b"none".to_vec(), Attributes::default());
         assert_eq!(
-            left_out.notes(),
+            left_out.notes(&[]),
             [
                 "device nodes are left out: /dev-e, /dev/a, /dev/b and 2 more; the enclave has a /dev of its own",
                 "file capabilities are left out: /bin/ping (NET_RAW); in an enclave no program gives its user new privileges: grant those that the workload needs in confinement.capabilities",
                 "extended attributes are left out: /x (user.a); an enclave image cannot hold them",
             ]
         );
+        // The workload has it, whichever program it runs.
+        let granted = ["NET_RAW".parse().unwrap()];
+        let notes = left_out.notes(&granted);
+        assert!(!notes.concat().contains("capabilities"), "{notes:?}");
+        let notes = left_out.notes(&["CHOWN".parse().unwrap()]);
+        assert!(notes[1].contains("/bin/ping (NET_RAW)"), "{notes:?}");
         left_out.socket(b"run/s".to_vec());
-        assert!(left_out.notes()[1].starts_with("sockets are left out: /run/s; "));
+        assert!(left_out.notes(&[])[1].starts_with("sockets are left out: /run/s; "));
         left_out.forget(b"run/s");
         left_out.forget_below(b"dev");
         left_out.forget(b"x");
         left_out.forget(b"bin/ping");
         assert_eq!(
-            left_out.notes(),
+            left_out.notes(&[]),
             ["device nodes are left out: /dev-e; the enclave has a /dev of its own"]
         );
     }

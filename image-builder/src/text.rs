@@ -8,6 +8,8 @@ use image_builder::{Built, Change, Description, Difference};
 use key_policy::{Principal, Review, Way, WrittenCondition};
 use measurements::{Measurements, Pcr};
 use plain_text::plain;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * 1024;
@@ -72,16 +74,28 @@ pub(crate) fn description(path: &Path, described: &Description) -> String {
         "boots with",
         image.command_line.as_deref().unwrap_or("(not text)"),
     );
-    let signer = image
-        .signature
-        .as_ref()
-        .map(|signature| signature.certificate().subject());
+    let certificate = image.signature.as_ref().map(eif::Signature::certificate);
     let unsigned = if image.is_signed() {
         "an invalid signature"
     } else {
         "nobody"
     };
+    let signer = certificate.map(eif::Certificate::subject);
     sheet.line("signed by", signer.unwrap_or(unsigned));
+    if let Some(certificate) = certificate {
+        let (begin, end) = (certificate.not_before(), certificate.not_after());
+        let date = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
+        let now = OffsetDateTime::now_utc();
+        let state = match certificate.problem_at(now) {
+            None => "",
+            Some(_) if now < begin => ", which has not begun",
+            Some(_) => ", which is over",
+        };
+        sheet.line(
+            "valid",
+            format_args!("from {} to {}{state}", date(begin), date(end)),
+        );
+    }
     for section in &image.sections {
         sheet.line(
             &section.kind.to_string(),

@@ -19,6 +19,8 @@ pub struct Traffic {
     refused: AtomicU64,
     limited: AtomicU64,
     evicted: AtomicU64,
+    /// Datagrams that could not be carried.
+    pub dropped: AtomicU64,
     /// Bytes out of the enclave.
     pub out: AtomicU64,
     /// Bytes into the enclave.
@@ -40,6 +42,9 @@ pub struct Counts {
     /// Idle connections that were closed for new ones.
     #[serde(default)]
     pub evicted: u64,
+    /// Datagrams that could not be carried, either way.
+    #[serde(default)]
+    pub dropped_datagrams: u64,
     /// Bytes out of the enclave.
     pub bytes_out: u64,
     /// Bytes into the enclave.
@@ -54,6 +59,7 @@ impl std::iter::Sum for Counts {
             refused: sum.refused.saturating_add(one.refused),
             limited: sum.limited.saturating_add(one.limited),
             evicted: sum.evicted.saturating_add(one.evicted),
+            dropped_datagrams: sum.dropped_datagrams.saturating_add(one.dropped_datagrams),
             bytes_out: sum.bytes_out.saturating_add(one.bytes_out),
             bytes_in: sum.bytes_in.saturating_add(one.bytes_in),
         })
@@ -92,6 +98,7 @@ impl Traffic {
             refused: self.refused.load(Ordering::Relaxed),
             limited: self.limited.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),
+            dropped_datagrams: self.dropped.load(Ordering::Relaxed),
             bytes_out: self.out.load(Ordering::Relaxed),
             bytes_in: self.into.load(Ordering::Relaxed),
         }
@@ -131,13 +138,16 @@ impl PlaceCounts {
     }
 }
 
-/// How often the init had no place for a connection, as it says itself.
+/// How often the init had no place for a connection or a datagram, as it says itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitPlaces {
     /// Out of the enclave.
     pub egress: PlaceCounts,
     /// Into the enclave.
     pub ingress: PlaceCounts,
+    /// Datagrams that it dropped.
+    #[serde(default)]
+    pub dropped_datagrams: u64,
 }
 
 impl InitPlaces {
@@ -145,6 +155,7 @@ impl InitPlaces {
     pub fn told(&mut self, now: Self) {
         self.egress.told(now.egress);
         self.ingress.told(now.ingress);
+        self.dropped_datagrams = self.dropped_datagrams.max(now.dropped_datagrams);
     }
 }
 

@@ -77,6 +77,15 @@ impl Certificate {
         self.not_after
     }
 
+    /// Why the certificate does not count at this time, if it does not.
+    pub fn problem_at(&self, now: OffsetDateTime) -> Option<String> {
+        let date = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
+        if now < self.not_before {
+            return Some(format!("it is not valid before {}", date(self.not_before)));
+        }
+        (now > self.not_after).then(|| format!("it expired at {}", date(self.not_after)))
+    }
+
     /// The measurement of the certificate.
     pub fn pcr8(&self) -> Pcr {
         Pcr::of_signer(&self.der)

@@ -154,6 +154,11 @@ impl Image {
         &self.host
     }
 
+    /// The certificate that it is signed with, if it is signed.
+    pub fn certificate(&self) -> Option<&eif::Certificate> {
+        self.eif.signature().map(eif::Signature::certificate)
+    }
+
     /// The file's size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -183,8 +183,8 @@ pub enum FromInit {
         #[n(0)]
         losses: Losses,
     },
-    /// Connections of the workload for which the init had no place, when a count
-    /// changes and on each new connection. Counts are of the enclave's whole life.
+    /// Connections and datagrams of the workload for which the init had no place, when a
+    /// count changes and on each new connection. Counts are of the enclave's whole life.
     #[n(12)]
     Places {
         /// Out of the enclave.
@@ -193,6 +193,9 @@ pub enum FromInit {
         /// Into the enclave.
         #[n(1)]
         ingress: PlaceCounts,
+        /// Datagrams that were dropped, either way.
+        #[n(2)]
+        dropped_datagrams: u64,
     },
     /// Asks for AWS credentials, once on each connection, if the image says that the
     /// workload gets them. Answered by [`FromAgent::Credentials`] or

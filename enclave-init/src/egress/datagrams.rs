@@ -50,6 +50,8 @@ pub(super) struct Flows {
     /// too, which is given up far later.
     places: Arc<Places<String>>,
     queued: Arc<Semaphore>,
+    /// Datagrams that were dropped, of all flows that there ever were.
+    dropped: Arc<AtomicU64>,
     /// None where the machine does not let packets be made.
     unreachable: Option<Unreachable>,
 }
@@ -102,12 +104,21 @@ impl Flows {
             table: Mutex::default(),
             places: Places::shared_for(places, MIN_IDLE),
             queued: Arc::new(Semaphore::new(MAX_QUEUED_BYTES_IN_ALL)),
+            dropped: Arc::default(),
             unreachable: Unreachable::open().ok(),
         }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn dropped(&self) -> &Arc<AtomicU64> {
+        &self.dropped
+    }
+
+    fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells the workload's end that nobody is at the other one.
@@ -121,26 +132,30 @@ impl Flows {
 
 impl Entry {
     /// Queues a datagram, or drops it if too much waits already.
-    fn offer(&self, bytes: &[u8], all: &Arc<Semaphore>) {
+    fn offer(&self, bytes: &[u8], flows: &Flows) {
         self.flow.place.activity().touch();
         self.flow.sends();
         if self.queue.is_closed() {
             // The destination has been refused, which has been told.
+            flows.drop_one();
             return;
         }
         let share = |of: &Arc<Semaphore>| {
             let size = u32::try_from(bytes.len()).ok()?;
             Arc::clone(of).try_acquire_many_owned(size).ok()
         };
-        let queued = share(&self.flow.queued).zip(share(all)).and_then(|shares| {
-            let queued = Queued {
-                bytes: bytes.to_vec(),
-                _shares: shares,
-            };
-            self.queue.try_send(queued).ok()
-        });
+        let queued = share(&self.flow.queued)
+            .zip(share(&flows.queued))
+            .and_then(|shares| {
+                let queued = Queued {
+                    bytes: bytes.to_vec(),
+                    _shares: shares,
+                };
+                self.queue.try_send(queued).ok()
+            });
         if queued.is_none() {
             self.flow.dropped.fetch_add(1, Ordering::Relaxed);
+            flows.drop_one();
         }
     }
 }
@@ -216,7 +231,7 @@ fn take(gate: &Arc<Gate>, client: SocketAddrV4, bytes: &[u8]) {
     };
     let mut table = flows.table();
     if let Some(entry) = table.get(&ends) {
-        entry.offer(bytes, &flows.queued);
+        entry.offer(bytes, flows);
         return;
     }
     let place = match flows.places.take(gate.destination.to_string()) {
@@ -232,11 +247,12 @@ fn take(gate: &Arc<Gate>, client: SocketAddrV4, bytes: &[u8]) {
                 gate.destination
             );
             gate.egress.places.refuse();
+            flows.drop_one();
             failed(&gate.egress, &gate.destination, &text);
             return;
         }
     };
-    let (queue, waiting) = mpsc::channel(MAX_QUEUED);
+    let (queue, mut waiting) = mpsc::channel(MAX_QUEUED);
     let flow = Arc::new(Flow {
         place,
         queued: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)),
@@ -247,16 +263,21 @@ fn take(gate: &Arc<Gate>, client: SocketAddrV4, bytes: &[u8]) {
         queue,
         flow: Arc::clone(&flow),
     };
-    entry.offer(bytes, &flows.queued);
+    entry.offer(bytes, flows);
     table.insert(ends, entry);
     drop(table);
     let (gate, open) = (Arc::clone(gate), gate.usage.open());
     tokio::spawn(async move {
         let _open = open;
         tokio::select! {
-            () = run(&gate, ends, &flow, waiting) => {}
+            () = run(&gate, ends, &flow, &mut waiting) => {}
             // It was idle, and another one needs its place.
             () = flow.place.activity().evicted() => {}
+        }
+        waiting.close();
+        // What was still to be sent has nowhere to go.
+        while waiting.try_recv().is_ok() {
+            gate.egress.flows.drop_one();
         }
         tell_dropped(&gate, &flow);
         let mut table = gate.egress.flows.table();
@@ -270,7 +291,7 @@ fn take(gate: &Arc<Gate>, client: SocketAddrV4, bytes: &[u8]) {
 }
 
 /// Carries a flow to its end, and tells what became of it.
-async fn run(gate: &Gate, ends: Ends, flow: &Flow, mut waiting: mpsc::Receiver<Queued>) {
+async fn run(gate: &Gate, ends: Ends, flow: &Flow, waiting: &mut mpsc::Receiver<Queued>) {
     let Gate {
         egress,
         destination,
@@ -279,7 +300,7 @@ async fn run(gate: &Gate, ends: Ends, flow: &Flow, mut waiting: mpsc::Receiver<Q
     let ended = match connect(egress, destination).await {
         Ok((place, outside)) => {
             tokio::select! {
-                carried = carry(gate, ends, flow, &mut waiting, outside, place.activity()) => {
+                carried = carry(gate, ends, flow, waiting, outside, place.activity()) => {
                     carried.map_err(|error| error.to_string())
                 }
                 () = place.activity().evicted() => Err(JoinError::Evicted.to_string()),
@@ -342,7 +363,9 @@ async fn carry(
             match message {
                 Message::Datagram(bytes) => {
                     // One that the workload has no room for is lost, as on any way.
-                    let _ = gate.socket.send_to(&bytes, ends.client).await;
+                    if gate.socket.send_to(&bytes, ends.client).await.is_err() {
+                        gate.egress.flows.drop_one();
+                    }
                 }
                 Message::Unreachable => gate.egress.flows.tell(ends),
             }

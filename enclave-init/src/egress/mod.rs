@@ -11,6 +11,7 @@ mod records;
 mod resolver;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use link::copy::JoinError;
 use link::places::{Place, Places};
@@ -60,6 +61,11 @@ impl Egress {
     /// The places that all connections share.
     pub(crate) fn places(&self) -> &Arc<Places<String>> {
         &self.places
+    }
+
+    /// How many datagrams of the workload's were dropped.
+    pub(crate) fn dropped(&self) -> &Arc<AtomicU64> {
+        self.flows.dropped()
     }
 
     /// A connection of the init's own, to a destination that the image allows as it does

@@ -144,11 +144,15 @@ async fn datagrams_have_so_many_flows_and_the_idle_ones_give_way() {
     std::fs::write(enclave.path("later"), "").unwrap();
     let mut stream = outgoing(&mut enclave).await.reply(Reply::Connected).await;
     assert_eq!(datagram(&mut stream).await, b"x");
-    let refused = message(&mut control, |message| match message {
-        FromInit::Places { egress, .. } if egress.refused > 0 => Some(egress.refused),
+    let counts = message(&mut control, |message| match message {
+        FromInit::Places {
+            egress,
+            dropped_datagrams,
+            ..
+        } if egress.refused > 0 => Some((egress.refused, *dropped_datagrams)),
         _ => None,
     });
-    assert_eq!(refused.await, 1);
+    assert_eq!(counts.await, (1, 1));
 }
 
 #[tokio::test]

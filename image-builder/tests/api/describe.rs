@@ -1,8 +1,11 @@
 //! `describe`, of images that are sound and of others.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Output;
 
+use eif::{Architecture, BuildMetadata, Image, Metadata, Signer};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, date_time_ymd};
 use serde_json::Value;
 
 use crate::project::{Project, error_line, program};
@@ -159,7 +162,7 @@ fn metadata_of_strangers_cannot_reach_the_terminal() {
 fn a_reader_that_has_gone_is_an_error_and_no_panic() {
     let project = Project::new();
     project.build();
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
     let output = program()
         .arg("describe")
         .arg(project.path("out.eif"))
@@ -171,4 +174,58 @@ fn a_reader_that_has_gone_is_an_error_and_no_panic() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(error_line(&output).contains("standard output"));
+}
+
+/// An image that says little, signed with a certificate of those years.
+fn write_signed(path: &Path, years: (i32, i32)) {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let mut certificate = CertificateParams::default();
+    certificate.not_before = date_time_ymd(years.0, 1, 1);
+    certificate.not_after = date_time_ymd(years.1, 1, 1);
+    let certificate = certificate.self_signed(&key).unwrap();
+    let key = key.serialize_pem();
+    let signer = Signer::from_pem(key.as_bytes(), certificate.pem().as_bytes()).unwrap();
+    let metadata = Metadata {
+        image_name: "test".to_owned(),
+        image_version: "1".to_owned(),
+        build_metadata: BuildMetadata {
+            build_time: "1970-01-01T00:00:00Z".to_owned(),
+            build_tool: "test".to_owned(),
+            build_tool_version: "0".to_owned(),
+            operating_system: "Linux".to_owned(),
+            kernel_version: "0".to_owned(),
+        },
+        docker_info: Value::Null.into(),
+        custom_metadata: Value::Null.into(),
+    };
+    let (mut kernel, mut ramdisk) = (&b"not a kernel"[..], &b"not a ramdisk"[..]);
+    let image = Image {
+        architecture: Architecture::X86_64,
+        default_memory: 64 << 20,
+        default_cpus: 1,
+        kernel: &mut kernel,
+        command_line: "",
+        metadata: &metadata,
+        ramdisks: vec![&mut ramdisk],
+        signer: Some(&signer),
+    };
+    eif::write(image, &mut File::create(path).unwrap()).unwrap();
+}
+
+#[test]
+fn describe_names_a_certificate_that_is_not_valid_now() {
+    let project = Project::new();
+    for (years, state) in [
+        ((2020, 2021), ", which is over"),
+        ((4000, 4001), ", which has not begun"),
+        ((2020, 4000), ""),
+    ] {
+        write_signed(&project.path("signed.eif"), years);
+        let text = describe(&project, "signed.eif", false).stdout;
+        let text = String::from_utf8(text).unwrap();
+        let (begin, end) = years;
+        let line =
+            format!("valid           from {begin}-01-01T00:00:00Z to {end}-01-01T00:00:00Z{state}");
+        assert!(text.lines().any(|own| own == line), "{line} in\n{text}");
+    }
 }

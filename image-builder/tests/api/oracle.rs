@@ -7,7 +7,7 @@ use aws_nitro_enclaves_image_format::utils::eif_reader::EifReader;
 use measurements::Measurements;
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    PKCS_ECDSA_P521_SHA512, SignatureAlgorithm,
+    PKCS_ECDSA_P521_SHA512, SignatureAlgorithm, date_time_ymd,
 };
 use serde_json::json;
 
@@ -127,6 +127,27 @@ fn keys_that_do_not_fit_are_refused() {
         let mut command = project.command();
         command.args(["--signing-key", key, "--signing-certificate", certificate]);
         project.refuses(command, code, &words);
+    }
+    for (name, years, problem) in [
+        ("old", (2020, 2021), "it expired at 2021-01-01T00:00:00Z"),
+        (
+            "new",
+            (4000, 4001),
+            "it is not valid before 4000-01-01T00:00:00Z",
+        ),
+    ] {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut certificate = CertificateParams::default();
+        certificate.not_before = date_time_ymd(years.0, 1, 1);
+        certificate.not_after = date_time_ymd(years.1, 1, 1);
+        let certificate = certificate.self_signed(&key).unwrap();
+        project.write(&format!("{name}.key"), key.serialize_pem());
+        let file = format!("{name}.pem");
+        project.write(&file, certificate.pem());
+        let mut command = project.command();
+        command.args(["--signing-key", &format!("{name}.key")]);
+        command.args(["--signing-certificate", &file]);
+        project.refuses(command, 3, &[&file, problem, "make a new certificate"]);
     }
     // One without the other is a wrong command line.
     let mut command = project.command();

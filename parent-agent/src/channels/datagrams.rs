@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 
 use super::egress::{Admitted, Destination, Egress, Refused};
 use crate::throttle::Line;
+use crate::traffic::Traffic;
 
 /// Room for one datagram more than is carried, so that a longer one shows.
 const BUFFER: usize = MAX_DATAGRAM + 1;
@@ -59,14 +60,7 @@ pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
     };
     let open = traffic.joined();
     let activity = place.activity();
-    let recent = Recent::default();
-    let carrying = carry(
-        stream,
-        &outside,
-        activity,
-        &recent,
-        [&open.0.out, &open.0.into],
-    );
+    let carrying = carry(stream, &outside, activity, &recent, &open.0);
     let carried = tokio::select! {
         carried = carrying => carried.map_err(|error| error.to_string()),
         () = moved(egress, &target, address, &recent) => {
@@ -139,28 +133,51 @@ async fn carry(
     socket: &UdpSocket,
     activity: &Activity,
     recent: &Recent,
-    [out, into]: [&AtomicU64; 2],
+    traffic: &Traffic,
 ) -> Result<(), DatagramError> {
     let (from_enclave, to_enclave) = tokio::io::split(stream);
     let refused = Notify::new();
-    let note = |count: &AtomicU64, of_late: &AtomicBool, bytes: usize| {
-        activity.touch();
-        of_late.store(true, Ordering::Relaxed);
-        count.fetch_add(bytes as u64, Ordering::Relaxed);
+    let note = |count: &AtomicU64, of_late: &AtomicBool, carried: Carried| match carried {
+        Carried::Bytes(bytes) => {
+            activity.touch();
+            of_late.store(true, Ordering::Relaxed);
+            count.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Carried::Nothing => {
+            traffic.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     };
-    let sent = |bytes| note(out, &recent.sent, bytes);
-    let received = |bytes| note(into, &recent.received, bytes);
+    let sending = send(from_enclave, socket, &refused, |carried| {
+        note(&traffic.out, &recent.sent, carried);
+    });
+    let receiving = receive(socket, to_enclave, &refused, |carried| {
+        note(&traffic.into, &recent.received, carried);
+    });
     tokio::select! {
-        ended = send(from_enclave, socket, &refused, sent) => ended,
-        ended = receive(socket, to_enclave, &refused, received) => ended,
+        ended = sending => ended,
+        ended = receiving => ended,
     }
+}
+
+/// What became of a datagram.
+enum Carried {
+    Bytes(usize),
+    Nothing,
+}
+
+/// What comes from the destination.
+enum Received {
+    Message(Message),
+    /// A datagram that is longer than any that is carried.
+    TooLong,
+    Nothing,
 }
 
 async fn send(
     mut from: ReadHalf<Stream>,
     socket: &UdpSocket,
     refused: &Notify,
-    note: impl Fn(usize),
+    note: impl Fn(Carried),
 ) -> Result<(), DatagramError> {
     while let Some((message, _share)) = datagrams::read(&mut from, &ARRIVING).await? {
         let Message::Datagram(bytes) = message else {
@@ -173,9 +190,10 @@ async fn send(
             sent = socket.send(&bytes).await;
         }
         // One that cannot be sent is lost, as it could be further on.
-        if sent.is_ok() {
-            note(bytes.len());
-        }
+        note(match sent {
+            Ok(_) => Carried::Bytes(bytes.len()),
+            Err(_) => Carried::Nothing,
+        });
     }
     Ok(())
 }
@@ -184,24 +202,28 @@ async fn receive(
     socket: &UdpSocket,
     mut to: WriteHalf<Stream>,
     refused: &Notify,
-    note: impl Fn(usize),
+    note: impl Fn(Carried),
 ) -> Result<(), DatagramError> {
     loop {
-        let message = tokio::select! {
-            message = next(socket) => message?,
-            () = refused.notified() => Some(Message::Unreachable),
+        let received = tokio::select! {
+            received = next(socket) => received?,
+            () = refused.notified() => Received::Message(Message::Unreachable),
         };
-        let Some(message) = message else { continue };
-        datagrams::write(&mut to, &message).await?;
-        if let Message::Datagram(bytes) = message {
-            note(bytes.len());
+        match received {
+            Received::Message(message) => {
+                datagrams::write(&mut to, &message).await?;
+                if let Message::Datagram(bytes) = message {
+                    note(Carried::Bytes(bytes.len()));
+                }
+            }
+            Received::TooLong => note(Carried::Nothing),
+            Received::Nothing => {}
         }
     }
 }
 
-/// The next datagram, or the news that nobody is there; none for one that is too long. A
-/// flow that waits has no buffer.
-async fn next(socket: &UdpSocket) -> io::Result<Option<Message>> {
+/// The next datagram, or the news that nobody is there. A flow that waits has no buffer.
+async fn next(socket: &UdpSocket) -> io::Result<Received> {
     let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
     if ready.is_error() {
         // Without an error any more, the socket is ready for none until the next.
@@ -210,21 +232,26 @@ async fn next(socket: &UdpSocket) -> io::Result<Option<Message>> {
             None => Err(io::ErrorKind::WouldBlock.into()),
         });
         if let Ok(error) = taken {
-            return Ok(is_refused(&Err(error)).then_some(Message::Unreachable));
+            return Ok(if is_refused(&Err(error)) {
+                Received::Message(Message::Unreachable)
+            } else {
+                Received::Nothing
+            });
         }
     }
     let mut bytes = Vec::with_capacity(BUFFER);
     let received = socket.try_recv_buf(&mut bytes);
     if is_refused(&received) {
-        return Ok(Some(Message::Unreachable));
+        return Ok(Received::Message(Message::Unreachable));
     }
     match received {
-        Ok(length) if length <= MAX_DATAGRAM => Ok(Some(Message::Datagram(bytes))),
+        Ok(length) if length <= MAX_DATAGRAM => Ok(Received::Message(Message::Datagram(bytes))),
+        Ok(_) => Ok(Received::TooLong),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
             debug!(%error, "a datagram could not be received");
-            Ok(None)
+            Ok(Received::Nothing)
         }
-        Ok(_) | Err(_) => Ok(None),
+        Err(_) => Ok(Received::Nothing),
     }
 }
 

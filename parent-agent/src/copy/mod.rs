@@ -114,7 +114,7 @@ fn passes_pages(socket: &impl Socket) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use link::copy::{SMALL, end};
+    use link::copy::{SMALL, Side};
     use link::places::{Place, Places};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -224,7 +224,7 @@ mod tests {
             let copied = Spliced { possible: false };
             let note = |count| add(&counter, count);
             while copied.burst(&b, &a, &note).await.unwrap() != Then::End {}
-            end(&a).unwrap();
+            Side::new(a).end().unwrap();
             counter.into_inner()
         });
         pass_slowly(server, client).await;

@@ -178,7 +178,7 @@ fn kebab(value: &impl Serialize) -> String {
     }
 }
 
-const TRAFFIC: [Family<Counts, u64>; 7] = [
+const TRAFFIC: [Family<Counts, u64>; 8] = [
     (
         "enclave_connections_total",
         "counter",
@@ -208,6 +208,12 @@ const TRAFFIC: [Family<Counts, u64>; 7] = [
         "counter",
         "Idle connections closed for new ones.",
         |counts| counts.evicted,
+    ),
+    (
+        "enclave_datagrams_dropped_total",
+        "counter",
+        "Datagrams that the agent could not carry, either way.",
+        |counts| counts.dropped_datagrams,
     ),
     (
         "enclave_bytes_out_total",
@@ -256,6 +262,12 @@ fn pressure(page: &mut Page, status: &Status) {
     for (direction, counts) in directions {
         page.count(&[("direction", direction)], counts.evicted);
     }
+    page.family(
+        "enclave_init_datagrams_dropped_total",
+        "counter",
+        "Datagrams of the workload that the init dropped, either way.",
+    );
+    page.count(&[], places.dropped_datagrams);
     page.family(
         "enclave_lines_left_out_total",
         "counter",

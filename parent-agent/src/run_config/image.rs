@@ -7,7 +7,9 @@ use std::time::Duration;
 use enclave_host::duration::milliseconds;
 use enclave_host::image::Image;
 use image_fetch::{Cache, fetch as fetch_to};
+use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::config::EnclaveConfig;
 use crate::error::Error;
@@ -60,6 +62,22 @@ pub(super) fn check_signer(enclave: &EnclaveConfig, image: &Image) -> Result<(),
         ),
         wanted: wanted.to_string(),
     })
+}
+
+/// Says if the certificate that the image is signed with is not valid now. That is no reason
+/// not to start it: whom it proves, it proves by PCR8, and a service must not stay down for a
+/// date that passed while it ran.
+pub(super) fn check_certificate(image: &Image) {
+    let problem = image
+        .certificate()
+        .and_then(|certificate| certificate.problem_at(OffsetDateTime::now_utc()));
+    if let Some(problem) = problem {
+        warn!(
+            image = %image.path().display(),
+            problem,
+            "the certificate that the image is signed with is not valid: sign the image with a new one"
+        );
+    }
 }
 
 /// Reads and checks the image without holding up the runtime.

@@ -86,6 +86,7 @@ impl RunConfig {
         if let Some(enclave) = &enclave {
             image::check_signer(enclave, &image)?;
         }
+        image::check_certificate(&image);
 
         let given = enclave.as_ref();
         let host = image.host().clone();

@@ -78,6 +78,10 @@ impl Status {
                 );
             }
         }
+        let dropped = self.init_places.dropped_datagrams;
+        if dropped > 0 {
+            row("places", format!("the init dropped {dropped} datagrams"));
+        }
         for (key, line) in self.of_secrets() {
             row(key, line);
         }
@@ -155,6 +159,9 @@ fn traffic(counts: &Counts) -> String {
     }
     if counts.evicted > 0 {
         let _ = write!(text, ", {} closed when idle", counts.evicted);
+    }
+    if counts.dropped_datagrams > 0 {
+        let _ = write!(text, ", {} datagrams dropped", counts.dropped_datagrams);
     }
     text
 }
@@ -370,6 +377,7 @@ pub(super) mod tests {
                     refused: 3,
                     evicted: 4,
                 },
+                dropped_datagrams: 5,
                 ..InitPlaces::default()
             },
             kms: Some(called()),
@@ -400,6 +408,7 @@ pub(super) mod tests {
             "unhealthy: HTTP\\u{1b} 500",
             "127.0.0.1:8080 -> 80  3 connections (0 open), 0 B out, 1.5 MiB in",
             "places      egress: the init refused 3 connections and closed 4 idle ones",
+            "places      the init dropped 5 datagrams",
             "left out    19950 lines about health",
             "12.345 ms  clock (0.045 ms)",
             "gate        waiting for a challenge by gate",

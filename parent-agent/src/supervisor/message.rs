@@ -96,11 +96,16 @@ impl Supervisor {
                 .board
                 .update(|live| live.secrets.get_or_insert_default().told(counts)),
             FromInit::WantsCredentials => self.hand_in_credentials(),
-            FromInit::Places { egress, ingress } => {
+            FromInit::Places {
+                egress,
+                ingress,
+                dropped_datagrams,
+            } => {
                 self.board.update(|live| {
                     live.places.told(InitPlaces {
                         egress: egress.into(),
                         ingress: ingress.into(),
+                        dropped_datagrams,
                     });
                 });
                 self.remember();

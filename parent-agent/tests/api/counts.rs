@@ -38,6 +38,7 @@ async fn tell(init: &mut Init, count: u64) {
     init.send(FromInit::Places {
         egress: places,
         ingress: places,
+        dropped_datagrams: count,
     })
     .await;
     init.send(FromInit::Kms {
@@ -226,6 +227,7 @@ async fn counts_do_not_begin_anew_for_those_who_read_them() {
     }
     let status = agent.status().await;
     assert_eq!(status["init_places"]["egress"]["evicted"], u64::MAX);
+    assert_eq!(status["init_places"]["dropped_datagrams"], u64::MAX);
     assert_eq!(status["clock"]["pauses"], u64::MAX);
     let table = output(command(agent.folder.path(), "status")).await;
     assert!(table.status.success(), "{table:?}");

@@ -70,6 +70,33 @@ async fn datagrams_pass_both_ways_and_are_counted() {
 }
 
 #[tokio::test]
+async fn datagrams_that_are_too_long_are_dropped_and_counted() {
+    let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+    let moved = format!("ntp.example:123={}", socket.local_addr().unwrap());
+    let rules = RULES.map(str::to_owned);
+    let agent = Agent::run(Builder::new(&rules, &[]), &["--connect-to", &moved]).await;
+    let (mut stream, reply) = open(&agent, "ntp.example", 123).await;
+    assert_eq!(reply, Reply::Connected);
+    let sent = Message::Datagram(b"x".to_vec());
+    datagrams::write(&mut stream, &sent).await.unwrap();
+    let (_, from) = socket.recv_from(&mut [0; 8]).await.unwrap();
+    // Over IPv6 one may have a few bytes more than over IPv4.
+    for length in [MAX_DATAGRAM + 1, MAX_DATAGRAM] {
+        socket.send_to(&vec![b'y'; length], from).await.unwrap();
+    }
+    let Message::Datagram(received) = received(&mut stream).await else {
+        panic!("nobody is there");
+    };
+    assert_eq!(received.len(), MAX_DATAGRAM);
+    let status = agent.status().await;
+    assert_eq!(status["egress"][0]["dropped_datagrams"], 1);
+    let (_, page) = agent.request("GET", "/metrics", "").await;
+    let page = String::from_utf8(page).unwrap();
+    let line = "enclave_datagrams_dropped_total{direction=\"egress\"} 1";
+    assert!(page.contains(line), "{page}");
+}
+
+#[tokio::test]
 async fn datagrams_that_nobody_takes_are_told() {
     let (socket, port) = server().await;
     drop(socket);

@@ -145,6 +145,7 @@ async fn limits_of_the_init_are_in_status_and_metrics() {
     init.send(FromInit::Places {
         egress: counts(3, 4),
         ingress: counts(5, 6),
+        dropped_datagrams: 7,
     })
     .await;
     let status = loop {
@@ -154,11 +155,13 @@ async fn limits_of_the_init_are_in_status_and_metrics() {
         }
     };
     assert_eq!(status["init_places"]["ingress"]["evicted"], 6);
+    assert_eq!(status["init_places"]["dropped_datagrams"], 7);
     let (_, page) = agent.request("GET", "/metrics", "").await;
     let page = String::from_utf8(page).unwrap();
     for sample in [
         "enclave_init_connections_refused_total{direction=\"ingress\"} 5",
         "enclave_init_connections_evicted_total{direction=\"egress\"} 4",
+        "enclave_init_datagrams_dropped_total 7",
     ] {
         assert!(page.contains(sample), "{page}");
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use eif::cpio::{Entry, Kind, Writer};
-use eif::{Architecture, BuildMetadata, Image, Metadata};
+use eif::{Architecture, BuildMetadata, Image, Metadata, Signer};
 use serde_json::{Value, json};
 
 /// Prints a line, then ends with the code that is written into the pipe `end` beside the
@@ -24,6 +24,7 @@ pub(crate) struct Builder {
     init: Option<&'static str>,
     padding: usize,
     owned: Vec<Owned>,
+    signer: Option<Signer>,
 }
 
 /// An entry without contents that belongs to somebody.
@@ -54,6 +55,7 @@ impl Builder {
             init: Some(INIT),
             padding: 0,
             owned: Vec::new(),
+            signer: None,
         }
     }
 
@@ -117,6 +119,12 @@ impl Builder {
         self
     }
 
+    /// Signs the image.
+    pub(crate) fn signed(mut self, signer: Signer) -> Self {
+        self.signer = Some(signer);
+        self
+    }
+
     /// Writes the image into `folder`.
     pub(crate) fn write(self, folder: &Path) -> PathBuf {
         let metadata = Metadata {
@@ -155,7 +163,7 @@ impl Builder {
                 command_line: "",
                 metadata: &metadata,
                 ramdisks: vec![&mut boot.as_slice(), &mut application.as_slice()],
-                signer: None,
+                signer: self.signer.as_ref(),
             },
             &mut File::create(&path).unwrap(),
         )

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use eif::Signer;
 use link::control::{EndCause, ExitStatus, FromAgent, FromInit, HealthState};
 use link::{Text, hello};
 use nix::sys::signal::{Signal, kill};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, date_time_ymd};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -224,12 +226,14 @@ exec sleep 1000
 async fn signal_stops_and_a_second_kills_unless_it_follows_at_once() {
     let mut agent = Agent::start(&[]).await;
     let mut init = agent.boot().await;
-    agent.signal(Signal::SIGINT);
+    // As `timeout` of coreutils and some service managers do.
+    agent.signal(Signal::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    agent.signal(Signal::SIGTERM);
     assert_eq!(
         init.receive().await,
         Some(FromAgent::Shutdown { grace_ms: None })
     );
-    // As `timeout` of coreutils does.
     agent.signal(Signal::SIGINT);
     agent.signal(Signal::SIGTERM);
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -441,4 +445,37 @@ async fn restart_of_what_crashes_comes_later_each_time() {
     agent.signal(Signal::SIGTERM);
     let (code, _) = agent.failed().await;
     assert_eq!(code, 0);
+}
+
+/// A key, and its certificate of those years.
+fn signer(years: (i32, i32)) -> Signer {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let mut certificate = CertificateParams::default();
+    certificate.not_before = date_time_ymd(years.0, 1, 1);
+    certificate.not_after = date_time_ymd(years.1, 1, 1);
+    let certificate = certificate.self_signed(&key).unwrap();
+    Signer::from_pem(key.serialize_pem().as_bytes(), certificate.pem().as_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn certificate_that_is_not_valid_now_is_named_and_the_image_starts() {
+    for (years, problem) in [
+        ((2020, 2021), Some("it expired at 2021-01-01T00:00:00Z")),
+        (
+            (4000, 4001),
+            Some("it is not valid before 4000-01-01T00:00:00Z"),
+        ),
+        ((2020, 4000), None),
+    ] {
+        let image = Builder::new(&[], &[]).signed(signer(years));
+        let mut agent = Agent::run(image, &[]).await;
+        let mut init = agent.boot().await;
+        init.send(ending(EndCause::Shutdown)).await;
+        agent.end_init(0).await;
+        let (code, _, stderr) = agent.ended().await;
+        assert_eq!(code, 0);
+        let is_named = stderr.contains("the certificate that the image is signed with");
+        assert_eq!(is_named, problem.is_some(), "{stderr}");
+        assert!(stderr.contains(problem.unwrap_or_default()), "{stderr}");
+    }
 }

@@ -43,7 +43,7 @@ static IMAGE: LazyLock<Workload> = LazyLock::new(|| {
 fn write_root(root: &Path) {
     let _ = fs::remove_dir_all(root);
     let at = |path: &str| root.join(path);
-    for folder in ["tmp/cache", "run/lock", "var/tmp", "dev/shm"] {
+    for folder in ["tmp/cache", "run/lock", "var/tmp", "dev/shm", "programs"] {
         fs::create_dir_all(at(folder)).unwrap();
     }
     fs::copy(PROGRAMS.path("test-workload"), at("app")).unwrap();
@@ -57,6 +57,7 @@ fn write_root(root: &Path) {
         fs::write(at(file), vec![b'x'; size]).unwrap();
     }
     fs::hard_link(at("tmp/cache/deep"), at("linked")).unwrap();
+    fs::hard_link(at("app"), at("programs/other")).unwrap();
     for (path, mode) in [
         ("", 0o757),
         ("tmp", 0o1757),
@@ -116,6 +117,9 @@ async fn files_are_as_in_an_ordinary_container(hypervisor: Hypervisor) {
         ] {
             agent.line(&format!("{folder}: {line}")).await.unwrap();
         }
+    }
+    for line in ["called by /app", "called by /programs/other"] {
+        agent.line(line).await.unwrap();
     }
     agent.line("listening").await.unwrap();
     let attested = agent.command("attest", &["--nonce", "c0ffee"]).await;

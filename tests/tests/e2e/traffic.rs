@@ -22,7 +22,7 @@ under_both!(
     egress_carries_datagrams,
 );
 
-const MIB: usize = 1024 * 1024;
+pub(crate) const MIB: usize = 1024 * 1024;
 
 fn bulk(hypervisor: Hypervisor) -> usize {
     match hypervisor {
@@ -31,7 +31,7 @@ fn bulk(hypervisor: Hypervisor) -> usize {
     }
 }
 
-fn pattern(count: usize) -> Vec<u8> {
+pub(crate) fn pattern(count: usize) -> Vec<u8> {
     (0..count)
         .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
         .collect()

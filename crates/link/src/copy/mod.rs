@@ -5,6 +5,7 @@
 //! that the caller has chosen moves the bytes until nothing comes for a while.
 
 mod pool;
+mod side;
 mod socket;
 
 use std::io;
@@ -15,7 +16,8 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 pub use pool::{Permit, Pool};
-pub use socket::{Done, Socket, end, read, when_readable, when_writable, write_all};
+pub use side::Side;
+pub use socket::{Done, Socket, read, when_readable, when_writable, write_all};
 
 use crate::places::Activity;
 
@@ -95,8 +97,9 @@ impl Burst for Buffers {
 }
 
 /// Copies until both directions have ended, either has failed, or the connection has
-/// lost its place. In the latter two cases both sides are reset where their transport
-/// can say so: what was cut off does not look complete.
+/// lost its place. In the latter two cases both sides are reset, and if this future is
+/// dropped before, those are that were still to get something: what was cut off does not
+/// look complete.
 pub async fn join<A, B>(
     a: A,
     b: B,
@@ -117,6 +120,7 @@ where
         activity.touch();
         b_to_a(count);
     };
+    let (a, b) = (Side::new(a), Side::new(b));
     let copying = async {
         tokio::try_join!(pump(&a, &b, burst, &note_a), pump(&b, &a, burst, &note_b))?;
         Ok(())
@@ -128,8 +132,8 @@ where
 /// Waits until what moves bytes between two connections is done or has failed, or they
 /// have lost their place. In the latter two cases both sides are reset, as [`join`] does.
 pub async fn with_place(
-    a: &impl Socket,
-    b: &impl Socket,
+    a: &Side<impl Socket>,
+    b: &Side<impl Socket>,
     activity: &Activity,
     moving: impl Future<Output = io::Result<()>>,
 ) -> Result<(), JoinError> {
@@ -138,24 +142,25 @@ pub async fn with_place(
         () = activity.evicted() => Err(JoinError::Evicted),
     };
     if result.is_err() {
-        a.reset_on_close();
-        b.reset_on_close();
+        a.socket().reset_on_close();
+        b.socket().reset_on_close();
     }
     result
 }
 
-/// Copies one way until that side has closed, and tells the other.
+/// Copies one way until that side has ended, and tells the other. An end that was none,
+/// but a connection that was cut off, is an error.
 pub async fn pump(
-    from: &impl Socket,
-    to: &impl Socket,
+    from: &Side<impl Socket>,
+    to: &Side<impl Socket>,
     burst: &impl Burst,
     note: &(impl Fn(usize) + Sync),
 ) -> io::Result<()> {
     let mut small = [0; SMALL];
     loop {
-        let count = read(from, &mut small).await?;
+        let count = read(from.socket(), &mut small).await?;
         let bytes = small.get(..count).expect("it was read into the buffer");
-        write_all(to, bytes).await?;
+        write_all(to.socket(), bytes).await?;
         let then = match count {
             0 => Then::End,
             1..SMALL => {
@@ -164,11 +169,12 @@ pub async fn pump(
             }
             _ => {
                 note(count);
-                burst.burst(from, to, note).await?
+                burst.burst(from.socket(), to.socket(), note).await?
             }
         };
         if then == Then::End {
-            return end(to);
+            from.check_end()?;
+            return to.end();
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -21,8 +23,14 @@ pub trait Socket: AsFd + Send + Sync {
     fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
     /// Most bytes that one write may have.
     fn max_write(&self) -> usize;
-    /// Has its peer find a reset instead of an end, where the transport has one.
+    /// Has its peer find a reset instead of an end, where the transport has one, however it
+    /// comes to be closed: with this process, too.
     fn reset_on_close(&self);
+    /// Has its peer find an end again.
+    fn end_on_close(&self);
+    /// Whether its peer takes nothing any more, where that shows without an error of the
+    /// next read: it has closed the connection, or is gone.
+    fn is_gone(&self) -> bool;
 }
 
 impl Socket for TcpStream {
@@ -46,6 +54,15 @@ impl Socket for TcpStream {
         // One that is gone already needs no reset.
         let _ = self.set_zero_linger();
     }
+
+    fn end_on_close(&self) {
+        let _ = set_socket_linger(self, None);
+    }
+
+    /// A peer that cuts a connection off resets it, which is an error of the next read.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 impl Socket for Stream {
@@ -65,8 +82,18 @@ impl Socket for Stream {
         self.max_write()
     }
 
-    /// Neither vsock nor a Unix socket has one.
+    /// Neither vsock nor a Unix socket has one: see [`Side::check_end`](super::Side).
     fn reset_on_close(&self) {}
+
+    fn end_on_close(&self) {}
+
+    /// No byte is sent: whether one could be is known before.
+    fn is_gone(&self) -> bool {
+        matches!(
+            send(self, &[], SendFlags::NOSIGNAL),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
+        )
+    }
 }
 
 /// What it has, once it has something; 0 at its end.
@@ -95,15 +122,6 @@ pub async fn write_all(socket: &impl Socket, mut bytes: &[u8]) -> io::Result<()>
             .expect("no more is sent than was given");
     }
     Ok(())
-}
-
-/// Tells its peer that nothing more comes.
-pub fn end(socket: &impl Socket) -> io::Result<()> {
-    match shutdown(socket.as_fd(), Shutdown::Write) {
-        // The peer has closed both ways already.
-        Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// What was read or written.

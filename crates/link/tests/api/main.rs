@@ -9,6 +9,7 @@
 
 mod compression;
 mod endpoint;
+mod ends;
 mod frames;
 mod hello;
 mod messages;

@@ -142,8 +142,13 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
             pids_refused,
         }),
         losses().prop_map(|losses| FromInit::Lost { losses }),
-        (place_counts(), place_counts())
-            .prop_map(|(egress, ingress)| FromInit::Places { egress, ingress }),
+        (place_counts(), place_counts(), any::<u64>()).prop_map(
+            |(egress, ingress, dropped_datagrams)| FromInit::Places {
+                egress,
+                ingress,
+                dropped_datagrams
+            }
+        ),
         Just(FromInit::WantsCredentials),
         any::<u64>().prop_map(|id| FromInit::SecretOpened { id }),
         (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::SecretRefused { id, reason }),

@@ -4,7 +4,7 @@
 use std::io;
 
 use link::Stream;
-use link::copy;
+use link::copy::{self, Side};
 use link::places::Activity;
 use tokio::net::TcpStream;
 
@@ -50,8 +50,8 @@ impl Body {
     /// Passes the body on, and then only the program's end. What else it sends goes nowhere.
     pub(super) async fn pass(
         self,
-        from: &TcpStream,
-        to: &Stream,
+        from: &Side<TcpStream>,
+        to: &Side<Stream>,
         activity: &Activity,
     ) -> io::Result<()> {
         let mut rest = match self {
@@ -63,15 +63,15 @@ impl Body {
         };
         let mut buffer = vec![0; BUFFER];
         loop {
-            let count = copy::read(from, &mut buffer).await?;
+            let count = copy::read(from.socket(), &mut buffer).await?;
             if count == 0 {
-                return copy::end(to);
+                return to.end();
             }
             let bytes = buffer.get(..count).expect("it was read into the buffer");
             let length = rest.take(bytes).ok_or(io::ErrorKind::InvalidData)?;
             if length > 0 {
                 let bytes = bytes.get(..length).expect("it takes what there is");
-                copy::write_all(to, bytes).await?;
+                copy::write_all(to.socket(), bytes).await?;
                 activity.touch();
             }
         }

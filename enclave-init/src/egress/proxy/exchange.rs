@@ -7,7 +7,7 @@ use std::io;
 use std::pin::pin;
 
 use link::Stream;
-use link::copy::{self, JoinError, SMALL};
+use link::copy::{self, JoinError, SMALL, Side};
 use link::places::Activity;
 use tokio::net::TcpStream;
 
@@ -30,8 +30,9 @@ pub(super) async fn carry(
     body: Body,
     activity: &Activity,
 ) -> Result<(), JoinError> {
+    let (workload, outside) = (Side::new(workload), Side::new(outside));
     let asking = async {
-        copy::write_all(&outside, head).await?;
+        copy::write_all(outside.socket(), head).await?;
         activity.touch();
         body.pass(&workload, &outside, activity).await
     };
@@ -40,8 +41,8 @@ pub(super) async fn carry(
             return forward::pump(&outside, &workload, activity).await;
         };
         let answer = in_words("502 Bad Gateway", reason);
-        copy::write_all(&workload, answer.as_bytes()).await?;
-        copy::end(&workload)
+        copy::write_all(workload.socket(), answer.as_bytes()).await?;
+        workload.end()
     };
     let both = async {
         tokio::try_join!(asking, answering)?;
@@ -53,8 +54,8 @@ pub(super) async fn carry(
 /// Passes on the heads of an answer: those of interim ones, and the last. The inner error is
 /// what is wrong with it.
 async fn pass_head(
-    outside: &Stream,
-    workload: &TcpStream,
+    outside: &Side<Stream>,
+    workload: &Side<TcpStream>,
     activity: &Activity,
 ) -> io::Result<Result<(), &'static str>> {
     let mut head = Vec::new();
@@ -64,7 +65,7 @@ async fn pass_head(
             if head.len() >= MAX_HEAD {
                 return Ok(Err("the head of the destination's answer is too long"));
             }
-            let count = copy::read(outside, &mut buffer).await?;
+            let count = copy::read(outside.socket(), &mut buffer).await?;
             if count == 0 {
                 return Ok(Err(
                     "the destination has closed the connection without an answer",
@@ -79,12 +80,12 @@ async fn pass_head(
             return Ok(Err("the destination's answer is none of HTTP/1"));
         }
         if is_interim(&head) {
-            copy::write_all(workload, &head).await?;
+            copy::write_all(workload.socket(), &head).await?;
             head = rest;
             continue;
         }
         let last = [closing(&head), rest].concat();
-        copy::write_all(workload, &last).await?;
+        copy::write_all(workload.socket(), &last).await?;
         return Ok(Ok(()));
     }
 }

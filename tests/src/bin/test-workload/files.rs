@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 use nix::fcntl::posix_fallocate;
@@ -14,6 +15,8 @@ use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 /// Where files are written.
 const FOLDERS: [&str; 4] = ["/", "/tmp", "/run", "/dev/shm"];
+/// Names of this program, which are hard links to each other.
+const NAMES: [&str; 2] = ["/app", "/programs/other"];
 const RESERVED: u64 = 1 << 20;
 const ATTRIBUTE: &str = "user.trial";
 const VALUE: &[u8] = b"value";
@@ -42,6 +45,21 @@ pub(crate) fn tried() -> anyhow::Result<()> {
     for folder in FOLDERS {
         in_folder(folder).with_context(|| folder.to_owned())?;
     }
+    Ok(())
+}
+
+/// Runs this program by each of its names.
+pub(crate) fn called_by_each_name() -> anyhow::Result<()> {
+    for name in NAMES {
+        let status = Command::new(name).arg("called").status()?;
+        ensure!(status.success(), "{name} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Says by which of its names it was called, which multi-call programs go by.
+pub(crate) fn called() -> anyhow::Result<()> {
+    println!("called by {}", fs::read_link("/proc/self/exe")?.display());
     Ok(())
 }
 

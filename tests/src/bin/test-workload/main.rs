@@ -12,6 +12,11 @@
 //! | `bytes` | prints every byte, a long line and a line without an end, and ends |
 //! | `fetch N` | has the proxy connect to `peer.example:443`, sends N bytes there and checks that they come back |
 //! | `fetch-at N` | the same at the address 192.0.2.7, port 443, without the proxy |
+//! | `serve-ends N` | sends N bytes on every other connection to port 8080 and resets it, and says how the others end |
+//! | `ends N` | the same by the name, the proxy and the address of its destinations |
+//! | `doze N` | sends N small packets on each connection to port 8080, and reads as many late |
+//! | `full N` | fills both directions of four connections, in and out, with N bytes each |
+//! | `crowd N` | opens N connections to `peer.example:443` at once, and says what became of them |
 //! | `decrypt` | has the local API decrypt, keeps what it got, and serves |
 //! | `time N` | prints what the local API says of the time, N times, once a second |
 //! | `secrets` | prints the secret `file-secret`, then `api-secret` once the local API has it |
@@ -32,6 +37,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
 mod files;
+mod network;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -56,6 +62,8 @@ use nix::unistd::{
     Gid, Pid, Uid, getegid, geteuid, getgroups, getpid, getppid, setgroups, setresgid, setresuid,
 };
 
+/// Where it serves.
+const PORT: &str = "127.0.0.1:8080";
 const FILE_SECRET: &str = "/run/secrets/file-secret";
 /// Where container runtimes mount something, or might, and the files of an image there.
 const IMAGES_FILES: [&str; 10] = [
@@ -87,6 +95,7 @@ fn run() -> anyhow::Result<u8> {
         Some("probe") => return probe(),
         Some("sleep") => sleep(),
         Some("drop") => return drop_to_user().map(|()| 0),
+        Some("called") => return files::called().map(|()| 0),
         Some("whoami") => return say_user("as /tmp/su").map(|()| 0),
         _ => {}
     }
@@ -114,6 +123,11 @@ fn run() -> anyhow::Result<u8> {
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
         "fetch-at" => exchange(&TcpStream::connect("192.0.2.7:443")?, number)?,
+        "serve-ends" => network::serve_ends(number)?,
+        "ends" => network::ends(number)?,
+        "doze" => network::doze(number)?,
+        "full" => network::full(number)?,
+        "crowd" => network::crowd(number)?,
         "datagrams" => datagrams(number)?,
         "decrypt" => decrypt()?,
         "time" => time(number)?,
@@ -135,6 +149,7 @@ fn run() -> anyhow::Result<u8> {
         "files" => {
             files::found(&IMAGES_FILES)?;
             files::tried()?;
+            files::called_by_each_name()?;
             serve(echo)?;
         }
         other => bail!("there is no role {other:?}"),
@@ -145,7 +160,7 @@ fn run() -> anyhow::Result<u8> {
 fn serve(
     handle: impl Fn(&TcpStream) -> io::Result<()> + Copy + Send + 'static,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:8080")?;
+    let listener = TcpListener::bind(PORT)?;
     println!("listening");
     for stream in listener.incoming() {
         let stream = stream?;
@@ -302,23 +317,28 @@ fn bytes() -> anyhow::Result<()> {
 }
 
 fn fetch(count: usize) -> anyhow::Result<()> {
+    exchange(&connect_by_proxy()?, count)
+}
+
+/// A connection of the proxy's to `peer.example:443`, on which nothing was read yet.
+fn connect_by_proxy() -> anyhow::Result<TcpStream> {
     let proxy = std::env::var("HTTPS_PROXY").context("no proxy")?;
     let address = proxy.strip_prefix("http://").context("no HTTP proxy")?;
-    let stream = TcpStream::connect(address)?;
-    (&stream).write_all(b"CONNECT peer.example:443 HTTP/1.1\r\nHost: peer.example:443\r\n\r\n")?;
-    let mut reader = BufReader::new(&stream);
-    let mut status = String::new();
-    reader.read_line(&mut status)?;
-    ensure!(
-        status.starts_with("HTTP/1.1 200"),
-        "the proxy says {status}"
-    );
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"CONNECT peer.example:443 HTTP/1.1\r\nHost: peer.example:443\r\n\r\n")?;
+    // Byte by byte: what follows the answer belongs to the connection.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.extend(byte);
     }
-    // The reader has no more: the peer sends back what it is sent.
-    exchange(&stream, count)
+    let answer = String::from_utf8(answer)?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "the proxy says {answer}"
+    );
+    Ok(stream)
 }
 
 /// Sends so many bytes, and checks that they come back.
