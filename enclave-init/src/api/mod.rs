@@ -224,6 +224,9 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     };
     let path = in_scratch(SOCKET);
     let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
+    api.readiness
+        .keep_runs_apart(&tcp, &unix)
+        .doing(|| format!("looking after {SOCKET}"))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
     let closing = passing::closing(MAX_CONNECTIONS)
