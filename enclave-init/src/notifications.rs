@@ -20,7 +20,7 @@ use crate::readiness::{News, Readiness};
 pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
 /// Longest message, in bytes. Of what is longer the line is withheld that was cut.
 const MAX_MESSAGE: usize = 4096;
-/// Between two messages at least: a workload that says more waits.
+/// Between two messages at least, whichever way they come: a workload that says more waits.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The socket, for every run of the workload.
@@ -67,6 +67,8 @@ impl Notifications {
 
     /// The next message, or what was said over the local API. Cancellation safe.
     pub(crate) async fn next(&self) -> News {
+        // Before both, so that neither way is heard alone, however much comes the other one.
+        sleep(PAUSE).await;
         tokio::select! {
             news = self.message() => news,
             news = self.readiness.news() => news,
@@ -75,7 +77,6 @@ impl Notifications {
 
     async fn message(&self) -> News {
         loop {
-            sleep(PAUSE).await;
             let Ok(place) = self.closing.reserve().await else {
                 // The thread has ended, which it does not while there is this.
                 return pending().await;
@@ -90,6 +91,7 @@ impl Notifications {
                 }
                 return News::read(message.get(..length).unwrap_or_default());
             }
+            sleep(PAUSE).await;
         }
     }
 }
@@ -122,6 +124,40 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Enough for what is heard by chance, half of the time.
+    const TIMES: usize = 100;
+
+    #[tokio::test(start_paused = true)]
+    async fn notify_messages_are_heard_beside_any_number_over_the_local_api() {
+        let (theirs, socket) = UnixDatagram::pair().unwrap();
+        let readiness = Readiness::said();
+        let notifications = Notifications {
+            socket,
+            closing: passing::closing(1).unwrap(),
+            readiness: readiness.clone(),
+        };
+        let status = |words: &[u8]| News {
+            status: Some(words.to_vec()),
+            ..News::default()
+        };
+        theirs.send(b"WATCHDOG=1").await.unwrap();
+        let mut heard = Vec::new();
+        for _ in 0..TIMES {
+            // There is always one more.
+            readiness.hear(readiness.run(), status(b"busy")).unwrap();
+            heard.push(notifications.next().await);
+        }
+        assert!(heard.iter().any(|news| news.is_alive));
+        // And the other way round.
+        readiness.hear(readiness.run(), status(b"calm")).unwrap();
+        heard.clear();
+        for _ in 0..TIMES {
+            theirs.send(b"WATCHDOG=1").await.unwrap();
+            heard.push(notifications.next().await);
+        }
+        assert!(heard.contains(&status(b"calm")));
+    }
 
     #[test]
     fn notify_messages_are_lines_and_unknown_ones_mean_nothing() {

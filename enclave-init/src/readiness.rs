@@ -2,12 +2,19 @@
 //! the workload itself, and what the workload says of itself over the local API.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{iter, net};
 
 use link::control::HealthState;
 use manifest::{HealthProbe, MeasuredConfig};
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::passing;
 
 /// Messages of the workload that wait to be taken.
 const MAX_WAITING: usize = 16;
@@ -24,6 +31,17 @@ struct Shared {
     notifies: bool,
     /// Wakes whoever waits for news.
     told: Notify,
+    /// Where the workload says so, if it does.
+    doors: OnceLock<Doors>,
+}
+
+/// Where connections wait until they are served, and from then on are of the current run.
+#[derive(Debug)]
+struct Doors {
+    tcp: net::TcpListener,
+    unix: std::os::unix::net::UnixListener,
+    /// Descriptors may have been passed over connections that nobody has read.
+    closing: mpsc::Sender<Vec<UnixStream>>,
 }
 
 /// The workload's starts, of which the last one may still be running.
@@ -86,7 +104,28 @@ impl Readiness {
             runs: Mutex::default(),
             notifies,
             told: Notify::new(),
+            doors: OnceLock::new(),
         }))
+    }
+
+    /// That of a workload that says so.
+    #[cfg(test)]
+    pub(crate) fn said() -> Self {
+        Self::new(true)
+    }
+
+    /// Has connections closed that wait at these listeners when a run begins: the processes of
+    /// an earlier one have opened them.
+    pub(crate) fn keep_runs_apart(&self, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()> {
+        if self.0.notifies {
+            let doors = Doors {
+                tcp: tcp.as_fd().try_clone_to_owned()?.into(),
+                unix: unix.as_fd().try_clone_to_owned()?.into(),
+                closing: passing::closing(1)?,
+            };
+            self.0.doors.get_or_init(|| doors);
+        }
+        Ok(())
     }
 
     /// Whether the image has the workload say that it is ready.
@@ -99,8 +138,12 @@ impl Readiness {
         &self.0.health
     }
 
-    /// The workload is about to be started: what an earlier run has said is forgotten.
+    /// The workload is about to be started: what an earlier run has said is forgotten, and
+    /// what it is about to say is not heard.
     pub(crate) fn begin(&self) {
+        if let Some(doors) = self.0.doors.get() {
+            doors.turn_away();
+        }
         let mut runs = self.runs();
         runs.begun += 1;
         runs.news.clear();
@@ -168,6 +211,32 @@ impl Readiness {
         // Nothing that holds it can panic half-way.
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Doors {
+    /// Closes the connections that wait.
+    fn turn_away(&self) {
+        waiting(|| self.tcp.accept()).for_each(drop);
+        // While earlier ones are still being closed, these wait.
+        if let Ok(place) = self.closing.try_reserve() {
+            let streams = waiting(|| self.unix.accept()).map(|(stream, _)| stream);
+            place.send(streams.collect());
+        }
+    }
+}
+
+/// The connections that wait at a listener which does not block.
+fn waiting<T>(mut accept: impl FnMut() -> io::Result<T>) -> impl Iterator<Item = T> {
+    iter::from_fn(move || {
+        loop {
+            match accept() {
+                Ok(connection) => return Some(connection),
+                // Its other end is gone already.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(_) => return None,
+            }
+        }
+    })
 }
 
 #[cfg(test)]

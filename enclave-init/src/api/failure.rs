@@ -1,7 +1,7 @@
 //! Why a request is refused: in one form for all resources, with a code for programs.
 
 use hyper::StatusCode;
-use nsm::NsmError;
+use nsm::{NsmError, Refusal};
 use serde_json::json;
 
 use super::Answer;
@@ -201,8 +201,21 @@ impl From<Failure> for Answer {
 impl From<NsmError> for Failure {
     fn from(error: NsmError) -> Self {
         let code = match error {
-            NsmError::Refused(_) => Code::ModuleRefused,
-            _ => Code::ModuleFailed,
+            NsmError::Refused(
+                Refusal::InvalidArgument
+                | Refusal::InvalidIndex
+                | Refusal::ReadOnlyIndex
+                | Refusal::InvalidOperation
+                | Refusal::InputTooLarge,
+            ) => Code::ModuleRefused,
+            // The module's own fault, whatever is asked of it.
+            NsmError::Refused(
+                Refusal::InvalidResponse | Refusal::BufferTooSmall | Refusal::InternalError,
+            )
+            | NsmError::NoDevice
+            | NsmError::Socket(_)
+            | NsmError::Message(_)
+            | NsmError::Unexpected => Code::ModuleFailed,
         };
         Self::new(code, error.to_string())
     }
@@ -306,6 +319,44 @@ mod tests {
                 meaning.ends_with(&format!("To do: {advice}.")),
                 "{name}: {meaning}"
             );
+        }
+    }
+
+    #[test]
+    fn local_api_codes_are_in_the_manual_as_in_the_description() {
+        let manual = std::fs::read_to_string("../docs/local-api.md").unwrap();
+        let rows: Vec<_> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter(|row| row.split(" | ").count() == 4)
+            .collect();
+        let description = description();
+        let described = &description["components"]["schemas"]["Error"]["properties"]["code"];
+        let described = described["oneOf"].as_array().unwrap();
+        let wanted: Vec<_> = Code::ALL
+            .iter()
+            .zip(described)
+            .map(|(code, described)| {
+                let (name, status) = code.kind();
+                let status = if *code == Code::KmsRefused {
+                    "KMS's".to_owned()
+                } else {
+                    status.to_string()
+                };
+                let text = described["description"].as_str().unwrap();
+                let meaning = text.split(". To do: ").next().unwrap();
+                (
+                    format!("{name}` | {status} |"),
+                    meaning.to_lowercase(),
+                    code.advice(),
+                )
+            })
+            .collect();
+        assert_eq!(rows.len(), wanted.len());
+        for (row, (begin, meaning, advice)) in rows.iter().zip(wanted) {
+            assert!(row.starts_with(&begin), "{row}: {begin}");
+            assert!(row.to_lowercase().contains(&meaning), "{row}: {meaning}");
+            assert!(row.ends_with(&format!("| {advice} |")), "{row}: {advice}");
         }
     }
 

@@ -9,6 +9,7 @@ mod identity;
 mod keys;
 mod kms;
 mod kms_calls;
+mod lingering;
 mod measurements;
 mod random;
 mod readiness;
@@ -39,6 +40,7 @@ use tokio::time::{sleep, timeout};
 
 use self::failure::{Code, Failure};
 use self::guard::Transport;
+use self::lingering::Lingering;
 use crate::clock::Clock;
 use crate::credentials::{AwsCredentials, PATH as CREDENTIALS, PORT as CREDENTIALS_PORT};
 use crate::error::{Doing, InitError};
@@ -222,6 +224,9 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     };
     let path = in_scratch(SOCKET);
     let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
+    api.readiness
+        .keep_runs_apart(&tcp, &unix)
+        .doing(|| format!("looking after {SOCKET}"))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
         .doing(|| SOCKET.to_owned())?;
     let closing = passing::closing(MAX_CONNECTIONS)
@@ -280,7 +285,7 @@ where
             .header_read_timeout(REQUEST_TIMEOUT)
             .keep_alive(false)
             .max_buf_size(MAX_BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Lingering::new(stream)), service);
         // A client that breaks the connection off, or takes too long, needs no answer.
         let _ = timeout(CONNECTION_TIMEOUT, connection).await;
     });

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA384, digest};
 use serde_json::json;
 use software_nsm::TestRoot;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 
 use crate::enclave::{Enclave, MEASUREMENTS, said};
 use crate::sealed_secrets::{seal_and_put, secret};
@@ -86,6 +88,71 @@ async fn example_works(program: &OsStr, arguments: &[OsString]) {
     }
     let healthy = enclave.line(link::logs::LogStream::Health, "healthy");
     assert_eq!(healthy.await, "healthy");
+}
+
+/// What a client makes of an answer that has ended too early: `random(32)` is called at an
+/// address, and says what it got or that it failed.
+async fn takes_nothing_cut_off(program: &OsStr, arguments: &[OsString]) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("api.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let cut_off = "HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\nhalf of it";
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        stream.write_all(cut_off.as_bytes()).await.unwrap();
+    });
+    let mut command = tokio::process::Command::new(program);
+    let address = format!("unix:{}", path.display());
+    command.args(arguments).env("ENCLAVE_API", address);
+    let (lines, errors) = said(&mut command).await;
+    assert_eq!(lines.trim(), "failed", "{errors}");
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn clients_python_takes_no_part_of_an_answer_for_the_whole() {
+    let Some(python) = tool("ENCLAVE_TEST_PYTHON") else {
+        return;
+    };
+    let program = "
+import sys
+sys.path.insert(0, sys.argv[1])
+from enclave_api import EnclaveApi
+try:
+    print(EnclaveApi().random(32))
+except OSError:
+    print('failed')
+";
+    let arguments = [
+        "-B".into(),
+        "-c".into(),
+        program.into(),
+        folder("python").into(),
+    ];
+    takes_nothing_cut_off(&python, &arguments).await;
+}
+
+#[tokio::test]
+async fn clients_node_takes_no_part_of_an_answer_for_the_whole() {
+    let Some(node) = tool("ENCLAVE_TEST_NODE") else {
+        return;
+    };
+    let program = "
+const { EnclaveApi } = await import(`${process.argv[1]}/index.js`);
+try {
+  console.log(await new EnclaveApi().random(32));
+} catch {
+  console.log('failed');
+}
+";
+    let arguments = [
+        "--input-type=module".into(),
+        "--eval".into(),
+        program.into(),
+        folder("node").into(),
+    ];
+    takes_nothing_cut_off(&node, &arguments).await;
 }
 
 #[tokio::test]

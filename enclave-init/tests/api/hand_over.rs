@@ -12,9 +12,12 @@ use measurements::{Measurements, Pcr};
 use sealed_secret::{PublicKey, SealingKey, seal_seed};
 use serde_json::{Value, json};
 use software_nsm::{Identity, SoftwareNsm, TestRoot};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
 use crate::agent::Control;
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending, ending_with_code, message};
+use crate::malformed;
 
 /// PCR8 of the family's images.
 const SIGNER: Pcr = Pcr::new([8; 48]);
@@ -194,6 +197,15 @@ async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
     let mut original = Sibling::boot(first(&root)).await;
     let detail = original.waits().await;
     assert!(detail.contains("`parent-agent keys create`"), "{detail}");
+    // The workload is not started without the seed. Whoever else asks is told why.
+    let socket = original.enclave.pid1();
+    let socket = format!("/proc/{socket}/root/scratch/run/enclave/api.sock");
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let get = malformed::request("GET /v1/keys/session-tokens HTTP/1.1", &[], "");
+    stream.write_all(&get).await.unwrap();
+    let answer = malformed::rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(answer.contains(r#""code":"no-seed""#), "{answer}");
     // Nothing can be given yet.
     let refused = original.challenge().await.unwrap_err();
     assert!(refused.contains("no seed to give"), "{refused}");

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::credentials::{answers, is_taken_in};
+use crate::description::Description;
 use crate::enclave::{LIMIT, message};
 use crate::kms_world::{World, give_for};
 
@@ -288,6 +289,46 @@ async fn kms_faults_are_told_in_kmss_words_and_counted() {
     // One for each kind, however many there were.
     let lines = world.enclave.lines(LogStream::Errors).join("\n");
     assert_eq!(lines.matches("kms: ").count(), 7, "{lines}");
+}
+
+/// The same without an SDK, by the codes of the local API.
+#[tokio::test]
+async fn kms_faults_have_codes_for_programs_without_an_sdk() {
+    const PATH: &str = "/v1/kms/random";
+    let cases = [
+        (refusal("AccessDeniedException"), 400, "kms-refused"),
+        (Fault::Sent(whole("302 Found", "{}")), 302, "kms-refused"),
+        (
+            Fault::Sent(whole("500 Internal Server Error", "{}")),
+            500,
+            "kms-refused",
+        ),
+        (
+            Fault::Sent(whole("200 OK", "{\"Plaintext\":")),
+            502,
+            "kms-answer",
+        ),
+        (Fault::Cut(String::new()), 503, "kms-unreachable"),
+    ];
+    let (faults, expected): (Vec<_>, Vec<_>) = cases
+        .into_iter()
+        .map(|(fault, status, code)| (fault, (status, code)))
+        .unzip();
+    let call = format!("request tcp POST {PATH} {{\"bytes\":8}}");
+    let calls = vec![&*call; expected.len()];
+    let instructions = [calls.as_slice(), &["say done", "wait"]].concat();
+    let mut world = World::new(&instructions, &["ASIA1"]).await;
+    misbehave(&mut world, faults);
+    world.give("ASIA1").await;
+    world.done().await;
+    let description = Description::read();
+    let answers = world.enclave.answers();
+    assert_eq!(answers.len(), expected.len());
+    for ((wanted, code), (status, body)) in expected.iter().zip(answers) {
+        description.check("POST", PATH, status, &body);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&status, &body["code"]), (wanted, &json!(code)), "{body}");
+    }
 }
 
 #[tokio::test]

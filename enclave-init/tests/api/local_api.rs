@@ -5,9 +5,11 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::description::Description;
 use crate::enclave::{Enclave, Image, MEASUREMENTS};
+use crate::malformed;
 
 /// The answers to requests, as status and body.
 async fn answers(requests: &[String]) -> (Enclave, Vec<(u16, Vec<u8>)>) {
@@ -208,136 +210,43 @@ async fn local_api_gives_as_many_random_bytes_as_asked_for() {
     assert_ne!(answers[2], answers[3]);
 }
 
-/// Each operation of the description is there; how it is answered is compared for every request.
+/// Each operation of the description is there, and answers in the forms that it names; what is
+/// in the answers is compared for every request of these tests.
 #[tokio::test]
 async fn local_api_answers_as_it_is_described() {
     let description = Description::read();
-    let requests: Vec<_> = description
-        .operations()
-        .map(|(path, method, operation)| {
-            let path = path
-                .replace("{index}", "17")
-                .replace("{purpose}", "test")
-                .replace("{name}", "none");
-            let query = if path == "/v1/random" { "?bytes=8" } else { "" };
-            let body = &operation["requestBody"]["content"]["application/json"]["example"];
-            let body = if body.is_null() {
-                String::new()
-            } else {
-                body.to_string()
-            };
-            format!("request tcp {method} {path}{query} {body}")
-        })
-        .collect();
-    let (_enclave, answers) = answers(&requests).await;
-    assert_eq!(answers.len(), requests.len());
-    for (request, (_, body)) in requests.iter().zip(answers) {
-        let body = String::from_utf8_lossy(&body);
-        assert!(!body.contains("unknown-resource"), "{request}");
-    }
-}
-
-/// What can be refused here is refused with the code that programs know it by. What takes a
-/// KMS, secrets or a hostile module is in the tests of these, by the same comparison.
-#[tokio::test]
-async fn local_api_refusals_have_codes() {
-    let post = |path: &str, body: Value| format!("request unix POST {path} {body}");
-    let reserved = json!({"user_data": STANDARD.encode("enclave-purpose:clock")});
-    let verify = json!({"peer": "nobody", "document": "AA==", "nonce": "AA=="});
-    let cases = [
-        ("request tcp GET /v2".to_owned(), 404, "unknown-resource"),
-        (
-            "forge tcp /v1/time Host:x".to_owned(),
-            403,
-            "caller-refused",
-        ),
-        (
-            "request tcp GET /v1/random?bytes=0".to_owned(),
-            400,
-            "invalid-request",
-        ),
-        (
-            post("/v1/attestation", json!({"nonce": "A".repeat(9000)})),
-            413,
-            "body-too-large",
-        ),
-        (post("/v1/attestation", reserved), 400, "reserved-user-data"),
-        (
-            "request tcp GET /v1/identity".to_owned(),
-            404,
-            "identity-unset",
-        ),
-        (
-            post("/v1/sign", json!({"message": ""})),
-            409,
-            "identity-not-made",
-        ),
-        (
-            "request tcp PUT /v1/identity {\"public_key\":\"AA==\"}".to_owned(),
-            204,
-            "",
-        ),
-        (
-            "request tcp PUT /v1/identity {\"public_key\":\"AQ==\"}".to_owned(),
-            409,
-            "identity-taken",
-        ),
-        (
-            "request tcp POST /v1/identity ".to_owned(),
-            409,
-            "identity-taken",
-        ),
-        (
-            post("/v1/sign", json!({"message": ""})),
-            409,
-            "identity-taken",
-        ),
-        ("request tcp GET /v1/keys".to_owned(), 404, "no-family"),
-        (
-            "request tcp GET /v1/secrets/none".to_owned(),
-            404,
-            "unknown-secret",
-        ),
-        (
-            "request tcp POST /v1/registers/32/lock ".to_owned(),
-            404,
-            "unknown-register",
-        ),
-        (
-            "request tcp POST /v1/registers/16/lock ".to_owned(),
-            403,
-            "register-closed",
-        ),
-        (
-            "request tcp POST /v1/registers/17/lock ".to_owned(),
-            200,
-            "",
-        ),
-        (
-            "request tcp POST /v1/registers/17/lock ".to_owned(),
-            409,
-            "register-locked",
-        ),
-        (post("/v1/verify", verify), 404, "unknown-peer"),
-        (
-            post("/v1/readiness", json!({"state": "ready"})),
-            409,
-            "notify-off",
-        ),
-        (post("/v1/kms/random", json!({"bytes": 1})), 404, "no-kms"),
-    ];
-    let requests: Vec<_> = cases.iter().map(|(request, ..)| request.clone()).collect();
-    let image = Image::new(&[]).attestation("open_registers", json!([17]));
-    let (_enclave, answers) = answers_of(image, &requests).await;
-    assert_eq!(answers.len(), cases.len());
-    for ((request, expected, code), (status, body)) in cases.iter().zip(answers) {
-        assert_eq!(status, *expected, "{request}");
-        if !code.is_empty() {
-            let body: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(body["code"], *code, "{request}: {body}");
-            let said = |name: &str| body[name].as_str().is_some_and(|text| !text.is_empty());
-            assert!(said("error") && said("advice"), "{request}: {body}");
-        }
+    let (enclave, _control) = Image::new(&["say here", "wait"]).boot().await;
+    enclave.said("here").await;
+    for (path, method, operation) in description.operations() {
+        let path = path
+            .replace("{index}", "17")
+            .replace("{purpose}", "test")
+            .replace("{name}", "none");
+        let query = if path == "/v1/random" { "?bytes=8" } else { "" };
+        let body = &operation["requestBody"]["content"]["application/json"]["example"];
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let line = format!("{method} {path}{query} HTTP/1.1");
+        let length = format!("Content-Length: {}", body.len());
+        let mut stream = malformed::connect(&enclave).await;
+        let request = malformed::request(&line, &[&length], &body);
+        stream.write_all(&request).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, body) = answer.split_at(end.unwrap() + 4);
+        let head = String::from_utf8(head.to_vec()).unwrap();
+        let status = head[9..12].parse().unwrap();
+        let form = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-type: "));
+        description.check_form(&method, &path, status, form);
+        description.check(&method, &path, status, body);
+        let body = String::from_utf8_lossy(body);
+        assert!(!body.contains("unknown-resource"), "{line}");
     }
 }
 

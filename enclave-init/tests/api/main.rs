@@ -43,6 +43,7 @@ mod module;
 mod network;
 mod processes;
 mod records;
+mod refusals;
 mod registers;
 mod restarts;
 mod sealed_secrets;

@@ -18,7 +18,7 @@ async fn enclave() -> Enclave {
     enclave
 }
 
-async fn connect(enclave: &Enclave) -> UnixStream {
+pub(crate) async fn connect(enclave: &Enclave) -> UnixStream {
     let socket = format!("/proc/{}/root/run/enclave/api.sock", enclave.workload());
     UnixStream::connect(socket).await.unwrap()
 }
@@ -32,7 +32,7 @@ async fn answer(enclave: &Enclave, sent: &[u8]) -> String {
 }
 
 /// What comes until the connection is closed, however that is done.
-async fn rest(stream: &mut UnixStream) -> String {
+pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut answer = Vec::new();
     let mut part = [0; 4096];
     let reading = async {
@@ -45,12 +45,12 @@ async fn rest(stream: &mut UnixStream) -> String {
 }
 
 /// The statuses of the answers that are in one.
-fn statuses(answer: &str) -> Vec<u16> {
+pub(crate) fn statuses(answer: &str) -> Vec<u16> {
     let answers = answer.split("HTTP/1.1 ").skip(1);
     answers.map(|answer| answer[..3].parse().unwrap()).collect()
 }
 
-fn request(line: &str, headers: &[&str], body: &str) -> Vec<u8> {
+pub(crate) fn request(line: &str, headers: &[&str], body: &str) -> Vec<u8> {
     let mut text = format!("{line}\r\nHost: x\r\nEnclave-Api: 1\r\n");
     for header in headers {
         text.push_str(header);
@@ -195,6 +195,26 @@ async fn local_api_answers_no_request_that_follows_or_is_hidden_in_another() {
         statuses(&answer(&enclave, unmarked.as_bytes()).await),
         [403]
     );
+}
+
+/// Whoever sends more than is taken is told so, and not just cut off.
+#[tokio::test]
+async fn local_api_refuses_large_bodies_with_the_reason() {
+    let enclave = enclave().await;
+    let body = "x".repeat(900_000);
+    let length = format!("Content-Length: {}", body.len());
+    for (line, expected) in [
+        ("POST /v1/sign HTTP/1.1", 413),
+        // Nothing of these bodies is read.
+        ("POST /v1/kms/decrypt HTTP/1.1", 404),
+        ("POST /v1/registers/0/extend HTTP/1.1", 403),
+    ] {
+        let mut stream = connect(&enclave).await;
+        let sent = request(line, &[&length], &body);
+        stream.write_all(&sent).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert_eq!(statuses(&answer), [expected], "{line}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use software_nsm::TestRoot;
 
 use crate::agent::Control;
 use crate::credentials::answers;
+use crate::description::Description;
 use crate::enclave::{Enclave, Image, MEASUREMENTS, ending_with_code, message};
 use crate::kms_world::{boot, sdk_credentials};
 use crate::tls::{HOST, S3_HOST, SSM_HOST, Tls};
@@ -329,13 +330,33 @@ async fn secrets_that_may_be_absent_are_named_and_the_workload_starts() {
         &json!({ "inline": services.encrypt(MARK) }),
         &json!({"file": file("there")}),
     );
-    let secrets = json!([other, zero, stored, there]);
+    let asked = secret(
+        "asked",
+        &parameter,
+        &json!({"api": true, "on_failure": "continue"}),
+    );
+    let secrets = json!([other, zero, stored, there, asked]);
     let image = services.image(
-        &["list /run/secrets", "surroundings", "say done", "wait"],
+        &[
+            "list /run/secrets",
+            "surroundings",
+            "request tcp GET /v1/secrets/asked",
+            "request tcp GET /v1/secrets/there",
+            "say done",
+            "wait",
+        ],
         secrets,
     );
     let (enclave, _control) = services.boot(image).await;
     enclave.said("done").await;
+    let description = Description::read();
+    let codes = ["secret-not-opened", "secret-not-by-api"];
+    let names = ["asked", "there"];
+    for ((name, code), (status, body)) in names.iter().zip(codes).zip(enclave.answers()) {
+        description.check("GET", &format!("/v1/secrets/{name}"), status, &body);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status, &body["code"]), (404, &json!(code)), "{body}");
+    }
     let said = enclave.lines(LogStream::Application);
     assert!(
         said.contains(&"list /run/secrets: there".to_owned()),
@@ -350,7 +371,7 @@ async fn secrets_that_may_be_absent_are_named_and_the_workload_starts() {
         enclave.line(LogStream::Errors, reason).await;
     }
     enclave
-        .line(LogStream::System, "secrets: 1 of 4 delivered")
+        .line(LogStream::System, "secrets: 1 of 5 delivered")
         .await;
     nothing_is_told(&enclave);
 }

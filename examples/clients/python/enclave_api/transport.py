@@ -81,7 +81,11 @@ class Transport:
             content = json.dumps(_encoded(body)).encode()
         connection = self._connection()
         try:
-            connection.request(method, path, content, headers)
+            try:
+                connection.request(method, path, content, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                # A large body may be refused before all of it is sent.
+                pass
             answer = connection.getresponse()
             received = answer.read(_MAX_ANSWER + 1)
         except http.client.HTTPException as error:
@@ -90,6 +94,9 @@ class Transport:
             connection.close()
         if len(received) > _MAX_ANSWER:
             raise ConnectionError(f"the answer has more than {_MAX_ANSWER} bytes")
+        # `read` takes the end of the connection for the end of the answer.
+        if answer.length:
+            raise ConnectionError(f"the answer has ended {answer.length} bytes too early")
         if not 200 <= answer.status < 300:
             raise _refusal(answer.status, received)
         return received
