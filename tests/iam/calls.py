@@ -193,7 +193,7 @@ def _workflows(n):
 
 
 # What the runner writes to an item while Terraform works.
-PROGRESS = ["id", "progress", "updated_at", "status", "execution_arn"]
+PROGRESS = ["id", "progress", "runner", "updated_at"]
 
 
 def _runner(n):
