@@ -36,11 +36,7 @@ def evaluate(rendering, exceptions=None):
     policies = rendering.policies
     allowed = Exceptions(tomllib.loads(EXCEPTIONS.read_text()) if exceptions is None else exceptions)
     found.needed = calls.needed(rendering)
-    for one in found.needed:
-        for decision in _decisions(policies, one.call, _label(one)):
-            if not decision.allowed:
-                found.denied.append(f"refused, and needed ({one.source}): {_label(one)}: {decision.reason}")
-                break
+    found.denied = denied(policies, found.needed)
     found.attacks = attacks.attacks(rendering)
     for attack in found.attacks:
         if any(decision.allowed for decision in _decisions(policies, attack.call, attack.name)):
@@ -50,6 +46,16 @@ def evaluate(rendering, exceptions=None):
         if not allowed.covers("excess", who, what, found):
             found.excess.append(f"allowed, and never used: {who}: {what}")
     found.stale = [f"an exception that nothing needs any more: {line}" for line in allowed.unused()]
+    return found
+
+
+def denied(policies, needed):
+    """A line for each needed call that is refused."""
+    found = []
+    for one in needed:
+        refused = [decision for decision in _decisions(policies, one.call, _label(one)) if not decision.allowed]
+        if refused:
+            found.append(f"refused, and needed ({one.source}): {_label(one)}: {refused[0].reason}")
     return found
 
 

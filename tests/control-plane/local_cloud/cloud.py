@@ -238,6 +238,12 @@ class ControlPlane:
                 "Destination": mapping["destination_config"][0]["on_failure"][0]["destination_arn"]}},
         )
 
+    def policies(self):
+        """The policies as Terraform renders them, for `iam.recorded`."""
+        from iam.rendering import Rendering
+
+        return Rendering(self.rendering.state)
+
     def role(self, name):
         """The name of a role."""
         (role,) = [role for role in self.rendering.all("aws_iam_role") if role.index == name]
