@@ -148,7 +148,12 @@ fn progress_may_be_written_from_the_claim_to_the_end_by_that_executions_runner()
             let removes_it = write.removed.iter().any(|removed| removed == name::RUNNER);
             assert_eq!(claims_it, is_claim, "{name}: {write:?}");
             assert_eq!(removes_it, !is_claim, "{name}: {write:?}");
-            assert!(write.removed.iter().any(|removed| removed == name::PROGRESS));
+            assert!(
+                write
+                    .removed
+                    .iter()
+                    .any(|removed| removed == name::PROGRESS)
+            );
             claims += usize::from(is_claim);
         }
     }

@@ -11,7 +11,7 @@ locals {
     "aws:RequestTag/Project"     = var.project_name
     "aws:RequestTag/Environment" = var.environment
   }
-  parameters = "${local.arn}:ssm:${local.scope}:parameter/${var.project_name}/${var.environment}/enclaves/*"
+  parameters      = "${local.arn}:ssm:${local.scope}:parameter/${var.project_name}/${var.environment}/enclaves/*"
   enclave_groups  = "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*"
   enclave_streams = "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*:log-stream:*"
 
