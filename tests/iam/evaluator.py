@@ -78,15 +78,16 @@ _ROLE = re.compile(r"arn:[\w-]+:iam::\d+:role/")
 
 def decide(policies, call):
     """What AWS decides. With an unsure key: a decision for each possibility, as a list."""
-    unsure = [key for key, value in call.context.items() if isinstance(value, Unsure)]
-    if not unsure:
-        return [_decide(policies, call)]
-    key = unsure[0]
-    found = []
-    for value in (call.context[key].value, ABSENT):
-        context = {**call.context, key: value}
-        found += decide(policies, Call(call.principal, call.action, call.resource, context, call.endpoint))
-    return found
+    return [_decide(policies, one) for one in variants(call)]
+
+
+def variants(call):
+    """A call with each possibility of what is unsure."""
+    contexts = [call.context]
+    for key, value in call.context.items():
+        if isinstance(value, Unsure):
+            contexts = [{**context, key: one} for context in contexts for one in (value.value, ABSENT)]
+    return [Call(call.principal, call.action, call.resource, context, call.endpoint) for context in contexts]
 
 
 def _decide(policies, call):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import attacks, calls
-from .evaluator import Unknown, _listed, _Request, actions_of, decide, match_arn, statements
+from .evaluator import Unknown, _listed, _Request, actions_of, decide, match_arn, statements, variants
 
 EXCEPTIONS = Path(__file__).resolve().parent / "exceptions.toml"
 # What the account's administrators get by a key's policy: IAM decides who they are.
@@ -125,13 +125,7 @@ def _keys(rendering):
 
 def _requests(call):
     """A call as statements see it: once for each possibility of what is unsure."""
-    from .evaluator import ABSENT, Call, Unsure
-
-    variants = [call.context]
-    for key, value in call.context.items():
-        if isinstance(value, Unsure):
-            variants = [{**context, key: one} for context in variants for one in (value.value, ABSENT)]
-    return [_Request(Call(call.principal, call.action, call.resource, context, call.endpoint)) for context in variants]
+    return [_Request(one) for one in variants(call)]
 
 
 def _unused(document, has_principal, own):
