@@ -122,7 +122,7 @@ run "runner" {
     error_message = "The runner must not touch the control plane's own state."
   }
   assert {
-    condition     = { for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.FindState.Condition.StringLike["s3:prefix"] == ["enclaves/*"]
+    condition     = { for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.FindState.Condition.StringLike["s3:prefix"] == ["enclaves/*", "env:/"]
     error_message = "The runner must list enclaves' states only."
   }
   assert {

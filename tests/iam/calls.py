@@ -13,6 +13,8 @@ from .render import AGENT, ENCLAVE, IMAGE, LOCKS, PCR0, PCR8
 
 # Where a call is known from.
 SCENARIOS = "scenarios"
+# Our own programs, where no scenario comes to it.
+CODE = "code"
 PROVIDER = "provider"
 SERVICE = "service"
 INSTANCE = "instance"
@@ -124,7 +126,9 @@ def _functions(n):
     yield from code("trigger", "dynamodb:UpdateItem", n.enclaves)
     yield from code("trigger", "states:StartExecution", n.machine["deployment"], n.machine["cleanup"])
     executions = [n.execution(machine) for machine in ("deployment", "cleanup", "attestation")]
-    yield from code("trigger", "states:DescribeExecution", *executions)
+    yield from code("trigger", "states:DescribeExecution", *executions[:2])
+    # The owner of an item that was resumed.
+    yield _as(n, "trigger", CODE, "states:DescribeExecution", executions[2])
     yield from code("validation", "dynamodb:GetItem", n.enclaves, n.images)
     yield from code("attestation-gate", "dynamodb:GetItem", n.enclaves)
     yield from code("attestation-gate", "dynamodb:UpdateItem", n.enclaves)
@@ -136,9 +140,10 @@ def _functions(n):
     yield from code("error-handler", "dynamodb:UpdateItem", n.enclaves)
     yield from code("error-handler", "sns:Publish", n.topic)
     yield from code("status-monitor", "dynamodb:Query", n.index)
-    yield from code("status-monitor", "dynamodb:GetItem", n.enclaves)
     yield from code("status-monitor", "dynamodb:UpdateItem", n.enclaves)
-    yield from code("status-monitor", "states:DescribeExecution", *executions)
+    yield from code("status-monitor", "states:DescribeExecution", executions[0], executions[2])
+    # The owner of an item that is being destroyed for too long.
+    yield _as(n, "status-monitor", CODE, "states:DescribeExecution", executions[1])
     yield from code("status-monitor", "states:StartExecution", n.machine["attestation"])
     yield from code("status-monitor", "ec2:DescribeInstances", "*")
     for action in ("StartInstances", "StopInstances"):
@@ -203,13 +208,17 @@ def _runner(n):
     yield code("dynamodb:UpdateItem", n.enclaves, "dynamodb", **{"dynamodb:Attributes": PROGRESS, "dynamodb:ReturnValues": Unsure("NONE")})
     for machine in ("deployment", "cleanup"):
         for action in ("SendTaskFailure", "SendTaskHeartbeat", "SendTaskSuccess"):
-            yield code(f"states:{action}", n.machine[machine], "states")
+            # No scenario has the real runner's destruction fail.
+            source = CODE if (machine, action) == ("cleanup", "SendTaskFailure") else SCENARIOS
+            yield _as(n, "runner", source, f"states:{action}", n.machine[machine], "states")
     for action in ("DeleteObject", "GetObject", "PutObject"):
         for name in ("terraform.tfstate", "terraform.tfstate.tflock"):
             if (action, name) != ("DeleteObject", "terraform.tfstate"):
                 yield code(f"s3:{action}", f"{n.state}/enclaves/{ENCLAVE}/{name}", "s3", **_no_key(action))
     # Terraform looks for workspaces.
-    yield code("s3:ListBucket", n.state, "s3", **{"s3:prefix": f"enclaves/{ENCLAVE}/terraform.tfstate"})
+    yield code("s3:ListBucket", n.state, "s3", **{"s3:prefix": "env:/"})
+    # Who may not list gets 403 instead of 404 for a state that does not exist yet.
+    yield _as(n, "runner", SERVICE, "s3:ListBucket", n.state, "s3", context={"s3:prefix": f"enclaves/{ENCLAVE}/terraform.tfstate"})
     key = f"{n.state.rpartition(':')[2]}/enclaves/{ENCLAVE}/terraform.tfstate"
     for action in ("DeleteItem", "GetItem", "PutItem"):
         for item in (key, f"{key}-md5"):

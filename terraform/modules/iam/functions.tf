@@ -159,7 +159,7 @@ locals {
         {
           Sid      = "MoveOn"
           Effect   = "Allow"
-          Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+          Action   = "dynamodb:UpdateItem"
           Resource = var.enclaves_table_arn
         },
         {

@@ -26,11 +26,13 @@ locals {
           Resource = "${var.state_bucket_arn}/enclaves/*"
         },
         {
-          Sid       = "FindState"
-          Effect    = "Allow"
-          Action    = "s3:ListBucket"
-          Resource  = var.state_bucket_arn
-          Condition = { StringLike = { "s3:prefix" = ["enclaves/*"] } }
+          Sid      = "FindState"
+          Effect   = "Allow"
+          Action   = "s3:ListBucket"
+          Resource = var.state_bucket_arn
+          # Terraform looks for workspaces at `env:/`, of which there are none; without this it
+          # does not start.
+          Condition = { StringLike = { "s3:prefix" = ["enclaves/*", "env:/"] } }
         },
         {
           Sid       = "StateKey"
