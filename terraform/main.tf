@@ -95,14 +95,25 @@ resource "aws_cloudwatch_log_resource_policy" "events" {
 
   policy_document = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Sid       = "FailedTasks"
-      Effect    = "Allow"
-      Principal = { Service = ["delivery.logs.amazonaws.com", "events.amazonaws.com"] }
-      Action    = ["logs:CreateLogStream", "logs:PutLogEvents"]
-      Resource  = "${module.application_logging.arns["failed-tasks"]}:*"
-      Condition = { StringEquals = { "aws:SourceAccount" = local.account_id } }
-    }]
+    Statement = [
+      {
+        # EventBridge does not say for which rule it makes a stream:
+        # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
+        Sid       = "Streams"
+        Effect    = "Allow"
+        Principal = { Service = ["delivery.logs.amazonaws.com", "events.amazonaws.com"] }
+        Action    = "logs:CreateLogStream"
+        Resource  = "${module.application_logging.arns["failed-tasks"]}:*"
+      },
+      {
+        Sid       = "FailedTasks"
+        Effect    = "Allow"
+        Principal = { Service = ["delivery.logs.amazonaws.com", "events.amazonaws.com"] }
+        Action    = "logs:PutLogEvents"
+        Resource  = "${module.application_logging.arns["failed-tasks"]}:*"
+        Condition = { ArnEquals = { "aws:SourceArn" = module.ecs.failed_tasks_rule_arn } }
+      },
+    ]
   })
 }
 
@@ -152,7 +163,7 @@ module "iam" {
   cluster_name               = module.ecs.cluster_name
   task_family                = local.runner_task_family
   repository_name            = local.runner_repository
-  subnet_ids                 = module.networking.private_subnet_ids
+  subnet_ids                 = [module.networking.private_subnet_ids[0]]
   enclaves_security_group_id = module.networking.enclaves_security_group_id
   image_owners               = var.machine_image_owners
 }
@@ -170,7 +181,8 @@ module "networking" {
   enclave_egress         = var.enclave_egress
   enclave_ingress        = var.enclave_ingress
   endpoint_extra_actions = var.endpoint_extra_actions
-  bucket_arns            = [module.artifacts.bucket_arn, "${local.arn}:s3:::${local.state_bucket}"]
+  artifacts_bucket_arn   = module.artifacts.bucket_arn
+  state_bucket_arn       = "${local.arn}:s3:::${local.state_bucket}"
   workload_bucket_arns   = var.workload_bucket_arns
   flow_log_group_arn     = module.application_logging.arns["flows"]
   flow_log_role_arn      = module.iam.flow_log_role_arn

@@ -275,15 +275,21 @@ variable "functions_architecture" {
 }
 
 variable "reserved_concurrency" {
-  description = "Reserved concurrency of each function, taken from the account's limit; -1 reserves nothing."
+  description = "Reserved concurrency of each function, taken from the account's limit; -1 reserves nothing, which an account whose limit is low demands of all."
   type = object({
     trigger          = optional(number, 20)
     validation       = optional(number, 50)
     attestation_gate = optional(number, 50)
     error_handler    = optional(number, 20)
+    status_monitor   = optional(number, 1)
   })
   nullable = false
   default  = {}
+
+  validation {
+    condition     = contains([-1, 1], var.reserved_concurrency.status_monitor)
+    error_message = "reserved_concurrency.status_monitor is ${var.reserved_concurrency.status_monitor}: it must be 1, so that no two rounds meet, or -1 in an account that has nothing to reserve."
+  }
 
   validation {
     condition     = alltrue([for number in values(var.reserved_concurrency) : number == -1 || number > 0])

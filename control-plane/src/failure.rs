@@ -81,7 +81,8 @@ impl Report {
             .only_from(status)
             .when(condition)
             .error(&kind, &message)
-            .remove(name::PROGRESS);
+            .remove(name::PROGRESS)
+            .remove(name::RUNNER);
         if let Some(attestation) = &item.attestation
             && attestation.state == AttestationState::Waiting
         {

@@ -13,6 +13,7 @@ use serde_json::Value;
 /// A write of a status, as a definition has it.
 #[derive(Debug)]
 struct Write {
+    update: String,
     condition: String,
     from: Vec<Status>,
     to: Option<Status>,
@@ -52,6 +53,7 @@ fn writes(definition: &Value) -> Vec<Write> {
                 Some(Status::parse(value).unwrap_or_else(|| panic!("{name}: {value}")))
             };
             Write {
+                update: arguments["UpdateExpression"].as_str().unwrap().to_owned(),
                 condition: arguments["ConditionExpression"]
                     .as_str()
                     .unwrap()
@@ -134,6 +136,28 @@ fn every_end_of_a_boot_and_every_claim_of_a_new_one_removes_what_is_about_it() {
         }
     }
     assert_eq!(found, 6, "of three machines");
+}
+
+#[test]
+fn progress_may_be_written_from_the_claim_to_the_end_by_that_executions_runner() {
+    let mut claims = 0;
+    for name in ["deployment", "cleanup"] {
+        for write in writes(&definition(name)) {
+            let is_claim = write.update.contains("execution_arn = :own");
+            let claims_it = write.update.contains("runner = :own");
+            let removes_it = write.removed.iter().any(|removed| removed == name::RUNNER);
+            assert_eq!(claims_it, is_claim, "{name}: {write:?}");
+            assert_eq!(removes_it, !is_claim, "{name}: {write:?}");
+            assert!(
+                write
+                    .removed
+                    .iter()
+                    .any(|removed| removed == name::PROGRESS)
+            );
+            claims += usize::from(is_claim);
+        }
+    }
+    assert_eq!(claims, 2);
 }
 
 #[test]

@@ -14,7 +14,7 @@ run "functions" {
     stream_arn             = "arn:aws:dynamodb:us-west-2:123456789012:table/enclaves/stream/1"
     kms_key_arn            = "arn:aws:kms:us-west-2:123456789012:key/data"
     reattestation_schedule = "rate(1 hour)"
-    reserved_concurrency   = { trigger = 20, validation = 50, attestation_gate = 50, error_handler = 20 }
+    reserved_concurrency   = { trigger = 20, validation = 50, attestation_gate = 50, error_handler = 20, status_monitor = 1 }
   }
 
   assert {

@@ -55,8 +55,8 @@ run "roles" {
     error_message = "Roles must be assumed by one service each."
   }
   assert {
-    condition     = alltrue([for name, role in aws_iam_role.this : jsondecode(role.assume_role_policy).Statement[0].Condition.StringEquals["aws:SourceAccount"] == "123456789012" if name != "instance"])
-    error_message = "Services must assume roles for this account only."
+    condition     = alltrue([for name in ["flow-logs", "runner", "workflow-attestation", "workflow-cleanup", "workflow-deployment"] : jsondecode(aws_iam_role.this[name].assume_role_policy).Statement[0].Condition.StringEquals["aws:SourceAccount"] == "123456789012"])
+    error_message = "Services that say for whom they assume a role must do it for this account only."
   }
   assert {
     condition     = { for s in jsondecode(aws_iam_role_policy.this["trigger"].policy).Statement : s.Sid => s }.StartWorkflows.Resource == [var.state_machine_arns.deployment, var.state_machine_arns.cleanup]
@@ -122,7 +122,7 @@ run "runner" {
     error_message = "The runner must not touch the control plane's own state."
   }
   assert {
-    condition     = { for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.FindState.Condition.StringLike["s3:prefix"] == ["enclaves/*"]
+    condition     = { for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.FindState.Condition.StringLike["s3:prefix"] == ["enclaves/*", "env:/"]
     error_message = "The runner must list enclaves' states only."
   }
   assert {
@@ -154,7 +154,7 @@ run "runner" {
     error_message = "The runner must write enclaves' parameters only."
   }
   assert {
-    condition     = alltrue([for resource in { for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.EnclavesLogGroup.Resource : strcontains(resource, ":log-group:/aws/ec2/enclave/*")])
+    condition     = strcontains({ for s in jsondecode(aws_iam_role_policy.this["runner"].policy).Statement : s.Sid => s }.EnclavesLogGroup.Resource, ":log-group:/aws/ec2/enclave/*")
     error_message = "The runner must make enclaves' log groups only."
   }
   assert {
@@ -185,7 +185,7 @@ run "instance" {
     error_message = "Instances must decrypt by way of S3 only: workloads' keys demand the enclave's attestation."
   }
   assert {
-    condition     = alltrue([for resource in { for s in jsondecode(aws_iam_role_policy.this["instance"].policy).Statement : s.Sid => s }.EnclavesLogs.Resource : strcontains(resource, ":log-group:/aws/ec2/enclave/*")])
+    condition     = endswith({ for s in jsondecode(aws_iam_role_policy.this["instance"].policy).Statement : s.Sid => s }.EnclavesLogs.Resource, ":log-group:/aws/ec2/enclave/*:log-stream:*")
     error_message = "Instances must write enclaves' logs only."
   }
   assert {

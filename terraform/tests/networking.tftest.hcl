@@ -9,7 +9,8 @@ variables {
   availability_zones     = ["us-west-2a", "us-west-2b"]
   enable_nat_gateways    = false
   endpoint_extra_actions = { kms = ["kms:ReEncryptFrom"] }
-  bucket_arns            = ["arn:aws:s3:::artifacts"]
+  artifacts_bucket_arn   = "arn:aws:s3:::artifacts"
+  state_bucket_arn       = "arn:aws:s3:::state"
   workload_bucket_arns   = ["arn:aws:s3:::theirs"]
   flow_log_group_arn     = "arn:aws:logs:us-west-2:123456789012:log-group:flows"
   flow_log_role_arn      = "arn:aws:iam::123456789012:role/flows"
@@ -44,7 +45,7 @@ run "network" {
     error_message = "Public subnets must have one route out."
   }
   assert {
-    condition     = toset(keys(aws_vpc_endpoint.interface)) == toset(["ec2", "ec2messages", "ecr.api", "ecr.dkr", "kms", "lambda", "logs", "secretsmanager", "ssm", "ssmmessages", "states", "sts"])
+    condition     = toset(keys(aws_vpc_endpoint.interface)) == toset(["ec2", "ecr.api", "ecr.dkr", "kms", "lambda", "logs", "secretsmanager", "ssm", "ssmmessages", "states", "sts"])
     error_message = "An endpoint is missing, or one too many."
   }
   assert {
@@ -72,8 +73,12 @@ run "network" {
     error_message = "The gateway endpoints must be in every private route table."
   }
   assert {
-    condition     = { for s in jsondecode(aws_vpc_endpoint.s3.policy).Statement : s.Sid => s.Resource }.OwnBuckets == ["arn:aws:s3:::artifacts", "arn:aws:s3:::artifacts/*"]
-    error_message = "The S3 endpoint must let the platform's own buckets through."
+    condition     = { for s in jsondecode(aws_vpc_endpoint.s3.policy).Statement : s.Sid => [s.Action, s.Resource] }.ImagesAndAgents == ["s3:GetObject", "arn:aws:s3:::artifacts/*"]
+    error_message = "The S3 endpoint must let images and agents be read."
+  }
+  assert {
+    condition     = { for s in jsondecode(aws_vpc_endpoint.s3.policy).Statement : s.Sid => s.Resource }.States == "arn:aws:s3:::state/*"
+    error_message = "The S3 endpoint must let states through."
   }
   assert {
     condition     = { for s in jsondecode(aws_vpc_endpoint.s3.policy).Statement : s.Sid => s.Resource }.ImageLayers == ["arn:aws:s3:::prod-us-west-2-starport-layer-bucket/*"]

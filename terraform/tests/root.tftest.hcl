@@ -39,8 +39,8 @@ run "whole" {
     error_message = "Roles name the task and its image before they exist: the names must be the same."
   }
   assert {
-    condition     = jsondecode(aws_cloudwatch_log_resource_policy.events.policy_document).Statement[0].Condition.StringEquals["aws:SourceAccount"] == "123456789012"
-    error_message = "Only this account's events may be written down."
+    condition     = { for s in jsondecode(aws_cloudwatch_log_resource_policy.events.policy_document).Statement : s.Sid => s }.FailedTasks.Condition.ArnEquals["aws:SourceArn"] == "arn:aws:events:us-west-2:123456789012:rule/enclaves-dev-failed-tasks"
+    error_message = "Only this rule's events may be written down."
   }
 }
 

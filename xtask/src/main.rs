@@ -85,6 +85,8 @@ usage: cargo xtask COMMAND
   terraform [-k WORDS]
                    check Terraform's files without AWS: plans, policies, workflows,
                    user data, alarms against the manual (arguments are pytest's)
+  iam [--calls]    evaluate the policies that Terraform renders: who needs which calls, what
+                   is allowed beyond that, and which attacks succeed (--calls: each one)
   setup            install what is missing, build the kernel, QEMU, the vsock device
                    and what the tests check with
   kernel           print the path of the enclave's kernel, building it if need be
@@ -120,6 +122,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
                 | "demo"
                 | "endurance"
                 | "fuzz"
+                | "iam"
                 | "images"
                 | "release"
                 | "terraform"
@@ -157,6 +160,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "systemd" => programs::run(&root, "service-manager", &[])?,
         "fuzz" => fuzz::run(&root, arguments)?,
         "terraform" => terraform::check(&root, arguments)?,
+        "iam" => terraform::iam(&root, arguments)?,
         "test" => stages::test(&root, arguments)?,
         "help" | "--help" | "-h" => out!("{HELP}"),
         other => bail!("there is no command `{other}`\n\n{HELP}"),

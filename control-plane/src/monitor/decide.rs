@@ -252,6 +252,7 @@ fn abandon(
         .error(kind, message)
         .remove(name::NOTICED_AT)
         .remove(name::PROGRESS)
+        .remove(name::RUNNER)
 }
 
 /// That the owner is still who it was.

@@ -14,13 +14,14 @@ use crate::workflows::Progress;
 
 /// Attributes that are the control plane's. A client that writes its whole item
 /// anew drops them.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     name::EXECUTION_ARN,
     name::GENERATION,
     name::IMAGE,
     name::ATTESTATION,
     name::ATTESTATION_TOKEN,
     name::PROGRESS,
+    name::RUNNER,
     name::OUTPUTS,
     name::REQUEST,
     name::WALLET_ADDRESS,

@@ -33,6 +33,9 @@ pub mod name {
     pub const ATTESTATION: &str = "attestation";
     pub const ATTESTATION_TOKEN: &str = "attestation_token";
     pub const PROGRESS: &str = "progress";
+    /// The execution whose runner writes [`PROGRESS`]. It may read and write no attribute
+    /// that decides anything: IAM does not tell a condition from a write.
+    pub const RUNNER: &str = "runner";
     pub const OUTPUTS: &str = "outputs";
     pub const REQUEST: &str = "request";
     pub const REFUSED: &str = "refused";

@@ -49,7 +49,7 @@ pub struct Assignment {
     pub state: State,
     /// `DYNAMODB_TABLE_NAME`: where progress is shown; nowhere without it.
     pub table: Option<String>,
-    /// `EXECUTION_ARN`: progress is only written while it owns the item.
+    /// `EXECUTION_ARN`: progress is only written while the item's runner is this one's.
     pub execution_arn: Option<String>,
     /// No `TASK_TOKEN`: a person runs this, not the workflow.
     pub by_hand: bool,

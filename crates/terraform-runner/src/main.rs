@@ -66,14 +66,14 @@ async fn run() -> Result<Report, Failure> {
             return Err(failure);
         }
     };
-    let progress = match &assignment.table {
-        Some(table) => Progress::on_item(
+    let progress = match (&assignment.table, &assignment.execution_arn) {
+        (Some(table), Some(execution)) => Progress::on_item(
             aws_sdk_dynamodb::Client::new(&config),
             table.clone(),
             assignment.enclave_id.to_string(),
-            assignment.execution_arn.clone(),
+            execution.clone(),
         ),
-        None => Progress::nowhere(),
+        _ => Progress::nowhere(),
     };
     terraform_runner::run(&assignment, &settings, callback, progress, stop).await
 }

@@ -18,7 +18,12 @@ output "repository_url" {
   value       = aws_ecr_repository.runner.repository_url
 }
 
-output "failed_tasks_rule_name" {
+output "failed_tasks_rule_arn" {
   description = "The rule that matches tasks that failed."
+  value       = aws_cloudwatch_event_rule.failed_tasks.arn
+}
+
+output "failed_tasks_rule_name" {
+  description = "The same."
   value       = aws_cloudwatch_event_rule.failed_tasks.name
 }

@@ -80,9 +80,18 @@ resource "aws_kms_key" "data" {
         }
       },
       {
+        # The workflows' logs, which Step Functions has encrypted for the delivery.
+        Sid       = "LogDelivery"
+        Effect    = "Allow"
+        Principal = { Service = "delivery.logs.amazonaws.com" }
+        Action    = "kms:Decrypt"
+        Resource  = "*"
+        Condition = { StringEquals = { "kms:EncryptionContext:SourceArn" = "arn:${var.partition}:logs:${var.region}:${var.account_id}:*" } }
+      },
+      {
         Sid       = "Notifications"
         Effect    = "Allow"
-        Principal = { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com"] }
+        Principal = { Service = "cloudwatch.amazonaws.com" }
         Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
         Resource  = "*"
         Condition = { StringEquals = { "aws:SourceAccount" = var.account_id } }

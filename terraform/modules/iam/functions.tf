@@ -14,7 +14,7 @@ locals {
   table_key = {
     Sid       = "TableKey"
     Effect    = "Allow"
-    Action    = ["kms:Decrypt", "kms:DescribeKey"]
+    Action    = "kms:Decrypt"
     Resource  = local.data_keys
     Condition = { StringEquals = { "kms:ViaService" = local.via.dynamodb } }
   }
@@ -159,7 +159,7 @@ locals {
         {
           Sid      = "MoveOn"
           Effect   = "Allow"
-          Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+          Action   = "dynamodb:UpdateItem"
           Resource = var.enclaves_table_arn
         },
         {

@@ -25,16 +25,11 @@ locals {
         Resource = local.parameters
       },
       {
-        Sid    = "EnclavesLogs"
-        Effect = "Allow"
-        Action = [
-          "logs:CreateLogGroup",
-          "logs:CreateLogStream",
-          "logs:DescribeLogStreams",
-          "logs:PutLogEvents",
-          "logs:PutRetentionPolicy",
-        ]
-        Resource = local.enclave_logs
+        # The group is there before the instance, with its retention: the stack makes it.
+        Sid      = "EnclavesLogs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = local.enclave_streams
       },
       {
         Sid      = "AttestationGate"

@@ -5,16 +5,22 @@ locals {
   arn   = "arn:${var.partition}"
   scope = "${var.region}:${var.account_id}"
 
+  # Whom a service assumes a role for is demanded where AWS documents that the service says
+  # so. The others assume a role for those alone who may pass it (iam:PassRole), which are
+  # of this account.
+  says_for_whom = ["flow-logs", "runner", "workflow-attestation", "workflow-cleanup", "workflow-deployment"]
+
   assume = {
-    for service in ["ec2", "ecs-tasks", "lambda", "states", "vpc-flow-logs"] : service => jsonencode({
+    for role, service in local.roles : role => jsonencode({
       Version = "2012-10-17"
-      Statement = [{
-        Effect    = "Allow"
-        Principal = { Service = "${service}.amazonaws.com" }
-        Action    = "sts:AssumeRole"
-        # EC2 assumes a role for an instance without saying for whom.
-        Condition = service == "ec2" ? {} : { StringEquals = { "aws:SourceAccount" = var.account_id } }
-      }]
+      Statement = [merge(
+        {
+          Effect    = "Allow"
+          Principal = { Service = "${service}.amazonaws.com" }
+          Action    = "sts:AssumeRole"
+        },
+        contains(local.says_for_whom, role) ? { Condition = { StringEquals = { "aws:SourceAccount" = var.account_id } } } : {},
+      )]
     })
   }
 
@@ -49,7 +55,7 @@ locals {
   # and only by way of them.
   data_keys = concat([var.data_key_arn], var.existing_table_key_arn == null ? [] : [var.existing_table_key_arn])
   via = {
-    for service in ["dynamodb", "ecr", "s3", "sns", "sqs"] :
+    for service in ["dynamodb", "s3", "sns", "sqs"] :
     service => "${service}.${var.region}.amazonaws.com"
   }
 
@@ -66,7 +72,7 @@ resource "aws_iam_role" "this" {
 
   name                 = "${var.name_prefix}-${each.key}"
   description          = var.descriptions[each.key]
-  assume_role_policy   = local.assume[each.value]
+  assume_role_policy   = local.assume[each.key]
   max_session_duration = 3600
 }
 

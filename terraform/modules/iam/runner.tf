@@ -11,11 +11,9 @@ locals {
     "aws:RequestTag/Project"     = var.project_name
     "aws:RequestTag/Environment" = var.environment
   }
-  parameters = "${local.arn}:ssm:${local.scope}:parameter/${var.project_name}/${var.environment}/enclaves/*"
-  enclave_logs = [
-    "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*",
-    "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*:log-stream:*",
-  ]
+  parameters      = "${local.arn}:ssm:${local.scope}:parameter/${var.project_name}/${var.environment}/enclaves/*"
+  enclave_groups  = "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*"
+  enclave_streams = "${local.arn}:logs:${local.scope}:log-group:/aws/ec2/enclave/*:log-stream:*"
 
   runner_policy = jsonencode({
     Version = "2012-10-17"
@@ -28,18 +26,20 @@ locals {
           Resource = "${var.state_bucket_arn}/enclaves/*"
         },
         {
-          Sid       = "FindState"
-          Effect    = "Allow"
-          Action    = "s3:ListBucket"
-          Resource  = var.state_bucket_arn
-          Condition = { StringLike = { "s3:prefix" = ["enclaves/*"] } }
+          Sid      = "FindState"
+          Effect   = "Allow"
+          Action   = "s3:ListBucket"
+          Resource = var.state_bucket_arn
+          # Terraform looks for workspaces at `env:/`, of which there are none; without this it
+          # does not start.
+          Condition = { StringLike = { "s3:prefix" = ["enclaves/*", "env:/"] } }
         },
         {
           Sid       = "StateKey"
           Effect    = "Allow"
           Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
           Resource  = var.state_key_arn
-          Condition = { StringEquals = { "kms:ViaService" = local.via.s3 } }
+          Condition = { StringEquals = { "kms:ViaService" = var.lock_table_arn == null ? [local.via.s3] : [local.via.dynamodb, local.via.s3] } }
         },
       ],
       [
@@ -53,13 +53,15 @@ locals {
       ],
       [
         {
-          # The line about progress that clients see; status and owner are read by its condition.
+          # The line about progress that clients see, while `runner` says that it is this
+          # execution's. What decides is not among the attributes: a condition that may read
+          # them could write them, too.
           Sid      = "Progress"
           Effect   = "Allow"
           Action   = "dynamodb:UpdateItem"
           Resource = var.enclaves_table_arn
           Condition = {
-            "ForAllValues:StringEquals" = { "dynamodb:Attributes" = ["id", "progress", "updated_at", "status", "execution_arn"] }
+            "ForAllValues:StringEquals" = { "dynamodb:Attributes" = ["id", "progress", "runner", "updated_at"] }
             StringEqualsIfExists        = { "dynamodb:ReturnValues" = ["NONE", "UPDATED_NEW"] }
           }
         },
@@ -75,18 +77,11 @@ locals {
           Sid    = "Describe"
           Effect = "Allow"
           Action = [
-            "ec2:DescribeAccountAttributes",
             "ec2:DescribeImages",
-            "ec2:DescribeInstanceAttribute",
-            "ec2:DescribeInstanceCreditSpecifications",
             "ec2:DescribeInstanceTypes",
             "ec2:DescribeInstances",
-            "ec2:DescribeNetworkInterfaces",
-            "ec2:DescribeSecurityGroups",
-            "ec2:DescribeSubnets",
             "ec2:DescribeTags",
             "ec2:DescribeVolumes",
-            "ec2:DescribeVpcs",
             "logs:DescribeLogGroups",
             "ssm:DescribeParameters",
           ]
@@ -135,6 +130,8 @@ locals {
           Sid    = "ChangeOwn"
           Effect = "Allow"
           Action = [
+            # User data is an attribute.
+            "ec2:DescribeInstanceAttribute",
             "ec2:ModifyInstanceAttribute",
             "ec2:ModifyInstanceMetadataOptions",
             "ec2:StartInstances",
@@ -147,14 +144,30 @@ locals {
         {
           Sid    = "TagOwn"
           Effect = "Allow"
-          Action = ["ec2:CreateTags", "ec2:DeleteTags"]
+          Action = "ec2:CreateTags"
           Resource = [
             "${local.arn}:ec2:${local.scope}:instance/*",
             "${local.arn}:ec2:${local.scope}:volume/*",
           ]
-          # Otherwise a tag could be taken off, and what it protects be lost sight of.
+          # The project's and the environment's may be written again, and stay what they are.
+          Condition = {
+            StringEquals         = local.own_instances
+            StringEqualsIfExists = local.new_instances
+          }
+        },
+        {
+          Sid    = "UntagOwn"
+          Effect = "Allow"
+          Action = "ec2:DeleteTags"
+          Resource = [
+            "${local.arn}:ec2:${local.scope}:instance/*",
+            "${local.arn}:ec2:${local.scope}:volume/*",
+          ]
+          # Otherwise a tag could be taken off, and what it protects be lost sight of. A call
+          # that names no tag takes all of them.
           Condition = {
             StringEquals                   = local.own_instances
+            Null                           = { "aws:TagKeys" = "false" }
             "ForAllValues:StringNotEquals" = { "aws:TagKeys" = ["Project", "Environment"] }
           }
         },
@@ -166,15 +179,9 @@ locals {
           Condition = { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } }
         },
         {
-          Sid      = "SeeInstanceProfile"
-          Effect   = "Allow"
-          Action   = "iam:GetInstanceProfile"
-          Resource = aws_iam_instance_profile.this.arn
-        },
-        {
           Sid      = "NameOfTheMachineImage"
           Effect   = "Allow"
-          Action   = ["ssm:GetParameter", "ssm:GetParameters"]
+          Action   = "ssm:GetParameter"
           Resource = "${local.arn}:ssm:${var.region}::parameter/aws/service/ami-amazon-linux-latest/*"
         },
         {
@@ -184,7 +191,6 @@ locals {
             "ssm:AddTagsToResource",
             "ssm:DeleteParameter",
             "ssm:GetParameter",
-            "ssm:GetParameters",
             "ssm:ListTagsForResource",
             "ssm:PutParameter",
             "ssm:RemoveTagsFromResource",
@@ -204,7 +210,7 @@ locals {
             "logs:TagResource",
             "logs:UntagResource",
           ]
-          Resource = local.enclave_logs
+          Resource = local.enclave_groups
         },
       ],
     )

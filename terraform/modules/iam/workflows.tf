@@ -28,6 +28,15 @@ locals {
         Condition = { StringEquals = { "kms:EncryptionContext:aws:states:stateMachineArn" = var.state_machine_arns[name] } }
       },
       {
+        # Step Functions encrypts what it hands to the delivery of logs:
+        # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+        Sid       = "LogDeliveryKey"
+        Effect    = "Allow"
+        Action    = "kms:GenerateDataKey"
+        Resource  = var.data_key_arn
+        Condition = { StringEquals = { "kms:EncryptionContext:SourceArn" = "${local.arn}:logs:${local.scope}:*" } }
+      },
+      {
         # Delivery of logs is set up for the account, not for a group.
         Sid    = "LogDelivery"
         Effect = "Allow"
@@ -44,6 +53,13 @@ locals {
         Resource = "*"
       },
       local.tracing,
+      {
+        # Step Functions asks X-Ray which executions to trace.
+        Sid      = "Sampling"
+        Effect   = "Allow"
+        Action   = ["xray:GetSamplingRules", "xray:GetSamplingTargets"]
+        Resource = "*"
+      },
     ]
   }
 
@@ -61,13 +77,6 @@ locals {
       Action    = "ecs:TagResource"
       Resource  = "${local.arn}:ecs:${local.scope}:task/${var.cluster_name}/*"
       Condition = { StringEquals = { "ecs:CreateAction" = "RunTask" } }
-    },
-    {
-      Sid       = "StopTasks"
-      Effect    = "Allow"
-      Action    = "ecs:StopTask"
-      Resource  = "${local.arn}:ecs:${local.scope}:task/${var.cluster_name}/*"
-      Condition = { ArnEquals = { "ecs:cluster" = var.cluster_arn } }
     },
     {
       Sid       = "GiveTasksTheirRoles"

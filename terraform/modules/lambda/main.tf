@@ -7,8 +7,8 @@ locals {
     validation       = { memory = 256, timeout = 30, concurrency = var.reserved_concurrency.validation }
     attestation-gate = { memory = 512, timeout = 30, concurrency = var.reserved_concurrency.attestation_gate }
     error-handler    = { memory = 256, timeout = 30, concurrency = var.reserved_concurrency.error_handler }
-    # Never two at once: they would see the same items.
-    status-monitor = { memory = 256, timeout = 55, concurrency = 1 }
+    # Two at once would see the same items, and one of them lose each write.
+    status-monitor = { memory = 256, timeout = 55, concurrency = var.reserved_concurrency.status_monitor }
   }
 }
 

@@ -65,6 +65,7 @@ variable "reserved_concurrency" {
     validation       = number
     attestation_gate = number
     error_handler    = number
+    status_monitor   = number
   })
   nullable = false
 }

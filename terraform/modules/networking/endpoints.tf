@@ -6,32 +6,18 @@ locals {
     ec2 = [
       "ec2:CreateTags",
       "ec2:DeleteTags",
-      "ec2:DescribeAccountAttributes",
       "ec2:DescribeImages",
       "ec2:DescribeInstanceAttribute",
-      "ec2:DescribeInstanceCreditSpecifications",
       "ec2:DescribeInstanceTypes",
       "ec2:DescribeInstances",
-      "ec2:DescribeNetworkInterfaces",
-      "ec2:DescribeSecurityGroups",
-      "ec2:DescribeSubnets",
       "ec2:DescribeTags",
       "ec2:DescribeVolumes",
-      "ec2:DescribeVpcs",
       "ec2:ModifyInstanceAttribute",
       "ec2:ModifyInstanceMetadataOptions",
       "ec2:RunInstances",
       "ec2:StartInstances",
       "ec2:StopInstances",
       "ec2:TerminateInstances",
-    ]
-    ec2messages = [
-      "ec2messages:AcknowledgeMessage",
-      "ec2messages:DeleteMessage",
-      "ec2messages:FailMessage",
-      "ec2messages:GetEndpoint",
-      "ec2messages:GetMessages",
-      "ec2messages:SendReply",
     ]
     "ecr.api" = [
       "ecr:BatchCheckLayerAvailability",
@@ -59,14 +45,10 @@ locals {
     ]
     lambda = ["lambda:InvokeFunction"]
     logs = [
-      "logs:AssociateKmsKey",
       "logs:CreateLogGroup",
       "logs:CreateLogStream",
-      "logs:DeleteLogGroup",
-      "logs:DeleteLogStream",
       "logs:DeleteMetricFilter",
       "logs:DescribeLogGroups",
-      "logs:DescribeLogStreams",
       "logs:DescribeMetricFilters",
       "logs:ListTagsForResource",
       "logs:PutLogEvents",
@@ -81,7 +63,6 @@ locals {
       "ssm:DeleteParameter",
       "ssm:DescribeParameters",
       "ssm:GetParameter",
-      "ssm:GetParameters",
       "ssm:ListTagsForResource",
       "ssm:PutParameter",
       "ssm:RemoveTagsFromResource",
@@ -136,11 +117,27 @@ resource "aws_vpc_endpoint" "s3" {
     Statement = concat(
       [
         {
-          Sid       = "OwnBuckets"
+          Sid       = "ImagesAndAgents"
           Effect    = "Allow"
           Principal = { AWS = "*" }
-          Action    = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
-          Resource  = flatten([for arn in var.bucket_arns : [arn, "${arn}/*"]])
+          Action    = "s3:GetObject"
+          Resource  = "${var.artifacts_bucket_arn}/*"
+          Condition = local.own_account
+        },
+        {
+          Sid       = "States"
+          Effect    = "Allow"
+          Principal = { AWS = "*" }
+          Action    = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+          Resource  = "${var.state_bucket_arn}/*"
+          Condition = local.own_account
+        },
+        {
+          Sid       = "FindStates"
+          Effect    = "Allow"
+          Principal = { AWS = "*" }
+          Action    = "s3:ListBucket"
+          Resource  = var.state_bucket_arn
           Condition = local.own_account
         },
         {

@@ -68,9 +68,15 @@ variable "endpoint_extra_actions" {
   nullable    = false
 }
 
-variable "bucket_arns" {
-  description = "The platform's own buckets."
-  type        = list(string)
+variable "artifacts_bucket_arn" {
+  description = "The bucket of images and agents."
+  type        = string
+  nullable    = false
+}
+
+variable "state_bucket_arn" {
+  description = "The bucket of Terraform's state."
+  type        = string
   nullable    = false
 }
 

@@ -164,8 +164,10 @@ resource "aws_instance" "this" {
   volume_tags = local.tags
 
   lifecycle {
-    # A new machine image is for new enclaves: it must not replace those that run.
-    ignore_changes = [ami]
+    # A new machine image is for new enclaves: it must not replace those that run. The
+    # provider reads the volume's tags without those that it adds everywhere, and would
+    # write these again with each change.
+    ignore_changes = [ami, volume_tags]
 
     precondition {
       condition     = try(jsondecode(var.runtime_configuration).enclave_id, "") == var.enclave_id

@@ -11,6 +11,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
+from . import calls
 from .rendering import REPOSITORY, render
 
 ACCOUNT = "123456789012"
@@ -32,6 +33,7 @@ class Cloud:
         self.port = port or _free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._faults = self.folder / "faults.json"
+        self._calls = self.folder / "calls.jsonl"
         self.throttle({})
         self._log = open(self.folder / "emulator.log", "wb")
         self._process = subprocess.Popen(
@@ -45,6 +47,7 @@ class Cloud:
                 "MINISTACK_REGION": REGION,
                 "MINISTACK_WORKER_THREADS": str(workers),
                 "LOCAL_CLOUD_FAULTS": str(self._faults),
+                "LOCAL_CLOUD_CALLS": str(self._calls),
                 # Pauses before retries, shorter than on AWS.
                 "SFN_WAIT_SCALE": "0.05",
                 "LOG_LEVEL": "WARNING",
@@ -103,6 +106,10 @@ class Cloud:
         new.write_text(json.dumps(rates))
         new.rename(self._faults)
         time.sleep(0.15)
+
+    def calls(self):
+        """Who has called what so far, but for the operator."""
+        return calls.read(self._calls)
 
     def is_running(self):
         return self._process.poll() is None
@@ -230,6 +237,17 @@ class ControlPlane:
             DestinationConfig={"OnFailure": {
                 "Destination": mapping["destination_config"][0]["on_failure"][0]["destination_arn"]}},
         )
+
+    def policies(self):
+        """The policies as Terraform renders them, for `iam.recorded`."""
+        from iam.rendering import Rendering
+
+        return Rendering(self.rendering.state)
+
+    def role(self, name):
+        """The name of a role."""
+        (role,) = [role for role in self.rendering.all("aws_iam_role") if role.index == name]
+        return role["name"]
 
     def invoke(self, function, event):
         """A function's answer, or what it failed with under `errorType`."""

@@ -4,7 +4,7 @@
 callback task calls has failed, and takes a stream's batch for handled as a whole.
 This program is `ministack` with those three as AWS documents them, and with tables
 that many threads may use. It also throttles calls at the rates that the file named
-by LOCAL_CLOUD_FAULTS says.
+by LOCAL_CLOUD_FAULTS says, and writes down who calls what (`calls.py`).
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import threading
 import time
 
 from ministack.core import responses
+
+from . import calls
 
 
 class Snapshots(dict):
@@ -39,6 +41,7 @@ def _empty(scoped):
 responses.AccountRegionScopedDict.__init__ = _empty
 
 from ministack import app as gateway  # noqa: E402
+from ministack.core import iam_actions, lambda_runtime, router  # noqa: E402
 from ministack.services import dynamodb, ec2, lambda_svc, stepfunctions  # noqa: E402
 
 # Whose calls are never throttled: the tests' own.
@@ -68,6 +71,64 @@ class Faults:
 
 
 FAULTS = Faults()
+RECORD = calls.Record.of_environment()
+# Which workflow waits for the answer to a task.
+_waiting = {}
+
+
+def record(service, method, path, headers, body, query, _request_id, region):
+    """Writes down a request; ministack calls this once it is answered."""
+    parameters = gateway._routing_params(method, path, headers, body, query)
+    action = iam_actions.extract_iam_action(service, method, path, headers, body, parameters)
+    principal = router.extract_access_key_id(headers, query)
+    if action is None or principal == OPERATOR:
+        return
+    resource = iam_actions.extract_resource_arn(
+        service, method, path, headers, body, parameters, region, responses.get_account_id())
+    context = {}
+    if service == "dynamodb":
+        context = calls.dynamodb_context(action, json.loads(body))
+    elif service == "s3":
+        context = iam_actions.s3_service_context(action, query, path, headers)
+    elif service == "ec2" and ":instance/" in resource:
+        tags = ec2._tags.get(resource.rpartition("/")[2], [])
+        context = {f"aws:ResourceTag/{tag['Key']}": tag["Value"] for tag in tags}
+    elif action.startswith("states:SendTask"):
+        resource = _waiting.get(json.loads(body)["taskToken"], resource)
+    RECORD.add(principal, action, resource, context)
+
+
+def record_task(resource, data):
+    """Writes down a workflow's own call."""
+    workflow = calls.WORKFLOW.get()
+    if resource == "dynamodb:updateItem":
+        table = f"arn:aws:dynamodb:{responses.get_region()}:{responses.get_account_id()}:table/{data['TableName']}"
+        RECORD.add(workflow[0], "dynamodb:UpdateItem", table, calls.dynamodb_context("dynamodb:UpdateItem", data))
+    elif resource == "ecs:runTask":
+        RECORD.add(workflow[0], "ecs:RunTask", data["TaskDefinition"], {"ecs:cluster": data["Cluster"]})
+    else:
+        raise stepfunctions._ExecutionError("States.Runtime", f"nothing writes down who calls {resource}")
+
+
+_execute_task = stepfunctions._execute_task
+
+
+def execute_task(state, given, execution, context):
+    """A task, in whose context its calls are those of its workflow's role."""
+    machine = stepfunctions._state_machines[execution["stateMachineArn"]]
+    token = calls.WORKFLOW.set((machine["roleArn"].rpartition("/")[2], machine["stateMachineArn"]))
+    try:
+        return _execute_task(state, given, execution, context)
+    finally:
+        calls.WORKFLOW.reset(token)
+
+
+_execution_credentials = lambda_runtime.execution_credentials
+
+
+def execution_credentials(configuration):
+    """A function's credentials, which name its role."""
+    return {**_execution_credentials(configuration), "AWS_ACCESS_KEY_ID": configuration["Role"].rpartition("/")[2]}
 
 
 def throttled(inner):
@@ -96,6 +157,7 @@ def dispatch(prefix, handler):
     error = {"dynamodb": "DynamoDB.ThrottlingException", "ecs": "ECS.ThrottlingException"}.get(service)
 
     def call(resource, data):
+        record_task(prefix.split(":::")[1], data)
         if error and FAULTS.strikes(service):
             raise stepfunctions._ExecutionError(error, "Rate exceeded")
         try:
@@ -112,6 +174,8 @@ _call_lambda = stepfunctions._call_lambda
 
 
 def call_lambda(function, event):
+    if workflow := calls.WORKFLOW.get():
+        RECORD.add(workflow[0], "lambda:InvokeFunction", lambda_svc._get_func_record_for_ref(function)[1]["FunctionArn"], {})
     if FAULTS.strikes("lambda"):
         raise stepfunctions._ExecutionError("Lambda.TooManyRequestsException", "Rate exceeded")
     return _call_lambda(function, event)
@@ -122,6 +186,7 @@ def invoke_with_callback(resource, data, token, state):
     event = threading.Event()
     entry = {"event": event, "result": None, "error": None, "heartbeat": None}
     stepfunctions._task_tokens[token] = entry
+    _waiting[token] = calls.WORKFLOW.get()[1]
     try:
         plain = resource.replace(".waitForTaskToken", "")
         start = time.monotonic()
@@ -238,7 +303,11 @@ def main():
         stepfunctions._SERVICE_DISPATCH[prefix] = dispatch(prefix, handler)
     stepfunctions._call_lambda = call_lambda
     stepfunctions._invoke_with_callback = invoke_with_callback
+    stepfunctions._execute_task = execute_task
     lambda_svc._poll_dynamodb_streams = Streams().poll
+    for module in (lambda_svc, lambda_runtime):
+        module.execution_credentials = execution_credentials
+    gateway._maybe_record_cloudtrail = record
     ec2._new_instance_id = new_instance_id
     ec2._ACTION_MAP["RunInstances"] = run_instances
     gateway.app = throttled(gateway.app)

@@ -43,6 +43,12 @@ class Local:
         self._closing.append(part)
         return part
 
+    def calls(self):
+        """Who has called what so far; agents by the role of instances."""
+        agent = self.kms.variables("enclave")["AWS_ACCESS_KEY_ID"]
+        return [{**call, "principal": self.plane.role("instance") if call["principal"] == agent else call["principal"]}
+                for call in self.cloud.calls()]
+
     def _run_monitor(self):
         while not self._stop.wait(MONITOR_INTERVAL):
             if self.cloud.is_running():

@@ -29,8 +29,10 @@ class Resource:
 class Rendering:
     """The resources that a configuration makes."""
 
-    def __init__(self, resources):
+    def __init__(self, resources, state):
         self._resources = resources
+        # As Terraform has written it.
+        self.state = state
 
     def all(self, kind):
         return [resource for resource in self._resources if resource.type == kind]
@@ -54,7 +56,7 @@ class Rendering:
                     "index": instance.get("index_key"),
                     "values": instance["attributes"],
                 }))
-        return Rendering(resources)
+        return Rendering(resources, state)
 
 
 def render(folder, variables, environment="dev"):

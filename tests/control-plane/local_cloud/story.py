@@ -99,7 +99,7 @@ def tell(start, folder, programs, kernel, screen):
             raise RuntimeError(f"illegal changes of {enclave}: {changes.path(enclave)}")
     screen.proven("no instance, no parameter, no resource is left; every change of a status was legal")
     screen.summary([
-        "AWS itself: IAM is not evaluated, Fargate, VPC endpoints and quotas do not exist here",
+        "AWS itself: IAM lets everything through, Fargate, VPC endpoints and quotas do not exist here",
         "the AWS provider: Terraform's core is real, its provider a mock with the provider's schema",
         "AWS's signature: `sim` signs documents with a software NSM, whose root this gate was told to trust",
     ])

@@ -106,6 +106,8 @@ class Runner:
             **{key: os.environ[key] for key in ("PATH", "HOME", "ENCLAVE_TOOLKIT_CACHE", "XDG_CACHE_HOME")
                if key in os.environ},
             **self._control_plane.cloud.environment(),
+            # Its role, as the emulator writes it down.
+            "AWS_ACCESS_KEY_ID": self._control_plane.role("runner"),
             **task.environment,
             "TERRAFORM": str(TERRAFORM),
             "STACK_DIR": str(REPOSITORY / "terraform" / "stacks" / "enclave"),

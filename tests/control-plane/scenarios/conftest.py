@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
 
+from iam.recorded import refused  # noqa: E402
 from local_cloud.cloud import Cloud, ControlPlane  # noqa: E402
 from local_cloud.stream import Changes  # noqa: E402
 
@@ -79,3 +81,22 @@ def _checked(world, request):
     for enclave in world.enclaves:
         assert not changes.illegal(enclave), f"{enclave}: {changes.path(enclave)}"
     assert not world.tasks.errors, world.tasks.errors
+    evaluate(world.plane, world.cloud.calls())
+
+
+# What all scenarios have called.
+RECORDED = []
+
+
+def evaluate(plane, calls):
+    """Fails if the policies that Terraform renders refuse a call, and keeps the calls."""
+    own = {role["name"] for role in plane.rendering.all("aws_iam_role")}
+    calls = [call for call in calls if call["principal"] in own and call not in RECORDED]
+    problems = list(refused(plane.policies(), calls))
+    assert not problems, "\n".join(problems)
+    RECORDED.extend(calls)
+
+
+def pytest_collection_modifyitems(items):
+    """What looks at the calls of all scenarios comes last."""
+    items.sort(key=lambda item: item.path.name == "test_iam.py")

@@ -3,10 +3,12 @@
 
 def _instance(world, enclave):
     ec2 = world.cloud.client("ec2")
+    surroundings = world.plane.task_environment
     made = ec2.run_instances(ImageId="ami-0123456789abcdef0", MinCount=1, MaxCount=1, TagSpecifications=[{
         "ResourceType": "instance",
         "Tags": [{"Key": "EnclaveId", "Value": enclave}, {"Key": "ManagedBy", "Value": "terraform"},
-                 {"Key": "Project", "Value": "enclaves"}, {"Key": "Environment", "Value": "dev"}]}])
+                 {"Key": "Project", "Value": surroundings["PROJECT_NAME"]},
+                 {"Key": "Environment", "Value": surroundings["ENVIRONMENT"]}]}])
     return made["Instances"][0]["InstanceId"]
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import FUNCTIONS, PROGRAMS
+from conftest import FUNCTIONS, PROGRAMS, evaluate
 from local_cloud import images, story
 from local_cloud.cloud import REPOSITORY
 from local_cloud.local import Local
@@ -44,6 +44,7 @@ def test_secrets_that_an_image_declares_are_there_when_it_is_deployed():
             assert status(local, "secret-2") == "DEPLOYED", log(local, "secret-2")
             assert SECRET not in log(local, "secret-2")
             assert not local.tasks.errors + local.instances.errors
+            evaluate(local.plane, local.calls())
         finally:
             local.close()
 
@@ -86,6 +87,7 @@ def test_secrets_that_an_operator_seals_reach_the_enclave_through_the_gate():
             wait(lambda: f"file {SECRET}" in logged(local, group), "the workload does not have it")
             assert SECRET not in str(deployed)
             assert not local.tasks.errors + local.instances.errors
+            evaluate(local.plane, local.calls())
         finally:
             local.close()
 

@@ -132,10 +132,7 @@ async fn progress_is_written_while_the_execution_owns_the_item() {
         })
         .await;
     assert_eq!(write["Key"]["id"]["S"], "payments-1");
-    assert_eq!(
-        write["ConditionExpression"],
-        "#status IN (:deploying, :destroying) AND execution_arn = :own"
-    );
+    assert_eq!(write["ConditionExpression"], "runner = :own");
     let (code, log) = world.end(child).await;
     assert_eq!(code, 0, "{log}");
 }

@@ -1,0 +1,1 @@
+"""Whether the roles that Terraform makes may do what they have to, and nothing else."""
