@@ -60,6 +60,7 @@ pub(super) async fn serve(egress: &Egress, mut stream: Stream) {
     };
     let open = traffic.joined();
     let activity = place.activity();
+    let recent = Recent::default();
     let carrying = carry(stream, &outside, activity, &recent, &open.0);
     let carried = tokio::select! {
         carried = carrying => carried.map_err(|error| error.to_string()),
