@@ -9,8 +9,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::NonNull;
 
+use nix::errno::Errno;
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::launch::{CREATE_VM, Call, Machine};
 
@@ -67,6 +68,29 @@ impl Machine for Device {
     }
 }
 
+/// From now on, pages that this thread maps are of that NUMA node, or there are none.
+pub(super) fn take_pages_of(node: u32) -> io::Result<()> {
+    /// Bits of the set of nodes, and one: the kernel counts so.
+    const BITS: usize = libc::c_ulong::BITS as usize + 1;
+    let Some(nodes) = (1 as libc::c_ulong).checked_shl(node) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // SAFETY: the kernel reads one bit less than `BITS` at the pointer, which are those of
+    // the variable, and keeps no pointer to it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            libc::MPOL_BIND,
+            &raw const nodes,
+            BITS,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A huge page, mapped into this process. The machine keeps the page itself.
 #[derive(Debug)]
 pub(super) struct Region {
@@ -94,7 +118,22 @@ impl Region {
                 flags,
             )
         }?;
-        Ok(Self { start, length })
+        let region = Self { start, length };
+        region.populate()?;
+        Ok(region)
+    }
+
+    /// Has the kernel find its memory. It may have promised a page that it does not have on
+    /// the node, and touching that would end this process.
+    fn populate(&self) -> io::Result<()> {
+        // SAFETY: the mapping is ours, and its contents stay what they are.
+        let populated =
+            unsafe { madvise(self.start, self.length, MmapAdvise::MADV_POPULATE_WRITE) };
+        match populated {
+            // Kernels before 5.14 do not know it, and have done what they can.
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(_) => Err(io::ErrorKind::OutOfMemory.into()),
+        }
     }
 }
 
@@ -129,6 +168,14 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
         assert!(device.call(CREATE_VM, &mut [0; 4]).is_err());
         assert!(device.into_machine().is_err());
+    }
+
+    #[test]
+    fn pages_are_taken_from_a_node_that_there_is() {
+        assert!(take_pages_of(u32::MAX).is_err());
+        // The last one that the set has room for.
+        let error = take_pages_of(63).unwrap_err();
+        assert!(error.raw_os_error().is_some(), "{error}");
     }
 
     #[test]

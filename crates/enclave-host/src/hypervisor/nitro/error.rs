@@ -10,24 +10,27 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub(super) enum LaunchError {
     /// The driver has refused a call.
-    #[error("{call}: {}", explain(source))]
+    #[error("{call}: {}", explain(error))]
     Driver {
         /// The call.
         call: &'static str,
-        /// Its error.
-        source: io::Error,
+        /// Its error, whose text would repeat the number.
+        error: io::Error,
     },
     /// There are no huge pages.
     #[error(
-        "{mapped} MiB of {wanted} MiB are there as huge pages: {source}; reserve them with `parent-agent bootstrap`, or as nr_hugepages of the NUMA node"
+        "{mapped} MiB of {wanted} MiB are there as huge pages{}: {error}; reserve them with `parent-agent bootstrap`, or as nr_hugepages of the NUMA node",
+        node.map_or_else(String::new, |node| format!(" on NUMA node {node}, which the CPUs are of"))
     )]
     NoHugePages {
         /// What is there, in MiB.
         mapped: u64,
         /// What is needed, in MiB.
         wanted: u64,
+        /// Where, if they must be of one node.
+        node: Option<u32>,
         /// Why there is no more.
-        source: io::Error,
+        error: io::Error,
     },
     /// The memory has no room for the image.
     #[error(

@@ -72,6 +72,14 @@ pub(super) struct Plan {
     pub(super) cid: u32,
     /// Whether in debug mode.
     pub(super) debug: bool,
+    /// The NUMA node of its CPUs, if it is known.
+    pub(super) node: Option<u32>,
+}
+
+/// Memory in the driver's unit.
+pub(super) const fn whole_pages(bytes: u64) -> u64 {
+    let [_, smallest] = PAGES;
+    bytes.next_multiple_of(smallest)
 }
 
 /// Makes the machine, fills it from `image`, which has `size` bytes, and starts it.
@@ -92,7 +100,7 @@ pub(super) fn launch<M: Machine>(
             memory: plan.memory >> 20,
         });
     }
-    let mut regions = map(machine, plan.memory)?;
+    let mut regions = map(machine, plan)?;
     load(&mut regions, offset, image.take(size), size)?;
     for region in &mut regions {
         let bytes = region.as_mut();
@@ -117,14 +125,15 @@ pub(super) fn launch<M: Machine>(
 fn invoke<M: Machine>(machine: &mut M, call: Call, argument: &mut [u8]) -> Result<(), LaunchError> {
     machine
         .call(call, argument)
-        .map_err(|source| LaunchError::Driver {
+        .map_err(|error| LaunchError::Driver {
             call: call.name,
-            source,
+            error,
         })
 }
 
-/// Pages of together `memory` bytes, the largest that there are.
-fn map<M: Machine>(machine: &mut M, memory: u64) -> Result<Vec<M::Region>, LaunchError> {
+/// Pages for the memory, the largest that there are.
+fn map<M: Machine>(machine: &mut M, plan: &Plan) -> Result<Vec<M::Region>, LaunchError> {
+    let memory = plan.memory;
     let mut regions = Vec::new();
     let mut left = memory;
     let mut last = io::Error::from(io::ErrorKind::InvalidInput);
@@ -146,7 +155,8 @@ fn map<M: Machine>(machine: &mut M, memory: u64) -> Result<Vec<M::Region>, Launc
         return Err(LaunchError::NoHugePages {
             mapped: (memory - left) >> 20,
             wanted: memory >> 20,
-            source: last,
+            node: plan.node,
+            error: last,
         });
     }
     Ok(regions)
@@ -255,6 +265,7 @@ mod tests {
             cpus: 2,
             cid: 20,
             debug: false,
+            node: None,
         }
     }
 
@@ -312,9 +323,16 @@ mod tests {
             small_pages: 100,
             ..Fake::default()
         };
-        let regions = map(&mut fake, 1024 * MIB + 4 * MIB).unwrap();
+        let regions = map(&mut fake, &plan(1028)).unwrap();
         assert_eq!(regions.len(), 3);
         assert_eq!(fake.maps, [1024 * MIB, 2 * MIB, 2 * MIB]);
+    }
+
+    #[test]
+    fn memory_is_made_of_whole_pages() {
+        for (mib, pages) in [(16, 8), (17, 9), (18, 9)] {
+            assert_eq!(whole_pages(mib * MIB), pages * 2 * MIB);
+        }
     }
 
     #[test]
@@ -323,9 +341,14 @@ mod tests {
             small_pages: 3,
             ..Fake::default()
         };
-        let error = launch(&mut fake, &plan(16), io::empty(), 0).unwrap_err();
+        let plan = Plan {
+            node: Some(1),
+            ..plan(16)
+        };
+        let error = launch(&mut fake, &plan, io::empty(), 0).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("6 MiB of 16 MiB"), "{text}");
+        assert!(text.contains("on NUMA node 1"), "{text}");
         assert!(text.contains("parent-agent bootstrap"), "{text}");
         // Nothing was given to the machine.
         assert_eq!(names(&fake).len(), 2);
@@ -353,11 +376,13 @@ mod tests {
                 ..Fake::default()
             };
             let error = launch(&mut fake, &plan(16), image.as_slice(), 100).unwrap_err();
-            let text = error.to_string();
+            // As it is printed, with its causes.
+            let text = format!("{:#}", anyhow::Error::from(error));
             let (call, _) = fake.calls.last().unwrap();
             assert_eq!(fake.calls.len(), fails + 1);
             assert!(text.starts_with(call.name), "{text}");
             assert!(text.contains("the pool has no CPU left"), "{text}");
+            assert_eq!(text.matches("272").count(), 1, "{text}");
         }
     }
 

@@ -12,6 +12,7 @@
 mod device;
 mod error;
 mod launch;
+mod node;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +25,7 @@ use manifest::{Cpus, EnclaveName, MemoryMib};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncWriteExt;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Hypervisor, HypervisorError, Listen, Started};
 use crate::guard::{Guard, Process, SELF};
@@ -76,6 +77,11 @@ impl Nitro {
         Self { options }
     }
 
+    /// Its memory in bytes, in whole pages.
+    fn memory(&self) -> u64 {
+        launch::whole_pages(self.options.memory.bytes())
+    }
+
     /// Its context identifier, which an agent that takes it over finds again.
     fn cid(&self) -> u32 {
         let name = self.options.name.as_str();
@@ -108,6 +114,11 @@ impl Hypervisor for Nitro {
     }
 
     fn prepare(&mut self) -> Result<(), HypervisorError> {
+        let (given, memory) = (self.options.memory.bytes(), self.memory());
+        if memory != given {
+            let (given, mib) = (self.options.memory, memory >> 20);
+            info!("the enclave has {mib} MiB of memory instead of {given}: huge pages have 2 MiB");
+        }
         File::options()
             .read(true)
             .write(true)
@@ -122,7 +133,7 @@ impl Hypervisor for Nitro {
             self.options.image.display().to_string(),
             self.cid().to_string(),
             self.options.cpus.to_string(),
-            self.options.memory.to_string(),
+            (self.memory() >> 20).to_string(),
         ];
         if self.options.debug {
             arguments.push("--debug".to_owned());
@@ -172,12 +183,19 @@ pub async fn serve(args: NitroEnclaveArgs) -> anyhow::Result<()> {
     let image = File::open(&args.image).with_context(|| args.image.display().to_string())?;
     let size = image.metadata()?.len();
     let plan = Plan {
-        memory: u64::from(u32::from(args.memory)) << 20,
+        memory: args.memory.bytes(),
         cpus: args.cpus.into(),
         cid: args.cid,
         debug: args.debug,
+        node: node::of_the_pool(Path::new("/sys")),
     };
     let machine = tokio::task::spawn_blocking(move || -> anyhow::Result<OwnedFd> {
+        if let Some(node) = plan.node
+            && let Err(error) = device::take_pages_of(node)
+        {
+            // The driver says so if it matters.
+            warn!(%error, node, "huge pages may be of another NUMA node");
+        }
         let mut device =
             Device::open(Path::new(DEVICE)).map_err(|e| anyhow::anyhow!(error::opening(&e)))?;
         launch::launch(&mut device, &plan, image, size)?;
