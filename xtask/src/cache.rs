@@ -52,7 +52,11 @@ pub(crate) const PREBUILT_KERNEL: Artefact = Artefact {
 pub(crate) const QEMU: Artefact = Artefact {
     name: "qemu",
     recipe: &["tests/qemu/build"],
-    inputs: &["tests/qemu/build", "tests/qemu/virtio-nsm.patch"],
+    inputs: &[
+        "tests/qemu/build",
+        "tests/qemu/nitro-enclaves-pci.patch",
+        "tests/qemu/virtio-nsm.patch",
+    ],
     output: "qemu-system-x86_64",
     duration: "5 minutes",
 };
