@@ -61,6 +61,15 @@ pub(crate) const QEMU: Artefact = Artefact {
     duration: "5 minutes",
 };
 
+/// The kernel of a parent instance, with the driver of Nitro Enclaves.
+pub(crate) const PARENT_KERNEL: Artefact = Artefact {
+    name: "parent-kernel",
+    recipe: &["tests/nitro/kernel"],
+    inputs: &["tests/nitro/kernel"],
+    output: "vmlinuz",
+    duration: "half a minute",
+};
+
 /// The vsock device that QEMU's guests use.
 pub(crate) const VSOCK_DEVICE: Artefact = Artefact {
     name: "vhost-device-vsock",
