@@ -110,7 +110,11 @@ pub(super) fn apply(setup: &Setup<'_>) -> Outcome<()> {
 }
 
 pub(super) fn undo(setup: &Setup<'_>) -> Outcome<String> {
-    // Those in use stay until their enclaves end.
+    if cpus::has_enclaves(setup) {
+        return Err(
+            "the huge pages cannot be released while enclaves run: stop them first".to_owned(),
+        );
+    }
     let released = release(setup, &Reserved::default())?;
     reserved::forget(setup)?;
     if released == 0 {
