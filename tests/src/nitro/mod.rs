@@ -445,7 +445,7 @@ fn start_machine(
     command
         .args(["-serial", &format!("file:{}", path("console"))])
         .args(["-chardev", &shell, "-serial", "chardev:shell"])
-        .args(["-append", "console=ttyS0 panic=-1 reboot=t"])
+        .args(["-append", "console=ttyS0 panic=-1 reboot=t quiet"])
         .arg("-kernel")
         .arg(kernel)
         .args(["-initrd", &path("ramdisk")])

@@ -9,6 +9,7 @@
 )]
 
 mod bootstrap;
+mod lifecycle;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -27,7 +28,8 @@ static KERNEL: LazyLock<PathBuf> = LazyLock::new(|| {
         .into()
 });
 
-/// What the instance's loopback device, which is not up, could not have: ports.
+/// It has no ports, which need the instance's loopback device, and QEMU's security module
+/// signs nothing.
 const MANIFEST: &str = r#"
 [enclave]
 name = "workload"
@@ -36,6 +38,9 @@ memory_mib = 256
 
 [workload]
 user = "app"
+
+[attestation]
+self_check = "report"
 "#;
 
 /// One image for all enclaves.
