@@ -21,6 +21,7 @@ use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
+use crate::readiness::Readiness;
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
@@ -49,7 +50,7 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     messages: mpsc::Sender<FromInit>,
-    health: watch::Sender<(HealthState, String)>,
+    readiness: Readiness,
     ready: watch::Sender<Option<u64>>,
     clock: watch::Sender<Option<FromInit>>,
     limits: watch::Sender<Option<FromInit>>,
@@ -74,7 +75,7 @@ impl Handle {
 
     pub(crate) fn set_health(&self, state: HealthState, detail: impl Into<String>) {
         let next = (state, detail.into());
-        self.health.send_if_modified(|health| {
+        self.readiness.health().send_if_modified(|health| {
             let changes = *health != next;
             *health = next;
             changes
@@ -82,7 +83,12 @@ impl Handle {
     }
 
     pub(crate) fn health(&self) -> HealthState {
-        self.health.borrow().0
+        self.readiness.health().borrow().0
+    }
+
+    /// What the local API knows of the workload.
+    pub(crate) const fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     /// The clock's state, which is told on every connection.
@@ -274,6 +280,8 @@ pub(crate) struct Parts {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
+    /// The workload's.
+    pub(crate) readiness: Readiness,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
     /// KMS, if the image calls it through the enclave.
@@ -284,7 +292,7 @@ pub(crate) struct Parts {
 /// asks for; closing ends the task once everything is told.
 pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<Shutdown>, Closing) {
     let (messages, waiting) = mpsc::channel(MAX_WAITING);
-    let health = watch::Sender::new((HealthState::Starting, String::new()));
+    let health = parts.readiness.health().subscribe();
     let ready = watch::Sender::new(None);
     let limits = watch::Sender::new(None);
     let clock = watch::Sender::new(None);
@@ -292,7 +300,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let (shutdowns, shutdown) = mpsc::channel(1);
     let handle = Handle {
         messages,
-        health: health.clone(),
+        readiness: parts.readiness.clone(),
         ready: ready.clone(),
         limits: limits.clone(),
         clock: clock.clone(),
@@ -302,7 +310,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         parts,
         waiting,
         unsent: None,
-        health: health.subscribe(),
+        health,
         ready: ready.subscribe(),
         limits: limits.subscribe(),
         clock: clock.subscribe(),

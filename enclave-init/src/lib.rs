@@ -70,6 +70,7 @@ mod parent;
 mod passing;
 mod pressure;
 mod probing;
+mod readiness;
 mod reaper;
 mod registers;
 mod run;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use manifest::{HealthProbe, MeasuredConfig};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
@@ -15,6 +14,7 @@ use tokio::time::sleep;
 use crate::error::{Doing, InitError};
 use crate::mounts::in_scratch;
 use crate::passing::{self, receive};
+use crate::readiness::{News, Readiness};
 
 /// Where the workload finds the socket.
 pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
@@ -30,35 +30,30 @@ pub(crate) struct Notifications {
     /// Where descriptors that come with messages are closed. While that takes its time, no
     /// further message is received.
     closing: mpsc::Sender<Vec<OwnedFd>>,
-}
-
-/// What a message says.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct News {
-    pub(crate) is_ready: bool,
-    pub(crate) is_alive: bool,
-    pub(crate) is_stopping: bool,
-    /// In words, of which no more than the workload's own lines may leave.
-    pub(crate) status: Option<Vec<u8>>,
+    /// What is said over the local API instead.
+    readiness: Readiness,
 }
 
 impl Notifications {
-    /// Makes the socket, if the image has the workload say so.
-    pub(crate) fn of(config: &MeasuredConfig) -> Result<Option<Self>, InitError> {
-        let health = config.workload.health.as_ref();
-        let says = health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
-        says.then(Self::bind).transpose()
+    /// Makes the socket, if the image has the workload say that it is ready.
+    pub(crate) fn of(readiness: &Readiness) -> Result<Option<Self>, InitError> {
+        let says = readiness.is_said();
+        says.then(|| Self::bind(readiness.clone())).transpose()
     }
 
     /// Nobody but the workload can reach it.
-    fn bind() -> Result<Self, InitError> {
+    fn bind(readiness: Readiness) -> Result<Self, InitError> {
         let path = in_scratch(SOCKET);
         let binding = || format!("making {SOCKET}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
         set_permissions(&path, Permissions::from_mode(0o666)).doing(binding)?;
         let closing = passing::closing(1).doing(binding)?;
-        Ok(Self { socket, closing })
+        Ok(Self {
+            socket,
+            closing,
+            readiness,
+        })
     }
 
     /// Forgets what was said so far: it was another run that has said it.
@@ -70,8 +65,15 @@ impl Notifications {
         }
     }
 
-    /// The next message. Cancellation safe.
+    /// The next message, or what was said over the local API. Cancellation safe.
     pub(crate) async fn next(&self) -> News {
+        tokio::select! {
+            news = self.message() => news,
+            news = self.readiness.news() => news,
+        }
+    }
+
+    async fn message(&self) -> News {
         loop {
             sleep(PAUSE).await;
             let Ok(place) = self.closing.reserve().await else {

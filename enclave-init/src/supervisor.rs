@@ -186,7 +186,7 @@ impl Supervisor<'_> {
                 return failed(EndCause::InitFailed, EndCode::InitReaper, detail);
             }
         };
-        let said = match Notifications::of(self.config) {
+        let said = match Notifications::of(self.handle.readiness()) {
             Ok(notifications) => notifications,
             Err(error) => {
                 return failed(EndCause::BootFailed, EndCode::BootWorkload, in_boot(&error));
@@ -243,6 +243,7 @@ impl Supervisor<'_> {
                 Some(concern) if !self.may_restart(concern) => None,
                 _ => restarts.next(code.is_some(), begun.elapsed()),
             };
+            self.handle.readiness().ended(&how);
             self.handle.set_health(HealthState::Starting, how.clone());
             self.handle.tell(FromInit::WorkloadExited {
                 status,
@@ -292,6 +293,7 @@ impl Supervisor<'_> {
         notifications: Option<&Notifications>,
         first: Option<StandingBy>,
     ) -> Result<Running, InitError> {
+        self.handle.readiness().begin();
         if let Some(notifications) = notifications {
             notifications.forget();
         }

@@ -41,6 +41,15 @@ impl Bounds {
         }
     }
 
+    /// One line for where there are no control groups.
+    pub(super) fn without_groups(self) -> String {
+        format!(
+            "confinement: under sim nothing limits the workload's memory and processes; in a machine it has {} MiB and {} processes",
+            self.memory / MIB,
+            self.pids
+        )
+    }
+
     fn memory_key(self) -> &'static str {
         if self.memory_is_the_machines {
             "enclave.memory_mib"
@@ -165,6 +174,10 @@ mod tests {
             "confinement: the machine's memory allows memory_mib 39.7 instead of 100, pids 1898 instead of 4194304; raise enclave.memory_mib"
         );
         let bounds = Bounds::new(&settings, &SIZES);
+        assert_eq!(
+            bounds.without_groups(),
+            "confinement: under sim nothing limits the workload's memory and processes; in a machine it has 39 MiB and 1898 processes"
+        );
         assert_eq!(bounds.memory_key(), "enclave.memory_mib");
         assert!(bounds.pids_key().contains("enclave.memory_mib"));
     }

@@ -189,6 +189,11 @@ impl Confinement {
         self.lowered.as_deref()
     }
 
+    /// A line about limits that are not there, because there are no control groups.
+    pub(crate) fn unlimited(&self) -> Option<String> {
+        self.cgroup.is_none().then(|| self.bounds.without_groups())
+    }
+
     /// Whether its processes are in a user namespace of their own, as under `sim`.
     fn has_user_namespace(&self) -> bool {
         !self.mapping.is_empty()
