@@ -2,6 +2,8 @@
 //! (`tests/qemu/nitro-enclaves-pci.patch`): it executes the commands of the kernel's driver.
 //!
 //! Source of commands, fields and states: Linux, `drivers/virt/nitro_enclaves/ne_pci_dev.h`.
+//! With which numbers Nitro's own device refuses a command is not known; those here are this
+//! one's.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -24,6 +26,12 @@ const REPLY: u32 = 0;
 const EVENT: u32 = 1;
 /// Where an image lies in an enclave's memory. The driver has this number too.
 const IMAGE_OFFSET: u64 = 8 << 20;
+/// What a device has unless a test says otherwise: an instance has at most four enclaves, and
+/// how many regions of memory one has is not known.
+const LIMITS: Limits = Limits {
+    enclaves: 4,
+    regions: 1024,
+};
 /// Between looks whether an enclave has ended.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -42,6 +50,15 @@ pub struct Started {
     pub cpus: Vec<u32>,
 }
 
+/// How much of what a device has.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Enclaves at a time.
+    pub enclaves: usize,
+    /// Regions of memory of an enclave.
+    pub regions: u64,
+}
+
 /// The device.
 #[derive(Debug, Clone)]
 pub struct Device(Arc<Mutex<State>>);
@@ -52,7 +69,7 @@ struct State {
     enclaves: Enclaves,
     /// What images may be started.
     images: Vec<Vec<u8>>,
-    max_regions: u64,
+    limits: Limits,
     slots: BTreeMap<u64, Slot>,
     last_slot: u64,
     started: Vec<Started>,
@@ -114,18 +131,13 @@ struct Reply {
 }
 
 impl Device {
-    /// A device whose enclaves have at most so many regions of memory, and images of these.
-    pub(super) fn new(
-        memory: Memory,
-        enclaves: Enclaves,
-        images: Vec<Vec<u8>>,
-        max_regions: u64,
-    ) -> Self {
+    /// A device whose enclaves have images of these.
+    pub(super) fn new(memory: Memory, enclaves: Enclaves, images: Vec<Vec<u8>>) -> Self {
         Self(Arc::new(Mutex::new(State {
             memory,
             enclaves,
             images,
-            max_regions,
+            limits: LIMITS,
             slots: BTreeMap::new(),
             last_slot: 0,
             started: Vec::new(),
@@ -143,6 +155,11 @@ impl Device {
             }
             device.state().slots.clear();
         });
+    }
+
+    /// What it has from now on; without limits, what devices usually have.
+    pub fn limit(&self, limits: Option<Limits>) {
+        self.state().limits = limits.unwrap_or(LIMITS);
     }
 
     /// What it has started so far.
@@ -248,7 +265,7 @@ impl State {
                 flags: word(request, 2),
             },
             3 => Command::Stop,
-            4 => return Ok(self.allocate()),
+            4 => return self.allocate(),
             5 => Command::Free,
             6 => Command::AddMemory(Range {
                 start: word(request, 1),
@@ -295,14 +312,17 @@ impl State {
         })
     }
 
-    fn allocate(&mut self) -> Reply {
+    fn allocate(&mut self) -> Result<Reply, Errno> {
+        if self.slots.len() >= self.limits.enclaves {
+            return Err(Errno::ENOSPC);
+        }
         self.last_slot += 1;
         self.slots.insert(self.last_slot, Slot::default());
-        Reply {
+        Ok(Reply {
             slot: self.last_slot,
-            regions: self.max_regions,
+            regions: self.limits.regions,
             ..Reply::default()
-        }
+        })
     }
 
     fn add_memory(&mut self, id: u64, range: Range) -> Result<(), Errno> {

@@ -10,6 +10,7 @@
 mod device;
 mod enclave;
 mod memory;
+pub mod probe;
 pub mod shell;
 
 use std::collections::BTreeMap;
@@ -23,21 +24,27 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
 use crate::machine::{self, FIRMWARE};
 use crate::programs::Programs;
+use probe::{Outcome, Step};
 use shell::{Answer, Request};
 
-pub use device::{Device, Started};
+pub use device::{Device, Limits, Started};
 
 use enclave::{Enclaves, wait_for_listener};
 use memory::Memory;
 
 /// Where everything is in the instance.
 pub const AGENT: &str = "/bin/parent-agent";
+/// What makes calls of the driver's.
+pub const PROBE: &str = "/bin/nitro-probe";
 /// The image of its enclaves.
 pub const IMAGE: &str = "/image.eif";
+/// The device's address on the PCI bus.
+pub const ADDRESS: &str = "0000:00:08.0";
 /// An instance's own context identifier.
 const PARENT_CID: u32 = 3;
 /// How long a boot may take. Emulated clocks have been seen to stand still: it is tried once
@@ -47,8 +54,6 @@ const BOOT: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(150);
 /// What a request may take beyond its own limit.
 const SLACK: Duration = Duration::from_secs(30);
-/// What a device has unless a test says otherwise.
-const REGIONS: u64 = 1024;
 
 /// A NUMA node: its memory, and its CPUs as QEMU takes them.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +71,6 @@ pub struct Layout {
     pub smp: &'static str,
     /// The NUMA nodes.
     pub nodes: Vec<Node>,
-    /// Regions of memory that an enclave can have.
-    pub max_regions: u64,
 }
 
 impl Layout {
@@ -77,9 +80,13 @@ impl Layout {
         let node = |mib, cpus| Node { mib, cpus };
         Self {
             smp: "12,sockets=1,cores=6,threads=2",
-            nodes: vec![node(640, "0-3"), node(1280, "4-11")],
-            max_regions: REGIONS,
+            nodes: vec![node(640, "0-3"), node(1408, "4-11")],
         }
+    }
+
+    /// All of its memory.
+    fn mib(&self) -> u32 {
+        self.nodes.iter().map(|node| node.mib).sum()
     }
 }
 
@@ -116,10 +123,8 @@ impl Parent {
         names: &[&str],
         image: &Path,
     ) -> anyhow::Result<Self> {
-        match Self::try_boot(programs, kernel, layout, names, image) {
-            Ok(parent) => Ok(parent),
-            Err(_) => Self::try_boot(programs, kernel, layout, names, image),
-        }
+        let boot = || Self::try_boot(programs, kernel, layout, names, image);
+        boot().or_else(|first| boot().context(format!("and at first: {first:#}")))
     }
 
     fn try_boot(
@@ -129,7 +134,7 @@ impl Parent {
         names: &[&str],
         image: &Path,
     ) -> anyhow::Result<Self> {
-        let folder = folder()?;
+        let folder = folder(layout.mib())?;
         let path = |name: &str| folder.path().join(name);
         let ramdisk = path("ramdisk");
         machine::write_ramdisk(&files(programs, kernel, image)?, &ramdisk)?;
@@ -158,7 +163,6 @@ impl Parent {
             Memory::new(memory)?,
             Enclaves::new(programs, folder.path(), sockets),
             vec![fs::read(image)?],
-            layout.max_regions,
         );
         device.serve(driver);
         let machine = start_machine(programs, kernel, layout, folder.path())?;
@@ -200,6 +204,13 @@ impl Parent {
     /// Runs one of the agent's commands.
     pub fn agent(&mut self, arguments: &[&str]) -> anyhow::Result<Ended> {
         self.run(&[&[AGENT], arguments].concat())
+    }
+
+    /// Makes calls of the driver's, and says what came of those of each script.
+    pub fn probe(&mut self, scripts: &[Vec<Step>]) -> anyhow::Result<Vec<Vec<Outcome>>> {
+        let ended = self.run(&[PROBE, &serde_json::to_string(scripts)?])?;
+        ensure!(ended.code == Some(0), "{ended:?}");
+        Ok(serde_json::from_str(&ended.stdout)?)
     }
 
     /// Starts a program that prints to a file, and gives its process.
@@ -258,12 +269,11 @@ impl Parent {
 
     /// What the kernel, and each enclave, has printed.
     pub fn consoles(&self) -> String {
-        let mut text = String::new();
-        for name in ["console", "enclave-1/console", "enclave-2/console"] {
-            let bytes = fs::read(self.folder.path().join(name)).unwrap_or_default();
-            text.push_str(&String::from_utf8_lossy(&bytes));
-        }
-        text
+        let enclaves = (1..).map(|number| format!("enclave-{number}/console"));
+        let all = std::iter::once("console".to_owned()).chain(enclaves);
+        all.map_while(|name| fs::read(self.folder.path().join(name)).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect()
     }
 
     fn ended(&mut self, request: &Request) -> anyhow::Result<Ended> {
@@ -334,15 +344,21 @@ fn words(command: &[&str]) -> Vec<String> {
     command.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// A folder for the instance's memory: in memory too, where there is a place for that.
-fn folder() -> anyhow::Result<TempDir> {
+/// A folder for the instance's memory: in memory too, where there is room for so many MiB.
+/// Containers often have a file system of 64 MiB there, and a machine whose memory cannot
+/// grow is killed.
+fn folder(mib: u32) -> anyhow::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("parent-");
     let shared = Path::new("/dev/shm");
-    if let Ok(folder) = builder.tempdir_in(shared) {
-        return Ok(folder);
+    let has_room = statvfs(shared).is_ok_and(|it| {
+        let free = it.blocks_available().saturating_mul(it.fragment_size());
+        free >> 20 > u64::from(mib)
+    });
+    match builder.tempdir_in(shared) {
+        Ok(folder) if has_room => Ok(folder),
+        _ => Ok(builder.tempdir()?),
     }
-    Ok(builder.tempdir()?)
 }
 
 /// What is in the instance.
@@ -358,6 +374,7 @@ fn files(
         entry("init", first.clone()),
         entry("bin/modprobe", first),
         entry("bin/parent-agent", programs.path("parent-agent")),
+        entry("bin/nitro-probe", programs.path("nitro-probe")),
         entry(IMAGE.trim_start_matches('/'), image.to_owned()),
     ];
     for module in fs::read_dir(&modules).with_context(|| modules.display().to_string())? {
@@ -406,7 +423,7 @@ fn start_machine(
     folder: &Path,
 ) -> anyhow::Result<Child> {
     let path = |name: &str| folder.join(name).display().to_string();
-    let memory: u32 = layout.nodes.iter().map(|node| node.mib).sum();
+    let memory = layout.mib();
     let mut command = Command::new(&programs.qemu);
     for firmware in FIRMWARE {
         command.arg("-L").arg(firmware);
@@ -435,7 +452,7 @@ fn start_machine(
     }
     for (name, device) in [
         ("vsock", "vhost-user-vsock-pci,chardev=vsock"),
-        ("device", "nitro-enclaves-pci,chardev=device"),
+        ("device", "nitro-enclaves-pci,chardev=device,addr=8"),
     ] {
         let socket = format!("socket,id={name},path={}", path(name));
         command.args(["-chardev", &socket, "-device", device]);

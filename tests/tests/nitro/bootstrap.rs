@@ -26,6 +26,11 @@ fn bootstrap_reserves_on_one_node_and_gives_all_of_it_back() {
     parent
         .write(CONFIG, &configuration(&[("a", 2, 257)]))
         .unwrap();
+    let planned = parent.agent(&["preflight", "--json"]).unwrap();
+    assert_eq!(planned.code, Some(0), "{planned:?}");
+    for (name, state, detail) in findings(&planned).into_iter().skip(1).take(3) {
+        assert_eq!(state, "todo", "{name}: {detail}");
+    }
     let all = ["done", "done", "done"];
     assert_eq!(
         reserve(&mut parent, &[]),

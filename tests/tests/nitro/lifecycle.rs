@@ -3,56 +3,10 @@
 use enclave_tests::nitro::{Layout, Parent, Started, cid};
 use serde_json::Value;
 
+use crate::agents::{events, start_ready, wait_for_end};
 use crate::{CONFIG, WORKLOAD, boot, configuration, findings, pages};
 
 const NAME: &str = "a";
-/// What an agent of it prints.
-const OUTPUT: &str = "/run/output";
-
-/// Starts the enclave's agent, and waits until the enclave is ready.
-fn start(parent: &mut Parent) -> u32 {
-    let run = [
-        "/bin/parent-agent",
-        "run",
-        "--hypervisor",
-        "nitro",
-        "--config",
-        CONFIG,
-        "--name",
-        NAME,
-        "--json",
-    ];
-    let pid = parent.spawn(&run, OUTPUT).unwrap();
-    wait_until(parent, "ready");
-    pid
-}
-
-/// The agent's events so far.
-fn events(parent: &mut Parent) -> Vec<Value> {
-    let text = parent.text(OUTPUT).unwrap();
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
-}
-
-/// Waits for an event of the agent's.
-fn wait_until(parent: &mut Parent, name: &str) {
-    for _ in 0..600 {
-        if events(parent).iter().any(|event| event["event"] == name) {
-            return;
-        }
-        if parent.find(CONFIG).unwrap().is_empty() {
-            break;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(200));
-    }
-    panic!(
-        "no event `{name}`: {} {}",
-        parent.text(OUTPUT).unwrap(),
-        parent.consoles()
-    );
-}
-
 #[test]
 fn run_serves_an_enclave_of_the_drivers() {
     let mut parent = boot(&Layout::two_nodes(), &[NAME]);
@@ -61,7 +15,7 @@ fn run_serves_an_enclave_of_the_drivers() {
         .unwrap();
     let reserved = parent.agent(&["bootstrap", "--until", "unit"]).unwrap();
     assert_eq!(reserved.code, Some(0), "{reserved:?}");
-    let agent = start(&mut parent);
+    let agent = start_ready(&mut parent, NAME);
     let started = Started {
         cid: cid(NAME),
         debug: false,
@@ -69,7 +23,7 @@ fn run_serves_an_enclave_of_the_drivers() {
         nodes: vec![1],
         cpus: vec![10, 11],
     };
-    assert_eq!(parent.device.started(), [started.clone()]);
+    assert_eq!(parent.device.started(), std::slice::from_ref(&started));
     assert_eq!(pages(&mut parent, 1, "free"), 0);
 
     // What was loaded is what was measured: the machine read it from the donated pages.
@@ -91,7 +45,49 @@ fn run_serves_an_enclave_of_the_drivers() {
         &hex::decode(WORKLOAD.measurements.pcr0.to_string()).unwrap()
     ));
 
-    // Everything but systemd is as it should be.
+    doctor_finds_everything_but_systemd(&mut parent);
+    bootstrap_changes_nothing(&mut parent);
+
+    let lines = |events: &[Value]| -> Vec<String> {
+        let lines = events
+            .iter()
+            .filter(|event| event["stream"] == "application");
+        lines
+            .map(|line| line["text"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let stopped = parent.agent(&["stop"]).unwrap();
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    wait_for_end(&mut parent, agent, NAME, 0);
+    let said = lines(&events(&mut parent, NAME));
+    assert_eq!(said.len(), 21, "{said:?}");
+    assert_eq!(parent.device.slots(), 0);
+    assert_eq!(pages(&mut parent, 1, "free"), 128);
+
+    // The holder of the enclave is killed, and another enclave starts at once.
+    let agent = start_ready(&mut parent, NAME);
+    let holder = parent.find("nitro-enclave").unwrap();
+    parent.kill(holder[0]).unwrap();
+    wait_for_end(&mut parent, agent, NAME, 12);
+    assert_eq!(parent.device.slots(), 0);
+    let agent = start_ready(&mut parent, NAME);
+    // The machine ends by itself, as when its kernel panics.
+    parent.device.end(cid(NAME));
+    wait_for_end(&mut parent, agent, NAME, 12);
+    assert_eq!(
+        parent.device.started(),
+        [started.clone(), started.clone(), started]
+    );
+
+    let undone = parent
+        .agent(&["bootstrap", "--undo", "--until", "cpus"])
+        .unwrap();
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    assert_eq!(pages(&mut parent, 1, "nr"), 0);
+    assert_eq!(parent.device.faults(), [""; 0]);
+}
+
+fn doctor_finds_everything_but_systemd(parent: &mut Parent) {
     let doctor = parent.agent(&["doctor", "--json"]).unwrap();
     assert_eq!(doctor.code, Some(25), "{doctor:?}");
     for (name, state, detail) in findings(&doctor) {
@@ -111,7 +107,24 @@ fn run_serves_an_enclave_of_the_drivers() {
             "{name}: {state}, {detail}"
         );
     }
-    // Neither CPUs nor memory are taken from under it.
+}
+
+/// Neither CPUs nor memory are taken from under the enclave, nor changed.
+fn bootstrap_changes_nothing(parent: &mut Parent) {
+    let again = parent.agent(&["bootstrap", "--until", "cpus"]).unwrap();
+    assert_eq!(again.code, Some(0), "{again:?}");
+    parent
+        .write(CONFIG, &configuration(&[(NAME, 4, 256)]))
+        .unwrap();
+    let larger = parent.agent(&["bootstrap", "--until", "cpus"]).unwrap();
+    let error = larger.failed_with(22).unwrap();
+    assert!(
+        error.contains("cannot be changed while enclaves run"),
+        "{error}"
+    );
+    parent
+        .write(CONFIG, &configuration(&[(NAME, 2, 256)]))
+        .unwrap();
     let undo = parent
         .agent(&["bootstrap", "--undo", "--until", "cpus"])
         .unwrap();
@@ -124,52 +137,4 @@ fn run_serves_an_enclave_of_the_drivers() {
         undo.stdout
             .contains("the huge pages cannot be released while enclaves run")
     );
-
-    let lines = |events: &[Value]| -> Vec<String> {
-        let lines = events
-            .iter()
-            .filter(|event| event["stream"] == "application");
-        lines
-            .map(|line| line["text"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let stopped = parent.agent(&["stop"]).unwrap();
-    assert_eq!(stopped.code, Some(0), "{stopped:?}");
-    assert_eq!(parent.wait(agent).unwrap(), Some(0));
-    let said = lines(&events(&mut parent));
-    assert_eq!(said.len(), 21, "{said:?}");
-    assert_eq!(parent.device.slots(), 0);
-    assert_eq!(pages(&mut parent, 1, "free"), 128);
-
-    // The holder of the enclave is killed, and another enclave starts at once.
-    let agent = start(&mut parent);
-    let holder = parent.find("nitro-enclave").unwrap();
-    parent.kill(holder[0]).unwrap();
-    assert_eq!(
-        parent.wait(agent).unwrap(),
-        Some(12),
-        "{}",
-        parent.text(OUTPUT).unwrap()
-    );
-    assert_eq!(parent.device.slots(), 0);
-    let agent = start(&mut parent);
-    // The machine ends by itself, as when its kernel panics.
-    parent.device.end(cid(NAME));
-    assert_eq!(
-        parent.wait(agent).unwrap(),
-        Some(12),
-        "{}",
-        parent.text(OUTPUT).unwrap()
-    );
-    assert_eq!(
-        parent.device.started(),
-        [started.clone(), started.clone(), started]
-    );
-
-    let undone = parent
-        .agent(&["bootstrap", "--undo", "--until", "cpus"])
-        .unwrap();
-    assert_eq!(undone.code, Some(0), "{undone:?}");
-    assert_eq!(pages(&mut parent, 1, "nr"), 0);
-    assert_eq!(parent.device.faults(), [""; 0]);
 }

@@ -8,8 +8,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod bootstrap;
 mod lifecycle;
+mod refusals;
+mod several;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -6,10 +6,9 @@
 //! outlives the agent here too.
 //!
 //! The `nitro-enclaves` crate does the same calls, but wants the whole image in
-//! memory, never unmaps, and cannot be tried without the device. These calls go
-//! through [`Machine`], which a test replaces.
+//! memory, and never unmaps.
 
-mod device;
+pub mod driver;
 mod error;
 mod launch;
 mod node;
@@ -27,15 +26,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncWriteExt;
 use tracing::{info, warn};
 
+use super::report::{self, Report};
 use super::{Hypervisor, HypervisorError, Listen, Started};
 use crate::guard::{Guard, Process, SELF};
 
-use device::Device;
+use driver::{DEVICE, Driver};
 use launch::Plan;
 
 /// What the process is called in messages.
 const NAME: &str = "nitro-enclave";
-const DEVICE: &str = "/dev/nitro_enclaves";
+/// What came of the launch.
+const REPORT: &str = "launch.json";
 /// The first context identifier that is nobody's: 0 to 3 are the hypervisor, the
 /// host itself and the parent.
 const FIRST_CID: u32 = 16;
@@ -128,8 +129,10 @@ impl Hypervisor for Nitro {
     }
 
     async fn start(&mut self, guard: &mut Guard) -> Result<(), HypervisorError> {
+        let report = guard.directory().join(REPORT);
         let mut arguments = vec![
             NAME.to_owned(),
+            report.display().to_string(),
             self.options.image.display().to_string(),
             self.cid().to_string(),
             self.options.cpus.to_string(),
@@ -146,6 +149,9 @@ impl Hypervisor for Nitro {
             temporary: None,
         };
         guard.spawn(process).await?;
+        if let Some(notice) = report::wait(NAME, &report, guard).await? {
+            warn!("{notice}");
+        }
         Ok(())
     }
 
@@ -165,6 +171,8 @@ impl Hypervisor for Nitro {
 /// The arguments of the hidden command `nitro-enclave`.
 #[derive(Debug, Args)]
 pub struct NitroEnclaveArgs {
+    /// The file that says what came of it.
+    report: PathBuf,
     /// The image.
     image: PathBuf,
     /// The context identifier.
@@ -180,8 +188,7 @@ pub struct NitroEnclaveArgs {
 
 /// Is the enclave until it ends.
 pub async fn serve(args: NitroEnclaveArgs) -> anyhow::Result<()> {
-    let image = File::open(&args.image).with_context(|| args.image.display().to_string())?;
-    let size = image.metadata()?.len();
+    let image = args.image;
     let plan = Plan {
         memory: args.memory.bytes(),
         cpus: args.cpus.into(),
@@ -189,24 +196,43 @@ pub async fn serve(args: NitroEnclaveArgs) -> anyhow::Result<()> {
         debug: args.debug,
         node: node::of_the_pool(Path::new("/sys")),
     };
-    let machine = tokio::task::spawn_blocking(move || -> anyhow::Result<OwnedFd> {
-        if let Some(node) = plan.node
-            && let Err(error) = device::take_pages_of(node)
-        {
-            // The driver says so if it matters.
-            warn!(%error, node, "huge pages may be of another NUMA node");
-        }
-        let mut device =
-            Device::open(Path::new(DEVICE)).map_err(|e| anyhow::anyhow!(error::opening(&e)))?;
-        launch::launch(&mut device, &plan, image, size)?;
-        Ok(device.into_machine()?)
-    });
-    let machine = machine.await??;
+    let launched = tokio::task::spawn_blocking(move || launch(&plan, &image)).await?;
+    let report = match &launched {
+        Ok((_, notice)) => Report::Done {
+            notice: notice.clone(),
+        },
+        Err(error) => Report::Failed {
+            reason: format!("the enclave cannot be started: {error:#}"),
+            is_about_the_image: false,
+        },
+    };
+    report
+        .write(&args.report)
+        .with_context(|| format!("cannot write {}", args.report.display()))?;
+    let (machine, _) = launched?;
     let ended = tokio::task::spawn_blocking(move || wait_for_end(&machine));
     if args.debug {
         tokio::spawn(console(args.cid));
     }
     Ok(ended.await??)
+}
+
+/// Launches an enclave. Gives what there is to say of it, too.
+fn launch(plan: &Plan, image: &Path) -> anyhow::Result<(OwnedFd, Option<String>)> {
+    let file = File::open(image).with_context(|| image.display().to_string())?;
+    let size = file.metadata()?.len();
+    let taken = plan.node.map(|node| (node, driver::take_pages_of(node)));
+    // The driver refuses them if it matters.
+    let notice = taken.and_then(|(node, taken)| {
+        let error = taken.err()?;
+        Some(format!(
+            "huge pages may be of another NUMA node than {node}: {error}"
+        ))
+    });
+    let driver =
+        Driver::open(Path::new(DEVICE)).map_err(|e| anyhow::anyhow!(error::opening(&e)))?;
+    let machine = launch::launch(&driver, plan, file, size)?;
+    Ok((machine.into(), notice))
 }
 
 /// Waits until the driver says that the machine has ended.
