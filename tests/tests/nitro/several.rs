@@ -18,15 +18,17 @@ const KEEP: [&str; 2] = ["--keep-for", "300s"];
 /// Where agents register with the dispatcher.
 const DISPATCHER: &str = "/run/enclave-vsock/dispatch.sock";
 
-/// Waits until the device has so many enclaves.
-fn wait_for_slots(parent: &Parent, slots: usize) {
+/// Waits until one enclave has ended, and the kernel has its pages back.
+fn wait_for_one_that_ends(parent: &mut Parent) {
+    let mut seen = (0, 0);
     for _ in 0..400 {
-        if parent.device.slots() == slots {
+        seen = (parent.device.slots(), pages(parent, 1, "free"));
+        if seen == (3, PAGES) {
             return;
         }
         thread::park_timeout(Duration::from_millis(50));
     }
-    panic!("{} enclaves, not {slots}", parent.device.slots());
+    panic!("{seen:?}");
 }
 
 fn start_dispatcher(parent: &mut Parent) {
@@ -99,8 +101,7 @@ fn dispatch_serves_four_enclaves_that_are_killed_and_started_at_once() {
     let guard = parent.find("/run/enclaves/two").unwrap();
     assert_eq!(guard.len(), 1);
     parent.kill(guard[0]).unwrap();
-    wait_for_slots(&parent, 3);
-    assert_eq!(pages(&mut parent, 1, "free"), PAGES);
+    wait_for_one_that_ends(&mut parent);
     let two = start(&mut parent, "two", &KEEP);
 
     // Meanwhile one stops, one ends by itself, and both start at once.
@@ -119,8 +120,7 @@ fn dispatch_serves_four_enclaves_that_are_killed_and_started_at_once() {
 
     // Without a time to be kept for, an enclave ends with its agent.
     parent.kill(four).unwrap();
-    wait_for_slots(&parent, 3);
-    assert_eq!(pages(&mut parent, 1, "free"), PAGES);
+    wait_for_one_that_ends(&mut parent);
 
     for (name, agent) in [("one", one), ("two", two), ("three", three)] {
         let stopped = parent.agent(&["stop", "--name", name]).unwrap();

@@ -10,6 +10,8 @@ use crate::{POOL, boot, pages};
 const NAME: &str = "held";
 /// An enclave's least memory, in pages.
 const LEAST: u64 = 32;
+/// What this one needs.
+const ENOUGH: u64 = 64;
 
 /// A script whose last step is refused: what is wrong with it, the error, and words of it.
 type Row = (&'static str, Vec<Step>, i32, &'static str);
@@ -20,7 +22,7 @@ fn memory_at(at: At, size: u64) -> Step {
 
 /// An enclave, and further steps.
 fn with(steps: &[Step]) -> Vec<Step> {
-    [whole(LEAST).as_slice(), steps].concat()
+    [whole(ENOUGH).as_slice(), steps].concat()
 }
 
 /// The enclave's context identifier.
@@ -285,7 +287,7 @@ fn rows_of_starts() -> Vec<Row> {
 fn driver_refusals_of_calls_have_words_and_leave_nothing_behind() {
     let mut parent = boot(&Layout::two_nodes(), &[NAME]);
     parent.run(&["/bin/modprobe", "nitro_enclaves"]).unwrap();
-    let reserved = 2 * LEAST + 8;
+    let reserved = 2 * ENOUGH + 8;
     set_pages(&mut parent, 1, reserved);
     set_pages(&mut parent, 0, 1);
     let mut rows = [rows_of_memory(), rows_of_cpus(), rows_of_starts()].concat();
