@@ -9,6 +9,7 @@
 //! | `ENCLAVE_TEST_KERNEL` | the enclave's kernel |
 //! | `ENCLAVE_TEST_QEMU` | QEMU with the `nitro-enclave` machine |
 //! | `ENCLAVE_TEST_VSOCK_DEVICE` | `vhost-device-vsock` |
+//! | `ENCLAVE_TEST_PARENT_KERNEL` | a parent instance's kernel, with its modules beside it |
 //! | `ENCLAVE_TEST_PYTHON` | the interpreter of the tests' Python environment |
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod agent;
 pub mod emulator;
 pub mod image;
 pub mod machine;
+pub mod nitro;
 pub mod process;
 pub mod programs;
 

@@ -3,6 +3,7 @@
 //! enclave may not open.
 
 use std::fs::{self, File};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -11,6 +12,9 @@ use eif::cpio::{Entry, Kind, Writer};
 use tokio::process::Command;
 
 use crate::programs::Programs;
+
+/// Folders with QEMU's firmware.
+pub(crate) const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
 
 /// A machine that has not been started.
 #[derive(Debug)]
@@ -29,10 +33,9 @@ impl Machine {
     /// output; it ends with its first process.
     pub fn command(&self, programs: &Programs, folder: &Path) -> anyhow::Result<Command> {
         let ramdisk = folder.join("ramdisk");
-        self.write(&ramdisk)
-            .with_context(|| format!("cannot write {}", ramdisk.display()))?;
+        write_ramdisk(&self.files, &ramdisk)?;
         let mut command = Command::new(&programs.qemu);
-        for firmware in ["/usr/share/seabios", "/usr/share/qemu"] {
+        for firmware in FIRMWARE {
             command.arg("-L").arg(firmware);
         }
         command
@@ -50,29 +53,31 @@ impl Machine {
             .kill_on_drop(true);
         Ok(command)
     }
+}
 
-    fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let mut writer = Writer::new(File::create(path)?);
-        let mut folders = Vec::new();
-        for (name, file) in &self.files {
-            let parents = Path::new(name).ancestors().skip(1);
-            let mut missing: Vec<_> = parents
-                .filter_map(Path::to_str)
-                .filter(|parent| !parent.is_empty() && !folders.iter().any(|made| made == parent))
-                .map(str::to_owned)
-                .collect();
-            missing.reverse();
-            for folder in missing {
-                let entry = Entry::new(folder.as_str(), Kind::Directory, 0o755, 0);
-                writer.append(&entry, [].as_slice())?;
-                folders.push(folder);
-            }
-            let bytes = fs::read(file).with_context(|| file.display().to_string())?;
-            let size = bytes.len().try_into()?;
-            let entry = Entry::new(name.as_str(), Kind::File, 0o755, size);
-            writer.append(&entry, bytes.as_slice())?;
+/// Writes a ramdisk: where each file is in it, without a leading slash, and here.
+pub(crate) fn write_ramdisk(files: &[(String, PathBuf)], path: &Path) -> anyhow::Result<()> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    let mut writer = Writer::new(BufWriter::new(file));
+    let mut folders = Vec::new();
+    for (name, file) in files {
+        let parents = Path::new(name).ancestors().skip(1);
+        let mut missing: Vec<_> = parents
+            .filter_map(Path::to_str)
+            .filter(|parent| !parent.is_empty() && !folders.iter().any(|made| made == parent))
+            .map(str::to_owned)
+            .collect();
+        missing.reverse();
+        for folder in missing {
+            let entry = Entry::new(folder.as_str(), Kind::Directory, 0o755, 0);
+            writer.append(&entry, [].as_slice())?;
+            folders.push(folder);
         }
-        writer.finish()?;
-        Ok(())
+        let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+        let size = bytes.len().try_into()?;
+        let entry = Entry::new(name.as_str(), Kind::File, 0o755, size);
+        writer.append(&entry, bytes.as_slice())?;
     }
+    writer.finish()?;
+    Ok(())
 }

@@ -52,9 +52,22 @@ pub(crate) const PREBUILT_KERNEL: Artefact = Artefact {
 pub(crate) const QEMU: Artefact = Artefact {
     name: "qemu",
     recipe: &["tests/qemu/build"],
-    inputs: &["tests/qemu/build", "tests/qemu/virtio-nsm.patch"],
+    inputs: &[
+        "tests/qemu/build",
+        "tests/qemu/nitro-enclaves-pci.patch",
+        "tests/qemu/virtio-nsm.patch",
+    ],
     output: "qemu-system-x86_64",
     duration: "5 minutes",
+};
+
+/// The kernel of a parent instance, with the driver of Nitro Enclaves.
+pub(crate) const PARENT_KERNEL: Artefact = Artefact {
+    name: "parent-kernel",
+    recipe: &["tests/nitro/kernel"],
+    inputs: &["tests/nitro/kernel"],
+    output: "vmlinuz",
+    duration: "half a minute",
 };
 
 /// The vsock device that QEMU's guests use.

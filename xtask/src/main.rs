@@ -43,7 +43,7 @@ usage: cargo xtask COMMAND
                    the control plane on this machine: an item becomes an attested enclave
                    (up: until Ctrl-C; --scale: N enclaves at once)
   test [STAGE…]    everything that CI checks, or some of its stages: lint, terraform, unit,
-                   e2e, cloud, release, bindings, tutorials, fuzz; installs what is
+                   e2e, nitro, cloud, release, bindings, tutorials, fuzz; installs what is
                    missing, and ends with the time of each step and the slowest tests
   figures          measure what SPECIFICATION.md promises
   endurance [--qemu] [--lines N] [--kills N] …

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 use command_output::{out, outln};
 
-use crate::cache::{CARGO_DENY, NEXTEST};
+use crate::cache::{CARGO_DENY, NEXTEST, PARENT_KERNEL};
 use crate::report::Report;
 use crate::{
     bench, bindings, clients, cloud, fuzz, packages, programs, release, target, terraform, wasm,
@@ -27,11 +27,12 @@ const BESIDE: [&str; 3] = ["terraform", "cloud", "release"];
 const REPORT: &str = "--report";
 
 /// The stages in the order of the whole run: the cheap ones first.
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     ("lint", lint),
     ("terraform", terraform),
     ("unit", unit),
     ("e2e", e2e),
+    ("nitro", nitro),
     ("cloud", cloud),
     ("release", release),
     ("bindings", bindings),
@@ -134,6 +135,7 @@ const LINTS: &[Step<'_>] = &[
             "tests/images/recipes/postgres/entrypoint.sh",
             "tests/images/recipes/s6/init",
             "tests/images/recipes/s6/run",
+            "tests/nitro/kernel",
             "tests/qemu/build",
             "tests/qemu/build-vsock-device",
             "tests/sdks/rust/build",
@@ -198,6 +200,8 @@ const WITHOUT_AWS: Step<'_> = Step {
 
 /// The package of the tests from end to end, which need a kernel and QEMU.
 const E2E: &str = "enclave-tests";
+/// Those of them on the kernel's driver.
+const NITRO: &str = "nitro";
 
 /// Runs the stages that are named, or all; those beside the others end before a failure of
 /// these is reported. At the end are the time of each step and the slowest tests.
@@ -369,7 +373,7 @@ fn e2e(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
         environment.extend(programs::readers(workspace)?);
         Ok(environment)
     })?;
-    let filter = format!("package({E2E})");
+    let filter = format!("package({E2E}) - binary({NITRO})");
     nextest(
         workspace,
         "tests from end to end",
@@ -377,6 +381,20 @@ fn e2e(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
         environment,
         report,
     )
+}
+
+/// The agent on the kernel's own driver, on an emulated device.
+fn nitro(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let how = "what the tests start, and the kernel of a parent instance";
+    let environment = report.step("programs", how, || {
+        let mut environment = programs::machine(workspace)?;
+        let kernel = PARENT_KERNEL.get(workspace)?;
+        environment.push(("ENCLAVE_TEST_PARENT_KERNEL", kernel));
+        Ok(environment)
+    })?;
+    let filter = format!("package({E2E}) & binary({NITRO})");
+    let name = "tests on the kernel's driver";
+    nextest(workspace, name, &filter, environment, report)
 }
 
 /// Runs the tests that the filter chooses. All are compiled, whichever are chosen:

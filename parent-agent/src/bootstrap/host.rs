@@ -48,25 +48,43 @@ impl Host {
             .map_err(|_| format!("{path} holds no number: is this kernel as it should be?"))
     }
 
-    /// Writes into a file of the kernel's.
-    pub(super) fn set(&self, path: &str, value: &str) -> Result<(), String> {
-        let file = self.path(path);
+    /// The names in a folder; none if there is no such folder.
+    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, String> {
+        let folder = self.path(path);
+        let names = fs::read_dir(&folder).and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect::<io::Result<Vec<_>>>()
+        });
+        match names {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(|error| format!("{} cannot be read: {error}", folder.display())),
+        }
+    }
+
+    /// Writes into a file of the kernel's, whose error says more than that it failed.
+    pub(super) fn write(&self, path: &str, value: &str) -> io::Result<()> {
         OpenOptions::new()
             .write(true)
             .truncate(true)
-            .open(&file)
+            .open(self.path(path))
             .and_then(|mut opened| opened.write_all(value.as_bytes()))
-            .map_err(|error| {
-                let advice = match error.kind() {
-                    io::ErrorKind::PermissionDenied => ": run it as root",
-                    _ => "",
-                };
-                format!(
-                    "{} takes no `{}`: {error}{advice}",
-                    file.display(),
-                    value.trim()
-                )
-            })
+    }
+
+    /// Writes into a file of the kernel's.
+    pub(super) fn set(&self, path: &str, value: &str) -> Result<(), String> {
+        let file = self.path(path);
+        self.write(path, value).map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::PermissionDenied => ": run it as root",
+                _ => "",
+            };
+            format!(
+                "{} takes no `{}`: {error}{advice}",
+                file.display(),
+                value.trim()
+            )
+        })
     }
 
     /// Puts a file in place, whole or not at all, readable by its owner alone if

@@ -15,6 +15,7 @@ mod host;
 mod image;
 mod memory;
 mod program;
+mod reserved;
 mod service;
 mod unit;
 

@@ -70,6 +70,8 @@ pub struct EnclaveConfig {
     pub cpus: Option<Cpus>,
     /// Memory, if not the manifest's.
     pub memory_mib: Option<MemoryMib>,
+    /// How long it may be silent while it boots, if not what its size asks for.
+    pub boot_timeout: Option<Interval>,
     /// Whether it runs in debug mode.
     pub debug: bool,
     /// Handed to the workload and measured into PCR16.
@@ -175,6 +177,7 @@ impl EnclaveConfig {
         let image = fields.required("image", |value| Ok(value.clone()));
         let cpus = fields.parsed("cpus", deserialized::<Cpus>);
         let memory_mib = fields.parsed("memory_mib", deserialized::<MemoryMib>);
+        let boot_timeout = fields.parsed("boot_timeout", text_parsed::<Interval>);
         let debug = fields.parsed("debug", deserialized::<bool>);
         let runtime_configuration = fields.parsed("runtime_configuration", runtime_configuration);
         let publish = fields.parsed("publish", publish);
@@ -205,6 +208,7 @@ impl EnclaveConfig {
             image: image?,
             cpus,
             memory_mib,
+            boot_timeout,
             debug: debug.unwrap_or(false),
             runtime_configuration,
             publish: publish.unwrap_or_default(),
@@ -334,7 +338,7 @@ mod tests {
   "enclaves": [ {{
     "name": "e-1", "id": "E_1",
     "image": {{ "source": "s3://bucket/images/a.eif", "sha256": "{SHA}", "size": 123 }},
-    "cpus": 2, "memory_mib": 1024, "debug": false,
+    "cpus": 2, "memory_mib": 1024, "boot_timeout": "90s", "debug": false,
     "runtime_configuration": "{{\"enclave_id\":\"e-1\"}}",
     "publish": ["0.0.0.0:8080:8080"], "aws_services": ["kms"],
     "log_group": "/aws/ec2/enclave/e-1", "log_retention_days": 30,
@@ -354,6 +358,7 @@ mod tests {
         let enclave = config.enclave(None).unwrap();
         assert_eq!(enclave.name.as_str(), "e-1");
         assert_eq!(enclave.image.size, Some(123));
+        assert_eq!(enclave.boot_timeout, Interval::from_secs(90));
         assert_eq!(enclave.image.sha256.unwrap().to_string(), SHA);
         assert_eq!(
             enclave.runtime_configuration.as_deref(),
@@ -381,6 +386,7 @@ id = "E_1"
 image = {{ source = "s3://bucket/images/a.eif", sha256 = "{SHA}", size = 123 }}
 cpus = 2
 memory_mib = 1024
+boot_timeout = "90s"
 debug = false
 runtime_configuration = '{{"enclave_id":"e-1"}}'
 publish = ["0.0.0.0:8080:8080"]
@@ -401,7 +407,8 @@ gate = {{ function = "gate", interval = "30s" }}
     fn everything_that_is_wrong_is_named_at_once() {
         let found = problems(
             r#"{ "region": "US", "colour": 1, "enclaves": [
-                { "name": "Bad", "image": { "source": "ftp://x" }, "cpus": 0, "gate": {} },
+                { "name": "Bad", "image": { "source": "ftp://x" }, "cpus": 0, "gate": {},
+                  "boot_timeout": 5 },
                 { "name": "b", "image": { "source": "s3://bucket/k" }, "publish": "80",
                   "log_retention_days": 2, "debug": "yes", "aws_services": ["S3"] } ] }"#,
         );
@@ -411,6 +418,7 @@ gate = {{ function = "gate", interval = "30s" }}
             "enclaves[0].name: ",
             "enclaves[0].image.source: ",
             "enclaves[0].cpus: ",
+            "enclaves[0].boot_timeout: ",
             "enclaves[0].gate.function: ",
             "enclaves[1].image.sha256: ",
             "enclaves[1].publish: ",
@@ -423,7 +431,7 @@ gate = {{ function = "gate", interval = "30s" }}
                 "{start} in {found:#?}"
             );
         }
-        assert_eq!(found.len(), 11, "{found:#?}");
+        assert_eq!(found.len(), 12, "{found:#?}");
     }
 
     #[test]

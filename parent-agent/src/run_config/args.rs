@@ -88,9 +88,10 @@ pub struct RunArgs {
     /// once].
     #[arg(long, value_name = "TIME", requires = "name")]
     pub restart_backoff: Option<Interval>,
-    /// How long the enclave may be silent while it boots.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub boot_timeout: Interval,
+    /// How long the enclave may be silent while it boots [default: 60 s, and 1 s more
+    /// for each GiB of memory and for each 16 MiB of the image].
+    #[arg(long, value_name = "TIME")]
+    pub boot_timeout: Option<Interval>,
     /// Print events and log records as JSON, one object a line.
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ mod image;
 mod logs;
 
 use std::path::Path;
+use std::time::Duration;
 
 use enclave_host::hypervisor::{
     HypervisorConfig, HypervisorKind, NitroOptions, QemuOptions, SimOptions,
@@ -16,7 +17,7 @@ use link::control::MAX_RUNTIME_CONFIG;
 use link::target::{MAX_CONNECTIONS, connections};
 use log_sinks::PipelineConfig;
 use log_sinks::config::SinkSpec;
-use manifest::{Cpus, EnclaveName, Interval};
+use manifest::{Cpus, EnclaveName, Interval, MemoryMib};
 
 use crate::config::{EnclaveConfig, Source};
 use crate::error::Error;
@@ -132,6 +133,13 @@ impl RunConfig {
             HypervisorKind::Qemu | HypervisorKind::Nitro => connections(memory.bytes()),
         };
         let proxy = proxy(args.proxy, given, region, carried);
+        let boot_timeout = args
+            .boot_timeout
+            .or(given.and_then(|given| given.boot_timeout))
+            .map_or_else(
+                || boot_timeout(memory, machine.image_bytes),
+                Interval::as_duration,
+            );
         Ok(Self {
             gate: args
                 .gate
@@ -143,7 +151,7 @@ impl RunConfig {
                 logs,
                 metrics,
                 supervisor: SupervisorConfig {
-                    boot_timeout: args.boot_timeout.as_duration(),
+                    boot_timeout,
                     runtime_config,
                     keep_for: args.keep_for.map(Interval::as_duration),
                 },
@@ -157,6 +165,17 @@ impl SessionConfig {
     pub(crate) fn region(&self) -> Option<&str> {
         self.proxy.region.as_deref()
     }
+}
+
+/// How long an enclave may be silent while it boots, if nobody says otherwise: the
+/// hypervisor clears its memory, and the image is read, copied, measured and unpacked.
+fn boot_timeout(memory: MemoryMib, image_bytes: u64) -> Duration {
+    const AT_LEAST: u64 = 60;
+    /// Bytes that take another second at most.
+    const MEMORY: u64 = 1 << 30;
+    const IMAGE: u64 = 16 << 20;
+    let seconds = AT_LEAST + memory.bytes().div_ceil(MEMORY);
+    Duration::from_secs(seconds.saturating_add(image_bytes.div_ceil(IMAGE)))
 }
 
 /// What does not go together.
@@ -296,5 +315,21 @@ fn runtime_config(
         (None, Some(text)) => Ok(link::Bytes::new(text.as_bytes().to_vec())
             .expect("its length was checked where it was parsed")),
         (None, None) => Ok(link::Bytes::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_timeout_grows_with_memory_and_image() {
+        let seconds = |mib: u64, image| {
+            let memory = MemoryMib::holding(mib << 20).unwrap();
+            boot_timeout(memory, image).as_secs()
+        };
+        assert_eq!(seconds(512, 1), 62);
+        assert_eq!(seconds(1024, 16 << 20), 62);
+        assert_eq!(seconds(1 << 20, 1 << 30), 60 + 1024 + 64);
     }
 }

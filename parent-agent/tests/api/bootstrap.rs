@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::agent::{LIMIT, command, error_line, output};
-use crate::instance::{FREE, IMAGE, Instance, MODPROBE, PAGES, POOL, SYSTEMCTL, configuration};
+use crate::instance::{
+    BOOT, FREE, IMAGE, Instance, MODPROBE, PAGES, POOL, SYSTEMCTL, configuration, pages,
+};
 
 /// Where a successful bootstrap ends.
 async fn ready() -> BTreeMap<PathBuf, String> {
@@ -171,7 +173,7 @@ async fn bootstrap_gives_back_pages_that_do_not_suffice() {
     assert_eq!(failed.status.code(), Some(21));
     let error = error_line(&failed);
     assert!(
-        error.contains("gave 7 of 512") && error.contains("4096 MiB of the node"),
+        error.contains("gave 14 of 1024 MiB") && error.contains("4096 MiB of the node"),
         "{error}"
     );
     assert_eq!(instance.read(PAGES), "7");
@@ -181,7 +183,13 @@ async fn bootstrap_gives_back_pages_that_do_not_suffice() {
 async fn bootstrap_after_a_boot_reserves_memory_and_cpus_and_nothing_else() {
     let instance = Instance::new().await;
     assert!(instance.bootstrap(&[]).await.status.success());
-    let state = instance.state();
+    // What was reserved is noted for one boot.
+    let state = || {
+        let mut state = instance.state();
+        state.retain(|path, _| !path.ends_with("boot_id") && !path.ends_with("huge-pages.json"));
+        state
+    };
+    let first = state();
     let unit = instance.read("etc/systemd/system/enclave-resources.service");
     let arguments = "--until cpus";
     assert!(unit.ends_with(arguments), "{unit}");
@@ -191,6 +199,7 @@ async fn bootstrap_after_a_boot_reserves_memory_and_cpus_and_nothing_else() {
         "{nitro}"
     );
 
+    instance.write(BOOT, "second\n");
     instance.write(PAGES, "0\n");
     instance.write(POOL, "\n");
     fs::remove_file(instance.path("run/active/enclave@test.service")).unwrap();
@@ -202,7 +211,11 @@ async fn bootstrap_after_a_boot_reserves_memory_and_cpus_and_nothing_else() {
     assert_eq!(instance.read(PAGES), "512");
     assert_eq!(instance.read(POOL), "1,3");
     assert!(instance.bootstrap(&[]).await.status.success());
-    assert_eq!(instance.state(), state);
+    assert_eq!(state(), first);
+    // The pages of the first boot are not given back a second time.
+    instance.write(PAGES, "600\n");
+    let (_, code) = instance.findings("bootstrap", &["--undo"]).await;
+    assert_eq!((code, instance.read(PAGES).as_str()), (0, "88"));
 }
 
 #[tokio::test]
@@ -248,6 +261,90 @@ async fn bootstrap_undo_takes_back_what_was_done() {
     );
     assert!(instance.bootstrap(&[]).await.status.success());
     assert_eq!(instance.state(), ready().await);
+}
+
+#[tokio::test]
+async fn bootstrap_undo_leaves_the_pages_of_others() {
+    let instance = Instance::new().await;
+    instance.write(PAGES, "7\n");
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.read(PAGES), "512");
+    for _ in 0..2 {
+        let (_, code) = instance.findings("bootstrap", &["--undo"]).await;
+        assert_eq!((code, instance.read(PAGES).as_str()), (0, "7"));
+    }
+}
+
+#[tokio::test]
+async fn bootstrap_rounds_memory_up_to_whole_pages() {
+    let instance = Instance::new().await;
+    instance.configure(&several(&[("a", 2, 129)]));
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.read(PAGES), "65");
+}
+
+#[tokio::test]
+async fn bootstrap_reserves_large_pages_where_memory_is_made_of_them() {
+    let large = pages(0, 1_048_576);
+    let instance = Instance::with_cores(4).await;
+    instance.give_pages(0, 1_048_576);
+    instance.configure(&several(&[("a", 2, 2048), ("b", 2, 1536)]));
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(
+        (instance.read(&large), instance.read(PAGES)),
+        ("2".to_owned(), "768".to_owned())
+    );
+    let (findings, _) = instance.findings("bootstrap", &[]).await;
+    assert!(findings.iter().all(|(_, state)| state == "ok"));
+    let (_, code) = instance.findings("bootstrap", &["--undo"]).await;
+    assert_eq!(code, 0);
+    assert_eq!(
+        (instance.read(&large), instance.read(PAGES)),
+        ("0".to_owned(), "0".to_owned())
+    );
+
+    // The kernel has one.
+    let instance = Instance::with_cores(4).await;
+    instance.give_pages(0, 1_048_576);
+    let free = instance.path(&large.replace("nr_", "free_"));
+    fs::remove_file(&free).unwrap();
+    fs::write(&free, "1\n").unwrap();
+    instance.configure(&several(&[("a", 2, 2048), ("b", 2, 1536)]));
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.read(PAGES), "1280");
+}
+
+#[tokio::test]
+async fn bootstrap_stays_on_the_numa_node_of_cpus_that_are_offline() {
+    let instance = Instance::with_nodes(4, 2).await;
+    // The second node has two cores for enclaves, the first one.
+    assert!(instance.bootstrap(&[]).await.status.success());
+    assert_eq!(instance.read(POOL), "3,7");
+    assert_eq!(instance.read(&pages(1, 2048)), "512");
+    instance.take_pool();
+    let (findings, code) = instance.findings("bootstrap", &[]).await;
+    assert_eq!(code, 0);
+    assert!(
+        findings.iter().all(|(_, state)| state == "ok"),
+        "{findings:?}"
+    );
+    assert_eq!(instance.read(&pages(0, 2048)), "0");
+
+    // More than the pool has, on the same node, and more than any node has.
+    instance.configure(&configuration(4));
+    fs::remove_file(instance.path("run/active/enclave@test.service")).unwrap();
+    let plan = instance.bootstrap(&["--dry-run"]).await;
+    let text = String::from_utf8(plan.stdout).unwrap();
+    let wanted = "replace the pool, which has the CPUs 3,7, by one of 4 CPUs of NUMA node 1";
+    assert!(text.contains(wanted), "{text}");
+    instance.configure(&configuration(6));
+    let failed = instance.bootstrap(&[]).await;
+    assert_eq!(failed.status.code(), Some(22));
+    let error = error_line(&failed);
+    assert!(
+        error.contains("NUMA node 1 has 4 CPUs for enclaves"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub(crate) const PAGES: &str =
     "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
 pub(crate) const FREE: &str =
     "sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages";
+/// Another one after each boot.
+pub(crate) const BOOT: &str = "proc/sys/kernel/random/boot_id";
 pub(crate) const IMAGE: &[u8] = b"an image";
 
 /// Kills the program that called it where the file `crash` says so.
@@ -62,6 +64,11 @@ impl Instance {
 
     /// Cores of two CPUs each.
     pub(crate) async fn with_cores(cores: u32) -> Self {
+        Self::with_nodes(cores, 1).await
+    }
+
+    /// As many of these cores on each NUMA node.
+    pub(crate) async fn with_nodes(cores: u32, nodes: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let instance = Self {
             folder,
@@ -69,25 +76,57 @@ impl Instance {
         };
         instance.aws.hold("bucket/a", IMAGE);
         let all = format!("0-{}\n", 2 * cores - 1);
-        instance.write("sys/devices/system/node/online", "0\n");
-        instance.write("sys/devices/system/node/node0/cpulist", &all);
-        instance.write(
-            "sys/devices/system/node/node0/meminfo",
-            "Node 0 MemTotal: 8388608 kB\nNode 0 MemFree:        4194304 kB\n",
-        );
-        instance.write(PAGES, "0\n");
-        // Every page is free.
-        symlink("nr_hugepages", instance.path(FREE)).unwrap();
+        for node in 0..nodes {
+            instance.write(
+                &format!("sys/devices/system/node/node{node}/meminfo"),
+                "Node 0 MemTotal: 8388608 kB\nNode 0 MemFree:        4194304 kB\n",
+            );
+            instance.give_pages(node, 2048);
+        }
+        instance.write(BOOT, "first\n");
         instance.write("sys/devices/system/cpu/online", &all);
         for cpu in 0..2 * cores {
             let core = cpu % cores;
-            let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            let folder = format!("sys/devices/system/cpu/cpu{cpu}");
+            let path = format!("{folder}/topology/thread_siblings_list");
             instance.write(&path, &format!("{core},{}", core + cores));
+            let node = format!("node{}", core * nodes / cores);
+            let link = instance.path(&format!("{folder}/{node}"));
+            symlink(format!("../../node/{node}"), link).unwrap();
         }
         instance.program("modprobe", MODPROBE);
         instance.program("systemctl", SYSTEMCTL);
         instance.configure(&configuration(2));
         instance
+    }
+
+    /// Pages of that size can be had on a node. None is reserved, and all would be free.
+    pub(crate) fn give_pages(&self, node: u32, kib: u32) {
+        let count = pages(node, kib);
+        self.write(&count, "0\n");
+        let free = count.replace("nr_", "free_");
+        symlink("nr_hugepages", self.path(&free)).unwrap();
+    }
+
+    /// Takes the pool's CPUs offline, as the driver does: of them the kernel shows no
+    /// topology then, and still the node.
+    pub(crate) fn take_pool(&self) {
+        let pool = self.read(POOL);
+        let pool: Vec<u32> = pool.split(',').map(|cpu| cpu.parse().unwrap()).collect();
+        let folder = self.path("sys/devices/system/cpu");
+        let mut online = Vec::new();
+        for cpu in 0.. {
+            let topology = folder.join(format!("cpu{cpu}/topology"));
+            if !topology.parent().unwrap().exists() {
+                break;
+            }
+            if pool.contains(&cpu) {
+                fs::remove_dir_all(topology).unwrap();
+            } else {
+                online.push(cpu.to_string());
+            }
+        }
+        self.write("sys/devices/system/cpu/online", &online.join(","));
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
@@ -174,6 +213,11 @@ impl Instance {
         });
         relative.collect()
     }
+}
+
+/// Where a node's reserved pages of that size are counted.
+pub(crate) fn pages(node: u32, kib: u32) -> String {
+    format!("sys/devices/system/node/node{node}/hugepages/hugepages-{kib}kB/nr_hugepages")
 }
 
 fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, String>) {

@@ -2,6 +2,7 @@
 
 mod nitro;
 mod qemu;
+mod report;
 mod sim;
 mod software_nsm;
 
@@ -22,6 +23,7 @@ use crate::image::Image;
 use crate::ramdisk::UnpackError;
 use crate::state::TREE_LINK;
 
+pub use nitro::driver as nitro_driver;
 pub use nitro::{CID_ANY, Nitro, NitroEnclaveArgs, NitroOptions, serve as serve_nitro_enclave};
 pub use qemu::{Accelerator, Qemu, QemuOptions};
 pub use sim::{
@@ -139,9 +141,9 @@ pub enum HypervisorError {
         /// Why.
         source: io::Error,
     },
-    /// The process that makes a simulated enclave's file systems has failed.
+    /// A process of the enclave's has failed, and has said why.
     #[error("{reason}")]
-    Tree {
+    Failed {
         /// Why.
         reason: String,
         /// Whether another image would do.
@@ -190,7 +192,7 @@ impl HypervisorError {
         matches!(
             self,
             Self::NoInit
-                | Self::Tree {
+                | Self::Failed {
                     is_about_the_image: true,
                     ..
                 }

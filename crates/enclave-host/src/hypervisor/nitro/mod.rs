@@ -6,12 +6,12 @@
 //! outlives the agent here too.
 //!
 //! The `nitro-enclaves` crate does the same calls, but wants the whole image in
-//! memory, never unmaps, and cannot be tried without the device. These calls go
-//! through [`Machine`], which a test replaces.
+//! memory, and never unmaps.
 
-mod device;
+pub mod driver;
 mod error;
 mod launch;
+mod node;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,17 +24,19 @@ use manifest::{Cpus, EnclaveName, MemoryMib};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncWriteExt;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::report::{self, Report};
 use super::{Hypervisor, HypervisorError, Listen, Started};
 use crate::guard::{Guard, Process, SELF};
 
-use device::Device;
+use driver::{DEVICE, Driver};
 use launch::Plan;
 
 /// What the process is called in messages.
 const NAME: &str = "nitro-enclave";
-const DEVICE: &str = "/dev/nitro_enclaves";
+/// What came of the launch.
+const REPORT: &str = "launch.json";
 /// The first context identifier that is nobody's: 0 to 3 are the hypervisor, the
 /// host itself and the parent.
 const FIRST_CID: u32 = 16;
@@ -76,6 +78,11 @@ impl Nitro {
         Self { options }
     }
 
+    /// Its memory in bytes, in whole pages.
+    fn memory(&self) -> u64 {
+        launch::whole_pages(self.options.memory.bytes())
+    }
+
     /// Its context identifier, which an agent that takes it over finds again.
     fn cid(&self) -> u32 {
         let name = self.options.name.as_str();
@@ -108,6 +115,11 @@ impl Hypervisor for Nitro {
     }
 
     fn prepare(&mut self) -> Result<(), HypervisorError> {
+        let (given, memory) = (self.options.memory.bytes(), self.memory());
+        if memory != given {
+            let (given, mib) = (self.options.memory, memory >> 20);
+            info!("the enclave has {mib} MiB of memory instead of {given}: huge pages have 2 MiB");
+        }
         File::options()
             .read(true)
             .write(true)
@@ -117,12 +129,14 @@ impl Hypervisor for Nitro {
     }
 
     async fn start(&mut self, guard: &mut Guard) -> Result<(), HypervisorError> {
+        let report = guard.directory().join(REPORT);
         let mut arguments = vec![
             NAME.to_owned(),
+            report.display().to_string(),
             self.options.image.display().to_string(),
             self.cid().to_string(),
             self.options.cpus.to_string(),
-            self.options.memory.to_string(),
+            (self.memory() >> 20).to_string(),
         ];
         if self.options.debug {
             arguments.push("--debug".to_owned());
@@ -135,6 +149,9 @@ impl Hypervisor for Nitro {
             temporary: None,
         };
         guard.spawn(process).await?;
+        if let Some(notice) = report::wait(NAME, &report, guard).await? {
+            warn!("{notice}");
+        }
         Ok(())
     }
 
@@ -154,6 +171,8 @@ impl Hypervisor for Nitro {
 /// The arguments of the hidden command `nitro-enclave`.
 #[derive(Debug, Args)]
 pub struct NitroEnclaveArgs {
+    /// The file that says what came of it.
+    report: PathBuf,
     /// The image.
     image: PathBuf,
     /// The context identifier.
@@ -169,26 +188,51 @@ pub struct NitroEnclaveArgs {
 
 /// Is the enclave until it ends.
 pub async fn serve(args: NitroEnclaveArgs) -> anyhow::Result<()> {
-    let image = File::open(&args.image).with_context(|| args.image.display().to_string())?;
-    let size = image.metadata()?.len();
+    let image = args.image;
     let plan = Plan {
-        memory: u64::from(u32::from(args.memory)) << 20,
+        memory: args.memory.bytes(),
         cpus: args.cpus.into(),
         cid: args.cid,
         debug: args.debug,
+        node: node::of_the_pool(Path::new("/sys")),
     };
-    let machine = tokio::task::spawn_blocking(move || -> anyhow::Result<OwnedFd> {
-        let mut device =
-            Device::open(Path::new(DEVICE)).map_err(|e| anyhow::anyhow!(error::opening(&e)))?;
-        launch::launch(&mut device, &plan, image, size)?;
-        Ok(device.into_machine()?)
-    });
-    let machine = machine.await??;
+    let launched = tokio::task::spawn_blocking(move || launch(&plan, &image)).await?;
+    let report = match &launched {
+        Ok((_, notice)) => Report::Done {
+            notice: notice.clone(),
+        },
+        Err(error) => Report::Failed {
+            reason: format!("the enclave cannot be started: {error:#}"),
+            is_about_the_image: false,
+        },
+    };
+    report
+        .write(&args.report)
+        .with_context(|| format!("cannot write {}", args.report.display()))?;
+    let (machine, _) = launched?;
     let ended = tokio::task::spawn_blocking(move || wait_for_end(&machine));
     if args.debug {
         tokio::spawn(console(args.cid));
     }
     Ok(ended.await??)
+}
+
+/// Launches an enclave. Gives what there is to say of it, too.
+fn launch(plan: &Plan, image: &Path) -> anyhow::Result<(OwnedFd, Option<String>)> {
+    let file = File::open(image).with_context(|| image.display().to_string())?;
+    let size = file.metadata()?.len();
+    let taken = plan.node.map(|node| (node, driver::take_pages_of(node)));
+    // The driver refuses them if it matters.
+    let notice = taken.and_then(|(node, taken)| {
+        let error = taken.err()?;
+        Some(format!(
+            "huge pages may be of another NUMA node than {node}: {error}"
+        ))
+    });
+    let driver =
+        Driver::open(Path::new(DEVICE)).map_err(|e| anyhow::anyhow!(error::opening(&e)))?;
+    let machine = launch::launch(&driver, plan, file, size)?;
+    Ok((machine.into(), notice))
 }
 
 /// Waits until the driver says that the machine has ended.

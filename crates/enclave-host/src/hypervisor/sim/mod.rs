@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{
     Hypervisor, HypervisorError, Listen, SoftwareNsmArgs, Started, VSOCK_FOLDER, find_program,
-    make_vsock_folder, software_nsm, wait_until_listening,
+    make_vsock_folder, report, software_nsm, wait_until_listening,
 };
 use crate::guard::{Guard, Process, SELF};
 use crate::image::Image;
@@ -163,7 +163,7 @@ impl Hypervisor for Sim {
         wait_until_listening(NSM, &self.nsm_socket(), guard).await?;
         let report = self.directory.join(REPORT);
         guard.spawn(self.init(&tree, &report)).await?;
-        if let Some(notice) = tree::made(&report, guard).await? {
+        if let Some(notice) = report::wait(INIT, &report, guard).await? {
             warn!("{notice}");
         }
         Ok(())

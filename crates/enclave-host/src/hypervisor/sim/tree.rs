@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,10 @@ use eif::{Section, SectionKind};
 use manifest::MemoryMib;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
 
-use super::super::{HypervisorError, LISTEN_POLL};
-use super::INIT;
+use super::super::HypervisorError;
+use super::super::report::Report;
 use super::users::{self, Mappers};
-use crate::guard::{Guard, ProcessExit};
 use crate::image::FileId;
 use crate::ramdisk::{Owners, UnpackError, Unpacker};
 
@@ -140,90 +137,11 @@ impl SimTreeArgs {
     }
 }
 
-/// What the process tells the agent.
-#[derive(Debug, Serialize, Deserialize)]
-enum Report {
-    /// It is about to become the init.
-    Made {
-        /// What the user should know of the users.
-        notice: Option<String>,
-    },
-    /// It has failed.
-    Failed {
-        reason: String,
-        /// Whether another image would do.
-        is_about_the_image: bool,
-    },
-}
-
-impl Report {
-    /// Whole or not at all.
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(&new, path)
-    }
-
-    /// None if there is none yet.
-    fn take(path: &Path) -> io::Result<Option<Self>> {
-        match fs::read(path) {
-            Ok(bytes) => {
-                fs::remove_file(path)?;
-                Ok(Some(serde_json::from_slice(&bytes)?))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Waits until the file systems are made, however large they are. Gives what there is
-/// to say of the users. Cancellation safe.
-pub(super) async fn made(
-    report: &Path,
-    guard: &mut Guard,
-) -> Result<Option<String>, HypervisorError> {
-    let mut exit = None::<ProcessExit>;
-    loop {
-        match Report::take(report).map_err(HypervisorError::io(report))? {
-            Some(Report::Made { notice }) => {
-                // It has become the init and ended already: whoever follows the
-                // enclave is to see that.
-                if let Some(exit) = exit {
-                    guard.put_back(exit);
-                }
-                return Ok(notice);
-            }
-            Some(Report::Failed {
-                reason,
-                is_about_the_image,
-            }) => {
-                return Err(HypervisorError::Tree {
-                    reason,
-                    is_about_the_image,
-                });
-            }
-            None => {}
-        }
-        // What it has reported before its end has been looked for.
-        if let Some(exit) = exit {
-            return Err(HypervisorError::Helper {
-                name: INIT,
-                reason: exit.to_string(),
-            });
-        }
-        tokio::select! {
-            ended = guard.exited() => exit = Some(ended?),
-            () = sleep(LISTEN_POLL) => {}
-        }
-    }
-}
-
 /// Makes the file systems, and becomes the init in them.
 pub fn become_init(args: SimTreeArgs) -> anyhow::Result<Infallible> {
     let made = make(&args);
     let report = match &made {
-        Ok((_, notice)) => Report::Made {
+        Ok((_, notice)) => Report::Done {
             notice: notice.clone(),
         },
         Err(error) => Report::Failed {
@@ -332,25 +250,5 @@ mod tests {
         let matches = <Cli as clap::CommandFactory>::command().get_matches_from(args().arguments());
         let read = Cli::from_arg_matches(&matches).unwrap().args;
         assert_eq!(format!("{read:?}"), format!("{:?}", args()));
-    }
-
-    #[test]
-    fn reports_are_whole_and_are_taken_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tree.json");
-        assert!(Report::take(&path).unwrap().is_none());
-        Report::Failed {
-            reason: "so".to_owned(),
-            is_about_the_image: true,
-        }
-        .write(&path)
-        .unwrap();
-        let taken = Report::take(&path).unwrap();
-        assert!(matches!(
-            taken,
-            Some(Report::Failed { reason, is_about_the_image: true }) if reason == "so"
-        ));
-        assert!(Report::take(&path).unwrap().is_none());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
