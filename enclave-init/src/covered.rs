@@ -7,11 +7,12 @@
 //!
 //! A file system that is mounted on a folder has the folder's owner and permissions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What memory is given out in, in bytes.
 const PAGE: u64 = 4096;
@@ -19,6 +20,7 @@ const PAGE: u64 = 4096;
 /// How much memory the files in a folder take, in bytes.
 pub(crate) fn size(folder: &Path) -> io::Result<u64> {
     let mut size: u64 = 0;
+    let mut counted = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
@@ -27,6 +29,9 @@ pub(crate) fn size(folder: &Path) -> io::Result<u64> {
             if found.is_dir() {
                 folders.push(entry.path());
             }
+            if found.nlink() > 1 && found.is_file() && !counted.insert(identity(&found)) {
+                continue;
+            }
             let pages = found.len().div_ceil(PAGE).saturating_add(1);
             size = size.saturating_add(pages.saturating_mul(PAGE));
         }
@@ -34,11 +39,14 @@ pub(crate) fn size(folder: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Copies the folder `from` to the folder `to`, which is empty, with owners and permissions; but not what has one of the names in `kept_free` in it. No link is followed.
+/// Copies the folder `from` to the folder `to`, which is empty, with owners and permissions;
+/// but not what has one of the names in `kept_free` in it. No link is followed, and names of
+/// one file stay so: a copy for each could take any amount of memory.
 pub(crate) fn copy(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()> {
     let (top, top_of_copy) = (from, to);
     let mut folders = vec![(from.to_owned(), to.to_owned())];
     let mut own = Vec::new();
+    let mut copied: BTreeMap<_, PathBuf> = BTreeMap::new();
     while let Some((from, to)) = folders.pop() {
         for entry in fs::read_dir(&from)? {
             let entry = entry?;
@@ -56,14 +64,26 @@ pub(crate) fn copy(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()>
                 symlink(fs::read_link(&from)?, &to)?;
                 lchown(&to, Some(found.uid()), Some(found.gid()))?;
             } else if found.is_file() {
+                if let Some(first) = copied.get(&identity(&found)) {
+                    fs::hard_link(first, &to)?;
+                    continue;
+                }
                 fs::copy(&from, &to)?;
                 give(&to, &found)?;
+                if found.nlink() > 1 {
+                    copied.insert(identity(&found), to);
+                }
             }
         }
     }
     // Last: a folder that its owner may not write to is filled first.
     own.iter().try_for_each(|(to, found)| give(to, found))?;
     give_same(top, top_of_copy)
+}
+
+/// What all names of a file have in common, and no other file has.
+fn identity(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// Gives a folder the owner and the permissions of another.
@@ -121,5 +141,22 @@ mod tests {
         assert_eq!(link("scratch/dangling"), Path::new("nowhere"));
         assert!(!at("scratch/enclave").exists());
         assert!(at("scratch/nginx/enclave").exists());
+    }
+
+    #[test]
+    fn covered_folders_keep_the_names_of_one_file() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |path: &str| place.path().join(path);
+        fs::create_dir_all(at("run/deep")).unwrap();
+        fs::create_dir(at("scratch")).unwrap();
+        fs::write(at("run/file"), vec![1; 1 << 20]).unwrap();
+        let one = size(&at("run")).unwrap();
+        for number in 0..100 {
+            fs::hard_link(at("run/file"), at(&format!("run/deep/{number}"))).unwrap();
+        }
+        assert_eq!(size(&at("run")).unwrap(), one);
+        copy(&at("run"), &at("scratch"), &[]).unwrap();
+        let found = fs::metadata(at("scratch/file")).unwrap();
+        assert_eq!((found.nlink(), found.len()), (101, 1 << 20));
     }
 }
