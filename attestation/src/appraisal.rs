@@ -14,8 +14,6 @@ use crate::report::{Check, Outcome, Report};
 use crate::rule::{Rejection, Rule};
 use crate::shown::{or_absent, or_empty, shown};
 
-/// What a check says of a field or register that is not in the document.
-
 /// A document whose signature and certificates hold, and what it is held against.
 pub(crate) struct Appraisal<'a, 'p> {
     pub(crate) document: &'p Document<'a>,
