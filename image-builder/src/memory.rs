@@ -27,12 +27,16 @@ const MAX_LINK: usize = 127;
 const INDEX_NODE: u64 = 600;
 const INDEX_PAGES: u64 = 63;
 
+/// What the init copies into a file system of its own, with the names of one file kept.
+const COPIED: &[u8] = b"run/";
+
 /// What the image's files come to, in bytes. A file counts once, whatever its names are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Files {
     /// Their contents.
     pub(crate) contents: u64,
-    /// The memory that they take when the kernel has unpacked them.
+    /// The memory that they take when the kernel has unpacked them, and the init has copied
+    /// what is in `/run`.
     pub(crate) unpacked: u64,
     /// The largest of them.
     pub(crate) largest: Option<LargeFile>,
@@ -42,10 +46,22 @@ impl Files {
     /// Those of a tree. A file in a ramdisk has less than 4 GiB.
     pub(crate) fn of(tree: &Tree) -> Result<Self, String> {
         let mut counted = BTreeSet::new();
+        let mut copied = BTreeSet::new();
         let mut files = Self::default();
         for (path, node) in tree.iter() {
             let name = path.len() - parent(path).len();
             files.unpacked = files.unpacked.saturating_add(of_text(name));
+            if path.starts_with(COPIED) {
+                let copy = match &node.kind {
+                    Kind::File { inode, .. } if !copied.insert(*inode) => NAME,
+                    Kind::File { content, .. } => of_file(content.size),
+                    Kind::Symlink(target) => INODE + of_target(target.len()),
+                    Kind::Directory => INODE,
+                    Kind::Fifo => 0,
+                };
+                let copy = copy.saturating_add(of_text(name));
+                files.unpacked = files.unpacked.saturating_add(copy);
+            }
             let size = match &node.kind {
                 Kind::File { inode, .. } if !counted.insert(*inode) => {
                     files.unpacked = files.unpacked.saturating_add(NAME);
@@ -162,6 +178,26 @@ mod tests {
             reason.starts_with("it has the file /d/larger with 4096 MiB, but"),
             "{reason}"
         );
+    }
+
+    #[test]
+    fn memory_of_what_is_copied_from_run_is_counted_twice() {
+        let mut tree = Tree::default();
+        let content = Content {
+            offset: 0,
+            size: 1 << 20,
+        };
+        tree.file(b"a", Metadata::DIRECTORY, content).unwrap();
+        let before = Files::of(&tree).unwrap().unpacked;
+        tree.hard_link(b"run/deep/first", b"a").unwrap();
+        tree.hard_link(b"run/second", b"a").unwrap();
+        tree.hard_link(b"running", b"a").unwrap();
+        let files = Files::of(&tree).unwrap();
+        // Two folders, of which one is in `/run`, and four names.
+        let names = 2 * INODE + 3 * NAME;
+        let copy = INODE + of_file(1 << 20) + NAME;
+        assert_eq!(files.unpacked, before + names + copy);
+        assert_eq!(files.contents, 1 << 20);
     }
 
     #[test]
