@@ -64,23 +64,8 @@ impl Status {
         {
             row("egress", format!("{destination}  {}", traffic(counts)));
         }
-        for (direction, counts) in [
-            ("egress", self.init_places.egress),
-            ("ingress", self.init_places.ingress),
-        ] {
-            let PlaceCounts { refused, evicted } = counts;
-            if refused > 0 || evicted > 0 {
-                row(
-                    "places",
-                    format!(
-                        "{direction}: the init refused {refused} connections and closed {evicted} idle ones"
-                    ),
-                );
-            }
-        }
-        let dropped = self.init_places.dropped_datagrams;
-        if dropped > 0 {
-            row("places", format!("the init dropped {dropped} datagrams"));
+        for line in self.of_init_places() {
+            row("places", line);
         }
         for (key, line) in self.of_secrets() {
             row(key, line);
@@ -118,6 +103,25 @@ impl Status {
         );
         row("process", self.process_id.to_string());
         table
+    }
+
+    /// What the init had no place for.
+    fn of_init_places(&self) -> Vec<String> {
+        let places = &self.init_places;
+        let mut lines = Vec::new();
+        for (direction, counts) in [("egress", places.egress), ("ingress", places.ingress)] {
+            let PlaceCounts { refused, evicted } = counts;
+            if refused > 0 || evicted > 0 {
+                lines.push(format!(
+                    "{direction}: the init refused {refused} connections and closed {evicted} idle ones"
+                ));
+            }
+        }
+        let dropped = places.dropped_datagrams;
+        if dropped > 0 {
+            lines.push(format!("the init dropped {dropped} datagrams"));
+        }
+        lines
     }
 
     /// The secrets, the calls to KMS, and what these are signed with.
