@@ -1,6 +1,6 @@
 //! `describe`, of images that are sound and of others.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::process::Output;
 
