@@ -93,6 +93,8 @@ def record(service, method, path, headers, body, query, _request_id, region):
     elif service == "ec2" and ":instance/" in resource:
         tags = ec2._tags.get(resource.rpartition("/")[2], [])
         context = {f"aws:ResourceTag/{tag['Key']}": tag["Value"] for tag in tags}
+    elif service == "logs" and (stream := json.loads(body).get("logStreamName")):
+        resource = f"{resource}:log-stream:{stream}"
     elif action.startswith("states:SendTask"):
         resource = _waiting.get(json.loads(body)["taskToken"], resource)
     RECORD.add(principal, action, resource, context)
