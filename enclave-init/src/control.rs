@@ -53,6 +53,7 @@ pub(crate) struct Handle {
     ready: watch::Sender<Option<u64>>,
     clock: watch::Sender<Option<FromInit>>,
     limits: watch::Sender<Option<FromInit>>,
+    workloads: watch::Sender<Vec<FromInit>>,
     logs: Logs,
 }
 
@@ -93,6 +94,11 @@ impl Handle {
     /// What the workload's limits have refused it, told anew to each agent.
     pub(crate) fn set_limits(&self, limits: FromInit) {
         self.limits.send_replace(Some(limits));
+    }
+
+    /// How each of several workloads is, in their order.
+    pub(crate) fn set_workloads(&self, workloads: Vec<FromInit>) {
+        self.workloads.send_replace(workloads);
     }
 
     /// Whether it was ready once.
@@ -287,6 +293,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let health = watch::Sender::new((HealthState::Starting, String::new()));
     let ready = watch::Sender::new(None);
     let limits = watch::Sender::new(None);
+    let workloads = watch::Sender::new(Vec::new());
     let clock = watch::Sender::new(None);
     let last = watch::Sender::new(None);
     let (shutdowns, shutdown) = mpsc::channel(1);
@@ -295,6 +302,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         health: health.clone(),
         ready: ready.clone(),
         limits: limits.clone(),
+        workloads: workloads.clone(),
         clock: clock.clone(),
         logs: parts.logs.clone(),
     };
@@ -305,6 +313,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         health: health.subscribe(),
         ready: ready.subscribe(),
         limits: limits.subscribe(),
+        workloads: workloads.subscribe(),
         clock: clock.subscribe(),
         last: last.subscribe(),
         shutdowns,
@@ -336,6 +345,7 @@ struct Task {
     health: watch::Receiver<(HealthState, String)>,
     ready: watch::Receiver<Option<u64>>,
     limits: watch::Receiver<Option<FromInit>>,
+    workloads: watch::Receiver<Vec<FromInit>>,
     clock: watch::Receiver<Option<FromInit>>,
     last: watch::Receiver<Option<FromInit>>,
     shutdowns: mpsc::Sender<Shutdown>,
@@ -347,6 +357,8 @@ enum Next {
     Send(FromInit),
     /// A message that must not be lost with the session.
     Tell(FromInit),
+    /// What has changed of several workloads.
+    Workloads,
     Close,
 }
 
@@ -359,6 +371,7 @@ impl Task {
             ));
             self.ready.mark_changed();
             self.limits.mark_changed();
+            self.workloads.mark_changed();
             self.clock.mark_changed();
             session = loop {
                 sleep(RECONNECT_DELAY).await;
@@ -385,6 +398,7 @@ impl Task {
         let mut places_told = Told::default();
         let mut kms_told = KmsTold::default();
         let mut secrets_told = SecretCounts::default();
+        let mut workloads_told = Vec::new();
         if let Some(message) = &self.unsent {
             session.send(message).await?;
             self.unsent = None;
@@ -407,6 +421,7 @@ impl Task {
                 },
                 Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),
                 _ = beat.tick() => Next::Send(health(&mut self.health)),
+                Ok(()) = self.workloads.changed() => Next::Workloads,
                 Ok(()) = self.limits.changed() => {
                     // Nothing until a limit was met.
                     let Some(limits) = self.limits.borrow_and_update().clone() else {
@@ -456,20 +471,35 @@ impl Task {
                 }
                 Next::Send(message) => session.send(&message).await?,
                 Next::Tell(message) => self.tell(&mut session, message).await?,
+                Next::Workloads => {
+                    self.tell_workloads(&mut session, &mut workloads_told)
+                        .await?;
+                }
                 Next::Close => {
-                    while let Ok(message) = self.waiting.try_recv() {
-                        self.tell(&mut session, message).await?;
-                    }
-                    // What ended it may have been counted just now.
-                    if let Some(limits) = self.new_limits() {
-                        session.send(&limits).await?;
-                    }
+                    self.tell_rest(&mut session, &mut workloads_told).await?;
                     let Some(last) = self.last.borrow().clone() else {
                         continue;
                     };
                     return last_words(session, &last).await;
                 }
             }
+        }
+    }
+
+    /// Tells what waits, before the last message.
+    async fn tell_rest(
+        &mut self,
+        session: &mut Session,
+        workloads_told: &mut Vec<FromInit>,
+    ) -> Result<(), String> {
+        while let Ok(message) = self.waiting.try_recv() {
+            self.tell(session, message).await?;
+        }
+        self.tell_workloads(session, workloads_told).await?;
+        // What ended it may have been counted just now.
+        match self.new_limits() {
+            Some(limits) => session.send(&limits).await,
+            None => Ok(()),
         }
     }
 
@@ -497,6 +527,21 @@ impl Task {
     fn new_limits(&mut self) -> Option<FromInit> {
         let limits = self.limits.borrow_and_update();
         limits.has_changed().then(|| limits.clone()).flatten()
+    }
+
+    /// Tells of the workloads of which something else was told on this connection.
+    async fn tell_workloads(
+        &mut self,
+        session: &mut Session,
+        told: &mut Vec<FromInit>,
+    ) -> Result<(), String> {
+        let workloads = self.workloads.borrow_and_update().clone();
+        let news = workloads.iter().filter(|message| !told.contains(message));
+        for message in news {
+            session.send(message).await?;
+        }
+        *told = workloads;
+        Ok(())
     }
 
     /// Sends a message, and keeps it for the next session if this one breaks.

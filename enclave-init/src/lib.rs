@@ -43,6 +43,7 @@ mod boot;
 mod capacity;
 mod clock;
 mod companion;
+mod conditions;
 mod confinement;
 mod control;
 mod covered;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use manifest::{HealthProbe, MeasuredConfig};
+use manifest::{HealthProbe, Workload};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
@@ -16,12 +16,20 @@ use crate::error::{Doing, InitError};
 use crate::mounts::in_scratch;
 use crate::passing::{self, receive};
 
-/// Where the workload finds the socket.
-pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
+/// Where the only workload finds the socket.
+const SOCKET: &str = "/run/enclave/notify.sock";
 /// Longest message, in bytes. Of what is longer the line is withheld that was cut.
 const MAX_MESSAGE: usize = 4096;
 /// Between two messages at least: a workload that says more waits.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Where a workload finds its socket.
+pub(crate) fn socket(workload: &Workload) -> String {
+    match &workload.name {
+        None => SOCKET.to_owned(),
+        Some(name) => format!("/run/enclave/notify-{name}.sock"),
+    }
+}
 
 /// The socket, for every run of the workload.
 #[derive(Debug)]
@@ -44,16 +52,16 @@ pub(crate) struct News {
 
 impl Notifications {
     /// Makes the socket, if the image has the workload say so.
-    pub(crate) fn of(config: &MeasuredConfig) -> Result<Option<Self>, InitError> {
-        let health = config.workload.health.as_ref();
+    pub(crate) fn of(workload: &Workload) -> Result<Option<Self>, InitError> {
+        let health = workload.health.as_ref();
         let says = health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
-        says.then(Self::bind).transpose()
+        says.then(|| Self::bind(&socket(workload))).transpose()
     }
 
-    /// Nobody but the workload can reach it.
-    fn bind() -> Result<Self, InitError> {
-        let path = in_scratch(SOCKET);
-        let binding = || format!("making {SOCKET}");
+    /// Nobody but workloads can reach it.
+    fn bind(socket: &str) -> Result<Self, InitError> {
+        let path = in_scratch(socket);
+        let binding = || format!("making {socket}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
         set_permissions(&path, Permissions::from_mode(0o666)).doing(binding)?;

@@ -66,7 +66,7 @@ impl Services<'_> {
             capacity,
             one_user,
         } = self;
-        let credentials = if config.workload.aws_credentials {
+        let credentials = if config.has_credentials() {
             let region = config.kms.as_ref().map(|kms| &*kms.region);
             Some(AwsCredentials::new(region)?)
         } else {

@@ -13,7 +13,7 @@ use nsm::Nsm;
 use crate::args::Simulation;
 use crate::capacity::Capacity;
 use crate::clock;
-use crate::confinement::{Confinement, Memory, Sizes};
+use crate::confinement::{Confinements, Memory, Sizes};
 use crate::error::{Doing, InitError};
 use crate::machine::{Expedited, Reset};
 use crate::network::{Making, Namespace};
@@ -31,6 +31,8 @@ pub(crate) struct System {
     pub(crate) trust: Arc<Trust>,
     /// Takes on its confinement meanwhile.
     pub(crate) workload: StandingBy,
+    /// What the workloads' processes take on.
+    pub(crate) confinements: Confinements,
     /// The workload's.
     pub(crate) network: Arc<Namespace>,
     /// What connections may take.
@@ -95,7 +97,7 @@ impl System {
             })
             .await?;
         let nsm = open_nsm(descriptors.map(Descriptors::nsm))?;
-        let with_credentials = config.workload.aws_credentials;
+        let with_credentials = config.has_credentials();
         let addresses = config.network.addresses();
         let network = steps
             .run(
@@ -104,20 +106,20 @@ impl System {
             )
             .await?;
         let network = Arc::new(network);
-        let confinement = steps
+        let confinements = steps
             .run(EndCode::BootConfinement, async {
                 if simulation.is_none() {
                     capacity.limit_tcp()?;
                 }
-                let network = Arc::clone(&network);
-                Confinement::prepare(&config, &sizes, network, simulation)
+                Confinements::prepare(&config, &sizes, &network, simulation)
             })
             .await?;
-        let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinement), expedited)?;
+        let workload = first_workload(&config, &confinements, expedited)?;
         Ok(Self {
             config,
             trust,
             workload,
+            confinements,
             network,
             capacity,
             search: descriptors.map_or(Search::Vsock, Search::Simulated),
@@ -126,6 +128,25 @@ impl System {
             nsm,
         })
     }
+}
+
+/// Has the process made of a workload that waits for no other.
+fn first_workload(
+    config: &Arc<MeasuredConfig>,
+    confinements: &Confinements,
+    expedited: Option<Expedited>,
+) -> Result<StandingBy, InitError> {
+    let mut workloads = config.workloads.iter();
+    let first = workloads.position(|workload| workload.after.is_empty());
+    let first = first.and_then(|index| Some((index, confinements.of(index)?)));
+    let (index, confinement) =
+        first.ok_or_else(|| InitError::Workload("every workload waits for another".to_owned()))?;
+    StandingBy::new(
+        Arc::clone(config),
+        index,
+        Arc::clone(confinement),
+        expedited,
+    )
 }
 
 /// What the image says, and whom it has the enclave trust.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{ChangeSignal, HealthProbe, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use manifest::{
+    ChangeSignal, HealthProbe, MeasuredConfig, Restart, RestartPolicy, Workload, WorkloadKind,
+};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
@@ -39,11 +41,21 @@ pub(crate) struct Given<'a> {
     pub(crate) secrets: Option<&'a Secrets>,
 }
 
-type Started = Result<(Pid, Pipes), InitError>;
+/// A workload's process.
+pub(crate) struct Begun {
+    pub(crate) pid: Pid,
+    /// PID 1 of its namespace, if that is another process.
+    pub(crate) namespace: Option<OwnedFd>,
+    pub(crate) pipes: Pipes,
+}
+
+type Started = Result<Begun, InitError>;
 
 /// A workload whose process takes on its confinement and then waits for the word to
 /// execute the program. Most of a start is that, and need not wait for the boot's end.
 pub(crate) struct StandingBy {
+    /// Its place in the image's list.
+    index: usize,
     process: Process,
     confinement: Arc<Confinement>,
     /// While the machine boots; none where it is not the init's own.
@@ -64,11 +76,13 @@ impl StandingBy {
     /// Has the process made, if its environment is known.
     pub(crate) fn new(
         config: Arc<MeasuredConfig>,
+        index: usize,
         confinement: Arc<Confinement>,
         expedited: Option<Expedited>,
     ) -> Result<Self, InitError> {
-        if config.workload.aws_credentials || !config.secrets.is_empty() {
+        if config.has_credentials() || !config.secrets.is_empty() {
             return Ok(Self {
+                index,
                 process: Process::Awaiting(config),
                 confinement,
                 expedited,
@@ -80,18 +94,22 @@ impl StandingBy {
         std::thread::Builder::new()
             .name("workload".to_owned())
             // Whoever gave up the boot does not want to know.
-            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, Given::default()))))
+            .spawn(move || {
+                let started = start_of(&config, index, &of_thread, awaited, Given::default());
+                drop(sender.send(started));
+            })
             .doing(|| "starting the workload's thread".to_owned())?;
         Ok(Self {
+            index,
             process: Process::Made { word, started },
             confinement,
             expedited,
         })
     }
 
-    /// What the process takes on.
-    pub(crate) fn confinement(&self) -> Arc<Confinement> {
-        Arc::clone(&self.confinement)
+    /// The workload's place in the image's list.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Has it execute the program. Waits for that, as [`start`] does.
@@ -99,7 +117,9 @@ impl StandingBy {
         let (word, started) = match self.process {
             Process::Made { word, started } => (word, started),
             Process::Awaiting(config) => {
-                return start_now(&config, &self.confinement, given);
+                let word = Word::new()?;
+                word.give()?;
+                return start_of(&config, self.index, &self.confinement, word, given);
             }
         };
         word.give()?;
@@ -113,12 +133,27 @@ impl StandingBy {
 /// Starts the workload at once.
 pub(crate) fn start_now(
     config: &MeasuredConfig,
+    workload: &Workload,
     confinement: &Arc<Confinement>,
     given: Given<'_>,
 ) -> Started {
     let word = Word::new()?;
     word.give()?;
-    start(config, confinement, word, given)
+    start(config, workload, confinement, word, given)
+}
+
+/// Starts the workload of this place.
+fn start_of(
+    config: &MeasuredConfig,
+    index: usize,
+    confinement: &Arc<Confinement>,
+    word: Word,
+    given: Given<'_>,
+) -> Started {
+    match config.workloads.get(index) {
+        Some(workload) => start(config, workload, confinement, word, given),
+        None => Err(InitError::Workload("the image does not have it".to_owned())),
+    }
 }
 
 /// The word that a process waits for: a byte through a pipe.
@@ -154,18 +189,22 @@ impl Word {
 }
 
 /// The environment of the workload, and of every command that is run beside it.
-pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsString, OsString)> {
-    let workload = &config.workload;
+pub(crate) fn variables(
+    config: &MeasuredConfig,
+    workload: &Workload,
+    given: Given<'_>,
+) -> Vec<(OsString, OsString)> {
     // What is set later takes the place of what was there.
     let mut variables = BTreeMap::<OsString, OsString>::new();
     let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
     for (name, value) in &workload.env {
         set(name, value.into());
     }
-    for (name, value) in crate::egress::proxy_variables(config) {
+    for (name, value) in crate::egress::proxy_variables(config, &workload.env) {
         set(name, value.into());
     }
     let credentials = given.credentials;
+    let credentials = credentials.filter(|_| workload.aws_credentials);
     let of_credentials = credentials.map(|credentials| credentials.variables(&workload.env));
     for (name, value) in of_credentials.into_iter().flatten() {
         set(name, value.into());
@@ -184,12 +223,12 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
 }
 
 /// Where the workload says how it is. It does so itself: commands beside it have none of this.
-fn of_notifications(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
-    let health = config.workload.health.as_ref();
+fn of_notifications(workload: &Workload) -> Vec<(&'static str, String)> {
+    let health = workload.health.as_ref();
     let Some(HealthProbe::Notify { watchdog }) = health.map(|health| &health.probe) else {
         return Vec::new();
     };
-    let socket = ("NOTIFY_SOCKET", crate::notifications::SOCKET.to_owned());
+    let socket = ("NOTIFY_SOCKET", crate::notifications::socket(workload));
     let watchdog = watchdog.map(|watchdog| {
         let microseconds = watchdog.as_duration().as_micros().to_string();
         ("WATCHDOG_USEC", microseconds)
@@ -202,19 +241,19 @@ fn of_notifications(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
 /// word has been given.
 fn start(
     config: &MeasuredConfig,
+    workload: &Workload,
     confinement: &Arc<Confinement>,
     word: Word,
     given: Given<'_>,
 ) -> Started {
-    let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
     let mut command = Command::new(program);
     command
         .args(workload.command.arguments())
         .env_clear()
-        .envs(variables(config, given))
-        .envs(of_notifications(config))
+        .envs(variables(config, workload, given))
+        .envs(of_notifications(workload))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -247,7 +286,8 @@ fn start(
             })
         })
     });
-    let mut child = spawned?;
+    let (namespace, mut child) = spawned?;
+    let namespace = namespace.map(descriptor).transpose()?;
     let stdout = child
         .stdout
         .take()
@@ -256,10 +296,11 @@ fn start(
         .stderr
         .take()
         .map(|pipe| (pipe.into(), Source::Stderr));
-    Ok((
-        Pid::from_raw(child.id().cast_signed()),
-        stdout.into_iter().chain(stderr).collect(),
-    ))
+    Ok(Begun {
+        pid: Pid::from_raw(child.id().cast_signed()),
+        namespace,
+        pipes: stdout.into_iter().chain(stderr).collect(),
+    })
 }
 
 /// What kept the workload's process from its program.
@@ -349,6 +390,22 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// A delay between half of this one and all of it, by chance: what failed at once, in one
+/// enclave or in many, is not started again at once.
+pub(crate) fn spread(delay: Duration) -> Duration {
+    let mut chance = [0; 4];
+    match aws_lc_rs::rand::fill(&mut chance) {
+        Ok(()) => spread_by(delay, u32::from_ne_bytes(chance)),
+        // There is nothing to choose by.
+        Err(_) => delay,
+    }
+}
+
+fn spread_by(delay: Duration, chance: u32) -> Duration {
+    let half = delay / 2;
+    half + half.mul_f64(f64::from(chance) / f64::from(u32::MAX))
+}
+
 /// Counts restarts by the workload's policy.
 #[derive(Debug)]
 pub(crate) struct Restarts {
@@ -423,6 +480,18 @@ mod tests {
             restarts.next(FAILED, Duration::from_secs(40)),
             Some(Duration::from_secs(1))
         );
+    }
+
+    #[test]
+    fn jitter_of_restarts_is_between_half_of_the_delay_and_all_of_it() {
+        let delay = Duration::from_secs(4);
+        assert_eq!(spread_by(delay, 0), Duration::from_secs(2));
+        assert_eq!(spread_by(delay, u32::MAX), delay);
+        let delays: Vec<_> = (0..100).map(|_| spread(delay)).collect();
+        let range = Duration::from_secs(2)..=delay;
+        assert!(delays.iter().all(|delay| range.contains(delay)));
+        let first = delays.first().unwrap();
+        assert!(delays.iter().any(|delay| delay != first));
     }
 
     #[test]

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifest::{Confinement as Settings, Mebibytes};
+use manifest::{Confinement as Settings, Limits, Mebibytes, Workload};
 use tokio::time::sleep;
 
-use super::cgroup::Events;
+use super::cgroup::{Bound, Counts, Events};
 use super::{Cgroup, Confinement, Sizes};
 use crate::control::Handle;
 use crate::logs::Logs;
 
 const MIB: u64 = 1024 * 1024;
+/// The weight of a group that was given none (Linux, `admin-guide/cgroup-v2.rst`).
+const USUAL_CPU_WEIGHT: u64 = 100;
 /// Between two reports at least: a workload can meet a limit as often as it likes.
 const PAUSE: Duration = Duration::from_secs(1);
 /// After a failure to count, which the next attempt may meet as well.
@@ -24,36 +26,60 @@ pub(crate) struct Bounds {
     /// Bytes.
     memory: u64,
     pids: u64,
-    /// Whether it is the machine's memory that bounds them, and not the image.
-    memory_is_the_machines: bool,
-    pids_are_the_machines: bool,
+    memory_key: &'static str,
+    pids_key: &'static str,
 }
 
 impl Bounds {
-    pub(crate) fn new(settings: &Settings, sizes: &Sizes) -> Self {
+    pub(super) fn new(settings: &Settings, sizes: &Sizes, workload: &Workload) -> Self {
         let wanted = settings.memory_mib.map(Mebibytes::bytes);
-        let pids = settings.pids.map(|pids| u64::from(pids.get()));
-        Self {
-            memory: sizes.memory,
-            pids: sizes.pids,
-            memory_is_the_machines: wanted.is_none_or(|wanted| sizes.memory < wanted),
-            pids_are_the_machines: pids.is_some_and(|wanted| sizes.pids < wanted),
-        }
-    }
-
-    fn memory_key(self) -> &'static str {
-        if self.memory_is_the_machines {
+        let memory_key = if wanted.is_none_or(|wanted| sizes.memory < wanted) {
             "enclave.memory_mib"
         } else {
             "confinement.memory_mib"
-        }
-    }
-
-    fn pids_key(self) -> &'static str {
-        if self.pids_are_the_machines {
+        };
+        let wanted = settings.pids.map(|pids| u64::from(pids.get()));
+        let pids_key = if wanted.is_some_and(|wanted| sizes.pids < wanted) {
             "the kernel's own limit, by enclave.memory_mib,"
         } else {
             "confinement.pids"
+        };
+        let bounds = Self {
+            memory: sizes.memory,
+            pids: sizes.pids,
+            memory_key,
+            pids_key,
+        };
+        bounds.within(workload.limits)
+    }
+
+    /// Those of one of several workloads, which has limits of its own.
+    fn within(self, limits: Limits) -> Self {
+        let own = limits.memory_mib.map(Mebibytes::bytes);
+        let (memory, memory_key) = match own.filter(|own| *own < self.memory) {
+            Some(own) => (own, "the workload's limits.memory_mib"),
+            None => (self.memory, self.memory_key),
+        };
+        let own = limits.pids.map(|pids| u64::from(pids.get()));
+        let (pids, pids_key) = match own.filter(|own| *own < self.pids) {
+            Some(own) => (own, "the workload's limits.pids"),
+            None => (self.pids, self.pids_key),
+        };
+        Self {
+            memory,
+            pids,
+            memory_key,
+            pids_key,
+        }
+    }
+
+    /// The same for the kernel.
+    pub(super) fn of_group(self, workload: &Workload) -> Bound {
+        let weight = workload.limits.cpu_weight;
+        Bound {
+            memory: self.memory,
+            pids: self.pids,
+            cpu_weight: weight.map_or(USUAL_CPU_WEIGHT, |weight| weight.get().into()),
         }
     }
 }
@@ -90,15 +116,23 @@ pub(crate) fn lowered(settings: &Settings, sizes: &Sizes) -> Option<String> {
     })
 }
 
-/// Tells the agent and the log, for as long as the enclave runs.
-pub(crate) async fn report(confinement: Arc<Confinement>, handle: Handle, logs: Logs) {
+/// Tells the log of one workload, and the agent if it is the only one, for as long as the
+/// enclave runs.
+pub(super) async fn report(confinement: Arc<Confinement>, handle: Option<Handle>, logs: Logs) {
     let Some(cgroup) = confinement.cgroup() else {
         return;
     };
     let mut known = Events::default();
     let mut is_counted = true;
     loop {
-        let told = tell(cgroup, confinement.bounds(), &mut known, &handle, &logs).await;
+        let told = tell(
+            cgroup,
+            confinement.bounds(),
+            &mut known,
+            handle.as_ref(),
+            &logs,
+        )
+        .await;
         if let Err(error) = &told
             && is_counted
         {
@@ -111,20 +145,38 @@ pub(crate) async fn report(confinement: Arc<Confinement>, handle: Handle, logs: 
     }
 }
 
+/// Tells the agent what several workloads together were refused, for as long as the enclave
+/// runs.
+pub(super) async fn count(counts: Arc<Counts>, handle: Handle) {
+    let mut known = Events::default();
+    loop {
+        let changed = counts.changed().await.and_then(|()| counts.events());
+        // What cannot be counted is said of the workload that it is about.
+        let pause = if changed.is_ok() { PAUSE } else { RETRY_PAUSE };
+        if let Ok(events) = changed
+            && events != known
+        {
+            known = events;
+            handle.set_limits(events.into());
+        }
+        sleep(pause).await;
+    }
+}
+
 async fn tell(
     cgroup: &Cgroup,
     bounds: Bounds,
     known: &mut Events,
-    handle: &Handle,
+    handle: Option<&Handle>,
     logs: &Logs,
 ) -> std::io::Result<()> {
-    cgroup.changed().await?;
+    cgroup.counts().changed().await?;
     let events = cgroup.events()?;
     let oom_kills = events.oom_kills.saturating_sub(known.oom_kills);
     if oom_kills > 0 {
         logs.error(format!(
             "out of memory: the kernel killed {oom_kills} of the workload's processes; {} bounds what it has, {} MiB",
-            bounds.memory_key(),
+            bounds.memory_key,
             bounds.memory / MIB
         ));
     }
@@ -132,13 +184,14 @@ async fn tell(
     if refused > 0 {
         logs.error(format!(
             "too many processes: {refused} could not be started; {} bounds how many there are, {}",
-            bounds.pids_key(),
-            bounds.pids
+            bounds.pids_key, bounds.pids
         ));
     }
     if events != *known {
         *known = events;
-        handle.set_limits(events.into());
+        if let Some(handle) = handle {
+            handle.set_limits(events.into());
+        }
     }
     Ok(())
 }
@@ -156,6 +209,30 @@ mod tests {
         shm: MIB,
     };
 
+    fn workload(limits: &str) -> Workload {
+        let text = format!(
+            r#"{{"name": "web", "limits": {limits}, "kind": "service", "command": ["/a"], "env": {{}},
+                "working_directory": "/", "user": {{"uid": 0, "gid": 0}}, "stop_grace": "1s",
+                "restart": {{"policy": "never", "max": 0, "backoff": "1s..1s"}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn limits_of_one_of_several_workloads_are_the_lower_ones() {
+        let settings: Settings = serde_json::from_str(r#"{"pids": 500}"#).unwrap();
+        let workload = workload(r#"{"memory_mib": 16, "pids": 1000, "cpu_weight": 7}"#);
+        let bounds = Bounds::new(&settings, &Sizes { pids: 500, ..SIZES }, &workload);
+        assert_eq!(bounds.memory_key, "the workload's limits.memory_mib");
+        assert_eq!(bounds.pids_key, "confinement.pids");
+        let group = bounds.of_group(&workload);
+        let limits = (group.memory, group.pids, group.cpu_weight);
+        assert_eq!(limits, (16 * MIB, 500, 7));
+        let usual = self::workload("{}");
+        let group = Bounds::new(&settings, &SIZES, &usual).of_group(&usual);
+        assert_eq!((group.memory, group.cpu_weight), (SIZES.memory, 100));
+    }
+
     #[test]
     fn limits_that_the_machine_lowers_are_told_with_what_to_change() {
         let text = r#"{"memory_mib": 100, "pids": 4194304, "tmp_mib": 7}"#;
@@ -164,9 +241,9 @@ mod tests {
             lowered(&settings, &SIZES).unwrap(),
             "confinement: the machine's memory allows memory_mib 39.7 instead of 100, pids 1898 instead of 4194304; raise enclave.memory_mib"
         );
-        let bounds = Bounds::new(&settings, &SIZES);
-        assert_eq!(bounds.memory_key(), "enclave.memory_mib");
-        assert!(bounds.pids_key().contains("enclave.memory_mib"));
+        let bounds = Bounds::new(&settings, &SIZES, &workload("{}"));
+        assert_eq!(bounds.memory_key, "enclave.memory_mib");
+        assert!(bounds.pids_key.contains("enclave.memory_mib"));
     }
 
     #[test]
@@ -179,14 +256,14 @@ mod tests {
             ..SIZES
         };
         assert_eq!(lowered(&settings, &sizes), None);
-        let bounds = Bounds::new(&settings, &sizes);
-        assert_eq!(bounds.memory_key(), "confinement.memory_mib");
-        assert_eq!(bounds.pids_key(), "confinement.pids");
+        let bounds = Bounds::new(&settings, &sizes, &workload("{}"));
+        assert_eq!(bounds.memory_key, "confinement.memory_mib");
+        assert_eq!(bounds.pids_key, "confinement.pids");
         // Without a word of the image's it is the machine that bounds the memory.
         let none: Settings = serde_json::from_str("{}").unwrap();
         assert_eq!(lowered(&none, &SIZES), None);
         assert_eq!(
-            Bounds::new(&none, &SIZES).memory_key(),
+            Bounds::new(&none, &SIZES, &workload("{}")).memory_key,
             "enclave.memory_mib"
         );
     }

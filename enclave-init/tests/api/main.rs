@@ -46,3 +46,4 @@ mod self_check;
 mod shutdown;
 mod tls;
 mod verify;
+mod workloads;

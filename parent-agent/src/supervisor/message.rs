@@ -2,8 +2,9 @@
 
 use enclave_host::duration::milliseconds;
 use link::EndCode;
-use link::control::{ExitStatus, FromInit, HealthState};
+use link::control::{ExitStatus, FromInit, HealthState, WorkloadState};
 use link::kms::Calls;
+use manifest::WorkloadName;
 
 use super::Supervisor;
 use crate::clock::ClockStatus;
@@ -52,7 +53,16 @@ impl Supervisor {
                 status,
                 restart_in_ms,
                 code,
-            } => self.workload_exited(status, restart_in_ms, Code::clean(&code).as_ref()),
+                workload,
+            } => {
+                let code = Code::clean(&code);
+                self.workload_exited(status, restart_in_ms, code.as_ref(), workload.as_deref());
+            }
+            FromInit::Workload {
+                name,
+                state,
+                detail,
+            } => self.workload(&name, state, &detail),
             FromInit::SelfCheck {
                 outcome,
                 rule,
@@ -147,9 +157,22 @@ impl Supervisor {
         self.board.update(|live| live.step(step));
     }
 
-    fn workload_exited(&self, status: ExitStatus, restart_in_ms: Option<u64>, code: Option<&Code>) {
+    fn workload_exited(
+        &self,
+        status: ExitStatus,
+        restart_in_ms: Option<u64>,
+        code: Option<&Code>,
+        workload: Option<&str>,
+    ) {
+        // What is no name is none.
+        let workload = workload.filter(|name| name.parse::<WorkloadName>().is_ok());
         if restart_in_ms.is_some() {
-            self.board.update(|live| live.restarts += 1);
+            self.board.update(|live| {
+                live.restarts += 1;
+                if let Some(name) = workload {
+                    live.workloads.restarted(name);
+                }
+            });
             self.remember();
         }
         if Line::WorkloadExited.may_be_written() {
@@ -157,7 +180,20 @@ impl Supervisor {
                 status: status.into(),
                 restart_in_ms,
                 code,
+                workload,
             });
+        }
+    }
+
+    /// Reports one of several workloads when it is otherwise than before.
+    fn workload(&self, name: &str, state: WorkloadState, detail: &str) {
+        let news = self
+            .board
+            .update(|live| live.workloads.told(name, state, detail).cloned());
+        let Some(workload) = news else { return };
+        self.remember();
+        if Line::Health.may_be_written() {
+            self.reporter.report(&Report::Workload(&workload));
         }
     }
 

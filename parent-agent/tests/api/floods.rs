@@ -59,6 +59,7 @@ async fn health_flood_is_counted_and_not_printed() {
         status: link::control::ExitStatus::Code(1),
         restart_in_ms: Some(1),
         code: Text::default(),
+        workload: None,
     })
     .await;
     let mut printed = 0;

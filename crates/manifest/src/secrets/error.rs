@@ -8,6 +8,7 @@ use super::ciphertext::MAX_CIPHERTEXT_BYTES;
 use super::delivery::{SECRETS_FOLDER, SecretPath, VariableName};
 use crate::name::EnclaveName;
 use crate::units::Interval;
+use crate::workloads::WorkloadName;
 
 /// Why a secret was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -63,6 +64,9 @@ pub enum SecretError {
         "on_change needs to say what follows: write one of `signal = \"SIGHUP\"` and `command = [\"PROGRAM\", \"ARGUMENT\"]`"
     )]
     OnChange,
+    /// A change is for a workload that is not there.
+    #[error("on_change is for the workload `{0}`, which is not there: name one of [[workload]]")]
+    ChangeOfNobody(WorkloadName),
     /// Nobody can look for a sealed secret.
     #[error(
         "refresh looks for another ciphertext, and this secret is sealed: remove `refresh`; a new value is sealed to the next start of the enclave"

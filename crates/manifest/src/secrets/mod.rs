@@ -14,7 +14,8 @@ pub use self::ciphertext::{
     CiphertextBlob, EncryptionContext, KeyArn, MAX_CIPHERTEXT_BYTES, StoredAt,
 };
 pub use self::delivery::{
-    ChangeSignal, OnChange, OnFailure, SECRETS_FOLDER, SecretMode, SecretPath, VariableName,
+    ChangeSignal, OnChange, OnFailure, Reaction, SECRETS_FOLDER, SecretMode, SecretPath,
+    VariableName,
 };
 pub use self::error::SecretError;
 pub use self::source::{CiphertextSource, OriginSource, SealedSource, SecretSource};
@@ -22,6 +23,7 @@ pub(crate) use self::source::{check_kms, check_network, check_variables};
 pub(crate) use self::table::{SecretTable, parse};
 use crate::name::EnclaveName;
 use crate::units::Interval;
+use crate::workloads::{Member, Workloads};
 
 /// Most secrets of an image.
 pub const MAX_SECRETS: usize = 64;
@@ -171,6 +173,21 @@ enum Kind {
     Stored,
     /// It is sealed, and the workload's start waits for it, or does not.
     Sealed { is_awaited: bool },
+}
+
+/// Refuses what follows changes for workloads that are not there.
+pub(crate) fn check_changes<'a, W: Member>(
+    changes: impl Iterator<Item = Option<&'a OnChange>>,
+    workloads: &Workloads<W>,
+) -> Result<(), Found> {
+    for (index, change) in changes.enumerate() {
+        let name = change.and_then(|change| change.workload.as_ref());
+        if let Some(name) = name.filter(|name| workloads.place(name).is_none()) {
+            let error = SecretError::ChangeOfNobody(name.clone());
+            return Err((index, "on_change", error));
+        }
+    }
+    Ok(())
 }
 
 /// Which secret is wrong, counted from zero, at which key.
