@@ -11,7 +11,6 @@ use measurements::Pcr;
 
 use crate::args::Simulation;
 use crate::clock::{self, Clock};
-use crate::confinement::Confinements;
 use crate::control::{self, Session};
 use crate::error::InitError;
 use crate::logs::Logs;
@@ -28,7 +27,6 @@ use crate::{entropy, registers, runtime_config};
 pub(crate) struct Booted {
     pub(crate) config: Arc<MeasuredConfig>,
     pub(crate) workload: StandingBy,
-    pub(crate) confinements: Confinements,
     pub(crate) agent: Endpoint,
     pub(crate) session: Session,
     pub(crate) boot: BootId,
@@ -106,7 +104,6 @@ pub(crate) async fn boot(
         Ok((session, environment)) => Ok(Booted {
             config: environment.config,
             workload: environment.workload,
-            confinements: environment.confinements,
             agent: environment.agent,
             session,
             boot: reached.boot,
@@ -130,7 +127,6 @@ pub(crate) async fn boot(
 struct Environment {
     config: Arc<MeasuredConfig>,
     workload: StandingBy,
-    confinements: Confinements,
     agent: Endpoint,
     nsm: SecurityModule,
     self_check: Finding,
@@ -149,7 +145,6 @@ async fn run_steps(
         config,
         trust,
         workload,
-        confinements,
         network,
         capacity,
         search,
@@ -235,7 +230,6 @@ async fn run_steps(
     Ok(Environment {
         config,
         workload,
-        confinements,
         agent,
         nsm,
         self_check,

@@ -73,6 +73,7 @@ mod pressure;
 mod probing;
 mod reaper;
 mod registers;
+mod restarts;
 mod run;
 mod runtime_config;
 mod secrets;

@@ -150,7 +150,6 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
     let Booted {
         config,
         workload,
-        confinements,
         agent,
         session,
         boot,
@@ -195,6 +194,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
             return farewell(end, &logs, closing).await;
         }
     }
+    let confinements = workload.confinements();
     // What the workload need not wait for.
     let booted = || {
         for line in steps.lines() {

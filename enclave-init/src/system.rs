@@ -31,8 +31,6 @@ pub(crate) struct System {
     pub(crate) trust: Arc<Trust>,
     /// Takes on its confinement meanwhile.
     pub(crate) workload: StandingBy,
-    /// What the workloads' processes take on.
-    pub(crate) confinements: Confinements,
     /// The workload's.
     pub(crate) network: Arc<Namespace>,
     /// What connections may take.
@@ -114,12 +112,11 @@ impl System {
                 Confinements::prepare(&config, &sizes, &network, simulation)
             })
             .await?;
-        let workload = first_workload(&config, &confinements, expedited)?;
+        let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinements), expedited)?;
         Ok(Self {
             config,
             trust,
             workload,
-            confinements,
             network,
             capacity,
             search: descriptors.map_or(Search::Vsock, Search::Simulated),
@@ -128,25 +125,6 @@ impl System {
             nsm,
         })
     }
-}
-
-/// Has the process made of a workload that waits for no other.
-fn first_workload(
-    config: &Arc<MeasuredConfig>,
-    confinements: &Confinements,
-    expedited: Option<Expedited>,
-) -> Result<StandingBy, InitError> {
-    let mut workloads = config.workloads.iter();
-    let first = workloads.position(|workload| workload.after.is_empty());
-    let first = first.and_then(|index| Some((index, confinements.of(index)?)));
-    let (index, confinement) =
-        first.ok_or_else(|| InitError::Workload("every workload waits for another".to_owned()))?;
-    StandingBy::new(
-        Arc::clone(config),
-        index,
-        Arc::clone(confinement),
-        expedited,
-    )
 }
 
 /// What the image says, and whom it has the enclave trust.

@@ -7,20 +7,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{
-    ChangeSignal, HealthProbe, MeasuredConfig, Restart, RestartPolicy, Workload, WorkloadKind,
-};
+use manifest::{ChangeSignal, HealthProbe, MeasuredConfig, Workload};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
-use crate::confinement::{Confinement, Step};
+use crate::confinement::{Confinement, Confinements, Step};
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::machine::Expedited;
@@ -57,7 +54,7 @@ pub(crate) struct StandingBy {
     /// Its place in the image's list.
     index: usize,
     process: Process,
-    confinement: Arc<Confinement>,
+    confinements: Arc<Confinements>,
     /// While the machine boots; none where it is not the init's own.
     expedited: Option<Expedited>,
 }
@@ -73,23 +70,27 @@ enum Process {
 }
 
 impl StandingBy {
-    /// Has the process made, if its environment is known.
+    /// Has the process made, of a workload that waits for no other, if its environment is
+    /// known.
     pub(crate) fn new(
         config: Arc<MeasuredConfig>,
-        index: usize,
-        confinement: Arc<Confinement>,
+        confinements: Arc<Confinements>,
         expedited: Option<Expedited>,
     ) -> Result<Self, InitError> {
+        let mut workloads = config.workloads.iter();
+        let index = workloads
+            .position(|workload| workload.after.is_empty())
+            .ok_or_else(|| InitError::Workload("every workload waits for another".to_owned()))?;
         if config.has_credentials() || !config.secrets.is_empty() {
             return Ok(Self {
                 index,
                 process: Process::Awaiting(config),
-                confinement,
+                confinements,
                 expedited,
             });
         }
         let word = Word::new()?;
-        let (awaited, of_thread) = (word.clone(), Arc::clone(&confinement));
+        let (awaited, of_thread) = (word.clone(), Arc::clone(&confinements));
         let (sender, started) = mpsc::channel();
         std::thread::Builder::new()
             .name("workload".to_owned())
@@ -102,9 +103,14 @@ impl StandingBy {
         Ok(Self {
             index,
             process: Process::Made { word, started },
-            confinement,
+            confinements,
             expedited,
         })
+    }
+
+    /// What the processes of all workloads take on.
+    pub(crate) fn confinements(&self) -> Arc<Confinements> {
+        Arc::clone(&self.confinements)
     }
 
     /// The workload's place in the image's list.
@@ -119,7 +125,7 @@ impl StandingBy {
             Process::Awaiting(config) => {
                 let word = Word::new()?;
                 word.give()?;
-                return start_of(&config, self.index, &self.confinement, word, given);
+                return start_of(&config, self.index, &self.confinements, word, given);
             }
         };
         word.give()?;
@@ -146,13 +152,13 @@ pub(crate) fn start_now(
 fn start_of(
     config: &MeasuredConfig,
     index: usize,
-    confinement: &Arc<Confinement>,
+    confinements: &Confinements,
     word: Word,
     given: Given<'_>,
 ) -> Started {
-    match config.workloads.get(index) {
-        Some(workload) => start(config, workload, confinement, word, given),
-        None => Err(InitError::Workload("the image does not have it".to_owned())),
+    match (config.workloads.get(index), confinements.of(index)) {
+        (Some(workload), Some(confinement)) => start(config, workload, confinement, word, given),
+        _ => Err(InitError::Workload("the image does not have it".to_owned())),
     }
 }
 
@@ -387,132 +393,5 @@ pub(crate) fn describe(status: ExitStatus) -> String {
             Ok(signal) => format!("signal {signal}"),
             Err(_) => format!("signal {number}"),
         },
-    }
-}
-
-/// A delay between half of this one and all of it, by chance: what failed at once, in one
-/// enclave or in many, is not started again at once.
-pub(crate) fn spread(delay: Duration) -> Duration {
-    let mut chance = [0; 4];
-    match aws_lc_rs::rand::fill(&mut chance) {
-        Ok(()) => spread_by(delay, u32::from_ne_bytes(chance)),
-        // There is nothing to choose by.
-        Err(_) => delay,
-    }
-}
-
-fn spread_by(delay: Duration, chance: u32) -> Duration {
-    let half = delay / 2;
-    half + half.mul_f64(f64::from(chance) / f64::from(u32::MAX))
-}
-
-/// Counts restarts by the workload's policy.
-#[derive(Debug)]
-pub(crate) struct Restarts {
-    kind: WorkloadKind,
-    policy: Restart,
-    attempts: u32,
-}
-
-/// A workload that ran this many times the longest delay is taken for settled.
-const SETTLED_FACTOR: u32 = 10;
-
-impl Restarts {
-    pub(crate) fn new(kind: WorkloadKind, policy: Restart) -> Self {
-        Self {
-            kind,
-            policy,
-            attempts: 0,
-        }
-    }
-
-    /// The delay before the next start of a workload that ran for `ran` and
-    /// has failed, or ended well; `None` when it is not started again.
-    pub(crate) fn next(&mut self, failed: bool, ran: Duration) -> Option<Duration> {
-        let wanted = match self.policy.policy {
-            RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => failed,
-            RestartPolicy::Always => true,
-        };
-        if self.kind == WorkloadKind::Batch || !wanted {
-            return None;
-        }
-        if ran >= self.policy.backoff.longest().saturating_mul(SETTLED_FACTOR) {
-            self.attempts = 0;
-        }
-        if self.attempts >= self.policy.max {
-            return None;
-        }
-        let delay = self.policy.backoff.delay(self.attempts);
-        self.attempts += 1;
-        Some(delay)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OK: bool = false;
-    const FAILED: bool = true;
-    const BRIEFLY: Duration = Duration::from_secs(1);
-
-    fn restarts(kind: WorkloadKind, policy: RestartPolicy, max: u32) -> Restarts {
-        let backoff = "1s..4s".parse().unwrap();
-        Restarts::new(
-            kind,
-            Restart {
-                policy,
-                max,
-                backoff,
-            },
-        )
-    }
-
-    #[test]
-    fn delays_double_until_the_attempts_are_used_up() {
-        let mut restarts = restarts(WorkloadKind::Service, RestartPolicy::OnFailure, 4);
-        let delays: Vec<_> = (0..5)
-            .map(|_| restarts.next(FAILED, BRIEFLY).map(|delay| delay.as_secs()))
-            .collect();
-        assert_eq!(delays, [Some(1), Some(2), Some(4), Some(4), None]);
-        assert_eq!(
-            restarts.next(FAILED, Duration::from_secs(40)),
-            Some(Duration::from_secs(1))
-        );
-    }
-
-    #[test]
-    fn jitter_of_restarts_is_between_half_of_the_delay_and_all_of_it() {
-        let delay = Duration::from_secs(4);
-        assert_eq!(spread_by(delay, 0), Duration::from_secs(2));
-        assert_eq!(spread_by(delay, u32::MAX), delay);
-        let delays: Vec<_> = (0..100).map(|_| spread(delay)).collect();
-        let range = Duration::from_secs(2)..=delay;
-        assert!(delays.iter().all(|delay| range.contains(delay)));
-        let first = delays.first().unwrap();
-        assert!(delays.iter().any(|delay| delay != first));
-    }
-
-    #[test]
-    fn policies() {
-        use RestartPolicy::{Always, Never, OnFailure};
-        for (policy, failed, restarted) in [
-            (Never, FAILED, false),
-            (OnFailure, OK, false),
-            (OnFailure, FAILED, true),
-            (Always, OK, true),
-        ] {
-            assert_eq!(
-                restarts(WorkloadKind::Service, policy, 1)
-                    .next(failed, BRIEFLY)
-                    .is_some(),
-                restarted
-            );
-            assert_eq!(
-                restarts(WorkloadKind::Batch, policy, 1).next(failed, BRIEFLY),
-                None
-            );
-        }
     }
 }

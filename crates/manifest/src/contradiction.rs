@@ -3,8 +3,8 @@
 use crate::confinement::{Confinement, Mebibytes};
 use crate::health::OnUnhealthy;
 use crate::process::Environment;
-use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
-use crate::workloads::Workloads;
+use crate::workload::{RestartPolicy, WorkloadKind, WorkloadSource};
+use crate::workloads::{MAX_STOP_GRACE, Workloads};
 
 /// The path of a value, and what is wrong with it.
 pub(crate) type Contradiction = (Vec<String>, String);

@@ -82,7 +82,7 @@ pub use logs::{
     MAX_REDACTIONS, Multiline, Pattern, Redaction, Redactions, WhenFull,
 };
 pub use memory::needed_mib;
-pub use name::{EnclaveName, NameError};
+pub use name::{EnclaveName, NameError, WorkloadName};
 pub use network::{IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network, NetworkError};
 pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, Words,
@@ -97,7 +97,5 @@ pub use secrets::{
 pub use source::{Enclave, Manifest, ManifestError};
 pub use stop_signal::{StopSignal, StopSignalError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
-pub use workload::{
-    MAX_STOP_GRACE, Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource,
-};
-pub use workloads::{Broken, MAX_WORKLOADS, Member, WorkloadName, Workloads, WorkloadsError};
+pub use workload::{Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource};
+pub use workloads::{Broken, MAX_STOP_GRACE, MAX_WORKLOADS, Member, Workloads, WorkloadsError};

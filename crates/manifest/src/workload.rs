@@ -8,14 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::groups::Groups;
 use crate::health::{Health, HealthSource};
 use crate::limits::Limits;
+use crate::name::WorkloadName;
 use crate::process::{Command, Environment, UserSource, Words, WorkingDirectory};
 use crate::stop_signal::StopSignal;
 use crate::units::{Backoff, Interval};
-use crate::workloads::{Member, WorkloadName};
-
-/// The longest time between the stop signal and SIGKILL: the agent waits for an enclave's end no
-/// longer than this.
-pub const MAX_STOP_GRACE: Duration = Duration::from_secs(300);
+use crate::workloads::Member;
 
 /// How the enclave ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

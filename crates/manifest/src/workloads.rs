@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
@@ -12,9 +11,11 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::name::{EnclaveName, NameError};
-use crate::workload::MAX_STOP_GRACE;
+use crate::name::WorkloadName;
 
+/// The longest time between the stop signal and SIGKILL: the agent waits for an enclave's end no
+/// longer than this.
+pub const MAX_STOP_GRACE: Duration = Duration::from_secs(300);
 /// The most workloads of one enclave.
 pub const MAX_WORKLOADS: usize = 16;
 
@@ -72,33 +73,6 @@ pub enum WorkloadsError {
 fn names(names: &[WorkloadName]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
-}
-
-/// The name of one of several workloads: as an enclave's.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WorkloadName(EnclaveName);
-
-impl FromStr for WorkloadName {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        text.parse().map(Self)
-    }
-}
-
-impl Deref for WorkloadName {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Display for WorkloadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// What the order of workloads depends on.
@@ -387,7 +361,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::workload::Workload;
+    use crate::Workload;
 
     fn workload(name: &str, after: &[&str], grace: &str) -> Value {
         json!({

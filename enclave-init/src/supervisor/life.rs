@@ -25,7 +25,8 @@ use crate::logs::Logs;
 use crate::notifications::Notifications;
 use crate::probing::Concern;
 use crate::reaper::Reaper;
-use crate::workload::{Restarts, StandingBy, spread};
+use crate::restarts::{Restarts, spread};
+use crate::workload::StandingBy;
 
 /// What a running workload is told.
 pub(super) enum Order {

@@ -12,7 +12,7 @@ use crate::agent::Control;
 use crate::enclave::{Enclave, Image, ending_with_code, message, processes, until};
 
 /// A workload that follows these instructions.
-fn workload(name: &str, instructions: &[&str], more: Value) -> Value {
+fn workload(name: &str, instructions: &[&str], more: &Value) -> Value {
     let command: Vec<_> = ["/bin/workload"].iter().chain(instructions).collect();
     let mut workload = json!({
         "name": name,
@@ -88,17 +88,17 @@ fn application() -> [Value; 3] {
         workload(
             "web",
             &["say serving", "handle SIGTERM"],
-            json!({"after": ["migrate"]}),
+            &json!({"after": ["migrate"]}),
         ),
         workload(
             "migrate",
             &["say migrating", "until /migrated", "exit 0"],
-            json!({"after": ["db"], "kind": "batch"}),
+            &json!({"after": ["db"], "kind": "batch"}),
         ),
         workload(
             "db",
             &["until /listening", "notify READY=1", "handle SIGTERM"],
-            json!({"health": says}),
+            &json!({"health": says}),
         ),
     ]
 }
@@ -117,7 +117,7 @@ async fn after_starts_a_workload_when_those_before_it_are_ready() {
     let done = state(&mut control, "migrate", WorkloadState::Finished).await;
     assert_eq!(done, "the batch migrate ended with exit code 0");
     enclave.said("serving").await;
-    ready(&mut control).await;
+    enclave.said("handling").await;
     assert_eq!(started(&enclave), ["db", "migrate", "web"]);
     let of: BTreeMap<_, _> = enclave
         .records(LogStream::Application)
@@ -143,8 +143,8 @@ async fn after_starts_a_workload_when_those_before_it_are_ready() {
 #[tokio::test]
 async fn essential_workload_that_dies_ends_the_enclave_and_its_exit_names_it() {
     let workloads = [
-        workload("web", &["until /die", "exit 3"], json!({})),
-        workload("db", &["say db", "handle SIGTERM"], json!({})),
+        workload("web", &["until /die", "exit 3"], &json!({})),
+        workload("db", &["say db", "handle SIGTERM"], &json!({})),
     ];
     let (mut enclave, mut control) = image(&workloads).boot().await;
     ready(&mut control).await;
@@ -166,11 +166,11 @@ async fn essential_workload_that_dies_ends_the_enclave_and_its_exit_names_it() {
 async fn essential_is_not_a_sidecar_that_gives_up() {
     let restart = json!({"policy": "on-failure", "max": 2, "backoff": "10ms..10ms"});
     let workloads = [
-        workload("web", &["say serving", "handle SIGTERM"], json!({})),
+        workload("web", &["say serving", "handle SIGTERM"], &json!({})),
         workload(
             "metrics",
             &["say try", "exit 1"],
-            json!({"essential": false, "restart": restart}),
+            &json!({"essential": false, "restart": restart}),
         ),
     ];
     let (mut enclave, mut control) = image(&workloads).boot().await;
@@ -192,8 +192,8 @@ async fn essential_is_not_a_sidecar_that_gives_up() {
 async fn after_a_workload_that_is_never_ready_nothing_is_started() {
     let health = json!({"notify": true, "ready_within": "300ms"});
     let workloads = [
-        workload("db", &["wait"], json!({"health": health})),
-        workload("web", &["say serving", "wait"], json!({"after": ["db"]})),
+        workload("db", &["wait"], &json!({"health": health})),
+        workload("web", &["say serving", "wait"], &json!({"after": ["db"]})),
     ];
     let (mut enclave, mut control) = image(&workloads).boot().await;
     let (cause, detail, code, workload) = ended_by(&mut control).await;
@@ -217,9 +217,9 @@ async fn after_a_workload_that_has_given_up_an_essential_one_ends_the_enclave() 
         workload(
             "seed",
             &["exit 1"],
-            json!({"essential": false, "kind": "batch"}),
+            &json!({"essential": false, "kind": "batch"}),
         ),
-        workload("web", &["say serving", "wait"], json!({"after": ["seed"]})),
+        workload("web", &["say serving", "wait"], &json!({"after": ["seed"]})),
     ];
     let (mut enclave, mut control) = image(&workloads).boot().await;
     let (cause, detail, code, workload) = ended_by(&mut control).await;
@@ -241,7 +241,7 @@ async fn batches_that_have_all_succeeded_end_the_enclave() {
         workload(
             name,
             &["say done", "exit 0"],
-            json!({"kind": "batch", "after": after}),
+            &json!({"kind": "batch", "after": after}),
         )
     };
     let (mut enclave, mut control) = image(&[batch("second", &["first"]), batch("first", &[])])
@@ -259,7 +259,7 @@ async fn batches_that_have_all_succeeded_end_the_enclave() {
 async fn stop_grace_that_the_agent_gives_is_that_of_all_levels_together() {
     let stubborn = |name: &str, after: &[&str]| {
         let more = json!({"after": after, "stop_grace": "100s"});
-        workload(name, &["ignore SIGTERM", "wait"], more)
+        workload(name, &["ignore SIGTERM", "wait"], &more)
     };
     let workloads = [stubborn("db", &[]), stubborn("web", &["db"])];
     let (mut enclave, mut control) = image(&workloads).boot().await;
@@ -287,9 +287,9 @@ async fn workloads_have_processes_of_their_own_and_what_they_leave_ends_with_the
             workload(
                 "web",
                 &["leave wait", "say left", "until /die", "exit 0"],
-                json!({"essential": false, "init": init}),
+                &json!({"essential": false, "init": init}),
             ),
-            workload("db", &["say db", "handle SIGTERM"], json!({"init": init})),
+            workload("db", &["say db", "handle SIGTERM"], &json!({"init": init})),
         ];
         let (mut enclave, mut control) = image(&workloads).boot().await;
         enclave.said("left").await;

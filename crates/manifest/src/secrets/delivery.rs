@@ -6,8 +6,8 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 use super::error::SecretError;
+use crate::name::WorkloadName;
 use crate::process::Command;
-use crate::workloads::WorkloadName;
 
 /// The folder of secrets that are delivered as files.
 pub const SECRETS_FOLDER: &str = "/run/secrets";

@@ -6,9 +6,8 @@ use thiserror::Error;
 use super::MAX_SECRETS;
 use super::ciphertext::MAX_CIPHERTEXT_BYTES;
 use super::delivery::{SECRETS_FOLDER, SecretPath, VariableName};
-use crate::name::EnclaveName;
+use crate::name::{EnclaveName, WorkloadName};
 use crate::units::Interval;
-use crate::workloads::WorkloadName;
 
 /// Why a secret was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

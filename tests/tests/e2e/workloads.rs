@@ -1,0 +1,194 @@
+//! Several workloads in one enclave: order, ends and limits, as the agent tells of them.
+
+use std::path::Path;
+
+use enclave_tests::{Agent, Hypervisor, Workload};
+use serde_json::Value;
+
+use crate::{PROGRAMS, under_both};
+
+under_both!(
+    workloads_start_in_order_and_go_on_without_one_that_is_not_essential,
+    essential_workload_that_fails_ends_the_enclave_by_its_name,
+);
+
+const MANIFEST: &str = r#"
+[enclave]
+name = "several"
+image = "oci:image"
+memory_mib = 256
+
+[network]
+ingress = [{ port = 8080, to = 8080 }]
+"#;
+
+/// An image with these workloads.
+fn image(name: &str, workloads: &str) -> Workload {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("workloads-{name}"));
+    let text = format!("{MANIFEST}{workloads}");
+    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], &text);
+    Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
+}
+
+/// Waits until a workload is in a state.
+async fn state(agent: &mut Agent, name: &str, state: &str) -> Value {
+    let is_so = |event: &Value| {
+        event["event"] == "workload" && event["name"] == name && event["state"] == state
+    };
+    agent.event(is_so).await.unwrap()
+}
+
+async fn workloads_start_in_order_and_go_on_without_one_that_is_not_essential(
+    hypervisor: Hypervisor,
+) {
+    let image = image(
+        "order",
+        r#"
+[[workload]]
+name = "web"
+entrypoint = ["/app/test-workload", "sleep"]
+after = ["migrate"]
+
+[[workload]]
+name = "migrate"
+kind = "batch"
+entrypoint = ["/app/test-workload", "as", "lines 2"]
+after = ["db"]
+
+[[workload]]
+name = "db"
+entrypoint = ["/app/test-workload", "as", "serve"]
+health = { tcp = 8080 }
+
+[[workload]]
+name = "metrics"
+entrypoint = ["/app/test-workload", "as", "exit 3"]
+essential = false
+restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
+"#,
+    );
+    let mut agent = Agent::start(&PROGRAMS, &image, hypervisor, "", &[]).unwrap();
+    agent.ready().await.unwrap();
+    state(&mut agent, "web", "running").await;
+    let given_up = state(&mut agent, "metrics", "failed").await;
+    assert_eq!(
+        given_up["detail"],
+        "the workload metrics ended with exit code 3"
+    );
+
+    let status = agent.status().await.unwrap();
+    let workloads = status["workloads"].as_array().unwrap();
+    let states: Vec<_> = workloads
+        .iter()
+        .map(|workload| (workload["name"].as_str(), workload["state"].as_str()))
+        .collect();
+    let expected = [
+        ("web", "running"),
+        ("migrate", "finished"),
+        ("db", "running"),
+        ("metrics", "failed"),
+    ];
+    assert_eq!(
+        states,
+        expected.map(|(name, state)| (Some(name), Some(state)))
+    );
+    assert_eq!(workloads[3]["restarts"], 2, "{status}");
+    assert_eq!(status["health"]["state"], "healthy", "{status}");
+    let table = agent.command("status", &[]).await.unwrap();
+    let table = String::from_utf8(table).unwrap();
+    assert!(
+        table.contains("workload    metrics failed, 2 restarts"),
+        "{table}"
+    );
+
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
+    let started: Vec<_> = ended
+        .records("system")
+        .filter(|record| {
+            record["text"]
+                .as_str()
+                .unwrap()
+                .starts_with("workload started")
+        })
+        .map(|record| record["workload"].as_str().unwrap())
+        .filter(|name| *name != "metrics")
+        .collect();
+    assert_eq!(started, ["db", "migrate", "web"]);
+    let mut lines = ended.records("application");
+    assert!(lines.any(|record| record["workload"] == "migrate"));
+    let exited = |event: &&Value| event["event"] == "workload_exited";
+    let exits: Vec<_> = ended.events.iter().filter(exited).collect();
+    assert!(
+        exits.iter().any(|exit| exit["workload"] == "metrics"),
+        "{exits:?}"
+    );
+}
+
+async fn essential_workload_that_fails_ends_the_enclave_by_its_name(hypervisor: Hypervisor) {
+    let image = image(
+        "essential",
+        r#"
+[[workload]]
+name = "db"
+entrypoint = ["/app/test-workload", "as", "serve"]
+health = { tcp = 8080 }
+
+[[workload]]
+name = "web"
+entrypoint = ["/app/test-workload", "as", "exit 3"]
+after = ["db"]
+restart = { policy = "never" }
+"#,
+    );
+    let agent = Agent::start(&PROGRAMS, &image, hypervisor, "", &[]).unwrap();
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(10), "{}", ended.end());
+    assert_eq!(ended.end()["detail"], "the workload web ended with code 3");
+    assert_eq!(ended.end()["code"], "workload.exit-code");
+}
+
+#[tokio::test]
+async fn limits_in_qemu_are_one_workloads_and_leave_the_other_alone() {
+    let image = image(
+        "limits",
+        r#"
+[[workload]]
+name = "eater"
+entrypoint = ["/app/test-workload", "eat"]
+essential = false
+restart = { policy = "never" }
+limits = { memory_mib = 24, pids = 20 }
+
+[[workload]]
+name = "db"
+entrypoint = ["/app/test-workload", "as", "serve"]
+health = { tcp = 8080 }
+limits = { cpu_weight = 200 }
+"#,
+    );
+    let mut agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
+    let killed = state(&mut agent, "eater", "failed").await;
+    let detail = killed["detail"].as_str().unwrap();
+    assert!(
+        detail.ends_with("signal SIGKILL: its memory had run out"),
+        "{detail}"
+    );
+    agent.ready().await.unwrap();
+    let is_line = |event: &Value| {
+        let text = event["text"].as_str().unwrap_or_default();
+        event["workload"] == "eater"
+            && text.contains("limits.memory_mib bounds what it has, 24 MiB")
+    };
+    agent.event(is_line).await.unwrap();
+    let status = agent.status().await.unwrap();
+    assert_eq!(status["limits"]["oom_kills"], 1, "{status}");
+    assert_eq!(status["state"], "ready", "{status}");
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
+    let exits = ended.events.iter();
+    let mut exits = exits.filter(|event| event["event"] == "workload_exited");
+    let exit = exits.next().unwrap();
+    assert_eq!(exit["code"], "workload.out-of-memory", "{exit}");
+    assert_eq!(exits.next(), None);
+}
