@@ -207,11 +207,20 @@ impl<W: Member> Workloads<W> {
         found.flatten().collect()
     }
 
-    /// The workloads that are started after this one, and stopped before it.
+    /// The workloads that are started after this one, at once or after others that are, and
+    /// stopped before it.
     pub fn dependents(&self, index: usize) -> Vec<usize> {
-        let all = 0..self.len();
-        all.filter(|other| self.before(*other).contains(&index))
-            .collect()
+        let mut found = Vec::new();
+        let waits = |other: &usize, found: &[usize]| {
+            let mut before = self.before(*other).into_iter();
+            before.any(|before| before == index || found.contains(&before))
+        };
+        while let Some(next) =
+            (0..self.len()).find(|other| !found.contains(other) && waits(other, &found))
+        {
+            found.push(next);
+        }
+        found
     }
 
     /// The place of the workload of this name.
@@ -517,7 +526,11 @@ mod tests {
                     prop_assert!(workloads.dependents(before).contains(&index));
                 }
                 for dependent in workloads.dependents(index) {
-                    prop_assert!(workloads.before(dependent).contains(&index));
+                    prop_assert!(place(index) < place(dependent));
+                    // Also where one in between has ended long before.
+                    for further in workloads.dependents(dependent) {
+                        prop_assert!(workloads.dependents(index).contains(&further));
+                    }
                 }
             }
         }

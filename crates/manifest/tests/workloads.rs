@@ -106,7 +106,7 @@ fn workloads_that_cannot_be_are_refused_with_the_line() {
         ("workload = []\n", "is a list where a table is wanted"),
         (
             &format!(
-                "{web}[kms]\nendpoint = \"https://kms.eu-west-1.amazonaws.com\"\n[[secrets]]\nname = \"s\"\nsealed = {{ sender = \"s.pem\" }}\napi = true\non_change = {{ signal = \"SIGHUP\", workload = \"db\" }}\n"
+                "{web}[[secrets]]\nname = \"s\"\nsealed = {{ sender = \"s.pem\" }}\napi = true\non_change = {{ signal = \"SIGHUP\", workload = \"db\" }}\n"
             ),
             "on_change is for the workload `db`, which is not there",
         ),

@@ -87,7 +87,7 @@ fn application() -> [Value; 3] {
     [
         workload(
             "web",
-            &["say serving", "handle SIGTERM"],
+            &["say serving", "catch SIGTERM", "until /end"],
             &json!({"after": ["migrate"]}),
         ),
         workload(
@@ -97,7 +97,7 @@ fn application() -> [Value; 3] {
         ),
         workload(
             "db",
-            &["until /listening", "notify READY=1", "handle SIGTERM"],
+            &["until /listening", "notify READY=1", "catch SIGTERM"],
             &json!({"health": says}),
         ),
     ]
@@ -117,7 +117,7 @@ async fn after_starts_a_workload_when_those_before_it_are_ready() {
     let done = state(&mut control, "migrate", WorkloadState::Finished).await;
     assert_eq!(done, "the batch migrate ended with exit code 0");
     enclave.said("serving").await;
-    enclave.said("handling").await;
+    until(|| caught(&enclave, "catching").len() == 2).await;
     assert_eq!(started(&enclave), ["db", "migrate", "web"]);
     let of: BTreeMap<_, _> = enclave
         .records(LogStream::Application)
@@ -128,16 +128,20 @@ async fn after_starts_a_workload_when_those_before_it_are_ready() {
 
     // They stop in reverse, each when those after it have ended.
     control.send(FromAgent::Shutdown { grace_ms: None }).await;
+    enclave.said("caught SIGTERM").await;
+    assert_eq!(caught(&enclave, "caught SIGTERM"), ["web"]);
+    fs::write(enclave.path("end"), "").unwrap();
     let (cause, _, code) = ending_with_code(&mut control).await;
     assert_eq!((cause, &*code), (EndCause::Shutdown, ""));
     assert_eq!(enclave.ended().await.0, 0);
-    let handled: Vec<_> = enclave
-        .records(LogStream::Application)
-        .into_iter()
-        .filter(|record| record.text() == "handled SIGTERM")
-        .map(|record| record.workload.unwrap())
-        .collect();
-    assert_eq!(handled, ["web", "db"]);
+    assert_eq!(caught(&enclave, "caught SIGTERM"), ["web", "db"]);
+}
+
+/// Which workloads have said this.
+fn caught(enclave: &Enclave, text: &str) -> Vec<String> {
+    let records = enclave.records(LogStream::Application).into_iter();
+    let said = records.filter(|record| record.text() == text);
+    said.map(|record| record.workload.unwrap()).collect()
 }
 
 #[tokio::test]
