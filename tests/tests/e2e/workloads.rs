@@ -52,7 +52,7 @@ after = ["migrate"]
 [[workload]]
 name = "migrate"
 kind = "batch"
-entrypoint = ["/app/test-workload", "as", "lines 2"]
+entrypoint = ["/app/test-workload", "as", "exit 0"]
 after = ["db"]
 
 [[workload]]
@@ -116,7 +116,8 @@ restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
         .collect();
     assert_eq!(started, ["db", "migrate", "web"]);
     let mut lines = ended.records("application");
-    assert!(lines.any(|record| record["workload"] == "migrate"));
+    let is_of_db = |record: &Value| record["text"] == "listening" && record["workload"] == "db";
+    assert!(lines.any(is_of_db));
     let exited = |event: &&Value| event["event"] == "workload_exited";
     let exits: Vec<_> = ended.events.iter().filter(exited).collect();
     assert!(
