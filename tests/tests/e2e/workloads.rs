@@ -78,7 +78,7 @@ restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
 
     let status = agent.status().await.unwrap();
     let workloads = status["workloads"].as_array().unwrap();
-    let states: Vec<_> = workloads
+    let found: Vec<_> = workloads
         .iter()
         .map(|workload| (workload["name"].as_str(), workload["state"].as_str()))
         .collect();
@@ -89,7 +89,7 @@ restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
         ("metrics", "failed"),
     ];
     assert_eq!(
-        states,
+        found,
         expected.map(|(name, state)| (Some(name), Some(state)))
     );
     assert_eq!(workloads[3]["restarts"], 2, "{status}");
