@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use link::control::FromInit;
 use link::port::HOST_CID;
 use link::{BootId, EndCode, Endpoint};
@@ -225,6 +226,8 @@ async fn run_steps(
         logs: &logs,
         capacity,
         one_user: simulation.is_some_and(Simulation::has_one_user),
+        measurements: self_check.measurements(&config.name),
+        runtime_config: Bytes::copy_from_slice(&given),
     };
     let services = steps.run(EndCode::BootServices, services.start()).await?;
     Ok(Environment {

@@ -1,6 +1,6 @@
 //! What connections may take of the machine's memory, in the kernel and in the init,
-//! whatever the peers do: so many of them, room for what a number of them receive, and a
-//! bound for TCP as a whole.
+//! whatever the peers do: so many of them, room for what a number of them receive, and
+//! bounds for TCP and UDP as a whole.
 //!
 //! A connection whose reader stands still keeps what its peer may send without being
 //! read, which is the buffer of its vsock socket, 256 KiB
@@ -21,10 +21,14 @@ const MIN_ENDING: usize = 16;
 /// The part of the memory that TCP may take, those connections included that the
 /// workload has with itself; the kernel's own bound is three times as high.
 const PART_OF_TCP: u64 = 32;
+/// The part that datagrams may take which wait in sockets, those included that the workload
+/// has to itself; without a bound of its own the kernel's is far higher.
+const PART_OF_UDP: u64 = 64;
 /// The part that the receive buffers of one direction may take.
 const PART_OF_BUFFERS: u64 = 16;
 const PAGE: u64 = 4096;
 const TCP_LIMITS: &str = "/proc/sys/net/ipv4/tcp_mem";
+const UDP_LIMITS: &str = "/proc/sys/net/ipv4/udp_mem";
 
 /// What connections may take, each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +37,9 @@ pub(crate) struct Capacity {
     pub(crate) places: usize,
     /// Bytes that the receive buffers of one direction may take.
     buffers: u64,
-    /// Bytes of all TCP sockets together.
+    /// Bytes of all TCP sockets together, and of all UDP sockets.
     tcp: u64,
+    udp: u64,
 }
 
 impl Capacity {
@@ -45,6 +50,7 @@ impl Capacity {
             places: connections(memory),
             buffers: memory / PART_OF_BUFFERS,
             tcp: memory / PART_OF_TCP,
+            udp: memory / PART_OF_UDP,
         }
     }
 
@@ -66,15 +72,19 @@ impl Capacity {
     pub(crate) fn bytes(&self, network: &Network) -> u64 {
         let directions = u64::from(network.has_egress()) + u64::from(!network.ingress.is_empty());
         let places = (self.places + self.ending()) as u64 * CONNECTION_BYTES;
-        self.tcp + directions * (places + self.buffers)
+        let udp = if network.has_datagrams() { self.udp } else { 0 };
+        self.tcp + udp + directions * (places + self.buffers)
     }
 
-    /// Bounds what TCP takes, on a machine of its own. `/proc` must be mounted.
-    pub(crate) fn limit_tcp(&self) -> Result<(), InitError> {
-        let most = self.tcp / PAGE;
-        // Windows stop growing at the second, and shrink from there to the third.
-        let limits = format!("{} {} {most}", most / 2, most / 3 * 2);
-        fs::write(TCP_LIMITS, &limits).doing(|| format!("writing {limits} to {TCP_LIMITS}"))
+    /// Bounds what TCP and UDP take, on a machine of its own. `/proc` must be mounted.
+    pub(crate) fn limit_sockets(&self) -> Result<(), InitError> {
+        for (path, bytes) in [(TCP_LIMITS, self.tcp), (UDP_LIMITS, self.udp)] {
+            let most = bytes / PAGE;
+            // TCP's windows stop growing at the second, and shrink from there to the third.
+            let limits = format!("{} {} {most}", most / 2, most / 3 * 2);
+            fs::write(path, &limits).doing(|| format!("writing {limits} to {path}"))?;
+        }
+        Ok(())
     }
 }
 

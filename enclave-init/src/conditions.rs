@@ -253,7 +253,10 @@ impl Condition<'_> {
         if let Some(entry) = self.all.entries.borrow_mut().get_mut(self.index) {
             entry.state = state;
             entry.health = health;
-            entry.detail = detail;
+            entry.detail.clone_from(&detail);
+        }
+        if let Some(readiness) = self.all.handle.readiness().workload(self.index) {
+            readiness.health().send_replace((health, detail));
         }
         self.all.tell();
     }

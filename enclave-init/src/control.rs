@@ -21,6 +21,7 @@ use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
 use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
+use crate::readiness::EnclaveReadiness;
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
@@ -49,7 +50,7 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     messages: mpsc::Sender<FromInit>,
-    health: watch::Sender<(HealthState, String)>,
+    readiness: EnclaveReadiness,
     ready: watch::Sender<Option<u64>>,
     clock: watch::Sender<Option<FromInit>>,
     limits: watch::Sender<Option<FromInit>>,
@@ -75,7 +76,7 @@ impl Handle {
 
     pub(crate) fn set_health(&self, state: HealthState, detail: impl Into<String>) {
         let next = (state, detail.into());
-        self.health.send_if_modified(|health| {
+        self.readiness.health().send_if_modified(|health| {
             let changes = *health != next;
             *health = next;
             changes
@@ -83,7 +84,12 @@ impl Handle {
     }
 
     pub(crate) fn health(&self) -> HealthState {
-        self.health.borrow().0
+        self.readiness.health().borrow().0
+    }
+
+    /// What the local API knows of the workloads.
+    pub(crate) const fn readiness(&self) -> &EnclaveReadiness {
+        &self.readiness
     }
 
     /// The clock's state, which is told on every connection.
@@ -280,6 +286,7 @@ pub(crate) struct Parts {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
+    pub(crate) readiness: EnclaveReadiness,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
     /// KMS, if the image calls it through the enclave.
@@ -290,7 +297,7 @@ pub(crate) struct Parts {
 /// asks for; closing ends the task once everything is told.
 pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<Shutdown>, Closing) {
     let (messages, waiting) = mpsc::channel(MAX_WAITING);
-    let health = watch::Sender::new((HealthState::Starting, String::new()));
+    let health = parts.readiness.health().subscribe();
     let ready = watch::Sender::new(None);
     let limits = watch::Sender::new(None);
     let workloads = watch::Sender::new(Vec::new());
@@ -299,7 +306,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let (shutdowns, shutdown) = mpsc::channel(1);
     let handle = Handle {
         messages,
-        health: health.clone(),
+        readiness: parts.readiness.clone(),
         ready: ready.clone(),
         limits: limits.clone(),
         workloads: workloads.clone(),
@@ -310,7 +317,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         parts,
         waiting,
         unsent: None,
-        health: health.subscribe(),
+        health,
         ready: ready.subscribe(),
         limits: limits.subscribe(),
         workloads: workloads.subscribe(),

@@ -4,6 +4,8 @@
 //! has for them, with their owners, and do not make them themselves (apache2, `PostgreSQL`). The
 //! file system gets a copy: folders, files, which are small there, and links. Devices, pipes
 //! and sockets are left out: a program that has some there makes them.
+//!
+//! A file system that is mounted on a folder has the folder's owner and permissions.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, Permissions};
@@ -32,10 +34,9 @@ pub(crate) fn size(folder: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Copies what is in the folder `from` into the folder `to`, which is empty, with owners and
-/// permissions; but not what has one of the names in `kept_free` in it. No link is followed.
+/// Copies the folder `from` to the folder `to`, which is empty, with owners and permissions; but not what has one of the names in `kept_free` in it. No link is followed.
 pub(crate) fn copy(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()> {
-    let top = from;
+    let (top, top_of_copy) = (from, to);
     let mut folders = vec![(from.to_owned(), to.to_owned())];
     let mut own = Vec::new();
     while let Some((from, to)) = folders.pop() {
@@ -61,7 +62,13 @@ pub(crate) fn copy(from: &Path, to: &Path, kept_free: &[&str]) -> io::Result<()>
         }
     }
     // Last: a folder that its owner may not write to is filled first.
-    own.iter().try_for_each(|(to, found)| give(to, found))
+    own.iter().try_for_each(|(to, found)| give(to, found))?;
+    give_same(top, top_of_copy)
+}
+
+/// Gives a folder the owner and the permissions of another.
+pub(crate) fn give_same(from: &Path, to: &Path) -> io::Result<()> {
+    give(to, &fs::symlink_metadata(from)?)
 }
 
 /// Gives a file or folder, which is no link, the owner and the permissions of another.
@@ -93,17 +100,19 @@ mod tests {
         };
         mode("run/nginx/deep/file", 0o640);
         mode("run/nginx", 0o2750);
+        mode("run", 0o1775);
         assert!(size(&at("run")).unwrap() >= 2 * PAGE);
         copy(&at("run"), &at("scratch"), &["enclave", "secrets"]).unwrap();
         let mode = |path: &str| fs::symlink_metadata(at(path)).unwrap().mode() & 0o7777;
         assert_eq!(
             [
+                "scratch",
                 "scratch/nginx",
                 "scratch/nginx/deep",
                 "scratch/nginx/deep/file"
             ]
             .map(mode),
-            [0o2750, 0o755, 0o640]
+            [0o1775, 0o2750, 0o755, 0o640]
         );
         let read = fs::read_to_string(at("scratch/nginx/deep/file")).unwrap();
         assert_eq!(read, "contents");

@@ -31,8 +31,13 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
 }
 
-/// Asks the agent for a connection to `host` and `port`.
-pub(crate) async fn open(agent: &Endpoint, host: &str, port: u16) -> Result<Stream, Refused> {
+/// Asks the agent for a connection to `host` and `port`, over this kind of channel.
+pub(crate) async fn open(
+    agent: &Endpoint,
+    channel: Channel,
+    host: &str,
+    port: u16,
+) -> Result<Stream, Refused> {
     let unreachable = |error: &dyn ToString| Refused {
         refusal: Refusal::Unreachable,
         reason: error.to_string(),
@@ -40,7 +45,7 @@ pub(crate) async fn open(agent: &Endpoint, host: &str, port: u16) -> Result<Stre
     let mut stream = connect(agent, CONNECT_TIMEOUT)
         .await
         .map_err(|error| unreachable(&error))?;
-    hello::open(&mut stream, Channel::Egress)
+    hello::open(&mut stream, channel)
         .await
         .map_err(|error| unreachable(&error))?;
     let request = Connect {

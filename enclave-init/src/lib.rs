@@ -71,6 +71,7 @@ mod parent;
 mod passing;
 mod pressure;
 mod probing;
+mod readiness;
 mod reaper;
 mod registers;
 mod restarts;

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `/proc`, `/sys`, `/dev` | the machine's, for the init |
 //! | `/application` | the image's files, on which the init mounts nothing |
-//! | `/scratch` | the workload's files in memory, which outlive its restarts |
+//! | `/scratch` | the workload's files in memory, which outlive its restarts; the image's `/tmp`, if it has something in it |
 //! | `/secrets` | declared secrets, which the workload can only read |
 //! | `/view` | where each run's own mounts are put together |
 //! | `/program` | the init's own program, which can only be read |
@@ -17,10 +17,10 @@
 //! or `/scratch`; the workload's process moves there itself (`confinement::view`).
 
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
@@ -138,8 +138,13 @@ pub(crate) fn enter(
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(&rootfs)
         .doing(|| format!("opening {}", rootfs.display()))?;
+    let own_tmp = !is_empty(&PathBuf::from(format!(
+        "/proc/self/fd/{}/tmp",
+        rootfs.as_raw_fd()
+    )))?;
     if simulation.is_none_or(|simulation| simulation.users.is_some()) {
-        limit_root(tree, space)?;
+        let tmp = if own_tmp { space.tmp } else { 0 };
+        limit_root(tree, space.root.saturating_add(tmp))?;
     }
     let root = if simulated { tree } else { Path::new(PLACE) };
     mount_at(
@@ -159,7 +164,11 @@ pub(crate) fn enter(
         &application,
     )?;
     for point in MOUNT_POINTS {
-        make_folder(&application, point)?;
+        make_folder(
+            &application,
+            point,
+            if point == "tmp" { 0o1777 } else { 0o755 },
+        )?;
     }
     bind_program(&root.join(PROGRAM.trim_start_matches('/')))?;
     if simulated {
@@ -168,7 +177,13 @@ pub(crate) fn enter(
         move_kernel_views(root)?;
     }
     mount_files("shm", &root.join("scratch/shm"), "1777", space.shm)?;
-    mount_files("tmp", &root.join("scratch/tmp"), "1777", space.tmp)?;
+    let (images, tmp) = (application.join("tmp"), root.join("scratch/tmp"));
+    if own_tmp {
+        bind(&images, &tmp)?;
+    } else {
+        mount_files("tmp", &tmp, "1777", space.tmp)?;
+        covered::give_same(&images, &tmp).doing(|| "giving /tmp its owner".to_owned())?;
+    }
     let (images, run) = (application.join("run"), root.join("scratch/run"));
     let copying = || "copying what the image has in /run".to_owned();
     let size = covered::size(&images).doing(copying)?;
@@ -206,7 +221,7 @@ pub(crate) fn in_scratch(path: &str) -> PathBuf {
 /// everybody read them.
 pub(crate) fn write_system_files(name: &str) -> Result<(), InitError> {
     let application = Path::new("/application");
-    make_folder(application, "etc")?;
+    make_folder(application, "etc", 0o755)?;
     for (file, contents) in [
         (
             "resolv.conf",
@@ -299,29 +314,43 @@ fn mount_files(source: &str, target: &Path, mode: &str, size: u64) -> Result<(),
 }
 
 /// Bounds the file system that holds the image's files: the kernel has unpacked them
-/// into one that may take nearly all of the memory.
-fn limit_root(tree: &Path, space: Room) -> Result<(), InitError> {
+/// into one that may take nearly all of the memory. `room` is what is left beside them.
+fn limit_root(tree: &Path, room: u64) -> Result<(), InitError> {
     let found = statfs(tree).doing(|| "looking at /".to_owned())?;
     if found.filesystem_type() != TMPFS_MAGIC {
         return Err(InitError::Root);
     }
     let block = u64::try_from(found.block_size()).expect("the kernel gives a tmpfs its page size");
     let used = found.blocks().saturating_sub(found.blocks_free());
-    let size = used.saturating_mul(block).saturating_add(space.root);
+    let size = used.saturating_mul(block).saturating_add(room);
     let options = format!("size={}", at_least_a_page(size));
     let none = None::<&str>;
     mount(none, tree, none, MsFlags::MS_REMOUNT, Some(&*options))
         .doing(|| "limiting the size of /".to_owned())
 }
 
+/// Whether the image has nothing in its `/tmp`, or has none. Other container runtimes mount
+/// nothing there. What it has stays where it is: a copy would take the memory once more, and
+/// what is built there can be as large as the image. It then has no file system of its own.
+fn is_empty(tmp: &Path) -> Result<bool, InitError> {
+    // No link is followed, which is refused as a mount point.
+    if !fs::symlink_metadata(tmp).is_ok_and(|found| found.is_dir()) {
+        return Ok(true);
+    }
+    let mut entries = fs::read_dir(tmp).doing(|| "looking into the image's /tmp".to_owned())?;
+    Ok(entries.next().is_none())
+}
+
 /// Makes a folder of the image if there is none.
-fn make_folder(application: &Path, name: &str) -> Result<(), InitError> {
+fn make_folder(application: &Path, name: &str, mode: u32) -> Result<(), InitError> {
     let path = application.join(name);
     // A link would lead out of the application's root.
     match fs::symlink_metadata(&path) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(InitError::MountPoint(Path::new("/").join(name))),
-        Err(_) => fs::create_dir(&path).doing(|| format!("making /{name} in the image")),
+        Err(_) => fs::create_dir(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
+            .doing(|| format!("making /{name} in the image")),
     }
 }
 

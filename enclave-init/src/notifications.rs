@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use manifest::{HealthProbe, Workload};
+use manifest::Workload;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use crate::error::{Doing, InitError};
 use crate::mounts::in_scratch;
 use crate::passing::{self, receive};
+use crate::readiness::{News, Readiness};
 
 /// Where the only workload finds the socket.
 const SOCKET: &str = "/run/enclave/notify.sock";
@@ -38,35 +39,34 @@ pub(crate) struct Notifications {
     /// Where descriptors that come with messages are closed. While that takes its time, no
     /// further message is received.
     closing: mpsc::Sender<Vec<OwnedFd>>,
-}
-
-/// What a message says.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct News {
-    pub(crate) is_ready: bool,
-    pub(crate) is_alive: bool,
-    pub(crate) is_stopping: bool,
-    /// In words, of which no more than the workload's own lines may leave.
-    pub(crate) status: Option<Vec<u8>>,
+    /// What is said over the local API instead.
+    readiness: Readiness,
 }
 
 impl Notifications {
-    /// Makes the socket, if the image has the workload say so.
-    pub(crate) fn of(workload: &Workload) -> Result<Option<Self>, InitError> {
-        let health = workload.health.as_ref();
-        let says = health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
-        says.then(|| Self::bind(&socket(workload))).transpose()
+    /// Makes the socket, if the image has the workload say that it is ready.
+    pub(crate) fn of(
+        workload: &Workload,
+        readiness: &Readiness,
+    ) -> Result<Option<Self>, InitError> {
+        let says = readiness.is_said();
+        says.then(|| Self::bind(&socket(workload), readiness.clone()))
+            .transpose()
     }
 
     /// Nobody but workloads can reach it.
-    fn bind(socket: &str) -> Result<Self, InitError> {
+    fn bind(socket: &str, readiness: Readiness) -> Result<Self, InitError> {
         let path = in_scratch(socket);
         let binding = || format!("making {socket}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
         set_permissions(&path, Permissions::from_mode(0o666)).doing(binding)?;
         let closing = passing::closing(1).doing(binding)?;
-        Ok(Self { socket, closing })
+        Ok(Self {
+            socket,
+            closing,
+            readiness,
+        })
     }
 
     /// Forgets what was said so far: it was another run that has said it.
@@ -78,8 +78,15 @@ impl Notifications {
         }
     }
 
-    /// The next message. Cancellation safe.
+    /// The next message, or what was said over the local API. Cancellation safe.
     pub(crate) async fn next(&self) -> News {
+        tokio::select! {
+            news = self.message() => news,
+            news = self.readiness.news() => news,
+        }
+    }
+
+    async fn message(&self) -> News {
         loop {
             sleep(PAUSE).await;
             let Ok(place) = self.closing.reserve().await else {

@@ -16,7 +16,8 @@ use crate::confinement::Side;
 use crate::health;
 use crate::logs::{Excerpt, Logs};
 use crate::network::Namespace;
-use crate::notifications::{News, Notifications};
+use crate::notifications::Notifications;
+use crate::readiness::News;
 
 /// How often a workload that is not ready yet is probed.
 const STARTING_PROBE_INTERVAL: Duration = Duration::from_millis(50);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::control::{CheckOutcome, EndCause, ExitStatus, FromInit, HealthState, Losses};
+use link::control::{EndCause, ExitStatus, FromInit, HealthState, Losses};
 use link::{EndCode, Text};
 use manifest::{Environment, MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
@@ -170,6 +170,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         credentials: credentials.clone(),
         secrets: secrets.clone(),
         keys: keys.clone(),
+        readiness: services.readiness,
         logs: logs.clone(),
         pressure: services.pressure,
         kms: services.kms,
@@ -200,12 +201,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         for line in steps.lines() {
             logs.system(line);
         }
-        let found = format!("self-check: {}", self_check.sentence());
-        if self_check.outcome() == CheckOutcome::Failed {
-            logs.error(found);
-        } else {
-            logs.system(found);
-        }
+        self_check.log(&logs);
         if let Some(missing) = missing.credentials {
             logs.error(format!("credentials: {missing}"));
         }
@@ -215,6 +211,9 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
         }
         if let Some(lowered) = confinements.lowered() {
             logs.system(lowered);
+        }
+        if let Some(unlimited) = confinements.unlimited() {
+            logs.system(unlimited);
         }
         if !logs.is_released() {
             logs.system("logs: the image's policy keeps the workload's lines inside the enclave");

@@ -10,11 +10,13 @@
 use attestation::{AuditTime, Nonce, Policy, PolicyError, Purpose, Rejection, Rule, is_unsigned};
 use link::control::{CheckOutcome, FromInit};
 use link::{Bytes, EndCode, Text};
-use manifest::{Attestation, SelfCheck};
+use manifest::{Attestation, EnclaveName, SelfCheck};
 use measurements::Pcr;
 use nsm::NsmError;
+use serde_json::{Map, Value, json};
 
 use crate::error::InitError;
+use crate::logs::Logs;
 use crate::registers::{REGISTERS, is_open};
 use crate::security_module::{Module, OwnDocument, SecurityModule};
 use crate::steps::Steps;
@@ -46,6 +48,9 @@ pub(crate) struct Finding {
     rule: String,
     detail: String,
     document: Vec<u8>,
+    module_id: String,
+    /// Value and whether it is locked, by index, as the module said beside the document.
+    registers: Vec<(Pcr, bool)>,
 }
 
 /// Verifies the enclave's own document. `now` gives the time in milliseconds since 1970, if
@@ -156,6 +161,8 @@ impl Evidence {
             rule,
             detail,
             document: self.document,
+            module_id: self.module_id,
+            registers: self.registers,
         }
     }
 
@@ -236,6 +243,40 @@ fn check_mode(said: &attestation::Evidence<'_>, debug_allowed: bool) -> Result<(
 impl Finding {
     pub(crate) fn outcome(&self) -> CheckOutcome {
         self.outcome
+    }
+
+    pub(crate) fn log(&self, logs: &Logs) {
+        let line = format!("self-check: {}", self.sentence());
+        match self.outcome {
+            CheckOutcome::Failed => logs.error(line),
+            CheckOutcome::Passed | CheckOutcome::Unsigned => logs.system(line),
+        }
+    }
+
+    /// The enclave's measurements, for the workload: the registers that are locked, so that
+    /// they stay what they are, as the module says. If the check has passed, that is what the
+    /// document says.
+    pub(crate) fn measurements(&self, name: &EnclaveName) -> Value {
+        let registers = self.registers.iter().enumerate();
+        let locked = registers.filter(|(_, (_, is_locked))| *is_locked);
+        let pcrs: Map<String, Value> = locked
+            .map(|(index, (value, _))| (index.to_string(), value.to_string().into()))
+            .collect();
+        let is_debug = self.registers.first().map(|(pcr0, _)| *pcr0) == Some(Pcr::ZERO);
+        let outcome = match self.outcome {
+            CheckOutcome::Passed => "passed",
+            CheckOutcome::Failed => "failed",
+            CheckOutcome::Unsigned => "unsigned",
+        };
+        let detail = (self.outcome != CheckOutcome::Passed).then(|| self.sentence());
+        json!({
+            "name": name.as_str(),
+            "module_id": self.module_id,
+            "debug": is_debug,
+            "pcrs": pcrs,
+            "self_check": outcome,
+            "detail": detail,
+        })
     }
 
     /// The same for people.
@@ -401,6 +442,8 @@ mod tests {
             rule: rule.to_owned(),
             detail: String::new(),
             document: Vec::new(),
+            module_id: String::new(),
+            registers: Vec::new(),
         };
         assert!(finding("policy.debug").advice().contains("allow_debug"));
         assert!(finding("chain.root").advice().contains("self_check"));

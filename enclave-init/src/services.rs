@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use link::{BootId, Endpoint, Listener};
 use manifest::MeasuredConfig;
+use serde_json::Value;
 
-use crate::api::{self, Api, Verifications};
+use crate::api::{self, Api, EnclaveReadiness, Verifications};
 use crate::aws::Client;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
@@ -36,6 +38,10 @@ pub(crate) struct Services<'a> {
     pub(crate) capacity: Capacity,
     /// Whether the workload's user is the init's by another name.
     pub(crate) one_user: bool,
+    /// The enclave's own, as the local API answers them.
+    pub(crate) measurements: Value,
+    /// What the agent gave at the start.
+    pub(crate) runtime_config: Bytes,
 }
 
 /// Services that have been started.
@@ -49,6 +55,7 @@ pub(crate) struct Running {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
+    pub(crate) readiness: EnclaveReadiness,
 }
 
 impl Services<'_> {
@@ -65,6 +72,8 @@ impl Services<'_> {
             logs,
             capacity,
             one_user,
+            measurements,
+            runtime_config,
         } = self;
         let credentials = if config.has_credentials() {
             let region = config.kms.as_ref().map(|kms| &*kms.region);
@@ -107,6 +116,7 @@ impl Services<'_> {
             Arc::clone(&into),
             logs.clone(),
         ));
+        let readiness = EnclaveReadiness::of(config);
         api::start(Api {
             nsm: nsm.clone(),
             clock: clock.clone(),
@@ -116,6 +126,9 @@ impl Services<'_> {
             kms: kms.clone(),
             secrets: secrets.clone(),
             keys: keys.clone(),
+            measurements: Arc::new(measurements),
+            runtime_config,
+            readiness: readiness.clone(),
         })
         .await?;
         tokio::spawn(logs.clone().send(agent.clone(), boot.clone()));
@@ -128,6 +141,7 @@ impl Services<'_> {
             kms,
             secrets,
             keys,
+            readiness,
         })
     }
 }

@@ -100,14 +100,14 @@ impl System {
         let network = steps
             .run(
                 EndCode::BootLoopback,
-                network.finish(addresses.into_keys(), with_credentials),
+                network.finish(addresses.into_iter(), with_credentials),
             )
             .await?;
         let network = Arc::new(network);
         let confinements = steps
             .run(EndCode::BootConfinement, async {
                 if simulation.is_none() {
-                    capacity.limit_tcp()?;
+                    capacity.limit_sockets()?;
                 }
                 Confinements::prepare(&config, &sizes, &network, simulation)
             })

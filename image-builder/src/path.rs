@@ -19,6 +19,11 @@ const MAX_LINKS: usize = 40;
 /// times more than images have, and each takes time.
 pub(crate) const MAX_LINKED: u64 = 4_000_000;
 
+/// Most names in the targets of links that a path goes through which is looked up, as those
+/// of programs and their libraries are, in every folder of a list: what is further away is
+/// not there.
+pub(crate) const MAX_LOOKED_UP: u64 = 2000;
+
 /// Why a path cannot be one of an image.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum PathError {
@@ -160,4 +165,60 @@ fn prefix(folder: &[u8]) -> Vec<u8> {
         prefix.push(b'/');
     }
     prefix
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Links of which each leads through the next again and again, and the number of names
+    /// that were looked at while paths were resolved through them: the time that it takes.
+    struct Bomb {
+        links: BTreeMap<Vec<u8>, Vec<u8>>,
+        looked_at: Cell<u64>,
+    }
+
+    impl Bomb {
+        fn new(target: impl Fn(usize) -> String) -> Self {
+            let link = |number| {
+                (
+                    format!("l{number}").into_bytes(),
+                    target(number).into_bytes(),
+                )
+            };
+            Self {
+                links: (0..39).map(link).collect(),
+                looked_at: Cell::new(0),
+            }
+        }
+
+        fn resolve(&self, left: &mut u64) -> Result<Vec<u8>, PathError> {
+            let link = |path: &[u8]| {
+                self.looked_at.set(self.looked_at.get() + 1);
+                self.links.get(path).map(Vec::as_slice)
+            };
+            resolve(b"l0", true, &link, &mut |_| {}, left)
+        }
+    }
+
+    #[test]
+    fn links_cost_no_more_steps_than_are_left() {
+        let wide = |number| format!("{}l{}", "d/../".repeat(700), number + 1);
+        let deep = |number| format!("{}/l{}", "d/".repeat(200), number + 1);
+        let doubled = |number: usize| format!("l{next}/../l{next}", next = number + 1);
+        let bombs: [&dyn Fn(usize) -> String; 3] = [&wide, &deep, &doubled];
+        for target in bombs {
+            let bomb = Bomb::new(target);
+            // One path after the other, as those of a layer's entries.
+            let mut left = 5000;
+            let mut resolved: u64 = 0;
+            while bomb.resolve(&mut left) != Err(PathError::Linked) && resolved < 1000 {
+                resolved += 1;
+            }
+            assert!(bomb.looked_at.get() <= 5000 + resolved + 1, "{resolved}");
+            assert!(left < 5000);
+        }
+    }
 }

@@ -8,7 +8,8 @@ use thiserror::Error;
 use crate::left_out::{Attributes, LeftOut};
 use crate::node::{Content, Kind, Metadata, Node};
 use crate::path::{
-    MAX_LINKED, MAX_PATH, PathError, below, components, parent, push, refuse_escape, resolve,
+    MAX_LINKED, MAX_LOOKED_UP, MAX_PATH, PathError, below, components, parent, push, refuse_escape,
+    resolve,
 };
 
 /// Most entries of all layers together; an agent unpacks no more than a million.
@@ -110,10 +111,8 @@ impl Tree {
                 through(folder, node);
             }
         };
-        let path = resolve(path, true, &|path| self.link(path), through, &mut {
-            u64::MAX
-        })
-        .ok()?;
+        let link = |path: &[u8]| self.link(path);
+        let path = resolve(path, true, &link, through, &mut { MAX_LOOKED_UP }).ok()?;
         let node = self.get(&path)?;
         Some((path, node))
     }
@@ -321,7 +320,7 @@ impl Tree {
     /// The path without links of what is looked up, which the limit on entries is not for.
     fn find(&self, path: &[u8]) -> Option<Vec<u8>> {
         let link = |path: &[u8]| self.link(path);
-        resolve(path, true, &link, &mut |_| {}, &mut { u64::MAX }).ok()
+        resolve(path, true, &link, &mut |_| {}, &mut { MAX_LOOKED_UP }).ok()
     }
 
     /// See [`resolve`].
@@ -443,6 +442,23 @@ pub(crate) mod tests {
         }
         assert_eq!(tree.lookup(b"/").unwrap().kind, Kind::Directory);
         assert!(tree.lookup(b"/bin/none").is_none());
+    }
+
+    #[test]
+    fn paths_that_are_looked_up_take_few_steps() {
+        let mut tree = tree(&["d/app"]);
+        for (name, steps, last) in [
+            ("half", 500, "d"),
+            ("near", 499, "half"),
+            ("far", 500, "half"),
+        ] {
+            let target = format!("{}{last}", "d/../".repeat(steps));
+            tree.symlink(name.as_bytes(), META, target.into_bytes())
+                .unwrap();
+        }
+        assert!(tree.lookup(b"near/app").is_some());
+        assert!(tree.lookup(b"far/app").is_none());
+        assert!(tree.walk(b"far/app", &mut |_, _| {}).is_none());
     }
 
     #[test]

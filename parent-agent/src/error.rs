@@ -13,12 +13,12 @@ use crate::bootstrap::BootstrapError;
 use crate::channels::IncomingError;
 use crate::client::ClientError;
 use crate::config::SourceError;
+use crate::connect_to::ConnectToError;
 use crate::dispatch::DispatchError;
 use crate::exit::Exit;
 use crate::ingress::IngressError;
 use crate::logs::LogsError;
 use crate::machine::MachineError;
-use crate::resolve::ConnectToError;
 use crate::socket::SocketError;
 
 /// Why a command failed.

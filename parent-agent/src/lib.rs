@@ -35,6 +35,7 @@ pub mod cli;
 pub mod client;
 mod clock;
 pub mod config;
+pub mod connect_to;
 mod copy;
 pub mod crash;
 pub mod credentials;

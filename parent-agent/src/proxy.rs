@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use link::Endpoint;
-use manifest::HostConfig;
+use manifest::{HostConfig, Protocol};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::channels::allowlist::Allowlist;
 use crate::channels::egress::Egress;
+use crate::connect_to::{ConnectTo, ConnectToError};
 use crate::error::Error;
 use crate::ingress::{self, IngressPort, Limits, OpenPort, Publish};
 use crate::limit::{self, Limit, LimitArgs};
-use crate::resolve::{ConnectTo, ConnectToError, Resolver};
+use crate::resolve::Resolver;
 
 /// The arguments about connections.
 #[derive(Debug, Args)]
@@ -94,10 +95,10 @@ fn check_moved(connect_to: &[ConnectTo], host: &HostConfig) -> Result<(), Connec
     // The configuration may have closed one of them, and the region is no matter: the
     // same arguments serve many instances.
     let allowed = Allowlist::new(host, None, None);
-    match connect_to
-        .iter()
-        .find(|moved| !allowed.allows(&moved.host, moved.port))
-    {
+    match connect_to.iter().find(|moved| {
+        let mut protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
+        !protocols.any(|protocol| allowed.allows_over(&moved.host, moved.port, protocol))
+    }) {
         None => Ok(()),
         Some(moved) => Err(ConnectToError {
             host: moved.host.clone(),

@@ -7,63 +7,28 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use manifest::{Port, host_spelling};
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use link::records::{Answer, Kind, MAX_RECORDS, MAX_STRINGS, Service, Strings};
+use link::{Bytes, Text};
+use manifest::host_spelling;
+use name_resolver::System;
 use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::connect_to::ConnectTo;
+
 /// The longest that a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of texts that are passed on: a name server over TCP could send more than the
+/// channel takes.
+const MAX_TEXT: usize = 16 * 1024;
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
-
-/// A destination moved by `--connect-to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectTo {
-    /// The host that the enclave asks for, in lower case.
-    pub host: String,
-    /// The port that the enclave asks for.
-    pub port: u16,
-    /// Where it is connected to.
-    pub address: SocketAddr,
-}
-
-impl FromStr for ConnectTo {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let malformed =
-            || "write HOST:PORT=ADDR:PORT, as in api.example.com:443=127.0.0.1:8443".to_owned();
-        let (target, address) = text.split_once('=').ok_or_else(malformed)?;
-        let (host, port) = target.rsplit_once(':').ok_or_else(malformed)?;
-        let port: Port = port.parse().map_err(|_| malformed())?;
-        if host.is_empty() {
-            return Err(malformed());
-        }
-        Ok(Self {
-            host: host_spelling(host),
-            port: port.get(),
-            address: address.parse().map_err(|_| malformed())?,
-        })
-    }
-}
-
-/// A destination of `--connect-to` that the image does not connect to: the option moves
-/// connections and allows none.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error(
-    "--connect-to names {host}:{port}, to which the image's manifest allows no connection: add it to [network] egress in enclave.toml, or name a destination that is there"
-)]
-pub struct ConnectToError {
-    /// The host.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
 
 /// Why a name leads nowhere.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -98,17 +63,37 @@ pub enum ResolveError {
 #[derive(Debug)]
 pub struct Resolver {
     connect_to: HashMap<(String, u16), SocketAddr>,
-    names: Result<TokioResolver, String>,
+    names: Names,
+}
+
+/// Who is asked for names.
+#[derive(Debug)]
+enum Names {
+    /// Whoever the instance's configuration names at the time.
+    System(System),
+    /// The same ones always.
+    #[cfg(test)]
+    Fixed(TokioResolver),
+}
+
+impl Names {
+    fn resolver(&self) -> Result<TokioResolver, String> {
+        match self {
+            Self::System(system) => system.resolver(),
+            #[cfg(test)]
+            Self::Fixed(resolver) => Ok(resolver.clone()),
+        }
+    }
 }
 
 impl Resolver {
-    /// A resolver with the system's configuration. Without one, only addresses
-    /// and `connect_to` lead anywhere.
+    /// A resolver with the system's configuration, as it is whenever a name is looked up.
+    /// While there is none, only addresses and `connect_to` lead anywhere.
     pub fn from_system(connect_to: &[ConnectTo]) -> Self {
-        Self::new(connect_to, name_resolver::system())
+        Self::new(connect_to, Names::System(System::default()))
     }
 
-    fn new(connect_to: &[ConnectTo], names: Result<TokioResolver, String>) -> Self {
+    fn new(connect_to: &[ConnectTo], names: Names) -> Self {
         let connect_to = connect_to
             .iter()
             .map(|rule| ((rule.host.clone(), rule.port), rule.address))
@@ -125,23 +110,9 @@ impl Resolver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let names = self.names.as_ref().map_err(|reason| ResolveError::Failed {
-            host: host.clone(),
-            reason: reason.clone(),
-        })?;
-        // The dot keeps search domains out: they are not the rule's.
-        let found = match timeout(RESOLVE_TIMEOUT, names.lookup_ip(format!("{host}."))).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
-                return Err(ResolveError::NotFound(host));
-            }
-            Ok(Err(error)) => {
-                return Err(ResolveError::Failed {
-                    host,
-                    reason: error.to_string(),
-                });
-            }
-            Err(_) => return Err(ResolveError::TimedOut(host)),
+        let lookup = async |names: TokioResolver, name: String| names.lookup_ip(name).await;
+        let Some(found) = self.ask(&host, lookup).await? else {
+            return Err(ResolveError::NotFound(host));
         };
         let own = own_addresses().map_err(|error| ResolveError::Failed {
             host: host.clone(),
@@ -162,6 +133,85 @@ impl Resolver {
             _ => Ok(addresses),
         }
     }
+
+    /// The records of a name that the allowlist has, of which none may be there.
+    pub async fn records(&self, name: &str, kind: Kind) -> Result<Answer, ResolveError> {
+        let host = host_spelling(name);
+        let wanted = match kind {
+            Kind::Srv => RecordType::SRV,
+            Kind::Txt => RecordType::TXT,
+        };
+        let lookup = async |names: TokioResolver, name: String| names.lookup(name, wanted).await;
+        let found = self.ask(&host, lookup).await?;
+        let records = found.map_or_else(Vec::new, |found| found.answers().to_vec());
+        let ttl = records.iter().map(|record| record.ttl).min();
+        let ttl = ttl.unwrap_or_default();
+        Ok(match kind {
+            Kind::Srv => Answer::Services {
+                ttl,
+                records: services(&records),
+            },
+            Kind::Txt => Answer::Texts {
+                ttl,
+                records: texts(&records),
+            },
+        })
+    }
+
+    /// Asks whoever is to be asked; none if the name is known, and has nothing of this kind.
+    async fn ask<T>(
+        &self,
+        host: &str,
+        lookup: impl AsyncFnOnce(TokioResolver, String) -> Result<T, NetError>,
+    ) -> Result<Option<T>, ResolveError> {
+        let failed = |reason| ResolveError::Failed {
+            host: host.to_owned(),
+            reason,
+        };
+        let names = self.names.resolver().map_err(failed)?;
+        // The dot keeps search domains out: they are not the rule's.
+        let asked = timeout(RESOLVE_TIMEOUT, lookup(names, format!("{host}.")));
+        match asked.await {
+            Ok(Ok(found)) => Ok(Some(found)),
+            Ok(Err(error)) if error.is_nx_domain() => Err(ResolveError::NotFound(host.to_owned())),
+            Ok(Err(error)) if error.is_no_records_found() => Ok(None),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(ResolveError::TimedOut(host.to_owned())),
+        }
+    }
+}
+
+/// The records of type SRV among these, as far as they fit.
+fn services(records: &[Record]) -> Vec<Service> {
+    let services = records.iter().filter_map(|record| match &record.data {
+        RData::SRV(found) => Some(Service {
+            priority: found.priority,
+            weight: found.weight,
+            port: found.port,
+            target: Text::new(host_spelling(&found.target.to_ascii())),
+        }),
+        _ => None,
+    });
+    services.take(MAX_RECORDS).collect()
+}
+
+/// The records of type TXT among these, as far as they fit.
+fn texts(records: &[Record]) -> Vec<Strings> {
+    let mut room = MAX_TEXT;
+    let texts = records.iter().filter_map(|record| match &record.data {
+        RData::TXT(found) if found.txt_data.len() <= MAX_STRINGS => {
+            let strings = found.txt_data.iter().map(|text| Bytes::new(&**text));
+            strings.collect::<Option<_>>().map(Strings)
+        }
+        _ => None,
+    });
+    let texts = texts.take_while(|Strings(strings)| {
+        let size = strings.iter().map(|text| text.len()).sum();
+        let left = room.checked_sub(size);
+        room = left.unwrap_or_default();
+        left.is_some()
+    });
+    texts.take(MAX_RECORDS).collect()
 }
 
 /// The addresses of this instance's interfaces at this moment.
@@ -225,17 +275,24 @@ mod tests {
         ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts,
     };
     use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use hickory_resolver::proto::rr::rdata::{SRV, TXT};
     use tokio::net::UdpSocket;
 
     use super::*;
 
-    /// A name server that knows these names' addresses.
+    /// A resolver whose name server knows these names.
     async fn name_server(zone: &'static [(&str, &str)]) -> Resolver {
+        resolver(&[serve(zone).await])
+    }
+
+    /// Serves these names: addresses, `port target` of a service, texts, and `moving`, an
+    /// address that is another one each time.
+    async fn serve(zone: &'static [(&str, &str)]) -> u16 {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
             let mut buffer = [0; 1500];
+            let mut asked = 0;
             loop {
                 let (count, peer) = socket.recv_from(&mut buffer).await.unwrap();
                 let request = Message::from_vec(&buffer[..count]).unwrap();
@@ -243,40 +300,58 @@ mod tests {
                 let mut response = request;
                 response.metadata.message_type = MessageType::Response;
                 response.metadata.response_code = ResponseCode::NXDomain;
-                for (name, address) in zone {
+                for (name, value) in zone {
                     if query.name().to_ascii() != *name {
                         continue;
                     }
                     response.metadata.response_code = ResponseCode::NoError;
-                    let data = match address.parse().unwrap() {
-                        IpAddr::V4(address) => RData::A(address.into()),
-                        IpAddr::V6(address) => RData::AAAA(address.into()),
+                    asked += 1;
+                    let is_moving = *value == "moving";
+                    let moved = Ipv4Addr::new(203, 0, 113, asked);
+                    let address = value.parse().ok();
+                    let data = match address.or(is_moving.then_some(moved.into())) {
+                        Some(IpAddr::V4(address)) => RData::A(address.into()),
+                        Some(IpAddr::V6(address)) => RData::AAAA(address.into()),
+                        None => match value.split_once(' ') {
+                            Some((port, target)) => RData::SRV(SRV::new(
+                                1,
+                                2,
+                                port.parse().unwrap(),
+                                target.parse().unwrap(),
+                            )),
+                            None => RData::TXT(TXT::new(vec![(*value).to_owned()])),
+                        },
                     };
                     if data.record_type() == query.query_type() {
+                        let ttl = if is_moving { 0 } else { 60 };
                         response
                             .answers
-                            .push(Record::from_rdata(query.name().clone(), 60, data));
+                            .push(Record::from_rdata(query.name().clone(), ttl, data));
                     }
                 }
-                assert!(matches!(
-                    query.query_type(),
-                    RecordType::A | RecordType::AAAA
-                ));
                 socket
                     .send_to(&response.to_vec().unwrap(), peer)
                     .await
                     .unwrap();
             }
         });
-        let mut connection = ConnectionConfig::udp();
-        connection.port = port;
-        let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
-        server.connections = vec![connection];
-        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        port
+    }
+
+    fn resolver(ports: &[u16]) -> Resolver {
+        let server = |port: &u16| {
+            let mut connection = ConnectionConfig::udp();
+            connection.port = *port;
+            let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
+            server.connections = vec![connection];
+            server
+        };
+        let servers = ports.iter().map(server).collect();
+        let config = ResolverConfig::from_parts(None, vec![], servers);
         let rule = "pinned.example:443=127.0.0.1:4443".parse().unwrap();
         Resolver::new(
             &[rule],
-            name_resolver::build(config, ResolverOpts::default()),
+            Names::Fixed(name_resolver::build(config, ResolverOpts::default()).unwrap()),
         )
     }
 
@@ -313,6 +388,85 @@ mod tests {
             resolve("absent.example").await,
             Err(ResolveError::NotFound("absent.example".to_owned()))
         );
+    }
+
+    #[tokio::test]
+    async fn records_of_services_and_texts_are_looked_up() {
+        let resolver = name_server(&[
+            ("_mongodb._tcp.db.example.", "27017 A.db.example."),
+            ("_mongodb._tcp.db.example.", "27018 ."),
+            ("db.example.", "authSource=admin"),
+            ("db.example.", "192.0.2.7"),
+        ])
+        .await;
+        let service = |port, target| Service {
+            priority: 1,
+            weight: 2,
+            port,
+            target: Text::new(target),
+        };
+        let services = Answer::Services {
+            ttl: 60,
+            records: vec![service(27017, "a.db.example"), service(27018, "")],
+        };
+        let found = resolver.records("_mongodb._tcp.DB.example", Kind::Srv);
+        assert_eq!(found.await, Ok(services));
+        let text = Bytes::new(&b"authSource=admin"[..]).unwrap();
+        let texts = Answer::Texts {
+            ttl: 60,
+            records: vec![Strings(vec![text])],
+        };
+        assert_eq!(resolver.records("db.example", Kind::Txt).await, Ok(texts));
+        let none = Answer::Services {
+            ttl: 0,
+            records: Vec::new(),
+        };
+        assert_eq!(resolver.records("db.example", Kind::Srv).await, Ok(none));
+        let absent = resolver.records("absent.example", Kind::Txt).await;
+        assert_eq!(
+            absent,
+            Err(ResolveError::NotFound("absent.example".to_owned()))
+        );
+    }
+
+    #[test]
+    fn records_that_do_not_fit_are_left_out() {
+        let record = |strings: usize, size: usize| {
+            let data = TXT::from_bytes(vec![&[b'x'; 255][..size]; strings]);
+            Record::from_rdata("db.example.".parse().unwrap(), 60, RData::TXT(data))
+        };
+        let found = texts(&[record(MAX_STRINGS + 1, 1), record(MAX_STRINGS, 1)]);
+        assert_eq!(found.len(), 1);
+        let many: Vec<_> = (0..200).map(|_| record(2, 255)).collect();
+        let found = texts(&many);
+        assert_eq!(found.len(), MAX_TEXT / 510);
+        let answer = Answer::Texts {
+            ttl: 60,
+            records: found,
+        };
+        link::frame::encode(&answer, link::records::MAX_ANSWER).unwrap();
+        let many: Vec<_> = (0..200).map(|_| record(1, 1)).collect();
+        assert_eq!(texts(&many).len(), MAX_RECORDS);
+    }
+
+    #[tokio::test]
+    async fn names_that_move_are_followed() {
+        let resolver = name_server(&[("moving.example.", "moving")]).await;
+        let first = resolver.addresses("moving.example", 443).await.unwrap();
+        let second = resolver.addresses("moving.example", 443).await.unwrap();
+        assert_ne!(first, second);
+    }
+
+    #[tokio::test]
+    async fn names_resolve_while_one_name_server_is_dead() {
+        // It is open, and nobody reads what comes.
+        let held = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silent = held.local_addr().unwrap().port();
+        let good = serve(&[("good.example.", "192.0.2.7")]).await;
+        for ports in [[silent, good], [good, silent]] {
+            let found = resolver(&ports).addresses("good.example", 443).await;
+            assert_eq!(found, Ok(vec!["192.0.2.7:443".parse().unwrap()]));
+        }
     }
 
     #[tokio::test]
@@ -386,24 +540,6 @@ mod tests {
             "64:ff9b::808:808",
         ] {
             assert!(!is_forbidden(address.parse().unwrap(), &[]), "{address}");
-        }
-    }
-
-    #[test]
-    fn destinations_are_moved() {
-        let moved: ConnectTo = "API.example.com.:443=127.0.0.1:8443".parse().unwrap();
-        assert_eq!(moved.host, "api.example.com");
-        assert_eq!(moved.port, 443);
-        assert_eq!(moved.address, "127.0.0.1:8443".parse().unwrap());
-        for bad in [
-            "",
-            "a:1",
-            "a=127.0.0.1:1",
-            "a:1=b:2",
-            ":1=127.0.0.1:1",
-            "a:0=127.0.0.1:1",
-        ] {
-            assert!(bad.parse::<ConnectTo>().is_err(), "{bad}");
         }
     }
 }

@@ -1,6 +1,7 @@
 """A Docker daemon of our own, with no network and no place in the system."""
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import time
@@ -15,7 +16,17 @@ LIMIT = 60
 
 @contextlib.contextmanager
 def daemon(folder, base, name):
-    """Runs the daemon, which has the base as this image; gives a function that runs its client."""
+    """Runs the daemon, which has the base as this image; gives a function that runs its client.
+    One daemon at a time has the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _started(folder, base, name) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def _started(folder, base, name):
     programs = folder / "root"
     if not programs.exists():
         _unpack(folder, programs)

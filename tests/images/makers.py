@@ -8,10 +8,10 @@ import contextlib
 import fcntl
 import hashlib
 import inspect
-import json
 import os
 import shutil
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import docker
 from programs import CONTAINED, Failed, command
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+# Files that several of them copy.
+SHARED = RECIPES / "shared"
 RELEASE = "bookworm"
 BASE = f"localhost/debian:{RELEASE}"
 # Whom the certificate of the test's server is for.
@@ -45,7 +47,7 @@ class Containerfile:
 
     def key(self, workshop, name):
         parts = [workshop.base_key.encode()]
-        for path in sorted(path for path in (RECIPES / name).rglob("*") if path.is_file()):
+        for path in sources(name):
             parts += [str(path.relative_to(RECIPES)).encode(), path.read_bytes()]
         if b"--from=test" in (RECIPES / name / "Containerfile").read_bytes():
             parts.append(workshop.certificate()[0].read_bytes())
@@ -100,12 +102,11 @@ class Docker(Containerfile):
     maker, native = "docker", "docker-archive"
 
     def make(self, workshop, name, archive):
-        context, tag = RECIPES / name, f"localhost/{name}"
-        with docker.daemon(workshop.folder / "docker", workshop.base(), BASE) as client:
-            client("build", "--quiet", "--network", "host", "--file", context / "Containerfile", "--tag", tag, context)
-            client("save", "--output", archive, tag)
-            client("rmi", "--force", tag)
-            client("builder", "prune", "--all", "--force")
+        context, tag, client = workshop.recipe(name), f"localhost/{name}", workshop.docker()
+        client("build", "--quiet", "--network", "host", "--file", context / "Containerfile", "--tag", tag, context)
+        client("save", "--output", archive, tag)
+        client("rmi", "--force", tag)
+        client("builder", "prune", "--all", "--force")
 
 
 class Workshop:
@@ -121,6 +122,18 @@ class Workshop:
         storage.write_text('[storage]\ndriver = "vfs"\n'
                            f'runroot = "{self.folder}/run"\ngraphroot = "{self.folder}/storage"\n')
         self._environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
+        self._daemon, self._client, self._starting = contextlib.ExitStack(), None, threading.Lock()
+
+    def docker(self):
+        """What runs the client of Docker's daemon, which runs from now on until `close`."""
+        with self._starting:
+            if self._client is None:
+                daemon = docker.daemon(self.folder / "docker", self.base(), BASE)
+                self._client = self._daemon.enter_context(daemon)
+            return self._client
+
+    def close(self):
+        self._daemon.close()
 
     @contextlib.contextmanager
     def alone(self):
@@ -205,7 +218,9 @@ class Workshop:
     def build(self, name):
         """Has buildah build a Containerfile on the base."""
         tag = f"{BASE}-{self.base_key}"
-        if not json.loads(self.buildah("images", "--json", "--filter", f"reference={tag}") or "[]"):
+        try:
+            self.buildah("inspect", "--type", "image", tag)
+        except Failed:
             self.buildah("rmi", "--all", "--force")
             base = self.folder / "base-context"
             shutil.rmtree(base, ignore_errors=True)
@@ -220,7 +235,18 @@ class Workshop:
         for place in ("/var/lib/apt/lists", "/var/cache/apt"):
             volumes += ["--volume", f"{self._apt(place)}:{place}"]
         self.buildah("build", "--layers=false", *volumes, "--build-context", f"test={self._context()}",
-                     "--tag", f"localhost/{name}", RECIPES / name)
+                     "--tag", f"localhost/{name}", self.recipe(name))
+
+    def recipe(self, name):
+        """A folder with what the Containerfile copies."""
+        folder = self.folder / "recipe"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for path in sources(name):
+            target = folder / path.relative_to(RECIPES / name if path.is_relative_to(RECIPES / name) else SHARED)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+        return folder
 
     def _context(self):
         """A folder with what the test gives to images."""
@@ -242,6 +268,15 @@ class Workshop:
         folders = [self._apt(place) for place in ("/var/lib/apt/lists", "/var/cache/apt")]
         command([*CONTAINED, "sh", "-euc", INSTALL, "sh", root, *folders, *packages], env=environment)
         resolver.unlink()
+
+
+def sources(name):
+    """The files of a recipe, and the shared ones that its Containerfile copies."""
+    folder = RECIPES / name
+    copied = (folder / "Containerfile").read_text().split()
+    own = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.name for path in own}
+    return sorted([*own, *(path for path in SHARED.iterdir() if path.name in copied and path.name not in names)])
 
 
 def apt_sources():

@@ -1,12 +1,13 @@
-"""Container images as they are, as enclaves: built, started, used, and stopped in the middle
-of an answer, under `sim` and in QEMU.
+"""Container images as they are, as enclaves: built, compared with what umoci and Docker unpack,
+started, used, and stopped in the middle of an answer, under `sim` and in QEMU.
 
-usage: run.py [--hypervisor sim|qemu] [--json FILE] [NAME…]
+usage: run.py [--hypervisor sim|qemu] [--jobs N] [--json FILE] [NAME…]
 
-Without names, all images. The environment names what is tested (ENCLAVE_TEST_PROGRAMS,
-ENCLAVE_TEST_KERNEL, ENCLAVE_TEST_QEMU, ENCLAVE_TEST_VSOCK_DEVICE) and the cache's folder
-(ENCLAVE_TOOLKIT_CACHE). It needs root, debootstrap, buildah, umoci, skopeo, and the
-packages of Debian 12, which apt's sources have to name.
+Without names, all images. N of them are tried at a time, 2 if it is not said. The environment
+names what is tested (ENCLAVE_TEST_PROGRAMS, ENCLAVE_TEST_KERNEL, ENCLAVE_TEST_QEMU,
+ENCLAVE_TEST_VSOCK_DEVICE) and the cache's folder (ENCLAVE_TOOLKIT_CACHE). It needs root,
+debootstrap, buildah, umoci, skopeo, and the packages of Debian 12, which apt's sources have to
+name.
 
 Exit codes: 0 all images work, 1 one does not, 2 wrong arguments, or not root: none was tried.
 """
@@ -16,9 +17,11 @@ import json
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import enclave
+import flattened
 from catalogue import IMAGES
 from checks import Server
 from makers import Workshop
@@ -27,19 +30,23 @@ from programs import FAILURES
 DEFAULT_MEMORY = 1024
 MIB = 1 << 20
 HYPERVISORS = ("sim", "qemu")
-ROW = "{name:<19} {maker:<24} {size:>5} {eif:>5} {memory:>6}  {needs:<24} {sim:<8} {qemu:<8}"
+ROW = "{name:<19} {maker:<24} {size:>5} {eif:>5} {memory:>6}  {needs:<24} {files:<6} {sim:<8} {qemu:<8}"
 
 
 def main():
     names = [image.name for image in IMAGES]
-    parser = argparse.ArgumentParser(usage="run.py [--hypervisor sim|qemu] [--json FILE] [NAME…]")
+    parser = argparse.ArgumentParser(usage="run.py [--hypervisor sim|qemu] [--jobs N] [--json FILE] [NAME…]")
     parser.add_argument("--hypervisor", choices=HYPERVISORS)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in names]
     if unknown:
         parser.error(f"there is no image `{unknown[0]}`: {', '.join(names)}")
+
+    if arguments.jobs < 1:
+        parser.error("--jobs: at least one image is tried at a time")
 
     if os.geteuid() != 0:
         print("run.py: assembling images needs root", file=sys.stderr)
@@ -52,15 +59,19 @@ def main():
     certificate, key = workshop.certificate()
     server = Server(certificate, key)
     print(ROW.format(name="image", maker="made by, read as", size="MiB", eif="EIF", memory="memory",
-                     needs="needs", sim="sim", qemu="qemu"))
-    rows = []
-    for image in IMAGES:
-        if not arguments.names or image.name in arguments.names:
-            rows.append(tried(image, workshop, machine, hypervisors, server, certificate.read_text()))
-            print(ROW.format(**shown(rows[-1])), flush=True)
-            for failure in rows[-1]["failures"]:
-                print(f"    {failure}", flush=True)
-    server.close()
+                     needs="needs", files="files", sim="sim", qemu="qemu"))
+    wanted = [image for image in IMAGES if not arguments.names or image.name in arguments.names]
+    text, rows = certificate.read_text(), []
+    try:
+        with ThreadPoolExecutor(arguments.jobs) as jobs:
+            for row in jobs.map(lambda image: tried(image, workshop, machine, hypervisors, server, text), wanted):
+                rows.append(row)
+                print(ROW.format(**shown(row)), flush=True)
+                for failure in row["failures"]:
+                    print(f"    {failure}", flush=True)
+    finally:
+        workshop.close()
+        server.close()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     failed = [row["name"] for row in rows if row["failures"]]
@@ -72,7 +83,7 @@ def tried(image, workshop, machine, hypervisors, server, certificate):
     """What became of an image: sizes in bytes, seconds to the first answer, failures."""
     row = {"name": image.name, "maker": image.recipe.maker, "form": image.form, "size": None, "eif": None,
            "memory_mib": DEFAULT_MEMORY, "needs": [line for _, line in image.needs],
-           "seconds": {}, "failures": []}
+           "files_are_the_same": None, "seconds": {}, "failures": []}
     for table, line in image.needs:
         if table == "enclave" and line.startswith("memory_mib = "):
             row["memory_mib"] = int(line.removeprefix("memory_mib = "))
@@ -87,6 +98,12 @@ def tried(image, workshop, machine, hypervisors, server, certificate):
         except FAILURES as error:
             row["failures"].append(f"not {step}: {error}")
             return row
+        try:
+            different = flattened.compared(eif, image.name, reference, Path(folder), workshop.docker())
+            row["files_are_the_same"] = not different
+            row["failures"] += different
+        except FAILURES as error:
+            row["failures"].append(f"not compared: {error}")
         for hypervisor in hypervisors:
             try:
                 row["seconds"][hypervisor] = enclave.show(machine, image, eif, hypervisor, server, certificate)
@@ -113,7 +130,8 @@ def shown(row):
         seconds = row["seconds"][hypervisor]
         return "failed" if seconds is None else f"{seconds:.1f} s"
 
-    return {"name": row["name"], "maker": f"{row['maker']}, {row['form']}", "size": mib(row["size"]),
+    files = {None: "-", True: "same", False: "differ"}[row["files_are_the_same"]]
+    return {"name": row["name"], "files": files, "maker": f"{row['maker']}, {row['form']}", "size": mib(row["size"]),
             "eif": mib(row["eif"]), "memory": row["memory_mib"], "needs": ", ".join(row["needs"]) or "-",
             "sim": outcome("sim"), "qemu": outcome("qemu")}
 

@@ -24,7 +24,7 @@ restart = { policy = "on-failure", max = 2, backoff = "10ms..20ms" }
 stop_grace = "2s"
 
 [network]
-egress = ["peer.example:443", "192.0.2.7:443"]
+egress = ["peer.example:443", "192.0.2.7:443", "192.0.2.7:123/udp"]
 proxy = true
 ingress = [{ port = 8080, to = 8080 }]
 "#;

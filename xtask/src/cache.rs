@@ -97,6 +97,15 @@ pub(crate) const SDK_FOR_RUST: Artefact = Artefact {
     duration: "5 minutes",
 };
 
+/// Go, for the client in that language.
+pub(crate) const GO: Artefact = Artefact {
+    name: "go",
+    recipe: &["xtask/unpack-go"],
+    inputs: &["xtask/unpack-go"],
+    output: "root/bin/go",
+    duration: "10 seconds",
+};
+
 /// The builder of fuzz targets.
 pub(crate) const CARGO_FUZZ: Artefact = Artefact {
     name: "cargo-fuzz",

@@ -17,6 +17,9 @@ const NEEDS: [&str; 5] = [
     "umoci",
 ];
 
+/// What runs the tests of images by other makers, and nothing else.
+const LAYERS: &str = "layers";
+
 /// Assembles the images that are named, or all, and has each run, serve and stop.
 pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
     if !packages::is_root() {
@@ -24,6 +27,13 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
     }
     packages::install_needed()?;
     packages::install(&NEEDS)?;
+    let only_layers = matches!(arguments, [word] if word == LAYERS);
+    if only_layers || arguments.is_empty() {
+        layers(workspace)?;
+    }
+    if only_layers {
+        return Ok(());
+    }
     let status = Command::new("python3")
         .arg("-B")
         .arg(workspace.join(SCRIPT))
@@ -38,4 +48,18 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> 
         Some(1) => bail!("an image does not work as an enclave; what failed is above"),
         _ => bail!("no image was tried ({status}); the reason is above"),
     }
+}
+
+/// The tests that are ignored elsewhere, because they need other makers of images, and root.
+fn layers(workspace: &Path) -> anyhow::Result<()> {
+    let status = Command::new("cargo")
+        .args(["test", "--locked", "--package", "image-builder"])
+        .args(["--test", "api", "--", "--ignored", "makers_"])
+        .current_dir(workspace)
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("image-builder does not agree with other makers of images; what differs is above");
+    }
+    Ok(())
 }

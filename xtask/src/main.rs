@@ -5,6 +5,7 @@
 mod bench;
 mod bindings;
 mod cache;
+mod clients;
 mod cloud;
 mod cold_start;
 mod demo;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use command_output::{errln, out, outln};
 
-use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, GO, KERNEL, QEMU, VSOCK_DEVICE};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -74,6 +75,9 @@ usage: cargo xtask COMMAND
                    are recorded
   init             build PID 1 as it is released, and print its path
   reproducible     build PID 1 twice, the second time elsewhere, and compare (minutes)
+  clients [--check]
+                   generate the clients of the local API in examples/clients from
+                   docs/local-api.json (--check: fail if they are not what it describes)
   release VERSION  build the files of a release into the folder `release`, and check
                    which they are (--dry-run: with the programs of the tests)
   functions        build the packages of the control plane's Lambda functions
@@ -111,6 +115,7 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         && !matches!(
             command,
             "bench"
+                | "clients"
                 | "cloud"
                 | "demo"
                 | "endurance"
@@ -133,11 +138,12 @@ fn run(command: &str, arguments: &[String]) -> anyhow::Result<()> {
         "release" => release::run(&root, arguments)?,
         "reproducible" => reproducible::run(&root)?,
         "bench" => bench::run(&root, arguments)?,
+        "clients" => clients::run(&root, arguments)?,
         "cloud" => cloud::run(&root, arguments)?,
         "demo" => demo::run(&root, arguments)?,
         "setup" => {
             packages::install_needed()?;
-            for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER] {
+            for artefact in [KERNEL, QEMU, VSOCK_DEVICE, EAR_VERIFIER, GO] {
                 outln!("{:<20} {}", artefact.name, artefact.get(&root)?.display());
             }
             outln!("{:<20} {}", "python", python::get(&root)?.display());

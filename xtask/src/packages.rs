@@ -1,5 +1,6 @@
 //! Debian packages that builds, tests and measurements need.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::bail;
@@ -40,15 +41,19 @@ pub(crate) fn install_needed() -> anyhow::Result<()> {
 
 /// Installs the packages of programs that are not on the path.
 pub(crate) fn install_programs(programs: &[(&str, &'static str)]) -> anyhow::Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there =
-        |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
     let missing: Vec<_> = programs
         .iter()
-        .filter(|(name, _)| !is_there(name))
+        .filter(|(name, _)| on_path(name).is_none())
         .map(|(_, package)| *package)
         .collect();
     install(&missing)
+}
+
+/// A program on the path.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(name));
+    places.find(|place| place.is_file())
 }
 
 /// Installs the packages that are missing; needs root only then.

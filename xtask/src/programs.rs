@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::cache::{EAR_VERIFIER, KERNEL, QEMU, VSOCK_DEVICE};
+use crate::cache::{EAR_VERIFIER, GO, KERNEL, QEMU, VSOCK_DEVICE};
 use crate::{init, packages, python, target};
 
 /// What the demo shows, and what shows it: packages, and the program of each.
@@ -131,6 +131,16 @@ pub(crate) fn readers(workspace: &Path) -> anyhow::Result<Vec<(&'static str, Pat
     Ok(vec![
         ("ENCLAVE_TEST_EAR", EAR_VERIFIER.get(workspace)?),
         ("ENCLAVE_TEST_PYTHON", python::get(workspace)?),
+    ])
+}
+
+/// What runs the clients of the local API, or compiles them.
+pub(crate) fn languages(workspace: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    packages::install_programs(&[("node", "nodejs")])?;
+    let node = packages::on_path("node").context("there is no node on the path")?;
+    Ok(vec![
+        ("ENCLAVE_TEST_GO", GO.get(workspace)?),
+        ("ENCLAVE_TEST_NODE", node),
     ])
 }
 

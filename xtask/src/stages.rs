@@ -10,7 +10,9 @@ use command_output::{out, outln};
 
 use crate::cache::{CARGO_DENY, NEXTEST};
 use crate::report::Report;
-use crate::{bench, bindings, cloud, fuzz, packages, programs, release, target, terraform, wasm};
+use crate::{
+    bench, bindings, clients, cloud, fuzz, packages, programs, release, target, terraform, wasm,
+};
 
 /// Seconds that each fuzz target runs: enough to find a corpus that has become wrong.
 const FUZZ_SECONDS: &str = "5";
@@ -137,6 +139,7 @@ const LINTS: &[Step<'_>] = &[
             "tests/sdks/rust/build",
             "xtask/install-nextest",
             "xtask/install-program",
+            "xtask/unpack-go",
         ],
         environment: &[],
     },
@@ -302,6 +305,10 @@ fn lint(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     }
     let how = "cargo clippy in attestation/benches/verification";
     report.step("lints of the benchmarks", how, || bench::lint(workspace))?;
+    let how = "cargo xtask clients --check";
+    report.step("clients of the local API", how, || {
+        clients::run(workspace, &["--check".to_owned()])
+    })?;
     let how = "attestation, for wasm32-unknown-unknown";
     report.step("the verifier for WebAssembly", how, || {
         wasm::check(workspace)
@@ -343,7 +350,11 @@ fn terraform(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
 /// The tests of all members, but for those from end to end.
 fn unit(workspace: &Path, report: &mut Report) -> anyhow::Result<()> {
     let how = "what the tests check with";
-    let readers = report.step("readers", how, || programs::readers(workspace))?;
+    let readers = report.step("readers", how, || {
+        let mut environment = programs::readers(workspace)?;
+        environment.extend(programs::languages(workspace)?);
+        Ok(environment)
+    })?;
     let filter = format!("not package({E2E})");
     nextest(workspace, "unit tests", &filter, readers, report)?;
     EXAMPLES.run(workspace, report)?;

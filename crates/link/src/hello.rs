@@ -33,6 +33,10 @@ pub enum Channel {
     Egress,
     /// One TCP connection from outside to the workload.
     Ingress,
+    /// One question about a name's records.
+    Records,
+    /// Datagrams between one socket of the workload's and one destination outside.
+    Datagrams,
 }
 
 impl Channel {
@@ -42,6 +46,8 @@ impl Channel {
             Self::Logs => 2,
             Self::Egress => 3,
             Self::Ingress => 4,
+            Self::Records => 5,
+            Self::Datagrams => 6,
         }
     }
 
@@ -51,6 +57,8 @@ impl Channel {
             2 => Some(Self::Logs),
             3 => Some(Self::Egress),
             4 => Some(Self::Ingress),
+            5 => Some(Self::Records),
+            6 => Some(Self::Datagrams),
             _ => None,
         }
     }
@@ -63,6 +71,8 @@ impl fmt::Display for Channel {
             Self::Logs => "logs",
             Self::Egress => "egress",
             Self::Ingress => "ingress",
+            Self::Records => "records",
+            Self::Datagrams => "datagrams",
         })
     }
 }

@@ -13,6 +13,8 @@
 //! | [`Channel::Logs`] | init | [`logs::FromInit`] frames, answered by [`logs::FromAgent`] |
 //! | [`Channel::Egress`] | init | one [`target::Connect`], one [`target::Reply`], then the connection's own bytes |
 //! | [`Channel::Ingress`] | agent | the same, towards a port inside the enclave |
+//! | [`Channel::Records`] | init | one [`records::Question`], one [`records::Answer`] |
+//! | [`Channel::Datagrams`] | init | one [`target::Connect`], one [`target::Reply`], then [`datagrams`], either way |
 //!
 //! Each connection starts with a [`hello`], which settles the protocol's
 //! version; what follows are [`frame`]s, each a length and a CBOR message. The
@@ -29,6 +31,7 @@ mod bounded;
 pub mod control;
 pub mod copy;
 pub mod credentials;
+pub mod datagrams;
 mod end_code;
 pub mod endpoint;
 pub mod frame;
@@ -37,6 +40,7 @@ pub mod kms;
 pub mod logs;
 pub mod places;
 pub mod port;
+pub mod records;
 pub mod target;
 pub mod transport;
 mod vsock;

@@ -166,6 +166,11 @@ impl<K: Eq + Hash> Places<K> {
         }
     }
 
+    /// Counts a connection that was refused for want of something else.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many are taken.
     pub fn taken(&self) -> usize {
         self.table().taken.len()

@@ -36,7 +36,7 @@ pub struct Connect {
     /// Host name or address.
     #[n(0)]
     pub host: Text<MAX_HOST>,
-    /// TCP port.
+    /// Port, of TCP or on a channel of datagrams of UDP.
     #[n(1)]
     pub port: u16,
 }

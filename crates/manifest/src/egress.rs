@@ -23,7 +23,7 @@ pub enum EgressError {
     NoPort(String),
     /// What follows the last colon is not a port.
     #[error(
-        "`{0}` does not end in a port from 1 to 65535: write `host:port` without a scheme or a path, as in `example.com:443`"
+        "`{0}` does not end in a port from 1 to 65535: write `host:port` without a scheme or a path, as in `example.com:443`, or `host:port/udp` for datagrams"
     )]
     Port(String),
     /// The host is not a DNS name, a `*.` pattern or an IPv4 address.
@@ -33,12 +33,36 @@ pub enum EgressError {
     Host(String),
 }
 
-/// One allowed destination: `host:port`.
+/// What goes to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// What a rule for datagrams ends in.
+const UDP: &str = "/udp";
+
+/// What follows `host:port` in a rule, and wherever a destination is named: `/udp`, or for
+/// connections nothing.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "",
+            Self::Udp => UDP,
+        })
+    }
+}
+
+/// One allowed destination: `host:port` of TCP, or `host:port/udp`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct EgressRule {
     host: HostPattern,
     port: Port,
+    protocol: Protocol,
 }
 
 impl EgressRule {
@@ -52,9 +76,14 @@ impl EgressRule {
         self.port
     }
 
-    /// Whether the rule allows a connection to `host` on `port`.
-    pub fn matches(&self, host: &str, port: u16) -> bool {
-        self.port.get() == port && self.host.matches(host)
+    /// What the rule allows to go there.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Whether the rule allows this to go to `host` on `port`.
+    pub fn matches(&self, host: &str, port: u16, protocol: Protocol) -> bool {
+        self.protocol == protocol && self.port.get() == port && self.host.matches(host)
     }
 }
 
@@ -93,7 +122,11 @@ impl FromStr for EgressRule {
     type Err = EgressError;
 
     fn from_str(text: &str) -> Result<Self, EgressError> {
-        let (host, port) = text
+        let (destination, protocol) = match text.strip_suffix(UDP) {
+            Some(destination) => (destination, Protocol::Udp),
+            None => (text, Protocol::Tcp),
+        };
+        let (host, port) = destination
             .rsplit_once(':')
             .ok_or_else(|| EgressError::NoPort(text.to_owned()))?;
         let port = port
@@ -110,15 +143,19 @@ impl FromStr for EgressRule {
             None if is_host_name(&lower) && !ends_in_number(&lower) => HostPattern::Exact(lower),
             _ => return Err(EgressError::Host(host.to_owned())),
         };
-        Ok(Self { host, port })
+        Ok(Self {
+            host,
+            port,
+            protocol,
+        })
     }
 }
 
 impl fmt::Display for EgressRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            HostPattern::Exact(name) => write!(f, "{name}:{}", self.port),
-            HostPattern::Below(suffix) => write!(f, "*.{suffix}:{}", self.port),
+            HostPattern::Exact(name) => write!(f, "{name}:{}{}", self.port, self.protocol),
+            HostPattern::Below(suffix) => write!(f, "*.{suffix}:{}{}", self.port, self.protocol),
         }
     }
 }
@@ -159,9 +196,30 @@ pub fn host_spelling(host: &str) -> String {
     name.unwrap_or(host).to_ascii_lowercase()
 }
 
+/// The longest name of a service in DNS, without its underscore (RFC 6335, section 5.1).
+const MAX_SERVICE_BYTES: usize = 15;
+
+/// The host whose records `name` has: what follows `_service._tcp.` or `_service._udp.`
+/// (RFC 2782), or all of it.
+pub fn service_host(name: &str) -> &str {
+    let host = || {
+        let (service, rest) = name.strip_prefix('_')?.split_once('.')?;
+        let is_service = (1..=MAX_SERVICE_BYTES).contains(&service.len())
+            && service
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let (protocol, host) = rest.split_once('.')?;
+        let is_protocol = ["_tcp", "_udp"]
+            .iter()
+            .any(|known| protocol.eq_ignore_ascii_case(known));
+        (is_service && is_protocol).then_some(host)
+    };
+    host().unwrap_or(name)
+}
+
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes: DNS
 /// names as they are used (RFC 1123, section 2.1, and underscores).
-fn is_host_name(name: &str) -> bool {
+pub fn is_host_name(name: &str) -> bool {
     name.len() <= MAX_HOST_BYTES
         && name.split('.').all(|label| {
             (1..=MAX_LABEL_BYTES).contains(&label.len())
@@ -200,6 +258,9 @@ mod tests {
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("localhost:1", "localhost:1"),
             ("_dmarc.4chan.org:65535", "_dmarc.4chan.org:65535"),
+            ("Pool.ntp.org:123/udp", "pool.ntp.org:123/udp"),
+            ("*.example.com:443/udp", "*.example.com:443/udp"),
+            ("10.0.0.1:8125/udp", "10.0.0.1:8125/udp"),
         ] {
             assert_eq!(rule(text).unwrap().to_string(), printed);
         }
@@ -218,6 +279,10 @@ mod tests {
             "example.com:443 ",
             "example.com:https",
             "a:b:c",
+            "example.com:53/tcp",
+            "example.com:53/UDP",
+            "example.com:/udp",
+            "example.com:53/udp/udp",
         ] {
             assert_eq!(rule(text), Err(EgressError::Port(text.into())));
         }
@@ -250,9 +315,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rules_are_for_one_protocol() {
+        let tcp = rule("example.com:443").unwrap();
+        let udp = rule("example.com:443/udp").unwrap();
+        assert_ne!(tcp, udp);
+        for (rule, protocol, other) in [
+            (tcp, Protocol::Tcp, Protocol::Udp),
+            (udp, Protocol::Udp, Protocol::Tcp),
+        ] {
+            assert!(rule.matches("EXAMPLE.com.", 443, protocol));
+            assert!(!rule.matches("example.com", 443, other));
+        }
+    }
+
+    #[test]
+    fn records_of_services_are_their_hosts() {
+        for (name, host) in [
+            ("_mongodb._tcp.cluster.example.com", "cluster.example.com"),
+            ("_SIP._UDP.example.com", "example.com"),
+            ("cluster.example.com", "cluster.example.com"),
+            ("_mongodb._tcp", "_mongodb._tcp"),
+            ("_a._b.example.com", "_a._b.example.com"),
+            ("_._tcp.example.com", "_._tcp.example.com"),
+            ("_a_b._tcp.example.com", "_a_b._tcp.example.com"),
+            ("x._tcp.example.com", "x._tcp.example.com"),
+            ("_a._tcp._b._tcp.com", "_b._tcp.com"),
+            (
+                "_sixteen-letters1._tcp.example.com",
+                "_sixteen-letters1._tcp.example.com",
+            ),
+        ] {
+            assert_eq!(service_host(name), host);
+        }
+    }
+
     proptest! {
         #[test]
-        fn what_a_rule_prints_reads_back(text in "(\\*\\.)?[a-z0-9_-]{1,5}(\\.[a-z0-9-]{1,5}){0,3}:[0-9]{1,5}") {
+        fn what_a_rule_prints_reads_back(text in "(\\*\\.)?[a-z0-9_-]{1,5}(\\.[a-z0-9-]{1,5}){0,3}:[0-9]{1,5}(/udp)?") {
             if let Ok(rule) = text.parse::<EgressRule>() {
                 prop_assert_eq!(rule.to_string().parse::<EgressRule>(), Ok(rule));
             }
@@ -261,7 +361,7 @@ mod tests {
         #[test]
         fn a_pattern_never_matches_outside_its_suffix(host: String) {
             let rule: EgressRule = "*.example.com:443".parse().unwrap();
-            if rule.matches(&host, 443) {
+            if rule.matches(&host, 443, Protocol::Tcp) {
                 let host = host.to_ascii_lowercase();
                 prop_assert!(host.trim_end_matches('.').ends_with(".example.com"));
             }

@@ -8,7 +8,7 @@ use aws_endpoint::is_region;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::egress::{EgressError, EgressRule, HostPattern};
+use crate::egress::{EgressError, EgressRule, HostPattern, Protocol};
 use crate::network::Network;
 use crate::process::Environment;
 
@@ -128,12 +128,12 @@ impl FromStr for HttpsEndpoint {
         let rule: Result<EgressRule, EgressError> = with_port.parse();
         let not_a_host = || KmsError::Host(text.to_owned());
         let rule = rule.map_err(|_| not_a_host())?;
-        match rule.host() {
-            HostPattern::Exact(host) => Ok(Self {
+        match (rule.host(), rule.protocol()) {
+            (HostPattern::Exact(host), Protocol::Tcp) => Ok(Self {
                 host: host.clone(),
                 port: rule.port().get(),
             }),
-            HostPattern::Below(_) => Err(not_a_host()),
+            _ => Err(not_a_host()),
         }
     }
 }

@@ -61,7 +61,9 @@ pub use config::{
 };
 pub use confinement::{Allowance, Confinement, ConfinementError, Mebibytes, Pids, Profile};
 pub use contradiction::check_credentials;
-pub use egress::{EgressError, EgressRule, HostPattern, host_spelling};
+pub use egress::{
+    EgressError, EgressRule, HostPattern, Protocol, host_spelling, is_host_name, service_host,
+};
 pub use groups::{Groups, GroupsError};
 pub use health::{
     DEFAULT_FAILURES, Health, HealthError, HealthProbe, HealthSource, HealthUrl, MAX_FAILURES,

@@ -1,6 +1,6 @@
 //! What may leave the enclave, and what may come in.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
 use aws_endpoint::Service;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::addresses;
-use crate::egress::{EgressRule, HostPattern};
+use crate::egress::{EgressRule, HostPattern, Protocol, host_spelling, service_host};
 use crate::units::Port;
 
 /// The most egress rules in one manifest.
@@ -22,7 +22,7 @@ pub const MAX_INGRESS_RULES: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// Destinations that the workload may open TCP connections to; at most
+    /// Destinations that the workload may open TCP connections or send datagrams to; at most
     /// [`MAX_EGRESS_RULES`], none twice.
     pub egress: Vec<EgressRule>,
     /// Services of AWS that the workload may connect to, at any of the hosts that
@@ -94,6 +94,16 @@ pub enum NetworkError {
         /// Where it is, counted from zero.
         index: usize,
     },
+    /// A rule is for datagrams to a loopback address.
+    #[error(
+        "the egress rule `{rule}` is for a loopback address, which is the workload's own: datagrams to it never leave the enclave. Remove it, or name an address that the parent instance has outside of loopback"
+    )]
+    EgressLoopback {
+        /// The rule.
+        rule: EgressRule,
+        /// Where it is, counted from zero.
+        index: usize,
+    },
     /// A rule is for an address that no host has.
     #[error(
         "the egress rule `{rule}` is for an address that no host has (0.0.0.0/8, multicast, 240.0.0.0/4), so it leads nowhere: remove it"
@@ -124,7 +134,11 @@ pub(crate) fn check_egress(rules: &[EgressRule]) -> Result<(), NetworkError> {
             let rule = rule.clone();
             return Err(NetworkError::EgressOwn { rule, index });
         }
-        // The parent's own loopback address is one that a proxy can ask for.
+        // The parent's own loopback address is one that a proxy can ask for, over TCP.
+        if address.is_loopback() && rule.protocol() == Protocol::Udp {
+            let rule = rule.clone();
+            return Err(NetworkError::EgressLoopback { rule, index });
+        }
         if !addresses::is_unicast(address) && !address.is_loopback() {
             let rule = rule.clone();
             return Err(NetworkError::EgressNowhere { rule, index });
@@ -171,21 +185,29 @@ impl Network {
             // Which of the hosts below it are meant is not known.
             HostPattern::Below(_) => true,
         };
-        self.aws_services.contains(&service) || self.egress.iter().any(|rule| is_host(rule.host()))
+        let mut rules = self.rules(Protocol::Tcp);
+        self.aws_services.contains(&service) || rules.any(|rule| is_host(rule.host()))
     }
 
     /// Whether a connection to `host` on `port` is allowed, by a rule or by a
     /// service of AWS. A trailing dot and the letters' case make no difference.
     pub fn allows(&self, host: &str, port: u16) -> bool {
-        self.egress.iter().any(|rule| rule.matches(host, port))
-            || (port == AWS_PORT && self.is_of_service(host))
+        self.allows_over(host, port, Protocol::Tcp)
     }
 
-    /// The ports on which connections to `host` are allowed, each once, in order.
-    pub fn ports(&self, host: &str) -> Vec<u16> {
-        let rules = self.egress.iter().filter(|rule| rule.host().matches(host));
+    /// Whether this may go to `host` on `port`. AWS's services are reached over TCP.
+    pub fn allows_over(&self, host: &str, port: u16, protocol: Protocol) -> bool {
+        let mut rules = self.egress.iter();
+        rules.any(|rule| rule.matches(host, port, protocol))
+            || (protocol == Protocol::Tcp && port == AWS_PORT && self.is_of_service(host))
+    }
+
+    /// The ports on which this may go to `host`, each once, in order.
+    pub fn ports(&self, host: &str, protocol: Protocol) -> Vec<u16> {
+        let rules = self.rules(protocol);
+        let rules = rules.filter(|rule| rule.host().matches(host));
         let mut ports: Vec<u16> = rules.map(|rule| rule.port().get()).collect();
-        if self.is_of_service(host) {
+        if protocol == Protocol::Tcp && self.is_of_service(host) {
             ports.push(AWS_PORT);
         }
         ports.sort_unstable();
@@ -193,18 +215,34 @@ impl Network {
         ports
     }
 
+    /// Whether the name's records of type SRV and TXT may be asked for: something may go to
+    /// it, or to the host that it is about (`_service._tcp.host`).
+    pub fn allows_records(&self, name: &str) -> bool {
+        let name = host_spelling(name);
+        let host = service_host(&name);
+        self.egress.iter().any(|rule| rule.host().matches(host)) || self.is_of_service(host)
+    }
+
+    /// Whether datagrams to anything are allowed.
+    pub fn has_datagrams(&self) -> bool {
+        self.rules(Protocol::Udp).next().is_some()
+    }
+
+    fn rules(&self, protocol: Protocol) -> impl Iterator<Item = &EgressRule> {
+        let rules = self.egress.iter();
+        rules.filter(move |rule| rule.protocol() == protocol)
+    }
+
     /// Whether connections to anything are allowed.
     pub fn has_egress(&self) -> bool {
         !self.egress.is_empty() || !self.aws_services.is_empty()
     }
 
-    /// The IPv4 addresses that rules spell out and that a packet can go to, with the ports
-    /// that are allowed there, in order.
-    pub fn addresses(&self) -> BTreeMap<Ipv4Addr, Vec<u16>> {
+    /// The IPv4 addresses that rules spell out and that a packet can go to, in order.
+    pub fn addresses(&self) -> BTreeSet<Ipv4Addr> {
         let addresses = self.egress.iter().filter_map(|rule| rule.host().address());
         addresses
             .filter(|address| addresses::is_unicast(*address))
-            .map(|address| (address, self.ports(&address.to_string())))
             .collect()
     }
 
@@ -296,9 +334,17 @@ mod tests {
             assert!(network.allows(host, 443), "{host}");
             assert!(!network.allows(host, 80), "{host}");
         }
-        assert_eq!(network.ports("kms.us-west-2.amazonaws.com"), [443, 8443]);
-        assert_eq!(network.ports("kms.us-east-1.amazonaws.com"), [443]);
-        assert!(network.ports("sqs.us-east-1.amazonaws.com").is_empty());
+        assert_eq!(
+            network.ports("kms.us-west-2.amazonaws.com", Protocol::Tcp),
+            [443, 8443]
+        );
+        assert_eq!(
+            network.ports("kms.us-east-1.amazonaws.com", Protocol::Tcp),
+            [443]
+        );
+        let ports = |host, protocol| network.ports(host, protocol);
+        assert!(ports("sqs.us-east-1.amazonaws.com", Protocol::Tcp).is_empty());
+        assert!(ports("kms.us-east-1.amazonaws.com", Protocol::Udp).is_empty());
         network.aws_fips = true;
         assert!(network.allows("kms-fips.us-west-2.amazonaws.com", 443));
         assert!(!network.allows("kms.us-west-2.amazonaws.com", 443));
@@ -317,16 +363,54 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_rules_are_listed_with_their_ports() {
+    fn records_are_asked_for_of_allowed_names() {
         let network = Network {
-            egress: ["10.0.0.7:443", "10.0.0.7:80", "127.0.0.1:1", "a.com:1"]
+            egress: ["*.db.example.net:27017", "one.example:123/udp"]
                 .map(|text| rule(text).unwrap())
                 .into(),
+            aws_services: vec![Service::Kms],
             ..Network::default()
         };
-        let expected = BTreeMap::from([(Ipv4Addr::new(10, 0, 0, 7), vec![80, 443])]);
-        assert_eq!(network.addresses(), expected);
+        for (name, allowed) in [
+            ("_mongodb._tcp.Cluster.db.example.net.", true),
+            ("cluster.db.example.net", true),
+            ("one.example", true),
+            ("_ntp._udp.one.example", true),
+            ("_x.one.example", false),
+            ("x._tcp.one.example", false),
+            ("_a._tcp._b._tcp.one.example", false),
+            ("db.example.net", false),
+            ("_mongodb._tcp.other.example", false),
+            ("_https._tcp.kms.us-west-2.amazonaws.com", true),
+        ] {
+            assert_eq!(network.allows_records(name), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_rules_are_listed_with_their_ports() {
+        let network = Network {
+            egress: [
+                "10.0.0.7:443",
+                "10.0.0.7:80",
+                "10.0.0.8:123/udp",
+                "127.0.0.1:1",
+                "a.com:1",
+            ]
+            .map(|text| rule(text).unwrap())
+            .into(),
+            ..Network::default()
+        };
+        let expected = [7, 8].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        assert_eq!(network.addresses(), BTreeSet::from(expected));
+        assert_eq!(network.ports("10.0.0.7", Protocol::Tcp), [80, 443]);
+        assert_eq!(network.ports("10.0.0.8", Protocol::Udp), [123]);
+        assert!(network.ports("10.0.0.8", Protocol::Tcp).is_empty());
+        assert!(network.has_datagrams());
         assert_eq!(network.check(), Ok(()));
+        let loopback = [rule("127.0.0.1:123/udp").unwrap()];
+        let error = check_egress(&loopback).unwrap_err();
+        assert!(matches!(error, NetworkError::EgressLoopback { .. }));
         for text in [
             "0.0.0.0:443",
             "0.1.2.3:1",

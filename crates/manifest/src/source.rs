@@ -262,6 +262,7 @@ impl Manifest {
                 NetworkError::IngressCount(_) => ("ingress", String::new()),
                 NetworkError::EgressTwice { index, .. }
                 | NetworkError::EgressOwn { index, .. }
+                | NetworkError::EgressLoopback { index, .. }
                 | NetworkError::EgressNowhere { index, .. } => ("egress", index.to_string()),
                 NetworkError::IngressTwice { index, .. } => ("ingress", index.to_string()),
                 NetworkError::ServiceTwice { index, .. } => ("aws_services", index.to_string()),

@@ -2,12 +2,14 @@
 //! `/etc/resolv.conf` and the names in `/etc/hosts`.
 //!
 //! glibc's resolver does not work in a static binary. Whatever such a program connects
-//! to, it looks up here: with [`system`], or with [`Names`] where an HTTP client wants a
+//! to, it looks up here: with [`System`], or with [`Names`] where an HTTP client wants a
 //! resolver. Addresses of IPv4 are asked for first, those of IPv6 only where a name has
 //! none. The limits are those of `resolv.conf` (`timeout`, `attempts`); callers set their
 //! own for the whole.
 
 #![forbid(unsafe_code)]
+
+mod system;
 
 use std::sync::Arc;
 
@@ -16,11 +18,11 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
-/// A resolver with the system's configuration, or why there is none.
+pub use system::System;
+
+/// A resolver with the system's configuration as it is now, or why there is none.
 pub fn system() -> Result<TokioResolver, String> {
-    hickory_resolver::system_conf::read_system_conf()
-        .map_err(|error| format!("/etc/resolv.conf: {error}"))
-        .and_then(|(config, options)| build(config, options))
+    System::default().resolver()
 }
 
 /// A resolver with a configuration of its own, or why there is none.
@@ -34,23 +36,19 @@ pub fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResol
 /// The system's resolver, for HTTP clients. Clones share it. Without a configuration
 /// every lookup fails, and says why.
 #[derive(Debug, Clone)]
-pub struct Names(Arc<Result<TokioResolver, String>>);
+pub struct Names(Arc<System>);
 
 impl Names {
-    /// The resolver of [`system`].
+    /// The resolver of [`System`].
     pub fn from_system() -> Self {
-        Self(Arc::new(system()))
+        Self(Arc::default())
     }
 }
 
 impl ResolveDns for Names {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
         DnsFuture::new(async move {
-            let resolver = self
-                .0
-                .as_ref()
-                .as_ref()
-                .map_err(|reason| ResolveDnsError::new(reason.clone()))?;
+            let resolver = self.0.resolver().map_err(ResolveDnsError::new)?;
             let found = resolver
                 .lookup_ip(name)
                 .await

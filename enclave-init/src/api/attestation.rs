@@ -8,7 +8,8 @@ use hyper::body::Incoming;
 use nsm::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA};
 use serde::Deserialize;
 
-use super::{Answer, Api, Failure};
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 use crate::security_module::{UserData, WorkloadFields};
 
 #[derive(Debug, Deserialize)]
@@ -24,7 +25,7 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     let nonce = request.nonce.as_deref();
     let user_data = request.user_data.as_deref().map(|text| {
         let data = decode::<MAX_USER_DATA>("user_data", text)?;
-        UserData::new(data).map_err(|error| Failure::bad(error.to_string()))
+        UserData::new(data).map_err(|error| Failure::new(Code::ReservedUserData, error.to_string()))
     });
     let public_key = request.public_key.as_deref();
     let fields = WorkloadFields {

@@ -9,7 +9,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::{Answer, Failure};
+use super::Answer;
 use crate::credentials::{AwsCredentials, PATH};
 
 /// The workload's credentials, if it gets any and that is what is asked for.
@@ -21,7 +21,7 @@ pub(super) fn asked_for<'a>(
 }
 
 /// Gives the credentials to whoever has the token.
-pub(super) fn read(credentials: &AwsCredentials, headers: &HeaderMap) -> Result<Answer, Failure> {
+pub(super) fn read(credentials: &AwsCredentials, headers: &HeaderMap) -> Answer {
     let mut tokens = headers.get_all(AUTHORIZATION).iter();
     let is_known = match (tokens.next(), tokens.next()) {
         (Some(token), None) => credentials.is_token(token.as_bytes()),
@@ -29,14 +29,17 @@ pub(super) fn read(credentials: &AwsCredentials, headers: &HeaderMap) -> Result<
     };
     if !is_known {
         let reason = "send `Authorization` with the value of AWS_CONTAINER_AUTHORIZATION_TOKEN";
-        return Err(Failure::new(StatusCode::UNAUTHORIZED, reason));
+        return refusal(StatusCode::UNAUTHORIZED, reason);
     }
-    let valid = credentials.valid().map_err(|reason| {
-        let reason = format!("there are no AWS credentials: {reason}");
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, reason)
-    })?;
+    let valid = match credentials.valid() {
+        Ok(valid) => valid,
+        Err(reason) => {
+            let reason = format!("there are no AWS credentials: {reason}");
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, &reason);
+        }
+    };
     let credentials = &valid.credentials;
-    Ok(Answer::json(
+    Answer::json(
         StatusCode::OK,
         &json!({
             "AccessKeyId": &*credentials.access_key_id,
@@ -44,17 +47,16 @@ pub(super) fn read(credentials: &AwsCredentials, headers: &HeaderMap) -> Result<
             "Token": &*credentials.session_token,
             "Expiration": valid.expiration,
         }),
-    ))
+    )
 }
 
 /// A failure as SDKs read it.
-pub(super) fn refusal(failure: &Failure) -> Answer {
-    let code = match failure.status {
+pub(super) fn refusal(status: StatusCode, reason: &str) -> Answer {
+    let code = match status {
         StatusCode::UNAUTHORIZED => "InvalidAuthorizationToken",
         StatusCode::SERVICE_UNAVAILABLE => "CredentialsUnavailable",
         StatusCode::FORBIDDEN => "Forbidden",
         _ => "NotFound",
     };
-    let body = json!({ "code": code, "message": failure.reason });
-    Answer::json(failure.status, &body)
+    Answer::json(status, &json!({ "code": code, "message": reason }))
 }

@@ -4,10 +4,10 @@
 //! before anything else of it is looked at.
 
 use hyper::header::{HOST, HeaderName};
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Request};
 use manifest::{API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS};
 
-use super::Failure;
+use super::failure::{Code, Failure};
 use crate::credentials::PORT as CREDENTIALS_PORT;
 
 /// The header that every request carries but those of AWS's SDKs, and its value.
@@ -85,7 +85,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn forbidden(reason: impl Into<String>) -> Failure {
-    Failure::new(StatusCode::FORBIDDEN, reason)
+    Failure::new(Code::CallerRefused, reason)
 }
 
 #[cfg(test)]

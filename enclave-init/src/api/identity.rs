@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::attestation::decode;
-use super::{Answer, Api, Failure};
-use crate::identity::IdentityError;
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 
 /// Largest body of a request for a signature: a message of 32 KiB in base64, with room.
 const MAX_SIGN_BODY: usize = 44 * 1024;
@@ -39,10 +39,8 @@ pub(super) async fn name(api: &Api, request: Request<Incoming>) -> Result<Answer
             "public_key is empty: give 1 to {MAX_PUBLIC_KEY} bytes"
         )));
     }
-    match api.nsm.identity().name(key) {
-        Ok(()) => Ok(Answer::empty()),
-        Err(error) => Err(Failure::new(StatusCode::CONFLICT, error.to_string())),
-    }
+    api.nsm.identity().name(key)?;
+    Ok(Answer::empty())
 }
 
 /// Makes the key in the init, unless it was made before.
@@ -71,22 +69,12 @@ fn key_json(key: &[u8]) -> serde_json::Value {
     json!({ "public_key": STANDARD.encode(key) })
 }
 
-impl From<IdentityError> for Failure {
-    fn from(error: IdentityError) -> Self {
-        let status = match error {
-            IdentityError::Registered | IdentityError::NotMade => StatusCode::CONFLICT,
-            IdentityError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, error.to_string())
-    }
-}
-
 /// The key that was named.
 pub(super) fn read(api: &Api) -> Result<Answer, Failure> {
     match api.nsm.identity().key() {
         Some(key) => Ok(Answer::json(StatusCode::OK, &key_json(key))),
         None => Err(Failure::new(
-            StatusCode::NOT_FOUND,
+            Code::IdentityUnset,
             "no identity key has been registered: PUT {\"public_key\": BASE64} names one, POST has the init make one",
         )),
     }

@@ -6,7 +6,8 @@ use fleet_key::{KeyLength, Purpose};
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::{Answer, Api, Failure};
+use super::failure::Failure;
+use super::{Answer, Api};
 use crate::family::{FamilyKeys, Missing};
 
 pub(super) fn describe(api: &Api) -> Result<Answer, Failure> {
@@ -47,12 +48,6 @@ fn length_of(query: Option<&str>) -> Result<KeyLength, Failure> {
     let bytes = bytes.and_then(|bytes| bytes.parse().ok());
     KeyLength::new(bytes.unwrap_or_default())
         .map_err(|error| Failure::bad(format!("{error}: give bytes=N")))
-}
-
-impl From<Missing> for Failure {
-    fn from(missing: Missing) -> Self {
-        Self::new(StatusCode::NOT_FOUND, missing.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Answer, Api, Failure};
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 use crate::kms::KmsError;
 
 /// Largest body: a ciphertext of 6 KiB in base64, and an encryption context.
@@ -90,7 +91,7 @@ pub(super) async fn make<C: DeserializeOwned + Call>(
 ) -> Result<Answer, Failure> {
     let kms = api.kms.as_ref().ok_or_else(|| {
         let reason = "this image calls no KMS: add the table [kms] to enclave.toml";
-        Failure::new(StatusCode::NOT_FOUND, reason)
+        Failure::new(Code::NoKms, reason)
     })?;
     let call: C = super::json_within(request, MAX_BODY).await?;
     let body = serde_json::to_vec(&call)
@@ -100,15 +101,9 @@ pub(super) async fn make<C: DeserializeOwned + Call>(
         return Err(KmsError::Refused(answer.into()).into());
     }
     let released: Released = serde_json::from_slice(&answer.body)
-        .map_err(|_| Failure::new(StatusCode::BAD_GATEWAY, "KMS's answer is not understood"))?;
+        .map_err(|_| Failure::new(Code::KmsAnswer, "KMS's answer is not understood"))?;
     let body = serde_json::to_vec(&released)
         .map_err(|error| Failure::bad(format!("the answer cannot be written: {error}")))?;
     let body = Bytes::from_owner(Zeroizing::new(body));
     Ok(Answer::new(StatusCode::OK, "application/json", body))
-}
-
-impl From<KmsError> for Failure {
-    fn from(error: KmsError) -> Self {
-        Self::new(error.kind().0, error.to_string())
-    }
 }

@@ -3,13 +3,17 @@
 
 mod attestation;
 mod credentials;
+mod failure;
 mod guard;
 mod identity;
 mod keys;
 mod kms;
 mod kms_calls;
+mod measurements;
 mod random;
+mod readiness;
 mod registers;
+mod runtime_configuration;
 mod secrets;
 mod time;
 mod verify;
@@ -27,13 +31,13 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use manifest::{API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS, OpenRegisters};
-use nsm::NsmError;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use self::failure::{Code, Failure};
 use self::guard::Transport;
 use crate::clock::Clock;
 use crate::credentials::{AwsCredentials, PATH as CREDENTIALS, PORT as CREDENTIALS_PORT};
@@ -42,6 +46,7 @@ use crate::family::FamilyKeys;
 use crate::kms::Kms;
 use crate::mounts::in_scratch;
 use crate::passing::{self, Connection};
+use crate::readiness::{Readiness, Speaker};
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
@@ -59,6 +64,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+pub(crate) use crate::readiness::EnclaveReadiness;
 pub(crate) use kms::variable as kms_variable;
 pub(crate) use verify::Verifications;
 
@@ -83,11 +89,24 @@ pub(crate) struct Api {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
+    /// The enclave's own, as they are answered.
+    pub(crate) measurements: Arc<serde_json::Value>,
+    /// The bytes that the agent gave at the start.
+    pub(crate) runtime_config: Bytes,
+    pub(crate) readiness: EnclaveReadiness,
+}
+
+/// Who has opened a connection.
+#[derive(Debug, Clone)]
+struct Caller {
+    transport: Transport,
+    /// None where it may be any of several workloads.
+    speaker: Option<Speaker>,
 }
 
 /// What there is, for whoever asks for anything else; `docs/local-api.json` describes it for
 /// programs. AWS's own paths are not among it: SDKs find those by themselves.
-const ROUTES: [(&str, &str); 17] = [
+const ROUTES: [(&str, &str); 21] = [
     ("POST", "/v1/attestation"),
     ("GET", "/v1/identity"),
     ("PUT", "/v1/identity"),
@@ -95,7 +114,11 @@ const ROUTES: [(&str, &str); 17] = [
     ("POST", "/v1/sign"),
     ("GET", "/v1/keys"),
     ("GET", "/v1/keys/{purpose}"),
+    ("GET", "/v1/measurements"),
     ("GET", "/v1/random"),
+    ("GET", "/v1/readiness"),
+    ("POST", "/v1/readiness"),
+    ("GET", "/v1/runtime-configuration"),
     ("GET", "/v1/secrets/{name}"),
     ("GET", "/v1/time"),
     ("GET", "/v1/registers"),
@@ -110,11 +133,11 @@ const ROUTES: [(&str, &str); 17] = [
 fn not_found() -> Failure {
     let routes = ROUTES.map(|(method, path)| format!("{method} {path}"));
     let reason = format!("there is no such resource; there are {}", routes.join(", "));
-    Failure::new(StatusCode::NOT_FOUND, reason)
+    Failure::new(Code::UnknownResource, reason)
 }
 
 /// Passes a request on to its resource.
-async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn route(api: Api, caller: Caller, request: Request<Incoming>) -> Result<Answer, Failure> {
     let path = request.uri().path().to_owned();
     let path: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), path.as_slice()) {
@@ -125,6 +148,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
         (&Method::POST, ["v1", "sign"]) => identity::sign(&api, request).await,
         (&Method::GET, ["v1", "keys"]) => keys::describe(&api),
         (&Method::GET, ["v1", "keys", purpose]) => keys::read(&api, purpose, request.uri().query()),
+        (&Method::GET, ["v1", "measurements"]) => Ok(measurements::read(&api)),
         (&Method::GET, ["v1", "registers"]) => registers::list(&api).await,
         (&Method::POST, ["v1", "registers", index, "extend"]) => {
             registers::extend(&api, index, request).await
@@ -141,6 +165,9 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
             kms_calls::make::<kms_calls::Random>(&api, request).await
         }
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
+        (&Method::GET, ["v1", "readiness"]) => Ok(readiness::read(&api, &caller)),
+        (&Method::POST, ["v1", "readiness"]) => readiness::hear(&caller, request).await,
+        (&Method::GET, ["v1", "runtime-configuration"]) => Ok(runtime_configuration::read(&api)),
         (&Method::GET, ["v1", "secrets", name]) => {
             secrets::read(&api, name, request.uri().query()).await
         }
@@ -150,27 +177,31 @@ async fn route(api: Api, request: Request<Incoming>) -> Result<Answer, Failure> 
 }
 
 /// Answers a request, whoever made it.
-async fn answer(api: Api, transport: Transport, request: Request<Incoming>) -> Answer {
+async fn answer(api: Api, caller: Caller, request: Request<Incoming>) -> Answer {
+    let transport = caller.transport;
     let path = request.uri().path();
     if let Some(credentials) = credentials::asked_for(api.credentials.as_ref(), path) {
         let result = guard::check_sender(transport, &request).and_then(|()| {
             if request.method() == Method::GET {
-                credentials::read(credentials, request.headers())
+                Ok(())
             } else {
                 Err(not_found())
             }
         });
-        return result.unwrap_or_else(|failure| credentials::refusal(&failure));
+        return match result {
+            Ok(()) => credentials::read(credentials, request.headers()),
+            Err(failure) => credentials::refusal(failure.status, &failure.reason),
+        };
     }
     if transport == Transport::Credentials {
         let reason = format!("only GET {CREDENTIALS} is answered here");
-        return credentials::refusal(&Failure::new(StatusCode::NOT_FOUND, reason));
+        return credentials::refusal(StatusCode::NOT_FOUND, &reason);
     }
     if let Some(kms) = kms::asked_for(api.kms.as_ref(), path) {
         return kms::answer(&api, kms, transport, request).await;
     }
     let result = match guard::check(transport, &request) {
-        Ok(()) => route(api, request).await,
+        Ok(()) => route(api, caller, request).await,
         Err(failure) => Err(failure),
     };
     result.unwrap_or_else(Answer::from)
@@ -233,12 +264,14 @@ fn spawn<S>(stream: S, transport: Transport, api: Api, place: Option<OwnedSemaph
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let speaker = api.readiness.only().map(Readiness::speaker);
+    let caller = Caller { transport, speaker };
     tokio::spawn(async move {
         let _place = place;
         let service = service_fn(|request| {
-            let api = api.clone();
+            let (api, caller) = (api.clone(), caller.clone());
             async move {
-                let answer = answer(api, transport, request).await;
+                let answer = answer(api, caller, request).await;
                 Ok::<_, Infallible>(answer.response())
             }
         });
@@ -295,45 +328,6 @@ impl Answer {
     }
 }
 
-/// Why a request is not answered, for the client: `{"error": …}`.
-#[derive(Debug)]
-struct Failure {
-    status: StatusCode,
-    reason: String,
-}
-
-impl Failure {
-    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self {
-            status,
-            reason: reason.into(),
-        }
-    }
-
-    fn bad(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, reason)
-    }
-}
-
-impl From<NsmError> for Failure {
-    fn from(error: NsmError) -> Self {
-        let status = match error {
-            NsmError::Refused(_) => StatusCode::BAD_REQUEST,
-            _ => StatusCode::BAD_GATEWAY,
-        };
-        Self::new(status, error.to_string())
-    }
-}
-
-impl From<Failure> for Answer {
-    fn from(failure: Failure) -> Self {
-        Self::json(
-            failure.status,
-            &serde_json::json!({ "error": failure.reason }),
-        )
-    }
-}
-
 /// Reads the body of a request as JSON. None at all is an empty object.
 async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
     json_within(request, MAX_BODY).await
@@ -352,12 +346,12 @@ async fn json_within<T: DeserializeOwned>(
                 "the body did not arrive within {} s",
                 REQUEST_TIMEOUT.as_secs()
             );
-            Failure::new(StatusCode::REQUEST_TIMEOUT, reason)
+            Failure::new(Code::BodyTimeout, reason)
         })?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let reason = format!("the body has more than {limit} bytes");
-                return Failure::new(StatusCode::PAYLOAD_TOO_LARGE, reason);
+                return Failure::new(Code::BodyTooLarge, reason);
             }
             Failure::bad(format!("the body cannot be read: {error}"))
         })?

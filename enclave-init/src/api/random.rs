@@ -1,6 +1,7 @@
 //! `GET /v1/random?bytes=N`: random bytes of the security module.
 
-use super::{Answer, Api, Failure};
+use super::failure::Failure;
+use super::{Answer, Api};
 
 /// Most random bytes of one request.
 const MAX_RANDOM: usize = 4096;

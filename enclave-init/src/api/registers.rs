@@ -11,7 +11,8 @@ use nsm::{NsmError, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Api, Failure};
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 use crate::registers::{REGISTERS, is_open};
 use crate::security_module::Module;
 
@@ -89,7 +90,7 @@ async fn change(
             &describe(index, value, locked),
         )),
         Err(NsmError::Refused(Refusal::ReadOnlyIndex)) => Err(Failure::new(
-            StatusCode::CONFLICT,
+            Code::RegisterLocked,
             format!("register {index} is locked until the enclave ends"),
         )),
         Err(error) => Err(error.into()),
@@ -104,7 +105,7 @@ fn open_register(open: &OpenRegisters, text: &str) -> Result<u16, Failure> {
         .filter(|index: &u16| *index < REGISTERS && index.to_string() == text)
         .ok_or_else(|| {
             Failure::new(
-                StatusCode::NOT_FOUND,
+                Code::UnknownRegister,
                 format!("there is no such register: give 0 to {}", REGISTERS - 1),
             )
         })?;
@@ -112,7 +113,7 @@ fn open_register(open: &OpenRegisters, text: &str) -> Result<u16, Failure> {
         return Ok(index);
     }
     Err(Failure::new(
-        StatusCode::FORBIDDEN,
+        Code::RegisterClosed,
         format!(
             "register {index} is not the workload's: `open_registers` in the image's manifest names those that are, from 17 to 31"
         ),

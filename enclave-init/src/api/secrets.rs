@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
-
-use super::{Answer, Api, Failure};
+use super::failure::Failure;
+use super::{Answer, Api};
 use crate::secrets::Missing;
 
 /// The longest wait, in seconds: the connection is closed a few seconds later.
@@ -16,10 +15,7 @@ pub(super) async fn read(api: &Api, name: &str, query: Option<&str>) -> Result<A
         Some(secrets) => secrets.get(name, wait).await,
         None => Err(Missing::Undeclared),
     };
-    match found {
-        Ok(secret) => Ok(Answer::bytes("application/octet-stream", secret.to_vec())),
-        Err(missing) => Err(Failure::new(StatusCode::NOT_FOUND, missing.to_string())),
-    }
+    Ok(Answer::bytes("application/octet-stream", found?.to_vec()))
 }
 
 fn wait(query: Option<&str>) -> Result<Duration, Failure> {

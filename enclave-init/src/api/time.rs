@@ -4,13 +4,14 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{Answer, Api, Failure};
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 use crate::clock::{Clock, Report, microseconds};
 
 pub(super) fn read(api: &Api) -> Result<Answer, Failure> {
     let report = api.clock.report().map_err(|error| {
         let reason = format!("the clock cannot be read: {error}");
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
+        Failure::new(Code::InitFailed, reason)
     })?;
     Ok(Answer::json(StatusCode::OK, &describe(&api.clock, &report)))
 }

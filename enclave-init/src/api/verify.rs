@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Answer, Api, Failure};
+use super::failure::{Code, Failure};
+use super::{Answer, Api};
 use crate::trust::Trust;
 
 /// Verifications at a time; a further one waits. Each takes a thread for some
@@ -61,7 +62,7 @@ impl Verifications {
 
 fn failed() -> Failure {
     Failure::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::InitFailed,
         "the document could not be verified: try again",
     )
 }
@@ -82,7 +83,7 @@ pub(super) async fn create(api: &Api, request: Request<Incoming>) -> Result<Answ
     };
     if let Some(why) = api.clock.no_time() {
         return Err(Failure::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+            Code::NoTime,
             format!(
                 "{why}, so no document can be checked against the time: GET /v1/time says more"
             ),
@@ -107,7 +108,7 @@ fn unknown_peer(trust: &Trust) -> Failure {
         format!("the image's manifest names {}", known.join(", "))
     };
     Failure::new(
-        StatusCode::NOT_FOUND,
+        Code::UnknownPeer,
         format!("there is no such peer: {known}; add it as [[attestation.peers]]"),
     )
 }

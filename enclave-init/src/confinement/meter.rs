@@ -31,7 +31,8 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn new(settings: &Settings, sizes: &Sizes, workload: &Workload) -> Self {
+    /// Those of all workloads together.
+    pub(super) fn new(settings: &Settings, sizes: &Sizes) -> Self {
         let wanted = settings.memory_mib.map(Mebibytes::bytes);
         let memory_key = if wanted.is_none_or(|wanted| sizes.memory < wanted) {
             "enclave.memory_mib"
@@ -44,17 +45,25 @@ impl Bounds {
         } else {
             "confinement.pids"
         };
-        let bounds = Self {
+        Self {
             memory: sizes.memory,
             pids: sizes.pids,
             memory_key,
             pids_key,
-        };
-        bounds.within(workload.limits)
+        }
+    }
+
+    /// One line for where there are no control groups.
+    pub(super) fn without_groups(self) -> String {
+        format!(
+            "confinement: under sim nothing limits the workload's memory and processes; in a machine it has {} MiB and {} processes",
+            self.memory / MIB,
+            self.pids
+        )
     }
 
     /// Those of one of several workloads, which has limits of its own.
-    fn within(self, limits: Limits) -> Self {
+    pub(super) fn within(self, limits: Limits) -> Self {
         let own = limits.memory_mib.map(Mebibytes::bytes);
         let (memory, memory_key) = match own.filter(|own| *own < self.memory) {
             Some(own) => (own, "the workload's limits.memory_mib"),
@@ -222,14 +231,14 @@ mod tests {
     fn limits_of_one_of_several_workloads_are_the_lower_ones() {
         let settings: Settings = serde_json::from_str(r#"{"pids": 500}"#).unwrap();
         let workload = workload(r#"{"memory_mib": 16, "pids": 1000, "cpu_weight": 7}"#);
-        let bounds = Bounds::new(&settings, &Sizes { pids: 500, ..SIZES }, &workload);
+        let bounds = Bounds::new(&settings, &Sizes { pids: 500, ..SIZES }).within(workload.limits);
         assert_eq!(bounds.memory_key, "the workload's limits.memory_mib");
         assert_eq!(bounds.pids_key, "confinement.pids");
         let group = bounds.of_group(&workload);
         let limits = (group.memory, group.pids, group.cpu_weight);
         assert_eq!(limits, (16 * MIB, 500, 7));
         let usual = self::workload("{}");
-        let group = Bounds::new(&settings, &SIZES, &usual).of_group(&usual);
+        let group = Bounds::new(&settings, &SIZES).of_group(&usual);
         assert_eq!((group.memory, group.cpu_weight), (SIZES.memory, 100));
     }
 
@@ -241,7 +250,11 @@ mod tests {
             lowered(&settings, &SIZES).unwrap(),
             "confinement: the machine's memory allows memory_mib 39.7 instead of 100, pids 1898 instead of 4194304; raise enclave.memory_mib"
         );
-        let bounds = Bounds::new(&settings, &SIZES, &workload("{}"));
+        let bounds = Bounds::new(&settings, &SIZES);
+        assert_eq!(
+            bounds.without_groups(),
+            "confinement: under sim nothing limits the workload's memory and processes; in a machine it has 39 MiB and 1898 processes"
+        );
         assert_eq!(bounds.memory_key, "enclave.memory_mib");
         assert!(bounds.pids_key.contains("enclave.memory_mib"));
     }
@@ -256,15 +269,12 @@ mod tests {
             ..SIZES
         };
         assert_eq!(lowered(&settings, &sizes), None);
-        let bounds = Bounds::new(&settings, &sizes, &workload("{}"));
+        let bounds = Bounds::new(&settings, &sizes);
         assert_eq!(bounds.memory_key, "confinement.memory_mib");
         assert_eq!(bounds.pids_key, "confinement.pids");
         // Without a word of the image's it is the machine that bounds the memory.
         let none: Settings = serde_json::from_str("{}").unwrap();
         assert_eq!(lowered(&none, &SIZES), None);
-        assert_eq!(
-            Bounds::new(&none, &SIZES, &workload("{}")).memory_key,
-            "enclave.memory_mib"
-        );
+        assert_eq!(Bounds::new(&none, &SIZES).memory_key, "enclave.memory_mib");
     }
 }

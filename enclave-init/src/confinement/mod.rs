@@ -116,6 +116,8 @@ pub(crate) struct Confinements {
     counts: Option<Arc<Counts>>,
     /// What is to be said of limits that are lower than the image's.
     lowered: Option<String>,
+    /// What is to be said of limits that are not there, because there are no control groups.
+    unlimited: Option<String>,
 }
 
 impl Confinements {
@@ -143,6 +145,9 @@ impl Confinements {
             each: each.collect::<Result<_, _>>()?,
             counts,
             lowered: meter::lowered(&config.confinement, sizes),
+            unlimited: simulation
+                .is_some()
+                .then(|| Bounds::new(&config.confinement, sizes).without_groups()),
         })
     }
 
@@ -154,6 +159,11 @@ impl Confinements {
     /// A line about limits that the machine makes lower than the image does.
     pub(crate) fn lowered(&self) -> Option<&str> {
         self.lowered.as_deref()
+    }
+
+    /// A line about limits that are not there, because there are no control groups.
+    pub(crate) fn unlimited(&self) -> Option<&str> {
+        self.unlimited.as_deref()
     }
 
     /// Tells the agent and the log of limits that are met, for as long as the enclave runs.
@@ -188,7 +198,7 @@ impl Confinement {
         let simulated = simulation.is_some();
         let has_one_user = simulation.is_some_and(Simulation::has_one_user);
         let settings: &Settings = &config.confinement;
-        let bounds = Bounds::new(settings, sizes, workload);
+        let bounds = Bounds::new(settings, sizes).within(workload.limits);
         let cgroup = match &workload.name {
             _ if simulated => None,
             None => Some(Cgroup::of_one(sizes)?),

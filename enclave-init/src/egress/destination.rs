@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use link::Channel;
 use link::target::MAX_HOST;
-use manifest::{HostPattern, Network, host_spelling};
+use manifest::{HostPattern, Network, Protocol, host_spelling};
 
 /// A host and a port. Another spelling of the host would have a share of the places of
 /// its own.
@@ -11,13 +12,23 @@ use manifest::{HostPattern, Network, host_spelling};
 pub(super) struct Destination {
     host: String,
     port: u16,
+    protocol: Protocol,
 }
 
 impl Destination {
-    /// None if the host is no name and no address.
+    /// Where a connection goes; none if the host is no name and no address.
     pub(super) fn new(host: &str, port: u16) -> Option<Self> {
+        Self::over(Protocol::Tcp, host, port)
+    }
+
+    /// Where this goes; none if the host is no name and no address.
+    pub(super) fn over(protocol: Protocol, host: &str, port: u16) -> Option<Self> {
         let host = normalise(host)?;
-        Some(Self { host, port })
+        Some(Self {
+            host,
+            port,
+            protocol,
+        })
     }
 
     /// Reads `host:port`.
@@ -37,8 +48,16 @@ impl Destination {
         self.port
     }
 
+    /// The channel to the agent that it takes.
+    pub(super) fn channel(&self) -> Channel {
+        match self.protocol {
+            Protocol::Tcp => Channel::Egress,
+            Protocol::Udp => Channel::Datagrams,
+        }
+    }
+
     pub(super) fn is_allowed(&self, network: &Network) -> bool {
-        network.allows(&self.host, self.port)
+        network.allows_over(&self.host, self.port, self.protocol)
     }
 
     /// Whether the image spells the host out, so that its name is nobody's secret.
@@ -49,7 +68,7 @@ impl Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        write!(f, "{}:{}{}", self.host, self.port, self.protocol)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The way out: names that the manifest allows resolve to addresses of the enclave's own
 //! network, at which the init listens, as it does at the addresses that the manifest spells
 //! out. A connection to one of them is carried to the parent, which dials the real
-//! destination.
+//! destination; so are datagrams.
 
+mod datagrams;
 mod destination;
 mod names;
 mod proxy;
+mod records;
 mod resolver;
 
 use std::sync::Arc;
@@ -16,12 +18,14 @@ use link::target::Refusal;
 use link::{Endpoint, Stream};
 use manifest::{INIT_ADDRESS, NAME_SERVER_PORT, Network, PROXY_PORT};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
 use crate::capacity::Capacity;
 use crate::error::{Doing, InitError};
 use crate::forward::{self, Refused};
 use crate::logs::Logs;
 use crate::notices::Notices;
+use datagrams::Flows;
 use destination::Destination;
 use names::Names;
 
@@ -33,6 +37,9 @@ pub(crate) struct Egress {
     network: Arc<Network>,
     notices: Notices,
     names: Names,
+    flows: Flows,
+    /// The places of questions about records.
+    questions: Semaphore,
     /// The places of connections, shared by their destinations, `host:port`.
     places: Arc<Places<String>>,
 }
@@ -44,6 +51,8 @@ impl Egress {
             network,
             notices: Notices::new("egress", logs),
             names: Names::default(),
+            flows: Flows::default(),
+            questions: Semaphore::new(records::MAX_QUESTIONS),
             places: Places::shared(capacity.places),
         })
     }
@@ -85,8 +94,8 @@ pub(crate) async fn start(
     let datagrams = UdpSocket::bind(name_server).await.doing(names)?;
     let streams = TcpListener::bind(name_server).await.doing(names)?;
     let egress = Egress::new(agent, network, capacity, logs);
-    for (address, ports) in egress.network.addresses() {
-        names::listen_at(&egress, address, &ports)
+    for address in egress.network.addresses() {
+        names::listen_at(&egress, address)
             .doing(|| format!("listening at {address}, which the egress list has"))?;
     }
     if egress.network.proxy {
@@ -113,7 +122,12 @@ async fn connect(
         .take(destination.to_string())
         .map_err(|full| busy(&full))?;
     let outside = tokio::select! {
-        outside = forward::open(&egress.agent, destination.host(), destination.port()) => outside?,
+        outside = forward::open(
+            &egress.agent,
+            destination.channel(),
+            destination.host(),
+            destination.port(),
+        ) => outside?,
         () = place.activity().evicted() => return Err(busy(&JoinError::Evicted)),
     };
     place.activity().begin();

@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, TcpListener as StdListener, UdpSocket as StdSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use link::copy::Socket;
+use manifest::{Network, Protocol};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::destination::{self, Destination};
-use super::{Egress, carry, connect, failed};
+use super::{Egress, carry, connect, datagrams, failed};
 
 /// The first address, and how many there are: the enclave's own network without its first
 /// 256 addresses, which are the init's and the workload's, and its last one.
@@ -59,22 +60,41 @@ struct Name {
     listeners: JoinSet<()>,
 }
 
+/// The ports that are allowed at one host.
+struct Ports {
+    tcp: Vec<u16>,
+    udp: Vec<u16>,
+}
+
+impl Ports {
+    fn of(network: &Network, host: &str) -> Self {
+        Self {
+            tcp: network.ports(host, Protocol::Tcp),
+            udp: network.ports(host, Protocol::Udp),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.tcp.len() + self.udp.len()
+    }
+}
+
 /// What decides whether a name is given up.
 #[derive(Debug)]
-struct Usage {
+pub(super) struct Usage {
     last: Mutex<Instant>,
     open: AtomicUsize,
 }
 
-/// A connection to a name while it is open.
-struct Open(Arc<Usage>);
+/// A connection to a name, or a flow of datagrams, while it is open.
+pub(super) struct Open(Arc<Usage>);
 
 impl Usage {
     fn touch(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn open(self: &Arc<Self>) -> Open {
+    pub(super) fn open(self: &Arc<Self>) -> Open {
         self.touch();
         self.open.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(self))
@@ -164,8 +184,8 @@ impl Known {
 /// The address of a name in lower case, its listeners running; `None` if no
 /// rule allows it.
 pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv4Addr>> {
-    let ports = egress.network.ports(name);
-    if ports.is_empty() {
+    let ports = Ports::of(&egress.network, name);
+    if ports.len() == 0 {
         return Ok(None);
     }
     let Names { known, first, max } = &egress.names;
@@ -196,8 +216,10 @@ pub(super) fn address(egress: &Arc<Egress>, name: &str) -> io::Result<Option<Ipv
 }
 
 /// Listens at an address that the image spells out, until the enclave ends.
-pub(super) fn listen_at(egress: &Arc<Egress>, address: Ipv4Addr, ports: &[u16]) -> io::Result<()> {
-    let (_, mut listeners) = listen(egress, address, &address.to_string(), ports)?;
+pub(super) fn listen_at(egress: &Arc<Egress>, address: Ipv4Addr) -> io::Result<()> {
+    let host = address.to_string();
+    let ports = Ports::of(&egress.network, &host);
+    let (_, mut listeners) = listen(egress, address, &host, &ports)?;
     listeners.detach_all();
     Ok(())
 }
@@ -207,22 +229,37 @@ fn listen(
     egress: &Arc<Egress>,
     address: Ipv4Addr,
     host: &str,
-    ports: &[u16],
+    ports: &Ports,
 ) -> io::Result<(Arc<Usage>, JoinSet<()>)> {
+    let destination = |protocol, port| {
+        let destination = Destination::over(protocol, host, port);
+        destination.ok_or_else(|| io::Error::other("it is not the name of a host"))
+    };
     let bind = |port: &u16| {
         let listener = StdListener::bind((address, *port))?;
         listener.set_nonblocking(true)?;
-        let destination = Destination::new(host, *port)
-            .ok_or_else(|| io::Error::other("it is not the name of a host"))?;
-        Ok((TcpListener::from_std(listener)?, destination))
+        Ok((
+            TcpListener::from_std(listener)?,
+            destination(Protocol::Tcp, *port)?,
+        ))
     };
-    let sockets = ports.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    let bind_udp = |port: &u16| {
+        let socket = StdSocket::bind((address, *port))?;
+        socket.set_nonblocking(true)?;
+        Ok((socket, destination(Protocol::Udp, *port)?))
+    };
+    let tcp = ports.tcp.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    let udp: io::Result<Vec<_>> = ports.udp.iter().map(bind_udp).collect();
     let usage = Arc::new(Usage {
         last: Mutex::new(Instant::now()),
         open: AtomicUsize::new(0),
     });
     let mut listeners = JoinSet::new();
-    for (socket, destination) in sockets {
+    for (socket, destination) in udp? {
+        let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
+        listeners.spawn(datagrams::serve(socket, egress, usage, destination));
+    }
+    for (socket, destination) in tcp {
         let (egress, usage) = (Arc::clone(egress), Arc::clone(&usage));
         listeners.spawn(accept(socket, egress, usage, destination));
     }
@@ -294,10 +331,10 @@ mod tests {
     async fn addresses_that_the_image_spells_out_have_listeners() {
         let port = free_port();
         let address = Ipv4Addr::new(127, 65, 0, 1);
-        let egress = egress(&["a.test:1".to_owned()]);
-        listen_at(&egress, address, &[port]).unwrap();
+        let egress = egress(&[format!("{address}:{port}")]);
+        listen_at(&egress, address).unwrap();
         TcpStream::connect((address, port)).await.unwrap();
-        let error = listen_at(&egress, address, &[port]).unwrap_err();
+        let error = listen_at(&egress, address).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 

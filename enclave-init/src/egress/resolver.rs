@@ -1,29 +1,35 @@
 //! The name server: knows the allowed names and refuses all others at once, over UDP and
 //! TCP.
 //!
-//! Its answers fit the 512 bytes that every program understands, so none is ever cut
-//! short; programs that speak EDNS (RFC 6891) or TCP all the same are answered so. There is
-//! no IPv6 to the outside: an allowed name exists, but has no AAAA or other record.
+//! An allowed name has an address, and the records of type SRV and TXT that the parent finds
+//! ([`records`]). It has no others: there is no IPv6 to the outside, and a program that asks
+//! for AAAA or HTTPS hears at once that there is none. An answer that is too long for a
+//! datagram is cut short, and whole over TCP; programs may speak EDNS (RFC 6891).
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use simple_dns::rdata::{A, OPT, RData};
+use link::records::Question as Wanted;
+use manifest::OWN_NETWORK;
+use simple_dns::rdata::{A, OPT, PTR, RData};
 use simple_dns::{
-    CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
+    CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::records::{self, Found};
 use super::{Egress, destination, names};
 
 /// Largest query that is read, and what programs are told of it (RFC 9715, section 3.1).
 const MAX_QUERY: u16 = 1232;
-/// Largest answer: that of a UDP without extensions (RFC 1035, section 2.3.4).
-const MAX_ANSWER: usize = 512;
+/// Largest answer in a datagram without extensions (RFC 1035, section 2.3.4), and over TCP.
+const MAX_PLAIN_ANSWER: u16 = 512;
+const MAX_STREAM_ANSWER: u16 = u16::MAX;
 /// The version of EDNS that is known.
 const EDNS: u8 = 0;
 /// How long programs may keep an answer. The name keeps its address for longer; see
@@ -38,20 +44,52 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(datagrams: UdpSocket, streams: TcpListener, egress: Arc<Egress>) {
     tokio::spawn(serve_streams(streams, Arc::clone(&egress)));
+    let datagrams = Arc::new(datagrams);
     let mut buffer = [0; MAX_QUERY as usize];
     loop {
         let Ok((length, client)) = datagrams.recv_from(&mut buffer).await else {
             sleep(PAUSE).await;
             continue;
         };
-        if let Some(answer) = answer(
-            buffer.get(..length).expect("it was read into the buffer"),
-            &egress,
-        ) {
-            // A program that is gone needs no answer.
+        let query = buffer.get(..length).expect("it was read into the buffer");
+        // A program that is gone needs no answer.
+        if let Some(wanted) = wanted(query, &egress) {
+            let (query, datagrams) = (query.to_vec(), Arc::clone(&datagrams));
+            let egress = Arc::clone(&egress);
+            // As many of them wait as may ask the parent; the others are refused at once.
+            tokio::spawn(async move {
+                let found = records::ask(&egress, &wanted).await;
+                if let Some(answer) = answer(&query, &egress, Some(found), room(&query)) {
+                    let _ = datagrams.send_to(&answer, client).await;
+                }
+            });
+        } else if let Some(answer) = answer(query, &egress, None, room(query)) {
             let _ = datagrams.send_to(&answer, client).await;
         }
     }
+}
+
+/// How many bytes a program takes in a datagram.
+fn room(query: &[u8]) -> u16 {
+    let query = Packet::parse(query).ok();
+    let size = query.and_then(|query| query.opt().map(|opt| opt.udp_packet_size));
+    size.map_or(MAX_PLAIN_ANSWER, |size| {
+        size.clamp(MAX_PLAIN_ANSWER, MAX_QUERY)
+    })
+}
+
+/// What the parent is asked before a query is answered, if anything.
+fn wanted(query: &[u8], egress: &Egress) -> Option<Wanted> {
+    let query = Packet::parse(query).ok()?;
+    if query.has_flags(PacketFlag::RESPONSE) || query.opcode() != OPCODE::StandardQuery {
+        return None;
+    }
+    let [question] = query.questions.as_slice() else {
+        return None;
+    };
+    let is_internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
+    let wanted = records::question(egress, &question.qname.to_string(), question.qtype);
+    wanted.filter(|_| is_internet)
 }
 
 async fn serve_streams(listener: TcpListener, egress: Arc<Egress>) {
@@ -86,15 +124,25 @@ async fn serve_stream(mut stream: TcpStream, egress: &Arc<Egress>) -> io::Result
         });
         let length = query.await??;
         let query = buffer.get(..length).expect("it was read into the buffer");
-        let answer = answer(query, egress).ok_or(io::ErrorKind::InvalidData)?;
-        let length = u16::try_from(answer.len()).expect("answers have at most 512 bytes");
+        let found = match wanted(query, egress) {
+            Some(wanted) => Some(records::ask(egress, &wanted).await),
+            None => None,
+        };
+        let answer = answer(query, egress, found, MAX_STREAM_ANSWER);
+        let answer = answer.ok_or(io::ErrorKind::InvalidData)?;
+        let length = u16::try_from(answer.len()).expect("no answer is longer");
         let message = [&length.to_be_bytes()[..], &answer].concat();
         timeout(STREAM_TIMEOUT, stream.write_all(&message)).await??;
     }
 }
 
-/// The answer to a query; none to what is not one.
-fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
+/// The answer to a query, of at most so many bytes; none to what is not one.
+fn answer(
+    query: &[u8],
+    egress: &Arc<Egress>,
+    found: Option<Result<Found, RCODE>>,
+    room: u16,
+) -> Option<Vec<u8>> {
     let query = Packet::parse(query).ok()?;
     if query.has_flags(PacketFlag::RESPONSE) {
         return None;
@@ -115,9 +163,13 @@ fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
         _ if query.opt().is_some_and(|opt| opt.version > EDNS) => RCODE::BADVERS,
         [question] => {
             reply.questions.push(question.clone());
-            match resolve(question, egress) {
-                Ok(record) => {
-                    reply.answers.extend(record);
+            let records = match found {
+                Some(found) => found.map(|found| told(question, found)),
+                None => resolve(question, egress).map(|record| record.into_iter().collect()),
+            };
+            match records {
+                Ok(records) => {
+                    reply.answers = records;
                     RCODE::NoError
                 }
                 Err(code) => code,
@@ -125,8 +177,36 @@ fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
         }
         _ => RCODE::FormatError,
     };
-    let reply = reply.build_bytes_vec_compressed().ok()?;
-    (reply.len() <= MAX_ANSWER).then_some(reply)
+    let room = usize::from(room);
+    let whole = reply.build_bytes_vec_compressed().ok()?;
+    if whole.len() <= room {
+        return Some(whole);
+    }
+    // The program asks again over TCP (RFC 7766, section 5).
+    reply.answers.clear();
+    reply.set_flags(PacketFlag::TRUNCATION);
+    let cut = reply.build_bytes_vec_compressed().ok()?;
+    (cut.len() <= room).then_some(cut)
+}
+
+/// What the parent found, as records of the name that was asked for.
+fn told<'a>(question: &Question<'a>, found: Found) -> Vec<ResourceRecord<'a>> {
+    let ttl = found.ttl.min(TTL_SECONDS);
+    let record = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, ttl, data);
+    found.records.into_iter().map(record).collect()
+}
+
+/// The address that a name for looking names up by is about, if it is one of the enclave's
+/// own network (RFC 1035, section 3.5).
+fn reversed(name: &str) -> Option<Ipv4Addr> {
+    let labels = name.strip_suffix(".in-addr.arpa")?.split('.').rev();
+    let octets = labels
+        .map(|label| label.parse().ok())
+        .collect::<Option<Vec<u8>>>()?;
+    let address = Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?);
+    let (first, prefix) = OWN_NETWORK;
+    let host_bits = 32 - u32::from(prefix);
+    (address.to_bits() >> host_bits == first.to_bits() >> host_bits).then_some(address)
 }
 
 /// The record that a question asks for, if its name is allowed.
@@ -137,6 +217,15 @@ fn resolve<'a>(
     // Names that are no host's are nobody's, and are told as they are.
     let name = question.qname.to_string();
     let name = destination::normalise(&name).unwrap_or(name);
+    if let Some(address) = reversed(&name) {
+        let name = egress.names.at(address).ok_or(RCODE::NameError)?;
+        let name = Name::new(&name).map_err(|_| RCODE::NameError)?.into_owned();
+        let is_wanted = matches!(question.qtype, QTYPE::TYPE(TYPE::PTR) | QTYPE::ANY);
+        let data = is_wanted.then_some(RData::PTR(PTR(name)));
+        return Ok(data.map(|data| {
+            ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL_SECONDS, data)
+        }));
+    }
     match names::address(egress, &name) {
         Err(error) => {
             let is_listed = destination::is_listed(&name, &egress.network);
@@ -144,6 +233,8 @@ fn resolve<'a>(
             egress.notices.failed_to(is_listed, &text);
             Err(RCODE::ServerFailure)
         }
+        // It may have records of other types.
+        Ok(None) if egress.network.allows_records(&name) => Ok(None),
         Ok(None) => {
             egress.notices.refused(&format!(
                 "the name {} is not in the image's egress list",
@@ -167,7 +258,6 @@ fn resolve<'a>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use simple_dns::Name;
 
     use super::*;
     use crate::egress::tests;
@@ -175,6 +265,11 @@ mod tests {
     /// The port is one that no test listens on.
     fn egress() -> Arc<Egress> {
         Arc::new(tests::egress(&["kms.test:1", "*.example.test:1"]))
+    }
+
+    /// The answer in a datagram, without a parent to ask.
+    fn answer(query: &[u8], egress: &Arc<Egress>) -> Option<Vec<u8>> {
+        super::answer(query, egress, None, room(query))
     }
 
     fn query(name: &'static str, kind: TYPE) -> Vec<u8> {
@@ -307,7 +402,7 @@ mod tests {
             let egress = egress();
             for end in [bytes.len(), bytes.len() / 2] {
                 if let Some(answer) = answer(&bytes[..end], &egress) {
-                    prop_assert!(answer.len() <= MAX_ANSWER);
+                    prop_assert!(answer.len() <= usize::from(MAX_QUERY));
                     let answer = Packet::parse(&answer).unwrap();
                     prop_assert!(answer.has_flags(PacketFlag::RESPONSE));
                 }

@@ -13,7 +13,9 @@
 mod namespace;
 mod netlink;
 mod pair;
+mod unreachable;
 
 pub(crate) use namespace::Namespace;
 pub(crate) use netlink::check_pairs;
 pub(crate) use pair::Making;
+pub(crate) use unreachable::Unreachable;

@@ -24,6 +24,7 @@ use crate::control::Shutdown;
 use crate::logs::Logs;
 use crate::notifications::Notifications;
 use crate::probing::Concern;
+use crate::readiness::Readiness;
 use crate::reaper::Reaper;
 use crate::restarts::{Restarts, spread};
 use crate::workload::StandingBy;
@@ -116,6 +117,7 @@ pub(super) struct Life<'a> {
     /// Those that have to be ready before it is started.
     pub(super) before: Vec<(&'a WorkloadName, Condition<'a>)>,
     pub(super) reaper: &'a Reaper,
+    pub(super) readiness: &'a Readiness,
     pub(super) said: Option<Notifications>,
     pub(super) companions: Companions<'a>,
 }
@@ -219,6 +221,7 @@ impl Life<'_> {
                 Some(concern) if !self.may_restart(concern) => None,
                 _ => restarts.next(code.is_some(), start.elapsed()).map(spread),
             };
+            self.readiness.ended(&how);
             self.condition
                 .set_health(HealthState::Starting, how.clone());
             self.tell_exit(status, delay, code);

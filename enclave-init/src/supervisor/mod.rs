@@ -103,10 +103,12 @@ impl Supervisor<'_> {
         let mut lives = Lives(Vec::new());
         let mut first = Some(first);
         for (index, workload) in workloads.iter().enumerate() {
-            let Some(confinement) = self.confinements.of(index) else {
+            let readiness = self.handle.readiness().workload(index);
+            let (Some(confinement), Some(readiness)) = (self.confinements.of(index), readiness)
+            else {
                 continue;
             };
-            let said = match Notifications::of(workload) {
+            let said = match Notifications::of(workload, readiness) {
                 Ok(said) => said,
                 Err(error) => {
                     let detail = end::in_boot(&error);
@@ -125,6 +127,7 @@ impl Supervisor<'_> {
                     .filter_map(|name| Some((name, conditions.of(workloads.place(name)?))))
                     .collect(),
                 reaper: &reaper,
+                readiness,
                 said,
                 companions: Companions::new(
                     self.config,

@@ -78,6 +78,7 @@ pub(super) enum Watched {
 
 impl Life<'_> {
     pub(super) fn start(&self, first: Option<StandingBy>) -> Result<Running, InitError> {
+        self.readiness.begin();
         if let Some(notifications) = &self.said {
             notifications.forget();
         }

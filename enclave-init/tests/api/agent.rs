@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use link::control::{FromAgent, FromInit};
 use link::frame::{MAX_CONTROL, MAX_LOGS, Reader, Writer};
 use link::logs::{self, LogStream, Source};
-use link::{Bytes, Channel, Endpoint, Listener, Stream, frame, hello, target};
+use link::records::{Answer, Kind, MAX_ANSWER, Question, Service, Strings};
+use link::target::Refusal;
+use link::{Bytes, Channel, Endpoint, Listener, Stream, Text, frame, hello, target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -188,12 +190,63 @@ async fn serve(
             shared.seen.lock().unwrap().push(Seen::Logs);
             take_logs(stream, &shared).await;
         }
-        Channel::Egress => {
+        Channel::Egress | Channel::Datagrams => {
             if let Ok(target) = frame::read(&mut stream, frame::MAX_TARGET).await {
                 let _ = outgoing.send(Outgoing { target, stream }).await;
             }
         }
+        Channel::Records => {
+            if let Ok(question) = frame::read(&mut stream, frame::MAX_TARGET).await {
+                let answer = look_up(&question);
+                let _ = frame::write(&mut stream, &answer, MAX_ANSWER).await;
+            }
+        }
         Channel::Ingress => unreachable!("not served"),
+    }
+}
+
+/// What the agent's name servers know.
+fn look_up(question: &Question) -> Answer {
+    let service = |port, target: &str| Service {
+        priority: 1,
+        weight: 2,
+        port,
+        target: Text::new(target),
+    };
+    let strings = |text: &[u8]| Strings(vec![Bytes::new(text).unwrap()]);
+    match (&*question.name, question.kind) {
+        ("_mongodb._tcp.cluster.db.test", Kind::Srv) => Answer::Services {
+            ttl: 5,
+            records: vec![
+                service(27017, "a.db.test"),
+                service(27018, "b.elsewhere.test"),
+                service(1, "no host"),
+            ],
+        },
+        ("many.db.test", Kind::Txt) => Answer::Texts {
+            ttl: 5,
+            records: vec![strings(&[b'x'; 100]); 64],
+        },
+        ("cluster.db.test", Kind::Txt) => Answer::Texts {
+            ttl: 5,
+            records: vec![strings(b"authSource=admin"), Strings::default()],
+        },
+        ("lies.db.test", Kind::Txt) => Answer::Services {
+            ttl: 5,
+            records: Vec::new(),
+        },
+        ("nothing.db.test", Kind::Txt) => Answer::Texts {
+            ttl: 5,
+            records: Vec::new(),
+        },
+        ("broken.db.test", Kind::Txt) => Answer::Refused {
+            refusal: Refusal::TimedOut,
+            reason: Text::new("asleep\r\n"),
+        },
+        _ => Answer::Refused {
+            refusal: Refusal::NameNotFound,
+            reason: Text::new("nobody"),
+        },
     }
 }
 

@@ -232,6 +232,18 @@ async fn confinement_bounds_files_in_memory() {
 }
 
 #[tokio::test]
+async fn confinement_says_under_sim_that_memory_and_processes_have_no_limits() {
+    let (enclave, _) = said(&[], json!({"pids": 9}), 0).await;
+    let lines = enclave.lines(LogStream::System);
+    let wanted = "under sim nothing limits the workload's memory and processes";
+    let found: Vec<_> = lines.iter().filter(|line| line.contains(wanted)).collect();
+    assert!(
+        matches!(*found, [line] if line.ends_with(" MiB and 9 processes")),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
 async fn confinement_can_keep_the_images_files_as_they_are() {
     let instructions = [
         "write /new /etc/hostname /etc/hosts /tmp/a /run/a /dev/shm/a",

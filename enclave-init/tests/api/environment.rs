@@ -1,5 +1,8 @@
 //! What the workload finds around itself.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use link::logs::LogStream;
 use serde_json::json;
 
@@ -211,4 +214,61 @@ async fn environment_has_what_the_image_has_in_run() {
     assert_eq!(lines[0], "\"port 80\"");
     // The folder is the init's, and the configuration the parent's.
     assert!(!lines[1].contains("the image's"), "{}", lines[1]);
+}
+
+#[tokio::test]
+async fn environment_has_what_the_image_has_in_tmp() {
+    let instructions = [
+        "show /tmp/cache/left",
+        "mode /tmp /run",
+        "write /tmp/new /new",
+        "say shown",
+        "wait",
+    ];
+    for read_only in [false, true] {
+        let image = Image::new(&instructions)
+            .file("tmp/cache/left", "of the build")
+            .file("run/file", "")
+            .with("/confinement", json!({"read_only_root": read_only}));
+        let prepared = image.prepare();
+        for (path, mode) in [("tmp", 0o1770), ("run", 0o1771)] {
+            let path = prepared.folder.path().join("tree/rootfs").join(path);
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        let mut enclave = prepared.start();
+        let _control = enclave.control().await;
+        enclave.said("shown").await;
+        let new = if read_only { "EROFS" } else { "done" };
+        assert_eq!(
+            enclave.lines(LogStream::Application),
+            [
+                "\"of the build\"",
+                "mode /tmp: 1770",
+                "mode /run: 1771",
+                "write /tmp/new: done",
+                &format!("write /new: {new}"),
+                "shown",
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn environment_has_a_tmp_as_the_images_that_is_empty_or_not_there() {
+    let instructions = ["mode /tmp", "room /tmp", "say shown", "wait"];
+    for (made, mode) in [(Some(0o750), "750"), (None, "1777")] {
+        let image = Image::new(&instructions).with("/confinement", json!({"tmp_mib": 3}));
+        let prepared = image.prepare();
+        if let Some(mode) = made {
+            let tmp = prepared.folder.path().join("tree/rootfs/tmp");
+            fs::create_dir(&tmp).unwrap();
+            fs::set_permissions(&tmp, Permissions::from_mode(mode)).unwrap();
+        }
+        let mut enclave = prepared.start();
+        let _control = enclave.control().await;
+        enclave.said("shown").await;
+        let mode = format!("mode /tmp: {mode}");
+        let lines = [mode.as_str(), "room /tmp: 3", "shown"];
+        assert_eq!(enclave.lines(LogStream::Application), lines);
+    }
 }

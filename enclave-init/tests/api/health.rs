@@ -35,6 +35,18 @@ async fn health(control: &mut Control, wanted: HealthState) -> String {
     .await
 }
 
+/// The words of a healthy workload.
+async fn healthy_saying(control: &mut Control) -> String {
+    message(control, |message| match message {
+        FromInit::Health {
+            state: HealthState::Healthy,
+            detail,
+        } if !detail.is_empty() => Some(detail.to_string()),
+        _ => None,
+    })
+    .await
+}
+
 async fn ready(control: &mut Control) {
     message(control, |message| match message {
         FromInit::Ready { .. } => Some(()),
@@ -209,15 +221,72 @@ async fn notify_makes_ready_and_its_status_is_told() {
         assert_eq!(says, "it says: loading 40%");
         fs::write(enclave.path("go"), "").unwrap();
         ready(&mut control).await;
-        let says = message(&mut control, |message| match message {
-            FromInit::Health {
-                state: HealthState::Healthy,
-                detail,
-            } if !detail.is_empty() => Some(detail.to_string()),
-            _ => None,
-        });
-        assert_eq!(says.await, "it says: serving");
+        assert_eq!(healthy_saying(&mut control).await, "it says: serving");
     }
+}
+
+#[tokio::test]
+async fn notify_over_the_local_api_is_as_good_as_the_socket() {
+    let say = |body: &str| format!("request unix POST /v1/readiness {body}");
+    let instructions = [
+        "request tcp GET /v1/readiness",
+        &say("{\"status\":\"loading 40%\"}"),
+        "until /go",
+        &say("{\"state\":\"ready\",\"status\":\"serving\"}"),
+        "until /on",
+        "request tcp GET /v1/readiness",
+        &say("{\"state\":\"stopping\"}"),
+        "wait",
+    ];
+    let measured = json!({"notify": true, "watchdog": "2s", "on_unhealthy": "end"});
+    let image = Image::new(&instructions)
+        .with("/workload/stop_grace", json!("300ms"))
+        .with("/workload/health", measured);
+    let (mut enclave, mut control) = image.boot().await;
+    let says = health(&mut control, HealthState::Starting).await;
+    assert_eq!(says, "it says: loading 40%");
+    fs::write(enclave.path("go"), "").unwrap();
+    ready(&mut control).await;
+    assert_eq!(healthy_saying(&mut control).await, "it says: serving");
+    fs::write(enclave.path("on"), "").unwrap();
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.unhealthy");
+    assert!(detail.contains("has said STOPPING=1"), "{detail}");
+    enclave.ended().await;
+    let answers = enclave.answers();
+    let state = |index: usize| -> Value { serde_json::from_slice(&answers[index].1).unwrap() };
+    let starting = json!({"state": "starting", "detail": "", "restarts": 0, "last_end": null});
+    assert_eq!(state(0), starting);
+    let healthy =
+        json!({"state": "healthy", "detail": "it says: serving", "restarts": 0, "last_end": null});
+    assert_eq!(state(3), healthy);
+    let heard = [1, 2, 4].map(|index| answers[index].0);
+    assert_eq!(heard, [204; 3]);
+}
+
+#[tokio::test]
+async fn notify_over_the_local_api_is_forgotten_with_the_run() {
+    let health = json!({"notify": true, "ready_within": "2s"});
+    let instructions = [
+        "second request unix GET /v1/readiness",
+        "first request unix POST /v1/readiness {\"state\":\"ready\"}",
+        "first exit 3",
+        "wait",
+    ];
+    let image = Image::new(&instructions)
+        .with("/workload/health", health)
+        .restarted(5);
+    let (mut enclave, mut control) = image.boot().await;
+    let (_, detail, code) = ending_with_code(&mut control).await;
+    assert_eq!(code, "workload.not-ready", "{detail}");
+    enclave.ended().await;
+    let answers = enclave.answers();
+    let state: Value = serde_json::from_slice(&answers[1].1).unwrap();
+    assert_eq!(
+        (&state["state"], &state["restarts"]),
+        (&json!("starting"), &json!(1))
+    );
+    assert_eq!(state["last_end"], "the workload ended with exit code 3");
 }
 
 #[tokio::test]

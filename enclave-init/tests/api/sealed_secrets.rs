@@ -24,7 +24,7 @@ fn sender() -> SenderKey {
 }
 
 /// A secret that the sender seals. Its delivery, and what else is to be set.
-fn secret(name: &str, wait: Option<&str>, rest: &Value) -> Value {
+pub(crate) fn secret(name: &str, wait: Option<&str>, rest: &Value) -> Value {
     let mut sealed = json!({"sender": STANDARD.encode(sender().sender().to_spki())});
     if let Some(wait) = wait {
         sealed["wait"] = wait.into();
@@ -50,7 +50,7 @@ fn file(name: &str) -> Value {
 }
 
 /// Seals a secret to an enclave, and hands it in.
-async fn seal_and_put(
+pub(crate) async fn seal_and_put(
     enclave: &Enclave,
     control: &mut Control,
     name: &str,
@@ -146,6 +146,14 @@ async fn sealed_secret_reaches_the_workload() {
     let before = enclave.answers();
     let statuses: Vec<u16> = before.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [404, 404, 400]);
+    for ((_, body), code) in
+        before
+            .iter()
+            .zip(["secret-not-put", "unknown-secret", "invalid-request"])
+    {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(body["code"], code, "{body}");
+    }
     assert!(error(&before[0].1).contains("nobody has put this"));
     assert!(error(&before[1].1).contains("declares no secret of that name"));
 

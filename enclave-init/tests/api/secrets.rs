@@ -486,10 +486,16 @@ async fn kms_calls_without_an_sdk_are_answered_with_plaintext() {
     assert_eq!(found[0].0, 200, "{found:?}");
     assert_eq!(found[0].1["plaintext"], STANDARD.encode(MARK));
     assert_eq!(found[0].1["key_id"], key);
-    assert_eq!(found[1].0, 400);
+    assert_eq!(
+        (found[1].0, &found[1].1["code"]),
+        (400, &json!("kms-refused"))
+    );
     let error = found[1].1["error"].as_str().unwrap();
     assert!(error.contains("InvalidCiphertextException"), "{error}");
-    assert_eq!(found[2].0, 400);
+    assert_eq!(
+        (found[2].0, &found[2].1["code"]),
+        (400, &json!("invalid-request"))
+    );
     let error = found[2].1["error"].as_str().unwrap();
     assert!(error.contains("unknown field `CiphertextBlob`"), "{error}");
     assert_eq!(found[3].0, 200, "{found:?}");

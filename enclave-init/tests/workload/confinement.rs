@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io::Error;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::libc::{self, c_int, c_long, c_ulong};
 use nix::sys::signal::{Signal, kill};
@@ -156,6 +157,12 @@ pub(crate) fn room(path: &str) {
     let found = nix::sys::statvfs::statvfs(path).unwrap();
     let mib = found.blocks() * found.fragment_size() / (1024 * 1024);
     println!("room {path}: {mib}");
+}
+
+/// Prints a file's permissions.
+pub(crate) fn mode(path: &str) {
+    let mode = fs::symlink_metadata(path).unwrap().permissions().mode();
+    println!("mode {path}: {:o}", mode & 0o7777);
 }
 
 /// Sends a signal.

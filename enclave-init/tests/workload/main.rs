@@ -79,6 +79,7 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "open" => words.iter().for_each(|path| confinement::open(path)),
         "write" => words.iter().for_each(|path| confinement::write(path)),
         "list" => words.iter().for_each(|path| confinement::list(path)),
+        "mode" => words.iter().for_each(|path| confinement::mode(path)),
         "room" => words.iter().for_each(|path| confinement::room(path)),
         "signal" => confinement::signal(words[0].parse().unwrap(), words[1]),
         "first" => first(words),
@@ -90,6 +91,22 @@ fn run(verb: &str, words: &[&str], arguments: &[String]) {
         "look" => usurpation::look(),
         "answer" => network::answer(words[0].parse().unwrap(), words[1], words.get(2).copied()),
         "name" => network::name(words[0], words[1].parse().unwrap()),
+        "records" => network::records(words[0], words[1].parse().unwrap(), words[2]),
+        "datagram" => {
+            network::datagram(
+                words[0],
+                words[1].parse().unwrap(),
+                words[2].parse().unwrap(),
+            );
+        }
+        "datagrams" => network::datagrams(words[0], words[1], words[2].parse().unwrap()),
+        "datagram-crowd" => {
+            network::datagram_crowd(
+                words[0],
+                words[1].parse().unwrap(),
+                words[2].parse().unwrap(),
+            );
+        }
         "names" => network::names(words[0].parse().unwrap()),
         "connect" => network::connect(words[0], words[1].parse().unwrap(), words[2]),
         "proxy" => network::proxy(words[0], words[1]),

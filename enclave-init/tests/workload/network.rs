@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use simple_dns::rdata::RData;
-use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE};
 
 /// Answers each HTTP request with what the file holds: a status; at 127.0.0.1, or at another
 /// address.
@@ -66,6 +66,100 @@ pub(crate) fn ask(name: &str, kind: u16) -> (RCODE, Vec<Ipv4Addr>) {
 pub(crate) fn name(name: &str, kind: u16) {
     let (code, addresses) = ask(name, kind);
     println!("{name} {kind} {code:?} {}", addresses.len());
+}
+
+/// Asks for the records of a name, over UDP or, with `tcp`, over TCP.
+pub(crate) fn records(name: &str, kind: u16, transport: &str) {
+    let query = query(name, kind);
+    let answer = if transport == "tcp" {
+        let mut stream = TcpStream::connect("198.18.0.1:53").unwrap();
+        let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&length[..], &query].concat()).unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut answer).unwrap();
+        answer
+    } else {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.send_to(&query, "198.18.0.1:53").unwrap();
+        let mut answer = vec![0; 2048];
+        let count = socket.recv(&mut answer).unwrap();
+        answer.truncate(count);
+        answer
+    };
+    let answer = Packet::parse(&answer).unwrap();
+    let is_cut = answer.has_flags(PacketFlag::TRUNCATION);
+    let count = answer.answers.len();
+    println!("{name} {kind} {:?} {count} cut={is_cut}", answer.rcode());
+    for record in answer.answers.iter().take(2) {
+        match &record.rdata {
+            RData::SRV(found) => println!("{} {} {}", found.priority, found.port, found.target),
+            RData::TXT(found) => println!("{:?}", String::try_from(found.clone()).unwrap()),
+            RData::PTR(found) => println!("{}", found.0),
+            other => println!("{other:?}"),
+        }
+    }
+}
+
+fn address(host: &str) -> Ipv4Addr {
+    host.parse().unwrap_or_else(|_| ask(host, 1).1[0])
+}
+
+/// Sends a datagram of so many bytes to a name or an address from a connected socket, and
+/// says what comes back.
+pub(crate) fn datagram(host: &str, port: u16, size: usize) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect((address(host), port)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    socket.send(&vec![b'x'; size]).unwrap();
+    let mut answer = vec![0; 1 << 16];
+    match socket.recv(&mut answer) {
+        Ok(length) => println!("datagram of {length} from {host}"),
+        Err(error) => println!("datagram to {host}: {:?}", error.kind()),
+    }
+}
+
+/// Sends to two destinations from one socket that is not connected, and says whose answers
+/// come back.
+pub(crate) fn datagrams(first: &str, second: &str, port: u16) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for host in [first, second] {
+        let to = (address(host), port);
+        socket.send_to(host.as_bytes(), to).unwrap();
+        let mut answer = [0; 64];
+        let (length, from) = socket.recv_from(&mut answer).unwrap();
+        let is_same = from == to.into();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        println!("{host} answers {answer:?} from there: {is_same}");
+    }
+}
+
+/// Sends a datagram from each of so many sockets; after a file is there again, and one from
+/// another socket; and one from a further socket after another file is there.
+pub(crate) fn datagram_crowd(host: &str, port: u16, count: usize) {
+    let to = (address(host), port);
+    let socket = || UdpSocket::bind("0.0.0.0:0").unwrap();
+    // No faster than they are taken: what does not fit the init's socket is lost.
+    let send = |socket: &UdpSocket| {
+        socket.send_to(b"x", to).unwrap();
+        std::thread::park_timeout(Duration::from_millis(1));
+    };
+    let sockets: Vec<_> = (0..count).map(|_| socket()).collect();
+    for socket in &sockets {
+        send(socket);
+    }
+    crate::until("/sooner");
+    for socket in &sockets {
+        send(socket);
+    }
+    let more = [socket(), socket()];
+    send(&more[0]);
+    crate::until("/later");
+    send(&more[1]);
+    std::thread::park();
 }
 
 /// Asks for many names that do not exist.

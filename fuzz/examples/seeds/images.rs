@@ -52,9 +52,6 @@ fn layer(entries: &[(&str, tar::EntryType, &str, &[u8])]) -> Vec<u8> {
     archive.into_inner().expect("an archive")
 }
 
-/// The beginning of a static x86-64 program.
-const STATIC: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0";
-
 /// Archives of images and of a root file system, each behind the byte that says which.
 fn archives() {
     use tar::EntryType::{Regular, Symlink};

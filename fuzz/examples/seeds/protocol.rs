@@ -8,6 +8,7 @@ use link::control::{
 use link::frame::{MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::kms;
 use link::logs::{self, LogStream, Record, Source};
+use link::records::{Answer, Kind, MAX_ANSWER, Question, Service, Strings};
 use link::target::{Connect, Refusal, Reply};
 use link::{Bytes, Credentials, Secret, Text};
 
@@ -17,6 +18,8 @@ pub(crate) fn write_all() {
     link_control();
     link_logs();
     link_target();
+    link_records();
+    link_datagrams();
     link_frames();
     write("link_hello", "opener", b"ENCL\0\x04\x01\0");
     write("link_hello", "older", b"ENCL\0\x01\x02\0");
@@ -294,6 +297,46 @@ fn link_target() {
     };
     let replies = [("connected", Reply::Connected), ("refused", refused)];
     messages("link_target", 1, MAX_TARGET, &replies);
+}
+
+fn link_records() {
+    let question = Question {
+        name: Text::new("_sip._tcp.example"),
+        kind: Kind::Srv,
+    };
+    messages("link_records", 0, MAX_TARGET, &[("question", question)]);
+    let services = Answer::Services {
+        ttl: 60,
+        records: vec![Service {
+            priority: 1,
+            weight: 2,
+            port: 5060,
+            target: Text::new("sip.example"),
+        }],
+    };
+    let text = Bytes::new(&b"authSource=admin"[..]).expect("a short text");
+    let texts = Answer::Texts {
+        ttl: 5,
+        records: vec![Strings(vec![text]), Strings::default()],
+    };
+    let refused = Answer::Refused {
+        refusal: Refusal::NameNotFound,
+        reason: Text::new("nobody"),
+    };
+    let answers = [
+        ("services", services),
+        ("texts", texts),
+        ("refused", refused),
+    ];
+    messages("link_records", 1, MAX_ANSWER, &answers);
+}
+
+fn link_datagrams() {
+    let messages = [&b"\0\0\x02hi"[..], b"\x01\0\0", b"\0\0\0"];
+    write("link_datagrams", "messages", &messages.concat());
+    write("link_datagrams", "unknown", b"\x02\0\0");
+    write("link_datagrams", "too-long", b"\0\xff\xe4");
+    write("link_datagrams", "cut", b"\0\0\x09x");
 }
 
 fn link_frames() {

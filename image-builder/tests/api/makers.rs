@@ -1,6 +1,6 @@
 //! Images of the programs that people make them with: skopeo, buildah and umoci write and
-//! read them, and nothing of these tests. Ignored by default, because the programs have to
-//! be installed (`apt-get install buildah skopeo umoci`) and buildah needs to be root.
+//! read them, and nothing of these tests. `cargo xtask images layers` runs them; they are ignored
+//! elsewhere, because the programs have to be installed and need root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
 //! Where the workload may connect to, in the agent's own copy.
 
-use manifest::{AwsService, EgressRule, HostConfig};
+use manifest::{AwsService, EgressRule, HostConfig, Protocol, host_spelling, service_host};
 
 /// The port of AWS's services.
 const AWS_PORT: u16 = 443;
@@ -34,10 +34,28 @@ impl Allowlist {
 
     /// Whether a connection to `host` on `port` is allowed.
     pub fn allows(&self, host: &str, port: u16) -> bool {
-        let is_of =
-            |service: &AwsService| service.has_host(host, self.region.as_deref(), self.fips);
-        self.rules.iter().any(|rule| rule.matches(host, port))
-            || (port == AWS_PORT && self.services.iter().any(is_of))
+        self.allows_over(host, port, Protocol::Tcp)
+    }
+
+    /// Whether this may go to `host` on `port`.
+    pub fn allows_over(&self, host: &str, port: u16, protocol: Protocol) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.matches(host, port, protocol))
+            || (protocol == Protocol::Tcp && port == AWS_PORT && self.is_of_service(host))
+    }
+
+    /// Whether the name's records of type SRV and TXT may be asked for, by the same rule as
+    /// in the enclave.
+    pub fn allows_records(&self, name: &str) -> bool {
+        let name = host_spelling(name);
+        let host = service_host(&name);
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.host().matches(host)) || self.is_of_service(host)
+    }
+
+    fn is_of_service(&self, host: &str) -> bool {
+        let mut services = self.services.iter();
+        services.any(|service| service.has_host(host, self.region.as_deref(), self.fips))
     }
 }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use link::copy::JoinError;
 use link::frame::{self, MAX_TARGET};
-use link::places::Places;
+use link::places::{Place, Places};
+use link::records::{Answer, MAX_ANSWER, Question};
 use link::target::{Connect, Refusal, Reply};
 use link::{Stream, Text};
-use manifest::host_spelling;
+use manifest::{Protocol, host_spelling};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
@@ -22,7 +24,7 @@ use crate::copy;
 use crate::limit::{Bucket, Rate};
 use crate::resolve::{ResolveError, Resolver};
 use crate::throttle::Line;
-use crate::traffic::{Counts, Destinations};
+use crate::traffic::{Counts, Destinations, Traffic};
 
 /// How long the target may take to arrive after the hello, and the reply to be read.
 const TARGET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an address may be silent before the next is tried beside it: RFC 8305,
 /// section 8.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Most questions about records at a time.
+const MAX_QUESTIONS: usize = 64;
 /// Where connections that no rule allows are counted: their names are the
 /// enclave's to make up.
 const NOT_ALLOWED: &str = "(not allowed)";
@@ -43,21 +47,24 @@ pub struct Egress {
     /// Shared by the destinations.
     places: Arc<Places<String>>,
     bucket: Option<Bucket>,
+    questions: Semaphore,
     destinations: Destinations,
 }
 
 /// Where a connection is to lead, in the one spelling that rules, places and counts
 /// know: the letters' case and the root's dot make no other destination.
-struct Destination {
-    host: String,
-    port: u16,
+pub(super) struct Destination {
+    pub(super) host: String,
+    pub(super) port: u16,
+    protocol: Protocol,
 }
 
-impl From<Connect> for Destination {
-    fn from(Connect { host, port }: Connect) -> Self {
+impl Destination {
+    fn new(Connect { host, port }: Connect, protocol: Protocol) -> Self {
         Self {
             host: host_spelling(&host),
             port,
+            protocol,
         }
     }
 }
@@ -65,14 +72,23 @@ impl From<Connect> for Destination {
 /// For people: the name is the enclave's to make up.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host.escape_debug(), self.port)
+        let host = self.host.escape_debug();
+        write!(f, "{host}:{}{}", self.port, self.protocol)
     }
 }
 
 /// Why a connection was refused.
-struct Refused {
-    refusal: Refusal,
-    reason: String,
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) reason: String,
+}
+
+/// What was allowed and reached.
+pub(super) struct Admitted<T> {
+    pub(super) outside: T,
+    pub(super) destination: String,
+    pub(super) place: Place<String>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 impl Egress {
@@ -89,6 +105,7 @@ impl Egress {
             resolver,
             places: Places::shared(connections),
             bucket: rate.map(Bucket::new),
+            questions: Semaphore::new(MAX_QUESTIONS),
             destinations: Destinations::default(),
         }
     }
@@ -105,22 +122,57 @@ impl Egress {
 
     /// Serves one connection to its end.
     pub(super) async fn serve(&self, mut stream: Stream) {
-        let read = frame::read::<_, Connect>(&mut stream, MAX_TARGET);
+        let dial = async |target: &Destination| self.dial(target).await;
+        let admitted = self.admit(&mut stream, Protocol::Tcp, dial).await;
+        let Some(Admitted {
+            outside,
+            destination,
+            place,
+            traffic,
+        }) = admitted
+        else {
+            return;
+        };
+        let open = traffic.joined();
+        let activity = place.activity();
+        match copy::join(stream, outside, activity, &open.0.out, &open.0.into).await {
+            Ok(()) => {}
+            Err(error @ JoinError::Evicted) => {
+                traffic.evict();
+                if Line::Evicted.may_be_written() {
+                    warn!(destination, reason = %error, "an egress connection was closed");
+                }
+            }
+            Err(JoinError::Io(error)) => {
+                debug!(%error, destination, "an egress connection has failed");
+            }
+        }
+    }
+
+    /// Reads where to, reaches it if that is allowed and there is room, and replies.
+    pub(super) async fn admit<T>(
+        &self,
+        stream: &mut Stream,
+        protocol: Protocol,
+        reach: impl AsyncFnOnce(&Destination) -> Result<T, Refused>,
+    ) -> Option<Admitted<T>> {
+        let read = frame::read::<_, Connect>(stream, MAX_TARGET);
         let target = match timeout(TARGET_TIMEOUT, read).await {
-            Ok(Ok(target)) => Destination::from(target),
+            Ok(Ok(target)) => Destination::new(target, protocol),
             Ok(Err(error)) => {
                 debug!(%error, "an egress connection named no target");
-                return;
+                return None;
             }
-            Err(_) => return,
+            Err(_) => return None,
         };
-        let Destination { host, port } = &target;
         let destination = target.to_string();
-        let allowed = self.allowlist.allows(host, *port);
+        let allowed = self
+            .allowlist
+            .allows_over(&target.host, target.port, protocol);
         let key = if allowed { &destination } else { NOT_ALLOWED };
         let traffic = self.destinations.get(key);
         let place = allowed.then(|| self.places.take(destination.clone()));
-        let dialled = match &place {
+        let reached = match &place {
             None => Err(Refused {
                 refusal: Refusal::NotAllowed,
                 reason: format!(
@@ -135,45 +187,76 @@ impl Egress {
                 refusal: Refusal::Busy,
                 reason: "new egress connections come too fast".to_owned(),
             }),
-            Some(Ok(_)) => self.dial(host, *port).await,
+            Some(Ok(_)) => reach(&target).await,
         };
-        let reply = match &dialled {
+        let reply = match &reached {
             Ok(_) => Reply::Connected,
             Err(Refused { refusal, reason }) => {
                 match refusal {
                     Refusal::Busy => traffic.limit(),
                     _ => traffic.refuse(),
                 }
-                if Line::EgressRefused.may_be_written() {
-                    warn!(destination, reason, "egress refused");
-                }
+                warn_refused(&destination, reason);
                 Reply::Refused {
                     refusal: *refusal,
                     reason: Text::new(reason.as_str()),
                 }
             }
         };
-        let sent = timeout(
-            TARGET_TIMEOUT,
-            frame::write(&mut stream, &reply, MAX_TARGET),
-        );
-        let (Ok(Ok(())), Ok(tcp), Some(Ok(place))) = (sent.await, dialled, place) else {
+        let sent = timeout(TARGET_TIMEOUT, frame::write(stream, &reply, MAX_TARGET));
+        let (Ok(Ok(())), Ok(outside), Some(Ok(place))) = (sent.await, reached, place) else {
+            return None;
+        };
+        Some(Admitted {
+            outside,
+            destination,
+            place,
+            traffic,
+        })
+    }
+
+    /// Answers one question about a name's records.
+    pub(super) async fn answer(&self, mut stream: Stream) {
+        let read = frame::read::<_, Question>(&mut stream, MAX_TARGET);
+        let Ok(Ok(Question { name, kind })) = timeout(TARGET_TIMEOUT, read).await else {
             return;
         };
-        let open = traffic.joined();
-        let activity = place.activity();
-        match copy::join(stream, tcp, activity, &open.0.out, &open.0.into).await {
-            Ok(()) => {}
-            Err(error @ JoinError::Evicted) => {
-                traffic.evict();
-                if Line::Evicted.may_be_written() {
-                    warn!(destination, reason = %error, "an egress connection was closed");
-                }
+        let refused = |refusal, reason: String| {
+            warn_refused(&name.escape_debug().to_string(), &reason);
+            Answer::Refused {
+                refusal,
+                reason: Text::new(reason),
             }
-            Err(JoinError::Io(error)) => {
-                debug!(%error, destination, "an egress connection has failed");
+        };
+        let answer = if !self.allowlist.allows_records(&name) {
+            self.destinations.get(NOT_ALLOWED).refuse();
+            let reason = "no egress rule of the manifest has this name, nor an AWS service that is open here";
+            refused(Refusal::NotAllowed, reason.to_owned())
+        } else if let Ok(_place) = self.questions.try_acquire() {
+            match self.resolver.records(&name, kind).await {
+                Ok(answer) => answer,
+                Err(error) => refused(refusal(&error), error.to_string()),
             }
+        } else {
+            let reason = format!("{MAX_QUESTIONS} questions about records wait for an answer");
+            refused(Refusal::Busy, reason)
+        };
+        let sent = timeout(
+            TARGET_TIMEOUT,
+            frame::write(&mut stream, &answer, MAX_ANSWER),
+        );
+        if let Ok(Err(error)) = sent.await {
+            debug!(%error, "an answer about records was not taken");
         }
+    }
+
+    /// The addresses of a destination, of which there may be none.
+    pub(super) async fn addresses(&self, target: &Destination) -> Result<Vec<SocketAddr>, Refused> {
+        let found = self.resolver.addresses(&target.host, target.port).await;
+        found.map_err(|error| Refused {
+            refusal: refusal(&error),
+            reason: error.to_string(),
+        })
     }
 
     fn admits(&self) -> bool {
@@ -182,21 +265,9 @@ impl Egress {
             .is_none_or(|bucket| bucket.take(Instant::now()))
     }
 
-    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Refused> {
-        let addresses = self
-            .resolver
-            .addresses(host, port)
-            .await
-            .map_err(|error| Refused {
-                refusal: match error {
-                    ResolveError::Forbidden { .. } => Refusal::NotAllowed,
-                    ResolveError::TimedOut(_) => Refusal::TimedOut,
-                    ResolveError::NotFound(_) | ResolveError::Failed { .. } => {
-                        Refusal::NameNotFound
-                    }
-                },
-                reason: error.to_string(),
-            })?;
+    async fn dial(&self, target: &Destination) -> Result<TcpStream, Refused> {
+        let addresses = self.addresses(target).await?;
+        let host = &target.host;
         dial(addresses).await.map_err(|failed| match failed {
             None => Refused {
                 refusal: Refusal::NameNotFound,
@@ -214,6 +285,20 @@ impl Egress {
                 ),
             },
         })
+    }
+}
+
+fn refusal(error: &ResolveError) -> Refusal {
+    match error {
+        ResolveError::Forbidden { .. } => Refusal::NotAllowed,
+        ResolveError::TimedOut(_) => Refusal::TimedOut,
+        ResolveError::NotFound(_) | ResolveError::Failed { .. } => Refusal::NameNotFound,
+    }
+}
+
+fn warn_refused(destination: &str, reason: &str) {
+    if Line::EgressRefused.may_be_written() {
+        warn!(destination, reason, "egress refused");
     }
 }
 

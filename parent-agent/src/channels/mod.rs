@@ -2,6 +2,7 @@
 
 pub mod allowlist;
 pub mod control;
+mod datagrams;
 pub mod egress;
 mod heartbeat;
 mod incoming;
@@ -153,6 +154,8 @@ impl Channels {
                 }
             }
             Channel::Egress => self.egress.serve(stream).await,
+            Channel::Records => self.egress.answer(stream).await,
+            Channel::Datagrams => datagrams::serve(&self.egress, stream).await,
             // Not accepted by the hello.
             Channel::Ingress => {}
         }

@@ -12,7 +12,16 @@ use crate::fetching::write;
 use crate::image::Builder;
 
 pub(crate) async fn ask(agent: &Agent, host: &str, port: u16) -> (Stream, Reply) {
-    let mut stream = agent.open(Channel::Egress).await;
+    ask_over(Channel::Egress, agent, host, port).await
+}
+
+pub(crate) async fn ask_over(
+    channel: Channel,
+    agent: &Agent,
+    host: &str,
+    port: u16,
+) -> (Stream, Reply) {
+    let mut stream = agent.open(channel).await;
     let connect = Connect {
         host: Text::new(host),
         port,

@@ -17,6 +17,7 @@ mod cloudwatch;
 mod configuration;
 mod counts;
 mod credentials;
+mod datagrams;
 mod dispatch;
 mod egress;
 mod fake_aws;

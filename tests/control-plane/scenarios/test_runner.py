@@ -1,5 +1,6 @@
 """With the real runner, and Terraform's core: only the provider is a mock."""
 
+import contextlib
 import os
 import signal
 import time
@@ -80,8 +81,12 @@ def test_a_runner_killed_with_its_terraform_is_noticed(hurried_world):
         world.put(enclave, "PENDING_DEPLOY")
         process = _started(runner, enclave)
         # As the kernel ends a container: all of it, at once.
-        for pid in [process.pid, *_descendants(process.pid)]:
-            os.kill(pid, signal.SIGKILL)
+        descendants = _descendants(process.pid)
+        process.kill()
+        for pid in descendants:
+            # Terraform starts programs that last for moments.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         item = world.wait(enclave, "FAILED")
     finally:
         runner.close()

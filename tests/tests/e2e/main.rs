@@ -15,6 +15,7 @@ mod confinement;
 mod demo;
 mod dispatch;
 mod exit_codes;
+mod files;
 mod hand_over;
 mod health;
 mod kills;

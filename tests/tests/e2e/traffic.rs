@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use enclave_tests::Hypervisor;
 use enclave_tests::agent::LIMIT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ under_both!(
     egress_carries_bytes_both_ways,
     egress_addresses_are_connected_to_without_the_proxy,
     egress_reports_destinations_that_do_not_answer,
+    egress_carries_datagrams,
 );
 
 const MIB: usize = 1024 * 1024;
@@ -145,6 +146,30 @@ async fn fetches(hypervisor: Hypervisor, role: &str, destination: &str) {
     assert_eq!(status["egress"][0]["destination"], destination);
     assert_eq!(status["egress"][0]["bytes_out"], count);
     assert_eq!(status["egress"][0]["bytes_in"], count);
+    assert_eq!(agent.stopped().await.unwrap().code, Some(0));
+}
+
+async fn egress_carries_datagrams(hypervisor: Hypervisor) {
+    const COUNT: usize = 20;
+    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = peer.local_addr().unwrap();
+    let echo = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        for _ in 0..COUNT {
+            let (length, from) = peer.recv_from(&mut buffer).await.unwrap();
+            peer.send_to(&buffer[..length], from).await.unwrap();
+        }
+    });
+    let connect_to = format!("192.0.2.7:123={address}");
+    let role = format!("datagrams {COUNT}");
+    let mut agent = start(hypervisor, &role, &["--connect-to", &connect_to]);
+    agent.line(&format!("echoed {COUNT}")).await.unwrap();
+    echo.await.unwrap();
+    // Nobody listens there any more.
+    agent.line("then ConnectionRefused").await.unwrap();
+    let status = agent.status().await.unwrap();
+    assert_eq!(status["egress"][0]["destination"], "192.0.2.7:123/udp");
+    assert_eq!(status["egress"][0]["connections"], 1);
     assert_eq!(agent.stopped().await.unwrap().code, Some(0));
 }
 

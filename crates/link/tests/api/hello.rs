@@ -8,11 +8,13 @@ use link::hello::{self, HELLO_TIMEOUT, HelloError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 
-const CHANNELS: [Channel; 4] = [
+const CHANNELS: [Channel; 6] = [
     Channel::Control,
     Channel::Logs,
     Channel::Egress,
     Channel::Ingress,
+    Channel::Records,
+    Channel::Datagrams,
 ];
 
 /// What an acceptor that serves control only makes of `request`, and answers.

@@ -8,9 +8,13 @@ use link::control::{
     MAX_SEALED_SECRET, MAX_TEXT,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
+use link::datagrams::{self, MAX_DATAGRAM, Message};
 use link::frame::{self, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::hello::{self, HELLO_TIMEOUT, VERSION};
 use link::logs::{self, LogStream, MAX_BATCH_RECORDS, MAX_RECORD, Record, Source};
+use link::records::{
+    Answer, Kind, MAX_ANSWER, MAX_RECORDS, MAX_STRING, MAX_STRINGS, Question, Service,
+};
 use link::target::{Connect, MAX_HOST, MAX_REASON, Refusal, Reply};
 use link::{Bytes, Channel, Credentials, EndCode, MAX_NAME, Secret, Text, port};
 use minicbor::Encode;
@@ -378,6 +382,46 @@ async fn the_examples_of_connections_are_what_is_sent() {
     listing.assert_is_on_the_page();
 
     let mut listing = Listing::default();
+    listing.hello(Channel::Records, Init, Agent).await;
+    let message = Question {
+        name: Text::new("_sip._tcp.example"),
+        kind: Kind::Srv,
+    };
+    listing
+        .message(Init, &message, "Question: _sip._tcp.example, SRV")
+        .await;
+    let message = Answer::Services {
+        ttl: 60,
+        records: vec![Service {
+            priority: 1,
+            weight: 2,
+            port: 5060,
+            target: Text::new("sip.example"),
+        }],
+    };
+    let what = "Services: for 60 s, priority 1, weight 2, port 5060, sip.example";
+    listing.message(Agent, &message, what).await;
+    listing.assert_is_on_the_page();
+
+    let mut listing = Listing::default();
+    listing.hello(Channel::Datagrams, Init, Agent).await;
+    let host = Text::new("ntp.example");
+    let message = Connect { host, port: 123 };
+    listing
+        .message(Init, &message, "Connect: ntp.example, port 123")
+        .await;
+    listing.message(Agent, &Reply::Connected, "Connected").await;
+    for (side, message, what) in [
+        (Init, Message::Datagram(b"hi".into()), "a datagram: \"hi\""),
+        (Agent, Message::Unreachable, "Unreachable"),
+    ] {
+        let mut bytes = Vec::new();
+        datagrams::write(&mut bytes, &message).await.unwrap();
+        listing.line(side, &bytes, what);
+    }
+    listing.assert_is_on_the_page();
+
+    let mut listing = Listing::default();
     listing.hello(Channel::Ingress, Agent, Init).await;
     let host = Text::default();
     let message = Connect { host, port: 8080 };
@@ -415,6 +459,11 @@ fn the_numbers_are_the_codes_own() {
         ("frame of the control channel", MAX_CONTROL),
         ("frame of the log channel", MAX_LOGS),
         ("frame of an egress or ingress channel", MAX_TARGET),
+        ("frame of a records channel", MAX_ANSWER),
+        ("records of one answer", MAX_RECORDS),
+        ("strings of one record", MAX_STRINGS),
+        ("bytes of one such string", MAX_STRING),
+        ("bytes of one datagram", MAX_DATAGRAM),
         ("runtime configuration", MAX_RUNTIME_CONFIG),
         ("attestation document", MAX_DOCUMENT),
         ("nonce", MAX_NONCE),

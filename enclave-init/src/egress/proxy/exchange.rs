@@ -11,6 +11,7 @@ use link::copy::{self, JoinError, SMALL};
 use link::places::Activity;
 use tokio::net::TcpStream;
 
+use super::body::Body;
 use super::http::in_words;
 use crate::forward;
 
@@ -20,18 +21,19 @@ const MAX_HEAD: usize = 16 * 1024;
 const HOP_BY_HOP: [&str; 4] = ["connection", "keep-alive", "proxy-connection", "upgrade"];
 const END_OF_LINE: &[u8] = b"\r\n";
 
-/// Sends the head of a request, and copies its body and the answer until both sides have
+/// Sends the head of a request, and passes its body and the answer on until both sides have
 /// closed, either has failed, or the connection has lost its place.
 pub(super) async fn carry(
     workload: TcpStream,
     outside: Stream,
-    request: &[u8],
+    head: &[u8],
+    body: Body,
     activity: &Activity,
 ) -> Result<(), JoinError> {
     let asking = async {
-        copy::write_all(&outside, request).await?;
+        copy::write_all(&outside, head).await?;
         activity.touch();
-        forward::pump(&workload, &outside, activity).await
+        body.pass(&workload, &outside, activity).await
     };
     let answering = async {
         let Err(reason) = pass_head(&outside, &workload, activity).await? else {
@@ -152,7 +154,8 @@ mod tests {
         let places = Places::new(1, 1);
         let place = places.take(()).unwrap();
         let carried = tokio::spawn(async move {
-            carry(workload, Stream::Unix(outside), &request, place.activity()).await
+            let (outside, body) = (Stream::Unix(outside), Body::Length(4));
+            carry(workload, outside, &request, body, place.activity()).await
         });
         (program, server, places, carried)
     }
@@ -171,7 +174,9 @@ mod tests {
         let mut heard = [0; 25];
         program.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"HTTP/1.1 100 Continue\r\n\r\n");
-        program.write_all(b"body").await.unwrap();
+        // With another request behind it, sent before this one is answered.
+        let pipelined = b"bodyGET http://other.test/ HTTP/1.1\r\nCookie: x\r\n\r\n";
+        program.write_all(pipelined).await.unwrap();
         server.read_exact(&mut asked[..4]).await.unwrap();
         assert_eq!(&asked[..4], b"body");
         // In two parts, and in every spelling.
@@ -189,7 +194,7 @@ mod tests {
         program.read_exact(&mut heard).await.unwrap();
         assert_eq!(String::from_utf8(heard).unwrap(), expected);
         drop(program);
-        // The server sees its end, and may still be open itself.
+        // The server sees its end and nothing else, and may still be open itself.
         assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
         drop(server);
         carried.await.unwrap().unwrap();

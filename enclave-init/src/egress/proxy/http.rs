@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::body::Body;
 use super::{Denied, exchange, open};
 use crate::egress::destination::Destination;
 use crate::egress::{Egress, carry, ended};
@@ -43,8 +44,8 @@ pub(super) struct Head(Vec<u8>);
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Tunnel(Destination),
-    /// The head goes to the destination in this form.
-    Answer(Destination, Vec<u8>),
+    /// The head goes to the destination in this form, and the body after it.
+    Answer(Destination, Vec<u8>, Body),
 }
 
 /// Why a request is not served: the status and the sentence.
@@ -62,12 +63,13 @@ pub(super) async fn read_head(first: u8, workload: &mut TcpStream) -> io::Result
 pub(super) async fn serve(mut workload: TcpStream, head: &Head, egress: &Egress) {
     let (destination, request) = match head.wanted() {
         Ok(Wanted::Tunnel(destination)) => (destination, None),
-        Ok(Wanted::Answer(destination, head)) => (destination, Some(head)),
+        Ok(Wanted::Answer(destination, head, body)) => (destination, Some((head, body))),
         Err((status, reason)) => return answer(workload, status, &reason).await,
     };
     match (open(egress, destination).await, request) {
-        (Ok((destination, place, outside)), Some(request)) => {
-            let carried = exchange::carry(workload, outside, &request, place.activity()).await;
+        (Ok((destination, place, outside)), Some((head, body))) => {
+            let activity = place.activity();
+            let carried = exchange::carry(workload, outside, &head, body, activity).await;
             ended(egress, &destination, &carried);
         }
         (Ok((destination, place, outside)), None) => {
@@ -137,6 +139,10 @@ impl Head {
         }
         let url = Url::parse(target).map_err(|reason| (BAD_REQUEST, reason.to_owned()))?;
         let fields = fields(lines).ok_or_else(malformed)?;
+        let body = Body::of(&fields).ok_or_else(|| {
+            let reason = "where the request's body ends is not clear";
+            (BAD_REQUEST, reason.to_owned())
+        })?;
         let mut head = format!("{method} {} {version}\r\nHost: {}\r\n", url.path, url.host);
         for field in &fields {
             head.push_str(field);
@@ -144,7 +150,7 @@ impl Head {
         }
         // One request: see `exchange`.
         head.push_str("Connection: close\r\n\r\n");
-        Ok(Wanted::Answer(url.destination, head.into_bytes()))
+        Ok(Wanted::Answer(url.destination, head.into_bytes(), body))
     }
 }
 
@@ -251,11 +257,11 @@ mod tests {
             let bytes = String::from_utf8_lossy(&bytes);
             for head in [&*bytes, &tunnel, &whole] {
                 let Ok(wanted) = wanted(head) else { continue };
-                let (Wanted::Tunnel(destination) | Wanted::Answer(destination, _)) = &wanted;
+                let (Wanted::Tunnel(destination) | Wanted::Answer(destination, _, _)) = &wanted;
                 let host = destination.host();
                 prop_assert!(host.len() <= link::target::MAX_HOST);
                 prop_assert!(host.bytes().all(|byte| byte.is_ascii_graphic()));
-                if let Wanted::Answer(_, head) = wanted {
+                if let Wanted::Answer(_, head, _) = wanted {
                     let head = String::from_utf8(head).unwrap();
                     prop_assert_eq!(head.matches("\r\n\r\n").count(), 1);
                     prop_assert_eq!(head.matches("\nHost: ").count(), 1);
@@ -306,7 +312,10 @@ mod tests {
             );
             let destination = Destination::new(destination.0, destination.1).unwrap();
             let wanted = wanted(&head).unwrap();
-            assert_eq!(wanted, Wanted::Answer(destination, expected.into_bytes()));
+            assert_eq!(
+                wanted,
+                Wanted::Answer(destination, expected.into_bytes(), Body::Length(3))
+            );
         }
     }
 
@@ -341,6 +350,10 @@ mod tests {
             ("GET http://a.test/#b HTTP/1.1", "not understood"),
             ("GET http://a.test/ HTTP/1.1\r\n folded: 1", "no request"),
             ("GET http://a.test/ HTTP/1.1\r\nname : 1", "no request"),
+            (
+                "GET http://a.test/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
+                "body ends is not clear",
+            ),
             ("GET http://a.test/ HTTP/1.1\r\nx: 1\nHost: b", "no request"),
             ("GET http://a.test/ HTTP/1.1\r\nnone", "no request"),
         ] {

@@ -1,6 +1,7 @@
 //! The proxy, for programs that prefer one, if the image has it: HTTP (`CONNECT`, and requests
 //! for whole URLs of `http`) and SOCKS5 on one port. TLS stays the program's own.
 
+mod body;
 mod exchange;
 mod http;
 mod socks;

@@ -13,7 +13,8 @@ use log_spool::{Fsync, MIN_BYTES, Spool, SpoolOptions, WhenFull};
 use parent_agent::channels::egress::Egress;
 use parent_agent::channels::logs::Logs;
 use parent_agent::channels::{Channels, Incoming};
-use parent_agent::resolve::{ConnectTo, Resolver};
+use parent_agent::connect_to::ConnectTo;
+use parent_agent::resolve::Resolver;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 

@@ -25,14 +25,17 @@
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
 //! | `fill` | fills every file system that its user may write to, and serves |
+//! | `files` | says what became of the image's files, tries what programs do that look after their disk, and serves |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so; before that it prints the secret `file-secret`, if it has that |
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
+mod files;
+
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -54,6 +57,19 @@ use nix::unistd::{
 };
 
 const FILE_SECRET: &str = "/run/secrets/file-secret";
+/// Where container runtimes mount something, or might, and the files of an image there.
+const IMAGES_FILES: [&str; 10] = [
+    "/tmp",
+    "/tmp/left",
+    "/tmp/cache/deep",
+    "/linked",
+    "/run",
+    "/run/lock",
+    "/run/lock/file",
+    "/var/tmp",
+    "/var/tmp/left",
+    "/dev/shm/left",
+];
 
 fn main() -> ExitCode {
     match run() {
@@ -100,6 +116,7 @@ fn run() -> anyhow::Result<u8> {
         "bytes" => bytes()?,
         "fetch" => fetch(number)?,
         "fetch-at" => exchange(&TcpStream::connect("192.0.2.7:443")?, number)?,
+        "datagrams" => datagrams(number)?,
         "decrypt" => decrypt()?,
         "time" => time(number)?,
         "secrets" => secrets()?,
@@ -117,6 +134,11 @@ fn run() -> anyhow::Result<u8> {
         "hog" => hog()?,
         "bomb" => bomb()?,
         "fill" => fill()?,
+        "files" => {
+            files::found(&IMAGES_FILES)?;
+            files::tried()?;
+            serve(echo)?;
+        }
         other => bail!("there is no role {other:?}"),
     }
     Ok(0)
@@ -325,6 +347,32 @@ fn exchange(stream: &TcpStream, count: usize) -> anyhow::Result<()> {
         received.len()
     );
     println!("fetched {count}");
+    sleep()
+}
+
+/// Has so many datagrams sent back, the largest one among them, and then none.
+fn datagrams(count: usize) -> anyhow::Result<()> {
+    const LARGEST: usize = 65_507;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("192.0.2.7:123")?;
+    let mut answer = vec![0; LARGEST + 1];
+    for number in 0..count {
+        let sent = pattern(LARGEST >> number.min(16));
+        socket.send(&sent)?;
+        let length = socket.recv(&mut answer)?;
+        ensure!(answer.get(..length) == Some(&sent), "{number}: {length}");
+    }
+    println!("echoed {count}");
+    // The other end goes away now; what it has not read by then is lost.
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let refused = loop {
+        socket.send(b"x")?;
+        match socket.recv(&mut answer) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => break error.kind(),
+            Ok(_) | Err(_) => {}
+        }
+    };
+    println!("then {refused:?}");
     sleep()
 }
 

@@ -1,0 +1,3 @@
+module example.com/enclaveapi
+
+go 1.19
