@@ -6,31 +6,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use manifest::Workload;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::error::{Doing, InitError};
-use crate::mounts::in_scratch;
+use crate::mounts::own_folder;
 use crate::passing::{self, receive};
 use crate::readiness::{News, Readiness};
 
-/// Where the only workload finds the socket.
-const SOCKET: &str = "/run/enclave/notify.sock";
+/// Where each workload finds its socket.
+pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
+/// Its name in the workload's own folder.
+const FILE: &str = "notify.sock";
 /// Longest message, in bytes. Of what is longer the line is withheld that was cut.
 const MAX_MESSAGE: usize = 4096;
 /// Between two messages at least: a workload that says more waits.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// Where a workload finds its socket.
-pub(crate) fn socket(workload: &Workload) -> String {
-    match &workload.name {
-        None => SOCKET.to_owned(),
-        Some(name) => format!("/run/enclave/notify-{name}.sock"),
-    }
-}
 
 /// The socket, for every run of the workload.
 #[derive(Debug)]
@@ -44,20 +37,18 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Makes the socket, if the image has the workload say that it is ready.
-    pub(crate) fn of(
-        workload: &Workload,
-        readiness: &Readiness,
-    ) -> Result<Option<Self>, InitError> {
+    /// Makes the socket of the workload of this place, if the image has it say that it is
+    /// ready.
+    pub(crate) fn of(workload: usize, readiness: &Readiness) -> Result<Option<Self>, InitError> {
         let says = readiness.is_said();
-        says.then(|| Self::bind(&socket(workload), readiness.clone()))
+        says.then(|| Self::bind(workload, readiness.clone()))
             .transpose()
     }
 
-    /// Nobody but workloads can reach it.
-    fn bind(socket: &str, readiness: Readiness) -> Result<Self, InitError> {
-        let path = in_scratch(socket);
-        let binding = || format!("making {socket}");
+    /// Nobody but the workload can reach it.
+    fn bind(workload: usize, readiness: Readiness) -> Result<Self, InitError> {
+        let path = own_folder(workload).join(FILE);
+        let binding = || format!("making {SOCKET}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
         set_permissions(&path, Permissions::from_mode(0o666)).doing(binding)?;

@@ -49,6 +49,11 @@ impl EnclaveReadiness {
         &self.health
     }
 
+    /// Those of all workloads, in the order of the image's list.
+    pub(crate) fn workloads(&self) -> &[Readiness] {
+        &self.workloads
+    }
+
     /// That of the workload of this place.
     pub(crate) fn workload(&self, index: usize) -> Option<&Readiness> {
         self.workloads.get(index)

@@ -91,6 +91,7 @@ impl System {
                 if config.has_secret_files() {
                     mounts::mount_secrets()?;
                 }
+                mounts::mount_own_folders(config.workloads.iter().count())?;
                 mounts::write_system_files(&config.name)
             })
             .await?;

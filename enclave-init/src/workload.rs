@@ -234,7 +234,7 @@ fn of_notifications(workload: &Workload) -> Vec<(&'static str, String)> {
     let Some(HealthProbe::Notify { watchdog }) = health.map(|health| &health.probe) else {
         return Vec::new();
     };
-    let socket = ("NOTIFY_SOCKET", crate::notifications::socket(workload));
+    let socket = ("NOTIFY_SOCKET", crate::notifications::SOCKET.to_owned());
     let watchdog = watchdog.map(|watchdog| {
         let microseconds = watchdog.as_duration().as_micros().to_string();
         ("WATCHDOG_USEC", microseconds)

@@ -18,6 +18,7 @@ mod view;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use manifest::{Confinement as Settings, MeasuredConfig, Workload, Workloads};
@@ -40,6 +41,7 @@ use crate::control::Handle;
 use crate::error::{Doing, InitError};
 use crate::limits;
 use crate::logs::Logs;
+use crate::mounts;
 use crate::network::Namespace;
 
 /// What the workload's process takes on.
@@ -71,6 +73,7 @@ pub(crate) enum Step {
     Dev,
     Run,
     Tmp,
+    Enclave,
     Secrets,
     Root,
     WorkingDirectory,
@@ -81,7 +84,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Session, "making its session"),
         (Self::Cgroup, "entering its control group"),
         (Self::Network, "entering its network"),
@@ -91,6 +94,7 @@ impl Step {
         (Self::Dev, "mounting its /dev"),
         (Self::Run, "mounting its /run"),
         (Self::Tmp, "mounting its /tmp"),
+        (Self::Enclave, "mounting its /run/enclave"),
         (Self::Secrets, "mounting its /run/secrets"),
         (Self::Root, "entering its root"),
         (Self::WorkingDirectory, "entering its working directory"),
@@ -107,6 +111,14 @@ impl Step {
             .find(|(step, _)| *step as u8 == number)
             .map_or("an unknown step", |(_, text)| text)
     }
+}
+
+/// Where a workload is.
+struct Place<'a> {
+    /// Its `/run/enclave`, in the init's root.
+    own_folder: &'a Path,
+    /// That of all workloads.
+    network: &'a Arc<Namespace>,
 }
 
 /// What the processes of each workload take on.
@@ -137,10 +149,17 @@ impl Confinements {
             (Workloads::Several(_), None) => Some(Arc::new(Counts::of_all()?)),
             _ => None,
         };
-        let each = config.workloads.iter().map(|workload| {
-            let network = Arc::clone(network);
-            Confinement::prepare(config, workload, sizes, network, simulation).map(Arc::new)
-        });
+        let each = config
+            .workloads
+            .iter()
+            .enumerate()
+            .map(|(index, workload)| {
+                let place = Place {
+                    own_folder: &mounts::own_folder(index),
+                    network,
+                };
+                Confinement::prepare(config, workload, sizes, &place, simulation).map(Arc::new)
+            });
         Ok(Self {
             each: each.collect::<Result<_, _>>()?,
             counts,
@@ -192,7 +211,7 @@ impl Confinement {
         config: &MeasuredConfig,
         workload: &Workload,
         sizes: &Sizes,
-        network: Arc<Namespace>,
+        place: &Place<'_>,
         simulation: Option<&Simulation>,
     ) -> Result<Self, InitError> {
         let simulated = simulation.is_some();
@@ -219,8 +238,13 @@ impl Confinement {
         }
         Ok(Self {
             processes: Processes::open(workload.init)?,
-            network,
-            view: View::new(settings, config.has_secret_files(), simulated)?,
+            network: Arc::clone(place.network),
+            view: View::new(
+                settings,
+                place.own_folder,
+                config.has_secret_files(),
+                simulated,
+            )?,
             cgroup,
             bounds,
             standing: Standing::new(

@@ -108,7 +108,7 @@ impl Supervisor<'_> {
             else {
                 continue;
             };
-            let said = match Notifications::of(workload, readiness) {
+            let said = match Notifications::of(index, readiness) {
                 Ok(said) => said,
                 Err(error) => {
                     let detail = end::in_boot(&error);
