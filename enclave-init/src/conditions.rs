@@ -3,7 +3,7 @@
 //! Of an only workload the agent hears what it heard always: its health is the enclave's. Of
 //! several each is told by its name, and the enclave's health is that of the essential ones.
 
-use std::cell::{Ref, RefCell};
+use std::cell::RefCell;
 
 use link::Text;
 use link::control::{FromInit, HealthState, WorkloadState};
@@ -35,6 +35,18 @@ struct Stage {
     is_gone: bool,
 }
 
+/// How a workload's life has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departed {
+    /// It was to stop.
+    Stopped,
+    /// A batch has succeeded.
+    Succeeded,
+    /// Anything else.
+    Ended,
+}
+
+#[derive(Debug, Clone)]
 struct Entry {
     /// None if it is the only one.
     name: Option<WorkloadName>,
@@ -44,12 +56,20 @@ struct Entry {
     health: HealthState,
     detail: String,
     was_ready: bool,
+    /// It has ended, and nobody had asked it to.
+    has_failed: bool,
 }
 
 impl Entry {
     /// Whether the enclave is ready only once this is.
     fn is_awaited(&self) -> bool {
         self.essential && !self.is_batch
+    }
+
+    /// Whether it is ready now. Of an only one nothing but its readiness is known here.
+    fn is_ready(&self) -> bool {
+        let runs = self.name.is_none() || self.state == WorkloadState::Running;
+        self.was_ready && runs
     }
 
     fn message(&self) -> Option<FromInit> {
@@ -72,6 +92,7 @@ impl<'a> Conditions<'a> {
             health: HealthState::Starting,
             detail: String::new(),
             was_ready: false,
+            has_failed: false,
         });
         Self {
             handle,
@@ -104,7 +125,7 @@ impl<'a> Conditions<'a> {
 }
 
 /// The health of an enclave of several workloads.
-fn health(entries: &Ref<'_, Vec<Entry>>, is_ready: bool) -> (HealthState, String) {
+fn health(entries: &[Entry], is_ready: bool) -> (HealthState, String) {
     let find = |is_wanted: &dyn Fn(&Entry) -> bool| {
         let mut essential = entries.iter().filter(|entry| entry.essential);
         essential.find(|entry| is_wanted(entry)).map(|entry| {
@@ -115,8 +136,10 @@ fn health(entries: &Ref<'_, Vec<Entry>>, is_ready: bool) -> (HealthState, String
             }
         })
     };
+    // The enclave is about to end with it.
+    let has_failed = |entry: &Entry| entry.has_failed;
     let is_unhealthy = |entry: &Entry| entry.state == WorkloadState::Unhealthy;
-    if let Some(detail) = find(&is_unhealthy) {
+    if let Some(detail) = find(&has_failed).or_else(|| find(&is_unhealthy)) {
         return (HealthState::Unhealthy, detail);
     }
     let starts = |entry: &Entry| {
@@ -186,7 +209,7 @@ impl Condition<'_> {
             entry.was_ready = true;
         }
         let mut awaited = entries.iter().filter(|entry| entry.is_awaited());
-        let are_ready = awaited.all(|entry| entry.was_ready);
+        let are_ready = awaited.all(Entry::is_ready);
         drop(entries);
         if !is_batch {
             self.stage(|stage| stage.is_ready = true);
@@ -199,8 +222,17 @@ impl Condition<'_> {
         }
     }
 
+    /// Whether it was ready once.
+    pub(crate) fn was_ready(&self) -> bool {
+        let entries = self.all.entries.borrow();
+        entries.get(self.index).is_some_and(|entry| entry.was_ready)
+    }
+
     /// It has ended, well or not, and is not started again.
-    pub(crate) fn set_gone(&self, ended_well: bool, detail: &str) {
+    pub(crate) fn set_gone(&self, how: Departed, ended_well: bool, detail: &str) {
+        if let Some(entry) = self.all.entries.borrow_mut().get_mut(self.index) {
+            entry.has_failed = how == Departed::Ended;
+        }
         if !self.all.is_one() {
             let state = if ended_well {
                 WorkloadState::Finished
@@ -209,12 +241,8 @@ impl Condition<'_> {
             };
             self.set(state, HealthState::Starting, detail.to_owned());
         }
-        let is_batch = {
-            let entries = self.all.entries.borrow();
-            entries.get(self.index).is_some_and(|entry| entry.is_batch)
-        };
         self.stage(|stage| {
-            stage.is_ready |= is_batch && ended_well;
+            stage.is_ready |= how == Departed::Succeeded;
             stage.is_gone = true;
         });
     }
@@ -224,6 +252,17 @@ impl Condition<'_> {
     pub(crate) async fn until_ready(&self) -> bool {
         let stage = self.until(|stage| stage.is_ready || stage.is_gone).await;
         stage.is_ready
+    }
+
+    /// Whether it has ended for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        let stage = self.all.stages.get(self.index);
+        stage.is_some_and(|stage| stage.borrow().is_gone)
+    }
+
+    /// Those of all workloads.
+    pub(crate) fn all(&self) -> &Conditions<'_> {
+        self.all
     }
 
     /// Waits until it has ended for good. Cancellation safe.
@@ -259,5 +298,75 @@ impl Condition<'_> {
             readiness.health().send_replace((health, detail));
         }
         self.all.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, state: WorkloadState) -> Entry {
+        Entry {
+            name: Some(name.parse().unwrap()),
+            is_batch: false,
+            essential: true,
+            state,
+            health: HealthState::Starting,
+            detail: "why".to_owned(),
+            was_ready: true,
+            has_failed: state == WorkloadState::Failed,
+        }
+    }
+
+    #[test]
+    fn health_of_the_enclave_is_that_of_its_essential_workloads() {
+        use WorkloadState::{Failed, Finished, Running, Starting, Unhealthy, Waiting};
+        for (state, is_batch, expected) in [
+            (Waiting, false, HealthState::Starting),
+            (Starting, false, HealthState::Starting),
+            (Running, false, HealthState::Healthy),
+            (Unhealthy, false, HealthState::Unhealthy),
+            (Failed, false, HealthState::Unhealthy),
+            // It was stopped.
+            (Finished, false, HealthState::Healthy),
+            (Waiting, true, HealthState::Healthy),
+            (Starting, true, HealthState::Healthy),
+            (Running, true, HealthState::Healthy),
+            (Failed, true, HealthState::Unhealthy),
+            (Finished, true, HealthState::Healthy),
+        ] {
+            let own = Entry {
+                is_batch,
+                ..entry("web", state)
+            };
+            let other = entry("db", Running);
+            let (found, detail) = health(&[other.clone(), own.clone()], true);
+            assert_eq!(found, expected, "{state:?} {is_batch}");
+            let has_reason = found != HealthState::Healthy;
+            assert_eq!(detail, if has_reason { "web: why" } else { "" });
+            // The enclave goes on without one that is not essential.
+            let own = Entry {
+                essential: false,
+                ..own
+            };
+            let (found, _) = health(&[other, own], true);
+            assert_eq!(found, HealthState::Healthy, "{state:?} {is_batch}");
+        }
+        // A service that ends well ends the enclave, and says so before what else is wrong.
+        let ended = Entry {
+            has_failed: true,
+            ..entry("web", Finished)
+        };
+        let (found, detail) = health(&[entry("db", Unhealthy), ended], true);
+        assert_eq!((found, &*detail), (HealthState::Unhealthy, "web: why"));
+    }
+
+    #[test]
+    fn ready_is_who_runs_now() {
+        use WorkloadState::{Running, Starting, Unhealthy};
+        assert!(entry("web", Running).is_ready());
+        for state in [Starting, Unhealthy] {
+            assert!(!entry("web", state).is_ready(), "{state:?}");
+        }
     }
 }

@@ -292,8 +292,18 @@ fn start(
             })
         })
     });
-    let (namespace, mut child) = spawned?;
-    let namespace = namespace.map(descriptor).transpose()?;
+    let (pid1, mut child) = spawned?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let namespace = match pid1.map(descriptor).transpose() {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            // Nobody would wait for them. The numbers are theirs until somebody has.
+            for process in pid1.into_iter().chain([pid]) {
+                let _ = kill(process, Signal::SIGKILL);
+            }
+            return Err(error);
+        }
+    };
     let stdout = child
         .stdout
         .take()
@@ -303,7 +313,7 @@ fn start(
         .take()
         .map(|pipe| (pipe.into(), Source::Stderr));
     Ok(Begun {
-        pid: Pid::from_raw(child.id().cast_signed()),
+        pid,
         namespace,
         pipes: stdout.into_iter().chain(stderr).collect(),
     })

@@ -142,7 +142,7 @@ impl Workload {
 
 /// Implements [`Member`] for what has these fields.
 macro_rules! member {
-    ($type:ty, $is_essential:expr) => {
+    ($type:ty, $essential:expr) => {
         impl Member for $type {
             fn name(&self) -> Option<&WorkloadName> {
                 self.name.as_ref()
@@ -156,12 +156,21 @@ macro_rules! member {
                 self.stop_grace.as_duration()
             }
 
+            fn is_essential(&self) -> bool {
+                let essential: fn(&Self) -> Option<bool> = $essential;
+                essential(self).unwrap_or(true)
+            }
+
+            fn is_batch(&self) -> bool {
+                self.kind == WorkloadKind::Batch
+            }
+
             fn of_several(&self) -> Option<&'static str> {
-                let is_essential: fn(&Self) -> bool = $is_essential;
+                let essential: fn(&Self) -> Option<bool> = $essential;
                 [
                     ("name", self.name.is_some()),
                     ("after", !self.after.is_empty()),
-                    ("essential", !is_essential(self)),
+                    ("essential", essential(self).is_some()),
                     ("limits", !self.limits.is_empty()),
                 ]
                 .into_iter()
@@ -170,8 +179,9 @@ macro_rules! member {
         }
     };
 }
-member!(Workload, |workload| workload.essential);
-member!(WorkloadSource, |source| source.essential.is_none());
+// Being essential is what goes without saying.
+member!(Workload, |workload| (!workload.essential).then_some(false));
+member!(WorkloadSource, |source| source.essential);
 
 impl Default for Restart {
     fn default() -> Self {

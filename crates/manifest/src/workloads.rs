@@ -35,6 +35,11 @@ pub enum WorkloadsError {
         "`{0}` is for one of several workloads, and `[workload]` is the only one: remove it, or write `[[workload]]`"
     )]
     Alone(&'static str),
+    /// The enclave would end before any has been started.
+    #[error(
+        "no workload is essential, and an enclave ends when no essential one is left: remove `essential = false` from at least one"
+    )]
+    NoneEssential,
     /// Two have the same name.
     #[error("two workloads have the name `{0}`: choose another one")]
     Twice(WorkloadName),
@@ -83,6 +88,10 @@ pub trait Member {
     fn after(&self) -> &[WorkloadName];
     /// How long it may take to stop.
     fn stop_grace(&self) -> Duration;
+    /// Whether the enclave ends with it.
+    fn is_essential(&self) -> bool;
+    /// Whether it runs once.
+    fn is_batch(&self) -> bool;
     /// A key that it has and only one of several can have.
     fn of_several(&self) -> Option<&'static str>;
 }
@@ -173,6 +182,9 @@ impl<W: Member> Workloads<W> {
         if !(1..=MAX_WORKLOADS).contains(&workloads.len()) {
             return Err((0, "", WorkloadsError::Count(workloads.len())));
         }
+        if !workloads.iter().any(Member::is_essential) {
+            return Err((0, "essential", WorkloadsError::NoneEssential));
+        }
         let mut known = BTreeSet::new();
         for (index, workload) in workloads.iter().enumerate() {
             let Some(name) = workload.name() else {
@@ -229,11 +241,23 @@ impl<W: Member> Workloads<W> {
             .position(|workload| workload.name() == Some(name))
     }
 
-    /// How long all of them may take to stop, one level of the order after the other.
-    pub fn longest_stop(&self) -> Duration {
-        let order = self.order().unwrap_or_default();
-        let longest = self.stops(&order).into_iter().map(|(took, _)| took).max();
-        longest.unwrap_or_default()
+    /// How long those may take to stop, one after the other, that are stopped after this one,
+    /// where of all workloads only these are left.
+    pub fn stop_below(&self, index: usize, is_left: impl Fn(usize) -> bool) -> Duration {
+        let mut below = vec![Duration::ZERO; self.len()];
+        for place in self.order().unwrap_or_default() {
+            let before = self.before(place).into_iter();
+            let longest = before.map(|other| {
+                let own = self.get(other).filter(|_| is_left(other));
+                let own = own.map(Member::stop_grace).unwrap_or_default();
+                own.saturating_add(below.get(other).copied().unwrap_or_default())
+            });
+            let longest = longest.max().unwrap_or_default();
+            if let Some(below) = below.get_mut(place) {
+                *below = longest;
+            }
+        }
+        below.get(index).copied().unwrap_or_default()
     }
 
     /// Who is started after whom.
@@ -479,7 +503,17 @@ mod tests {
         };
         let workloads = list(&chain("100s"));
         workloads.check().unwrap();
-        assert_eq!(workloads.longest_stop(), Duration::from_secs(300));
+        let below = |index, gone: &[usize]| {
+            workloads
+                .stop_below(index, |other| !gone.contains(&other))
+                .as_secs()
+        };
+        assert_eq!(below(3, &[]), 200);
+        assert_eq!(below(3, &[2]), 100);
+        assert_eq!(below(3, &[0, 2]), 0);
+        assert_eq!(below(2, &[]), 100);
+        // It need not wait for anybody, nor anybody for it.
+        assert_eq!((below(0, &[]), below(1, &[])), (0, 0));
         let found = refusal(&chain("100500ms"));
         assert_eq!((found.0, found.1), (0, "stop_grace"));
         let words = "may take 300.5 s: `web`, `migrate`, `db`;";

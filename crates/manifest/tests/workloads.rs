@@ -47,6 +47,11 @@ env = { A = "b" }
 #[test]
 fn workloads_that_cannot_be_are_refused_with_the_line() {
     let web = "[[workload]]\nname = \"web\"\n";
+    let changes = |more: &str| {
+        format!(
+            "[[secrets]]\nname = \"s\"\nsealed = {{ sender = \"s.pem\" }}\napi = true\non_change = {{ signal = \"SIGHUP\"{more} }}\n"
+        )
+    };
     for (tables, message) in [
         (
             "[workload]\nname = \"web\"\n",
@@ -109,6 +114,21 @@ fn workloads_that_cannot_be_are_refused_with_the_line() {
                 "{web}[[secrets]]\nname = \"s\"\nsealed = {{ sender = \"s.pem\" }}\napi = true\non_change = {{ signal = \"SIGHUP\", workload = \"db\" }}\n"
             ),
             "on_change is for the workload `db`, which is not there",
+        ),
+        (
+            &format!("{web}[[workload]]\nname = \"db\"\n{}", changes("")),
+            "on_change has to say which workload it is for, as there are several: add `workload = \"web\"`",
+        ),
+        (
+            &format!(
+                "{web}[[workload]]\nname = \"migrate\"\nkind = \"batch\"\n{}",
+                changes(", workload = \"migrate\"")
+            ),
+            "on_change is for the workload `migrate`, which is a batch",
+        ),
+        (
+            &format!("{web}essential = false\n[[workload]]\nname = \"db\"\nessential = false\n"),
+            "7: no workload is essential",
         ),
     ] {
         let tables = if tables.starts_with("workload =") {

@@ -40,6 +40,8 @@ const CONTROLLERS: &str = "+cpu +memory +pids";
 /// The workloads' share of a busy processor, where each task of the init has 100:
 /// log lines and answers do not wait behind it.
 const CPU_WEIGHT: u64 = 20;
+/// The largest of all (Linux, `admin-guide/cgroup-v2.rst`).
+const MAX_CPU_WEIGHT: u64 = 10_000;
 /// Longest event file, in bytes: a handful of short lines.
 const MAX_EVENTS: usize = 1024;
 
@@ -50,12 +52,25 @@ pub(crate) struct Cgroup {
     /// Writing `0` moves the writer into the group.
     procs: File,
     counts: Counts,
+    /// Its share of the processor, if there are others.
+    cpu_weight: Option<u64>,
+}
+
+/// A group that has the largest share of the processor until this is dropped.
+pub(super) struct Hastened<'a>(&'a Cgroup);
+
+impl Drop for Hastened<'_> {
+    fn drop(&mut self) {
+        self.0.weigh(self.0.cpu_weight);
+    }
 }
 
 /// What a group counts.
 #[derive(Debug)]
 pub(crate) struct Counts {
     folder: PathBuf,
+    /// The groups that have the limits: this one, and that of a workload once more.
+    limited: Vec<PathBuf>,
     /// Whether what the machine counts is this group's, too.
     are_the_machines: bool,
     memory: AsyncFd<File>,
@@ -98,6 +113,13 @@ pub(crate) struct Events {
     pub(crate) pids_refused: u64,
 }
 
+/// How often a group's own limits were met, and not those of a group above or below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) memory: u64,
+    pub(super) pids: u64,
+}
+
 impl From<Events> for FromInit {
     fn from(events: Events) -> Self {
         Self::Limits {
@@ -113,12 +135,16 @@ pub(super) fn mount(sizes: &Sizes) -> Result<(), InitError> {
     // Who sees a part of the hierarchy cannot change the limits of that part.
     mount_at("cgroup2", Path::new(MOUNT), "cgroup2", plain, "nsdelegate")?;
     write(Path::new(MOUNT), "cgroup.subtree_control", CONTROLLERS)?;
-    let all = Bound {
+    make(Path::new(GROUP), &of_all(sizes))
+}
+
+/// What bounds all workloads together.
+fn of_all(sizes: &Sizes) -> Bound {
+    Bound {
         memory: sizes.memory,
         pids: sizes.pids,
         cpu_weight: CPU_WEIGHT,
-    };
-    make(Path::new(GROUP), &all)
+    }
 }
 
 /// Makes a group whose limits reach those below it.
@@ -138,22 +164,23 @@ fn write(folder: &Path, file: &str, value: &str) -> Result<(), InitError> {
 impl Cgroup {
     /// The group of the only workload. Needs the runtime.
     pub(super) fn of_one(sizes: &Sizes) -> Result<Self, InitError> {
-        Self::create(PathBuf::from(GROUP), sizes.memory, sizes.pids, true)
+        Self::create(PathBuf::from(GROUP), &of_all(sizes), true)
     }
 
     /// The group of one of several workloads. Needs the runtime.
     pub(super) fn of_several(name: &WorkloadName, bound: &Bound) -> Result<Self, InitError> {
         let folder = Path::new(GROUP).join(&**name);
         make(&folder, bound)?;
-        Self::create(folder, bound.memory, bound.pids, false)
+        Self::create(folder, bound, false)
     }
 
-    fn create(
-        folder: PathBuf,
-        memory: u64,
-        pids: u64,
-        are_the_machines: bool,
-    ) -> Result<Self, InitError> {
+    fn create(folder: PathBuf, bound: &Bound, is_only: bool) -> Result<Self, InitError> {
+        let &Bound {
+            memory,
+            pids,
+            cpu_weight,
+        } = bound;
+        let cpu_weight = (!is_only).then_some(cpu_weight);
         let inner = folder.join("inner");
         fs::create_dir_all(&inner).doing(|| format!("making {}", inner.display()))?;
         write(&inner, "memory.max", &memory.to_string())?;
@@ -164,9 +191,24 @@ impl Cgroup {
                 .write(true)
                 .open(&procs)
                 .doing(|| format!("opening {}", procs.display()))?,
-            counts: Counts::of(folder.clone(), are_the_machines)?,
+            counts: Counts::of(folder.clone(), Some(inner), is_only)?,
+            cpu_weight,
             folder,
         })
+    }
+
+    /// For the start of a program, which the init waits for: in a group of little weight it
+    /// could have to wait for as long as the others are busy.
+    pub(super) fn hasten(&self) -> Hastened<'_> {
+        self.weigh(self.cpu_weight.map(|_| MAX_CPU_WEIGHT));
+        Hastened(self)
+    }
+
+    fn weigh(&self, weight: Option<u64>) {
+        if let Some(weight) = weight {
+            // The kernel takes it, as it has before.
+            let _ = fs::write(self.folder.join("cpu.weight"), weight.to_string());
+        }
     }
 
     /// What it counts.
@@ -205,10 +247,14 @@ impl Cgroup {
 impl Counts {
     /// Those of all workloads together.
     pub(super) fn of_all() -> Result<Self, InitError> {
-        Self::of(PathBuf::from(GROUP), true)
+        Self::of(PathBuf::from(GROUP), None, true)
     }
 
-    fn of(folder: PathBuf, are_the_machines: bool) -> Result<Self, InitError> {
+    fn of(
+        folder: PathBuf,
+        inner: Option<PathBuf>,
+        are_the_machines: bool,
+    ) -> Result<Self, InitError> {
         let open = |name: &str| {
             let path = folder.join(name);
             let file = File::open(&path).doing(|| format!("opening {}", path.display()))?;
@@ -219,6 +265,7 @@ impl Counts {
         Ok(Self {
             memory: open("memory.events")?,
             pids: open("pids.events")?,
+            limited: std::iter::once(folder.clone()).chain(inner).collect(),
             folder,
             are_the_machines,
         })
@@ -240,6 +287,16 @@ impl Counts {
             oom_kills: machine.max(group),
             pids_refused: count(&self.folder.join("pids.events"), "max")?,
         })
+    }
+
+    /// How often the group's own limits were met.
+    pub(super) fn met(&self) -> io::Result<Met> {
+        let mut met = Met::default();
+        for group in &self.limited {
+            met.memory += count(&group.join("memory.events.local"), "oom")?;
+            met.pids += count(&group.join("pids.events.local"), "max")?;
+        }
+        Ok(met)
     }
 
     /// Waits until [`Self::events`] may give other counts than at the end of the

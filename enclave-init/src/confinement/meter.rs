@@ -7,7 +7,7 @@ use std::time::Duration;
 use manifest::{Confinement as Settings, Limits, Mebibytes, Workload};
 use tokio::time::sleep;
 
-use super::cgroup::{Bound, Counts, Events};
+use super::cgroup::{Bound, Counts, Events, Met};
 use super::{Cgroup, Confinement, Sizes};
 use crate::control::Handle;
 use crate::logs::Logs;
@@ -132,12 +132,14 @@ pub(super) async fn report(confinement: Arc<Confinement>, handle: Option<Handle>
         return;
     };
     let mut known = Events::default();
+    let mut met = Met::default();
     let mut is_counted = true;
     loop {
         let told = tell(
             cgroup,
             confinement.bounds(),
             &mut known,
+            &mut met,
             handle.as_ref(),
             &logs,
         )
@@ -154,20 +156,40 @@ pub(super) async fn report(confinement: Arc<Confinement>, handle: Option<Handle>
     }
 }
 
-/// Tells the agent what several workloads together were refused, for as long as the enclave
-/// runs.
-pub(super) async fn count(counts: Arc<Counts>, handle: Handle) {
+/// Tells the agent what several workloads together were refused, and the log what was refused
+/// for the limits that are all theirs, for as long as the enclave runs.
+pub(super) async fn count(counts: Arc<Counts>, bounds: Bounds, handle: Handle, logs: Logs) {
     let mut known = Events::default();
+    let mut met = Met::default();
     loop {
-        let changed = counts.changed().await.and_then(|()| counts.events());
-        // What cannot be counted is said of the workload that it is about.
-        let pause = if changed.is_ok() { PAUSE } else { RETRY_PAUSE };
-        if let Ok(events) = changed
-            && events != known
-        {
-            known = events;
-            handle.set_limits(events.into());
-        }
+        let changed = counts.changed().await;
+        let counted = changed.and_then(|()| Ok((counts.events()?, counts.met()?)));
+        let pause = match counted {
+            Ok((events, now)) => {
+                if now.memory > met.memory {
+                    logs.error(format!(
+                        "out of memory: all workloads together have used what there is for them, {} MiB; {} bounds it, whatever the limits of each",
+                        bounds.memory / MIB,
+                        bounds.memory_key
+                    ));
+                }
+                let refused = now.pids.saturating_sub(met.pids);
+                if refused > 0 {
+                    logs.error(format!(
+                        "too many processes: {refused} could not be started; {} bounds how many all workloads together have, {}",
+                        bounds.pids_key, bounds.pids
+                    ));
+                }
+                met = now;
+                if events != known {
+                    known = events;
+                    handle.set_limits(events.into());
+                }
+                PAUSE
+            }
+            // What cannot be counted is said of the workload that it is about.
+            Err(_) => RETRY_PAUSE,
+        };
         sleep(pause).await;
     }
 }
@@ -176,19 +198,29 @@ async fn tell(
     cgroup: &Cgroup,
     bounds: Bounds,
     known: &mut Events,
+    met: &mut Met,
     handle: Option<&Handle>,
     logs: &Logs,
 ) -> std::io::Result<()> {
     cgroup.counts().changed().await?;
     let events = cgroup.events()?;
+    let now = cgroup.counts().met()?;
     let oom_kills = events.oom_kills.saturating_sub(known.oom_kills);
     if oom_kills > 0 {
+        // One of several may have been killed for what all have used together, of which the
+        // total's own line says more.
+        let is_own = handle.is_some() || now.memory > met.memory;
+        let reason = if is_own {
+            let (key, memory) = (bounds.memory_key, bounds.memory / MIB);
+            format!("{key} bounds what it has, {memory} MiB")
+        } else {
+            "all workloads together have used what there is for them".to_owned()
+        };
         logs.error(format!(
-            "out of memory: the kernel killed {oom_kills} of the workload's processes; {} bounds what it has, {} MiB",
-            bounds.memory_key,
-            bounds.memory / MIB
+            "out of memory: the kernel killed {oom_kills} of the workload's processes; {reason}"
         ));
     }
+    *met = now;
     let refused = events.pids_refused.saturating_sub(known.pids_refused);
     if refused > 0 {
         logs.error(format!(

@@ -126,6 +126,8 @@ pub(crate) struct Confinements {
     each: Vec<Arc<Confinement>>,
     /// What is counted of several together.
     counts: Option<Arc<Counts>>,
+    /// What bounds them.
+    bounds: Bounds,
     /// What is to be said of limits that are lower than the image's.
     lowered: Option<String>,
     /// What is to be said of limits that are not there, because there are no control groups.
@@ -149,6 +151,7 @@ impl Confinements {
             (Workloads::Several(_), None) => Some(Arc::new(Counts::of_all()?)),
             _ => None,
         };
+        let bounds = Bounds::new(&config.confinement, sizes);
         let each = config
             .workloads
             .iter()
@@ -163,10 +166,9 @@ impl Confinements {
         Ok(Self {
             each: each.collect::<Result<_, _>>()?,
             counts,
+            bounds,
             lowered: meter::lowered(&config.confinement, sizes),
-            unlimited: simulation
-                .is_some()
-                .then(|| Bounds::new(&config.confinement, sizes).without_groups()),
+            unlimited: simulation.is_some().then(|| bounds.without_groups()),
         })
     }
 
@@ -193,7 +195,13 @@ impl Confinements {
             tokio::spawn(meter::report(Arc::clone(confinement), of_agent, logs));
         }
         if let Some(counts) = &self.counts {
-            tokio::spawn(meter::count(Arc::clone(counts), handle.clone()));
+            let counts = Arc::clone(counts);
+            tokio::spawn(meter::count(
+                counts,
+                self.bounds,
+                handle.clone(),
+                logs.clone(),
+            ));
         }
     }
 
@@ -295,6 +303,7 @@ impl Confinement {
         &self,
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<(Option<Pid>, T), InitError> {
+        let _hastened = self.cgroup.as_ref().map(Cgroup::hasten);
         self.processes.in_new_namespace(&self.network, start)
     }
 

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::wait;
 use nix::unistd::{Pid, pause};
 
@@ -58,9 +58,16 @@ impl Processes {
         start: impl FnOnce() -> Result<T, InitError>,
     ) -> Result<(Option<Pid>, T), InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
-        let started = self
-            .start_reaper(network)
-            .and_then(|pid1| Ok((pid1, start()?)));
+        let started = self.start_reaper(network).and_then(|pid1| match start() {
+            Ok(started) => Ok((pid1, started)),
+            Err(error) => {
+                if let Some(pid1) = pid1 {
+                    // Nobody has waited for it, so the number is its own.
+                    let _ = kill(pid1, Signal::SIGKILL);
+                }
+                Err(error)
+            }
+        });
         setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started

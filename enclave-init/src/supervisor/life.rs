@@ -5,22 +5,22 @@
 //! killed, as in any container: nothing holds ports or pipes that the next
 //! start needs, and a program that puts itself into the background has ended.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use link::control::{EndCause, ExitStatus, FromInit, HealthState};
 use link::{EndCode, Text};
-use manifest::{Command, OnUnhealthy, Workload, WorkloadKind, WorkloadName};
-use nix::libc::c_int;
-use tokio::sync::{mpsc, watch};
+use manifest::{OnUnhealthy, Workload, WorkloadKind, WorkloadName};
 use tokio::time::sleep;
 
 use super::Supervisor;
 use super::end::{End, Outputs, code, how, in_boot};
+use super::orders::Orders;
 use crate::companion::Companions;
-use crate::conditions::Condition;
+use crate::conditions::{Condition, Departed};
 use crate::confinement::{Cgroup, Confinement, Events};
-use crate::control::Shutdown;
 use crate::logs::Logs;
 use crate::notifications::Notifications;
 use crate::probing::Concern;
@@ -29,81 +29,11 @@ use crate::reaper::Reaper;
 use crate::restarts::{Restarts, spread};
 use crate::workload::StandingBy;
 
-/// What a running workload is told.
-pub(super) enum Order {
-    /// To be sent to its main process.
-    Signal(c_int),
-    /// To be run beside it.
-    Command(Command),
-}
-
-/// What a workload is told, and when it is to stop.
-pub(super) struct Orders<'a> {
-    pub(super) given: mpsc::Receiver<Order>,
-    pub(super) stop: watch::Receiver<Option<Shutdown>>,
-    /// Those that are stopped before it.
-    pub(super) dependents: Vec<Condition<'a>>,
-}
-
-pub(super) enum Wanted {
-    Stop(Shutdown),
-    Order(Order),
-}
-
-impl Orders<'_> {
-    /// The next one. Cancellation safe.
-    pub(super) async fn next(&mut self) -> Wanted {
-        tokio::select! {
-            shutdown = stopping(&mut self.stop, &self.dependents) => Wanted::Stop(shutdown),
-            Some(order) = self.given.recv() => Wanted::Order(order),
-        }
-    }
-
-    /// Waits until it is to stop. Cancellation safe.
-    pub(super) async fn stop(&mut self) -> Shutdown {
-        loop {
-            if let Wanted::Stop(shutdown) = self.next().await {
-                return shutdown;
-            }
-        }
-    }
-
-    /// Whether it will not be started again.
-    fn is_ending(&self) -> bool {
-        self.stop.borrow().is_some()
-    }
-}
-
-async fn stopping(
-    stop: &mut watch::Receiver<Option<Shutdown>>,
-    dependents: &[Condition<'_>],
-) -> Shutdown {
-    let shutdown = match stop.wait_for(Option::is_some).await {
-        Ok(shutdown) => *shutdown,
-        // The supervisor has it while there are workloads.
-        Err(_) => None,
-    };
-    for dependent in dependents {
-        dependent.until_gone().await;
-    }
-    shutdown.unwrap_or(Shutdown { grace: None })
-}
-
 /// The end of a workload's life.
 pub(super) struct Departure {
-    pub(super) kind: DepartureKind,
+    pub(super) kind: Departed,
     /// What it makes of the enclave if that ends with it.
     pub(super) end: End,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DepartureKind {
-    /// It was to stop.
-    Stopped,
-    /// A batch has succeeded.
-    Succeeded,
-    /// Anything else.
-    Ended,
 }
 
 /// One workload, and what its life needs.
@@ -113,6 +43,8 @@ pub(super) struct Life<'a> {
     pub(super) confinement: &'a Arc<Confinement>,
     /// Those whose records have its name.
     pub(super) logs: Logs,
+    /// Its place in the image's list.
+    pub(super) index: usize,
     pub(super) condition: Condition<'a>,
     /// Those that have to be ready before it is started.
     pub(super) before: Vec<(&'a WorkloadName, Condition<'a>)>,
@@ -136,40 +68,56 @@ impl Life<'_> {
         };
         let end = &mut departure.end;
         end.workload.clone_from(&self.workload.name);
-        self.condition.set_gone(end.code.is_none(), &end.detail);
+        self.condition
+            .set_gone(departure.kind, end.code.is_none(), &end.detail);
         departure
     }
 
     /// Waits for those before it. Gives the end of a workload that is not started.
     async fn wait(&self, orders: &mut Orders<'_>) -> Option<Departure> {
-        for (name, before) in &self.before {
-            self.condition.set_waiting(format!("it waits for {name}"));
-            let is_ready = tokio::select! {
-                is_ready = before.until_ready() => is_ready,
-                _ = orders.stop() => return Some(stopped(Outputs::default())),
-            };
-            if !is_ready {
-                // Where the enclave ends for that one, this is only stopped.
-                if orders.is_ending() {
-                    orders.stop().await;
-                    return Some(stopped(Outputs::default()));
+        let failed = tokio::select! {
+            biased;
+            // What is not started need not be stopped in its turn.
+            () = orders.ending() => return Some(stopped(Outputs::default())),
+            failed = self.until_those_before_are_ready() => failed?,
+        };
+        let cause = if self.all.handle.is_ready() {
+            EndCause::InitFailed
+        } else {
+            EndCause::BootFailed
+        };
+        let detail = format!(
+            "{} cannot be started: {failed}, after which it is started, has ended",
+            self.workload.subject()
+        );
+        Some(Departure {
+            kind: Departed::Ended,
+            end: End::failed(cause, EndCode::WorkloadStart, detail),
+        })
+    }
+
+    /// Gives the first of them that will never be. Cancellation safe.
+    async fn until_those_before_are_ready(&self) -> Option<&WorkloadName> {
+        let before = self.before.iter();
+        let mut awaited: Vec<_> = before
+            .map(|(name, before)| (*name, Box::pin(before.until_ready())))
+            .collect();
+        poll_fn(|context| {
+            let mut index = 0;
+            while let Some((name, ready)) = awaited.get_mut(index) {
+                match ready.as_mut().poll(context) {
+                    Poll::Ready(false) => return Poll::Ready(Some(*name)),
+                    Poll::Ready(true) => drop(awaited.remove(index)),
+                    Poll::Pending => index += 1,
                 }
-                let cause = if self.all.handle.is_ready() {
-                    EndCause::InitFailed
-                } else {
-                    EndCause::BootFailed
-                };
-                let detail = format!(
-                    "{} cannot be started: {name}, after which it is started, has ended",
-                    self.workload.subject()
-                );
-                return Some(Departure {
-                    kind: DepartureKind::Ended,
-                    end: End::failed(cause, EndCode::WorkloadStart, detail),
-                });
             }
-        }
-        None
+            let Some((name, _)) = awaited.first() else {
+                return Poll::Ready(None);
+            };
+            self.condition.set_waiting(format!("it waits for {name}"));
+            Poll::Pending
+        })
+        .await
     }
 
     /// Runs the workload, again and again as its policy says.
@@ -183,7 +131,6 @@ impl Life<'_> {
         let mut restarts = Restarts::new(workload.kind, workload.restart);
         let mut begun = Some(begun);
         let mut events = Events::default();
-        let mut was_ready = false;
         loop {
             let start = Instant::now();
             let before = self.events(events);
@@ -195,10 +142,19 @@ impl Life<'_> {
             }
             let mut started = match running.and_then(|running| self.follow(running)) {
                 Ok(started) => started,
-                Err(error) => return self.not_started(&error, is_first),
+                Err(error) if is_first => return self.not_started(&error, is_first),
+                Err(error) => match restarts.next(true, Duration::ZERO).map(spread) {
+                    None => return self.not_started(&error, is_first),
+                    Some(delay) => {
+                        self.logs.error(format!("{error}; restart in {delay:?}"));
+                        if !pause(delay, &mut Outputs::default(), orders).await {
+                            return stopped(Outputs::default());
+                        }
+                        continue;
+                    }
+                },
             };
             let watched = self.watch(&mut started, orders).await;
-            was_ready |= self.all.handle.is_ready();
             let Some((status, concern)) = self.conclude(watched, &mut started, orders).await else {
                 return stopped(started.outputs);
             };
@@ -227,13 +183,15 @@ impl Life<'_> {
             self.tell_exit(status, delay, code);
             let Some(delay) = delay else {
                 let cause = match concern {
-                    Some(Concern::NotReady(_)) if !was_ready => EndCause::BootFailed,
+                    Some(Concern::NotReady(_)) if !self.condition.was_ready() => {
+                        EndCause::BootFailed
+                    }
                     _ => EndCause::WorkloadExited(status),
                 };
                 let kind = if workload.kind == WorkloadKind::Batch && code.is_none() {
-                    DepartureKind::Succeeded
+                    Departed::Succeeded
                 } else {
-                    DepartureKind::Ended
+                    Departed::Ended
                 };
                 let end = End {
                     cause,
@@ -263,7 +221,7 @@ impl Life<'_> {
             let (cause, code) = (EndCause::InitFailed, EndCode::WorkloadStart);
             End::failed(cause, code, format!("{of}{error}"))
         };
-        let kind = DepartureKind::Ended;
+        let kind = Departed::Ended;
         Departure { kind, end }
     }
 
@@ -294,7 +252,7 @@ impl Life<'_> {
 
 fn stopped(outputs: Outputs) -> Departure {
     Departure {
-        kind: DepartureKind::Stopped,
+        kind: Departed::Stopped,
         end: End::shutdown(outputs),
     }
 }
@@ -307,7 +265,9 @@ async fn pause(delay: Duration, outputs: &mut Outputs, orders: &mut Orders<'_>) 
         outputs.finished().await;
     };
     tokio::select! {
+        biased;
+        // What does not run need not be stopped in its turn.
+        () = orders.ending() => false,
         () = pause => true,
-        _ = orders.stop() => false,
     }
 }

@@ -3,6 +3,7 @@
 
 mod end;
 mod life;
+mod orders;
 mod requests;
 mod run;
 
@@ -20,13 +21,14 @@ use nix::libc::c_int;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::end::{End, Outputs};
-use self::life::{Departure, DepartureKind, Life, Order, Orders};
+use self::life::{Departure, Life};
+use self::orders::{Order, Orders, Stop};
 use self::requests::Request;
 pub(crate) use self::requests::Requests;
 use crate::companion::Companions;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, Departed};
 use crate::confinement::Confinements;
-use crate::control::{Handle, Shutdown};
+use crate::control::Handle;
 use crate::logs::Logs;
 use crate::notifications::Notifications;
 use crate::reaper::Reaper;
@@ -51,6 +53,12 @@ pub(crate) struct Supervisor<'a> {
 struct Lives<'a>(Vec<Option<Pin<Box<dyn Future<Output = Departure> + 'a>>>>);
 
 impl Lives<'_> {
+    /// The places of those that have not ended.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        let places = self.0.iter().enumerate();
+        places.filter_map(|(index, life)| life.as_ref().map(|_| index))
+    }
+
     /// The next that ends; none if all have. Cancellation safe.
     async fn next(&mut self) -> Option<(usize, Departure)> {
         poll_fn(|context| {
@@ -120,6 +128,7 @@ impl Supervisor<'_> {
                 workload,
                 confinement,
                 logs: self.logs.of(workload.name.as_ref()),
+                index,
                 condition: conditions.of(index),
                 before: workload
                     .after
@@ -140,11 +149,8 @@ impl Supervisor<'_> {
             let dependents = workloads.dependents(index).into_iter();
             let (sender, receiver) = mpsc::channel(MAX_ORDERS);
             orders.push(sender);
-            let told = Orders {
-                given: receiver,
-                stop: stop.subscribe(),
-                dependents: dependents.map(|other| conditions.of(other)).collect(),
-            };
+            let dependents = dependents.map(|other| conditions.of(other)).collect();
+            let told = Orders::new(receiver, stop.subscribe(), dependents);
             let begun = &begun;
             let standing_by = first.take_if(|first| first.index() == index);
             lives.0.push(Some(Box::pin(async move {
@@ -159,7 +165,7 @@ impl Supervisor<'_> {
         &self,
         mut lives: Lives<'_>,
         orders: &[mpsc::Sender<Order>],
-        stop: &watch::Sender<Option<Shutdown>>,
+        stop: &watch::Sender<Option<Stop>>,
         requests: &mut Requests,
     ) -> End {
         let mut first_end: Option<End> = None;
@@ -168,25 +174,26 @@ impl Supervisor<'_> {
             tokio::select! {
                 departed = lives.next() => {
                     let Some((index, departure)) = departed else { break };
-                    match self.depart(index, departure) {
-                        (true, end) if first_end.is_none() => {
-                            first_end = Some(end);
-                            stop.send_if_modified(|stop| {
-                                let is_new = stop.is_none();
-                                stop.get_or_insert(Shutdown { grace: None });
-                                is_new
-                            });
-                        }
-                        (_, end) => others.add(end.outputs),
+                    let is_ending = stop.borrow().is_some();
+                    let (ends, end) = self.depart(index, departure, is_ending);
+                    let is_any_left = lives.places().any(|place| self.is_essential(place));
+                    if ends || !is_any_left {
+                        to_stop(stop, Stop::by_itself());
+                    }
+                    if ends && first_end.is_none() {
+                        first_end = Some(end);
+                    } else {
+                        others.add(end.outputs);
                     }
                 }
                 request = requests.next() => match request {
-                    Request::Shutdown(shutdown) => {
-                        stop.send_replace(Some(shutdown));
-                    }
+                    Request::Shutdown(shutdown) => to_stop(stop, Stop::asked(shutdown.grace)),
                     Request::Forward(signal) => {
-                        for order in orders {
-                            self.give(order, Order::Signal(signal as c_int));
+                        for (index, order) in orders.iter().enumerate() {
+                            // Who has ended is sent no signals.
+                            if !order.is_closed() {
+                                self.give(index, order, Order::Signal(signal as c_int));
+                            }
                         }
                     }
                     Request::Follow(change) => self.follow_change(&change, orders),
@@ -194,10 +201,10 @@ impl Supervisor<'_> {
             }
         }
         let mut end = first_end.unwrap_or_else(|| match *stop.borrow() {
-            Some(_) => End::shutdown(Outputs::default()),
-            None => End {
+            Some(stop) if stop.is_asked => End::shutdown(Outputs::default()),
+            _ => End {
                 cause: EndCause::WorkloadExited(ExitStatus::Code(0)),
-                detail: "every workload has ended".to_owned(),
+                detail: "every essential workload has ended".to_owned(),
                 code: None,
                 workload: None,
                 outputs: Outputs::default(),
@@ -207,8 +214,19 @@ impl Supervisor<'_> {
         end
     }
 
-    /// What a workload's departure makes of the enclave, and whether that is to end.
-    fn depart(&self, index: usize, Departure { kind, end }: Departure) -> (bool, End) {
+    /// Whether the enclave ends once this one and all others of the kind have ended.
+    fn is_essential(&self, index: usize) -> bool {
+        let workload = self.config.workloads.get(index);
+        workload.is_some_and(|workload| workload.essential)
+    }
+
+    /// What a workload's departure makes of the enclave, and whether that is to end with it.
+    fn depart(
+        &self,
+        index: usize,
+        Departure { kind, end }: Departure,
+        is_ending: bool,
+    ) -> (bool, End) {
         let (Workloads::Several(_), Some(workload)) =
             (&self.config.workloads, self.config.workloads.get(index))
         else {
@@ -216,55 +234,52 @@ impl Supervisor<'_> {
             return (true, end);
         };
         let logs = self.logs.of(workload.name.as_ref());
-        let ends = match kind {
-            DepartureKind::Stopped => false,
-            DepartureKind::Succeeded => {
-                logs.system(&end.detail);
-                false
-            }
-            DepartureKind::Ended if workload.essential => {
-                logs.error(format!("{}; the enclave ends with it", end.detail));
-                true
-            }
-            DepartureKind::Ended => {
-                let sentence = format!("{}; the enclave goes on without it", end.detail);
-                match end.code {
-                    None => logs.system(sentence),
-                    Some(_) => logs.error(sentence),
-                }
-                false
-            }
+        let follows = match kind {
+            Departed::Stopped => return (false, end),
+            Departed::Succeeded => "",
+            // It may be for want of those that have been stopped already.
+            Departed::Ended if is_ending => ", while the enclave was ending",
+            Departed::Ended if workload.essential => "; the enclave ends with it",
+            Departed::Ended => "; the enclave goes on without it",
         };
+        let ends = kind == Departed::Ended && !is_ending && workload.essential;
+        let sentence = format!("{}{follows}", end.detail);
+        if end.code.is_some() || ends {
+            logs.error(sentence);
+        } else {
+            logs.system(sentence);
+        }
         (ends, end)
     }
 
-    /// Hands on what follows the change of a secret: a signal to all, and a command to the
-    /// first, unless the image names one.
+    /// Hands on what follows the change of a secret, to the workload that the image names.
     fn follow_change(&self, change: &OnChange, orders: &[mpsc::Sender<Order>]) {
-        let workloads = &self.config.workloads;
         let named = change.workload.as_ref();
-        let named = named.and_then(|name| workloads.place(name));
-        match &change.reaction {
-            Reaction::Signal(signal) => {
-                for (index, order) in orders.iter().enumerate() {
-                    if named.is_none_or(|named| named == index) {
-                        let signal = workload::of_change(*signal) as c_int;
-                        self.give(order, Order::Signal(signal));
-                    }
-                }
-            }
-            Reaction::Command(command) => {
-                if let Some(order) = orders.get(named.unwrap_or_default()) {
-                    self.give(order, Order::Command(command.clone()));
-                }
-            }
+        let index = named.and_then(|name| self.config.workloads.place(name));
+        let index = index.unwrap_or_default();
+        let order = match &change.reaction {
+            Reaction::Signal(signal) => Order::Signal(workload::of_change(*signal) as c_int),
+            Reaction::Command(command) => Order::Command(command.clone()),
+        };
+        if let Some(orders) = orders.get(index) {
+            self.give(index, orders, order);
         }
     }
 
-    fn give(&self, orders: &mpsc::Sender<Order>, order: Order) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = orders.try_send(order) {
-            self.logs
-                .error("a workload takes no orders at the moment; a signal for it was lost");
+    fn give(&self, index: usize, orders: &mpsc::Sender<Order>, order: Order) {
+        use mpsc::error::TrySendError;
+
+        let lost = match orders.try_send(order) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => "takes no more at the moment",
+            Err(TrySendError::Closed(_)) => "has ended",
+        };
+        let workload = self.config.workloads.get(index);
+        if let Some(workload) = workload {
+            self.logs.of(workload.name.as_ref()).error(format!(
+                "{} {lost}: a signal or command for it is lost",
+                workload.subject()
+            ));
         }
     }
 
@@ -275,12 +290,18 @@ impl Supervisor<'_> {
         }
     }
 
-    /// What of the time that all have together to stop is one's: as much as of their own.
-    fn share_of(&self, own: Duration, given: Duration) -> Duration {
-        let all = self.config.workloads.longest_stop();
-        if all <= own {
-            return given;
-        }
-        given.mul_f64(own.as_secs_f64() / all.as_secs_f64())
+    /// How long those take to stop, one after the other, that are stopped after this one and
+    /// have not ended yet.
+    fn stop_below(&self, index: usize, conditions: &Conditions<'_>) -> Duration {
+        let workloads = &self.config.workloads;
+        workloads.stop_below(index, |other| !conditions.of(other).is_gone())
     }
+}
+
+/// Has all workloads stop, or sooner than they would.
+fn to_stop(stop: &watch::Sender<Option<Stop>>, wanted: Stop) {
+    stop.send_if_modified(|stop| {
+        let both = stop.map_or(wanted, |stop| stop.and(wanted));
+        stop.replace(both) != Some(both)
+    });
 }

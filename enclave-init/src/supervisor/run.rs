@@ -1,6 +1,7 @@
 //! One run of a workload: its process, from the start to the end.
 
 use std::collections::VecDeque;
+use std::future::{Future, pending};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +9,16 @@ use std::time::{Duration, Instant};
 use link::control::ExitStatus;
 use manifest::Command;
 use nix::libc::{self, c_int};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::end::Outputs;
-use super::life::{Life, Order, Orders, Wanted};
+use super::life::Life;
+use super::orders::{Order, Orders, Stop, Wanted};
 use crate::confinement::Side;
-use crate::control::Shutdown;
 use crate::disposition;
 use crate::error::{Doing, InitError};
 use crate::probing::{Concern, Prober};
@@ -63,16 +65,20 @@ impl Started {
 
     /// Kills all of its processes: those of a PID namespace end with its PID 1.
     pub(super) fn kill(&self) {
-        for process in std::iter::once(&*self.process).chain(&self.namespace) {
-            workload::signal_main(process.as_fd(), libc::SIGKILL);
-        }
+        kill_by(std::iter::once(&*self.process).chain(&self.namespace));
+    }
+}
+
+fn kill_by<'a>(processes: impl Iterator<Item = &'a OwnedFd>) {
+    for process in processes {
+        workload::signal_main(process.as_fd(), libc::SIGKILL);
     }
 }
 
 /// Why a workload is not watched any longer.
 pub(super) enum Watched {
     Exited(ExitStatus),
-    Stop(Shutdown),
+    Stop(Stop),
     Concern(Concern),
 }
 
@@ -90,7 +96,14 @@ impl Life<'_> {
             }?;
             // It has not been waited for, so the number is its own.
             let pid = started.pid;
-            workload::descriptor(pid).map(|process| (pid, (process, started)))
+            match workload::descriptor(pid) {
+                Ok(process) => Ok((pid, (process, started))),
+                Err(error) => {
+                    let _ = kill(pid, Signal::SIGKILL);
+                    kill_by(started.namespace.iter());
+                    Err(error)
+                }
+            }
         })?;
         Ok(Running {
             pid,
@@ -117,7 +130,8 @@ impl Life<'_> {
         let mut outputs = JoinSet::new();
         for (pipe, source) in pipes {
             let receiver = pipe::Receiver::from_owned_fd(pipe)
-                .doing(|| "reading the workload's output".to_owned())?;
+                .doing(|| "reading the workload's output".to_owned())
+                .inspect_err(|_| kill_by([&process].into_iter().chain(&namespace)))?;
             outputs.spawn(self.logs.clone().carry(receiver, source));
         }
         Ok(Started {
@@ -138,25 +152,36 @@ impl Life<'_> {
         started: &mut Started,
         orders: &mut Orders<'_>,
     ) -> Option<(ExitStatus, Option<Concern>)> {
-        let shutdown = match watched {
+        let stop = match watched {
             Watched::Exited(status) => return Some((status, None)),
-            Watched::Stop(shutdown) => shutdown,
+            Watched::Stop(stop) => stop,
             Watched::Concern(concern) => {
                 self.logs
                     .error(format!("{}; it is stopped", concern.reason()));
                 let stopped = async {
-                    self.stop(started, None).await;
+                    self.stop(started, self.own_grace(), pending()).await;
                     // However long it takes to free its memory: the next run would be beside
                     // it, and short of that.
                     started.ended().await
                 };
                 tokio::select! {
                     status = stopped => return Some((status, Some(concern))),
-                    shutdown = orders.stop() => shutdown,
+                    stop = orders.stop() => stop,
                 }
             }
         };
-        self.stop(started, shutdown.grace).await;
+        let grace = self.grace(stop, orders.has_dependents());
+        let hurried = async {
+            loop {
+                let other = orders.another().await;
+                // The time of others counts from that request on, like its own.
+                let hurried = self.grace(other, false);
+                if hurried < grace {
+                    return hurried;
+                }
+            }
+        };
+        self.stop(started, grace, hurried).await;
         // The machine ends with it.
         let _ = timeout(KILL_TIMEOUT, started.ended()).await;
         None
@@ -204,7 +229,7 @@ impl Life<'_> {
                 // What has ended is not unhealthy.
                 status = started.ended() => return Watched::Exited(status),
                 wanted = orders.next() => match wanted {
-                    Wanted::Stop(shutdown) => return Watched::Stop(shutdown),
+                    Wanted::Stop(stop) => return Watched::Stop(stop),
                     Wanted::Order(Order::Signal(signal)) => self.deliver(started, signal).await,
                     Wanted::Order(Order::Command(command)) => {
                         if !waiting.contains(&command) {
@@ -237,26 +262,55 @@ impl Life<'_> {
         }
     }
 
-    /// The stop signal, the grace, SIGKILL to everything.
-    async fn stop(&self, started: &mut Started, given: Option<Duration>) {
-        let own = self.workload.stop_grace.as_duration();
-        let grace = given.map_or(own, |given| self.all.share_of(own, given));
+    fn own_grace(&self) -> Duration {
+        self.workload.stop_grace.as_duration()
+    }
+
+    /// How long it may take to stop.
+    fn grace(&self, stop: Stop, has_waited: bool) -> Duration {
+        let own = self.own_grace();
+        let below = self.all.stop_below(self.index, self.condition.all());
+        stop.share(has_waited, own, below).unwrap_or(own)
+    }
+
+    /// The stop signal, the grace, SIGKILL to everything. The grace becomes a shorter one if
+    /// somebody is in a hurry.
+    async fn stop(
+        &self,
+        started: &mut Started,
+        grace: Duration,
+        hurried: impl Future<Output = Duration>,
+    ) {
         let asked = self.workload.stop_signal;
         let end = Instant::now() + grace;
-        if disposition::would_end(self.confinement, started.pid, asked.number()).await {
-            // It takes no notice of the signal, so in a container it would go on for the whole
-            // grace. What it is answering is answered; beyond that nobody needs it any more.
-            let _ = timeout(grace, async {
-                tokio::select! {
-                    _ = started.ended() => {}
-                    () = self.until_idle() => {}
-                }
-            })
-            .await;
-        }
-        self.deliver(started, asked.number()).await;
-        let left = end.saturating_duration_since(Instant::now());
-        if timeout(left, started.ended()).await.is_err() {
+        tokio::pin!(hurried);
+        let within = async {
+            if disposition::would_end(self.confinement, started.pid, asked.number()).await {
+                // It takes no notice of the signal, so in a container it would go on for the
+                // whole grace. What it is answering is answered; beyond that nobody needs it
+                // any more.
+                let _ = timeout(grace, async {
+                    tokio::select! {
+                        _ = started.ended() => {}
+                        () = self.until_idle() => {}
+                    }
+                })
+                .await;
+            }
+            self.deliver(started, asked.number()).await;
+            let left = end.saturating_duration_since(Instant::now());
+            timeout(left, started.ended()).await.is_ok()
+        };
+        let stopped = tokio::select! {
+            biased;
+            has_stopped = within => has_stopped.then_some(()).ok_or(grace),
+            shorter = async {
+                let shorter = hurried.await;
+                sleep(shorter).await;
+                shorter
+            } => Err(shorter),
+        };
+        if let Err(grace) = stopped {
             self.logs.error(format!(
                 "{} did not stop within {grace:?} of {asked} and was killed",
                 self.workload.subject()

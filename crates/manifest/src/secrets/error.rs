@@ -66,6 +66,16 @@ pub enum SecretError {
     /// A change is for a workload that is not there.
     #[error("on_change is for the workload `{0}`, which is not there: name one of [[workload]]")]
     ChangeOfNobody(WorkloadName),
+    /// A change may be for any of several workloads.
+    #[error(
+        "on_change has to say which workload it is for, as there are several: add `workload = \"{0}\"`, or another one"
+    )]
+    ChangeOfAny(WorkloadName),
+    /// A change is for a workload that has ended by then.
+    #[error(
+        "on_change is for the workload `{0}`, which is a batch and runs once: name one that goes on"
+    )]
+    ChangeOfBatch(WorkloadName),
     /// Nobody can look for a sealed secret.
     #[error(
         "refresh looks for another ciphertext, and this secret is sealed: remove `refresh`; a new value is sealed to the next start of the enclave"

@@ -175,17 +175,30 @@ enum Kind {
     Sealed { is_awaited: bool },
 }
 
-/// Refuses what follows changes for workloads that are not there.
+/// Refuses what follows changes for workloads that are not there, or that are not named where
+/// there are several.
 pub(crate) fn check_changes<'a, W: Member>(
     changes: impl Iterator<Item = Option<&'a OnChange>>,
     workloads: &Workloads<W>,
 ) -> Result<(), Found> {
     for (index, change) in changes.enumerate() {
-        let name = change.and_then(|change| change.workload.as_ref());
-        if let Some(name) = name.filter(|name| workloads.place(name).is_none()) {
-            let error = SecretError::ChangeOfNobody(name.clone());
-            return Err((index, "on_change", error));
-        }
+        let Some(change) = change else { continue };
+        let error = match (&change.workload, workloads) {
+            (None, Workloads::One(_)) => continue,
+            (None, Workloads::Several(several)) => {
+                let first = several.iter().find(|workload| !workload.is_batch());
+                match first.or(several.first()).and_then(Member::name) {
+                    Some(name) => SecretError::ChangeOfAny(name.clone()),
+                    None => continue,
+                }
+            }
+            (Some(name), _) => match workloads.place(name).and_then(|place| workloads.get(place)) {
+                None => SecretError::ChangeOfNobody(name.clone()),
+                Some(workload) if workload.is_batch() => SecretError::ChangeOfBatch(name.clone()),
+                Some(_) => continue,
+            },
+        };
+        return Err((index, "on_change", error));
     }
     Ok(())
 }
