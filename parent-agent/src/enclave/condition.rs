@@ -72,6 +72,11 @@ impl WorkloadsHealth {
         (!is_same).then_some(workload)
     }
 
+    /// The place of the workload of this name.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|workload| workload.name == name)
+    }
+
     /// Counts a restart.
     pub fn restarted(&mut self, name: &str) {
         if let Some(workload) = self.of(name) {
@@ -82,8 +87,7 @@ impl WorkloadsHealth {
     /// The workload of this name. There are no more than an image can have, and what is no
     /// name of a workload is none, whatever the enclave says.
     fn of(&mut self, name: &str) -> Option<&mut WorkloadHealth> {
-        let index = self.0.iter().position(|workload| workload.name == name);
-        if let Some(index) = index {
+        if let Some(index) = self.place(name) {
             return self.0.get_mut(index);
         }
         if self.0.len() >= MAX_WORKLOADS || name.parse::<WorkloadName>().is_err() {

@@ -166,16 +166,23 @@ impl Supervisor {
     ) {
         // What is no name is none.
         let workload = workload.filter(|name| name.parse::<WorkloadName>().is_ok());
-        if restart_in_ms.is_some() {
-            self.board.update(|live| {
+        let place = self.board.update(|live| {
+            if restart_in_ms.is_some() {
                 live.restarts += 1;
                 if let Some(name) = workload {
                     live.workloads.restarted(name);
                 }
-            });
+            }
+            workload.and_then(|name| live.workloads.place(name))
+        });
+        if restart_in_ms.is_some() {
             self.remember();
         }
-        if Line::WorkloadExited.may_be_written() {
+        let line = Line::WorkloadExited;
+        if place.map_or_else(
+            || line.may_be_written(),
+            |place| line.may_be_written_of(place),
+        ) {
             self.reporter.report(&Report::WorkloadExited {
                 status: status.into(),
                 restart_in_ms,
@@ -187,12 +194,15 @@ impl Supervisor {
 
     /// Reports one of several workloads when it is otherwise than before.
     fn workload(&self, name: &str, state: WorkloadState, detail: &str) {
-        let news = self
-            .board
-            .update(|live| live.workloads.told(name, state, detail).cloned());
-        let Some(workload) = news else { return };
+        let news = self.board.update(|live| {
+            let workload = live.workloads.told(name, state, detail).cloned()?;
+            Some((live.workloads.place(name)?, workload))
+        });
+        let Some((place, workload)) = news else {
+            return;
+        };
         self.remember();
-        if Line::Health.may_be_written() {
+        if Line::Workload.may_be_written_of(place) {
             self.reporter.report(&Report::Workload(&workload));
         }
     }
