@@ -193,3 +193,123 @@ limits = { cpu_weight = 200 }
     assert_eq!(exit["code"], "workload.out-of-memory", "{exit}");
     assert_eq!(exits.next(), None);
 }
+
+#[tokio::test]
+async fn limits_of_processes_in_qemu_are_one_workloads_or_all_of_theirs() {
+    let image = image(
+        "pids",
+        r#"
+[confinement]
+pids = 60
+
+[[workload]]
+name = "db"
+entrypoint = ["/app/test-workload", "as", "serve"]
+health = { tcp = 8080 }
+
+[[workload]]
+name = "limited"
+entrypoint = ["/app/test-workload", "as", "bomb"]
+after = ["db"]
+essential = false
+restart = { policy = "never" }
+limits = { pids = 20 }
+
+[[workload]]
+name = "bomb"
+entrypoint = ["/app/test-workload", "as", "bomb"]
+after = ["db"]
+essential = false
+restart = { policy = "never" }
+"#,
+    );
+    let mut agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
+    agent.ready().await.unwrap();
+    let mut wanted = vec![
+        (Some("limited"), "limits.pids bounds how many there are, 20"),
+        (
+            None,
+            "confinement.pids bounds how many all workloads together have, 60",
+        ),
+    ];
+    // In whichever order they come.
+    while !wanted.is_empty() {
+        let is_line = |event: &Value, (name, text): &(Option<&str>, &str)| {
+            event["workload"].as_str() == *name
+                && event["text"]
+                    .as_str()
+                    .is_some_and(|found| found.contains(text))
+        };
+        let is_wanted = |event: &Value| wanted.iter().any(|line| is_line(event, line));
+        let event = agent.event(is_wanted).await.unwrap();
+        wanted.retain(|line| !is_line(&event, line));
+    }
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
+}
+
+#[tokio::test]
+async fn memory_in_qemu_that_all_workloads_have_used_is_not_ones_own_limit() {
+    let image = image(
+        "memory",
+        r#"
+[[workload]]
+name = "db"
+entrypoint = ["/app/test-workload", "as", "serve"]
+health = { tcp = 8080 }
+
+[[workload]]
+name = "eater"
+entrypoint = ["/app/test-workload", "eat"]
+after = ["db"]
+essential = false
+restart = { policy = "never" }
+limits = { memory_mib = 256 }
+"#,
+    );
+    let mut agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
+    let is_line = |event: &Value| {
+        let text = event["text"].as_str().unwrap_or_default();
+        event["workload"].is_null()
+            && text.contains("all workloads together have used what there is for them")
+            && text.contains("enclave.memory_mib bounds it")
+    };
+    agent.event(is_line).await.unwrap();
+    let ended = agent.stopped().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
+    let texts = ended.records("errors");
+    let mut texts = texts.map(|record| record["text"].as_str().unwrap());
+    assert!(!texts.any(|text| text.contains("limits.memory_mib")));
+}
+
+#[tokio::test]
+async fn cpu_weight_in_qemu_shares_busy_processors() {
+    let image = image(
+        "weight",
+        r#"
+[[workload]]
+name = "light"
+kind = "batch"
+entrypoint = ["/app/test-workload", "as", "spin 20"]
+limits = { cpu_weight = 10 }
+
+[[workload]]
+name = "heavy"
+kind = "batch"
+entrypoint = ["/app/test-workload", "as", "spin 20"]
+limits = { cpu_weight = 1000 }
+"#,
+    );
+    let agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
+    let ended = agent.ended().await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.end());
+    let rounds = |name: &str| {
+        let mut records = ended.records("application");
+        let spun = records.find(|record| record["workload"] == name).unwrap();
+        let text = spun["text"].as_str().unwrap();
+        text.strip_prefix("spun ").unwrap().parse::<u64>().unwrap()
+    };
+    let (light, heavy) = (rounds("light"), rounds("heavy"));
+    // By a hundred, but for what either does before the other has begun.
+    assert!(heavy > light.saturating_mul(4), "{heavy} beside {light}");
+}
