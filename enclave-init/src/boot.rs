@@ -189,7 +189,7 @@ async fn run_steps(
     steps
         .run(EndCode::BootRuntimeConfiguration, async {
             runtime_config::measure(&nsm, &given).await?;
-            runtime_config::write(&given)
+            runtime_config::write(&given, config.workloads.iter().count())
         })
         .await?;
 

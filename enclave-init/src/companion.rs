@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::control::ExitStatus;
-use manifest::{Command, MeasuredConfig};
+use manifest::{Command, MeasuredConfig, Workload};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Starts commands, of each side one at a time.
 pub(crate) struct Companions<'a> {
     config: &'a MeasuredConfig,
+    workload: &'a Workload,
     given: Given<'a>,
     confinement: Arc<Confinement>,
     reaper: Reaper,
@@ -73,12 +74,14 @@ struct Bound {
 impl<'a> Companions<'a> {
     pub(crate) fn new(
         config: &'a MeasuredConfig,
+        workload: &'a Workload,
         given: Given<'a>,
         confinement: &Arc<Confinement>,
         reaper: &Reaper,
     ) -> Self {
         Self {
             config,
+            workload,
             given,
             confinement: Arc::clone(confinement),
             reaper: reaper.clone(),
@@ -103,8 +106,9 @@ impl<'a> Companions<'a> {
         }
         let errand = Errand {
             command,
-            variables: variables(self.config, self.given),
-            config: self.config,
+            variables: variables(self.config, self.workload, self.given),
+            settings: &self.config.confinement,
+            beside: self.workload,
             workload,
         };
         let (pid, ended, output) = self.reaper.spawn(|| self.confinement.send(side, &errand))?;

@@ -9,6 +9,7 @@
 //! | `/proc`, `/sys`, `/dev` | the machine's, for the init |
 //! | `/application` | the image's files, on which the init mounts nothing |
 //! | `/scratch` | the workload's files in memory, which outlive its restarts; the image's `/tmp`, if it has something in it |
+//! | `/enclave` | for each workload a folder that is its `/run/enclave`, which it can only read |
 //! | `/secrets` | declared secrets, which the workload can only read |
 //! | `/view` | where each run's own mounts are put together |
 //! | `/program` | the init's own program, which can only be read |
@@ -62,17 +63,19 @@ const ROOTFS: &str = "rootfs";
 /// tree instead.
 const PLACE: &str = "/init-root";
 /// The folders of the init's root.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 13] = [
     "proc",
     "sys",
     "dev",
     "application",
+    "enclave",
     "scratch/run",
     "scratch/shm",
     "scratch/tmp",
     "view/proc",
     "view/sys",
     "view/dev",
+    "view/enclave",
     "view/secrets",
 ];
 /// The folders of the application's root that something is mounted on.
@@ -101,6 +104,12 @@ pub(crate) struct Room {
 /// can only be read it cannot, and unlike a sealed copy in memory the mount takes none, and
 /// needs no kernel that can forbid to change the mode of one (`F_SEAL_EXEC`, Linux 6.3).
 pub(crate) const PROGRAM: &str = "/program";
+
+/// Where each workload's `/run/enclave` is, in the init's root.
+const OWN_FOLDERS: &str = "/enclave";
+/// How it is mounted: there are the runtime configuration, which all share, and of each
+/// workload a folder with two sockets and a link to it.
+const OWN_OPTIONS: &str = "mode=0755,size=64k,nr_inodes=128";
 
 /// How the secrets' file system is mounted: each of the 64 files takes at most 32 KiB, and
 /// as much again while it is replaced.
@@ -210,10 +219,22 @@ pub(crate) fn mount_secrets() -> Result<(), InitError> {
     mount_at("secrets", target, "tmpfs", inert, SECRETS_OPTIONS)
 }
 
-/// Where the init finds a file that the workload finds at this path below `/run`.
-/// Nothing is looked for there once the workload has been started.
-pub(crate) fn in_scratch(path: &str) -> PathBuf {
-    Path::new("/scratch").join(path.trim_start_matches('/'))
+/// Makes each workload's `/run/enclave`, once the init's root has been entered.
+pub(crate) fn mount_own_folders(workloads: usize) -> Result<(), InitError> {
+    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let target = Path::new(OWN_FOLDERS);
+    mount_at("enclave", target, "tmpfs", inert, OWN_OPTIONS)?;
+    for workload in 0..workloads {
+        let folder = own_folder(workload);
+        fs::create_dir(&folder).doing(|| format!("making {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// What is the `/run/enclave` of the workload of this place: no other one sees it, so what is
+/// said to a socket in it is said by this one.
+pub(crate) fn own_folder(workload: usize) -> PathBuf {
+    Path::new(OWN_FOLDERS).join(workload.to_string())
 }
 
 /// Names and resolver for the application. The image's own

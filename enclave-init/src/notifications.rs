@@ -12,12 +12,14 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::error::{Doing, InitError};
-use crate::mounts::in_scratch;
+use crate::mounts::own_folder;
 use crate::passing::{self, receive};
 use crate::readiness::{News, Readiness};
 
-/// Where the workload finds the socket.
+/// Where each workload finds its socket.
 pub(crate) const SOCKET: &str = "/run/enclave/notify.sock";
+/// Its name in the workload's own folder.
+const FILE: &str = "notify.sock";
 /// Longest message, in bytes. Of what is longer the line is withheld that was cut.
 const MAX_MESSAGE: usize = 4096;
 /// Between two messages at least, whichever way they come: a workload that says more waits.
@@ -35,15 +37,17 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Makes the socket, if the image has the workload say that it is ready.
-    pub(crate) fn of(readiness: &Readiness) -> Result<Option<Self>, InitError> {
+    /// Makes the socket of the workload of this place, if the image has it say that it is
+    /// ready.
+    pub(crate) fn of(workload: usize, readiness: &Readiness) -> Result<Option<Self>, InitError> {
         let says = readiness.is_said();
-        says.then(|| Self::bind(readiness.clone())).transpose()
+        says.then(|| Self::bind(workload, readiness.clone()))
+            .transpose()
     }
 
     /// Nobody but the workload can reach it.
-    fn bind(readiness: Readiness) -> Result<Self, InitError> {
-        let path = in_scratch(SOCKET);
+    fn bind(workload: usize, readiness: Readiness) -> Result<Self, InitError> {
+        let path = own_folder(workload).join(FILE);
         let binding = || format!("making {SOCKET}");
         let socket = UnixDatagram::bind(&path).doing(binding)?;
         // The workload's user may be any.
@@ -145,12 +149,12 @@ mod tests {
         let mut heard = Vec::new();
         for _ in 0..TIMES {
             // There is always one more.
-            readiness.hear(readiness.run(), status(b"busy")).unwrap();
+            readiness.speaker().hear(status(b"busy")).unwrap();
             heard.push(notifications.next().await);
         }
         assert!(heard.iter().any(|news| news.is_alive));
         // And the other way round.
-        readiness.hear(readiness.run(), status(b"calm")).unwrap();
+        readiness.speaker().hear(status(b"calm")).unwrap();
         heard.clear();
         for _ in 0..TIMES {
             theirs.send(b"WATCHDOG=1").await.unwrap();

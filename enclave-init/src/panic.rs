@@ -113,6 +113,7 @@ fn tell(text: String) {
         code: EndCode::text(Some(EndCode::InitPanic)),
         losses,
         numbered,
+        workload: None,
     };
     let Ok(bytes) = frame::encode(&message, MAX_CONTROL) else {
         return;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use link::EndCode;
 use link::control::HealthState;
-use manifest::{Health, HealthProbe, Interval, OnUnhealthy};
+use manifest::{Health, HealthProbe, Interval, OnUnhealthy, Workload};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::companion::Companions;
+use crate::conditions::Condition;
 use crate::confinement::Side;
-use crate::control::Handle;
 use crate::health;
 use crate::logs::{Excerpt, Logs};
 use crate::network::Namespace;
@@ -55,8 +55,8 @@ impl Concern {
 
 /// Probes the workload or hears it, and tells what comes of it.
 pub(crate) struct Prober<'a> {
-    pub(crate) health: Option<&'a Health>,
-    pub(crate) handle: &'a Handle,
+    pub(crate) workload: &'a Workload,
+    pub(crate) condition: Condition<'a>,
     pub(crate) logs: &'a Logs,
     pub(crate) companions: &'a Companions<'a>,
     /// The workload's.
@@ -64,9 +64,7 @@ pub(crate) struct Prober<'a> {
     /// What the workload says, if the image has it say so.
     pub(crate) notifications: Option<&'a Notifications>,
     /// Its main process.
-    pub(crate) workload: BorrowedFd<'a>,
-    /// How long it may take to end once it has begun to.
-    pub(crate) stop_grace: Interval,
+    pub(crate) process: BorrowedFd<'a>,
     pub(crate) elapsed_us: &'a dyn Fn() -> u64,
 }
 
@@ -109,7 +107,7 @@ impl Tally {
 impl Prober<'_> {
     /// Probes the workload, from its start on, until something has to be done about it.
     pub(crate) async fn watch(&self) -> Concern {
-        let Some(health) = self.health else {
+        let Some(health) = &self.workload.health else {
             self.set_healthy();
             return pending().await;
         };
@@ -122,7 +120,8 @@ impl Prober<'_> {
             .is_err()
         {
             return Concern::NotReady(format!(
-                "the workload was not ready within {}, which is workload.health.ready_within: {reason}",
+                "{} was not ready within {}, which is workload.health.ready_within: {reason}",
+                self.workload.subject(),
                 health.ready_within
             ));
         }
@@ -140,16 +139,16 @@ impl Prober<'_> {
             match self.probe(health).await {
                 Ok(()) => {
                     tally.succeeded();
-                    if self.handle.health() != HealthState::Healthy {
+                    if self.condition.health() != HealthState::Healthy {
                         self.set_healthy();
                     }
                 }
                 Err(reason) if tally.failed() => {
                     self.logs.health(format!("unhealthy: {reason}"));
-                    self.handle
+                    self.condition
                         .set_health(HealthState::Unhealthy, reason.as_str());
                     if health.on_unhealthy != OnUnhealthy::Report {
-                        return Concern::Unhealthy(format!("the workload is unhealthy: {reason}"));
+                        return Concern::Unhealthy(self.unhealthy(&reason));
                     }
                 }
                 Err(reason) => self.logs.health(format!(
@@ -181,12 +180,12 @@ impl Prober<'_> {
                 Ok(news) if news.is_stopping => {
                     self.logs.health("stopping");
                     is_stopping = true;
-                    is_due = Instant::now() + self.stop_grace.as_duration();
+                    is_due = Instant::now() + self.workload.stop_grace.as_duration();
                 }
                 Ok(news) => {
                     if news.is_alive {
                         is_due = Instant::now() + watchdog.as_duration();
-                        if self.handle.health() != HealthState::Healthy {
+                        if self.condition.health() != HealthState::Healthy {
                             self.set_healthy();
                         }
                     }
@@ -194,7 +193,7 @@ impl Prober<'_> {
                 Err(_) => {
                     is_due = Instant::now() + watchdog.as_duration();
                     let reason = if is_stopping {
-                        let grace = self.stop_grace;
+                        let grace = self.workload.stop_grace;
                         format!(
                             "it has said STOPPING=1 and has not ended within {grace}, which is workload.stop_grace"
                         )
@@ -204,10 +203,10 @@ impl Prober<'_> {
                     // One that goes on after all is watched again.
                     is_stopping = false;
                     self.logs.health(format!("unhealthy: {reason}"));
-                    self.handle
+                    self.condition
                         .set_health(HealthState::Unhealthy, reason.as_str());
                     if health.on_unhealthy != OnUnhealthy::Report {
-                        return Concern::Unhealthy(format!("the workload is unhealthy: {reason}"));
+                        return Concern::Unhealthy(self.unhealthy(&reason));
                     }
                 }
             }
@@ -218,7 +217,7 @@ impl Prober<'_> {
     /// the reason why it is unhealthy. Cancellation safe.
     async fn hear(&self, said: &Notifications, status: &mut Status) -> News {
         loop {
-            let may_tell = self.handle.health() != HealthState::Unhealthy;
+            let may_tell = self.condition.health() != HealthState::Unhealthy;
             tokio::select! {
                 mut news = said.next() => {
                     if let Some(words) = news.status.take() {
@@ -244,7 +243,7 @@ impl Prober<'_> {
                 is_whole: true,
             };
             let detail = self.logs.with_output("it says".to_owned(), words);
-            self.handle.set_health(self.handle.health(), detail);
+            self.condition.set_health(self.condition.health(), detail);
         }
     }
 
@@ -260,7 +259,7 @@ impl Prober<'_> {
         };
         while let Err(reason) = self.probe(health).await {
             last.clone_from(&reason);
-            self.handle.set_health(HealthState::Starting, reason);
+            self.condition.set_health(HealthState::Starting, reason);
             sleep(pause).await;
         }
     }
@@ -271,7 +270,7 @@ impl Prober<'_> {
             HealthProbe::Command(command) => {
                 let started = self
                     .companions
-                    .start(Side::Probe, self.workload, command)
+                    .start(Side::Probe, self.process, command)
                     .map_err(|error| error.to_string())?;
                 let outcome = started.outcome(limit).await;
                 match outcome.complaint(limit) {
@@ -283,10 +282,14 @@ impl Prober<'_> {
         }
     }
 
+    fn unhealthy(&self, reason: &str) -> String {
+        format!("{} is unhealthy: {reason}", self.workload.subject())
+    }
+
     fn set_healthy(&self) {
         self.logs.health("healthy");
-        self.handle.set_health(HealthState::Healthy, "");
-        self.handle.set_ready((self.elapsed_us)());
+        self.condition.set_health(HealthState::Healthy, "");
+        self.condition.set_ready((self.elapsed_us)());
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whether the workload is ready and well: what its supervision finds, for the agent and for
-//! the workload itself, and what the workload says of itself over the local API.
+//! Whether workloads are ready and well: what their supervision finds, for the agent and for
+//! the workloads themselves, and what each says of itself over the local API.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -9,23 +9,101 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{iter, net};
 
 use link::control::HealthState;
-use manifest::{HealthProbe, MeasuredConfig};
+use manifest::{HealthProbe, MeasuredConfig, Workload, Workloads};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::passing;
 
-/// Messages of the workload that wait to be taken.
+/// Messages of a workload that wait to be taken.
 const MAX_WAITING: usize = 16;
 
-/// The workload's; clones are the same one.
+/// Health, and why it is that.
+pub(crate) type Health = watch::Sender<(HealthState, String)>;
+
+/// The enclave's, and that of each of its workloads; clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct EnclaveReadiness {
+    health: Arc<Health>,
+    workloads: Arc<[Readiness]>,
+    /// Whether its only workload is the enclave.
+    is_one: bool,
+}
+
+impl EnclaveReadiness {
+    /// That of the image's workloads, none of which has been started.
+    pub(crate) fn of(config: &MeasuredConfig) -> Self {
+        let health = Arc::new(starting());
+        let is_one = matches!(config.workloads, Workloads::One(_));
+        let workloads = config.workloads.iter().map(|workload| {
+            let own = if is_one {
+                Arc::clone(&health)
+            } else {
+                Arc::new(starting())
+            };
+            Readiness::new(notifies(workload), own)
+        });
+        Self {
+            workloads: workloads.collect(),
+            health,
+            is_one,
+        }
+    }
+
+    /// Where the enclave's health is kept.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Those of all workloads, in the order of the image's list.
+    pub(crate) fn workloads(&self) -> &[Readiness] {
+        &self.workloads
+    }
+
+    /// That of the workload of this place.
+    pub(crate) fn workload(&self, index: usize) -> Option<&Readiness> {
+        self.workloads.get(index)
+    }
+
+    /// That of the only workload.
+    pub(crate) fn only(&self) -> Option<&Readiness> {
+        self.workloads.first().filter(|_| self.is_one)
+    }
+
+    /// What is known of the enclave of several workloads: the restarts of all, and no end, which
+    /// would be one's.
+    pub(crate) fn state(&self) -> State {
+        let (health, detail) = self.health.borrow().clone();
+        let restarts = self.workloads.iter();
+        State {
+            health,
+            detail,
+            restarts: restarts.map(|workload| workload.state().restarts).sum(),
+            last_end: None,
+        }
+    }
+}
+
+/// That of what has not been started.
+fn starting() -> Health {
+    watch::Sender::new((HealthState::Starting, String::new()))
+}
+
+/// Whether the image has the workload say that it is ready.
+fn notifies(workload: &Workload) -> bool {
+    let health = workload.health.as_ref();
+    health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }))
+}
+
+/// A workload's; clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    health: watch::Sender<(HealthState, String)>,
+    /// The enclave's, if it is the only one.
+    health: Arc<Health>,
     runs: Mutex<Runs>,
     /// Whether the image has the workload say that it is ready.
     notifies: bool,
@@ -38,7 +116,8 @@ struct Shared {
 /// Where connections wait until they are served, and from then on are of the current run.
 #[derive(Debug)]
 struct Doors {
-    tcp: net::TcpListener,
+    /// If what comes there is the workload's.
+    tcp: Option<net::TcpListener>,
     unix: std::os::unix::net::UnixListener,
     /// Descriptors may have been passed over connections that nobody has read.
     closing: mpsc::Sender<Vec<UnixStream>>,
@@ -66,7 +145,26 @@ pub(crate) struct News {
 
 /// One run of the workload. A request comes from the one that its connection was accepted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run(u64);
+struct Run(u64);
+
+/// A workload that has opened a connection, in one of its runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Speaker {
+    readiness: Readiness,
+    run: Run,
+}
+
+impl Speaker {
+    /// Hears what it says of itself.
+    pub(crate) fn hear(&self, said: News) -> Result<(), Unheard> {
+        self.readiness.hear(self.run, said)
+    }
+
+    /// What is known of it.
+    pub(crate) fn state(&self) -> State {
+        self.readiness.state()
+    }
+}
 
 /// What is known at a moment.
 #[derive(Debug)]
@@ -90,17 +188,9 @@ pub(crate) enum Unheard {
 }
 
 impl Readiness {
-    /// That of the image's workload, which has not been started.
-    pub(crate) fn of(config: &MeasuredConfig) -> Self {
-        let health = config.workload.health.as_ref();
-        let notifies =
-            health.is_some_and(|health| matches!(health.probe, HealthProbe::Notify { .. }));
-        Self::new(notifies)
-    }
-
-    fn new(notifies: bool) -> Self {
+    fn new(notifies: bool, health: Arc<Health>) -> Self {
         Self(Arc::new(Shared {
-            health: watch::Sender::new((HealthState::Starting, String::new())),
+            health,
             runs: Mutex::default(),
             notifies,
             told: Notify::new(),
@@ -111,15 +201,20 @@ impl Readiness {
     /// That of a workload that says so.
     #[cfg(test)]
     pub(crate) fn said() -> Self {
-        Self::new(true)
+        Self::new(true, Arc::new(starting()))
     }
 
     /// Has connections closed that wait at these listeners when a run begins: the processes of
     /// an earlier one have opened them.
-    pub(crate) fn keep_runs_apart(&self, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()> {
+    pub(crate) fn keep_runs_apart(
+        &self,
+        tcp: Option<&TcpListener>,
+        unix: &UnixListener,
+    ) -> io::Result<()> {
         if self.0.notifies {
+            let tcp = tcp.map(|tcp| tcp.as_fd().try_clone_to_owned());
             let doors = Doors {
-                tcp: tcp.as_fd().try_clone_to_owned()?.into(),
+                tcp: tcp.transpose()?.map(Into::into),
                 unix: unix.as_fd().try_clone_to_owned()?.into(),
                 closing: passing::closing(1)?,
             };
@@ -134,7 +229,7 @@ impl Readiness {
     }
 
     /// Where the workload's health is kept.
-    pub(crate) fn health(&self) -> &watch::Sender<(HealthState, String)> {
+    pub(crate) fn health(&self) -> &Health {
         &self.0.health
     }
 
@@ -155,13 +250,21 @@ impl Readiness {
     }
 
     /// The current run.
-    pub(crate) fn run(&self) -> Run {
+    fn run(&self) -> Run {
         Run(self.runs().begun)
+    }
+
+    /// Whoever of the workload speaks now.
+    pub(crate) fn speaker(&self) -> Speaker {
+        Speaker {
+            run: self.run(),
+            readiness: self.clone(),
+        }
     }
 
     /// Hears what a run of the workload says. What there is no more room for is put together
     /// with what waits last, as if one message had said both.
-    pub(crate) fn hear(&self, from: Run, said: News) -> Result<(), Unheard> {
+    fn hear(&self, from: Run, said: News) -> Result<(), Unheard> {
         if !self.0.notifies {
             return Err(Unheard::Off);
         }
@@ -216,7 +319,9 @@ impl Readiness {
 impl Doors {
     /// Closes the connections that wait.
     fn turn_away(&self) {
-        waiting(|| self.tcp.accept()).for_each(drop);
+        if let Some(tcp) = &self.tcp {
+            waiting(|| tcp.accept()).for_each(drop);
+        }
         // While earlier ones are still being closed, these wait.
         if let Ok(place) = self.closing.try_reserve() {
             let streams = waiting(|| self.unix.accept()).map(|(stream, _)| stream);
@@ -243,6 +348,10 @@ fn waiting<T>(mut accept: impl FnMut() -> io::Result<T>) -> impl Iterator<Item =
 mod tests {
     use super::*;
 
+    fn workload(notifies: bool) -> Readiness {
+        Readiness::new(notifies, Arc::new(starting()))
+    }
+
     fn ready() -> News {
         News {
             is_ready: true,
@@ -252,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_is_that_of_the_current_run() {
-        let readiness = Readiness::new(true);
+        let readiness = workload(true);
         readiness.begin();
         let first = readiness.run();
         assert_eq!(readiness.hear(first, ready()), Ok(()));
@@ -274,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_is_heard_in_order_and_put_together_beyond_a_limit() {
-        let readiness = Readiness::new(true);
+        let readiness = workload(true);
         readiness.begin();
         let hear = |news| readiness.hear(readiness.run(), news).unwrap();
         hear(ready());
@@ -306,7 +415,7 @@ mod tests {
 
     #[test]
     fn readiness_is_not_heard_of_an_image_without_notify() {
-        let readiness = Readiness::new(false);
+        let readiness = workload(false);
         assert_eq!(readiness.hear(readiness.run(), ready()), Err(Unheard::Off));
     }
 }

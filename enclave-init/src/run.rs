@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use link::control::{EndCause, ExitStatus, FromInit, HealthState, Losses};
 use link::{EndCode, Text};
-use manifest::{MAX_SECRETS, MeasuredConfig};
+use manifest::{Environment, MAX_SECRETS, MeasuredConfig};
 use nix::unistd::{Pid, getpid};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -140,6 +140,7 @@ async fn report(failed: Failed) {
         // Nothing is recorded before the boot is over.
         losses: Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     };
     // The console has it already.
     let _ = timeout(FAREWELL_TIMEOUT, failed.tell(&message)).await;
@@ -194,7 +195,7 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
             return farewell(end, &logs, closing).await;
         }
     }
-    let confined = workload.confinement();
+    let confinements = workload.confinements();
     // What the workload need not wait for.
     let booted = || {
         for line in steps.lines() {
@@ -208,10 +209,10 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
             secrets.report(&missing.secrets, &logs);
             secrets.keep(&signal, &logs);
         }
-        if let Some(lowered) = confined.lowered() {
+        if let Some(lowered) = confinements.lowered() {
             logs.system(lowered);
         }
-        if let Some(unlimited) = confined.unlimited() {
+        if let Some(unlimited) = confinements.unlimited() {
             logs.system(unlimited);
         }
         if !logs.is_released() {
@@ -224,15 +225,11 @@ async fn supervise(booted: Booted, signals: Signals) -> bool {
             handle.clone(),
             logs.clone(),
         ));
-        tokio::spawn(confinement::report(
-            Arc::clone(&confined),
-            handle.clone(),
-            logs.clone(),
-        ));
+        confinements.report(&config.workloads, &handle, &logs);
     };
     let supervisor = Supervisor {
         config: &config,
-        confinement: &confined,
+        confinements: &confinements,
         logs: &logs,
         handle: &handle,
         given,
@@ -273,9 +270,14 @@ async fn await_given(
         credentials: None,
         secrets: Vec::new(),
     };
+    let no_environment = Environment::default();
     if let Some(credentials) = given.credentials {
         // They, and the region, are part of what the workload is started with.
-        let answered = credentials.answered(&config.workload.env);
+        let mut workloads = config.workloads.iter();
+        let environment = workloads
+            .find(|workload| workload.aws_credentials)
+            .map_or(&no_environment, |workload| &workload.env);
+        let answered = credentials.answered(environment);
         let awaited = steps.wait("credentials", async {
             tokio::select! {
                 answered = answered => Some(answered),
@@ -297,6 +299,7 @@ async fn await_given(
             cause: EndCause::BootFailed,
             detail: format!("boot step secrets failed: {reason}"),
             code: Some(EndCode::BootSecrets),
+            workload: None,
             outputs: Outputs::default(),
         })?;
     }
@@ -325,6 +328,7 @@ async fn await_keys(
         cause: EndCause::BootFailed,
         detail: format!("boot step keys failed: {reason}"),
         code: Some(EndCode::BootKeys),
+        workload: None,
         outputs: Outputs::default(),
     })
 }
@@ -377,6 +381,7 @@ async fn farewell(mut end: End, logs: &Logs, closing: Closing) -> bool {
         code: EndCode::text(end.code),
         losses,
         numbered: logs.numbered(),
+        workload: end.workload.as_deref().map(Text::new),
     };
     closing.close(message, FAREWELL_TIMEOUT).await;
     orderly

@@ -9,6 +9,8 @@ use crate::mounts;
 use crate::security_module::SecurityModule;
 use crate::workload::RUNTIME_CONFIG_PATH;
 
+/// Its name in a workload's own folder, which is at [`RUNTIME_CONFIG_PATH`].
+const FILE: &str = "runtime-config";
 /// The register that the runtime configuration is measured into.
 const RUNTIME_CONFIG_PCR: u16 = 16;
 
@@ -24,10 +26,14 @@ pub(crate) async fn measure(nsm: &SecurityModule, config: &[u8]) -> Result<(), I
     Ok(())
 }
 
-/// Puts it where the workload finds it.
-pub(crate) fn write(config: &[u8]) -> Result<(), InitError> {
-    let path = mounts::in_scratch(RUNTIME_CONFIG_PATH);
-    fs::create_dir_all(path.parent().unwrap_or(&path))
-        .and_then(|()| fs::write(&path, config))
-        .doing(|| format!("writing {RUNTIME_CONFIG_PATH}"))
+/// Puts it where each of this many workloads finds it.
+pub(crate) fn write(config: &[u8], workloads: usize) -> Result<(), InitError> {
+    let path = |workload| mounts::own_folder(workload).join(FILE);
+    let writing = || format!("writing {RUNTIME_CONFIG_PATH}");
+    let first = path(0);
+    fs::write(&first, config).doing(writing)?;
+    for workload in 1..workloads {
+        fs::hard_link(&first, path(workload)).doing(writing)?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use link::{BootId, Endpoint, Listener};
 use manifest::MeasuredConfig;
 use serde_json::Value;
 
-use crate::api::{self, Api, Readiness, Verifications};
+use crate::api::{self, Api, EnclaveReadiness, Verifications};
 use crate::aws::Client;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
@@ -55,8 +55,7 @@ pub(crate) struct Running {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
-    /// The workload's.
-    pub(crate) readiness: Readiness,
+    pub(crate) readiness: EnclaveReadiness,
 }
 
 impl Services<'_> {
@@ -76,7 +75,7 @@ impl Services<'_> {
             measurements,
             runtime_config,
         } = self;
-        let credentials = if config.workload.aws_credentials {
+        let credentials = if config.has_credentials() {
             let region = config.kms.as_ref().map(|kms| &*kms.region);
             Some(AwsCredentials::new(region)?)
         } else {
@@ -117,7 +116,7 @@ impl Services<'_> {
             Arc::clone(&into),
             logs.clone(),
         ));
-        let readiness = Readiness::of(config);
+        let readiness = EnclaveReadiness::of(config);
         api::start(Api {
             nsm: nsm.clone(),
             clock: clock.clone(),

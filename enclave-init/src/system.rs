@@ -13,7 +13,7 @@ use nsm::Nsm;
 use crate::args::Simulation;
 use crate::capacity::Capacity;
 use crate::clock;
-use crate::confinement::{Confinement, Memory, Sizes};
+use crate::confinement::{Confinements, Memory, Sizes};
 use crate::error::{Doing, InitError};
 use crate::machine::{Expedited, Reset};
 use crate::network::{Making, Namespace};
@@ -91,11 +91,12 @@ impl System {
                 if config.has_secret_files() {
                     mounts::mount_secrets()?;
                 }
+                mounts::mount_own_folders(config.workloads.iter().count())?;
                 mounts::write_system_files(&config.name)
             })
             .await?;
         let nsm = open_nsm(descriptors.map(Descriptors::nsm))?;
-        let with_credentials = config.workload.aws_credentials;
+        let with_credentials = config.has_credentials();
         let addresses = config.network.addresses();
         let network = steps
             .run(
@@ -104,16 +105,15 @@ impl System {
             )
             .await?;
         let network = Arc::new(network);
-        let confinement = steps
+        let confinements = steps
             .run(EndCode::BootConfinement, async {
                 if simulation.is_none() {
                     capacity.limit_sockets()?;
                 }
-                let network = Arc::clone(&network);
-                Confinement::prepare(&config, &sizes, network, simulation)
+                Confinements::prepare(&config, &sizes, &network, simulation)
             })
             .await?;
-        let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinement), expedited)?;
+        let workload = StandingBy::new(Arc::clone(&config), Arc::new(confinements), expedited)?;
         Ok(Self {
             config,
             trust,

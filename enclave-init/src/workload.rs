@@ -7,18 +7,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use link::control::ExitStatus;
 use link::logs::Source;
-use manifest::{ChangeSignal, HealthProbe, MeasuredConfig, Restart, RestartPolicy, WorkloadKind};
+use manifest::{ChangeSignal, HealthProbe, MeasuredConfig, Workload};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
-use crate::confinement::{Confinement, Step};
+use crate::confinement::{Confinement, Confinements, Step};
 use crate::credentials::AwsCredentials;
 use crate::error::{Doing, InitError};
 use crate::machine::Expedited;
@@ -39,13 +38,23 @@ pub(crate) struct Given<'a> {
     pub(crate) secrets: Option<&'a Secrets>,
 }
 
-type Started = Result<(Pid, Pipes), InitError>;
+/// A workload's process.
+pub(crate) struct Begun {
+    pub(crate) pid: Pid,
+    /// PID 1 of its namespace, if that is another process.
+    pub(crate) namespace: Option<OwnedFd>,
+    pub(crate) pipes: Pipes,
+}
+
+type Started = Result<Begun, InitError>;
 
 /// A workload whose process takes on its confinement and then waits for the word to
 /// execute the program. Most of a start is that, and need not wait for the boot's end.
 pub(crate) struct StandingBy {
+    /// Its place in the image's list.
+    index: usize,
     process: Process,
-    confinement: Arc<Confinement>,
+    confinements: Arc<Confinements>,
     /// While the machine boots; none where it is not the init's own.
     expedited: Option<Expedited>,
 }
@@ -61,37 +70,52 @@ enum Process {
 }
 
 impl StandingBy {
-    /// Has the process made, if its environment is known.
+    /// Has the process made, of a workload that waits for no other, if its environment is
+    /// known.
     pub(crate) fn new(
         config: Arc<MeasuredConfig>,
-        confinement: Arc<Confinement>,
+        confinements: Arc<Confinements>,
         expedited: Option<Expedited>,
     ) -> Result<Self, InitError> {
-        if config.workload.aws_credentials || !config.secrets.is_empty() {
+        let mut workloads = config.workloads.iter();
+        let index = workloads
+            .position(|workload| workload.after.is_empty())
+            .ok_or_else(|| InitError::Workload("every workload waits for another".to_owned()))?;
+        if config.has_credentials() || !config.secrets.is_empty() {
             return Ok(Self {
+                index,
                 process: Process::Awaiting(config),
-                confinement,
+                confinements,
                 expedited,
             });
         }
         let word = Word::new()?;
-        let (awaited, of_thread) = (word.clone(), Arc::clone(&confinement));
+        let (awaited, of_thread) = (word.clone(), Arc::clone(&confinements));
         let (sender, started) = mpsc::channel();
         std::thread::Builder::new()
             .name("workload".to_owned())
             // Whoever gave up the boot does not want to know.
-            .spawn(move || drop(sender.send(start(&config, &of_thread, awaited, Given::default()))))
+            .spawn(move || {
+                let started = start_of(&config, index, &of_thread, awaited, Given::default());
+                drop(sender.send(started));
+            })
             .doing(|| "starting the workload's thread".to_owned())?;
         Ok(Self {
+            index,
             process: Process::Made { word, started },
-            confinement,
+            confinements,
             expedited,
         })
     }
 
-    /// What the process takes on.
-    pub(crate) fn confinement(&self) -> Arc<Confinement> {
-        Arc::clone(&self.confinement)
+    /// What the processes of all workloads take on.
+    pub(crate) fn confinements(&self) -> Arc<Confinements> {
+        Arc::clone(&self.confinements)
+    }
+
+    /// The workload's place in the image's list.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Has it execute the program. Waits for that, as [`start`] does.
@@ -99,7 +123,9 @@ impl StandingBy {
         let (word, started) = match self.process {
             Process::Made { word, started } => (word, started),
             Process::Awaiting(config) => {
-                return start_now(&config, &self.confinement, given);
+                let word = Word::new()?;
+                word.give()?;
+                return start_of(&config, self.index, &self.confinements, word, given);
             }
         };
         word.give()?;
@@ -113,12 +139,27 @@ impl StandingBy {
 /// Starts the workload at once.
 pub(crate) fn start_now(
     config: &MeasuredConfig,
+    workload: &Workload,
     confinement: &Arc<Confinement>,
     given: Given<'_>,
 ) -> Started {
     let word = Word::new()?;
     word.give()?;
-    start(config, confinement, word, given)
+    start(config, workload, confinement, word, given)
+}
+
+/// Starts the workload of this place.
+fn start_of(
+    config: &MeasuredConfig,
+    index: usize,
+    confinements: &Confinements,
+    word: Word,
+    given: Given<'_>,
+) -> Started {
+    match (config.workloads.get(index), confinements.of(index)) {
+        (Some(workload), Some(confinement)) => start(config, workload, confinement, word, given),
+        _ => Err(InitError::Workload("the image does not have it".to_owned())),
+    }
 }
 
 /// The word that a process waits for: a byte through a pipe.
@@ -154,18 +195,22 @@ impl Word {
 }
 
 /// The environment of the workload, and of every command that is run beside it.
-pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsString, OsString)> {
-    let workload = &config.workload;
+pub(crate) fn variables(
+    config: &MeasuredConfig,
+    workload: &Workload,
+    given: Given<'_>,
+) -> Vec<(OsString, OsString)> {
     // What is set later takes the place of what was there.
     let mut variables = BTreeMap::<OsString, OsString>::new();
     let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
     for (name, value) in &workload.env {
         set(name, value.into());
     }
-    for (name, value) in crate::egress::proxy_variables(config) {
+    for (name, value) in crate::egress::proxy_variables(config, &workload.env) {
         set(name, value.into());
     }
     let credentials = given.credentials;
+    let credentials = credentials.filter(|_| workload.aws_credentials);
     let of_credentials = credentials.map(|credentials| credentials.variables(&workload.env));
     for (name, value) in of_credentials.into_iter().flatten() {
         set(name, value.into());
@@ -184,8 +229,8 @@ pub(crate) fn variables(config: &MeasuredConfig, given: Given<'_>) -> Vec<(OsStr
 }
 
 /// Where the workload says how it is. It does so itself: commands beside it have none of this.
-fn of_notifications(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
-    let health = config.workload.health.as_ref();
+fn of_notifications(workload: &Workload) -> Vec<(&'static str, String)> {
+    let health = workload.health.as_ref();
     let Some(HealthProbe::Notify { watchdog }) = health.map(|health| &health.probe) else {
         return Vec::new();
     };
@@ -202,19 +247,19 @@ fn of_notifications(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
 /// word has been given.
 fn start(
     config: &MeasuredConfig,
+    workload: &Workload,
     confinement: &Arc<Confinement>,
     word: Word,
     given: Given<'_>,
 ) -> Started {
-    let workload = &config.workload;
     let program = workload.command.program();
     let folder = workload.working_directory.as_str();
     let mut command = Command::new(program);
     command
         .args(workload.command.arguments())
         .env_clear()
-        .envs(variables(config, given))
-        .envs(of_notifications(config))
+        .envs(variables(config, workload, given))
+        .envs(of_notifications(workload))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -247,7 +292,18 @@ fn start(
             })
         })
     });
-    let mut child = spawned?;
+    let (pid1, mut child) = spawned?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let namespace = match pid1.map(descriptor).transpose() {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            // Nobody would wait for them. The numbers are theirs until somebody has.
+            for process in pid1.into_iter().chain([pid]) {
+                let _ = kill(process, Signal::SIGKILL);
+            }
+            return Err(error);
+        }
+    };
     let stdout = child
         .stdout
         .take()
@@ -256,10 +312,11 @@ fn start(
         .stderr
         .take()
         .map(|pipe| (pipe.into(), Source::Stderr));
-    Ok((
-        Pid::from_raw(child.id().cast_signed()),
-        stdout.into_iter().chain(stderr).collect(),
-    ))
+    Ok(Begun {
+        pid,
+        namespace,
+        pipes: stdout.into_iter().chain(stderr).collect(),
+    })
 }
 
 /// What kept the workload's process from its program.
@@ -346,104 +403,5 @@ pub(crate) fn describe(status: ExitStatus) -> String {
             Ok(signal) => format!("signal {signal}"),
             Err(_) => format!("signal {number}"),
         },
-    }
-}
-
-/// Counts restarts by the workload's policy.
-#[derive(Debug)]
-pub(crate) struct Restarts {
-    kind: WorkloadKind,
-    policy: Restart,
-    attempts: u32,
-}
-
-/// A workload that ran this many times the longest delay is taken for settled.
-const SETTLED_FACTOR: u32 = 10;
-
-impl Restarts {
-    pub(crate) fn new(kind: WorkloadKind, policy: Restart) -> Self {
-        Self {
-            kind,
-            policy,
-            attempts: 0,
-        }
-    }
-
-    /// The delay before the next start of a workload that ran for `ran` and
-    /// has failed, or ended well; `None` when it is not started again.
-    pub(crate) fn next(&mut self, failed: bool, ran: Duration) -> Option<Duration> {
-        let wanted = match self.policy.policy {
-            RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => failed,
-            RestartPolicy::Always => true,
-        };
-        if self.kind == WorkloadKind::Batch || !wanted {
-            return None;
-        }
-        if ran >= self.policy.backoff.longest().saturating_mul(SETTLED_FACTOR) {
-            self.attempts = 0;
-        }
-        if self.attempts >= self.policy.max {
-            return None;
-        }
-        let delay = self.policy.backoff.delay(self.attempts);
-        self.attempts += 1;
-        Some(delay)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OK: bool = false;
-    const FAILED: bool = true;
-    const BRIEFLY: Duration = Duration::from_secs(1);
-
-    fn restarts(kind: WorkloadKind, policy: RestartPolicy, max: u32) -> Restarts {
-        let backoff = "1s..4s".parse().unwrap();
-        Restarts::new(
-            kind,
-            Restart {
-                policy,
-                max,
-                backoff,
-            },
-        )
-    }
-
-    #[test]
-    fn delays_double_until_the_attempts_are_used_up() {
-        let mut restarts = restarts(WorkloadKind::Service, RestartPolicy::OnFailure, 4);
-        let delays: Vec<_> = (0..5)
-            .map(|_| restarts.next(FAILED, BRIEFLY).map(|delay| delay.as_secs()))
-            .collect();
-        assert_eq!(delays, [Some(1), Some(2), Some(4), Some(4), None]);
-        assert_eq!(
-            restarts.next(FAILED, Duration::from_secs(40)),
-            Some(Duration::from_secs(1))
-        );
-    }
-
-    #[test]
-    fn policies() {
-        use RestartPolicy::{Always, Never, OnFailure};
-        for (policy, failed, restarted) in [
-            (Never, FAILED, false),
-            (OnFailure, OK, false),
-            (OnFailure, FAILED, true),
-            (Always, OK, true),
-        ] {
-            assert_eq!(
-                restarts(WorkloadKind::Service, policy, 1)
-                    .next(failed, BRIEFLY)
-                    .is_some(),
-                restarted
-            );
-            assert_eq!(
-                restarts(WorkloadKind::Batch, policy, 1).next(failed, BRIEFLY),
-                None
-            );
-        }
     }
 }

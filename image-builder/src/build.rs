@@ -249,7 +249,7 @@ fn metadata(
         egress: manifest.network.egress.clone(),
         aws_services: manifest.network.aws_services.clone(),
         aws_fips: manifest.network.aws_fips,
-        aws_credentials: manifest.workload.aws_credentials,
+        aws_credentials: manifest.has_credentials(),
     };
     let docker_info = match &image.config_digest {
         Some(digest) => json!({ "ConfigDigest": digest.to_string() }),

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use eif::Architecture;
 use manifest::{
     Attestation, CONFIG_SCHEMA, Command, ConfigError, Environment, HostPattern, Keys, Kms,
-    LogRelease, Manifest, ManifestError, MeasuredConfig, NameOrId, OnChange, Profile, Secret,
-    SelfCheck, StopSignal, UserSource, WorkingDirectory, Workload, WorkloadSource,
+    LogRelease, Manifest, ManifestError, MeasuredConfig, NameOrId, Profile, Reaction, Secret,
+    SelfCheck, StopSignal, UserSource, WorkingDirectory, Workload, WorkloadSource, Workloads,
     check_credentials, check_kms_environment,
 };
 
@@ -24,6 +24,8 @@ use crate::{attestation, fields, keys, kms, secrets};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Largest `/etc/passwd` or `/etc/group` that is read, in bytes.
 const MAX_ACCOUNTS: u64 = 1024 * 1024;
+/// The bit of a mode that lets everybody read.
+const EVERYBODY_READS: u32 = 0o004;
 
 /// The tables that name files, with what is in these.
 pub(crate) struct Tables {
@@ -46,7 +48,7 @@ impl Tables {
 }
 
 /// Combines the manifest with the container's own configuration, and checks
-/// that the workload can be started in the image.
+/// that each workload can be started in the image.
 pub(crate) fn measured(
     manifest: &Manifest,
     tables: Tables,
@@ -59,58 +61,92 @@ pub(crate) fn measured(
         secrets,
         keys,
     } = tables;
-    let source = &manifest.workload;
-    let process = &image.process;
-    let about =
-        |key: &'static str| move |reason: String| manifest.invalid(&["workload", key], reason);
-    let command = command(source, process).map_err(about(program_key(source, process)))?;
-    let account = account(manifest, image).map_err(about("user"))?;
-    let env = environment(process, &source.env, &account.home).map_err(about("env"))?;
-    check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
-    if kms.is_some() {
-        check_kms_environment(&env).map_err(|error| about("env")(error.to_string()))?;
-    }
-    let working_directory = match (&source.working_directory, &process.working_dir) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
-            .map_err(|error| about("working_directory")(format!("the image's {error}")))?,
-        _ => WorkingDirectory::default(),
-    };
-    let is_folder = image
-        .tree
-        .lookup(working_directory.as_bytes())
-        .is_some_and(|node| node.kind == Kind::Directory);
-    if !is_folder {
-        return Err(about("working_directory")(format!(
-            "the working directory {working_directory} does not exist in the image: create it there, or set workload.working_directory"
-        )));
-    }
-    let stop_signal = match (source.stop_signal, &process.stop_signal) {
-        (Some(signal), _) => signal,
-        (None, Some(text)) if !text.is_empty() => text
-            .parse::<StopSignal>()
-            .map_err(|error| about("stop_signal")(format!("the image's StopSignal: {error}")))?,
-        _ => StopSignal::default(),
-    };
-    let surroundings = Surroundings {
-        tree: &image.tree,
-        environment: &env,
-        working_directory: &working_directory,
-        access: Access::new(account.user, &account.groups, &manifest.confinement),
-        architecture,
-        read: &|content, limit| read(image, content, limit),
-    };
-    let key = program_key(source, process);
-    surroundings
-        .check(command.program(), "workload.entrypoint")
-        .and_then(|()| check_init(&surroundings, command.program()))
-        .map_err(about(key))?;
-    let health = healthcheck::measured(manifest, &image.fields, &surroundings)?;
-    check_changes(manifest, &surroundings)?;
+    let has_kms = kms.is_some();
+    let workloads = manifest.workloads.try_map(|index, source| {
+        let entry = Entry {
+            manifest,
+            index,
+            source,
+            image,
+        };
+        entry.measured(has_kms, architecture)
+    })?;
+    check_readers(manifest, &secrets, &workloads)?;
     Ok(MeasuredConfig {
         schema: CONFIG_SCHEMA,
         name: manifest.enclave.name.clone(),
-        workload: Workload {
+        workloads,
+        network: manifest.network.clone(),
+        logs: manifest.logs.clone(),
+        attestation,
+        confinement: manifest.confinement.clone(),
+        kms,
+        secrets,
+        keys,
+    })
+}
+
+/// One of the manifest's workloads.
+struct Entry<'a> {
+    manifest: &'a Manifest,
+    index: usize,
+    source: &'a WorkloadSource,
+    image: &'a Image,
+}
+
+impl Entry<'_> {
+    fn measured(
+        &self,
+        has_kms: bool,
+        architecture: Architecture,
+    ) -> Result<Workload, ManifestError> {
+        let Self {
+            manifest,
+            index,
+            source,
+            image,
+        } = *self;
+        let process = &image.process;
+        let about = |key: &'static str| {
+            move |reason: String| manifest.invalid_workload(index, &[key], reason)
+        };
+        let command = command(source, process).map_err(about(program_key(source, process)))?;
+        let account = account(source, image).map_err(about("user"))?;
+        let env = environment(process, &source.env, &account.home).map_err(about("env"))?;
+        check_credentials(source.aws_credentials, &env).map_err(about("aws_credentials"))?;
+        if has_kms {
+            check_kms_environment(&env).map_err(|error| about("env")(error.to_string()))?;
+        }
+        let working_directory =
+            working_directory(source, image).map_err(about("working_directory"))?;
+        let stop_signal = match (source.stop_signal, &process.stop_signal) {
+            (Some(signal), _) => signal,
+            (None, Some(text)) if !text.is_empty() => {
+                text.parse::<StopSignal>().map_err(|error| {
+                    about("stop_signal")(format!("the image's StopSignal: {error}"))
+                })?
+            }
+            _ => StopSignal::default(),
+        };
+        let surroundings = Surroundings {
+            tree: &image.tree,
+            environment: &env,
+            working_directory: &working_directory,
+            access: Access::new(account.user, &account.groups, &manifest.confinement),
+            architecture,
+            read: &|content, limit| read(image, content, limit),
+        };
+        surroundings
+            .check(command.program(), "workload.entrypoint")
+            .and_then(|()| check_init(&surroundings, command.program()))
+            .map_err(about(program_key(source, process)))?;
+        let health = healthcheck::measured(manifest, index, &image.fields, &surroundings)?;
+        check_changes(manifest, index, &surroundings)?;
+        Ok(Workload {
+            name: source.name.clone(),
+            after: source.after.clone(),
+            essential: source.essential.unwrap_or(true),
+            limits: source.limits,
             kind: source.kind,
             command,
             init: source.init,
@@ -123,15 +159,52 @@ pub(crate) fn measured(
             stop_signal,
             stop_grace: source.stop_grace,
             aws_credentials: source.aws_credentials,
-        },
-        network: manifest.network.clone(),
-        logs: manifest.logs.clone(),
-        attestation,
-        confinement: manifest.confinement.clone(),
-        kms,
-        secrets,
-        keys,
-    })
+        })
+    }
+}
+
+/// The folder that it starts in, which is there.
+fn working_directory(source: &WorkloadSource, image: &Image) -> Result<WorkingDirectory, String> {
+    let folder = match (&source.working_directory, &image.process.working_dir) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) if !folder.is_empty() => WorkingDirectory::try_from(folder.clone())
+            .map_err(|error| format!("the image's {error}"))?,
+        _ => WorkingDirectory::default(),
+    };
+    let node = image.tree.lookup(folder.as_bytes());
+    if node.is_some_and(|node| node.kind == Kind::Directory) {
+        return Ok(folder);
+    }
+    Err(format!(
+        "the working directory {folder} does not exist in the image: create it there, or set workload.working_directory"
+    ))
+}
+
+/// The file of a secret has one owner: that of the first workload.
+fn check_readers(
+    manifest: &Manifest,
+    secrets: &[Secret],
+    workloads: &Workloads<Workload>,
+) -> Result<(), ManifestError> {
+    let mut users = workloads.iter().map(|workload| workload.user);
+    let first = users.next();
+    let Some(other) = users.find(|user| Some(*user) != first) else {
+        return Ok(());
+    };
+    let is_closed = |secret: &Secret| {
+        let file = secret.file.as_ref();
+        file.is_some_and(|file| file.mode.bits() & EVERYBODY_READS == 0)
+    };
+    match secrets.iter().position(is_closed) {
+        None => Ok(()),
+        Some(index) => {
+            let message = format!(
+                "the secret's file belongs to the user of the first workload, {}, and another workload runs as {other}, which could not read it: write `mode = \"0444\"`, or the same `user` for both",
+                first.map(|user| user.to_string()).unwrap_or_default(),
+            );
+            Err(manifest.invalid(&["secrets", &index.to_string(), "file"], message))
+        }
+    }
 }
 
 /// The command line, as Compose makes it of the image's and its own: an entrypoint that is
@@ -172,12 +245,21 @@ fn check_init(surroundings: &Surroundings<'_>, program: &str) -> Result<(), Stri
 /// What follows the change of a secret can be executed, too.
 fn check_changes(
     manifest: &Manifest,
+    workload: usize,
     surroundings: &Surroundings<'_>,
 ) -> Result<(), ManifestError> {
     for (index, secret) in manifest.secrets.iter().enumerate() {
-        let Some(OnChange::Command(command)) = &secret.on_change else {
+        let Some(on_change) = &secret.on_change else {
             continue;
         };
+        let Reaction::Command(command) = &on_change.reaction else {
+            continue;
+        };
+        let named = on_change.workload.as_ref();
+        let beside = named.and_then(|name| manifest.workloads.place(name));
+        if beside.unwrap_or_default() != workload {
+            continue;
+        }
         surroundings
             .check(command.program(), "on_change.command")
             .map_err(|reason| {
@@ -241,7 +323,8 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
         credentials_note(config),
     ];
     let mut notes: Vec<String> = notes.into_iter().flatten().map(str::to_owned).collect();
-    notes.extend(entrypoint_note(&manifest.workload, &image.process));
+    let mut entries = manifest.workloads.iter();
+    notes.extend(entries.find_map(|source| entrypoint_note(source, &image.process)));
     for rule in &config.network.egress {
         let HostPattern::Exact(host) = rule.host() else {
             continue;
@@ -260,11 +343,18 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
     }
     notes.extend(image.notes.iter().cloned());
     notes.extend(proxy_note(&image.process, config));
-    let health = config.workload.health.as_ref();
-    notes.extend(healthcheck::note(manifest, &image.fields, health));
+    notes.extend(healthcheck::note(
+        manifest,
+        &image.fields,
+        &config.workloads,
+    ));
     notes.extend(fields::notes(&image.fields, manifest));
-    let is_root = config.workload.user.uid == 0;
-    let granted = config.confinement.capabilities_of(is_root);
+    // What each of them has.
+    let are_root = config
+        .workloads
+        .iter()
+        .all(|workload| workload.user.uid == 0);
+    let granted = config.confinement.capabilities_of(are_root);
     notes.extend(image.tree.left_out().notes(&granted));
     notes
 }
@@ -274,8 +364,11 @@ pub(crate) fn notes(manifest: &Manifest, image: &Image, config: &MeasuredConfig)
 fn proxy_note(image: &Process, config: &MeasuredConfig) -> Option<String> {
     let image = image.environment();
     let is_images = |name: &&&str| {
-        let kept = config.workload.env.get(**name);
-        kept.is_some_and(|kept| !kept.is_empty() && image.get(**name) == Some(kept))
+        let mut kept = config
+            .workloads
+            .iter()
+            .filter_map(|workload| workload.env.get(**name));
+        kept.any(|kept| !kept.is_empty() && image.get(**name) == Some(kept))
     };
     let name = PROXIES.iter().find(is_images)?;
     Some(format!(
@@ -296,17 +389,21 @@ fn entrypoint_note(source: &WorkloadSource, process: &Process) -> Option<String>
 }
 
 fn profile_note(config: &MeasuredConfig) -> Option<&'static str> {
-    match (config.workload.user.uid, config.confinement.profile) {
-        (0, Profile::Default) => Some(
+    let has_root = config
+        .workloads
+        .iter()
+        .any(|workload| workload.user.uid == 0);
+    match (has_root, config.confinement.profile) {
+        (true, Profile::Default) => Some(
             "the workload runs as root, without root's capabilities: it cannot change users or owners, nor pass over the modes of files; where it must, set confinement.profile = \"container\", and where it need not, workload.user",
         ),
-        (0, Profile::Container) => Some(
+        (true, Profile::Container) => Some(
             "the workload runs as root with the capabilities that Docker leaves root, but for MKNOD: whoever takes it over owns every file of the image",
         ),
-        (_, Profile::Container) => Some(
+        (false, Profile::Container) => Some(
             "confinement.profile = \"container\" gives capabilities to root alone, and the workload runs as another user: name those that it needs in confinement.capabilities, or remove the profile",
         ),
-        (_, Profile::Default) => None,
+        (false, Profile::Default) => None,
     }
 }
 
@@ -319,7 +416,7 @@ fn release_note(config: &MeasuredConfig) -> Option<&'static str> {
 }
 
 fn credentials_note(config: &MeasuredConfig) -> Option<&'static str> {
-    (config.workload.aws_credentials && !config.network.has_egress()).then_some(
+    (config.has_credentials() && !config.network.has_egress()).then_some(
         "workload.aws_credentials is of no use to a workload that can connect to nothing: name services in network.aws_services",
     )
 }
@@ -356,8 +453,8 @@ fn environment(
 }
 
 /// The workload's user, as the image's accounts describe it.
-fn account(manifest: &Manifest, image: &Image) -> Result<Account, String> {
-    let source = match (&manifest.workload.user, &image.process.user) {
+fn account(source: &WorkloadSource, image: &Image) -> Result<Account, String> {
+    let source = match (&source.user, &image.process.user) {
         (Some(user), _) => user.clone(),
         (None, Some(user)) if !user.is_empty() => user
             .parse()

@@ -2,7 +2,7 @@
 
 use manifest::{
     Command, DEFAULT_FAILURES, Health, HealthProbe, HealthSource, Interval, MAX_FAILURES, Manifest,
-    ManifestError, OnUnhealthy, WorkloadKind,
+    ManifestError, OnUnhealthy, Workload, WorkloadKind,
 };
 use serde_json::{Map, Value};
 
@@ -17,18 +17,21 @@ const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
 /// The probe as it is measured; its program can be executed.
 pub(crate) fn measured(
     manifest: &Manifest,
+    index: usize,
     fields: &Map<String, Value>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Option<Health>, ManifestError> {
-    let source = manifest.workload.health.as_ref();
+    let Some(workload) = manifest.workloads.get(index) else {
+        return Ok(None);
+    };
     let about = |key: &'static str| {
-        let path: Vec<&str> = ["workload", "health"]
+        let path: Vec<&str> = ["health"]
             .into_iter()
             .chain((!key.is_empty()).then_some(key))
             .collect();
-        move |reason: String| manifest.invalid(&path, reason)
+        move |reason: String| manifest.invalid_workload(index, &path, reason)
     };
-    match source {
+    match &workload.health {
         Some(HealthSource::Disabled) => Ok(None),
         Some(HealthSource::Probe(health)) => {
             if let HealthProbe::Command(command) = &health.probe {
@@ -38,7 +41,7 @@ pub(crate) fn measured(
             }
             Ok(Some(health.clone()))
         }
-        None if manifest.workload.kind == WorkloadKind::Batch => Ok(None),
+        None if workload.kind == WorkloadKind::Batch => Ok(None),
         None => {
             let advice = "have workload.health probe the workload another way, or not at all by `health = { disable = true }`";
             let found = of_image(fields);
@@ -59,13 +62,12 @@ pub(crate) fn measured(
 pub(crate) fn note(
     manifest: &Manifest,
     fields: &Map<String, Value>,
-    measured: Option<&Health>,
+    measured: &[Workload],
 ) -> Option<String> {
     let (command, _) = of_image(fields).ok().flatten()?;
-    if manifest.workload.health.is_some() {
-        return None;
-    }
-    Some(match measured {
+    let mut pairs = manifest.workloads.iter().zip(measured);
+    let (_, measured) = pairs.find(|(source, _)| source.health.is_none())?;
+    Some(match &measured.health {
         Some(health) => {
             let start = if has_start_interval(fields) {
                 "; its start interval is not used"

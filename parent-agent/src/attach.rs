@@ -295,6 +295,10 @@ mod tests {
             )),
             ready: true,
             restarts: 3,
+            workloads: serde_json::from_str(
+                r#"[{"name": "web", "state": "running", "detail": "", "restarts": 3}]"#,
+            )
+            .unwrap(),
             limits: LimitsStatus {
                 oom_kills: 1,
                 pids_refused: 2,

@@ -3,7 +3,7 @@
 use log_sinks::losses;
 use serde::{Deserialize, Serialize};
 
-use crate::enclave::{BootStep, LimitsStatus};
+use crate::enclave::{BootStep, LimitsStatus, WorkloadsHealth};
 use crate::kms::KmsStatus;
 use crate::self_check::SelfCheck;
 use crate::traffic::InitPlaces;
@@ -23,6 +23,9 @@ pub struct History {
     pub ready: bool,
     /// How often the workload was started again.
     pub restarts: u64,
+    /// How each of several workloads is.
+    #[serde(default)]
+    pub workloads: WorkloadsHealth,
     /// What the workload's limits have refused it.
     #[serde(default)]
     pub limits: LimitsStatus,

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::clock::ClockStatus;
 use crate::crash::Crash;
-use crate::enclave::{Cause, Code, Health};
+use crate::enclave::{Cause, Code, Health, WorkloadHealth};
 use crate::exit::Exit;
 use crate::ingress::OpenPort;
 use crate::self_check::SelfCheck;
@@ -84,7 +84,12 @@ pub enum Report<'a> {
         /// The enclave's own code for it, if it gave one.
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<&'a Code>,
+        /// Which of several it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        workload: Option<&'a str>,
     },
+    /// One of several workloads is otherwise than before.
+    Workload(&'a WorkloadHealth),
     /// The attestation gate has judged a document.
     Gate {
         /// Whether it is satisfied.
@@ -297,7 +302,9 @@ fn describe(report: &Report<'_>) -> String {
             status,
             restart_in_ms,
             code,
-        } => describe_workload(*status, *restart_in_ms, *code),
+            workload,
+        } => describe_workload(*status, *restart_in_ms, *code, *workload),
+        Report::Workload(workload) => format!("workload    {}\n", plain(&workload.to_string())),
         Report::Gate {
             accepted: true,
             message: _,
@@ -355,6 +362,7 @@ fn describe_workload(
     status: WorkloadStatus,
     restart_in_ms: Option<u64>,
     code: Option<&Code>,
+    workload: Option<&str>,
 ) -> String {
     let is = |known| code.is_some_and(|code| code.is(known));
     let how = match status {
@@ -366,9 +374,10 @@ fn describe_workload(
         WorkloadStatus::Code(code) => format!("ended with code {code}"),
         WorkloadStatus::Signal(signal) => format!("was killed by signal {signal}"),
     };
+    let name = workload.map_or_else(String::new, |name| format!("{} ", plain(name)));
     match restart_in_ms {
-        Some(delay) => format!("workload    {how}, restarts in {delay} ms\n"),
-        None => format!("workload    {how}\n"),
+        Some(delay) => format!("workload    {name}{how}, restarts in {delay} ms\n"),
+        None => format!("workload    {name}{how}\n"),
     }
 }
 
@@ -475,7 +484,7 @@ mod tests {
             ),
             (EndCode::WorkloadExitCode, "ended with code 0"),
         ] {
-            let text = describe_workload(WorkloadStatus::Code(0), None, Some(&code.into()));
+            let text = describe_workload(WorkloadStatus::Code(0), None, Some(&code.into()), None);
             assert_eq!(text, format!("workload    {how}\n"));
         }
     }

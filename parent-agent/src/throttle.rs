@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use manifest::MAX_WORKLOADS;
 use tokio::time::{Instant, interval};
 use tracing::warn;
 
@@ -20,6 +21,8 @@ const SUMMARY_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) enum Line {
     /// The workload's health has changed.
     Health,
+    /// One of several workloads has changed its state.
+    Workload,
     /// The enclave's clock has changed its state.
     Clock,
     /// The enclave's verification of its own document came to something else.
@@ -49,8 +52,9 @@ pub(crate) enum Line {
 }
 
 impl Line {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Health,
+        Self::Workload,
         Self::Clock,
         Self::SelfCheck,
         Self::BootStep,
@@ -70,6 +74,7 @@ impl Line {
     const fn name(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::Workload => "workload",
             Self::Clock => "clock",
             Self::SelfCheck => "self-check",
             Self::BootStep => "boot-step",
@@ -84,6 +89,12 @@ impl Line {
             Self::MissingRecords => "missing-records",
             Self::NotTaken => "message-not-taken",
         }
+    }
+
+    /// Whether one more may be written now about the workload of this number, each of which
+    /// has its own rate: one that is restarted without end hides no other's end.
+    pub(crate) fn may_be_written_of(self, workload: usize) -> bool {
+        LINES.may_be_written_of(self, workload, Instant::now())
     }
 
     /// Whether one more may be written now; one that may not is counted.
@@ -118,15 +129,32 @@ static LINES: Throttle = Throttle::new();
 
 /// A bucket and a count for each kind.
 #[derive(Debug)]
-struct Throttle([(Bucket, AtomicU64); Line::ALL.len()]);
+struct Throttle {
+    kinds: [(Bucket, AtomicU64); Line::ALL.len()],
+    workloads: [Bucket; MAX_WORKLOADS],
+}
 
 impl Throttle {
     const fn new() -> Self {
-        Self([const { (Bucket::new(RATE), AtomicU64::new(0)) }; Line::ALL.len()])
+        Self {
+            kinds: [const { (Bucket::new(RATE), AtomicU64::new(0)) }; Line::ALL.len()],
+            workloads: [const { Bucket::new(RATE) }; MAX_WORKLOADS],
+        }
+    }
+
+    fn may_be_written_of(&self, line: Line, workload: usize, now: Instant) -> bool {
+        let may = self
+            .workloads
+            .get(workload)
+            .is_some_and(|bucket| bucket.take(now));
+        if !may && let Some((_, left_out)) = self.kinds.get(line as usize) {
+            left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        may
     }
 
     fn may_be_written(&self, line: Line, now: Instant) -> bool {
-        let Some((bucket, left_out)) = self.0.get(line as usize) else {
+        let Some((bucket, left_out)) = self.kinds.get(line as usize) else {
             return false;
         };
         let may = bucket.take(now);
@@ -139,7 +167,7 @@ impl Throttle {
     fn left_out(&self) -> BTreeMap<String, u64> {
         Line::ALL
             .into_iter()
-            .zip(&self.0)
+            .zip(&self.kinds)
             .map(|(line, (_, count))| (line.name().to_owned(), count.load(Ordering::Relaxed)))
             .filter(|(_, count)| *count > 0)
             .collect()

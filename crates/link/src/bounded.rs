@@ -7,6 +7,9 @@ use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
 
+/// Longest name of a workload, in bytes.
+pub const MAX_NAME: usize = 63;
+
 /// A byte string of at most `MAX` bytes.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bytes<const MAX: usize>(Vec<u8>);
@@ -66,6 +69,22 @@ pub(crate) fn bytes<'b, const MAX: usize, C>(
         .at(position));
     }
     Ok(bytes)
+}
+
+/// Decodes the name of a workload, if there is one, without copying it: what else could be
+/// written into logs is refused.
+pub(crate) fn name<'b, C>(
+    d: &mut Decoder<'b>,
+    context: &mut C,
+) -> Result<Option<&'b str>, DecodeError> {
+    let position = d.position();
+    let name = Option::<&str>::decode(d, context)?;
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_allowed);
+    if name.is_some_and(|name| !is_name(name)) {
+        return Err(DecodeError::message("not the name of a workload").at(position));
+    }
+    Ok(name)
 }
 
 /// Decodes an array of at most `MAX` items, whatever length it claims.

@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::boot_id::BootId;
-use crate::bounded::{Bytes, Text, array};
+use crate::bounded::{Bytes, MAX_NAME, Text, array};
 use crate::credentials::Credentials;
 use crate::kms::{self, MAX_CALLS as MAX_KMS_CALLS};
 use crate::logs::LogStream;
@@ -105,6 +105,9 @@ pub enum FromInit {
         /// after code 0.
         #[n(2)]
         code: Text<MAX_CODE>,
+        /// Which of several it is; absent if there is only one.
+        #[n(3)]
+        workload: Option<Text<MAX_NAME>>,
     },
     /// Last: the enclave is about to power off.
     #[n(7)]
@@ -127,6 +130,9 @@ pub enum FromInit {
         #[n(4)]
         #[cbor(decode_with = "array::<MAX_STREAMS, _, _>")]
         numbered: Vec<(LogStream, u64)>,
+        /// Which of several workloads has ended it; absent if none has, or if there is only one.
+        #[n(5)]
+        workload: Option<Text<MAX_NAME>>,
     },
     /// What the init found when it verified its own document, once per connection;
     /// where it ends the boot, before [`FromInit::Ending`].
@@ -258,6 +264,68 @@ pub enum FromInit {
         #[n(1)]
         reason: Text<MAX_TEXT>,
     },
+    /// How one of several workloads is, when that changes and on each new connection. The
+    /// only workload of an enclave is told of by [`FromInit::Health`] alone.
+    #[n(20)]
+    Workload {
+        /// Its name.
+        #[n(0)]
+        name: Text<MAX_NAME>,
+        /// How it is.
+        #[n(1)]
+        state: WorkloadState,
+        /// Why, for people; empty when there is nothing to say.
+        #[n(2)]
+        detail: Text<MAX_TEXT>,
+    },
+}
+
+/// How one of several workloads is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum WorkloadState {
+    /// Not started yet, because of those that it is started after.
+    #[n(0)]
+    Waiting,
+    /// Running and not ready yet, or between restarts.
+    #[n(1)]
+    Starting,
+    /// Running, and not unhealthy.
+    #[n(2)]
+    Running,
+    /// Running and unhealthy.
+    #[n(3)]
+    Unhealthy,
+    /// Ended well, and not started again.
+    #[n(4)]
+    Finished,
+    /// Ended otherwise, and not started again.
+    #[n(5)]
+    Failed,
+}
+
+impl WorkloadState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Starting,
+        Self::Running,
+        Self::Unhealthy,
+        Self::Finished,
+        Self::Failed,
+    ];
+
+    /// The state's name, as in `status` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// How many secrets the image declares, and what has become of them.

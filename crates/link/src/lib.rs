@@ -47,7 +47,7 @@ mod vsock;
 
 pub use crate::vsock::Vsock;
 pub use boot_id::BootId;
-pub use bounded::{Bytes, Text};
+pub use bounded::{Bytes, MAX_NAME, Text};
 pub use credentials::{Credentials, Secret};
 pub use end_code::EndCode;
 pub use endpoint::Endpoint;

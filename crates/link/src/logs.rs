@@ -94,6 +94,10 @@ pub struct Record<'a> {
         decode_with = "bounded::bytes::<MAX_RECORD, _>"
     )]
     pub data: &'a [u8],
+    /// The workload that it is of, where there are several.
+    #[b(6)]
+    #[cbor(decode_with = "bounded::name")]
+    pub workload: Option<&'a str>,
 }
 
 /// Compresses batches.

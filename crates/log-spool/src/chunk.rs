@@ -70,6 +70,7 @@ impl Chunk {
             time_us,
             source: super::Source::Agent,
             continues: false,
+            workload: None,
             data: text,
         });
         chunk

@@ -3,7 +3,7 @@
 //! ```text
 //! segment  = header (1024 bytes) batch*
 //! batch    = header (64 bytes) record*
-//! record   = tag (1) sequence (8) time (8) length (4) data
+//! record   = tag (1) sequence (8) time (8) length (4) [length (1) workload] data
 //! ```
 //!
 //! All numbers are big-endian. A batch is valid only at the place that it names,
@@ -12,6 +12,7 @@
 
 use bytes::{Buf, BufMut};
 use crc32fast::Hasher;
+use link::MAX_NAME;
 use link::logs::{LogStream, MAX_RECORD, Record};
 
 use super::positions::{Boot, MAX_BOOTS, Positions, STREAMS};
@@ -25,7 +26,7 @@ pub(super) const RECORD_HEADER: usize = 1 + 8 + 8 + 4;
 /// A batch takes no further record once it has so many bytes.
 pub(super) const FULL_PAYLOAD: usize = 1024 * 1024;
 /// Most bytes of a batch's records.
-pub(super) const MAX_PAYLOAD: usize = FULL_PAYLOAD + RECORD_HEADER + MAX_RECORD;
+pub(super) const MAX_PAYLOAD: usize = FULL_PAYLOAD + RECORD_HEADER + 1 + MAX_NAME + MAX_RECORD;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ENCLSPL1";
 /// How a batch begins.
@@ -79,6 +80,8 @@ pub struct Stored<'a> {
     pub source: Source,
     /// Whether the line goes on in the next record of the same source.
     pub continues: bool,
+    /// The workload that it is of, where there are several.
+    pub workload: Option<&'a str>,
     /// The line's bytes, without its end.
     pub data: &'a [u8],
 }
@@ -91,6 +94,7 @@ impl<'a> From<&Record<'a>> for Stored<'a> {
             time_us: record.time_us,
             source: record.source.into(),
             continues: record.continues,
+            workload: record.workload,
             data: record.data,
         }
     }
@@ -109,10 +113,19 @@ pub(super) fn put_record(record: &Stored<'_>, bytes: &mut Vec<u8>) {
         Source::Init => 2,
         Source::Agent => 3,
     };
-    bytes.put_u8(record.stream as u8 | source << 2 | u8::from(record.continues) << 4);
+    let workload = record.workload.map(str::as_bytes);
+    let workload = workload.and_then(|name| Some((u8::try_from(name.len()).ok()?, name)));
+    let has_name = u8::from(workload.is_some());
+    bytes.put_u8(
+        record.stream as u8 | source << 2 | u8::from(record.continues) << 4 | has_name << 5,
+    );
     bytes.put_u64(record.sequence);
     bytes.put_u64(record.time_us);
     bytes.put_u32(u32::try_from(record.data.len()).expect("at most MAX_RECORD bytes"));
+    if let Some((length, name)) = workload {
+        bytes.put_u8(length);
+        bytes.put_slice(name);
+    }
     bytes.put_slice(record.data);
 }
 
@@ -130,6 +143,14 @@ pub(super) fn take_record<'a>(bytes: &mut &'a [u8]) -> Option<Stored<'a>> {
     let sequence = rest.try_get_u64().ok()?;
     let time_us = rest.try_get_u64().ok()?;
     let length = usize::try_from(rest.try_get_u32().ok()?).ok()?;
+    let workload = if tag >> 5 & 1 == 1 {
+        let length = usize::from(rest.try_get_u8().ok()?);
+        let (name, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(std::str::from_utf8(name).ok()?)
+    } else {
+        None
+    };
     let (data, rest) = rest.split_at_checked(length)?;
     *bytes = rest;
     Some(Stored {
@@ -138,6 +159,7 @@ pub(super) fn take_record<'a>(bytes: &mut &'a [u8]) -> Option<Stored<'a>> {
         time_us,
         source,
         continues: tag >> 4 & 1 == 1,
+        workload,
         data,
     })
 }
@@ -304,6 +326,7 @@ mod tests {
             time_us: *time_us,
             source: sources[usize::from(*source)],
             continues: *continues,
+            workload: continues.then_some("web"),
             data,
         }
     }

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::Stored;
 
-/// Appends a log record as one line: `TIME STREAM | TEXT`, or JSON that keeps
-/// every byte.
+/// Appends a log record as one line: `TIME STREAM | TEXT`, with `WORKLOAD | ` before the text
+/// where there are several workloads, or JSON that keeps every byte.
 pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
     let time = timestamp(record.time_us);
     let stream = record.stream.name();
@@ -22,6 +22,7 @@ pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
             source: record.source.name(),
             sequence: record.sequence,
             continues: record.continues,
+            workload: record.workload,
             text,
             base64: text.is_none().then(|| STANDARD.encode(record.data)),
         };
@@ -30,7 +31,9 @@ pub fn log_line(record: &Stored<'_>, json: bool, lines: &mut Vec<u8>) {
     } else {
         let text = plain(&String::from_utf8_lossy(record.data));
         let goes_on = if record.continues { "…" } else { "" };
-        lines.extend(format!("{time} {stream:<11} | {text}{goes_on}\n").into_bytes());
+        let workload = record.workload.map(|name| format!("{name} | "));
+        let workload = workload.unwrap_or_default();
+        lines.extend(format!("{time} {stream:<11} | {workload}{text}{goes_on}\n").into_bytes());
     }
 }
 
@@ -42,6 +45,8 @@ struct LogLine<'a> {
     source: &'static str,
     sequence: u64,
     continues: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +86,7 @@ mod tests {
             time_us: 1_767_225_600_123_456,
             source: Source::Stderr,
             continues: false,
+            workload: None,
             data,
         }
     }
@@ -97,6 +103,17 @@ mod tests {
             line(b"hello\tworld", false),
             "2026-01-01T00:00:00.123456Z application | hello\tworld\n"
         );
+        let mut named = Vec::new();
+        let workload = Some("web");
+        log_line(
+            &Stored {
+                workload,
+                ..record(b"hello")
+            },
+            false,
+            &mut named,
+        );
+        assert!(named.ends_with(b" application | web | hello\n"));
         assert!(line(b"\x1b]0;x\x07\r\xff", false).ends_with("| \\u{1b}]0;x\\u{7}\\r\u{fffd}\n"));
         assert_eq!(timestamp(u64::MAX), format!("{}us", u64::MAX));
     }

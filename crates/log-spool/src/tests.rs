@@ -34,6 +34,7 @@ fn record(sequence: u64, data: &[u8]) -> Record<'_> {
         source: link::logs::Source::Stdout,
         continues: false,
         data,
+        workload: None,
     }
 }
 

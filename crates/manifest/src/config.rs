@@ -20,6 +20,7 @@ use crate::network::{
 use crate::secrets::{self, Secret, SecretError};
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::Workload;
+use crate::workloads::{Workloads, WorkloadsError};
 
 /// Where the measured configuration lies in the application ramdisk.
 pub const MEASURED_CONFIG_PATH: &str = "enclave/config.json";
@@ -69,6 +70,9 @@ pub enum ConfigError {
     /// The KMS cannot be called.
     #[error("the image's configuration cannot be used: kms: {0}")]
     Kms(#[from] KmsError),
+    /// Its workloads cannot be told apart or ordered.
+    #[error("the image's configuration cannot be used: {0}")]
+    Workloads(#[from] WorkloadsError),
     /// Its secrets contradict each other.
     #[error("the image's configuration cannot be used: {0}")]
     Secrets(#[from] SecretError),
@@ -87,7 +91,8 @@ pub struct MeasuredConfig {
     /// The enclave's name.
     pub name: EnclaveName,
     /// What runs.
-    pub workload: Workload,
+    #[serde(rename = "workload")]
+    pub workloads: Workloads<Workload>,
     /// Its network.
     pub network: Network,
     /// Its log policy.
@@ -116,13 +121,17 @@ impl MeasuredConfig {
         let config = read(bytes, |config: &Self| config.schema)?;
         config.network.check()?;
         config.attestation.check()?;
+        config.workloads.check().map_err(|(_, _, error)| error)?;
         secrets::check(&config.secrets, config.kms.is_some())?;
+        let changes = config.secrets.iter();
+        let changes = changes.map(|secret| secret.on_change.as_ref());
+        secrets::check_changes(changes, &config.workloads).map_err(|(_, _, error)| error)?;
         config
             .confinement
             .check(None)
             .map_err(|(key, _, reason)| ConfigError::Confinement { key, reason })?;
         if let Some(kms) = &config.kms {
-            kms.check(config.workload.aws_credentials, &config.network)?;
+            kms.check(config.has_credentials(), &config.network)?;
         }
         if let Some(keys) = &config.keys {
             let open = &config.attestation.open_registers;
@@ -131,6 +140,12 @@ impl MeasuredConfig {
             keys.check_signer()?;
         }
         Ok(config)
+    }
+
+    /// Whether a workload gets the AWS credentials of the instance.
+    pub fn has_credentials(&self) -> bool {
+        let mut workloads = self.workloads.iter();
+        workloads.any(|workload| workload.aws_credentials)
     }
 
     /// Whether a secret is delivered as a file.
@@ -143,7 +158,7 @@ impl MeasuredConfig {
         let size =
             |part: &dyn Fn() -> serde_json::Result<Vec<u8>>| part().map_or(0, |bytes| bytes.len());
         let sizes = [
-            ("workload", size(&|| serde_json::to_vec(&self.workload))),
+            ("workload", size(&|| serde_json::to_vec(&self.workloads))),
             ("network", size(&|| serde_json::to_vec(&self.network))),
             ("logs", size(&|| serde_json::to_vec(&self.logs))),
             (
@@ -379,7 +394,7 @@ mod tests {
     #[test]
     fn the_measured_document_reads_back() {
         let config = read(&measured()).unwrap();
-        assert_eq!(config.workload.command.program(), "/app/server");
+        assert_eq!(config.workloads[0].command.program(), "/app/server");
         let bytes = config.to_json().unwrap();
         assert_eq!(MeasuredConfig::from_json(&bytes).unwrap(), config);
         assert_eq!(
@@ -529,7 +544,10 @@ mod tests {
         value["workload"]["command"] = json!(["/a", "x".repeat(100_000), "x".repeat(100_000)]);
         let mut config = read(&value).unwrap();
         let text = "x".repeat(100_000);
-        config.workload.env.set("A".into(), text).unwrap();
+        let Workloads::One([workload]) = &mut config.workloads else {
+            panic!("one workload");
+        };
+        workload.env.set("A".into(), text).unwrap();
         assert!(matches!(config.to_json(), Err(ConfigError::TooLarge(_))));
         let bytes = vec![b' '; MAX_CONFIG_BYTES + 1];
         assert!(matches!(

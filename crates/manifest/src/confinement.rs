@@ -46,6 +46,9 @@ pub enum ConfinementError {
     /// Not a number of processes.
     #[error("{0} is not a number of processes: write a whole number from {MIN_PIDS} to {MAX_PIDS}")]
     Pids(String),
+    /// Not a weight of control groups.
+    #[error("{0} is not a weight: write a whole number from 1 to 10000, where 100 is usual")]
+    CpuWeight(String),
     /// A limit that the enclave's memory does not hold.
     #[error(
         "{key} of {size} MiB is not below the enclave's {memory} MiB: lower it, or raise enclave.memory_mib"

@@ -3,10 +3,13 @@
 use crate::confinement::{Confinement, Mebibytes};
 use crate::health::OnUnhealthy;
 use crate::process::Environment;
-use crate::workload::{MAX_STOP_GRACE, RestartPolicy, WorkloadKind, WorkloadSource};
+use crate::workload::{RestartPolicy, WorkloadKind, WorkloadSource};
+use crate::workloads::{MAX_STOP_GRACE, Workloads};
 
 /// The path of a value, and what is wrong with it.
-pub(crate) type Contradiction = (&'static [&'static str], String);
+pub(crate) type Contradiction = (Vec<String>, String);
+/// The same below a table.
+type Found = (&'static [&'static str], String);
 
 /// Variables by which an SDK finds other credentials, or none at all, before it asks the
 /// enclave for them.
@@ -23,29 +26,36 @@ const OTHER_CREDENTIALS: [&str; 8] = [
 
 /// Refuses what the enclave would not keep, or what would mean nothing.
 pub(crate) fn check(
-    workload: &WorkloadSource,
+    workloads: &Workloads<WorkloadSource>,
     confinement: &Confinement,
 ) -> Result<(), Contradiction> {
-    restart(workload)
-        .or_else(|| stop_grace(workload))
-        .or_else(|| on_unhealthy(workload))
-        .or_else(|| credentials(workload))
-        .or_else(|| read_only_root(confinement))
-        .or_else(|| sizes(confinement))
-        .map_or(Ok(()), Err)
+    for (index, workload) in workloads.iter().enumerate() {
+        let found = restart(workload)
+            .or_else(|| stop_grace(workload))
+            .or_else(|| on_unhealthy(workload))
+            .or_else(|| credentials(workload));
+        if let Some((key, message)) = found {
+            return Err((workloads.path(index, key), message));
+        }
+    }
+    let found = read_only_root(confinement).or_else(|| sizes(confinement));
+    found.map_or(Ok(()), |(key, message)| {
+        let table = std::iter::once("confinement").chain(key.iter().copied());
+        Err((table.map(str::to_owned).collect(), message))
+    })
 }
 
 /// A batch workload runs once.
-fn restart(workload: &WorkloadSource) -> Option<Contradiction> {
+fn restart(workload: &WorkloadSource) -> Option<Found> {
     let restart = workload.restart?;
     (workload.kind == WorkloadKind::Batch && restart.policy != RestartPolicy::Never).then(|| {
         let message = "a batch workload runs once: remove `restart`, or choose the kind `service` or `daemon`";
-        (["workload", "restart"].as_slice(), message.to_owned())
+        (["restart"].as_slice(), message.to_owned())
     })
 }
 
 /// Who stops the enclave does not wait for longer.
-fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
+fn stop_grace(workload: &WorkloadSource) -> Option<Found> {
     (workload.stop_grace.as_duration() > MAX_STOP_GRACE).then(|| {
         let message = format!(
             "stop_grace of {} would not be kept: the agent waits {} s for an enclave to end; write at most `{}s`",
@@ -53,24 +63,24 @@ fn stop_grace(workload: &WorkloadSource) -> Option<Contradiction> {
             MAX_STOP_GRACE.as_secs(),
             MAX_STOP_GRACE.as_secs(),
         );
-        (["workload", "stop_grace"].as_slice(), message)
+        (["stop_grace"].as_slice(), message)
     })
 }
 
 /// A workload that is never started again is not restarted for its health either.
-fn on_unhealthy(workload: &WorkloadSource) -> Option<Contradiction> {
+fn on_unhealthy(workload: &WorkloadSource) -> Option<Found> {
     let health = workload.health.as_ref()?.probe()?;
     let never = workload.restart().policy == RestartPolicy::Never;
     (health.on_unhealthy == OnUnhealthy::Restart && never).then(|| {
         let message = "`on_unhealthy = \"restart\"` restarts by the policy, which is `never`: choose another policy, or `on_unhealthy = \"end\"`";
-        (["workload", "health", "on_unhealthy"].as_slice(), message.to_owned())
+        (["health", "on_unhealthy"].as_slice(), message.to_owned())
     })
 }
 
 /// An SDK takes the credentials that it finds first.
-fn credentials(workload: &WorkloadSource) -> Option<Contradiction> {
+fn credentials(workload: &WorkloadSource) -> Option<Found> {
     let message = check_credentials(workload.aws_credentials, &workload.env).err()?;
-    Some((["workload", "aws_credentials"].as_slice(), message))
+    Some((["aws_credentials"].as_slice(), message))
 }
 
 /// Refuses an environment in which a workload that gets AWS credentials would use others;
@@ -91,27 +101,27 @@ pub(crate) fn is_of_credentials(variable: &str) -> bool {
 }
 
 /// There is no room to bound where nothing can be written.
-fn read_only_root(confinement: &Confinement) -> Option<Contradiction> {
+fn read_only_root(confinement: &Confinement) -> Option<Found> {
     (confinement.read_only_root && confinement.root_mib.is_some()).then(|| {
         let message = "root_mib is space for files in `/`, and read_only_root makes `/` read-only: remove one of the two";
-        (["confinement", "root_mib"].as_slice(), message.to_owned())
+        (["root_mib"].as_slice(), message.to_owned())
     })
 }
 
 /// What is written into memory counts against the workload's memory, too.
-fn sizes(confinement: &Confinement) -> Option<Contradiction> {
+fn sizes(confinement: &Confinement) -> Option<Found> {
     let memory = confinement.memory_mib?;
     let larger = |size: Option<Mebibytes>| size.filter(|size| *size > memory);
     let sizes: [(&'static [&'static str], _); 4] = [
-        (&["confinement", "root_mib"], confinement.root_mib),
-        (&["confinement", "tmp_mib"], confinement.tmp_mib),
-        (&["confinement", "run_mib"], confinement.run_mib),
-        (&["confinement", "shm_mib"], confinement.shm_mib),
+        (&["root_mib"], confinement.root_mib),
+        (&["tmp_mib"], confinement.tmp_mib),
+        (&["run_mib"], confinement.run_mib),
+        (&["shm_mib"], confinement.shm_mib),
     ];
     let (path, size) = sizes
         .into_iter()
         .find_map(|(path, size)| Some((path, larger(size)?)))?;
-    let key = path.last().copied().expect("a path of two names");
+    let key = path.last().copied().expect("a path of one name");
     let message = format!(
         "{key} of {size} MiB is more than confinement.memory_mib of {memory} MiB, against which files count: lower it, or raise memory_mib"
     );

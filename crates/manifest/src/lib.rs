@@ -29,6 +29,7 @@ mod health;
 mod image;
 mod keys;
 mod kms;
+mod limits;
 mod logs;
 mod memory;
 mod name;
@@ -41,6 +42,7 @@ mod stop_signal;
 mod text;
 mod units;
 mod workload;
+mod workloads;
 
 pub use addresses::{
     API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS, NAME_SERVER_PORT, OWN_NETWORK, PROXY_PORT,
@@ -76,12 +78,13 @@ pub use kms::{
     HttpsEndpoint, Kms, KmsError, KmsSource, MAX_TLS_ROOTS_BYTES, Region, TlsRoots,
     check_kms_environment,
 };
+pub use limits::{CpuWeight, Limits};
 pub use logs::{
     Compression, FieldPath, LogBuffer, LogRelease, Logs, LogsError, MAX_JSON_FIELDS,
     MAX_REDACTIONS, Multiline, Pattern, Redaction, Redactions, WhenFull,
 };
 pub use memory::needed_mib;
-pub use name::{EnclaveName, NameError};
+pub use name::{EnclaveName, NameError, WorkloadName};
 pub use network::{IngressRule, MAX_EGRESS_RULES, MAX_INGRESS_RULES, Network, NetworkError};
 pub use process::{
     Command, Environment, MAX_ARGUMENT_BYTES, NameOrId, ProcessError, UserSource, Words,
@@ -89,13 +92,12 @@ pub use process::{
 };
 pub use secrets::{
     ChangeSignal, Ciphertext, CiphertextBlob, CiphertextSource, EncryptionContext, KeyArn,
-    KmsEncrypted, MAX_CIPHERTEXT_BYTES, MAX_SECRETS, OnChange, OnFailure, OriginSource,
+    KmsEncrypted, MAX_CIPHERTEXT_BYTES, MAX_SECRETS, OnChange, OnFailure, OriginSource, Reaction,
     SECRETS_FOLDER, Sealed, SealedSource, Secret, SecretError, SecretFile, SecretMode,
     SecretOrigin, SecretPath, SecretSource, StoredAt, VariableName,
 };
 pub use source::{Enclave, Manifest, ManifestError};
 pub use stop_signal::{StopSignal, StopSignalError};
 pub use units::{Backoff, Cpus, Interval, MemoryMib, Port, UnitError};
-pub use workload::{
-    MAX_STOP_GRACE, Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource,
-};
+pub use workload::{Restart, RestartPolicy, User, Workload, WorkloadKind, WorkloadSource};
+pub use workloads::{Broken, MAX_STOP_GRACE, MAX_WORKLOADS, Member, Workloads, WorkloadsError};

@@ -1,6 +1,7 @@
 //! Which type each value of `enclave.toml` has. An example of every key says it, and is
 //! what an error tells people to write instead.
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key with a value of its type. It is no manifest: some keys exclude each other.
@@ -12,6 +13,10 @@ cpus = 2
 memory_mib = 1024
 
 [workload]
+name = "web"
+after = ["database"]
+essential = false
+limits = { memory_mib = 256, pids = 100, cpu_weight = 50 }
 kind = "service"
 entrypoint = ["/app/server"]
 command = ["--fast"]
@@ -76,7 +81,7 @@ env = "DATABASE_PASSWORD"
 api = true
 mode = "0400"
 refresh = "10m"
-on_change = { signal = "SIGHUP", command = ["/app/reload"] }
+on_change = { signal = "SIGHUP", command = ["/app/reload"], workload = "web" }
 on_failure = "stop"
 
 [keys]
@@ -87,7 +92,9 @@ siblings = { signer = "signer.pem", role = "arn:aws:iam::111122223333:role/payme
 
 /// Whether the keys of a table are the reader's own.
 fn has_any_key(path: &str) -> bool {
-    path == "workload.env" || path.ends_with("].encryption_context")
+    path == "workload.env"
+        || (path.starts_with("workload[") && path.ends_with("].env"))
+        || path.ends_with("].encryption_context")
 }
 
 /// A value of another type than its key has.
@@ -156,6 +163,12 @@ fn check_value(
     entry: &Entry<'_>,
 ) -> Result<(), Mismatch> {
     let Entry { path, written } = entry;
+    if let ("workload", DeValue::Array(tables), DeValue::Table(example)) = (*path, value, example)
+        && !tables.is_empty()
+        && tables.iter().all(|table| table.get_ref().is_table())
+    {
+        return check_each(tables, example, path);
+    }
     let (is, wanted) = (kind(value), kind(example));
     if is != wanted {
         let instead = if let Some(written) = written {
@@ -202,6 +215,19 @@ fn check_value(
         }
         _ => Ok(()),
     }
+}
+
+/// Several tables where one may stand, too.
+fn check_each(
+    tables: &[Spanned<DeValue<'_>>],
+    example: &DeTable<'_>,
+    path: &str,
+) -> Result<(), Mismatch> {
+    let mut tables = tables.iter().enumerate();
+    tables.try_for_each(|(index, table)| match table.get_ref() {
+        DeValue::Table(table) => check_table(table, &[example], &format!("{path}[{index}]")),
+        _ => Ok(()),
+    })
 }
 
 const fn kind(value: &DeValue<'_>) -> &'static str {

@@ -21,6 +21,7 @@ use crate::secrets::{self, SecretSource, SecretTable};
 use crate::shape;
 use crate::units::{Cpus, MemoryMib};
 use crate::workload::WorkloadSource;
+use crate::workloads::Workloads;
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
@@ -71,7 +72,7 @@ pub struct Manifest {
     /// The enclave and its image.
     pub enclave: Enclave,
     /// What runs in it.
-    pub workload: WorkloadSource,
+    pub workloads: Workloads<WorkloadSource>,
     /// Its network.
     pub network: Network,
     /// Its log policy.
@@ -110,7 +111,7 @@ pub struct Enclave {
 struct Tables {
     enclave: Enclave,
     #[serde(default)]
-    workload: WorkloadSource,
+    workload: Workloads<WorkloadSource>,
     #[serde(default)]
     network: Network,
     #[serde(default)]
@@ -167,7 +168,7 @@ impl Manifest {
             file: file.to_owned(),
             text: text.to_owned(),
             enclave: tables.enclave,
-            workload: tables.workload,
+            workloads: tables.workload,
             network: tables.network,
             logs: tables.logs,
             attestation: tables.attestation,
@@ -191,6 +192,7 @@ impl Manifest {
                 keys.join_to(folder);
             }
         }
+        manifest.check_workloads()?;
         manifest.check_network()?;
         manifest.check_log_buffer()?;
         manifest.check_attestation()?;
@@ -198,8 +200,12 @@ impl Manifest {
         manifest.check_kms()?;
         manifest.check_secrets()?;
         manifest.check_keys()?;
-        contradiction::check(&manifest.workload, &manifest.confinement)
-            .map_err(|(path, message)| manifest.invalid(path, message))?;
+        contradiction::check(&manifest.workloads, &manifest.confinement).map_err(
+            |(path, message)| {
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                manifest.invalid(&path, message)
+            },
+        )?;
         Ok(manifest)
     }
 
@@ -212,6 +218,41 @@ impl Manifest {
             line: line_of(&self.text, path),
             message: plain(&message.into()),
         }
+    }
+
+    /// An error about `key` of the workload of this place.
+    pub fn invalid_workload(
+        &self,
+        index: usize,
+        key: &[&str],
+        message: impl Into<String>,
+    ) -> ManifestError {
+        let path = self.workloads.path(index, key);
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.invalid(&path, message)
+    }
+
+    /// Whether a workload gets the AWS credentials of the instance.
+    pub fn has_credentials(&self) -> bool {
+        let mut workloads = self.workloads.iter();
+        workloads.any(|workload| workload.aws_credentials)
+    }
+
+    fn check_workloads(&self) -> Result<(), ManifestError> {
+        self.workloads.check().map_err(|(index, key, error)| {
+            self.invalid_workload(index, &[key], error.to_string())
+        })?;
+        let memory = self.enclave.memory_mib;
+        for (index, workload) in self.workloads.iter().enumerate() {
+            let limit = workload.limits.memory_mib;
+            if let Some(size) = limit.filter(|size| size.bytes() > memory.bytes()) {
+                let message = format!(
+                    "limits.memory_mib of {size} MiB is more than the enclave's {memory} MiB: lower it, or raise enclave.memory_mib"
+                );
+                return Err(self.invalid_workload(index, &["limits", "memory_mib"], message));
+            }
+        }
+        Ok(())
     }
 
     fn check_network(&self) -> Result<(), ManifestError> {
@@ -245,10 +286,13 @@ impl Manifest {
         let Some(kms) = &self.kms else {
             return Ok(());
         };
-        kms.check(self.workload.aws_credentials, &self.network)
+        kms.check(self.has_credentials(), &self.network)
             .map_err(|(key, error)| self.invalid(&["kms", key], error.to_string()))?;
-        check_kms_environment(&self.workload.env)
-            .map_err(|error| self.invalid(&["workload", "env"], error.to_string()))
+        for (index, workload) in self.workloads.iter().enumerate() {
+            check_kms_environment(&workload.env)
+                .map_err(|error| self.invalid_workload(index, &["env"], error.to_string()))?;
+        }
+        Ok(())
     }
 
     fn check_attestation(&self) -> Result<(), ManifestError> {
@@ -265,9 +309,14 @@ impl Manifest {
     fn check_secrets(&self) -> Result<(), ManifestError> {
         secrets::check_network(&self.secrets, &self.network)
             .and_then(|()| {
-                secrets::check_variables(&self.secrets, &self.workload, self.kms.is_some())
+                secrets::check_variables(&self.secrets, &self.workloads, self.kms.is_some())
             })
             .and_then(|()| secrets::check_kms(&self.secrets, self.kms.is_some()))
+            .and_then(|()| {
+                let changes = self.secrets.iter();
+                let changes = changes.map(|secret| secret.on_change.as_ref());
+                secrets::check_changes(changes, &self.workloads)
+            })
             .map_err(|found| self.invalid_secret(&found))
     }
 

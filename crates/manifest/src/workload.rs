@@ -7,13 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::groups::Groups;
 use crate::health::{Health, HealthSource};
+use crate::limits::Limits;
+use crate::name::WorkloadName;
 use crate::process::{Command, Environment, UserSource, Words, WorkingDirectory};
 use crate::stop_signal::StopSignal;
 use crate::units::{Backoff, Interval};
-
-/// The longest time between the stop signal and SIGKILL: the agent waits for an enclave's end no
-/// longer than this.
-pub const MAX_STOP_GRACE: Duration = Duration::from_secs(300);
+use crate::workloads::Member;
 
 /// How the enclave ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +22,8 @@ pub enum WorkloadKind {
     Service,
     /// Runs until it is stopped, serves nothing; every exit is subject to the restart policy.
     Daemon,
-    /// Runs once; its exit ends the enclave, and exit code 0 is success.
+    /// Runs once, and exit code 0 is success. Its exit ends the enclave, unless it is one of
+    /// several and has succeeded.
     Batch,
 }
 
@@ -72,6 +72,18 @@ impl fmt::Display for User {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
+    /// Its name; only one of several has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<WorkloadName>,
+    /// The workloads that have to be ready before it is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<WorkloadName>,
+    /// Whether the enclave ends with it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub essential: bool,
+    /// What it may use of what the workloads share.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// How the enclave ends.
     pub kind: WorkloadKind,
     /// Program and arguments.
@@ -107,6 +119,70 @@ fn none(groups: &Groups) -> bool {
     groups.is_empty()
 }
 
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+impl Workload {
+    /// What sentences call it.
+    pub fn subject(&self) -> String {
+        match (&self.name, self.kind) {
+            (Some(name), WorkloadKind::Batch) => format!("the batch {name}"),
+            (Some(name), _) => format!("the workload {name}"),
+            (None, WorkloadKind::Batch) => "the batch".to_owned(),
+            (None, _) => "the workload".to_owned(),
+        }
+    }
+}
+
+/// Implements [`Member`] for what has these fields.
+macro_rules! member {
+    ($type:ty, $essential:expr) => {
+        impl Member for $type {
+            fn name(&self) -> Option<&WorkloadName> {
+                self.name.as_ref()
+            }
+
+            fn after(&self) -> &[WorkloadName] {
+                &self.after
+            }
+
+            fn stop_grace(&self) -> Duration {
+                self.stop_grace.as_duration()
+            }
+
+            fn is_essential(&self) -> bool {
+                let essential: fn(&Self) -> Option<bool> = $essential;
+                essential(self).unwrap_or(true)
+            }
+
+            fn is_batch(&self) -> bool {
+                self.kind == WorkloadKind::Batch
+            }
+
+            fn of_several(&self) -> Option<&'static str> {
+                let essential: fn(&Self) -> Option<bool> = $essential;
+                [
+                    ("name", self.name.is_some()),
+                    ("after", !self.after.is_empty()),
+                    ("essential", essential(self).is_some()),
+                    ("limits", !self.limits.is_empty()),
+                ]
+                .into_iter()
+                .find_map(|(key, is_given)| is_given.then_some(key))
+            }
+        }
+    };
+}
+// Being essential is what goes without saying.
+member!(Workload, |workload| (!workload.essential).then_some(false));
+member!(WorkloadSource, |source| source.essential);
+
 impl Default for Restart {
     fn default() -> Self {
         Self {
@@ -126,10 +202,18 @@ impl Restart {
     };
 }
 
-/// The `[workload]` table: what is absent comes from the OCI image's configuration.
+/// The `[workload]` table, or one of `[[workload]]`: what is absent comes from the OCI image's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkloadSource {
+    /// Its name; only one of several has one.
+    pub name: Option<WorkloadName>,
+    /// The workloads that have to be ready before it is started; none unless given.
+    pub after: Vec<WorkloadName>,
+    /// Whether the enclave ends with it; it does unless given.
+    pub essential: Option<bool>,
+    /// What it may use of what the workloads share; all of it unless given.
+    pub limits: Limits,
     /// How the enclave ends; `service` unless given.
     pub kind: WorkloadKind,
     /// Program and first arguments; the image's entrypoint unless given. If it is given, the
@@ -163,6 +247,10 @@ pub struct WorkloadSource {
 impl Default for WorkloadSource {
     fn default() -> Self {
         Self {
+            name: None,
+            after: Vec::new(),
+            essential: None,
+            limits: Limits::default(),
             kind: WorkloadKind::Service,
             entrypoint: None,
             command: None,

@@ -79,7 +79,7 @@ fn every_key_is_read() {
     assert_eq!(manifest.enclave.name.as_str(), "payments");
     assert_eq!(manifest.enclave.cpus.get(), 4);
     assert_eq!(manifest.enclave.memory_mib.get(), 2048);
-    let workload = &manifest.workload;
+    let workload = &manifest.workloads[0];
     assert_eq!(workload.kind, WorkloadKind::Daemon);
     assert_eq!(workload.entrypoint.as_deref().unwrap(), ["/app/server"]);
     assert_eq!(workload.command.as_deref().unwrap(), ["--fast"]);
@@ -271,8 +271,11 @@ fn two_keys_are_enough() {
     let manifest = parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n").unwrap();
     assert_eq!(manifest.enclave.cpus, Cpus::DEFAULT);
     assert_eq!(manifest.enclave.memory_mib, MemoryMib::DEFAULT);
-    assert_eq!(manifest.workload.kind, WorkloadKind::Service);
-    assert_eq!(manifest.workload.restart().policy, RestartPolicy::OnFailure);
+    assert_eq!(manifest.workloads[0].kind, WorkloadKind::Service);
+    assert_eq!(
+        manifest.workloads[0].restart().policy,
+        RestartPolicy::OnFailure
+    );
     assert!(!manifest.network.has_egress());
     assert!(manifest.network.ingress.is_empty());
     assert_eq!(manifest.logs, Logs::default());
@@ -284,7 +287,7 @@ fn a_batch_workload_is_not_restarted() {
     let manifest =
         parse("[enclave]\nname = \"a\"\nimage = \"oci:x\"\n[workload]\nkind = \"batch\"\n")
             .unwrap();
-    assert_eq!(manifest.workload.restart().policy, RestartPolicy::Never);
+    assert_eq!(manifest.workloads[0].restart().policy, RestartPolicy::Never);
 }
 
 #[test]
@@ -598,11 +601,11 @@ fn workload_entrypoint_and_stop_signal_are_absent_unless_given() {
         let text = format!("[enclave]\nname = \"a\"\nimage = \"oci:a\"\n[workload]\n{more}");
         parse(&text)
     };
-    let workload = manifest("").unwrap().workload;
+    let workload = manifest("").unwrap().workloads[0].clone();
     assert_eq!((workload.entrypoint, workload.command), (None, None));
     assert_eq!(workload.stop_signal, None);
     let given = "entrypoint = []\ncommand = [\"\", \"b c\"]\nstop_signal = \"QUIT\"\n";
-    let workload = manifest(given).unwrap().workload;
+    let workload = manifest(given).unwrap().workloads[0].clone();
     assert_eq!(workload.entrypoint.as_deref(), Some([].as_slice()));
     assert_eq!(*workload.command.unwrap(), ["", "b c"]);
     assert_eq!(workload.stop_signal.unwrap().to_string(), "SIGQUIT");

@@ -39,6 +39,7 @@ pub(super) enum Code {
     NoTime,
     NotifyOff,
     EarlierRun,
+    SpeakerUnknown,
     NoKms,
     KmsRefused,
     KmsUnreachable,
@@ -47,7 +48,7 @@ pub(super) enum Code {
 
 impl Code {
     #[cfg(test)]
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 30] = [
         Self::UnknownResource,
         Self::CallerRefused,
         Self::InvalidRequest,
@@ -73,6 +74,7 @@ impl Code {
         Self::NoTime,
         Self::NotifyOff,
         Self::EarlierRun,
+        Self::SpeakerUnknown,
         Self::NoKms,
         Self::KmsRefused,
         Self::KmsUnreachable,
@@ -107,6 +109,7 @@ impl Code {
             Self::NoTime => ("no-time", 503),
             Self::NotifyOff => ("notify-off", 409),
             Self::EarlierRun => ("earlier-run", 409),
+            Self::SpeakerUnknown => ("speaker-unknown", 409),
             Self::NoKms => ("no-kms", 404),
             Self::KmsRefused => ("kms-refused", 400),
             Self::KmsUnreachable => ("kms-unreachable", 503),
@@ -149,6 +152,9 @@ impl Code {
             Self::NotifyOff => "set `health = { notify = true }` in the manifest",
             Self::EarlierRun => {
                 "send it again, on a new connection, if the workload still means it"
+            }
+            Self::SpeakerUnknown => {
+                "send it to the Unix socket `/run/enclave/api.sock`, of which each workload has its own"
             }
             Self::NoKms => "add the table `[kms]` to the manifest",
             Self::KmsRefused => "do what KMS's own words ask for",

@@ -20,8 +20,11 @@ mod time;
 mod verify;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +37,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use manifest::{API_PORT, CREDENTIALS_ADDRESS, INIT_ADDRESS, OpenRegisters};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
@@ -46,14 +49,16 @@ use crate::credentials::{AwsCredentials, PATH as CREDENTIALS, PORT as CREDENTIAL
 use crate::error::{Doing, InitError};
 use crate::family::FamilyKeys;
 use crate::kms::Kms;
-use crate::mounts::in_scratch;
+use crate::mounts::own_folder;
 use crate::passing::{self, Connection};
-use crate::readiness::Run;
+use crate::readiness::{Readiness, Speaker};
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
-/// The same API as a Unix socket.
+/// The same API as a Unix socket, of which each workload has its own.
 const SOCKET: &str = "/run/enclave/api.sock";
+/// Its name in the workload's own folder.
+const FILE: &str = "api.sock";
 /// Largest request body in bytes: nonce, user data and key in base64, with room.
 const MAX_BODY: usize = 8 * 1024;
 /// Memory for what has been received of a connection, and what is to be sent.
@@ -66,7 +71,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub(crate) use crate::readiness::Readiness;
+pub(crate) use crate::readiness::EnclaveReadiness;
 pub(crate) use kms::variable as kms_variable;
 pub(crate) use verify::Verifications;
 
@@ -95,15 +100,15 @@ pub(crate) struct Api {
     pub(crate) measurements: Arc<serde_json::Value>,
     /// The bytes that the agent gave at the start.
     pub(crate) runtime_config: Bytes,
-    pub(crate) readiness: Readiness,
+    pub(crate) readiness: EnclaveReadiness,
 }
 
 /// Who has opened a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Caller {
     transport: Transport,
-    /// Of the workload.
-    run: Run,
+    /// None where it may be any of several workloads.
+    speaker: Option<Speaker>,
 }
 
 /// What there is, for whoever asks for anything else; `docs/local-api.json` describes it for
@@ -167,8 +172,8 @@ async fn route(api: Api, caller: Caller, request: Request<Incoming>) -> Result<A
             kms_calls::make::<kms_calls::Random>(&api, request).await
         }
         (&Method::GET, ["v1", "random"]) => random::read(&api, request.uri().query()).await,
-        (&Method::GET, ["v1", "readiness"]) => Ok(readiness::read(&api)),
-        (&Method::POST, ["v1", "readiness"]) => readiness::hear(&api, caller, request).await,
+        (&Method::GET, ["v1", "readiness"]) => Ok(readiness::read(&api, &caller)),
+        (&Method::POST, ["v1", "readiness"]) => readiness::hear(&caller, request).await,
         (&Method::GET, ["v1", "runtime-configuration"]) => Ok(runtime_configuration::read(&api)),
         (&Method::GET, ["v1", "secrets", name]) => {
             secrets::read(&api, name, request.uri().query()).await
@@ -222,13 +227,7 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
         ),
         None => None,
     };
-    let path = in_scratch(SOCKET);
-    let unix = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
-    api.readiness
-        .keep_runs_apart(&tcp, &unix)
-        .doing(|| format!("looking after {SOCKET}"))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
-        .doing(|| SOCKET.to_owned())?;
+    let mut unix = UnixListeners::bind(&api.readiness, &tcp)?;
     let closing = passing::closing(MAX_CONNECTIONS)
         .doing(|| format!("starting the thread that closes connections of {SOCKET}"))?;
     tokio::spawn(async move {
@@ -244,17 +243,21 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
                 }
             };
             let accepted = tokio::select! {
-                accepted = tcp.accept() => {
-                    accepted.map(|(stream, _)| spawn(stream, Transport::Tcp, api.clone(), Some(place)))
-                }
-                accepted = asked_for_credentials => accepted
-                    .map(|(stream, _)| spawn(stream, Transport::Credentials, api.clone(), Some(place))),
-                accepted = unix.accept() => {
-                    accepted.map(|(stream, _)| {
-                        let stream = Connection::new(stream, place, closing.clone());
-                        spawn(stream, Transport::Unix, api.clone(), None);
-                    })
-                }
+                accepted = tcp.accept() => accepted.map(|(stream, _)| {
+                    let speaker = api.readiness.only().map(Readiness::speaker);
+                    let caller = Caller { transport: Transport::Tcp, speaker };
+                    spawn(stream, caller, api.clone(), Some(place));
+                }),
+                accepted = asked_for_credentials => accepted.map(|(stream, _)| {
+                    let caller = Caller { transport: Transport::Credentials, speaker: None };
+                    spawn(stream, caller, api.clone(), Some(place));
+                }),
+                accepted = unix.accept() => accepted.map(|(stream, speaker)| {
+                    let stream = Connection::new(stream, place, closing.clone());
+                    let speaker = Some(speaker);
+                    let caller = Caller { transport: Transport::Unix, speaker };
+                    spawn(stream, caller, api.clone(), None);
+                }),
             };
             if accepted.is_err() {
                 sleep(ACCEPT_PAUSE).await;
@@ -264,17 +267,61 @@ pub(crate) async fn start(api: Api) -> Result<(), InitError> {
     Ok(())
 }
 
+/// The Unix sockets of all workloads.
+struct UnixListeners {
+    each: Vec<(UnixListener, Readiness)>,
+    /// Which one is asked first: each in turn, so that no workload keeps another out.
+    next: usize,
+}
+
+impl UnixListeners {
+    /// Binds them. Over TCP only an image's one workload can be told from others.
+    fn bind(readiness: &EnclaveReadiness, tcp: &TcpListener) -> Result<Self, InitError> {
+        let tcp = readiness.only().map(|_| tcp);
+        let each = readiness.workloads().iter().enumerate();
+        let each = each.map(|(index, workload)| {
+            let path = own_folder(index).join(FILE);
+            let listener = UnixListener::bind(&path).doing(|| format!("listening on {SOCKET}"))?;
+            // The workload's user may be any.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+                .doing(|| SOCKET.to_owned())?;
+            workload
+                .keep_runs_apart(tcp, &listener)
+                .doing(|| format!("looking after {SOCKET}"))?;
+            Ok((listener, workload.clone()))
+        });
+        Ok(Self {
+            each: each.collect::<Result<_, InitError>>()?,
+            next: 0,
+        })
+    }
+
+    /// The next connection, and who has opened it. Cancellation safe.
+    async fn accept(&mut self) -> io::Result<(UnixStream, Speaker)> {
+        let Self { each, next } = self;
+        poll_fn(|context| {
+            let (before, from) = each.split_at(*next);
+            for (listener, workload) in from.iter().chain(before) {
+                if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                    *next = (*next + 1) % each.len();
+                    return Poll::Ready(accepted.map(|(stream, _)| (stream, workload.speaker())));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
 /// Serves a connection. It has the place itself if none is given.
-fn spawn<S>(stream: S, transport: Transport, api: Api, place: Option<OwnedSemaphorePermit>)
+fn spawn<S>(stream: S, caller: Caller, api: Api, place: Option<OwnedSemaphorePermit>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let run = api.readiness.run();
-    let caller = Caller { transport, run };
     tokio::spawn(async move {
         let _place = place;
         let service = service_fn(|request| {
-            let api = api.clone();
+            let (api, caller) = (api.clone(), caller.clone());
             async move {
                 let answer = answer(api, caller, request).await;
                 Ok::<_, Infallible>(answer.response())

@@ -1,5 +1,6 @@
-//! `GET /v1/readiness`: whether the workload is ready and well. `POST /v1/readiness`: the
-//! workload says so, as over the notification socket.
+//! `GET /v1/readiness`: whether the workload is ready and well, or the enclave, where it cannot
+//! be known which of several asks. `POST /v1/readiness`: the workload says so, as over the
+//! notification socket.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -49,18 +50,22 @@ impl Notification {
     }
 }
 
-pub(super) async fn hear(
-    api: &Api,
-    caller: Caller,
-    request: Request<Incoming>,
-) -> Result<Answer, Failure> {
+pub(super) async fn hear(caller: &Caller, request: Request<Incoming>) -> Result<Answer, Failure> {
     let notification: Notification = super::json(request).await?;
-    api.readiness.hear(caller.run, notification.news()?)?;
+    let news = notification.news()?;
+    let speaker = caller.speaker.as_ref().ok_or_else(|| {
+        let reason = "the enclave has several workloads, and this address is that of all of them";
+        Failure::new(Code::SpeakerUnknown, reason)
+    })?;
+    speaker.hear(news)?;
     Ok(Answer::empty())
 }
 
-pub(super) fn read(api: &Api) -> Answer {
-    let state = api.readiness.state();
+pub(super) fn read(api: &Api, caller: &Caller) -> Answer {
+    let state = match &caller.speaker {
+        Some(speaker) => speaker.state(),
+        None => api.readiness.state(),
+    };
     let health = match state.health {
         HealthState::Starting => "starting",
         HealthState::Healthy => "healthy",

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
 
-use manifest::{Confinement as Settings, Groups, MeasuredConfig, User};
+use manifest::{Confinement as Settings, Groups, User, Workload};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -54,7 +54,9 @@ const EXIT_SIGNAL: i32 = 128;
 pub(crate) struct Errand<'a> {
     pub(crate) command: &'a [String],
     pub(crate) variables: Vec<(OsString, OsString)>,
-    pub(crate) config: &'a MeasuredConfig,
+    pub(crate) settings: &'a Settings,
+    /// What it is run beside.
+    pub(crate) beside: &'a Workload,
     /// The workload's main process.
     pub(crate) workload: BorrowedFd<'a>,
 }
@@ -85,13 +87,13 @@ impl Confinement {
             Some(cgroup) => Some(cgroup.side(side)?),
             None => None,
         };
-        let workload = &errand.config.workload;
+        let workload = errand.beside;
         let order = Order {
             command: errand.command.to_vec(),
             working_directory: workload.working_directory.as_str().to_owned(),
             user: workload.user,
             groups: workload.groups.clone(),
-            settings: errand.config.confinement.clone(),
+            settings: errand.settings.clone(),
             has_user_namespace: self.has_user_namespace(),
             has_one_user: self.has_one_user,
             workload: errand.workload.as_raw_fd(),

@@ -16,9 +16,9 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::wait;
-use nix::unistd::pause;
+use nix::unistd::{Pid, pause};
 
 use crate::args::REAPER;
 use crate::error::{Doing, InitError};
@@ -50,15 +50,24 @@ impl Processes {
     }
 
     /// Runs `start`, whose children belong to a new namespace. Meanwhile this thread
-    /// cannot make threads. The namespace's PID 1 is killed with the workload, when
-    /// the init kills everything.
+    /// cannot make threads. Gives the namespace's PID 1 too, if that is not what was started:
+    /// it goes on when that has ended.
     pub(crate) fn in_new_namespace<T>(
         &self,
         network: &Namespace,
         start: impl FnOnce() -> Result<T, InitError>,
-    ) -> Result<T, InitError> {
+    ) -> Result<(Option<Pid>, T), InitError> {
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "making a PID namespace".to_owned())?;
-        let started = self.start_reaper(network).and_then(|()| start());
+        let started = self.start_reaper(network).and_then(|pid1| match start() {
+            Ok(started) => Ok((pid1, started)),
+            Err(error) => {
+                if let Some(pid1) = pid1 {
+                    // Nobody has waited for it, so the number is its own.
+                    let _ = kill(pid1, Signal::SIGKILL);
+                }
+                Err(error)
+            }
+        });
         setns(self.own.as_fd(), CloneFlags::CLONE_NEWPID)
             .doing(|| "leaving the workload's PID namespace".to_owned())?;
         started
@@ -75,9 +84,9 @@ impl Processes {
         command
     }
 
-    fn start_reaper(&self, network: &Namespace) -> Result<(), InitError> {
+    fn start_reaper(&self, network: &Namespace) -> Result<Option<Pid>, InitError> {
         if !self.has_reaper {
-            return Ok(());
+            return Ok(None);
         }
         let starting = || "starting PID 1 of the workload's namespace".to_owned();
         let mut reaper = self.own_program(REAPER);
@@ -93,9 +102,10 @@ impl Processes {
         let spared = fs::write(format!("/proc/{}/oom_score_adj", pid1.id()), NEVER_KILLED);
         match spared {
             // Only `sim`, where the machine's memory is its host's affair.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            result => result.doing(starting),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result.doing(starting)?,
         }
+        Ok(Some(Pid::from_raw(pid1.id().cast_signed())))
     }
 }
 

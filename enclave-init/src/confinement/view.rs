@@ -9,6 +9,8 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use manifest::Confinement;
 use nix::errno::Errno;
@@ -68,6 +70,7 @@ const READ_ONLY: [&CStr; 5] = [
     c"/view/proc/sysrq-trigger",
 ];
 const GROUPS: &CStr = c"/view/sys/fs/cgroup";
+const OWN_VIEW: &CStr = c"/view/enclave";
 const SECRETS_VIEW: &CStr = c"/view/secrets";
 
 /// Where the parts go, by their folders in the application's root.
@@ -112,9 +115,11 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Prepares it, once the init's root has been entered.
+    /// Prepares it, once the init's root has been entered. `own` is what the workload has as
+    /// its `/run/enclave`.
     pub(crate) fn new(
         confinement: &Confinement,
+        own: &Path,
         secrets: bool,
         simulated: bool,
     ) -> Result<Self, InitError> {
@@ -146,10 +151,12 @@ impl View {
             changes.push(change(kind, GROUPS, kind, plain));
             changes.push(change(None, GROUPS, None, remount(read_only)));
         }
-        if secrets {
-            let bound = change(Some(SECRETS), SECRETS_VIEW, None, MsFlags::MS_BIND);
-            changes.push(bound);
-            changes.push(change(None, SECRETS_VIEW, None, remount(read_only)));
+        let own = CString::new(own.as_os_str().as_bytes())
+            .map_err(|_| InitError::Workload(format!("{} has a zero byte", own.display())))?;
+        let secret = secrets.then_some((SECRETS, SECRETS_VIEW));
+        for (source, at) in [(&*own, OWN_VIEW)].into_iter().chain(secret) {
+            changes.push(change(Some(source), at, None, MsFlags::MS_BIND));
+            changes.push(change(None, at, None, remount(read_only)));
         }
         // In a user namespace, what the host has set cannot be taken away.
         let mut flags = flags_of(APPLICATION)?;
@@ -179,12 +186,17 @@ impl View {
             let none = None::<&CStr>;
             mount(Some(part), c".", none, how, none)?;
         }
-        if self.secrets {
-            at(Step::Secrets);
+        let secret = (Step::Secrets, SECRETS_VIEW, c"secrets");
+        let secret = self.secrets.then_some(secret);
+        for (step, part, name) in [(Step::Enclave, OWN_VIEW, c"enclave")]
+            .into_iter()
+            .chain(secret)
+        {
+            at(step);
             let run = folder(root.as_fd(), c"run")?;
-            fchdir(&folder(run.as_fd(), c"secrets")?)?;
+            fchdir(&folder(run.as_fd(), name)?)?;
             let none = None::<&CStr>;
-            mount(Some(SECRETS_VIEW), c".", none, MsFlags::MS_MOVE, none)?;
+            mount(Some(part), c".", none, MsFlags::MS_MOVE, none)?;
         }
         at(Step::Root);
         fchdir(&root)?;

@@ -19,14 +19,14 @@ use link::control::Losses;
 use link::frame::{FrameError, MAX_LOGS, Reader, Writer};
 use link::logs::{Compressor, FromAgent, FromInit, LogStream, MAX_RECORD, Source};
 use link::{Channel, Endpoint, connect, hello};
-use manifest::{Compression, LogRelease};
+use manifest::{Compression, LogRelease, WorkloadName};
 use plain_text::plain_start;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 pub use lines::Piece;
-use queue::{Queue, Queued};
+use queue::{Origin, Queue, Queued};
 pub use records::Records;
 use redaction::Redactor;
 
@@ -50,7 +50,11 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// A handle to the records.
 #[derive(Debug, Clone)]
-pub(crate) struct Logs(Arc<Shared>);
+pub(crate) struct Logs {
+    shared: Arc<Shared>,
+    /// Whose records are added, where there are several workloads.
+    workload: Option<WorkloadName>,
+}
 
 /// What is kept of a text of the workload's.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +80,7 @@ impl Logs {
     /// As the measured configuration says, in an enclave that is in debug mode
     /// or not.
     pub(crate) fn new(config: manifest::Logs, is_debug: bool) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             is_released: match config.release {
                 LogRelease::Always => true,
                 LogRelease::DebugOnly => is_debug,
@@ -87,12 +91,24 @@ impl Logs {
             config,
             room: Notify::new(),
             work: Notify::new(),
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            workload: None,
+        }
+    }
+
+    /// The same for records about one of several workloads.
+    pub(crate) fn of(&self, workload: Option<&WorkloadName>) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            workload: workload.cloned(),
+        }
     }
 
     /// Whether text of the workload's may leave the enclave.
     pub(crate) fn is_released(&self) -> bool {
-        self.0.is_released
+        self.shared.is_released
     }
 
     /// A sentence about a command of the workload's, with the first line that it has written,
@@ -113,7 +129,7 @@ impl Logs {
     /// them are searched; and where the output was cut a secret may have been, so with rules
     /// only what is before the last line's beginning is told.
     fn first_line(&self, output: Excerpt<'_>) -> Option<Vec<u8>> {
-        let redactor = &self.0.redactor;
+        let redactor = &self.shared.redactor;
         let mut text = redactor.redact(output.text)?;
         if !output.is_whole && !redactor.is_empty() {
             let end = text.iter().rposition(|byte| *byte == b'\n')?;
@@ -145,19 +161,29 @@ impl Logs {
     fn add(&self, stream: LogStream, text: &str) {
         let text = text.as_bytes();
         let text = text.get(..MAX_RECORD).unwrap_or(text);
-        let redacted = self.0.redactor.redact(text);
+        let redacted = self.shared.redactor.redact(text);
         let redacted =
             redacted.unwrap_or_else(|| Redactor::withheld(text.len()).into_bytes().into());
         let text = redacted.get(..MAX_RECORD).unwrap_or(&redacted);
         let text = Bytes::copy_from_slice(text);
-        self.queue().add(stream, text, now_us(), Instant::now());
-        self.0.work.notify_one();
+        let origin = Origin {
+            source: Source::Init,
+            workload: self.workload.clone(),
+        };
+        self.queue()
+            .add(stream, &origin, text, now_us(), Instant::now());
+        self.shared.work.notify_one();
     }
 
     /// Carries one of the workload's outputs until it is closed. What may not
     /// leave is read, so that the workload never blocks, and forgotten.
     pub(crate) async fn carry(self, mut output: impl AsyncRead + Unpin, source: Source) {
-        let mut records = Records::with_redactor(&self.0.config, Arc::clone(&self.0.redactor));
+        let origin = Origin {
+            source,
+            workload: self.workload.clone(),
+        };
+        let mut records =
+            Records::with_redactor(&self.shared.config, Arc::clone(&self.shared.redactor));
         let mut buffer = BytesMut::new();
         loop {
             if buffer.capacity() < MIN_READ_BYTES {
@@ -167,7 +193,7 @@ impl Logs {
             let read = if records.is_joining() {
                 let Ok(read) = timeout(JOIN_TIMEOUT, read).await else {
                     records.flush();
-                    self.append(source, &mut records, Bytes::new()).await;
+                    self.append(&origin, &mut records, Bytes::new()).await;
                     continue;
                 };
                 read
@@ -177,23 +203,23 @@ impl Logs {
             if !matches!(read, Ok(1..)) {
                 break;
             }
-            if self.0.is_released {
+            if self.shared.is_released {
                 let bytes = buffer.split().freeze();
-                self.append(source, &mut records, bytes).await;
+                self.append(&origin, &mut records, bytes).await;
             } else {
                 buffer.clear();
             }
         }
         records.finish();
-        self.append(source, &mut records, Bytes::new()).await;
+        self.append(&origin, &mut records, Bytes::new()).await;
     }
 
     /// Adds what bytes of the workload's output complete; waits for room.
-    async fn append(&self, source: Source, records: &mut Records, mut bytes: Bytes) {
+    async fn append(&self, origin: &Origin, records: &mut Records, mut bytes: Bytes) {
         let now_us = now_us();
         let mut waiting = None;
         loop {
-            let room = self.0.room.notified();
+            let room = self.shared.room.notified();
             let patience_ends = {
                 let mut queue = self.queue();
                 let now = Instant::now();
@@ -202,13 +228,13 @@ impl Logs {
                     let Some(piece) = next.or_else(|| records.next(&mut bytes, now_us)) else {
                         break None;
                     };
-                    if let Err(piece) = queue.offer(source, piece, now) {
+                    if let Err(piece) = queue.offer(origin, piece, now) {
                         waiting = Some(piece);
                         break Some(queue.patience_ends());
                     }
                 }
             };
-            self.0.work.notify_one();
+            self.shared.work.notify_one();
             match patience_ends {
                 None => return,
                 Some(None) => room.await,
@@ -249,19 +275,19 @@ impl Logs {
             return Ok(());
         };
         if self.queue().begin(&last, Instant::now()) {
-            self.0.room.notify_waiters();
+            self.shared.room.notify_waiters();
         }
         let acknowledged = async {
             while let Some(FromAgent::Stored { last }) = reader.receive().await? {
                 if self.queue().acknowledge(&last, Instant::now()) {
-                    self.0.room.notify_waiters();
+                    self.shared.room.notify_waiters();
                     // Room for a report of lost records may be work.
-                    self.0.work.notify_one();
+                    self.shared.work.notify_one();
                 }
             }
             Ok(())
         };
-        let mut compressor = match self.0.config.compression {
+        let mut compressor = match self.shared.config.compression {
             Compression::None => None,
             Compression::Zstd => Some(Compressor::new()?),
         };
@@ -270,12 +296,12 @@ impl Logs {
             loop {
                 if self.queue().gathers() && Instant::now() < gathered_until {
                     // What comes meanwhile is the condition's affair.
-                    let _ = timeout_at(gathered_until, self.0.work.notified()).await;
+                    let _ = timeout_at(gathered_until, self.shared.work.notified()).await;
                     continue;
                 }
                 let batch = self.queue().next_batch(now_us(), Instant::now());
                 if batch.is_empty() {
-                    self.0.work.notified().await;
+                    self.shared.work.notified().await;
                     continue;
                 }
                 gathered_until = Instant::now() + GATHER_TIME;
@@ -295,7 +321,7 @@ impl Logs {
     /// Waits until the parent holds everything.
     pub(crate) async fn drain(&self) {
         loop {
-            let room = self.0.room.notified();
+            let room = self.shared.room.notified();
             if self.queue().is_empty() {
                 return;
             }
@@ -325,13 +351,13 @@ impl Logs {
     /// counted as lost. Those who wait for room go on.
     pub(crate) fn abandon(&self) {
         self.queue().abandon();
-        self.0.room.notify_waiters();
+        self.shared.room.notify_waiters();
     }
 
     /// The same at once, with what is then lost and the last numbers given; `None`
     /// if somebody else is at the queue.
     pub(crate) fn try_abandon(&self) -> Option<(Losses, Vec<(LogStream, u64)>)> {
-        let mut queue = self.0.queue.try_lock().ok()?;
+        let mut queue = self.shared.queue.try_lock().ok()?;
         queue.abandon();
         Some((queue.losses(), queue.numbered()))
     }
@@ -347,7 +373,10 @@ impl Logs {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use link::control::{Loss, LossReason, Losses};
 use link::logs::{LogStream, MAX_BATCH_RECORDS, Record, Source};
-use manifest::{LogBuffer, WhenFull};
+use manifest::{LogBuffer, WhenFull, WorkloadName};
 use tokio::time::Instant;
 
 use super::lines::Piece;
@@ -60,10 +60,26 @@ struct Dropped {
     last: u64,
 }
 
+/// Where a record comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) source: Source,
+    /// Whose it is, where there are several workloads.
+    pub(super) workload: Option<WorkloadName>,
+}
+
+impl Origin {
+    /// The init, about no workload.
+    pub(super) const INIT: Self = Self {
+        source: Source::Init,
+        workload: None,
+    };
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Queued {
     stream: LogStream,
-    source: Source,
+    origin: Origin,
     continues: bool,
     sequence: u64,
     time_us: u64,
@@ -80,9 +96,10 @@ impl Queued {
             stream: self.stream,
             sequence: self.sequence,
             time_us: self.time_us,
-            source: self.source,
+            source: self.origin.source,
             continues: self.continues,
             data: &self.data,
+            workload: self.origin.workload.as_deref(),
         }
     }
 }
@@ -170,7 +187,7 @@ impl Queue {
     /// has to wait for room.
     pub(super) fn offer(
         &mut self,
-        source: Source,
+        origin: &Origin,
         piece: Piece,
         now: Instant,
     ) -> Result<(), Piece> {
@@ -181,13 +198,20 @@ impl Queue {
             }
             self.make_room(cost, self.limit);
         }
-        self.push(LogStream::Application, source, piece, now);
+        self.push(LogStream::Application, origin, piece, now);
         Ok(())
     }
 
     /// Adds one of the init's own records. It does not wait: the oldest give way
     /// to it, or itself where none may.
-    pub(super) fn add(&mut self, stream: LogStream, text: Bytes, time_us: u64, now: Instant) {
+    pub(super) fn add(
+        &mut self,
+        stream: LogStream,
+        origin: &Origin,
+        text: Bytes,
+        time_us: u64,
+        now: Instant,
+    ) {
         let cost = text.len() + RECORD_OVERHEAD;
         let limit = self.limit + MAX_OWN;
         if self.bytes + cost > limit {
@@ -204,10 +228,10 @@ impl Queue {
             time_us,
             continues: false,
         };
-        self.push(stream, Source::Init, piece, now);
+        self.push(stream, origin, piece, now);
     }
 
-    fn push(&mut self, stream: LogStream, source: Source, piece: Piece, now: Instant) {
+    fn push(&mut self, stream: LogStream, origin: &Origin, piece: Piece, now: Instant) {
         if self.is_abandoned {
             self.number(stream);
             return self.count_loss(stream, LossReason::Ended);
@@ -217,7 +241,7 @@ impl Queue {
         }
         let queued = Queued {
             stream,
-            source,
+            origin: origin.clone(),
             continues: piece.continues,
             sequence: self.number(stream),
             time_us: piece.time_us,
@@ -346,7 +370,7 @@ impl Queue {
             );
             if self.bytes + text.len() + RECORD_OVERHEAD <= self.limit + MAX_OWN {
                 *dropped = Dropped::default();
-                self.add(LogStream::Errors, text.into(), time_us, now);
+                self.add(LogStream::Errors, &Origin::INIT, text.into(), time_us, now);
             }
         }
     }

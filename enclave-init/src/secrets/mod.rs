@@ -130,7 +130,11 @@ impl Secrets {
                 Origins::new(kms.clone(), client.clone(), region, fips)
             }),
             sealing: Sealing::new(&config.secrets)?,
-            owner: (!one_user).then_some(config.workload.user),
+            owner: config
+                .workloads
+                .first()
+                .filter(|_| !one_user)
+                .map(|workload| workload.user),
             secrets: secrets.collect(),
             failed_refreshes: AtomicU64::default(),
         }))))

@@ -46,6 +46,7 @@ pub(crate) struct Received {
     pub(crate) source: Source,
     pub(crate) continues: bool,
     pub(crate) data: Vec<u8>,
+    pub(crate) workload: Option<String>,
 }
 
 impl Received {
@@ -299,6 +300,7 @@ async fn take_logs(stream: Stream, shared: &Shared) {
                     source: record.source,
                     continues: record.continues,
                     data: record.data.to_vec(),
+                    workload: record.workload.map(str::to_owned),
                 });
             });
         }

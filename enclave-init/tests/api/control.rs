@@ -134,7 +134,7 @@ async fn control_tells_what_happened_while_the_agent_was_away() {
         FromInit::WorkloadExited { restart_in_ms, .. } => Some(*restart_in_ms),
         _ => None,
     });
-    assert_eq!(restart.await, Some(10));
+    assert!(restart.await.is_some_and(|delay| (5..=10).contains(&delay)));
     enclave.said("again").await;
     enclave.signal(Signal::SIGTERM);
     enclave.ended().await;

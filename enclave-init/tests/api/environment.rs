@@ -10,7 +10,7 @@ use crate::enclave::{Enclave, Image};
 
 async fn surroundings(image: Image) -> (Enclave, Vec<String>) {
     let (enclave, _control) = image.boot().await;
-    enclave.said("Umask").await;
+    enclave.said("SigBlk").await;
     let lines = enclave.lines(LogStream::Application);
     (enclave, lines)
 }

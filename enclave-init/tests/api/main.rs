@@ -52,3 +52,4 @@ mod self_check;
 mod shutdown;
 mod tls;
 mod verify;
+mod workloads;

@@ -38,8 +38,13 @@ async fn restart_of_a_failing_service_ends_when_its_attempts_are_used_up() {
         Image::new(&["say run", "exit 3"]).with("/workload/restart", restart("on-failure", 3));
     let (mut enclave, mut control) = image.boot().await;
     let failed = ExitStatus::Code(3);
+    // Each is between half of its delay and all of it, by chance.
     for delay in [Some(10), Some(20), Some(40), None] {
-        assert_eq!(exited(&mut control).await, (failed, delay));
+        let (status, told) = exited(&mut control).await;
+        assert_eq!((status, told.is_some()), (failed, delay.is_some()));
+        if let (Some(told), Some(delay)) = (told, delay) {
+            assert!((delay / 2..=delay).contains(&told), "{told} of {delay}");
+        }
     }
     let (cause, detail) = ending(&mut control).await;
     assert_eq!(cause, EndCause::WorkloadExited(failed));
@@ -50,7 +55,7 @@ async fn restart_of_a_failing_service_ends_when_its_attempts_are_used_up() {
     assert_eq!(enclave.lines(LogStream::Application), ["run"; 4]);
     assert_eq!(started(&enclave), 4);
     enclave
-        .line(LogStream::Errors, "ended with exit code 3; restart in 10ms")
+        .line(LogStream::Errors, "ended with exit code 3; restart in ")
         .await;
 }
 
@@ -132,7 +137,8 @@ async fn orphans_end_with_their_workload() {
     .restarted(1);
     // The second run starts its own listener on the same port.
     let (mut enclave, mut control) = image.boot().await;
-    assert_eq!(exited(&mut control).await, (ExitStatus::Code(1), Some(10)));
+    let (status, delay) = exited(&mut control).await;
+    assert_eq!((status, delay.is_some()), (ExitStatus::Code(1), true));
     enclave.said("second").await;
     let listening = || {
         let lines = enclave.lines(LogStream::Application);
@@ -180,7 +186,8 @@ async fn restart_does_not_follow_a_shutdown() {
         json!({"policy": "always", "max": 5, "backoff": "1h..1h"}),
     );
     let (mut enclave, mut control) = image.boot().await;
-    assert_eq!(exited(&mut control).await.1, Some(3_600_000));
+    let delay = exited(&mut control).await.1;
+    assert!(delay.is_some_and(|delay| delay >= 1_800_000), "{delay:?}");
     // What was left behind is killed and reaped during the delay, not after it.
     let pid1 = enclave.pid1();
     let children = format!("/proc/{pid1}/task/{pid1}/children");

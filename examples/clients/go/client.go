@@ -88,6 +88,10 @@ const (
 	// CodeEarlierRun: The workload has been started again since the connection was opened. To
 	// do: send it again, on a new connection, if the workload still means it.
 	CodeEarlierRun = "earlier-run"
+	// CodeSpeakerUnknown: The enclave has several workloads, and the address is that of all of
+	// them. To do: send it to the Unix socket `/run/enclave/api.sock`, of which each workload
+	// has its own.
+	CodeSpeakerUnknown = "speaker-unknown"
 	// CodeNoKMS: The image has no table `[kms]`. To do: add the table `[kms]` to the manifest.
 	CodeNoKMS = "no-kms"
 	// CodeKMSRefused: KMS refused the call: with KMS's own status and words. To do: do what
@@ -459,7 +463,9 @@ func (c *Client) ReadReadiness(ctx context.Context) (Readiness, error) {
 // Notify: The workload says that it is ready, alive or about to end. The same as `READY=1`,
 // `WATCHDOG=1`, `STOPPING=1` and `STATUS=` at the notification socket, for images with
 // `health = { notify = true }`. It counts for the run of the workload in which the
-// connection was opened. Codes of its own: CodeNotifyOff, CodeEarlierRun.
+// connection was opened. Of several workloads each says it at its own Unix socket
+// `/run/enclave/api.sock`. Codes of its own: CodeNotifyOff, CodeEarlierRun,
+// CodeSpeakerUnknown.
 func (c *Client) Notify(ctx context.Context, request Notification) error {
 	_, err := c.send(ctx, "POST", "/v1/readiness", nil, request)
 	return err

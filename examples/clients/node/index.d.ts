@@ -27,6 +27,7 @@ export type ErrorCode =
   | 'no-time'
   | 'notify-off'
   | 'earlier-run'
+  | 'speaker-unknown'
   | 'no-kms'
   | 'kms-refused'
   | 'kms-unreachable'
@@ -379,7 +380,8 @@ export class EnclaveApi {
    * The workload says that it is ready, alive or about to end. The same as `READY=1`,
    * `WATCHDOG=1`, `STOPPING=1` and `STATUS=` at the notification socket, for images with
    * `health = { notify = true }`. It counts for the run of the workload in which the
-   * connection was opened. Codes of its own: notify-off, earlier-run.
+   * connection was opened. Of several workloads each says it at its own Unix socket
+   * `/run/enclave/api.sock`. Codes of its own: notify-off, earlier-run, speaker-unknown.
    */
   notify(options?: Notification): Promise<void>;
 

@@ -100,6 +100,7 @@ fn link_control() {
                 status,
                 restart_in_ms: Some(1000),
                 code: Text::default(),
+                workload: None,
             },
         ),
         (
@@ -110,6 +111,7 @@ fn link_control() {
                 code: Text::new("workload.out-of-memory"),
                 losses: losses.clone(),
                 numbered: vec![(LogStream::Application, 1000)],
+                workload: None,
             },
         ),
         (
@@ -263,6 +265,7 @@ fn link_logs() {
         source,
         continues: false,
         data,
+        workload: None,
     };
     let boot = bytes(&[7; 16]);
     let records = vec![

@@ -30,7 +30,7 @@ fn configuration_is_the_images_where_the_manifest_says_nothing() {
         .with("User", json!("web:log"))
         .with("StopSignal", json!("RTMIN+3"));
     let project = Project::of(&image);
-    let workload = config(&project).workload;
+    let workload = config(&project).workloads[0].clone();
     assert_eq!(*workload.command, ["/app", "--port", "80"]);
     let env: Vec<_> = workload.env.iter().collect();
     let expected = [("A", "2"), ("E", ""), ("HOME", "/"), ("PATH", "/bin")];
@@ -49,7 +49,7 @@ fn configuration_is_the_images_where_the_manifest_says_nothing() {
     project.manifest(
         "[workload]\nentrypoint = [\"app\"]\nenv = { PATH = \"/usr/bin:/\", B = \"3\" }\nuser = \"0\"\nworking_directory = \"/\"\nstop_signal = \"3\"\n",
     );
-    let workload = config(&project).workload;
+    let workload = config(&project).workloads[0].clone();
     assert_eq!(*workload.command, ["app"]);
     assert_eq!(workload.env["PATH"], "/usr/bin:/");
     assert_eq!(workload.env["A"], "2");
@@ -66,7 +66,7 @@ fn configuration_that_an_image_leaves_out_has_dockers_defaults() {
         image.config["config"] = absent;
         let project = Project::of(&image);
         project.manifest("[workload]\ncommand = [\"/app\"]\n");
-        let workload = config(&project).workload;
+        let workload = config(&project).workloads[0].clone();
         assert_eq!((workload.user.uid, workload.user.gid), (0, 0));
         assert_eq!(workload.working_directory.as_str(), "/");
         assert_eq!(workload.stop_signal.to_string(), "SIGTERM");
@@ -101,7 +101,7 @@ fn home_of_the_user_is_home_unless_somebody_sets_it() {
             .with("Env", variables);
         let project = Project::of(&image);
         project.manifest(&format!("[workload]\n{more}"));
-        let workload = config(&project).workload;
+        let workload = config(&project).workloads[0].clone();
         assert_eq!(workload.env["HOME"], home, "{user} {more}");
     }
 }
@@ -123,7 +123,7 @@ fn groups_of_the_user_are_those_that_list_it() {
         ("4242", &[]),
     ] {
         let image = Image::new(std::slice::from_ref(&layer)).with("User", json!(user));
-        let workload = config(&Project::of(&image)).workload;
+        let workload = config(&Project::of(&image)).workloads[0].clone();
         assert_eq!(*workload.groups, *groups, "{user}");
     }
 }
@@ -156,7 +156,7 @@ fn command_line_is_made_as_compose_makes_it() {
         project.manifest(&format!("[workload]\n{more}\n"));
         // A command for the image's entrypoint is noted.
         let (image, _) = project.build_with_notes();
-        let command = measured(&image).workload.command;
+        let command = measured(&image).workloads[0].command.clone();
         assert_eq!(*command, *expected, "{more}");
     }
 }
@@ -177,7 +177,7 @@ fn healthcheck_of_the_image_is_the_probe_unless_the_manifest_has_another() {
         project.manifest(more);
         let (image, lines) = project.build_with_notes();
         let noted = lines.iter().any(|line| line.contains("HEALTHCHECK"));
-        (measured(&image).workload.health, noted)
+        (measured(&image).workloads[0].health.clone(), noted)
     };
     let (found, noted) = health("");
     let found = found.unwrap();
@@ -200,7 +200,7 @@ fn healthcheck_of_the_image_is_the_probe_unless_the_manifest_has_another() {
 #[test]
 fn init_of_the_manifest_is_measured() {
     let project = Project::new();
-    assert!(!config(&project).workload.init);
+    assert!(!config(&project).workloads[0].init);
     project.manifest("[workload]\ninit = true\n");
-    assert!(config(&project).workload.init);
+    assert!(config(&project).workloads[0].init);
 }

@@ -36,3 +36,4 @@ mod reproducible;
 mod rootfs;
 mod sealed_secrets;
 mod sources;
+mod workloads;

@@ -200,6 +200,7 @@ mod tests {
             source: Source::Stdout,
             continues: false,
             data,
+            workload: None,
         }
     }
 

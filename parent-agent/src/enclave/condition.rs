@@ -1,6 +1,10 @@
 //! How an enclave is, as its init tells.
 
-use link::control::SecretCounts;
+use std::fmt;
+use std::ops::Deref;
+
+use link::control::{SecretCounts, WorkloadState};
+use manifest::{MAX_WORKLOADS, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 /// A boot step that ended well.
@@ -31,6 +35,94 @@ impl Health {
     /// Whether it is in that state.
     pub fn is_healthy(&self) -> bool {
         self.state == Self::HEALTHY
+    }
+}
+
+/// How one of several workloads is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadHealth {
+    /// Its name.
+    pub name: String,
+    /// `waiting`, `starting`, `running`, `unhealthy`, `finished` or `failed`.
+    pub state: String,
+    /// Why; may be empty.
+    pub detail: String,
+    /// How often it was started again.
+    pub restarts: u64,
+}
+
+/// How several workloads are, in the order in which the enclave has told of them; empty if
+/// there is only one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkloadsHealth(Vec<WorkloadHealth>);
+
+impl WorkloadsHealth {
+    /// Takes in what the enclave says of one now. Gives it if that is news.
+    pub fn told(
+        &mut self,
+        name: &str,
+        state: WorkloadState,
+        detail: &str,
+    ) -> Option<&WorkloadHealth> {
+        let workload = self.of(name)?;
+        let is_same = workload.state == state.name() && workload.detail == detail;
+        state.name().clone_into(&mut workload.state);
+        detail.clone_into(&mut workload.detail);
+        (!is_same).then_some(workload)
+    }
+
+    /// The place of the workload of this name.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|workload| workload.name == name)
+    }
+
+    /// Counts a restart.
+    pub fn restarted(&mut self, name: &str) {
+        if let Some(workload) = self.of(name) {
+            workload.restarts = workload.restarts.saturating_add(1);
+        }
+    }
+
+    /// The workload of this name. There are no more than an image can have, and what is no
+    /// name of a workload is none, whatever the enclave says.
+    fn of(&mut self, name: &str) -> Option<&mut WorkloadHealth> {
+        if let Some(index) = self.place(name) {
+            return self.0.get_mut(index);
+        }
+        if self.0.len() >= MAX_WORKLOADS || name.parse::<WorkloadName>().is_err() {
+            return None;
+        }
+        self.0.push(WorkloadHealth {
+            name: name.to_owned(),
+            state: WorkloadState::Starting.name().to_owned(),
+            detail: String::new(),
+            restarts: 0,
+        });
+        self.0.last_mut()
+    }
+}
+
+impl Deref for WorkloadsHealth {
+    type Target = [WorkloadHealth];
+
+    fn deref(&self) -> &[WorkloadHealth] {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkloadHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.state)?;
+        match self.restarts {
+            0 => {}
+            1 => f.write_str(", 1 restart")?,
+            restarts => write!(f, ", {restarts} restarts")?,
+        }
+        match self.detail.as_str() {
+            "" => Ok(()),
+            detail => write!(f, ": {detail}"),
+        }
     }
 }
 
@@ -93,5 +185,29 @@ impl LimitsStatus {
             (self.pids_refused > 0).then(|| format!("{} processes refused", self.pids_refused));
         let parts: Vec<_> = kills.into_iter().chain(refused).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_are_as_many_as_an_image_can_have_whatever_is_told() {
+        let mut workloads = WorkloadsHealth::default();
+        for number in 0..100 {
+            let name = format!("w{number}");
+            let told = workloads.told(&name, WorkloadState::Running, "");
+            assert_eq!(told.is_some(), number < MAX_WORKLOADS, "{number}");
+        }
+        let mut workloads = WorkloadsHealth::default();
+        for name in ["", "A", "a b", "a\n", "a.b"] {
+            assert_eq!(workloads.told(name, WorkloadState::Running, ""), None);
+        }
+        assert!(workloads.is_empty());
+        assert!(workloads.told("web", WorkloadState::Waiting, "x").is_some());
+        assert_eq!(workloads.told("web", WorkloadState::Waiting, "x"), None);
+        workloads.restarted("web");
+        assert_eq!(workloads[0].to_string(), "web waiting, 1 restart: x");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use link::EndCode;
 use link::control::{EndCause, ExitStatus};
+use manifest::WorkloadName;
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
@@ -91,11 +92,23 @@ pub(super) struct Announced {
     pub(super) cause: EndCause,
     pub(super) words: String,
     pub(super) code: Option<Code>,
+    /// Which of several workloads has ended it.
+    pub(super) workload: Option<WorkloadName>,
 }
 
 /// The end that the init has announced, with its own words where the cause
 /// alone does not say what happened.
-pub(super) fn announced(Announced { cause, words, code }: Announced) -> End {
+pub(super) fn announced(announced: Announced) -> End {
+    let Announced {
+        cause,
+        words,
+        code,
+        workload,
+    } = announced;
+    let workload = match workload {
+        Some(name) => format!("the workload {name}"),
+        None => "the workload".to_owned(),
+    };
     let is = |known| code.as_ref().is_some_and(|code: &Code| code.is(known));
     let is_out_of_memory = is(EndCode::WorkloadOutOfMemory);
     let (cause, detail) = match cause {
@@ -108,19 +121,19 @@ pub(super) fn announced(Announced { cause, words, code }: Announced) -> End {
         }
         EndCause::WorkloadExited(ExitStatus::Code(0)) => (
             Cause::WorkloadFinished,
-            "the workload ended with code 0".to_owned(),
+            format!("{workload} ended with code 0"),
         ),
         EndCause::WorkloadExited(ExitStatus::Code(code)) => (
             Cause::WorkloadFailed,
-            format!("the workload ended with code {code}"),
+            format!("{workload} ended with code {code}"),
         ),
         EndCause::WorkloadExited(ExitStatus::Signal(_)) if is_out_of_memory => (
             Cause::WorkloadFailed,
-            "the workload was killed because its memory had run out".to_owned(),
+            format!("{workload} was killed because its memory had run out"),
         ),
         EndCause::WorkloadExited(ExitStatus::Signal(signal)) => (
             Cause::WorkloadFailed,
-            format!("the workload was killed by signal {signal}"),
+            format!("{workload} was killed by signal {signal}"),
         ),
         EndCause::BootFailed => (Cause::BootFailed, words),
         EndCause::InitFailed => (Cause::Died, format!("the init failed: {words}")),

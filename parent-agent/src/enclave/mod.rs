@@ -17,7 +17,9 @@ use manifest::MAX_STOP_GRACE;
 use tokio::time::Instant;
 
 pub use code::Code;
-pub use condition::{BootStep, Health, LimitsStatus, SecretsStatus};
+pub use condition::{
+    BootStep, Health, LimitsStatus, SecretsStatus, WorkloadHealth, WorkloadsHealth,
+};
 pub use end::{Cause, End};
 pub use phase::Phase;
 
@@ -275,6 +277,7 @@ impl Enclave {
                 cause,
                 detail,
                 code,
+                workload,
                 ..
             } => {
                 let is_first = self.announced.is_none();
@@ -282,6 +285,8 @@ impl Enclave {
                     cause: *cause,
                     words: detail.to_string(),
                     code: Code::clean(code),
+                    // What is no name is none.
+                    workload: workload.as_ref().and_then(|name| name.parse().ok()),
                 });
                 self.phase = Phase::Ending;
                 // Whatever it says from now on gives it no more time.

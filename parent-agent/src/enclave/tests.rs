@@ -26,6 +26,7 @@ fn ending_with(cause: EndCause, code: &str) -> FromInit {
         code: Text::new(code),
         losses: link::control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use link::control::{ClockState, LossReason};
+use link::control::{ClockState, LossReason, WorkloadState};
 use link::logs::LogStream;
 use log_sinks::telemetry::{LogsStatus, SinkStatus, ratio};
 use serde::Serialize;
@@ -66,7 +66,13 @@ pub fn text(status: &Status) -> String {
         "counter",
         "Restarts of the workload.",
     );
-    page.count(&[], status.restarts);
+    if status.workloads.is_empty() {
+        page.count(&[], status.restarts);
+    }
+    for workload in status.workloads.iter() {
+        page.count(&[("workload", &workload.name)], workload.restarts);
+    }
+    workloads(&mut page, status);
     clock(&mut page, status);
     if let Some(self_check) = &status.self_check {
         page.family(
@@ -110,6 +116,24 @@ pub fn text(status: &Status) -> String {
     }
     logs(&mut page, &status.logs);
     page.text
+}
+
+/// How each of several workloads is.
+fn workloads(page: &mut Page, status: &Status) {
+    if status.workloads.is_empty() {
+        return;
+    }
+    page.family(
+        "enclave_workload_state",
+        "gauge",
+        "1 for the state that one of several workloads is in.",
+    );
+    for workload in status.workloads.iter() {
+        for state in WorkloadState::ALL.map(WorkloadState::name) {
+            let labels = [("workload", workload.name.as_str()), ("state", state)];
+            page.count(&labels, (workload.state == state).into());
+        }
+    }
 }
 
 fn clock(page: &mut Page, status: &Status) {

@@ -19,7 +19,9 @@ use crate::channels::egress::Egress;
 use crate::clock::ClockStatus;
 use crate::crash::{Crash, LastEnd};
 use crate::credentials::{CredentialsStatus, Renewals};
-use crate::enclave::{BootStep, Cause, Code, Health, LimitsStatus, Phase, SecretsStatus};
+use crate::enclave::{
+    BootStep, Cause, Code, Health, LimitsStatus, Phase, SecretsStatus, WorkloadsHealth,
+};
 use crate::history::{History, Reported};
 use crate::ingress::{IngressPort, OpenPort};
 use crate::kms::KmsStatus;
@@ -115,8 +117,11 @@ pub struct Status {
     pub self_check: Option<SelfCheck>,
     /// The workload's health.
     pub health: Health,
-    /// How often the workload was started again.
+    /// How often the workload was started again, or any of several.
     pub restarts: u64,
+    /// How each of several workloads is.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub workloads: WorkloadsHealth,
     /// The enclave's clock, once its init has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
@@ -193,8 +198,10 @@ pub struct Live {
     pub health: Health,
     /// Whether the workload was ready once.
     pub was_ready: bool,
-    /// How often the workload was started again.
+    /// How often the workload was started again, or any of several.
     pub restarts: u64,
+    /// How each of several workloads is.
+    pub workloads: WorkloadsHealth,
     /// The enclave's clock.
     pub clock: Option<ClockStatus>,
     /// Times that the agent was not run.
@@ -264,6 +271,7 @@ impl Board {
                 },
                 was_ready: history.ready,
                 restarts: history.restarts,
+                workloads: history.workloads,
                 clock: None,
                 pauses: 0,
                 limits: history.limits,
@@ -312,6 +320,7 @@ impl Board {
                 self_check: live.self_check.clone(),
                 ready: live.was_ready,
                 restarts: live.restarts,
+                workloads: live.workloads.clone(),
                 limits: live.limits,
                 places: live.places,
                 kms: live.kms.clone(),
@@ -346,6 +355,7 @@ impl Board {
             self_check: live.self_check.clone(),
             health: live.health.clone(),
             restarts: live.restarts,
+            workloads: live.workloads.clone(),
             clock: live.clock.clone(),
             agent_pauses: live.pauses,
             limits: live.limits,

@@ -32,12 +32,9 @@ impl Status {
         if let Some(self_check) = &self.self_check {
             row("self-check", self_check.to_string());
         }
-        let detail = match self.health.detail.as_str() {
-            "" => String::new(),
-            detail => format!(": {detail}"),
-        };
-        row("health", format!("{}{detail}", self.health.state));
-        row("restarts", self.restarts.to_string());
+        for (key, line) in self.of_workloads() {
+            row(key, line);
+        }
         if let Some(clock) = &self.clock {
             row("clock", clock.line());
         }
@@ -122,6 +119,21 @@ impl Status {
             lines.push(format!("the init dropped {dropped} datagrams"));
         }
         lines
+    }
+
+    /// The health and restarts of the enclave, and how each of several workloads is.
+    fn of_workloads(&self) -> Vec<(&'static str, String)> {
+        let detail = match self.health.detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        let mut rows = vec![
+            ("health", format!("{}{detail}", self.health.state)),
+            ("restarts", self.restarts.to_string()),
+        ];
+        let workloads = self.workloads.iter();
+        rows.extend(workloads.map(|workload| ("workload", workload.to_string())));
+        rows
     }
 
     /// The secrets, the calls to KMS, and what these are signed with.
@@ -338,6 +350,13 @@ pub(super) mod tests {
                 detail: "HTTP\x1b 500".to_owned(),
             },
             restarts: 2,
+            workloads: serde_json::from_value(serde_json::json!([{
+                "name": "web",
+                "state": "unhealthy",
+                "detail": "HTTP\u{1b} 500",
+                "restarts": 2,
+            }]))
+            .unwrap(),
             clock: Some(ClockStatus {
                 state: "holdover".to_owned(),
                 source: "ptp".to_owned(),

@@ -2,8 +2,9 @@
 
 use enclave_host::duration::milliseconds;
 use link::EndCode;
-use link::control::{ExitStatus, FromInit, HealthState};
+use link::control::{ExitStatus, FromInit, HealthState, WorkloadState};
 use link::kms::Calls;
+use manifest::WorkloadName;
 
 use super::Supervisor;
 use crate::clock::ClockStatus;
@@ -52,7 +53,16 @@ impl Supervisor {
                 status,
                 restart_in_ms,
                 code,
-            } => self.workload_exited(status, restart_in_ms, Code::clean(&code).as_ref()),
+                workload,
+            } => {
+                let code = Code::clean(&code);
+                self.workload_exited(status, restart_in_ms, code.as_ref(), workload.as_deref());
+            }
+            FromInit::Workload {
+                name,
+                state,
+                detail,
+            } => self.workload(&name, state, &detail),
             FromInit::SelfCheck {
                 outcome,
                 rule,
@@ -62,15 +72,10 @@ impl Supervisor {
             FromInit::Limits {
                 oom_kills,
                 pids_refused,
-            } => {
-                self.board.update(|live| {
-                    live.limits.told(LimitsStatus {
-                        oom_kills,
-                        pids_refused,
-                    });
-                });
-                self.remember();
-            }
+            } => self.limited(LimitsStatus {
+                oom_kills,
+                pids_refused,
+            }),
             FromInit::Lost { losses } => {
                 self.board.logs().lost(&losses);
                 self.remember();
@@ -100,18 +105,23 @@ impl Supervisor {
                 egress,
                 ingress,
                 dropped_datagrams,
-            } => {
-                self.board.update(|live| {
-                    live.places.told(InitPlaces {
-                        egress: egress.into(),
-                        ingress: ingress.into(),
-                        dropped_datagrams,
-                    });
-                });
-                self.remember();
-            }
+            } => self.places(InitPlaces {
+                egress: egress.into(),
+                ingress: ingress.into(),
+                dropped_datagrams,
+            }),
         }
         action
+    }
+
+    fn limited(&mut self, refused: LimitsStatus) {
+        self.board.update(|live| live.limits.told(refused));
+        self.remember();
+    }
+
+    fn places(&mut self, counts: InitPlaces) {
+        self.board.update(|live| live.places.told(counts));
+        self.remember();
     }
 
     /// Reports that the workload is ready, which is told again on every connection.
@@ -152,17 +162,53 @@ impl Supervisor {
         self.board.update(|live| live.step(step));
     }
 
-    fn workload_exited(&self, status: ExitStatus, restart_in_ms: Option<u64>, code: Option<&Code>) {
+    fn workload_exited(
+        &self,
+        status: ExitStatus,
+        restart_in_ms: Option<u64>,
+        code: Option<&Code>,
+        workload: Option<&str>,
+    ) {
+        // What is no name is none.
+        let workload = workload.filter(|name| name.parse::<WorkloadName>().is_ok());
+        let place = self.board.update(|live| {
+            if restart_in_ms.is_some() {
+                live.restarts += 1;
+                if let Some(name) = workload {
+                    live.workloads.restarted(name);
+                }
+            }
+            workload.and_then(|name| live.workloads.place(name))
+        });
         if restart_in_ms.is_some() {
-            self.board.update(|live| live.restarts += 1);
             self.remember();
         }
-        if Line::WorkloadExited.may_be_written() {
+        let line = Line::WorkloadExited;
+        if place.map_or_else(
+            || line.may_be_written(),
+            |place| line.may_be_written_of(place),
+        ) {
             self.reporter.report(&Report::WorkloadExited {
                 status: status.into(),
                 restart_in_ms,
                 code,
+                workload,
             });
+        }
+    }
+
+    /// Reports one of several workloads when it is otherwise than before.
+    fn workload(&self, name: &str, state: WorkloadState, detail: &str) {
+        let news = self.board.update(|live| {
+            let workload = live.workloads.told(name, state, detail).cloned()?;
+            Some((live.workloads.place(name)?, workload))
+        });
+        let Some((place, workload)) = news else {
+            return;
+        };
+        self.remember();
+        if Line::Workload.may_be_written_of(place) {
+            self.reporter.report(&Report::Workload(&workload));
         }
     }
 

@@ -55,6 +55,7 @@ async fn is_shut_down(agent: Agent, mut init: Init) {
         code: Text::default(),
         losses: link::control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     })
     .await;
     agent.end_init(0).await;
@@ -85,6 +86,7 @@ async fn keep_for_lets_the_next_run_take_over_from_a_killed_agent() {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),
         code: Text::default(),
+        workload: None,
     })
     .await;
     agent.event("workload_exited").await;

@@ -63,6 +63,7 @@ async fn restarted(init: &mut Init) {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),
         code: Text::default(),
+        workload: None,
     })
     .await;
 }

@@ -295,6 +295,7 @@ async fn egress_flood_does_not_stop_the_enclave() {
         code: Text::default(),
         losses: link::control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     })
     .await;
     agent.end_init(0).await;

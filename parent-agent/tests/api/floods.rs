@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use link::control::{FromInit, HealthState};
+use link::control::{ExitStatus, FromInit, HealthState, WorkloadState};
 use link::frame::MAX_CONTROL;
 use link::target::Reply;
 use link::{Channel, Text, frame};
@@ -56,9 +56,10 @@ async fn health_flood_is_counted_and_not_printed() {
         init.send(FromInit::Health { state, detail }).await;
     }
     init.send(FromInit::WorkloadExited {
-        status: link::control::ExitStatus::Code(1),
+        status: ExitStatus::Code(1),
         restart_in_ms: Some(1),
         code: Text::default(),
+        workload: None,
     })
     .await;
     let mut printed = 0;
@@ -79,6 +80,49 @@ async fn health_flood_is_counted_and_not_printed() {
     let page = String::from_utf8(page).unwrap();
     let sample = format!("enclave_lines_left_out_total{{line=\"health\"}} {left_out}");
     assert!(page.contains(&sample), "{page}");
+    agent.end_init(0).await;
+    agent.ended().await;
+}
+
+#[tokio::test]
+async fn workloads_that_restart_without_end_hide_no_others_end() {
+    let mut agent = Agent::start(&[]).await;
+    let mut init = agent.boot().await;
+    let of = |name: &str, state, detail: &str| FromInit::Workload {
+        name: Text::new(name),
+        state,
+        detail: Text::new(detail),
+    };
+    for number in 0..2000 {
+        let detail = format!("number {number}");
+        init.send(of("metrics", WorkloadState::Starting, &detail))
+            .await;
+        init.send(FromInit::WorkloadExited {
+            status: ExitStatus::Code(1),
+            restart_in_ms: Some(1),
+            code: Text::default(),
+            workload: Some(Text::new("metrics")),
+        })
+        .await;
+    }
+    init.send(of("web", WorkloadState::Failed, "it has failed"))
+        .await;
+    let state = HealthState::Unhealthy;
+    let detail = Text::new("web: it has failed");
+    init.send(FromInit::Health { state, detail }).await;
+    let mut printed = 0;
+    let web = loop {
+        let event = agent.next_event().await;
+        match event["event"].as_str() {
+            Some("workload") if event["name"] == "web" => break event,
+            Some("workload" | "workload_exited") => printed += 1,
+            _ => {}
+        }
+    };
+    assert_eq!(web["state"], "failed", "{web}");
+    assert!((1..MAX_LINES).contains(&printed), "{printed}");
+    let health = agent.event("health").await;
+    assert_eq!(health["detail"], "web: it has failed", "{health}");
     agent.end_init(0).await;
     agent.ended().await;
 }

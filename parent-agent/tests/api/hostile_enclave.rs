@@ -28,6 +28,7 @@ fn ending(detail: &str) -> FromInit {
         code: Text::default(),
         losses: Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     }
 }
 

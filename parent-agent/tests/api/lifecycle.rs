@@ -20,6 +20,7 @@ fn ending(cause: EndCause) -> FromInit {
         code: Text::default(),
         losses: link::control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     }
 }
 
@@ -60,6 +61,7 @@ async fn run_boots_an_enclave_that_is_seen_and_stops_when_told() {
         status: ExitStatus::Code(3),
         restart_in_ms: Some(1000),
         code: Text::default(),
+        workload: None,
     })
     .await;
     assert_eq!(agent.event("workload_exited").await["status"]["code"], 3);

@@ -20,6 +20,7 @@ pub(crate) fn record(stream: LogStream, sequence: u64, data: &[u8]) -> Record<'_
         source: Source::Stdout,
         continues: false,
         data,
+        workload: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn ending(cause: EndCause, code: &str, losses: Vec<Loss>, numbered: u64) -> From
         code: Text::new(code),
         losses: Losses(losses),
         numbered: vec![(LogStream::Application, numbered)],
+        workload: None,
     }
 }
 
@@ -250,6 +251,7 @@ async fn limits_are_shown_and_counts_never_shrink() {
         status: ExitStatus::Signal(9),
         restart_in_ms: Some(1000),
         code: Text::new("workload.out-of-memory"),
+        workload: None,
     })
     .await;
     let exited = agent.event("workload_exited").await;

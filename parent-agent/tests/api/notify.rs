@@ -132,6 +132,7 @@ async fn notify_of_a_stop_before_readiness_is_no_failure() {
         code: Text::default(),
         losses: link::control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     })
     .await;
     agent.end_init(0).await;

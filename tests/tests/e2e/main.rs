@@ -28,6 +28,7 @@ mod sealed_secrets;
 mod secrets_memory;
 mod traffic;
 mod users;
+mod workloads;
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -16,6 +16,7 @@ fn record(data: &[u8]) -> Record<'_> {
         source: Source::Stdout,
         continues: false,
         data,
+        workload: None,
     }
 }
 

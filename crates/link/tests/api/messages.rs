@@ -8,7 +8,7 @@ use link::credentials::MAX_SECRET_ACCESS_KEY;
 use link::frame::{self, FrameError, MAX_CONTROL, MAX_LOGS, MAX_TARGET};
 use link::logs::{self, MAX_BATCH_RECORDS, MAX_RECORD, Record};
 use link::target::{Connect, Reply};
-use link::{Bytes, Secret, Text};
+use link::{Bytes, MAX_NAME, Secret, Text};
 use minicbor::{Decode, Encode};
 use proptest::prelude::*;
 
@@ -99,9 +99,11 @@ fn the_largest_messages_fit_into_their_channels_frames() {
         code: Text::new("x".repeat(MAX_CODE)),
         losses: control::Losses(vec![loss; MAX_LOSSES]),
         numbered: vec![(logs::LogStream::Errors, u64::MAX); 4],
+        workload: None,
     };
     assert_reads_back(&ending, MAX_CONTROL);
-    let assert_fits = |data: &[u8], count: usize| {
+    let name = "x".repeat(MAX_NAME);
+    let assert_fits = |data: &[u8], count: usize, workload: Option<&str>| {
         let record = Record {
             stream: logs::LogStream::Application,
             sequence: u64::MAX,
@@ -109,14 +111,40 @@ fn the_largest_messages_fit_into_their_channels_frames() {
             source: logs::Source::Stderr,
             continues: true,
             data,
+            workload,
         };
         let records = vec![record; count];
         let message = logs::FromInit::Batch { records };
         let body = encode(&message, MAX_LOGS);
         assert_eq!(frame::decode::<logs::FromInit<'_>>(&body).unwrap(), message);
     };
-    assert_fits(&vec![0xff; MAX_RECORD], 15);
-    assert_fits(&[0xff; 64], MAX_BATCH_RECORDS);
+    assert_fits(&vec![0xff; MAX_RECORD], 15, Some(&name));
+    assert_fits(&[0xff; 64], MAX_BATCH_RECORDS, None);
+    assert_fits(&[0xff; 32], MAX_BATCH_RECORDS, Some(&name));
+}
+
+#[test]
+fn workload_of_a_record_is_a_name() {
+    fn of(workload: &str) -> Result<(), FrameError> {
+        let record = Record {
+            stream: logs::LogStream::Application,
+            sequence: 1,
+            time_us: 1,
+            source: logs::Source::Stdout,
+            continues: false,
+            data: b"x",
+            workload: Some(workload),
+        };
+        let records = vec![record];
+        let body = encode(&logs::FromInit::Batch { records }, MAX_LOGS);
+        frame::decode::<logs::FromInit<'_>>(&body).map(drop)
+    }
+    of("web-1").unwrap();
+    of(&"x".repeat(MAX_NAME)).unwrap();
+    for wrong in ["", "Web", "a b", "a\n", "\u{e9}", &"x".repeat(MAX_NAME + 1)] {
+        let error = of(wrong).unwrap_err();
+        assert!(matches!(error, FrameError::Decode(_)), "{wrong}: {error}");
+    }
 }
 
 /// Tries every truncation of a message and every value of each of its bytes: a

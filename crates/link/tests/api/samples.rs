@@ -2,7 +2,7 @@
 
 use link::control::{
     self, CheckOutcome, ClockState, EndCause, ExitStatus, HealthState, MAX_DOCUMENT, MAX_NONCE,
-    MAX_RUNTIME_CONFIG, MAX_SEALED_SECRET, MAX_TEXT,
+    MAX_RUNTIME_CONFIG, MAX_SEALED_SECRET, MAX_TEXT, WorkloadState,
 };
 use link::credentials::{MAX_ACCESS_KEY_ID, MAX_REGION, MAX_SECRET_ACCESS_KEY, MAX_SESSION_TOKEN};
 use link::kms;
@@ -77,7 +77,8 @@ fn losses() -> impl Strategy<Value = control::Losses> {
     vec(loss, 0..=control::MAX_LOSSES).prop_map(control::Losses)
 }
 
-pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
+/// How workloads are, and how they and enclaves end.
+fn of_workloads() -> impl Strategy<Value = control::FromInit> {
     use control::FromInit;
     let cause = prop_oneof![
         Just(EndCause::Shutdown),
@@ -85,6 +86,51 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
         Just(EndCause::BootFailed),
         Just(EndCause::InitFailed),
     ];
+    prop_oneof![
+        (
+            exit_status(),
+            option::of(any::<u64>()),
+            text(),
+            option::of(text())
+        )
+            .prop_map(
+                |(status, restart_in_ms, code, workload)| FromInit::WorkloadExited {
+                    status,
+                    restart_in_ms,
+                    code,
+                    workload,
+                }
+            ),
+        (
+            cause,
+            text(),
+            text(),
+            losses(),
+            numbered(),
+            option::of(text())
+        )
+            .prop_map(|(cause, detail, code, losses, numbered, workload)| {
+                FromInit::Ending {
+                    cause,
+                    detail,
+                    code,
+                    losses,
+                    numbered,
+                    workload,
+                }
+            }),
+        (text(), select(&WorkloadState::ALL[..]), text()).prop_map(|(name, state, detail)| {
+            FromInit::Workload {
+                name,
+                state,
+                detail,
+            }
+        }),
+    ]
+}
+
+pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
+    use control::FromInit;
     prop_oneof![
         (bytes(), text()).prop_map(|(boot, version)| FromInit::Boot { boot, version }),
         (text(), any::<u64>(), any::<u64>()).prop_map(|(name, at_us, took_us)| FromInit::Step {
@@ -97,22 +143,7 @@ pub(crate) fn control_from_init() -> impl Strategy<Value = control::FromInit> {
             .prop_map(|(state, detail)| FromInit::Health { state, detail }),
         (any::<u64>(), bytes()).prop_map(|(id, document)| FromInit::Document { id, document }),
         (any::<u64>(), text()).prop_map(|(id, reason)| FromInit::ChallengeFailed { id, reason }),
-        (exit_status(), option::of(any::<u64>()), text()).prop_map(
-            |(status, restart_in_ms, code)| FromInit::WorkloadExited {
-                status,
-                restart_in_ms,
-                code,
-            }
-        ),
-        (cause, text(), text(), losses(), numbered()).prop_map(
-            |(cause, detail, code, losses, numbered)| FromInit::Ending {
-                cause,
-                detail,
-                code,
-                losses,
-                numbered,
-            }
-        ),
+        of_workloads(),
         (select(&CHECKS[..]), text(), text(), bytes()).prop_map(
             |(outcome, rule, detail, document)| FromInit::SelfCheck {
                 outcome,
@@ -263,6 +294,7 @@ pub(crate) fn batch(fields: &[Fields]) -> logs::FromInit<'_> {
                     source: *source,
                     continues: *continues,
                     data,
+                    workload: continues.then_some("web"),
                 },
             )
             .collect(),
@@ -293,10 +325,50 @@ fn filled<const MAX: usize>(length: usize) -> Bytes<MAX> {
     Bytes::new(vec![0xa5; length]).unwrap()
 }
 
+/// Workloads that are, and that have ended.
+fn every_end() -> [control::FromInit; 5] {
+    use control::FromInit;
+    [
+        FromInit::Workload {
+            name: Text::new("web"),
+            state: WorkloadState::Waiting,
+            detail: Text::new("it waits for database"),
+        },
+        FromInit::WorkloadExited {
+            status: ExitStatus::Signal(9),
+            restart_in_ms: Some(1000),
+            code: Text::default(),
+            workload: None,
+        },
+        FromInit::WorkloadExited {
+            status: ExitStatus::Code(-1),
+            restart_in_ms: None,
+            code: Text::default(),
+            workload: Some(Text::new("web")),
+        },
+        FromInit::Ending {
+            cause: EndCause::WorkloadExited(ExitStatus::Code(3)),
+            detail: Text::new(""),
+            code: Text::default(),
+            losses: control::Losses::default(),
+            numbered: Vec::new(),
+            workload: None,
+        },
+        FromInit::Ending {
+            cause: EndCause::Shutdown,
+            detail: Text::new("asked"),
+            code: Text::new("workload.out-of-memory"),
+            losses: some_losses(),
+            numbered: vec![(LogStream::System, 7)],
+            workload: Some(Text::new("web")),
+        },
+    ]
+}
+
 /// One of each kind, small enough that every byte of it can be changed.
 pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
     use control::FromInit;
-    vec![
+    let mut messages = vec![
         FromInit::Boot {
             boot: filled(16),
             version: Text::new("0.1.0"),
@@ -318,30 +390,6 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
         FromInit::ChallengeFailed {
             id: u64::MAX,
             reason: Text::new("no"),
-        },
-        FromInit::WorkloadExited {
-            status: ExitStatus::Signal(9),
-            restart_in_ms: Some(1000),
-            code: Text::default(),
-        },
-        FromInit::WorkloadExited {
-            status: ExitStatus::Code(-1),
-            restart_in_ms: None,
-            code: Text::default(),
-        },
-        FromInit::Ending {
-            cause: EndCause::WorkloadExited(ExitStatus::Code(3)),
-            detail: Text::new(""),
-            code: Text::default(),
-            losses: control::Losses::default(),
-            numbered: Vec::new(),
-        },
-        FromInit::Ending {
-            cause: EndCause::Shutdown,
-            detail: Text::new("asked"),
-            code: Text::new("workload.out-of-memory"),
-            losses: some_losses(),
-            numbered: vec![(LogStream::System, 7)],
         },
         FromInit::SelfCheck {
             outcome: CheckOutcome::Failed,
@@ -389,7 +437,9 @@ pub(crate) fn every_control_from_init() -> Vec<control::FromInit> {
             id: 6,
             reason: Text::new("this enclave has a seed already"),
         },
-    ]
+    ];
+    messages.extend(every_end());
+    messages
 }
 
 /// Calls that were answered, calls that were refused, and one that waits.
@@ -507,6 +557,7 @@ pub(crate) fn every_logs_from_init() -> Vec<logs::FromInit<'static>> {
         source,
         continues,
         data,
+        workload: None,
     };
     vec![
         FromInit::Open { boot: filled(16) },

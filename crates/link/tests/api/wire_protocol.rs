@@ -16,7 +16,7 @@ use link::records::{
     Answer, Kind, MAX_ANSWER, MAX_RECORDS, MAX_STRING, MAX_STRINGS, Question, Service,
 };
 use link::target::{Connect, MAX_HOST, MAX_REASON, Refusal, Reply};
-use link::{Bytes, Channel, Credentials, EndCode, Secret, Text, port};
+use link::{Bytes, Channel, Credentials, EndCode, MAX_NAME, Secret, Text, port};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -232,6 +232,7 @@ async fn the_control_example_is_what_is_sent() {
         status,
         restart_in_ms: Some(1000),
         code: EndCode::text(Some(EndCode::WorkloadExitCode)),
+        workload: None,
     };
     listing
         .message(Init, &message, "WorkloadExited: code 3, again in 1 s")
@@ -272,6 +273,7 @@ async fn the_control_example_is_what_is_sent() {
         status: ExitStatus::Signal(15),
         restart_in_ms: None,
         code: EndCode::text(Some(EndCode::WorkloadSignal)),
+        workload: None,
     };
     listing
         .message(Init, &message, "WorkloadExited: signal 15, not again")
@@ -282,6 +284,7 @@ async fn the_control_example_is_what_is_sent() {
         code: EndCode::text(Some(EndCode::WorkloadExitCode)),
         losses,
         numbered: vec![(LogStream::Application, 1000), (LogStream::System, 20)],
+        workload: None,
     };
     listing
         .message(
@@ -296,6 +299,7 @@ async fn the_control_example_is_what_is_sent() {
         code: Text::default(),
         losses: control::Losses::default(),
         numbered: Vec::new(),
+        workload: None,
     };
     listing
         .message(Init, &message, "Ending: 0 (shutdown), as it would be here")
@@ -323,6 +327,7 @@ async fn the_log_example_is_what_is_sent() {
         source,
         continues,
         data,
+        workload: None,
     };
     let message = FromInit::Batch {
         records: vec![
@@ -469,6 +474,7 @@ fn the_numbers_are_the_codes_own() {
             MAX_TEXT,
         ),
         ("code or name for programs", MAX_CODE),
+        ("name of a workload", MAX_NAME),
         ("access key id", MAX_ACCESS_KEY_ID),
         ("secret access key", MAX_SECRET_ACCESS_KEY),
         ("session token", MAX_SESSION_TOKEN),

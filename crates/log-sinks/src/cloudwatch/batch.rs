@@ -62,7 +62,7 @@ impl EventBatch {
                 return false;
             }
         }
-        let messages = message::encode(record.data, record.continues);
+        let messages = message::encode(record.workload, record.data, record.continues);
         let bytes: usize = messages
             .iter()
             .map(|message| message.len() + EVENT_OVERHEAD)
@@ -135,6 +135,7 @@ mod tests {
             time_us: time_ms * 1000,
             source: Source::Stdout,
             continues: false,
+            workload: None,
             data,
         }
     }

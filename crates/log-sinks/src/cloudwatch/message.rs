@@ -10,7 +10,12 @@
 //! | `\x ` | escaped bytes |
 //! | `\x+ ` | escaped bytes that go on in the next event |
 //!
+//! Where an enclave has several workloads, each message begins with the record's workload, as
+//! in `web | `, before any mark.
+//!
 //! In escaped bytes `\\` is a backslash and `\xNN` the byte NN; the rest is text.
+
+use link::MAX_NAME;
 
 /// Largest message that is made: the service's older limit of 256 KiB for an
 /// event, its 26 bytes of overhead included. (It takes 1 MiB by now.)
@@ -20,10 +25,25 @@ const GOES_ON: &str = "\\+ ";
 const ESCAPED: &str = "\\x ";
 const ESCAPED_GOES_ON: &str = "\\x+ ";
 
+/// What stands between a workload's name and its text.
+const OF_WORKLOAD: &str = " | ";
+/// Room for a message beside the workload's name.
+const MAX_TEXT: usize = MAX_MESSAGE - MAX_NAME - OF_WORKLOAD.len();
+
 /// The messages of a record; more than one only where escapes make it too long.
-pub(super) fn encode(data: &[u8], continues: bool) -> Vec<String> {
+pub(super) fn encode(workload: Option<&str>, data: &[u8], continues: bool) -> Vec<String> {
+    let mut messages = encode_text(data, continues);
+    if let Some(name) = workload {
+        for message in &mut messages {
+            *message = [name, OF_WORKLOAD, message].concat();
+        }
+    }
+    messages
+}
+
+fn encode_text(data: &[u8], continues: bool) -> Vec<String> {
     match std::str::from_utf8(data) {
-        Ok(text) if is_plain(text) && text.len() + GOES_ON.len() <= MAX_MESSAGE => {
+        Ok(text) if is_plain(text) && text.len() + GOES_ON.len() <= MAX_TEXT => {
             let mark = if continues { GOES_ON } else { "" };
             vec![[mark, text].concat()]
         }
@@ -39,7 +59,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn escape(data: &[u8], continues: bool) -> Vec<String> {
-    let room = MAX_MESSAGE - ESCAPED_GOES_ON.len();
+    let room = MAX_TEXT - ESCAPED_GOES_ON.len();
     let mut bodies = vec![String::new()];
     let mut add = |piece: &str| match bodies.last_mut() {
         Some(body) if body.len() + piece.len() <= room => body.push_str(piece),
@@ -111,18 +131,19 @@ mod tests {
 
     #[test]
     fn readable_lines_stay_as_they_are() {
-        assert_eq!(encode(b"C:\\x and more", false), ["C:\\x and more"]);
-        assert_eq!(encode("größe".as_bytes(), false), ["größe"]);
-        assert_eq!(encode(b"first part", true), ["\\+ first part"]);
-        assert_eq!(encode(b"", false), ["\\x "]);
-        assert_eq!(encode(b"a\\b\xff", false), ["\\x a\\\\b\\xff"]);
-        assert_eq!(encode(b"\\x 41", false), ["\\x \\\\x 41"]);
+        assert_eq!(encode(Some("web"), b"a", true), ["web | \\+ a"]);
+        assert_eq!(encode(None, b"C:\\x and more", false), ["C:\\x and more"]);
+        assert_eq!(encode(None, "größe".as_bytes(), false), ["größe"]);
+        assert_eq!(encode(None, b"first part", true), ["\\+ first part"]);
+        assert_eq!(encode(None, b"", false), ["\\x "]);
+        assert_eq!(encode(None, b"a\\b\xff", false), ["\\x a\\\\b\\xff"]);
+        assert_eq!(encode(None, b"\\x 41", false), ["\\x \\\\x 41"]);
     }
 
     #[test]
     fn the_largest_record_fits_its_events() {
         let data = vec![0xff; link::logs::MAX_RECORD];
-        let messages = encode(&data, true);
+        let messages = encode(None, &data, true);
         assert!(messages.len() > 1);
         let mut back = Vec::new();
         for message in &messages {
@@ -149,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_can_be_had_back(data in lines(), continues: bool) {
-            let messages = encode(&data, continues);
+            let messages = encode(None, &data, continues);
             prop_assert_eq!(messages.len(), 1);
             prop_assert!(!messages[0].is_empty());
             prop_assert_eq!(decode(&messages[0]), (data, continues));

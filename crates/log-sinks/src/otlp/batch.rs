@@ -93,6 +93,9 @@ fn encode(record: &Stored<'_>, stored_us: u64) -> String {
     if let Source::Stdout | Source::Stderr = record.source {
         attributes.push(text("log.iostream", record.source.name()));
     }
+    if let Some(workload) = record.workload {
+        attributes.push(text("enclave.workload", workload));
+    }
     if record.continues {
         attributes.push(json!({
             "key": "enclave.log.continues",
@@ -126,6 +129,7 @@ mod tests {
             time_us: 5,
             source: Source::Stderr,
             continues: true,
+            workload: Some("web"),
             data: b"text",
         };
         assert!(batch.push(&record, 6));
@@ -140,6 +144,9 @@ mod tests {
         assert_eq!(records[0]["timeUnixNano"], "5000");
         assert_eq!(records[0]["observedTimeUnixNano"], "6000");
         assert_eq!(records[0]["severityNumber"], 17);
+        let attributes = records[0]["attributes"].as_array().unwrap();
+        let workload = json!({ "key": "enclave.workload", "value": { "stringValue": "web" } });
+        assert!(attributes.contains(&workload), "{attributes:?}");
         assert_eq!(records[0]["body"]["stringValue"], "text");
         assert_eq!(records[1]["body"]["bytesValue"], "/w==");
     }

@@ -1,8 +1,9 @@
 //! A record as messages of RFC 5424.
 //!
-//! `<PRI>1 TIME HOST enclave - STREAM [meta sequenceId="N"] TEXT`: the host is
-//! the enclave's name, the message's identifier its stream, and the text the
-//! record's bytes as they are (the RFC's MSG-ANY).
+//! `<PRI>1 TIME HOST APP - STREAM [meta sequenceId="N"] TEXT`: the host is
+//! the enclave's name, the application's name that of its workload where there are several
+//! and else `enclave`, the message's identifier its stream, and the text the record's bytes
+//! as they are (the RFC's MSG-ANY).
 
 use link::logs::LogStream;
 use log_spool::{Stored, timestamp};
@@ -11,6 +12,8 @@ use log_spool::{Stored, timestamp};
 pub(super) const MAX_DATAGRAM: usize = 2048;
 /// The facility local0.
 const FACILITY: u8 = 16;
+/// The longest application's name in characters.
+const MAX_APP_NAME: usize = 48;
 /// The largest sequenceId (RFC 5424, section 7.3.1); the next one is 1.
 const MAX_SEQUENCE_ID: u64 = 2_147_483_647;
 
@@ -22,9 +25,10 @@ pub(super) fn encode(record: &Stored<'_>, host: &str, longest: Option<usize>) ->
         LogStream::Application | LogStream::System => 6,
     };
     let header = format!(
-        "<{}>1 {} {host} enclave - {} [meta sequenceId=\"{}\"] ",
+        "<{}>1 {} {host} {} - {} [meta sequenceId=\"{}\"] ",
         FACILITY * 8 + severity,
         time(record.time_us),
+        record.workload.map_or("enclave", short),
         record.stream.name(),
         record.sequence.saturating_sub(1) % MAX_SEQUENCE_ID + 1,
     );
@@ -36,6 +40,11 @@ pub(super) fn encode(record: &Stored<'_>, host: &str, longest: Option<usize>) ->
         return vec![message(record.data)];
     }
     record.data.chunks(room).map(message).collect()
+}
+
+/// A name as far as the application's may go (RFC 5424, section 6: 48 characters).
+fn short(name: &str) -> &str {
+    name.get(..MAX_APP_NAME).unwrap_or(name)
 }
 
 /// A time that RFC 3339 cannot express is left out.
@@ -60,6 +69,7 @@ mod tests {
             time_us: 1_767_225_600_123_456,
             source: Source::Stderr,
             continues: false,
+            workload: None,
             data,
         }
     }
@@ -69,6 +79,11 @@ mod tests {
         let messages = encode(&record(b"no \xff memory"), "payments", None);
         let expected = b"<131>1 2026-01-01T00:00:00.123456Z payments enclave - errors [meta sequenceId=\"1\"] no \xff memory";
         assert_eq!(messages, [expected.to_vec()]);
+        let mut named = record(b"x");
+        named.workload = Some("web");
+        let named = encode(&named, "payments", None);
+        let named = String::from_utf8(named.concat()).unwrap();
+        assert!(named.contains(" payments web - errors "), "{named}");
         let mut late = record(b"");
         late.time_us = u64::MAX;
         assert!(encode(&late, "p", None)[0].starts_with(b"<131>1 - p "));

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 use super::error::SecretError;
+use crate::name::WorkloadName;
 use crate::process::Command;
 
 /// The folder of secrets that are delivered as files.
@@ -157,10 +158,20 @@ pub enum ChangeSignal {
 /// What follows a change of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ChangeTable", into = "ChangeTable")]
-pub enum OnChange {
-    /// Sent to the workload's main process.
+pub struct OnChange {
+    /// What follows.
+    pub reaction: Reaction,
+    /// Which of several workloads it is for. Unless given, a signal is for all of them, and
+    /// a command is run beside the first.
+    pub workload: Option<WorkloadName>,
+}
+
+/// What a workload gets when a secret has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reaction {
+    /// Sent to its main process.
     Signal(ChangeSignal),
-    /// Run beside the workload.
+    /// Run beside it.
     Command(Command),
 }
 
@@ -172,27 +183,37 @@ struct ChangeTable {
     signal: Option<ChangeSignal>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     command: Option<Command>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<WorkloadName>,
 }
 
 impl TryFrom<ChangeTable> for OnChange {
     type Error = SecretError;
 
     fn try_from(table: ChangeTable) -> Result<Self, SecretError> {
-        match (table.signal, table.command) {
-            (Some(signal), None) => Ok(Self::Signal(signal)),
-            (None, Some(command)) => Ok(Self::Command(command)),
-            _ => Err(SecretError::OnChange),
-        }
+        let reaction = match (table.signal, table.command) {
+            (Some(signal), None) => Reaction::Signal(signal),
+            (None, Some(command)) => Reaction::Command(command),
+            _ => return Err(SecretError::OnChange),
+        };
+        Ok(Self {
+            reaction,
+            workload: table.workload,
+        })
     }
 }
 
 impl From<OnChange> for ChangeTable {
     fn from(change: OnChange) -> Self {
-        let (signal, command) = match change {
-            OnChange::Signal(signal) => (Some(signal), None),
-            OnChange::Command(command) => (None, Some(command)),
+        let (signal, command) = match change.reaction {
+            Reaction::Signal(signal) => (Some(signal), None),
+            Reaction::Command(command) => (None, Some(command)),
         };
-        Self { signal, command }
+        Self {
+            signal,
+            command,
+            workload: change.workload,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::MAX_SECRETS;
 use super::ciphertext::MAX_CIPHERTEXT_BYTES;
 use super::delivery::{SECRETS_FOLDER, SecretPath, VariableName};
-use crate::name::EnclaveName;
+use crate::name::{EnclaveName, WorkloadName};
 use crate::units::Interval;
 
 /// Why a secret was refused.
@@ -63,6 +63,19 @@ pub enum SecretError {
         "on_change needs to say what follows: write one of `signal = \"SIGHUP\"` and `command = [\"PROGRAM\", \"ARGUMENT\"]`"
     )]
     OnChange,
+    /// A change is for a workload that is not there.
+    #[error("on_change is for the workload `{0}`, which is not there: name one of [[workload]]")]
+    ChangeOfNobody(WorkloadName),
+    /// A change may be for any of several workloads.
+    #[error(
+        "on_change has to say which workload it is for, as there are several: add `workload = \"{0}\"`, or another one"
+    )]
+    ChangeOfAny(WorkloadName),
+    /// A change is for a workload that has ended by then.
+    #[error(
+        "on_change is for the workload `{0}`, which is a batch and runs once: name one that goes on"
+    )]
+    ChangeOfBatch(WorkloadName),
     /// Nobody can look for a sealed secret.
     #[error(
         "refresh looks for another ciphertext, and this secret is sealed: remove `refresh`; a new value is sealed to the next start of the enclave"

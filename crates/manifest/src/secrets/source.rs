@@ -171,16 +171,21 @@ pub(crate) fn check_network(secrets: &[SecretSource], network: &Network) -> Resu
 /// Refuses variables that the environment has already.
 pub(crate) fn check_variables(
     secrets: &[SecretSource],
-    workload: &WorkloadSource,
+    workloads: &[WorkloadSource],
     has_kms: bool,
 ) -> Result<(), Found> {
+    let has_credentials = workloads.iter().any(|workload| workload.aws_credentials);
+    let has_variable = |name: &str| {
+        let mut environments = workloads.iter().map(|workload| &workload.env);
+        environments.any(|environment| environment.contains_key(name))
+    };
     for (index, secret) in secrets.iter().enumerate() {
         let Some(name) = &secret.env else { continue };
-        let by = if workload.env.contains_key(&**name) {
+        let by = if has_variable(name) {
             "workload.env"
         } else if OF_THE_INIT.contains(&&**name) {
             "the enclave itself"
-        } else if workload.aws_credentials && crate::contradiction::is_of_credentials(name) {
+        } else if has_credentials && crate::contradiction::is_of_credentials(name) {
             "workload.aws_credentials, or overrides what it gives"
         } else if has_kms && crate::kms::is_of_endpoint(name) {
             "the enclave itself, or has AWS's SDKs call another KMS than that of [kms]"

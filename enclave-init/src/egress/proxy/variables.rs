@@ -1,6 +1,6 @@
 //! The variables by which programs find the proxy, and know what not to ask it for.
 
-use manifest::{CREDENTIALS_ADDRESS, INIT_ADDRESS, MeasuredConfig, PROXY_PORT};
+use manifest::{CREDENTIALS_ADDRESS, Environment, INIT_ADDRESS, MeasuredConfig, PROXY_PORT};
 
 /// Both spellings of each: programs read one or the other. `ALL_PROXY` is not among them:
 /// programs take it for SOCKS, and some fail where a library for that is missing.
@@ -12,11 +12,13 @@ const EVERYTHING: &str = "*";
 /// What the workload's environment has of the proxy, if the image has one; it comes after
 /// the image's own. A proxy that the image sets itself, in either spelling, is left alone.
 /// What is inside the enclave no proxy can reach, so the image's exceptions are added to.
-pub(crate) fn variables(config: &MeasuredConfig) -> Vec<(&'static str, String)> {
+pub(crate) fn variables(
+    config: &MeasuredConfig,
+    environment: &Environment,
+) -> Vec<(&'static str, String)> {
     if !config.network.proxy {
         return Vec::new();
     }
-    let environment = &config.workload.env;
     let is_secret = |name: &str| {
         let mut secrets = config.secrets.iter();
         secrets.any(|secret| secret.env.as_deref() == Some(name))

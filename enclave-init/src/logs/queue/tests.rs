@@ -16,7 +16,11 @@ fn offer(queue: &mut Queue, length: usize, now: Instant) -> bool {
         time_us: 0,
         continues: false,
     };
-    queue.offer(Source::Stdout, piece, now).is_ok()
+    let origin = Origin {
+        source: Source::Stdout,
+        workload: None,
+    };
+    queue.offer(&origin, piece, now).is_ok()
 }
 
 fn application(queue: &mut Queue, now: Instant) {
@@ -24,7 +28,13 @@ fn application(queue: &mut Queue, now: Instant) {
 }
 
 fn system(queue: &mut Queue, length: usize, now: Instant) {
-    queue.add(LogStream::System, vec![b's'; length].into(), 0, now);
+    queue.add(
+        LogStream::System,
+        &Origin::INIT,
+        vec![b's'; length].into(),
+        0,
+        now,
+    );
 }
 
 /// Everything that a new connection would carry.

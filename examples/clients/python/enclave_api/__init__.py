@@ -62,6 +62,7 @@ ErrorCode = Literal[
     "no-time",
     "notify-off",
     "earlier-run",
+    "speaker-unknown",
     "no-kms",
     "kms-refused",
     "kms-unreachable",
@@ -573,14 +574,16 @@ class EnclaveApi:
 
         The same as `READY=1`, `WATCHDOG=1`, `STOPPING=1` and `STATUS=` at the notification
         socket, for images with `health = { notify = true }`. It counts for the run of the
-        workload in which the connection was opened.
+        workload in which the connection was opened. Of several workloads each says it at
+        its own Unix socket `/run/enclave/api.sock`.
 
         :param state: `ready`: each run has to say it. `alive`: the watchdog is content for
         its time. `stopping`: the workload has `stop_grace` to end. `state`, `status` or
         both are given.
         :param status: Words for `parent-agent status`, if lines of the workload may leave
         the enclave. At most 1024 bytes.
-        :raises EnclaveApiError: also with the codes notify-off, earlier-run.
+        :raises EnclaveApiError: also with the codes notify-off, earlier-run,
+        speaker-unknown.
         """
         path = "/v1/readiness"
         self._transport.send("POST", path, body={"state": state, "status": status})

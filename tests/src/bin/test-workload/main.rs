@@ -1,5 +1,5 @@
 //! The workload of the end-to-end tests. Its runtime configuration says what it
-//! does:
+//! does, or of several workloads each by its arguments, `as` and a role:
 //!
 //! | role | what it does |
 //! |---|---|
@@ -29,6 +29,7 @@
 //! | `users` | gives files to others, becomes another user, and says what each sees |
 //! | `hog` | has a process of its own use all memory, and serves |
 //! | `bomb` | starts processes until there are no more, and serves |
+//! | `spin N` | keeps all processors busy for N seconds and says how much it has done |
 //! | `fill` | fills every file system that its user may write to, and serves |
 //! | `files` | says what became of the image's files, tries what programs do that look after their disk, and serves |
 //! | a JSON object | answers each HTTP request to port 8080 with it: the control plane tells an enclave its id so; before that it prints the secret `file-secret`, if it has that |
@@ -47,9 +48,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64::Engine;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount, umount};
@@ -99,8 +100,10 @@ fn run() -> anyhow::Result<u8> {
         Some("whoami") => return say_user("as /tmp/su").map(|()| 0),
         _ => {}
     }
-    let file = std::env::var("ENCLAVE_RUNTIME_CONFIG").context("no runtime configuration")?;
-    let role = fs::read_to_string(&file).with_context(|| file.clone())?;
+    let role = match std::env::args().nth(1).as_deref() {
+        Some("as") => std::env::args().nth(2).context("no role")?,
+        _ => configured_role()?,
+    };
     if role.starts_with('{') {
         println!("told {role}");
         if let Ok(value) = fs::read_to_string(FILE_SECRET) {
@@ -145,6 +148,7 @@ fn run() -> anyhow::Result<u8> {
         "users" => users()?,
         "hog" => hog()?,
         "bomb" => bomb()?,
+        "spin" => spin(number)?,
         "fill" => fill()?,
         "files" => {
             files::found(&IMAGES_FILES)?;
@@ -155,6 +159,11 @@ fn run() -> anyhow::Result<u8> {
         other => bail!("there is no role {other:?}"),
     }
     Ok(0)
+}
+
+fn configured_role() -> anyhow::Result<String> {
+    let file = std::env::var("ENCLAVE_RUNTIME_CONFIG").context("no runtime configuration")?;
+    fs::read_to_string(&file).with_context(|| file.clone())
 }
 
 fn serve(
@@ -574,6 +583,30 @@ fn bomb() -> anyhow::Result<()> {
         started += 1;
     }
     serve(echo)
+}
+
+/// Threads that spin: more than the tests' machines have processors.
+const SPINNING: usize = 4;
+
+fn spin(seconds: usize) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(seconds.try_into()?);
+    let spinning = [(); SPINNING].map(|()| {
+        thread::spawn(move || {
+            let mut rounds: u64 = 0;
+            while Instant::now() < end {
+                rounds += 1;
+            }
+            rounds
+        })
+    });
+    let mut rounds = 0;
+    for thread in spinning {
+        rounds += thread
+            .join()
+            .map_err(|_| anyhow!("a thread has panicked"))?;
+    }
+    println!("spun {rounds}");
+    Ok(())
 }
 
 fn fill() -> anyhow::Result<()> {

@@ -1,59 +1,40 @@
 //! The control channel: what the agent asks, what it is told.
 
+mod session;
+
 use std::time::Duration;
 
-use link::BootId;
-use link::control::{
-    FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, MAX_RUNTIME_CONFIG, SecretCounts,
-};
-use link::frame::{FrameError, MAX_CONTROL, Reader, Writer};
-use link::hello::HelloError;
-use link::{Bytes, Channel, Endpoint, Stream, Text, connect, hello};
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use link::control::{FromAgent, FromInit, HEALTH_INTERVAL_MS, HealthState, Losses, SecretCounts};
+use link::{BootId, Endpoint, Text};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use self::session::{RECONNECT_DELAY, last_words};
+pub(crate) use self::session::{Session, open, report_failure};
 use crate::answers::Answers;
 use crate::credentials::AwsCredentials;
-use crate::error::InitError;
 use crate::family::FamilyKeys;
 use crate::kms::{Kms, Told as KmsTold};
 use crate::logs::Logs;
-use crate::panic::Line;
 use crate::pressure::{Pressure, Told};
-use crate::readiness::Readiness;
+use crate::readiness::EnclaveReadiness;
 use crate::secrets::Secrets;
 use crate::security_module::SecurityModule;
 
-/// How long the boot waits for the agent's first message.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// How long the agent may take to read a message, and to close the connection
-/// after the last one.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The least time between two reports of what was lost.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the agent; a further one is lost, and the log says so.
 const MAX_WAITING: usize = 256;
 
-/// A connection on which both sides have introduced themselves.
-pub(crate) struct Session {
-    /// First, so that it is dropped before the connection.
-    line: Line,
-    reader: Reader<ReadHalf<Stream>>,
-    writer: Writer<WriteHalf<Stream>>,
-}
-
 /// What the workload's supervision and the agent know of each other.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     messages: mpsc::Sender<FromInit>,
-    readiness: Readiness,
+    readiness: EnclaveReadiness,
     ready: watch::Sender<Option<u64>>,
     clock: watch::Sender<Option<FromInit>>,
     limits: watch::Sender<Option<FromInit>>,
+    workloads: watch::Sender<Vec<FromInit>>,
     logs: Logs,
 }
 
@@ -86,8 +67,8 @@ impl Handle {
         self.readiness.health().borrow().0
     }
 
-    /// What the local API knows of the workload.
-    pub(crate) const fn readiness(&self) -> &Readiness {
+    /// What the local API knows of the workloads.
+    pub(crate) const fn readiness(&self) -> &EnclaveReadiness {
         &self.readiness
     }
 
@@ -101,6 +82,15 @@ impl Handle {
         self.limits.send_replace(Some(limits));
     }
 
+    /// How each of several workloads is, in their order.
+    pub(crate) fn set_workloads(&self, workloads: Vec<FromInit>) {
+        self.workloads.send_if_modified(|told| {
+            let changes = *told != workloads;
+            *told = workloads;
+            changes
+        });
+    }
+
     /// Whether it was ready once.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.borrow().is_some()
@@ -110,160 +100,6 @@ impl Handle {
     pub(crate) fn set_ready(&self, at_us: u64) {
         self.ready
             .send_if_modified(|ready| ready.is_none() && ready.replace(at_us).is_none());
-    }
-}
-
-/// Connects for the first time, and receives the runtime configuration. An agent
-/// that goes away before it has sent that may come back, or another one.
-pub(crate) async fn open(
-    agent: &Endpoint,
-    boot: &BootId,
-) -> Result<(Session, Bytes<MAX_RUNTIME_CONFIG>), InitError> {
-    let mut away = "the agent sent no runtime configuration".to_owned();
-    let opening = async {
-        loop {
-            match Session::start(agent, boot).await {
-                Err(OpenError::Away(reason)) => away = reason,
-                opened => return opened,
-            }
-            sleep(RECONNECT_DELAY).await;
-        }
-    };
-    match timeout(START_TIMEOUT, opening).await {
-        Ok(opened) => opened.map_err(|error| InitError::Control(error.into())),
-        Err(_) => Err(InitError::Control(away)),
-    }
-}
-
-/// Why there is no session.
-enum OpenError {
-    /// No agent is there, or no longer.
-    Away(String),
-    /// There is one, but it and this init do not understand each other.
-    Refused(String),
-}
-
-impl From<OpenError> for String {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Away(reason) | OpenError::Refused(reason) => reason,
-        }
-    }
-}
-
-impl From<HelloError> for OpenError {
-    fn from(error: HelloError) -> Self {
-        let reason = error.to_string();
-        match error {
-            HelloError::Io(_) | HelloError::Closed | HelloError::TimedOut | HelloError::Busy => {
-                Self::Away(reason)
-            }
-            _ => Self::Refused(reason),
-        }
-    }
-}
-
-impl From<FrameError> for OpenError {
-    fn from(error: FrameError) -> Self {
-        let reason = error.to_string();
-        match error {
-            FrameError::Io(_) | FrameError::Ended => Self::Away(reason),
-            _ => Self::Refused(reason),
-        }
-    }
-}
-
-impl Session {
-    async fn open(agent: &Endpoint, boot: &BootId) -> Result<Self, OpenError> {
-        let mut stream = connect(agent, CONNECT_TIMEOUT)
-            .await
-            .map_err(|error| OpenError::Away(error.to_string()))?;
-        hello::open(&mut stream, Channel::Control).await?;
-        let line = Line::open(&stream);
-        let (reader, writer) = tokio::io::split(stream);
-        let mut session = Self {
-            line,
-            reader: Reader::new(reader, MAX_CONTROL),
-            writer: Writer::new(writer, MAX_CONTROL),
-        };
-        let message = FromInit::Boot {
-            boot: boot.clone(),
-            version: Text::new(env!("CARGO_PKG_VERSION")),
-        };
-        session.send(&message).await.map_err(OpenError::Away)?;
-        Ok(session)
-    }
-
-    /// Opens the first session, whose first message is the runtime configuration.
-    async fn start(
-        agent: &Endpoint,
-        boot: &BootId,
-    ) -> Result<(Self, Bytes<MAX_RUNTIME_CONFIG>), OpenError> {
-        let mut session = Self::open(agent, boot).await?;
-        match session.reader.receive().await? {
-            Some(FromAgent::Start { runtime_config }) => Ok((session, runtime_config)),
-            Some(_) => Err(OpenError::Refused(
-                "the agent's first message is not the runtime configuration".to_owned(),
-            )),
-            None => Err(OpenError::Away(
-                "the agent closed the connection".to_owned(),
-            )),
-        }
-    }
-
-    /// Sends a message of a boot that fails, before the last.
-    pub(crate) async fn tell(&mut self, message: &FromInit) {
-        // The last message fails too then, and the console has the reason.
-        let _ = self.send(message).await;
-    }
-
-    async fn send(&mut self, message: &FromInit) -> Result<(), String> {
-        self.line.begin_frame();
-        match timeout(SEND_TIMEOUT, self.writer.send(message)).await {
-            Ok(result) => result.map_err(|error| error.to_string())?,
-            Err(_) => {
-                return Err(format!(
-                    "the agent reads nothing for {} s",
-                    SEND_TIMEOUT.as_secs()
-                ));
-            }
-        }
-        self.line.end_frame();
-        Ok(())
-    }
-
-    /// Sends the last message of a boot that failed.
-    pub(crate) async fn end(self, message: &FromInit) {
-        // The console has the reason too.
-        let _ = last_words(self, message).await;
-    }
-}
-
-/// Sends a message and closes. The agent closes too once it has read it: then
-/// the machine may end.
-async fn last_words(mut session: Session, message: &FromInit) -> Result<(), String> {
-    session.send(message).await?;
-    let Session {
-        line,
-        mut reader,
-        writer,
-    } = session;
-    // Nothing can follow.
-    drop(line);
-    let closing = async {
-        writer.into_inner().shutdown().await?;
-        while reader.receive::<FromAgent>().await?.is_some() {}
-        Ok::<_, FrameError>(())
-    };
-    // An agent that does not close has had its time.
-    let _ = timeout(CLOSE_TIMEOUT, closing).await;
-    Ok(())
-}
-
-/// Says why the boot failed before there was a session, if the parent listens.
-pub(crate) async fn report_failure(agent: &Endpoint, boot: &BootId, message: &FromInit) {
-    if let Ok(session) = Session::open(agent, boot).await {
-        session.end(message).await;
     }
 }
 
@@ -280,8 +116,7 @@ pub(crate) struct Parts {
     pub(crate) secrets: Option<Secrets>,
     /// Those of the image's family, if it has one.
     pub(crate) keys: Option<FamilyKeys>,
-    /// The workload's.
-    pub(crate) readiness: Readiness,
+    pub(crate) readiness: EnclaveReadiness,
     pub(crate) logs: Logs,
     pub(crate) pressure: Pressure,
     /// KMS, if the image calls it through the enclave.
@@ -295,6 +130,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
     let health = parts.readiness.health().subscribe();
     let ready = watch::Sender::new(None);
     let limits = watch::Sender::new(None);
+    let workloads = watch::Sender::new(Vec::new());
     let clock = watch::Sender::new(None);
     let last = watch::Sender::new(None);
     let (shutdowns, shutdown) = mpsc::channel(1);
@@ -303,6 +139,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         readiness: parts.readiness.clone(),
         ready: ready.clone(),
         limits: limits.clone(),
+        workloads: workloads.clone(),
         clock: clock.clone(),
         logs: parts.logs.clone(),
     };
@@ -313,6 +150,7 @@ pub(crate) fn start(parts: Parts, session: Session) -> (Handle, mpsc::Receiver<S
         health,
         ready: ready.subscribe(),
         limits: limits.subscribe(),
+        workloads: workloads.subscribe(),
         clock: clock.subscribe(),
         last: last.subscribe(),
         shutdowns,
@@ -344,6 +182,7 @@ struct Task {
     health: watch::Receiver<(HealthState, String)>,
     ready: watch::Receiver<Option<u64>>,
     limits: watch::Receiver<Option<FromInit>>,
+    workloads: watch::Receiver<Vec<FromInit>>,
     clock: watch::Receiver<Option<FromInit>>,
     last: watch::Receiver<Option<FromInit>>,
     shutdowns: mpsc::Sender<Shutdown>,
@@ -355,6 +194,8 @@ enum Next {
     Send(FromInit),
     /// A message that must not be lost with the session.
     Tell(FromInit),
+    /// What has changed of several workloads.
+    Workloads,
     Close,
 }
 
@@ -367,6 +208,7 @@ impl Task {
             ));
             self.ready.mark_changed();
             self.limits.mark_changed();
+            self.workloads.mark_changed();
             self.clock.mark_changed();
             session = loop {
                 sleep(RECONNECT_DELAY).await;
@@ -393,6 +235,7 @@ impl Task {
         let mut places_told = Told::default();
         let mut kms_told = KmsTold::default();
         let mut secrets_told = SecretCounts::default();
+        let mut workloads_told = Vec::new();
         if let Some(message) = &self.unsent {
             session.send(message).await?;
             self.unsent = None;
@@ -415,6 +258,7 @@ impl Task {
                 },
                 Ok(()) = self.health.changed() => Next::Send(health(&mut self.health)),
                 _ = beat.tick() => Next::Send(health(&mut self.health)),
+                Ok(()) = self.workloads.changed() => Next::Workloads,
                 Ok(()) = self.limits.changed() => {
                     // Nothing until a limit was met.
                     let Some(limits) = self.limits.borrow_and_update().clone() else {
@@ -464,20 +308,35 @@ impl Task {
                 }
                 Next::Send(message) => session.send(&message).await?,
                 Next::Tell(message) => self.tell(&mut session, message).await?,
+                Next::Workloads => {
+                    self.tell_workloads(&mut session, &mut workloads_told)
+                        .await?;
+                }
                 Next::Close => {
-                    while let Ok(message) = self.waiting.try_recv() {
-                        self.tell(&mut session, message).await?;
-                    }
-                    // What ended it may have been counted just now.
-                    if let Some(limits) = self.new_limits() {
-                        session.send(&limits).await?;
-                    }
+                    self.tell_rest(&mut session, &mut workloads_told).await?;
                     let Some(last) = self.last.borrow().clone() else {
                         continue;
                     };
                     return last_words(session, &last).await;
                 }
             }
+        }
+    }
+
+    /// Tells what waits, before the last message.
+    async fn tell_rest(
+        &mut self,
+        session: &mut Session,
+        workloads_told: &mut Vec<FromInit>,
+    ) -> Result<(), String> {
+        while let Ok(message) = self.waiting.try_recv() {
+            self.tell(session, message).await?;
+        }
+        self.tell_workloads(session, workloads_told).await?;
+        // What ended it may have been counted just now.
+        match self.new_limits() {
+            Some(limits) => session.send(&limits).await,
+            None => Ok(()),
         }
     }
 
@@ -505,6 +364,21 @@ impl Task {
     fn new_limits(&mut self) -> Option<FromInit> {
         let limits = self.limits.borrow_and_update();
         limits.has_changed().then(|| limits.clone()).flatten()
+    }
+
+    /// Tells of the workloads of which something else was told on this connection.
+    async fn tell_workloads(
+        &mut self,
+        session: &mut Session,
+        told: &mut Vec<FromInit>,
+    ) -> Result<(), String> {
+        let workloads = self.workloads.borrow_and_update().clone();
+        let news = workloads.iter().filter(|message| !told.contains(message));
+        for message in news {
+            session.send(message).await?;
+        }
+        *told = workloads;
+        Ok(())
     }
 
     /// Sends a message, and keeps it for the next session if this one breaks.
