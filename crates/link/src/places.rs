@@ -186,6 +186,11 @@ impl<K: Eq + Hash> Places<K> {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a connection that was closed for want of something else.
+    pub fn evict(&self) {
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many are taken.
     pub fn taken(&self) -> usize {
         self.table().taken.len()

@@ -271,8 +271,11 @@ fn take(gate: &Arc<Gate>, client: SocketAddrV4, bytes: &[u8]) {
         let _open = open;
         tokio::select! {
             () = run(&gate, ends, &flow, &mut waiting) => {}
-            // It was idle, and another one needs its place.
-            () = flow.place.activity().evicted() => {}
+            // Another one needs its place.
+            () = flow.place.activity().evicted() => {
+                gate.egress.places.evict();
+                tell_cut_off(&gate, &JoinError::Evicted.to_string());
+            }
         }
         waiting.close();
         // What was still to be sent has nowhere to go.
@@ -318,9 +321,14 @@ async fn run(gate: &Gate, ends: Ends, flow: &Flow, waiting: &mut mpsc::Receiver<
         }
     };
     if let Err(error) = ended {
-        let text = format!("datagrams to {destination} were cut off: {error}");
-        failed(egress, destination, &text);
+        tell_cut_off(gate, &error);
     }
+}
+
+fn tell_cut_off(gate: &Gate, error: &str) {
+    let destination = &gate.destination;
+    let text = format!("datagrams to {destination} were cut off: {error}");
+    failed(&gate.egress, destination, &text);
 }
 
 /// Tells how many datagrams of a flow that has ended found too many before them.
@@ -523,6 +531,7 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(1), gone).await.unwrap();
+        assert_eq!(egress.places.counts().evicted, 1);
         let mut rest = Vec::new();
         held[0].1.read_to_end(&mut rest).await.unwrap();
     }

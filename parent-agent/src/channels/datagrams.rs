@@ -138,14 +138,17 @@ async fn carry(
 ) -> Result<(), DatagramError> {
     let (from_enclave, to_enclave) = tokio::io::split(stream);
     let refused = Notify::new();
-    let note = |count: &AtomicU64, of_late: &AtomicBool, carried: Carried| match carried {
-        Carried::Bytes(bytes) => {
-            activity.touch();
-            of_late.store(true, Ordering::Relaxed);
-            count.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        Carried::Nothing => {
-            traffic.dropped.fetch_add(1, Ordering::Relaxed);
+    let note = |count: &AtomicU64, of_late: &AtomicBool, carried: Carried| {
+        // What cannot be sent is a reason to look the name up, too.
+        of_late.store(true, Ordering::Relaxed);
+        match carried {
+            Carried::Bytes(bytes) => {
+                activity.touch();
+                count.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Carried::Nothing => {
+                traffic.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     };
     let sending = send(from_enclave, socket, &refused, |carried| {
