@@ -68,8 +68,13 @@ impl Life<'_> {
         };
         let end = &mut departure.end;
         end.workload.clone_from(&self.workload.name);
+        // What ends by itself while the enclave is ending has not made it unhealthy.
+        let kind = match departure.kind {
+            Departed::Ended if orders.is_ending() => Departed::Stopped,
+            kind => kind,
+        };
         self.condition
-            .set_gone(departure.kind, end.code.is_none(), &end.detail);
+            .set_gone(kind, end.code.is_none(), &end.detail);
         departure
     }
 
