@@ -199,7 +199,7 @@ async fn hand_over_gives_the_next_generation_the_same_keys_and_no_lower_one() {
     assert!(detail.contains("`parent-agent keys create`"), "{detail}");
     // The workload is not started without the seed. Whoever else asks is told why.
     let socket = original.enclave.pid1();
-    let socket = format!("/proc/{socket}/root/scratch/run/enclave/api.sock");
+    let socket = format!("/proc/{socket}/root/enclave/0/api.sock");
     let mut stream = UnixStream::connect(socket).await.unwrap();
     let get = malformed::request("GET /v1/keys/session-tokens HTTP/1.1", &[], "");
     stream.write_all(&get).await.unwrap();
