@@ -146,29 +146,41 @@ pub(super) fn crowd(count: usize) -> anyhow::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let mut streams = Vec::new();
+    let mut failures = Vec::new();
     for _ in 0..count {
-        let stream = TcpStream::connect(NAME)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        streams.push(stream);
+        match TcpStream::connect(NAME) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                streams.push(stream);
+            }
+            // The reset may be there before the call returns.
+            Err(error) => failures.push(error),
+        }
     }
-    let (mut live, mut reset, mut others) = (Vec::new(), 0, 0);
+    let mut live = Vec::new();
     for mut stream in streams {
         let said = stream.write_all(b"x");
         match said.and_then(|()| stream.read_exact(&mut [0])) {
             Ok(()) => live.push(stream),
-            Err(error) => match error.kind() {
-                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => reset += 1,
-                _ => others += 1,
-            },
+            Err(error) => failures.push(error),
         }
     }
+    let is_reset = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        )
+    };
+    let reset = failures.iter().filter(|error| is_reset(error)).count();
+    let other = failures.iter().find(|error| !is_reset(error));
+    let others = failures.len() - reset;
     // Those that were taken go on.
     for stream in &mut live {
         stream.write_all(b"y")?;
         stream.read_exact(&mut [0])?;
     }
     println!(
-        "crowd: {} live, {reset} reset, {others} otherwise",
+        "crowd: {} live, {reset} reset, {others} otherwise {other:?}",
         live.len()
     );
     sleep()
