@@ -128,7 +128,8 @@ async fn egress_bursts_live_up_to_the_limit_and_are_reset_beyond_it(hypervisor: 
         .split(' ')
         .filter_map(|word| word.parse::<usize>().ok());
     let [live, reset, others] = [(); 3].map(|()| numbers.next().unwrap());
-    assert!(live >= SHARE && reset > 0 && others == 0, "{text}");
+    // The first may have been idle for so long that they have given way.
+    assert!(live >= SHARE / 2 && reset > 0 && others == 0, "{text}");
     let ended = agent.stopped().await.unwrap();
     assert_eq!(ended.code, Some(0));
     let mut errors = ended.records("errors").map(ToString::to_string);
