@@ -3,7 +3,7 @@ a runner; and what others must not do with the control plane's keys and roles.""
 
 from dataclasses import dataclass
 
-from .calls import PROGRESS, Names
+from .calls import PROGRESS, Names, owned
 from .evaluator import ABSENT, Call, Principal
 from .render import ENCLAVE, PCR0, PCR8
 
@@ -32,7 +32,7 @@ def attacks(rendering):
 
 
 def _by(n, role, name, action, resource="*", endpoint=None, **context):
-    return Attack(role, name, Call(n.rendering.role(role), action, resource, context, endpoint))
+    return Attack(role, name, Call(n.rendering.role(role), action, resource, owned(n.rendering, resource, context), endpoint))
 
 
 def _instance(n):

@@ -27,7 +27,7 @@ def refused(rendering, recorded):
         if action.startswith("dynamodb:") and "dynamodb:LeadingKeys" not in context:
             context["dynamodb:LeadingKeys"] = ABSENT
         endpoint = action.split(":")[0] if name in _INSIDE else None
-        call = Call(Principal(rendering.account, arn), action, resource, _known(context), endpoint)
+        call = Call(Principal(rendering.account, arn), action, resource, calls.owned(rendering, resource, _known(context)), endpoint)
         for decision in decide(rendering.policies, call):
             if not decision.allowed:
                 yield f"{name}: {action} on {resource} with {one['context']}: {decision.reason}"
