@@ -38,8 +38,13 @@ def evaluate(rendering, exceptions=None):
     found.needed = calls.needed(rendering)
     found.denied = denied(policies, found.needed)
     found.attacks = attacks.attacks(rendering)
+    successful = set()
     for attack in found.attacks:
         if any(decision.allowed for decision in _decisions(policies, attack.call, attack.name)):
+            successful.add((attack.who, attack.name))
+            # What succeeds past the endpoint does so without it, too: that is told once.
+            if (attack.who, attack.inside) in successful:
+                continue
             if not allowed.covers("attack", attack.who, attack.name, found):
                 found.reached.append(f"reachable: {attack.who}: {attack.name}: {attack.call.action} on {attack.call.resource}")
     for who, what in _excess(rendering, found.needed):

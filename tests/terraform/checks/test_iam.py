@@ -1,12 +1,13 @@
 """The policies that Terraform renders, evaluated: `tests/iam`."""
 
+import contextlib
 import copy
 import json
 
 import pytest
 from iam import calls, table
 from iam.render import ROOT, render
-from iam.rendering import Rendering
+from iam.rendering import OTHER_ACCOUNT, Rendering
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,102 @@ def _with(rendering, arn, document):
         return table.evaluate(rendering)
     finally:
         rendering.policies.identities[arn] = kept
+
+
+@contextlib.contextmanager
+def _changed(rendering):
+    """Policies that a test may change."""
+    kept, rendering.policies = rendering.policies, copy.deepcopy(rendering.policies)
+    try:
+        yield rendering.policies
+    finally:
+        rendering.policies = kept
+
+
+def _statement(document, sid):
+    (found,) = (statement for statement in document["Statement"] if statement.get("Sid") == sid)
+    return found
+
+
+def test_iam_administrators_are_refused_by_denials_alone(rendering):
+    # The administrator's own policy allows everything, so that each denial of a resource's
+    # policy shows.
+    tried = 0
+    for arn, document in rendering.policies.resources.items():
+        for denial in [statement for statement in document["Statement"] if statement["Effect"] == "Deny"]:
+            with _changed(rendering) as policies:
+                # Another signer or another image is one without a document, too.
+                less = {denial["Sid"]} | ({"OtherImages", "OtherSigners"} if denial["Sid"] == "WithoutAttestation" else set())
+                policies.resources[arn]["Statement"] = [one for one in document["Statement"] if one.get("Sid") not in less]
+                reached = table.evaluate(rendering).reached
+            assert any(": administrator: " in line for line in reached), f"{arn}: {denial['Sid']}"
+            tried += 1
+    assert tried == 11
+
+
+@pytest.mark.parametrize("name", ["root", "role/theirs"])
+def test_iam_trust_in_another_account_is_found(rendering, name):
+    principal = {"AWS": f"arn:{rendering.partition}:iam::{OTHER_ACCOUNT}:{name}"}
+    with _changed(rendering) as policies:
+        for arn in rendering.roles.values():
+            policies.resources[arn]["Statement"].append(
+                {"Sid": "More", "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
+        reached = table.evaluate(rendering).reached
+    for role in rendering.roles:
+        assert any(f": another account: become the role {role}:" in line for line in reached), reached
+
+
+@pytest.mark.parametrize("bucket", ["artifacts", "state"])
+def test_iam_buckets_open_to_everybody_are_found(rendering, bucket):
+    (arn,) = (arn for arn in rendering.policies.resources if f":::enclaves-dev-{bucket}-" in arn)
+    with _changed(rendering) as policies:
+        policies.resources[arn]["Statement"].append(
+            {"Sid": "More", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"{arn}/*"})
+        reached = table.evaluate(rendering).reached
+    assert any(f": another account: read {bucket}:" in line for line in reached), reached
+
+
+@pytest.mark.parametrize(("change", "attack"), [
+    ("all roles", "give an instance the role attestation-gate"),
+    ("everything", "give an instance the role runner"),
+    ("any service", "give a function the instances' role"),
+])  # fmt: skip
+def test_iam_roles_that_the_runner_may_pass_are_found(rendering, change, attack):
+    with _changed(rendering) as policies:
+        (document,) = policies.identities[rendering.roles["runner"]]
+        statement = _statement(document, "GiveInstancesTheirRole")
+        if change == "any service":
+            del statement["Condition"]
+        else:
+            statement["Resource"] = "*" if change == "everything" else f"arn:{rendering.partition}:iam::{rendering.account}:role/*"
+        reached = table.evaluate(rendering).reached
+    assert any(f": runner: {attack}:" in line for line in reached), reached
+
+
+@pytest.mark.parametrize(("role", "action", "attack"), [
+    ("instance", "ec2:TerminateInstances", "TerminateInstances of another"),
+    ("runner", "logs:GetLogEvents", "read an enclave's log, from outside"),
+    ("runner", "s3:GetObject", "read images"),
+    ("runner", "ssm:GetParameter", "read the control plane's parameter"),
+    ("instance", "s3:DeleteObject", "delete an image, from outside"),
+])  # fmt: skip
+def test_iam_attacks_with_stolen_credentials_pass_no_endpoint(rendering, role, action, attack):
+    # An endpoint refuses some of these: outside the network nothing does but the role.
+    with _changed(rendering) as policies:
+        policies.identities[rendering.roles[role]][0]["Statement"].append(
+            {"Sid": "More", "Effect": "Allow", "Action": action, "Resource": "*"})
+        found = table.evaluate(rendering)
+    assert any(f": {role}: {attack}:" in line for line in found.reached), found.reached
+    # What succeeds past an endpoint is told once.
+    assert not any(f": {role}: {attack}, from outside:" in line for line in found.reached)
+
+
+def test_iam_attacks_past_an_endpoint_are_tried_without_it(rendering):
+    found = table.evaluate(rendering).attacks
+    inside = {(one.who, one.name) for one in found if one.call.endpoint}
+    assert {who for who, _ in inside} == {"instance", "runner"}
+    assert inside == {(one.who, one.inside) for one in found if one.inside}
+    assert all(one.call.endpoint is None for one in found if one.inside)
 
 
 def test_iam_exceptions_that_nothing_needs_are_errors(rendering):
