@@ -121,6 +121,11 @@ def _runner(n):
     yield attack("write a status", "dynamodb:UpdateItem", n.enclaves, **update("id", "status"))
     yield attack("write an owner", "dynamodb:UpdateItem", n.enclaves, **update("id", "execution_arn"))
     yield attack("write a result of attestation", "dynamodb:UpdateItem", n.enclaves, **update("id", "attestation"))
+    # What it writes of its own enclave's item, it writes of every one: no condition of IAM
+    # reads another attribute.
+    yield attack("write the time of another item's last write", "dynamodb:UpdateItem", n.enclaves, **update("id", "updated_at"))
+    yield attack("write the runner of another item", "dynamodb:UpdateItem", n.enclaves, **update("id", "runner"))
+    yield attack("write the progress of another item", "dynamodb:UpdateItem", n.enclaves, **update(*PROGRESS))
     yield attack("write an image", "dynamodb:UpdateItem", n.enclaves, **update("id", "image"))
     for returned in ("ALL_NEW", "ALL_OLD", "UPDATED_OLD"):
         yield attack(f"read an item by its update ({returned})", "dynamodb:UpdateItem", n.enclaves, **update(*PROGRESS, returned=returned))

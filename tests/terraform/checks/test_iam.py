@@ -165,6 +165,19 @@ def test_iam_attacks_past_an_endpoint_are_tried_without_it(rendering):
     assert all(one.call.endpoint is None for one in found if one.inside)
 
 
+def test_iam_attributes_of_items_that_the_runner_may_write_are_found(rendering):
+    with _changed(rendering) as policies:
+        (document,) = policies.identities[rendering.roles["runner"]]
+        attributes = _statement(document, "Progress")["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"]
+        assert attributes == ["id", "progress", "runner", "updated_at"]
+        attributes.append("status")
+        reached = table.evaluate(rendering).reached
+        assert any(": runner: write a status:" in line for line in reached)
+        # The other way round: once it may write less, its exceptions are too many.
+        attributes[:] = ["id", "progress", "runner"]
+        assert any("write the time of another item" in line for line in table.evaluate(rendering).stale)
+
+
 def test_iam_exceptions_that_nothing_needs_are_errors(rendering):
     document = {"attack": [{"who": "instance", "what": "fly", "reason": "x"}]}
     found = table.evaluate(rendering, document)
