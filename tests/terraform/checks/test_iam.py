@@ -100,6 +100,47 @@ def test_iam_administrators_are_refused_by_denials_alone(rendering):
     assert tried == 11
 
 
+@pytest.mark.parametrize("sid", ["AccountDecides", "Administration", "Encryption", "More"])
+def test_iam_keys_open_to_another_account_are_found(rendering, sid):
+    foreign = f"arn:{rendering.partition}:iam::{OTHER_ACCOUNT}:root"
+    keys = {key: values["arn"] for _, key, _, values in rendering.of("aws_kms_key")}
+    assert set(keys) == {"data", "state", "workload", "results"}
+    with _changed(rendering) as policies:
+        for arn in keys.values():
+            policies.resources[arn]["Statement"].append(
+                {"Sid": sid, "Effect": "Allow", "Principal": {"AWS": foreign}, "Action": "kms:*", "Resource": "*"})
+        found = table.evaluate(rendering)
+    for key in keys:
+        assert any(line.endswith(f"policy of key {key}: {sid}: kms:*") for line in found.excess), found.excess
+    for attack in ("decrypt with the data key", "decrypt with the state's key", "decrypt with a workload's key", "sign a result"):
+        assert any(f": another account: {attack}:" in line for line in found.reached), found.reached
+
+
+@pytest.mark.parametrize("more", ["kms:*", "kms:Decrypt", "foreign"])
+def test_iam_administration_of_keys_is_no_more_than_that(rendering, more):
+    arn = rendering.one("aws_kms_key", "workload", "payments")["arn"]
+    foreign = f"arn:{rendering.partition}:iam::{OTHER_ACCOUNT}:root"
+    with _changed(rendering) as policies:
+        statement = _statement(policies.resources[arn], "Administration")
+        if more == "foreign":
+            statement["Principal"] = {"AWS": [statement["Principal"]["AWS"], foreign]}
+        else:
+            statement["Action"] = [*statement["Action"], more]
+        excess = table.evaluate(rendering).excess
+    assert any("policy of key workload: Administration: " in line for line in excess), excess
+
+
+def test_iam_principals_of_a_statement_are_all_needed(rendering):
+    arn = rendering.one("aws_sns_topic", "alarms")["arn"]
+    foreign = f"arn:{rendering.partition}:iam::{OTHER_ACCOUNT}:root"
+    with _changed(rendering) as policies:
+        principal = _statement(policies.resources[arn], "FunctionsOfThisAccount")["Principal"]
+        principal["AWS"] = [principal["AWS"], foreign]
+        found = table.evaluate(rendering)
+    assert any(line.endswith(f"FunctionsOfThisAccount: {foreign}") for line in found.excess), found.excess
+    assert any("another account: publish" in line for line in found.reached), found.reached
+
+
 @pytest.mark.parametrize("name", ["root", "role/theirs"])
 def test_iam_trust_in_another_account_is_found(rendering, name):
     principal = {"AWS": f"arn:{rendering.partition}:iam::{OTHER_ACCOUNT}:{name}"}
