@@ -297,6 +297,27 @@ def _strangers(n):
     yield by("another account", "forge lines of failed tasks", stranger, "logs:PutLogEvents", f"{n.group['failed-tasks']}:log-stream:0")
     for name, function in n.function.items():
         yield by("another account", f"call the function {name}", stranger, "lambda:InvokeFunction", function)
+    # Credentials that somebody has brought into the VPC, to take data out past an endpoint.
+    abroad = lambda service, rest: f"arn:{n.partition}:{service}:{n.region}:{OTHER_ACCOUNT}:{rest}"  # noqa: E731
+    brought = {
+        "dynamodb": ("dynamodb:PutItem", abroad("dynamodb", "table/theirs"), {}),
+        "ec2": ("ec2:DescribeInstances", "*", {}),
+        "ecr.api": ("ecr:GetAuthorizationToken", "*", {}),
+        "ecr.dkr": ("ecr:GetAuthorizationToken", "*", {}),
+        "kms": ("kms:GenerateRandom", "*", {}),
+        "lambda": ("lambda:InvokeFunction", abroad("lambda", "function:theirs"), {}),
+        "logs": ("logs:PutLogEvents", abroad("logs", "log-group:theirs:log-stream:x"), {}),
+        "s3": ("s3:PutObject", f"arn:{n.partition}:s3:::theirs/x", {"aws:ResourceAccount": OTHER_ACCOUNT}),
+        "secretsmanager": ("secretsmanager:GetSecretValue", abroad("secretsmanager", "secret:theirs-AbCdEf"), {}),
+        "ssm": ("ssm:PutParameter", abroad("ssm", "parameter/theirs"), {}),
+        "ssmmessages": ("ssmmessages:OpenDataChannel", "*", {}),
+        "states": ("states:SendTaskSuccess", abroad("states", "stateMachine:theirs"), {}),
+        "sts": ("sts:GetCallerIdentity", "*", {}),
+    }
+    assert set(brought) == set(n.rendering.policies.endpoints), "an endpoint without an attack"
+    for endpoint, (action, resource, context) in brought.items():
+        call = Call(stranger, action, resource, context, endpoint)
+        yield Attack("another account", f"call past the endpoint {endpoint}", call)
     # Its administrators may do what IAM allows: all of it, but for this.
     without = {"kms:RecipientAttestation:ImageSha384": ABSENT, **ALONE}
     for action in ("Decrypt", "GenerateDataKey", "GenerateDataKeyPair", "DeriveSharedSecret", "ReEncryptFrom"):
