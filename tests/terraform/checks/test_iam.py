@@ -5,7 +5,7 @@ import copy
 import json
 
 import pytest
-from iam import calls, table
+from iam import calls, recorded, table
 from iam.render import ROOT, render
 from iam.rendering import OTHER_ACCOUNT, Rendering
 
@@ -229,6 +229,20 @@ def test_iam_attributes_of_items_that_the_runner_may_write_are_found(rendering):
         # The other way round: once it may write less, its exceptions are too many.
         attributes[:] = ["id", "progress", "runner"]
         assert any("write the time of another item" in line for line in table.evaluate(rendering).stale)
+
+
+def test_iam_recorded_calls_may_name_buckets_of_another_state(rendering):
+    # The scenarios render the control plane alone: the bucket of states is another state's.
+    names, role = calls.Names(rendering), rendering.roles["runner"].rpartition("/")[2]
+    alone = copy.copy(rendering)
+    alone._resources = [resource for resource in rendering._resources if resource[0] != "aws_s3_bucket"]
+
+    def refused(action, key):
+        return list(recorded.refused(alone, [{"principal": role, "action": action, "resource": f"{names.state}/{key}", "context": {}}]))
+
+    assert not refused("s3:GetObject", "enclaves/payments-1/terraform.tfstate")
+    assert not refused("s3:PutObject", "enclaves/payments-1/terraform.tfstate")
+    assert refused("s3:GetObject", "control-plane/terraform.tfstate")
 
 
 def test_iam_exceptions_that_nothing_needs_are_errors(rendering):
