@@ -228,6 +228,7 @@ def _everybody(n):
             yield _by(n, role, "give a task the runner's role", "iam:PassRole", n.rendering.roles["runner"], **{"iam:PassedToService": "ecs-tasks.amazonaws.com"})
             yield _by(n, role, "run a task", "ecs:RunTask", n.task_definition, **{"ecs:cluster": n.cluster})
         if role not in ("runner", "instance"):
+            yield _by(n, role, "decrypt with the data key by itself", "kms:Decrypt", n.data_key, **kms)
             yield _by(n, role, "decrypt with a workload's key and an enclave's document", "kms:Decrypt", n.workload_key, **{
                 "kms:RecipientAttestation:ImageSha384": PCR0, "kms:RecipientAttestation:PCR8": PCR8, **kms})
             yield _by(n, role, "replace an image", "s3:PutObject", f"{n.artifacts}/images/{'d' * 64}.eif", **{"s3:x-amz-server-side-encryption-aws-kms-key-id": ABSENT})

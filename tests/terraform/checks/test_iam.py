@@ -245,6 +245,20 @@ def test_iam_recorded_calls_may_name_buckets_of_another_state(rendering):
     assert refused("s3:GetObject", "control-plane/terraform.tfstate")
 
 
+def test_iam_uses_of_the_data_key_past_its_services_are_found(rendering):
+    changed = set()
+    with _changed(rendering) as policies:
+        for role, arn in rendering.roles.items():
+            for statement in policies.identities[arn][0]["Statement"]:
+                if statement["Sid"] in ("TableKey", "QueueKey", "TopicKey"):
+                    del statement["Condition"]
+                    changed.add(role)
+        reached = table.evaluate(rendering).reached
+    assert len(changed) > 5
+    for role in changed:
+        assert any(f": {role}: decrypt with the data key by itself:" in line for line in reached), f"{role}: {reached}"
+
+
 def test_iam_exceptions_that_nothing_needs_are_errors(rendering):
     document = {"attack": [{"who": "instance", "what": "fly", "reason": "x"}]}
     found = table.evaluate(rendering, document)
