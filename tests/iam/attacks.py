@@ -268,6 +268,7 @@ def _functions(n):
             yield _by(n, role, f"call {function}", "lambda:InvokeFunction", n.function[function])
         yield _by(n, role, "run another task", "ecs:RunTask", n.arn("ecs", "task-definition/theirs:1"), **{"ecs:cluster": n.cluster})
         yield _by(n, role, "run a task elsewhere", "ecs:RunTask", n.task_definition, **{"ecs:cluster": n.arn("ecs", "cluster/theirs")})
+        yield _by(n, role, "give a function the runner's role", "iam:PassRole", n.rendering.roles["runner"], **{"iam:PassedToService": "lambda.amazonaws.com"})
         yield _by(n, role, "give a task the instances' role", "iam:PassRole", n.rendering.roles["instance"], **{"iam:PassedToService": "ecs-tasks.amazonaws.com"})
         for other, arn in n.machine.items():
             if other != machine:

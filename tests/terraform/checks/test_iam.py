@@ -192,6 +192,15 @@ def test_iam_roles_that_the_runner_may_pass_are_found(rendering, change, attack)
     assert any(f": runner: {attack}:" in line for line in reached), reached
 
 
+@pytest.mark.parametrize("machine", ["deployment", "cleanup"])
+def test_iam_roles_that_workflows_may_pass_to_any_service_are_found(rendering, machine):
+    with _changed(rendering) as policies:
+        (document,) = policies.identities[rendering.roles[f"workflow-{machine}"]]
+        del _statement(document, "GiveTasksTheirRoles")["Condition"]
+        reached = table.evaluate(rendering).reached
+    assert any(f": workflow-{machine}: give a function the runner's role:" in line for line in reached), reached
+
+
 @pytest.mark.parametrize(("role", "action", "attack"), [
     ("instance", "ec2:TerminateInstances", "TerminateInstances of another"),
     ("runner", "logs:GetLogEvents", "read an enclave's log, from outside"),
