@@ -1,14 +1,14 @@
 """What must be refused, whoever has been taken over: an instance, a function, a workflow,
 a runner; and what others must not do with the control plane's keys and roles."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .calls import PROGRESS, Names
-from .evaluator import ABSENT, Call, Principal
+from .calls import PROGRESS, Names, owned
+from .evaluator import ABSENT, Call
 from .render import ENCLAVE, PCR0, PCR8
+from .rendering import OTHER_ACCOUNT
 
 OTHER = "victim-2"
-OTHER_ACCOUNT = "210987654321"
 # A call of KMS by itself: through no service, and without an encryption context.
 ALONE = {"kms:ViaService": ABSENT, "kms:EncryptionContext:": ABSENT}
 
@@ -20,19 +20,30 @@ class Attack:
     who: str
     name: str
     call: Call
+    # What it is called where it passes an endpoint: this is the same with credentials that
+    # are used outside the network.
+    inside: str = None
 
 
 def attacks(rendering):
     """All of them."""
     n = Names(rendering)
-    found = [*_instance(n), *_runner(n), *_everybody(n), *_functions(n), *_strangers(n)]
+    inside = [*_instance(n), *_runner(n)]
+    found = [*inside, *_outside(inside), *_everybody(n), *_functions(n), *_strangers(n)]
     names = [(one.who, one.name) for one in found]
     assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]
     return found
 
 
 def _by(n, role, name, action, resource="*", endpoint=None, **context):
-    return Attack(role, name, Call(n.rendering.role(role), action, resource, context, endpoint))
+    return Attack(role, name, Call(n.rendering.role(role), action, resource, owned(n.rendering, resource, context), endpoint))
+
+
+def _outside(attacks):
+    """The same with stolen credentials: no endpoint's policy is asked."""
+    for one in attacks:
+        if one.call.endpoint:
+            yield Attack(one.who, f"{one.name}, from outside", replace(one.call, endpoint=None), one.name)
 
 
 def _instance(n):
@@ -99,7 +110,10 @@ def _runner(n):
     """A runner, whose Terraform or whose provider is somebody else's."""
 
     def attack(name, action, resource="*", endpoint=None, **context):
-        return _by(n, "runner", name, action, resource, endpoint or action.split(":")[0], **context)
+        # IAM's own endpoint is in no VPC, and `iam:PassRole` is no call: the service that gets
+        # the role asks for it.
+        endpoint = None if action.startswith("iam:") else endpoint or action.split(":")[0]
+        return _by(n, "runner", name, action, resource, endpoint, **context)
 
     def update(*attributes, returned=ABSENT):
         return {"dynamodb:Attributes": list(attributes), "dynamodb:ReturnValues": returned, "dynamodb:LeadingKeys": [OTHER]}
@@ -107,6 +121,11 @@ def _runner(n):
     yield attack("write a status", "dynamodb:UpdateItem", n.enclaves, **update("id", "status"))
     yield attack("write an owner", "dynamodb:UpdateItem", n.enclaves, **update("id", "execution_arn"))
     yield attack("write a result of attestation", "dynamodb:UpdateItem", n.enclaves, **update("id", "attestation"))
+    # What it writes of its own enclave's item, it writes of every one: no condition of IAM
+    # reads another attribute.
+    yield attack("write the time of another item's last write", "dynamodb:UpdateItem", n.enclaves, **update("id", "updated_at"))
+    yield attack("write the runner of another item", "dynamodb:UpdateItem", n.enclaves, **update("id", "runner"))
+    yield attack("write the progress of another item", "dynamodb:UpdateItem", n.enclaves, **update(*PROGRESS))
     yield attack("write an image", "dynamodb:UpdateItem", n.enclaves, **update("id", "image"))
     for returned in ("ALL_NEW", "ALL_OLD", "UPDATED_OLD"):
         yield attack(f"read an item by its update ({returned})", "dynamodb:UpdateItem", n.enclaves, **update(*PROGRESS, returned=returned))
@@ -138,8 +157,8 @@ def _runner(n):
     for role, arn in n.rendering.roles.items():
         service = "ec2.amazonaws.com"
         if role != "instance":
-            yield attack(f"give an instance the role {role}", "iam:PassRole", arn, "iam-has-no-endpoint", **{"iam:PassedToService": service})
-    yield attack("give a function the instances' role", "iam:PassRole", n.rendering.roles["instance"], "iam-has-no-endpoint", **{"iam:PassedToService": "lambda.amazonaws.com"})
+            yield attack(f"give an instance the role {role}", "iam:PassRole", arn, **{"iam:PassedToService": service})
+    yield attack("give a function the instances' role", "iam:PassRole", n.rendering.roles["instance"], **{"iam:PassedToService": "lambda.amazonaws.com"})
     no_key = {"s3:x-amz-server-side-encryption-aws-kms-key-id": ABSENT}
     yield attack("write the control plane's state", "s3:PutObject", f"{n.state}/control-plane/terraform.tfstate", **no_key)
     yield attack("read the control plane's state", "s3:GetObject", f"{n.state}/control-plane/terraform.tfstate")
@@ -209,6 +228,7 @@ def _everybody(n):
             yield _by(n, role, "give a task the runner's role", "iam:PassRole", n.rendering.roles["runner"], **{"iam:PassedToService": "ecs-tasks.amazonaws.com"})
             yield _by(n, role, "run a task", "ecs:RunTask", n.task_definition, **{"ecs:cluster": n.cluster})
         if role not in ("runner", "instance"):
+            yield _by(n, role, "decrypt with the data key by itself", "kms:Decrypt", n.data_key, **kms)
             yield _by(n, role, "decrypt with a workload's key and an enclave's document", "kms:Decrypt", n.workload_key, **{
                 "kms:RecipientAttestation:ImageSha384": PCR0, "kms:RecipientAttestation:PCR8": PCR8, **kms})
             yield _by(n, role, "replace an image", "s3:PutObject", f"{n.artifacts}/images/{'d' * 64}.eif", **{"s3:x-amz-server-side-encryption-aws-kms-key-id": ABSENT})
@@ -248,6 +268,7 @@ def _functions(n):
             yield _by(n, role, f"call {function}", "lambda:InvokeFunction", n.function[function])
         yield _by(n, role, "run another task", "ecs:RunTask", n.arn("ecs", "task-definition/theirs:1"), **{"ecs:cluster": n.cluster})
         yield _by(n, role, "run a task elsewhere", "ecs:RunTask", n.task_definition, **{"ecs:cluster": n.arn("ecs", "cluster/theirs")})
+        yield _by(n, role, "give a function the runner's role", "iam:PassRole", n.rendering.roles["runner"], **{"iam:PassedToService": "lambda.amazonaws.com"})
         yield _by(n, role, "give a task the instances' role", "iam:PassRole", n.rendering.roles["instance"], **{"iam:PassedToService": "ecs-tasks.amazonaws.com"})
         for other, arn in n.machine.items():
             if other != machine:
@@ -257,11 +278,10 @@ def _functions(n):
 
 def _strangers(n):
     """Other accounts, and services that act for other accounts."""
-    stranger = Principal(OTHER_ACCOUNT, f"arn:{n.partition}:iam::{OTHER_ACCOUNT}:role/theirs")
-    admin = Principal(n.account, f"arn:{n.partition}:iam::{n.account}:role/admin")
+    stranger, admin = n.rendering.stranger(), n.rendering.administrator()
 
     def by(who, name, principal, action, resource, **context):
-        return Attack(who, name, Call(principal, action, resource, context))
+        return Attack(who, name, Call(principal, action, resource, owned(n.rendering, resource, context)))
 
     for role, arn in n.rendering.roles.items():
         yield by("another account", f"become the role {role}", stranger, "sts:AssumeRole", arn, **{"aws:SourceAccount": ABSENT})
@@ -270,21 +290,60 @@ def _strangers(n):
         if key == n.workload_key:
             context |= {"kms:RecipientAttestation:ImageSha384": PCR0, "kms:RecipientAttestation:PCR8": PCR8}
         yield by("another account", f"decrypt with {name}", stranger, "kms:Decrypt", key, **context)
+    yield by("another account", "sign a result", stranger, "kms:Sign", n.results_key, **ALONE)
+    for name in ("artifacts", "state"):
+        yield by("another account", f"read {name}", stranger, "s3:GetObject", f"{getattr(n, name)}/x")
+        yield by("another account", f"list {name}", stranger, "s3:ListBucket", getattr(n, name), **{"s3:prefix": ABSENT})
+    yield by("another account", "send to the queue", stranger, "sqs:SendMessage", n.queue)
+    yield by("another account", "publish", stranger, "sns:Publish", n.topic)
+    yield by("another account", "forge lines of failed tasks", stranger, "logs:PutLogEvents", f"{n.group['failed-tasks']}:log-stream:0")
+    for name, function in n.function.items():
+        yield by("another account", f"call the function {name}", stranger, "lambda:InvokeFunction", function)
+    # Credentials that somebody has brought into the VPC, to take data out past an endpoint.
+    abroad = lambda service, rest: f"arn:{n.partition}:{service}:{n.region}:{OTHER_ACCOUNT}:{rest}"  # noqa: E731
+    brought = {
+        "dynamodb": ("dynamodb:PutItem", abroad("dynamodb", "table/theirs"), {}),
+        "ec2": ("ec2:DescribeInstances", "*", {}),
+        "ecr.api": ("ecr:GetAuthorizationToken", "*", {}),
+        "ecr.dkr": ("ecr:GetAuthorizationToken", "*", {}),
+        "kms": ("kms:GenerateRandom", "*", {}),
+        "lambda": ("lambda:InvokeFunction", abroad("lambda", "function:theirs"), {}),
+        "logs": ("logs:PutLogEvents", abroad("logs", "log-group:theirs:log-stream:x"), {}),
+        "s3": ("s3:PutObject", f"arn:{n.partition}:s3:::theirs/x", {"aws:ResourceAccount": OTHER_ACCOUNT}),
+        "secretsmanager": ("secretsmanager:GetSecretValue", abroad("secretsmanager", "secret:theirs-AbCdEf"), {}),
+        "ssm": ("ssm:PutParameter", abroad("ssm", "parameter/theirs"), {}),
+        "ssmmessages": ("ssmmessages:OpenDataChannel", "*", {}),
+        "states": ("states:SendTaskSuccess", abroad("states", "stateMachine:theirs"), {}),
+        "sts": ("sts:GetCallerIdentity", "*", {}),
+    }
+    assert set(brought) == set(n.rendering.policies.endpoints), "an endpoint without an attack"
+    for endpoint, (action, resource, context) in brought.items():
+        call = Call(stranger, action, resource, context, endpoint)
+        yield Attack("another account", f"call past the endpoint {endpoint}", call)
     # Its administrators may do what IAM allows: all of it, but for this.
     without = {"kms:RecipientAttestation:ImageSha384": ABSENT, **ALONE}
     for action in ("Decrypt", "GenerateDataKey", "GenerateDataKeyPair", "DeriveSharedSecret", "ReEncryptFrom"):
         yield by("administrator", f"{action} with a workload's key", admin, f"kms:{action}", n.workload_key, **without)
     yield by("administrator", "decrypt with a workload's key and an enclave's document", admin, "kms:Decrypt", n.workload_key, **{
         "kms:RecipientAttestation:ImageSha384": PCR0, "kms:RecipientAttestation:PCR8": PCR8, **ALONE})
+    # With a grant no policy has to allow it: the key's denies are all there is.
+    grants = (("without attestation", without),
+              ("as another image", {**without, "kms:RecipientAttestation:ImageSha384": "d" * 96, "kms:RecipientAttestation:PCR8": PCR8}),
+              ("with another signer", {**without, "kms:RecipientAttestation:ImageSha384": PCR0, "kms:RecipientAttestation:PCR8": "d" * 96}))
+    for name, context in grants:
+        # `ReEncryptFrom` never has a document.
+        for action in ("Decrypt", "GenerateDataKey", "GenerateDataKeyPair", "DeriveSharedSecret", *(["ReEncryptFrom"] if context == without else [])):
+            call = Call(admin, f"kms:{action}", n.workload_key, context, granted=True)
+            yield Attack("administrator", f"{action} with a workload's key and a grant, {name}", call)
     yield by("administrator", "grant a workload's key", admin, "kms:CreateGrant", n.workload_key, **ALONE)
     for name in ("artifacts", "state"):
         bucket = getattr(n, name)
-        plain = Call(admin, "s3:GetObject", f"{bucket}/x", {"aws:SecureTransport": "false"})
-        yield Attack("administrator", f"read {name} without TLS", plain)
-        old = Call(admin, "s3:GetObject", f"{bucket}/x", {"s3:TlsVersion": "1.1"})
-        yield Attack("administrator", f"read {name} over TLS 1.1", old)
+        for kind, action, resource in (("read", "GetObject", f"{bucket}/x"), ("write", "PutObject", f"{bucket}/x"), ("list", "ListBucket", bucket)):
+            context = {"s3:x-amz-server-side-encryption-aws-kms-key-id": ABSENT} if kind == "write" else {}
+            yield by("administrator", f"{kind} {name} without TLS", admin, f"s3:{action}", resource, **context, **{"aws:SecureTransport": "false"})
+            yield by("administrator", f"{kind} {name} over TLS 1.1", admin, f"s3:{action}", resource, **context, **{"s3:TlsVersion": "1.1"})
         key = {"s3:x-amz-server-side-encryption-aws-kms-key-id": n.arn("kms", "key/theirs"), "s3:TlsVersion": "1.3"}
-        yield Attack("administrator", f"write {name} under another key", Call(admin, "s3:PutObject", f"{bucket}/x", key))
+        yield by("administrator", f"write {name} under another key", admin, "s3:PutObject", f"{bucket}/x", **key)
     yield Attack("administrator", "send to the queue without TLS", Call(admin, "sqs:SendMessage", n.queue, {"aws:SecureTransport": "false"}))
     yield Attack("administrator", "publish without TLS", Call(admin, "sns:Publish", n.topic, {"aws:SecureTransport": "false"}))
     # The confused deputy: a service for another account.

@@ -110,8 +110,17 @@ def needed(rendering):
     return list({(one.who, repr(one.call)): one for one in found}.values())
 
 
-def _as(names, role, source, action, resource="*", endpoint=None, note="", **context):
-    return Needed(role, Call(names.rendering.role(role), action, resource, context.get("context", {}), endpoint), source, note)
+def owned(rendering, resource, context):
+    """A call's context, with whose bucket it is: its name does not say so."""
+    names = {values["bucket"] for _, _, _, values in rendering.of("aws_s3_bucket")}
+    if resource.startswith(f"arn:{rendering.partition}:s3:::") and resource.split(":")[5].split("/")[0] in names:
+        return {**context, "aws:ResourceAccount": rendering.account}
+    return context
+
+
+def _as(names, role, source, action, resource="*", endpoint=None, note="", context=None):
+    context = owned(names.rendering, resource, context or {})
+    return Needed(role, Call(names.rendering.role(role), action, resource, context, endpoint), source, note)
 
 
 def _by(names, service, action, resource, context, note=""):
@@ -286,7 +295,8 @@ def _runner_start(n):
             yield _as(n, "runner-start", SERVICE, f"ecr:{action}", n.repository, endpoint)
     # ECR signs the addresses of layers itself, as a principal of its own.
     layers = f"arn:{n.partition}:s3:::prod-{n.region}-starport-layer-bucket/x"
-    yield Needed("ecr", Call(n.rendering.ecr(), "s3:GetObject", layers, {}, "s3"), SERVICE, "layers of the runner's image")
+    layers_of = {"aws:ResourceAccount": n.rendering.ecr().account}
+    yield Needed("ecr", Call(n.rendering.ecr(), "s3:GetObject", layers, layers_of, "s3"), SERVICE, "layers of the runner's image")
     stream = f"{n.group['runner']}:log-stream:runner/terraform-runner/0"
     for action in ("CreateLogStream", "PutLogEvents"):
         yield _as(n, "runner-start", SERVICE, f"logs:{action}", stream, "logs")

@@ -1,4 +1,5 @@
-"""IAM's evaluation of policies, for calls within one account and by AWS's services.
+"""IAM's evaluation of policies, for calls within an account, of other accounts and by AWS's
+services.
 
 It is strict: an element, operator, condition key, policy variable or action that it does
 not know is an error (`Unknown`), and so is a condition on a key of which the call does not
@@ -9,7 +10,7 @@ After https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evalua
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from . import reference
@@ -48,6 +49,8 @@ class Call:
     context: dict = field(default_factory=dict, hash=False)
     # The VPC endpoint that it passes, by the name of its policy.
     endpoint: str = None
+    # Whether a grant of KMS allows it: then only what denies refuses it.
+    granted: bool = False
 
 
 @dataclass
@@ -87,7 +90,7 @@ def variants(call):
     for key, value in call.context.items():
         if isinstance(value, Unsure):
             contexts = [{**context, key: one} for context in contexts for one in (value.value, ABSENT)]
-    return [Call(call.principal, call.action, call.resource, context, call.endpoint) for context in contexts]
+    return [replace(call, context=context) for context in contexts]
 
 
 def _decide(policies, call):
@@ -120,22 +123,28 @@ def _decide(policies, call):
         return Decision(False, f"the endpoint {call.endpoint} lets nothing of this through")
     if boundary and not allows["boundary"]:
         return Decision(False, "the permissions boundary does not allow it")
+    if call.granted:
+        return Decision(True, "a grant allows it")
     by_resource, by_identity = allows["resource"], allows["identity"]
-    if call.principal.is_service or _ROLE.match(call.resource) and call.action.startswith("sts:"):
+    if call.principal.is_service:
         if by_resource and by_resource[0] == "direct":
             return Decision(True, by_resource[1])
         return Decision(False, "the resource's policy does not allow it")
-    if _KEY.match(call.resource) and not by_resource:
+    if not by_resource and _KEY.match(call.resource):
         return Decision(False, "the key's policy does not allow it")
-    if by_resource and by_resource[0] == "direct":
-        return Decision(True, by_resource[1])
-    account = call.resource.split(":")[4] if call.resource != "*" else ""
-    if account not in ("", call.principal.account) and not by_resource:
-        return Decision(False, "the other account does not allow it")
+    if not by_resource and _ROLE.match(call.resource) and call.action.startswith("sts:"):
+        return Decision(False, "the role's trust policy does not allow it")
     if call.action in _FREE:
         return Decision(True, "nobody needs to be allowed this")
-    if by_identity:
+    if by_resource and by_identity:
         return Decision(True, by_identity[1])
+    if not by_resource and not by_identity:
+        return Decision(False, "no identity policy allows it")
+    # One of the two is enough within an account only.
+    if request.is_foreign():
+        return Decision(False, "the other account does not allow it" if by_identity else "its own account does not allow it")
+    if by_identity or by_resource[0] == "direct":
+        return Decision(True, (by_identity or by_resource)[1])
     return Decision(False, "no identity policy allows it")
 
 
@@ -164,9 +173,12 @@ def statements(document, has_principal):
             raise Unknown("a statement needs one of Action and NotAction")
         if "Resource" in statement and "NotResource" in statement:
             raise Unknown("a statement has Resource and NotResource")
-        principals = ("Principal" in statement) + ("NotPrincipal" in statement)
-        if principals != (1 if has_principal else 0):
-            raise Unknown(f"{principals} principals in the statement {statement.get('Sid')}")
+        # Nothing here renders it, and AWS itself advises against it: whom it names has to be
+        # read together with the account and the session.
+        if "NotPrincipal" in statement:
+            raise Unknown(f"NotPrincipal in the statement {statement.get('Sid')}")
+        if ("Principal" in statement) != has_principal:
+            raise Unknown(f"{'no' if has_principal else 'a'} principal in the statement {statement.get('Sid')}")
         # A policy of trust has no resource: it is the role's.
         if "Resource" not in statement and "NotResource" not in statement and not has_principal:
             raise Unknown(f"no resource in the statement {statement.get('Sid')}")
@@ -211,8 +223,11 @@ class _Request:
             "aws:securetransport": "true",
             # What SDKs negotiate. Calls that do worse say so.
             "s3:tlsversion": "1.3",
-            "aws:resourceaccount": call.resource.split(":")[4] or principal.account if call.resource != "*" else ABSENT,
         }
+        if call.resource == "*":
+            own["aws:resourceaccount"] = ABSENT
+        elif account := call.resource.split(":")[4]:
+            own["aws:resourceaccount"] = account
         if principal.is_service:
             own["aws:principalservicename"] = principal.name
             own |= dict.fromkeys(["aws:principalaccount", "aws:principalarn"], ABSENT)
@@ -230,6 +245,14 @@ class _Request:
         self._complete = {reference.family(key) for key in self._keys} & {
             "aws:requesttag/", "aws:resourcetag/", "aws:principaltag/", "kms:encryptioncontext:", "kms:recipientattestation:"}
         self._complete.add("aws:principaltag/")
+
+    def is_foreign(self):
+        """Whether the resource is another account's than the caller's."""
+        # Only buckets have names without an account, and policies of their own.
+        if self.call.resource.startswith("arn:") and self.call.resource.split(":")[2] == "s3":
+            return self.value("aws:ResourceAccount") != self.call.principal.account
+        account = self.call.resource.split(":")[4] if self.call.resource != "*" else ""
+        return account not in ("", self.call.principal.account)
 
     def value(self, key):
         """The values of a condition key, or ABSENT."""
@@ -258,12 +281,8 @@ class _Request:
         return how
 
     def _principal(self, statement):
-        if "Principal" not in statement and "NotPrincipal" not in statement:
+        if "Principal" not in statement:
             return "direct"
-        if "NotPrincipal" in statement:
-            if statement["Effect"] != "Deny":
-                raise Unknown("NotPrincipal with Allow")
-            return None if self._named(statement["NotPrincipal"], True) else "direct"
         return self._named(statement["Principal"], statement["Effect"] == "Deny")
 
     def _named(self, element, is_deny):

@@ -26,6 +26,9 @@ def refused(rendering, recorded):
         context = {**_unstated(action), **one["context"]}
         if action.startswith("dynamodb:") and "dynamodb:LeadingKeys" not in context:
             context["dynamodb:LeadingKeys"] = ABSENT
+        if action.startswith("s3:"):
+            # The emulator has one account, and buckets that are not in every rendering.
+            context["aws:ResourceAccount"] = rendering.account
         endpoint = action.split(":")[0] if name in _INSIDE else None
         call = Call(Principal(rendering.account, arn), action, resource, _known(context), endpoint)
         for decision in decide(rendering.policies, call):

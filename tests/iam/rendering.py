@@ -5,6 +5,9 @@ import json
 
 from .evaluator import Policies, Principal
 
+OTHER_ACCOUNT = "210987654321"
+_EVERYTHING = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+
 
 class Rendering:
     """What the states hold: roles and resources by the names that calls use."""
@@ -39,8 +42,18 @@ class Rendering:
         """Who signs the addresses of an image's layers: somebody of another account."""
         return Principal("000000000000", f"arn:{self.partition}:iam::000000000000:role/ecr")
 
+    def administrator(self):
+        """Who may do in this account whatever resources do not refuse."""
+        return Principal(self.account, f"arn:{self.partition}:iam::{self.account}:role/admin")
+
+    def stranger(self):
+        """An administrator of another account: it allows its own everything."""
+        return Principal(OTHER_ACCOUNT, f"arn:{self.partition}:iam::{OTHER_ACCOUNT}:role/theirs")
+
     def _policies(self):
         identities = {arn: [] for arn in self.roles.values()}
+        for one in (self.administrator(), self.stranger()):
+            identities[one.name] = [_EVERYTHING]
         identities[self.ecr().name] = [{"Version": "2012-10-17", "Statement": {
             "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}]
         by_role = {values["id"]: values["arn"] for _, _, _, values in self.of("aws_iam_role")}

@@ -9,8 +9,21 @@ from . import attacks, calls
 from .evaluator import Unknown, _listed, _Request, actions_of, decide, match_arn, statements, variants
 
 EXCEPTIONS = Path(__file__).resolve().parent / "exceptions.toml"
-# What the account's administrators get by a key's policy: IAM decides who they are.
-_ADMINISTRATION = "AccountDecides", "Administration", "Encryption"
+# What the account's administrators get by a key's policy, to the account's root alone: IAM
+# decides who they are, and no needed call shows it.
+_KEEPING = frozenset(f"kms:{name}" for name in (
+    "CancelKeyDeletion", "CreateAlias", "DeleteAlias", "DescribeKey", "DisableKey", "EnableKey", "EnableKeyRotation", "GetKeyPolicy",
+    "GetKeyRotationStatus", "GetPublicKey", "ListGrants", "ListResourceTags", "PutKeyPolicy", "RevokeGrant", "ScheduleKeyDeletion",
+    "TagResource", "UntagResource", "UpdateAlias", "UpdateKeyDescription"))
+_SYMMETRIC = frozenset(f"kms:{name}" for name in ("CreateGrant", "Decrypt", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo"))
+# By the key's name and the statement's.
+_ADMINISTRATION = {
+    ("data", "AccountDecides"): _KEEPING | _SYMMETRIC,
+    ("state", "AccountDecides"): _KEEPING | _SYMMETRIC | {"kms:RetireGrant"},
+    ("results", "AccountDecides"): _KEEPING | {"kms:Sign", "kms:Verify"},
+    ("workload", "Administration"): _KEEPING,
+    ("workload", "Encryption"): {"kms:DescribeKey", "kms:Encrypt"},
+}
 
 
 @dataclass
@@ -38,8 +51,13 @@ def evaluate(rendering, exceptions=None):
     found.needed = calls.needed(rendering)
     found.denied = denied(policies, found.needed)
     found.attacks = attacks.attacks(rendering)
+    successful = set()
     for attack in found.attacks:
         if any(decision.allowed for decision in _decisions(policies, attack.call, attack.name)):
+            successful.add((attack.who, attack.name))
+            # What succeeds past the endpoint does so without it, too: that is told once.
+            if (attack.who, attack.inside) in successful:
+                continue
             if not allowed.covers("attack", attack.who, attack.name, found):
                 found.reached.append(f"reachable: {attack.who}: {attack.name}: {attack.call.action} on {attack.call.resource}")
     for who, what in _excess(rendering, found.needed):
@@ -109,8 +127,10 @@ def _excess(rendering, needed):
             yield from ((role, what) for what in _unused(document, False, own))
     for arn, document in policies.resources.items():
         own = [(one, request) for one, request in requests if match_arn(arn, one.call.resource) or one.call.resource.startswith(arn)]
-        name = next((name for name, known in _keys(rendering) if known == arn), arn)
-        yield from ((f"policy of {name}", what) for what in _unused(document, True, own))
+        key = next((name for name, known in _keys(rendering) if known == arn), None)
+        name = f"key {key}" if key else arn
+        administration, rest = _administration(rendering, key, document)
+        yield from ((f"policy of {name}", what) for what in [*administration, *_unused(rest, True, own)])
     for endpoint, document in policies.endpoints.items():
         own = [(one, request) for one, request in requests if one.call.endpoint == endpoint]
         workloads = {f"{endpoint}:{action}" for action in calls.WORKLOADS.get(endpoint, [])}
@@ -120,7 +140,22 @@ def _excess(rendering, needed):
 
 
 def _keys(rendering):
-    return [(f"key {name}", values["arn"]) for _, name, _, values in rendering.of("aws_kms_key")]
+    return [(name, values["arn"]) for _, name, _, values in rendering.of("aws_kms_key")]
+
+
+def _administration(rendering, key, document):
+    """What a key's policy gives the account's administrators beyond what is theirs, and the
+    policy without these statements. One for somebody else is like every other."""
+    root = f"arn:{rendering.partition}:iam::{rendering.account}:root"
+    more, kept = [], []
+    for statement in statements(document, True):
+        expected = _ADMINISTRATION.get((key, statement.get("Sid")))
+        principal = statement["Principal"]
+        if expected and "Action" in statement and isinstance(principal, dict) and set(principal) == {"AWS"} and _listed(principal["AWS"]) == [root]:
+            more += [f"{statement['Sid']}: {action}" for action in actions_of(statement) if action not in expected]
+        else:
+            kept.append(statement)
+    return more, {**document, "Statement": kept}
 
 
 def _requests(call):
@@ -130,7 +165,7 @@ def _requests(call):
 
 def _unused(document, has_principal, own):
     for statement in statements(document, has_principal):
-        if statement["Effect"] != "Allow" or has_principal and statement.get("Sid") in _ADMINISTRATION:
+        if statement["Effect"] != "Allow":
             continue
         sid = statement.get("Sid", "without a name")
         matching = [one for one, variants in own if any(_matches(request, statement) for request in variants)]
@@ -144,13 +179,20 @@ def _unused(document, has_principal, own):
                     yield f"{sid}: {resource}"
         principal = statement.get("Principal")
         if isinstance(principal, dict):
-            for service in _listed(principal.get("Service", [])):
-                if matching and not any(one.call.principal.name == service for one in matching):
-                    yield f"{sid}: {service}"
+            for name in [*_listed(principal.get("Service", [])), *_listed(principal.get("AWS", []))]:
+                if matching and not any(_is_named(one.call.principal, name) for one in matching):
+                    yield f"{sid}: {name}"
 
 
 def _matches(request, statement):
     return request.matches(statement)
+
+
+def _is_named(principal, name):
+    """Whether a policy's name is that of a principal, or of its account."""
+    if principal.is_service:
+        return name == principal.name
+    return name in ("*", principal.name, principal.account) or name.endswith(f":iam::{principal.account}:root")
 
 
 def lines(rendering, found):

@@ -33,8 +33,10 @@ pub mod name {
     pub const ATTESTATION: &str = "attestation";
     pub const ATTESTATION_TOKEN: &str = "attestation_token";
     pub const PROGRESS: &str = "progress";
-    /// The execution whose runner writes [`PROGRESS`]. It may read and write no attribute
-    /// that decides anything: IAM does not tell a condition from a write.
+    /// The execution whose runner writes [`PROGRESS`] and [`UPDATED_AT`]. IAM does not tell a
+    /// condition from a write, nor one item from another, so that a runner may write these
+    /// three of every item. [`UPDATED_AT`] decides when an item counts as abandoned; no status,
+    /// owner, request or result is among them.
     pub const RUNNER: &str = "runner";
     pub const OUTPUTS: &str = "outputs";
     pub const REQUEST: &str = "request";

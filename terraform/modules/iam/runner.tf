@@ -54,8 +54,9 @@ locals {
       [
         {
           # The line about progress that clients see, while `runner` says that it is this
-          # execution's. What decides is not among the attributes: a condition that may read
-          # them could write them, too.
+          # execution's. No status, owner, request or result is among the attributes: a condition
+          # that may read them could write them, too. `updated_at` is, of every item: a runner
+          # that was taken over can make the monitor give up an item early, or overlook it.
           Sid      = "Progress"
           Effect   = "Allow"
           Action   = "dynamodb:UpdateItem"

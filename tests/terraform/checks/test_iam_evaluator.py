@@ -18,6 +18,9 @@ KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/k"
 QUEUE = f"arn:aws:sqs:us-west-2:{ACCOUNT}:q"
 INSTANCE = f"arn:aws:ec2:us-west-2:{ACCOUNT}:instance/i-1"
 ME = Principal(ACCOUNT, ROLE)
+OBJECT = "arn:aws:s3:::b/k"
+OWN_BUCKET = {"aws:ResourceAccount": ACCOUNT}
+STRANGER = Principal(OTHER, f"arn:aws:iam::{OTHER}:role/a")
 LAMBDA = Principal(ACCOUNT, "lambda.amazonaws.com", is_service=True)
 ALONE = {"kms:ViaService": ABSENT, "kms:EncryptionContext:": ABSENT}
 
@@ -184,9 +187,9 @@ def test_arns_numbers_booleans_and_addresses_are_compared_as_such():
     assert holds("Bool", "aws:SecureTransport", True)
     assert holds("Bool", "aws:PrincipalIsAWSService", "true")
     assert holds("IpAddress", "aws:SourceIp", "10.0.0.0/8") and not holds("NotIpAddress", "aws:SourceIp", "10.0.0.0/8")
-    old = Call(ME, "s3:GetObject", "arn:aws:s3:::b/k", {"s3:TlsVersion": "1.1"})
+    old = Call(ME, "s3:GetObject", OBJECT, {"s3:TlsVersion": "1.1", **OWN_BUCKET})
     statement = allow("s3:GetObject", Condition={"NumericLessThan": {"s3:TlsVersion": "1.2"}})
-    assert allowed(old, statement) and not allowed(Call(ME, "s3:GetObject", "arn:aws:s3:::b/k"), statement)
+    assert allowed(old, statement) and not allowed(Call(ME, "s3:GetObject", OBJECT, OWN_BUCKET), statement)
 
 
 # Variables.
@@ -222,7 +225,7 @@ def test_a_resource_s_policy_for_the_account_leaves_it_to_the_identity_s():
 
 
 def test_another_account_needs_both_policies():
-    stranger = Principal(OTHER, f"arn:aws:iam::{OTHER}:role/a")
+    stranger = STRANGER
     call = Call(stranger, "sqs:SendMessage", QUEUE)
     named = {QUEUE: document(allow("sqs:SendMessage", QUEUE, Principal={"AWS": ROOT}))}
     policies = Policies({stranger.name: [document(allow("sqs:*"))]}, named)
@@ -232,6 +235,37 @@ def test_another_account_needs_both_policies():
     theirs = {QUEUE: document(allow("sqs:SendMessage", QUEUE, Principal={"AWS": f"arn:aws:iam::{OTHER}:root"}))}
     assert decide(Policies({stranger.name: [document(allow("sqs:*"))]}, theirs), call)[0].allowed
     assert not decide(Policies({stranger.name: []}, theirs), call)[0].allowed
+
+
+@pytest.mark.parametrize("principal", [{"AWS": STRANGER.name}, {"AWS": "*"}, "*"])
+def test_another_account_s_role_needs_its_own_policy_even_where_it_is_named(principal):
+    call = Call(STRANGER, "sqs:SendMessage", QUEUE)
+    named = {QUEUE: document(allow("sqs:SendMessage", QUEUE, Principal=principal))}
+    assert not decide(Policies({}, named), call)[0].allowed
+    assert decide(Policies({STRANGER.name: [document(allow("sqs:*"))]}, named), call)[0].allowed
+
+
+def test_a_bucket_s_account_is_not_in_its_name():
+    call = Call(ME, "s3:GetObject", OBJECT)
+    # One policy is enough in one account, and not in two.
+    with pytest.raises(Unknown, match="aws:ResourceAccount"):
+        allowed(call, allow("s3:GetObject"))
+    own, theirs = (Call(ME, "s3:GetObject", OBJECT, {"aws:ResourceAccount": account}) for account in (ACCOUNT, OTHER))
+    assert allowed(own, allow("s3:GetObject")) and not allowed(theirs, allow("s3:GetObject"))
+    named = {"arn:aws:s3:::b": document(allow("s3:GetObject", OBJECT, Principal={"AWS": ROLE}))}
+    assert allowed(own, resources=named) and not allowed(theirs, resources=named)
+    assert allowed(theirs, allow("s3:GetObject"), resources=named)
+    # Nor is it assumed in a condition.
+    conditioned = allow("s3:GetObject", Condition={"StringEquals": {"aws:ResourceAccount": ACCOUNT}})
+    with pytest.raises(Unknown, match="aws:ResourceAccount"):
+        allowed(call, conditioned)
+    assert allowed(own, conditioned) and not allowed(theirs, conditioned)
+
+
+def test_a_grant_allows_what_a_key_s_policy_does_not_deny():
+    call = Call(ME, "kms:Decrypt", KEY, ALONE, granted=True)
+    assert allowed(call, resources={KEY: document(allow("kms:Encrypt", Principal={"AWS": ROOT}))})
+    assert not allowed(call, resources={KEY: document(allow("kms:Decrypt", KEY, "Deny", Principal="*"))})
 
 
 def test_nothing_uses_a_key_past_its_policy():
@@ -263,8 +297,24 @@ def test_a_role_is_assumed_by_whom_its_trust_names():
     assert allowed(call, resources={ROLE: document(trust)})
     ecs = Principal(ACCOUNT, "ecs-tasks.amazonaws.com", is_service=True)
     assert not allowed(Call(ecs, "sts:AssumeRole", ROLE), resources={ROLE: document(trust)})
-    # The rights of a caller do not replace it.
+    # The rights of a caller do not replace it, and are needed where it names an account.
     assert not allowed(Call(ME, "sts:AssumeRole", ROLE), allow("sts:AssumeRole"), resources={ROLE: document(trust)})
+
+
+@pytest.mark.parametrize("caller", [ME, STRANGER])
+def test_a_trust_in_an_account_leaves_it_to_the_identity_s_policy(caller):
+    def decision(trusted, *identity):
+        trust = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}
+        policies = Policies({caller.name: [document(*identity)]}, {f"{ROLE}2": document(trust)})
+        return decide(policies, Call(caller, "sts:AssumeRole", f"{ROLE}2"))[0].allowed
+
+    root = f"arn:aws:iam::{caller.account}:root"
+    assert decision(root, allow("sts:AssumeRole"))
+    assert not decision(root)
+    assert not decision("arn:aws:iam::000000000000:root", allow("sts:AssumeRole"))
+    # Named itself, a role of the same account needs no more.
+    assert decision(caller.name) == (caller is ME)
+    assert decision(caller.name, allow("sts:AssumeRole"))
 
 
 def test_a_service_has_no_rights_but_those_that_resources_give_it():
@@ -275,11 +325,11 @@ def test_a_service_has_no_rights_but_those_that_resources_give_it():
     assert allowed(call, resources={QUEUE: document(allow("sqs:SendMessage", QUEUE, Principal="*"))})
 
 
-def test_not_principal_denies_everybody_else():
-    others = {"Effect": "Deny", "NotPrincipal": {"AWS": ROLE}, "Action": "sqs:*", "Resource": QUEUE}
-    assert allowed(Call(ME, "sqs:SendMessage", QUEUE), allow("sqs:*"), resources={QUEUE: document(others)})
-    someone = {**others, "NotPrincipal": {"AWS": f"{ROLE}2"}}
-    assert not allowed(Call(ME, "sqs:SendMessage", QUEUE), allow("sqs:*"), resources={QUEUE: document(someone)})
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_not_principal_is_an_error(effect):
+    others = {"Effect": effect, "NotPrincipal": {"AWS": ROLE}, "Action": "sqs:*", "Resource": QUEUE}
+    with pytest.raises(Unknown, match="NotPrincipal"):
+        allowed(Call(ME, "sqs:SendMessage", QUEUE), allow("sqs:*"), resources={QUEUE: document(others)})
 
 
 # What narrows.
