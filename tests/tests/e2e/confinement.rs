@@ -80,7 +80,9 @@ async fn confinement_ends_who_uses_all_memory_and_nobody_else() {
 
 #[tokio::test]
 async fn confinement_ends_a_fork_bomb() {
-    let mut agent = boot("bomb");
+    // The number of processes is what runs out, before the memory that they take.
+    let memory = ["--memory-mib", "320"];
+    let mut agent = start(Hypervisor::Qemu, "bomb", &memory);
     line(&mut agent, "refused after ", ": WouldBlock").await;
     answers(&mut agent).await;
     error(&mut agent, "too many processes: ").await;

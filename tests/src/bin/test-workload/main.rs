@@ -28,7 +28,7 @@
 //! | `probed` | is probed by `probe` as its argument, and fails its probes after a few |
 //! | `users` | gives files to others, becomes another user, and says what each sees |
 //! | `hog` | has a process of its own use all memory, and serves |
-//! | `bomb` | starts processes with many threads until there are no more, and serves |
+//! | `bomb` | starts processes until there are no more, and serves |
 //! | `spin N` | keeps all processors busy for N seconds and says how much it has done |
 //! | `fill` | fills every file system that its user may write to, and serves |
 //! | `files` | says what became of the image's files, tries what programs do that look after their disk, and serves |
@@ -95,7 +95,6 @@ fn run() -> anyhow::Result<u8> {
         Some("eat") => eat(),
         Some("probe") => return probe(),
         Some("sleep") => sleep(),
-        Some("fragment") => fragment(),
         Some("drop") => return drop_to_user().map(|()| 0),
         Some("called") => return files::called().map(|()| 0),
         Some("whoami") => return say_user("as /tmp/su").map(|()| 0),
@@ -569,23 +568,11 @@ fn hog() -> anyhow::Result<()> {
     serve(echo)
 }
 
-/// Threads of a process that a bomb starts. They are counted as processes are, and take less
-/// memory and time, of which small machines have little.
-const FRAGMENTS: usize = 32;
-
-fn fragment() -> ! {
-    for _ in 0..FRAGMENTS {
-        // The bomb has hit the limit if it cannot be started.
-        let _ = thread::Builder::new().spawn(|| sleep());
-    }
-    sleep()
-}
-
 fn bomb() -> anyhow::Result<()> {
     let mut started: usize = 0;
     loop {
         let child = Command::new("/proc/self/exe")
-            .arg("fragment")
+            .arg("sleep")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
