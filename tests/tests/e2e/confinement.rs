@@ -1,8 +1,27 @@
 //! The workload's confinement where the kernel matters: in QEMU.
 
-use enclave_tests::{Agent, Hypervisor};
+use std::path::Path;
 
-use crate::start;
+use enclave_tests::{Agent, Hypervisor, Workload};
+
+use crate::{PROGRAMS, start};
+
+/// An enclave whose number of processes runs out before its memory.
+const BOUNDED: &str = r#"
+[enclave]
+name = "bounded"
+image = "oci:image"
+memory_mib = 256
+
+[network]
+ingress = [{ port = 8080, to = 8080 }]
+
+[confinement]
+pids = 200
+
+[workload]
+entrypoint = ["/app/test-workload", "as", "bomb"]
+"#;
 
 fn boot(role: &str) -> Agent {
     start(Hypervisor::Qemu, role, &[])
@@ -80,9 +99,10 @@ async fn confinement_ends_who_uses_all_memory_and_nobody_else() {
 
 #[tokio::test]
 async fn confinement_ends_a_fork_bomb() {
-    // The number of processes is what runs out, before the memory that they take.
-    let memory = ["--memory-mib", "320"];
-    let mut agent = start(Hypervisor::Qemu, "bomb", &memory);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounded");
+    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], BOUNDED);
+    let image = Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap();
+    let mut agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
     line(&mut agent, "refused after ", ": WouldBlock").await;
     answers(&mut agent).await;
     error(&mut agent, "too many processes: ").await;
