@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 
 use crate::agent::{Agent, Behaviour, Seen};
-use crate::enclave::{Enclave, Image, Prepared, ending_with_code, message};
+use crate::enclave::{Enclave, Image, Prepared, ending_with_code, message, ready};
 
 /// Waits for the end of a boot that fails, as agent and console are told.
 async fn failure(prepared: Prepared) -> String {
@@ -265,11 +265,7 @@ async fn boot_waits_for_an_agent_that_went_away_and_comes_back() {
         fs::remove_file(sockets.join(socket)).unwrap();
     }
     enclave.prepared.agent = Agent::start(&sockets, Behaviour::default());
-    message(&mut enclave.control().await, |message| match message {
-        FromInit::Ready { .. } => Some(()),
-        _ => None,
-    })
-    .await;
+    ready(&mut enclave.control().await).await;
 }
 
 #[tokio::test]

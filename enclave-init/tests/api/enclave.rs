@@ -60,20 +60,11 @@ pub(crate) struct Image {
 impl Image {
     /// An image whose workload follows these instructions.
     pub(crate) fn new(instructions: &[&str]) -> Self {
-        let command: Vec<_> = ["/bin/workload"].iter().chain(instructions).collect();
         Self {
             config: json!({
                 "schema": 1,
                 "name": "test",
-                "workload": {
-                    "kind": "service",
-                    "command": command,
-                    "env": {},
-                    "working_directory": "/",
-                    "user": {"uid": 0, "gid": 0},
-                    "restart": {"policy": "never", "max": 0, "backoff": "10ms..10ms"},
-                    "stop_grace": "20s",
-                },
+                "workload": following(instructions),
                 "network": {"egress": [], "ingress": []},
                 "logs": {"release": "always"},
             }),
@@ -464,6 +455,29 @@ pub(crate) async fn said(command: &mut Command) -> (String, String) {
     let output = command.output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr))
+}
+
+/// What the image says of a workload that follows these instructions.
+pub(crate) fn following(instructions: &[&str]) -> Value {
+    let command: Vec<_> = ["/bin/workload"].iter().chain(instructions).collect();
+    json!({
+        "kind": "service",
+        "command": command,
+        "env": {},
+        "working_directory": "/",
+        "user": {"uid": 0, "gid": 0},
+        "restart": {"policy": "never", "max": 0, "backoff": "10ms..10ms"},
+        "stop_grace": "20s",
+    })
+}
+
+/// Waits until the enclave is ready.
+pub(crate) async fn ready(control: &mut Control) {
+    message(control, |message| match message {
+        FromInit::Ready { .. } => Some(()),
+        _ => None,
+    })
+    .await;
 }
 
 /// Reads messages up to one that is wanted; none may be missing.

@@ -7,7 +7,7 @@ use link::logs::LogStream;
 use serde_json::{Value, json};
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, ending, ending_with_code, message};
+use crate::enclave::{Enclave, Image, ending, ending_with_code, message, ready};
 
 /// A probe that reads its verdict from a file of the workload's.
 fn judged(more: &Value) -> Value {
@@ -45,14 +45,6 @@ async fn healthy_saying(control: &mut Control) -> String {
         _ => None,
     })
     .await
-}
-
-async fn ready(control: &mut Control) {
-    message(control, |message| match message {
-        FromInit::Ready { .. } => Some(()),
-        _ => None,
-    })
-    .await;
 }
 
 #[tokio::test]

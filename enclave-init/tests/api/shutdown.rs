@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use link::control::{EndCause, FromAgent, FromInit};
+use link::control::{EndCause, FromAgent};
 use link::logs::LogStream;
 use link::target::Reply;
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::enclave::{Image, ending, message, until};
+use crate::enclave::{Image, ending, ready, until};
 use crate::ingress::ask;
 
 #[tokio::test]
@@ -209,11 +209,7 @@ async fn init_that_is_killed_takes_everything_along() {
 async fn console_that_nobody_reads_does_not_change_the_end() {
     let (mut enclave, mut control) = Image::new(&["until /end", "exit 3"]).boot().await;
     drop(enclave.launcher.stderr.take());
-    message(&mut control, |message| match message {
-        FromInit::Ready { .. } => Some(()),
-        _ => None,
-    })
-    .await;
+    ready(&mut control).await;
     std::fs::write(enclave.path("end"), "").unwrap();
     let (_, detail) = ending(&mut control).await;
     assert!(detail.contains("exit code 3"), "{detail}");

@@ -9,22 +9,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::agent::Control;
-use crate::enclave::{Enclave, Image, ending_with_code, message, processes, until};
+use crate::enclave::{
+    Enclave, Image, ending_with_code, following, message, processes, ready, until,
+};
 use crate::sealed_secrets::{seal_and_put, secret as sealed};
 
 /// A workload that follows these instructions.
 fn workload(name: &str, instructions: &[&str], more: &Value) -> Value {
-    let command: Vec<_> = ["/bin/workload"].iter().chain(instructions).collect();
-    let mut workload = json!({
-        "name": name,
-        "kind": "service",
-        "command": command,
-        "env": {},
-        "working_directory": "/",
-        "user": {"uid": 0, "gid": 0},
-        "restart": {"policy": "never", "max": 0, "backoff": "10ms..10ms"},
-        "stop_grace": "20s",
-    });
+    let mut workload = following(instructions);
+    workload["name"] = name.into();
     let more = more.as_object().unwrap().clone();
     workload.as_object_mut().unwrap().extend(more);
     workload
@@ -54,10 +47,18 @@ async fn state(control: &mut Control, wanted: &str, in_state: WorkloadState) -> 
     .await
 }
 
-async fn ready(control: &mut Control) {
-    message(control, |message| match message {
-        FromInit::Ready { .. } => Some(()),
-        _ => None,
+/// Waits until the enclave is ready and a workload runs, in whichever order both are told.
+async fn ready_and_running(control: &mut Control, wanted: &str) {
+    let (mut is_ready, mut runs) = (false, false);
+    message(control, |message| {
+        match message {
+            FromInit::Ready { .. } => is_ready = true,
+            FromInit::Workload { name, state, .. } if &**name == wanted => {
+                runs = *state == WorkloadState::Running;
+            }
+            _ => {}
+        }
+        (is_ready && runs).then_some(())
     })
     .await;
 }
@@ -505,8 +506,7 @@ async fn notify_and_the_local_api_hear_a_workload_of_itself_alone() {
         ),
     ];
     let (enclave, mut control) = image(&workloads).boot().await;
-    ready(&mut control).await;
-    state(&mut control, "db", WorkloadState::Running).await;
+    ready_and_running(&mut control, "db").await;
     until(|| enclave.answers().len() == 3).await;
     let answers = enclave.answers();
     let found: Vec<_> = answers.iter().map(|(status, _)| *status).collect();

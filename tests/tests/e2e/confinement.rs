@@ -1,10 +1,8 @@
 //! The workload's confinement where the kernel matters: in QEMU.
 
-use std::path::Path;
+use enclave_tests::{Agent, Hypervisor};
 
-use enclave_tests::{Agent, Hypervisor, Workload};
-
-use crate::{PROGRAMS, start};
+use crate::{PROGRAMS, image_of, start};
 
 /// An enclave whose number of processes runs out before its memory.
 const BOUNDED: &str = r#"
@@ -99,9 +97,7 @@ async fn confinement_ends_who_uses_all_memory_and_nobody_else() {
 
 #[tokio::test]
 async fn confinement_ends_a_fork_bomb() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounded");
-    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], BOUNDED);
-    let image = Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap();
+    let image = image_of("bounded", BOUNDED);
     let mut agent = Agent::start(&PROGRAMS, &image, Hypervisor::Qemu, "", &[]).unwrap();
     line(&mut agent, "refused after ", ": WouldBlock").await;
     answers(&mut agent).await;

@@ -45,6 +45,13 @@ static IMAGE: LazyLock<Workload> = LazyLock::new(|| {
     Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
 });
 
+/// An image of this manifest, in a folder of this name that all tests share.
+fn image_of(name: &str, manifest: &str) -> Workload {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], manifest);
+    Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
+}
+
 fn start(hypervisor: Hypervisor, role: &str, arguments: &[&str]) -> Agent {
     Agent::start(&PROGRAMS, &IMAGE, hypervisor, role, arguments).unwrap()
 }

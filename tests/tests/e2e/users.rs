@@ -2,14 +2,13 @@
 //! Where `sim` has one user alone (no root, and no `newuidmap` or no subordinate ids), there
 //! is nothing to show.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use enclave_tests::{Agent, Hypervisor, Workload};
 use nix::unistd::geteuid;
 
-use crate::{PROGRAMS, under_both};
+use crate::{PROGRAMS, image_of, under_both};
 
 under_both!(users_and_owners_are_the_images);
 
@@ -31,11 +30,7 @@ egress = []
 ingress = [{ port = 8080, to = 8080 }]
 "#;
 
-static IMAGE: LazyLock<Workload> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("users");
-    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], MANIFEST);
-    Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
-});
+static IMAGE: LazyLock<Workload> = LazyLock::new(|| image_of("users", MANIFEST));
 
 /// Whether this user can have others under `sim`: `unshare` finds and maps them as it does.
 fn has_users() -> bool {

@@ -1,11 +1,9 @@
 //! Several workloads in one enclave: order, ends and limits, as the agent tells of them.
 
-use std::path::Path;
-
 use enclave_tests::{Agent, Hypervisor, Workload};
 use serde_json::Value;
 
-use crate::{PROGRAMS, under_both};
+use crate::{PROGRAMS, image_of, under_both};
 
 under_both!(
     workloads_start_in_order_and_go_on_without_one_that_is_not_essential,
@@ -24,10 +22,10 @@ ingress = [{ port = 8080, to = 8080 }]
 
 /// An image with these workloads.
 fn image(name: &str, workloads: &str) -> Workload {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("workloads-{name}"));
-    let text = format!("{MANIFEST}{workloads}");
-    let build = || Workload::build_from(&PROGRAMS, &folder, "test-workload", &[], &text);
-    Workload::shared(&PROGRAMS, &folder, "test-workload", build).unwrap()
+    image_of(
+        &format!("workloads-{name}"),
+        &format!("{MANIFEST}{workloads}"),
+    )
 }
 
 /// Waits until a workload is in a state.
